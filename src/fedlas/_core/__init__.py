@@ -1,0 +1,1 @@
+"""Foundations every room may lean on: argument checks, registries, collectives, optional imports."""

@@ -1,0 +1,132 @@
+"""Every argument check, and the wording of every error a user can cause.
+
+An error message has three parts after the name of whoever complains: what was expected, what came, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Something a user passed cannot be used. The command line prints it without a traceback.
+
+    Args:
+        owner: Who complains, e.g. ``"FedLAS"`` or ``"fedlas train"``.
+        expected: What would have been right, as a sentence fragment.
+        got: What came instead; ``str()`` of it is shown.
+        fix: What to do about it, as a full sentence.
+
+    Example:
+        >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
+        FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
+    """
+
+    def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
+        super().__init__(f"{owner}: {expected}; got {got}. {fix}")
+        self.parts = (owner, expected, str(got), fix)
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
+        return (type(self), self.parts)
+
+
+def describe(value: object) -> str:
+    """What ``value`` is, short enough for an error: shape and dtype of a tensor or array, else type and value."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_number(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    low: float = float("-inf"),
+    high: float = float("inf"),
+    low_open: bool = False,
+) -> float:
+    """Return ``value`` as a float in ``[low, high]`` (``(low, high]`` when ``low_open``).
+
+    Raises:
+        InputError: If it is not a finite number in that range.
+    """
+    good = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    if good:
+        number = float(value)  # type: ignore[arg-type]  # narrowed through `good`, which mypy does not follow
+        if abs(number) != float("inf") and number <= high and (number > low if low_open else number >= low):
+            return number
+    bound = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
+    raise InputError(owner, f"{name} must be a finite number in {bound}", describe(value), f"Choose {name} in that range.")
+
+
+def check_count(owner: str, name: str, value: object, *, low: int = 1) -> int:
+    """Return ``value`` as an int of at least ``low``.
+
+    Raises:
+        InputError: If it is not a whole number of at least ``low``.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= low:
+        return value
+    raise InputError(
+        owner, f"{name} must be a whole number of at least {low}", describe(value), f"Choose {name} >= {low}."
+    )
+
+
+def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        InputError: Otherwise; the message names the nearest choice.
+    """
+    names = list(choices)
+    if isinstance(value, str) and value in names:
+        return value
+    raise InputError(owner, f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names))
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """A sentence that names the choice nearest to a misspelt one, or all of them when none is near."""
+    known = list(names)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Choose one of: {', '.join(known) or '(none)'}."
+
+
+def check_logits(owner: str, logits: Any) -> Tensor:
+    """Return ``logits`` if it is a floating tensor ``(N, C, ...)`` with at least one class.
+
+    Raises:
+        InputError: For any other type, dtype or number of dimensions.
+    """
+    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 2 and logits.shape[1] >= 1:
+        return logits
+    raise InputError(
+        owner,
+        "logits must be a floating tensor (N, C) or (N, C, d1, ...)",
+        describe(logits),
+        "Pass the raw scores of the classifier, before any softmax.",
+    )
+
+
+def check_finite(owner: str, name: str, value: Tensor) -> None:
+    """Refuse NaN and infinities. Synchronises an accelerator: not for a training step.
+
+    Raises:
+        InputError: If any element is not finite; the message counts them and names the first.
+    """
+    bad = ~torch.isfinite(value)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in bad.nonzero()[0])
+        raise InputError(
+            owner,
+            f"{name} must be finite",
+            f"{count} NaN or infinite of {value.numel()}, the first at {first}",
+            "Find the step where the model diverged; a metric of such values would mean nothing.",
+        )

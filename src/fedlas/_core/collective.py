@@ -1,0 +1,22 @@
+"""Sums over the processes of a distributed run; the identity when there is one process."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def sum_across_ranks(value: Tensor) -> Tensor:
+    """Return the sum of ``value`` over all ranks of the default process group (``value`` itself without one).
+
+    Args:
+        value: Any shape, the same on every rank. Not differentiated: pass statistics, not activations.
+
+    Note:
+        A collective: every rank must call it the same number of times, or the others wait for ever.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total

@@ -1,0 +1,91 @@
+"""One dictionary with manners: names, metadata, and a helpful error for a misspelt name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from fedlas._core.check import InputError, suggestion
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing.
+
+    Attributes:
+        name: Registry name, lower-case.
+        value: The class or function.
+        summary: First line of its docstring.
+        metadata: Whatever else was said at registration (``paper=``, ``year=``, ``url=``, ``defaults=`` ...).
+    """
+
+    name: str
+    value: T
+    summary: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry(Generic[T]):
+    """Named things of one kind, in the order of registration.
+
+    Args:
+        kind: What the things are, in the singular, for errors: ``"loss"``.
+
+    Example:
+        >>> losses = Registry("loss")
+        >>> @losses.register("ce", paper="folklore")
+        ... def cross_entropy():
+        ...     "Plain cross-entropy."
+        >>> losses["ce"].summary, list(losses)
+        ('Plain cross-entropy.', ['ce'])
+        >>> losses["cee"]
+        Traceback (most recent call last):
+        fedlas._core.check.InputError: loss: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {}
+
+    def register(self, name: str, **metadata: Any) -> Callable[[T], T]:
+        """Register the decorated class or function under ``name``.
+
+        Raises:
+            ValueError: If the name is taken or not lower-case.
+        """
+
+        def decorate(value: T) -> T:
+            self.add(name, value, **metadata)
+            return value
+
+        return decorate
+
+    def add(self, name: str, value: T, **metadata: Any) -> None:
+        """Register ``value`` under ``name``; :meth:`register` for things that are not decorated."""
+        if name in self._entries or name != name.lower():
+            raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
+        doc = (getattr(value, "__doc__", None) or "").strip()
+        self._entries[name] = Entry(name, value, doc.split("\n")[0], metadata)
+
+    def __getitem__(self, name: str) -> Entry[T]:
+        if name not in self._entries:
+            raise InputError(
+                self.kind, f"the name must be a registered {self.kind}", repr(name), suggestion(name, self._entries)
+            )
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entries(self) -> list[Entry[T]]:
+        """All entries, in the order of registration."""
+        return list(self._entries.values())

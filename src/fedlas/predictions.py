@@ -1,0 +1,199 @@
+"""What a classifier said about a test set: the seam between models and everything that measures them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_finite, check_logits, describe
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits and labels of one data set, checked once, with the usual derived quantities.
+
+    Args:
+        logits: Raw scores ``(N, C)``, finite; a tensor or anything ``torch.as_tensor`` takes. Half precision becomes
+            float32 so that every metric has at least that.
+        target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
+        features: Optional input of the classifier head, ``(N, D)``.
+        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1: known for synthetic data only.
+            With them the calibration error can be computed free of label noise.
+
+    Raises:
+        InputError: For wrong shapes or dtypes, NaN or infinite values, labels out of range, or no samples at all.
+
+    Note:
+        Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept; ``probs``
+        is as large as ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
+
+    Example:
+        >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])
+        >>> p.num_samples, p.num_classes, p.correct.tolist()
+        (2, 2, [True, False])
+    """
+
+    logits: Tensor
+    target: Tensor
+    features: Tensor | None = None
+    label_probs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        logits = check_logits("Predictions", _detached(self.logits))
+        if logits.ndim != 2 or logits.shape[0] == 0:
+            raise InputError(
+                "Predictions",
+                "logits must be (N, C) with at least one sample",
+                describe(logits),
+                "Flatten dense predictions to one row per position.",
+            )
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        target = _detached(self.target)
+        samples, classes = logits.shape
+        if target.shape != (samples,) or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+            raise InputError(
+                "Predictions",
+                f"target must be integers of shape ({samples},) like logits {tuple(logits.shape)}",
+                describe(target),
+                "Pass class indices, not one-hot rows.",
+            )
+        target = target.to(device=logits.device, dtype=torch.int64)
+        low, high = int(target.min()), int(target.max())
+        if low < 0 or high >= classes:
+            raise InputError(
+                "Predictions",
+                f"target must be in [0, {classes}) like the {classes} columns of logits",
+                f"values from {low} to {high}",
+                "Remove ignored positions first, or check the number of classes.",
+            )
+        check_finite("Predictions", "logits", logits)
+        object.__setattr__(self, "logits", logits)
+        object.__setattr__(self, "target", target)
+        for name in ("features", "label_probs"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, self._checked_rows(name, _detached(value)))
+
+    def _checked_rows(self, name: str, value: Tensor) -> Tensor:
+        columns = self.num_classes if name == "label_probs" else "D"
+        if value.ndim != 2 or value.shape[0] != self.num_samples or columns not in ("D", value.shape[1]):
+            raise InputError(
+                "Predictions",
+                f"{name} must be ({self.num_samples}, {columns})",
+                describe(value),
+                f"Pass one row of {name} for each row of logits.",
+            )
+        return value.to(self.logits.device)
+
+    @property
+    def num_samples(self) -> int:
+        """``N``."""
+        return int(self.logits.shape[0])
+
+    @property
+    def num_classes(self) -> int:
+        """``C``, the number of columns of the logits."""
+        return int(self.logits.shape[1])
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Softmax of the logits ``(N, C)``."""
+        return self.logits.softmax(dim=1)
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Arg-max class ``(N,)``; the first one among equals."""
+        return self.logits.argmax(dim=1)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``."""
+        return (self.logits.amax(dim=1) - self.logits.logsumexp(dim=1)).exp()
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """Whether the predicted class is the label ``(N,)`` bool."""
+        return self.predicted == self.target
+
+    def with_logits(self, logits: Tensor) -> Predictions:
+        """The same samples with other logits, e.g. after calibration."""
+        return replace(self, logits=logits)
+
+    def save(self, path: str | Path) -> Path:
+        """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        path = Path(path)
+        arrays = {
+            name: value.cpu().numpy() for name in _FIELDS if (value := getattr(self, name)) is not None
+        }
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        except OSError as error:
+            raise InputError(
+                "Predictions.save", "the folder must be writable", f"{path.parent} ({error.strerror})", "Choose another path."
+            ) from error
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **arrays)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read a file written by :meth:`save`, or any ``.npz`` with arrays ``logits`` and ``target``.
+
+        Pickled objects are refused, so a file from a stranger cannot run code.
+
+        Raises:
+            InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks an array.
+        """
+        path = Path(path)
+        arrays: dict[str, Any] = {}
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                missing = [name for name in ("logits", "target") if name not in archive]
+                if missing:
+                    raise InputError(
+                        "Predictions.load",
+                        "the file must hold arrays 'logits' and 'target'",
+                        f"{path} with {sorted(archive.files)}",
+                        "Save it with numpy.savez(path, logits=..., target=...).",
+                    )
+                arrays = {name: archive[name] for name in _FIELDS if name in archive}
+        except FileNotFoundError as error:
+            raise InputError("Predictions.load", "the file must exist", path, "Check the path.") from error
+        except InputError:
+            raise
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+            raise InputError(
+                "Predictions.load",
+                "the file must be an .npz of plain arrays",
+                f"{path} ({type(error).__name__}: {error})",
+                "Write it again with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
+            ) from error
+        return cls(**arrays)
+
+
+_FIELDS = ("logits", "target", "features", "label_probs")
+
+
+def _detached(value: Any) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    return tensor.detach()
