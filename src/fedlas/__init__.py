@@ -1,7 +1,20 @@
 """Calibrated classifiers in PyTorch: FedLAS, the losses it is compared with, and measurement that can be trusted."""
 
+from fedlas.features import FeatureTap, find_head
+from fedlas.metrics import evaluate
+from fedlas.objective import Objective, param_groups
 from fedlas.predictions import Predictions
+from fedlas.train.predict import predict
 
 __version__ = "0.1.0"
 
-__all__ = ["Predictions", "__version__"]
+__all__ = [
+    "FeatureTap",
+    "Objective",
+    "Predictions",
+    "__version__",
+    "evaluate",
+    "find_head",
+    "param_groups",
+    "predict",
+]

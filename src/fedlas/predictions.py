@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, check_logits, describe
+from fedlas._core.files import write_atomically
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +25,7 @@ class Predictions:
             float32 so that every metric has at least that.
         target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
         features: Optional input of the classifier head, ``(N, D)``.
-        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1: known for synthetic data only.
-            With them the calibration error can be computed free of label noise.
+        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1: known for synthetic data. With them the calibration error can be computed free of label noise.
 
     Raises:
         InputError: For wrong shapes or dtypes, NaN or infinite values, labels out of range, or no samples at all.
@@ -60,7 +58,12 @@ class Predictions:
             logits = logits.float()
         target = _detached(self.target)
         samples, classes = logits.shape
-        if target.shape != (samples,) or target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        if (
+            target.shape != (samples,)
+            or target.is_floating_point()
+            or target.is_complex()
+            or target.dtype == torch.bool
+        ):
             raise InputError(
                 "Predictions",
                 f"target must be integers of shape ({samples},) like logits {tuple(logits.shape)}",
@@ -117,8 +120,12 @@ class Predictions:
 
     @cached_property
     def confidence(self) -> Tensor:
-        """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``."""
-        return (self.logits.amax(dim=1) - self.logits.logsumexp(dim=1)).exp()
+        """Probability of the predicted class ``(N,)``, in ``[1/C, 1]``; the highest of each row of ``probs``.
+
+        The softmax runs on chunks that fit the cache, so ``(N, C)`` probabilities are never held.
+        """
+        rows = max(1, 2**18 // self.num_classes)
+        return torch.cat([chunk.softmax(dim=1).amax(dim=1) for chunk in self.logits.split(rows)])
 
     @cached_property
     def correct(self) -> Tensor:
@@ -135,25 +142,8 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        path = Path(path)
-        arrays = {
-            name: value.cpu().numpy() for name in _FIELDS if (value := getattr(self, name)) is not None
-        }
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        except OSError as error:
-            raise InputError(
-                "Predictions.save", "the folder must be writable", f"{path.parent} ({error.strerror})", "Choose another path."
-            ) from error
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return path
+        arrays = {name: value.cpu().numpy() for name in _FIELDS if (value := getattr(self, name)) is not None}
+        return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:

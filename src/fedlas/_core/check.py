@@ -63,7 +63,9 @@ def check_number(
         if abs(number) != float("inf") and number <= high and (number > low if low_open else number >= low):
             return number
     bound = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
-    raise InputError(owner, f"{name} must be a finite number in {bound}", describe(value), f"Choose {name} in that range.")
+    raise InputError(
+        owner, f"{name} must be a finite number in {bound}", describe(value), f"Choose {name} in that range."
+    )
 
 
 def check_count(owner: str, name: str, value: object, *, low: int = 1) -> int:

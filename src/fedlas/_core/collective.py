@@ -6,6 +6,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def world_size() -> int:
+    """Number of ranks in the default process group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 def sum_across_ranks(value: Tensor) -> Tensor:
     """Return the sum of ``value`` over all ranks of the default process group (``value`` itself without one).
 
@@ -15,7 +20,7 @@ def sum_across_ranks(value: Tensor) -> Tensor:
     Note:
         A collective: every rank must call it the same number of times, or the others wait for ever.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if world_size() == 1:
         return value
     total = value.detach().clone()
     dist.all_reduce(total)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -69,6 +70,25 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
         doc = (getattr(value, "__doc__", None) or "").strip()
         self._entries[name] = Entry(name, value, doc.split("\n")[0], metadata)
+
+    def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
+        """Call the thing registered under ``name``.
+
+        Args:
+            name: Registry name.
+            options: What a user chose; each must be a keyword of the thing.
+            **offered: What the caller can provide, such as ``num_classes``; passed on only where it is a parameter.
+
+        Raises:
+            InputError: For an unknown name or option; the message names the nearest one.
+        """
+        value: Any = self[name].value
+        parameters = inspect.signature(value).parameters
+        known = [key for key in parameters if key not in offered]
+        for key in options or {}:
+            if key not in known:
+                raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), suggestion(key, known))
+        return value(**{key: given for key, given in offered.items() if key in parameters}, **(options or {}))
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self._entries:

@@ -1,0 +1,101 @@
+"""Metrics against one softmax: time and memory of ``evaluate`` and ECE, side by side in one process.
+
+    python benchmarks/metrics.py [--repeats 9] [--threads 2]
+
+Ratios are medians of pairs measured one after the other, so a machine that is busy for a while slows both halves.
+Memory is the peak that the operating system saw during the first call above what the process held before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import METRICS, evaluate, expected_calibration_error
+
+MIB = 2**20
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def resident_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmRSS in /proc/self/status: peak memory needs Linux")
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Highest resident size during ``work`` above the size before it, sampled every millisecond."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # else freed memory that the C library kept would be used again, unseen
+        ctypes.CDLL(None).malloc_trim(0)
+    before, peak, done = resident_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.001):
+            peak = max(peak, resident_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    done.set()
+    watcher.join()
+    return max(0, peak - before)
+
+
+def compare(name: str, work: Callable[[Predictions], object], samples: int, classes: int, repeats: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, classes, generator=generator) * 3
+    predictions = Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1))
+
+    def bare() -> object:
+        return logits.softmax(1).max(1)
+
+    memory = peak_bytes(lambda: work(predictions))
+    bare()
+    pairs = [(seconds(lambda: work(predictions)), seconds(bare)) for _ in range(repeats)]
+    ratio = statistics.median(ours / base for ours, base in pairs)
+    ours, base = (1e3 * statistics.median(column) for column in zip(*pairs, strict=True))
+    held = logits.numel() * logits.element_size()
+    print(
+        f"{name:<26} {samples:>9,} x {classes:<5,} {ours:8.1f} ms {base:8.1f} ms {ratio:6.2f} x "
+        f"{memory / MIB:8.1f} MiB {100 * memory / held:6.1f} %"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--each", action="store_true", help="also every metric by itself")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"torch {torch.__version__}, {arguments.threads} threads; softmax = logits.softmax(1).max(1)")
+    print(f"{'':<26} {'N x C':<17} {'ours':>11} {'softmax':>11} {'ratio':>8} {'peak memory':>12} {'of logits':>8}")
+    for samples, classes in ((50_000, 1000), (1_000_000, 100), (1_000_000, 10)):
+        compare("evaluate", evaluate, samples, classes, arguments.repeats)
+        compare("ece", expected_calibration_error, samples, classes, arguments.repeats)
+    if arguments.each:
+        for entry in METRICS.entries():
+            if not entry.metadata.get("needs"):
+                compare(entry.name, entry.value, 50_000, 1000, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

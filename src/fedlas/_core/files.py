@@ -1,0 +1,71 @@
+"""Files that are either whole or not there: a reader, or a run started again, never meets half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from fedlas._core.check import InputError
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Write a file next to ``path`` and move it there once it is complete and on the disk.
+
+    Args:
+        path: Where the file goes; missing folders are made.
+        write: Called with the open binary file.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: If the folder cannot be written to. What was at ``path`` before is still there then.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomically(folder / "a.txt", lambda file: file.write(b"whole")).read_text()
+        'whole'
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise not_writable(path.parent, error) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)  # mkstemp makes private files; give this one the permissions any other file would get
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+    return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write ``value`` as indented JSON atomically; NaN and infinities are refused, since JSON has none."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def not_writable(folder: Path, error: OSError) -> InputError:
+    """The error for an output folder that cannot be written to."""
+    return InputError(
+        "output folder",
+        "it must be a folder that can be written to",
+        f"{folder} ({error.strerror or error})",
+        "Choose another with --out, or change its permissions.",
+    )

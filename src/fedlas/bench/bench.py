@@ -1,0 +1,99 @@
+"""Runs all runs of a plan, one after the other, and reports over them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import write_text
+from fedlas.bench.plan import Run
+from fedlas.bench.run import BusyError, execute, prepare_data
+from fedlas.train import read_log
+
+
+@dataclass
+class Outcome:
+    """What became of the runs of a bench, by run name.
+
+    Attributes:
+        finished: Runs that have metrics, those of earlier starts included.
+        failed: Error of each run that failed.
+        busy: Runs that another process is working on.
+    """
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+
+
+def run_all(runs: Sequence[Run], *, console: Any = None) -> Outcome:
+    """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
+
+    Args:
+        runs: From :func:`fedlas.bench.plan`.
+        console: ``rich.console.Console`` for a line a run; None makes one on standard error.
+
+    Raises:
+        InputError: If the data cannot be had, before any run starts.
+    """
+    console = console or require("rich.console", extra="bench").Console(stderr=True)
+    outcome, started, trained = Outcome(), time.monotonic(), 0
+    todo = [run for run in runs if not (run.folder / "metrics.json").exists()]
+    for run in todo[:1]:
+        prepare_data(run)
+    for number, run in enumerate(runs, start=1):
+        label = f"[{number}/{len(runs)}] {run.name}"
+        fresh, resumed = run in todo, len(read_log(run.folder / "log.jsonl"))
+        if fresh and resumed:
+            console.print(f"{label}  going on after epoch {resumed}", highlight=False, soft_wrap=True, markup=False)
+        try:
+            metrics = execute(run, label=label)
+        except BusyError as error:
+            outcome.busy.append(run.name)
+            console.print(f"{label}  skipped: {error}", highlight=False, soft_wrap=True, markup=False, style="yellow")
+            continue
+        except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
+            outcome.failed[run.name] = f"{type(error).__name__}: {error}"
+            _note_failure(run.folder, error)
+            console.print(f"{label}  failed: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
+            continue
+        outcome.finished.append(run.name)
+        trained += fresh
+        console.print(f"{label}  {_line(metrics)}", highlight=False, soft_wrap=True, markup=False, style=None if fresh else "dim")
+        left = sum(other in todo for other in runs[number:])
+        if fresh and left:
+            seconds = (time.monotonic() - started) / trained * left
+            console.print(f"  about {_duration(seconds)} for {left} more", style="dim", highlight=False, soft_wrap=True)
+    return outcome
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    test = metrics["test"]
+    scaled = metrics["test_scaled"]["ece"]
+    return (
+        f"test accuracy {test['accuracy']:.2%}  ECE {test['ece']:.2%} "
+        f"(after temperature {metrics['temperature']:.2f}: {scaled:.2%})  {metrics['seconds']:.0f} s"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def _note_failure(folder: Path, error: Exception) -> None:
+    try:
+        write_text(folder / "error.txt", "".join(traceback.format_exception(error)))
+    except InputError:
+        return  # the folder itself is what failed: there is nowhere to note it but the outcome

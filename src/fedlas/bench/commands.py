@@ -1,0 +1,192 @@
+"""What the verbs of the command line do once their arguments are parsed; each returns an exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError, check_choice, check_count
+from fedlas._core.extras import require
+from fedlas._core.registry import Registry
+from fedlas.bench.bench import run_all
+from fedlas.bench.plan import Run, plan
+from fedlas.bench.recipe import Recipe, load_recipe, recipe_names
+from fedlas.bench.report import terminal_table, write_report
+from fedlas.bench.run import execute
+from fedlas.calibrators import CALIBRATORS
+from fedlas.data import DATASETS
+from fedlas.losses import LOSSES
+from fedlas.metrics import METRICS, evaluate
+from fedlas.models import MODELS
+from fedlas.predictions import Predictions
+
+
+def bench(recipe: Recipe, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:
+    """Run a recipe with several losses and seeds, write the report, print its table.
+
+    Returns:
+        0, or 1 if a run failed (the others are done and reported all the same).
+
+    Raises:
+        InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
+    """
+    console = _console(stderr=True)
+    runs = plan(recipe, losses=losses, seeds=seeds, out=out)
+    folder = runs[0].folder.parent
+    methods = list(dict.fromkeys(run.loss for run in runs))
+    ready = sum((run.folder / "metrics.json").exists() for run in runs)
+    console.print(
+        f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
+        f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
+        highlight=False,
+        markup=False,
+    )
+    outcome = run_all(runs, console=console)
+    if outcome.failed and not outcome.finished:
+        run, error = next(iter(outcome.failed.items()))
+        raise InputError(
+            "fedlas bench", "a run must finish", f"{len(outcome.failed)} failed, {run} first: {error}", f"See {folder}."
+        )
+    report(folder)
+    if outcome.failed:
+        console.print(f"failed: {', '.join(outcome.failed)} (see error.txt in each)", style="bold red", highlight=False)
+    return 1 if outcome.failed else 0
+
+
+def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
+    """Do one run, or go on with it, and print its metrics.
+
+    Raises:
+        InputError: As :func:`fedlas.bench.run.execute`.
+    """
+    check_count("fedlas train", "seed", seed, low=0)
+    planned = plan(recipe, losses=[loss], seeds=[seed])[0]
+    run = planned if out is None else Run(recipe, loss, seed, out)
+    metrics = execute(run)
+    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_scaled"]}
+    console = _console()
+    console.print(metrics_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
+    for note in metrics["notes"]:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"run folder: {run.folder}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def report(folder: Path) -> int:
+    """Write the report over a bench folder and print its table and place.
+
+    Raises:
+        InputError: If no run in it has finished, or it cannot be written to.
+    """
+    written = write_report(folder)
+    console = _console()
+    console.print(terminal_table(written.summary))
+    console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"        {written.markdown}  {written.csv}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def evaluate_file(
+    file: Path,
+    *,
+    num_bins: int = 15,
+    calibrate: str | None = None,
+    on: Path | None = None,
+    html: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Measure predictions, before and after an optional calibrator.
+
+    Args:
+        file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
+            validation predictions calibrate).
+        num_bins: Bins of the calibration errors.
+        calibrate: Registry name of a calibrator to fit on ``on``.
+        on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
+        html: Where to write a page with tables and reliability diagrams.
+        as_json: Print JSON with fractions in full precision instead of a table.
+
+    Raises:
+        InputError: For files that are not predictions, an unknown calibrator, or ``calibrate`` without ``on``.
+    """
+    if file.is_dir():
+        on = on or file / "predictions" / "val.npz"
+        file = file / "predictions" / "test.npz"
+    stages = {"as predicted": Predictions.load(file)}
+    if calibrate is not None:
+        calibrator = CALIBRATORS[calibrate].value
+        if on is None:
+            raise InputError(
+                "fedlas evaluate",
+                "--calibrate needs held-out predictions",
+                "no --on",
+                "Pass --on val.npz; fitting on the test set would flatter it.",
+            )
+        stages[f"after {calibrate}"] = calibrator().fit(Predictions.load(on)).transform(stages["as predicted"])
+    columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
+    console = _console()
+    if as_json:
+        console.print(json.dumps(columns, indent=2), highlight=False, markup=False, soft_wrap=True)
+    else:
+        predictions = stages["as predicted"]
+        title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
+        console.print(metrics_table(columns, title=title))
+    if html is not None:
+        from fedlas.bench.evaluation_html import write_evaluation
+
+        write_evaluation(html, stages, columns, name=file.name, num_bins=num_bins)
+        if not as_json:
+            console.print(f"report: {html}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def metrics_table(columns: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
+    """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual."""
+    table = require("rich.table", extra="bench").Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for stage in columns:
+        table.add_column(stage, justify="right")
+    for name in next(iter(columns.values())):
+        about = METRICS[name].metadata
+        show: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
+        arrow = "higher is better" if about["higher_is_better"] else "lower is better"
+        table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *(show(values[name]) for values in columns.values()))
+    return table
+
+
+def print_listing(kind: str) -> int:
+    """Print what can be named in a recipe or on the command line.
+
+    Raises:
+        InputError: For an unknown kind; the nearest is named.
+    """
+    registries: dict[str, Registry[Any]] = {
+        "losses": LOSSES,
+        "metrics": METRICS,
+        "calibrators": CALIBRATORS,
+        "datasets": DATASETS,
+        "models": MODELS,
+    }
+    check_choice("fedlas list", "kind", kind, [*registries, "recipes"])
+    table = require("rich.table", extra="bench").Table(box=None, pad_edge=False)
+    table.add_column("name", style="bold")
+    if kind == "recipes":
+        table.add_column("what it is")
+        for name in recipe_names():
+            table.add_row(name, load_recipe(name).title)
+    else:
+        entries = registries[kind].entries()
+        extra = [key for key in ("paper", "year") if any(entry.metadata.get(key) for entry in entries)]
+        for heading in ("what it is", *extra):
+            table.add_column(heading)
+        for entry in entries:
+            plain = entry.summary.replace("``", "")
+            table.add_row(entry.name, plain, *(str(entry.metadata.get(key) or "") for key in extra))
+    _console().print(table, markup=False)
+    return 0
+
+
+def _console(*, stderr: bool = False) -> Any:
+    return require("rich.console", extra="bench").Console(stderr=stderr)

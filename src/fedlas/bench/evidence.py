@@ -1,0 +1,115 @@
+"""What a run folder holds beside its numbers: command, environment, configuration, log, predictions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas.bench.results import Run, Summary
+from fedlas.predictions import Predictions
+
+FILES = (
+    "metrics.json",
+    "log.jsonl",
+    "config.yaml",
+    "environment.json",
+    "predictions/val.npz",
+    "predictions/test.npz",
+)
+"""Files of a run folder that a report links to, where they exist."""
+
+
+def environment(summary: Summary) -> dict[str, list[str]]:
+    """For each key the distinct values over the finished runs, as text: more than one says the runs differed there."""
+    merged: dict[str, dict[str, None]] = {}
+    for run in summary.runs:
+        for key, value in _flat(_read_json(run.path / "environment.json")).items():
+            if key != "command":
+                merged.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in merged.items()}
+
+
+def commands(summary: Summary) -> list[str]:
+    """The distinct commands that made the finished runs, in the order of the runs."""
+    found: dict[str, None] = {}
+    for run in summary.runs:
+        content = _read_json(run.path / "environment.json")
+        command = content.get("command") if isinstance(content, dict) else None
+        if isinstance(command, list):
+            command = shlex.join(map(str, command))
+        if isinstance(command, str) and command.strip():
+            found[command.strip()] = None
+    return list(found)
+
+
+def configurations(summary: Summary) -> dict[str, tuple[str, str]]:
+    """For each method the name of its first run and the text of that run's ``config.yaml``, where there is one."""
+    found: dict[str, tuple[str, str]] = {}
+    for run in summary.runs:
+        if run.loss not in found and (run.path / "config.yaml").is_file():
+            found[run.loss] = (run.name, _read_text(run.path / "config.yaml").rstrip())
+    return found
+
+
+def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
+    """The log lines of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them.
+
+    Lines that are not JSON objects (the last one of a killed run) are skipped; of two lines for one epoch, which a
+    resumed run can leave, the later counts.
+    """
+    lines: dict[str, list[Mapping[str, Any]]] = {method: [] for method in summary.methods}
+    for run in summary.runs:
+        epochs: dict[Any, Mapping[str, Any]] = {}
+        for text in _read_text(run.path / "log.jsonl").splitlines():
+            line = _parse(text)
+            if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+                epochs[line["epoch"]] = line
+        lines[run.loss] += epochs.values()
+    return lines
+
+
+def load_predictions(run: Run) -> Predictions | str:
+    """The run's predictions on the test set, or why there are none."""
+    path = run.path / "predictions" / "test.npz"
+    if not path.is_file():
+        return f"{run.name}: predictions/test.npz is missing"
+    try:
+        return Predictions.load(path)
+    except InputError as error:
+        return f"{run.name}: {error}"
+
+
+def files(run: Run) -> list[str]:
+    """Those of :data:`FILES` that the run has, relative to its folder."""
+    return [name for name in FILES if (run.path / name).is_file()]
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _read_json(path: Path) -> Any:
+    return _parse(_read_text(path))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            found |= _flat(item, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = item if isinstance(item, str) else json.dumps(item)
+    return found

@@ -1,0 +1,190 @@
+"""The table every form of the report shows: mean and spread over seeds of each metric, with the best marked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from fedlas.bench.results import LEVEL, STAGES, Summary
+from fedlas.metrics import METRICS
+
+Mark = Literal["best", "same", "worse", "untested", ""]
+SYMBOLS: dict[str, str] = {"best": "★", "same": "≈", "worse": "", "untested": "?", "": ""}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric.
+
+    Attributes:
+        metric: Registry name.
+        title: Head of the column.
+        unit: ``"%"`` or nothing.
+        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, else nothing.
+        summary: One line on what it measures.
+        places: Decimals where the unit is not percent.
+    """
+
+    metric: str
+    title: str
+    unit: str
+    arrow: str
+    summary: str
+    places: int = 4
+
+    @property
+    def head(self) -> str:
+        """Title, unit and direction, e.g. ``"ECE % ↓"``."""
+        return " ".join(part for part in (self.title, self.unit, self.arrow) if part)
+
+    def format(self, value: float | None) -> str:
+        """``value`` (a fraction where the unit is percent) with two decimals in percent; a dash for none."""
+        if value is None or math.isnan(value):
+            return "—"
+        return f"{100 * value:.2f}" if self.unit else f"{value:.{self.places}f}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and sample standard deviation over seeds as text (empty where there is none), and the mark.
+
+    Attributes:
+        p_value: Holm-adjusted p-value of the difference from the best; None where nothing was tested.
+    """
+
+    mean: str
+    std: str
+    mark: Mark
+    p_value: float | None = None
+
+    @property
+    def symbol(self) -> str:
+        """The mark as one character, which survives copying, printing and terminals without colour."""
+        return SYMBOLS[self.mark]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: its name, how many seeds it has, one cell per column."""
+
+    method: str
+    n: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Mean ± std of every metric for every method, at one stage (before or after temperature scaling)."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def plain_summary(summary: str) -> str:
+    """The first line of a docstring without its markup: cross-references become the name they point to."""
+    return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
+
+
+def column(metric: str, *, places: int = 4) -> Column:
+    """How to show ``metric``; one that is not registered is shown as it is, without a direction."""
+    if metric not in METRICS:
+        return Column(metric, metric, "", "", "", places)
+    entry = METRICS[metric]
+    unit = "%" if entry.metadata["percent"] else ""
+    arrow = "↑" if entry.metadata["higher_is_better"] else "↓"
+    return Column(metric, str(entry.metadata["title"]), unit, arrow, plain_summary(entry.summary), places)
+
+
+def summary_table(
+    summary: Summary, stage: str = "test", metrics: Sequence[str] | None = None, *, places: int = 4
+) -> Table:
+    """The table of ``summary`` at ``stage``.
+
+    Args:
+        summary: Runs of a bench folder.
+        stage: ``"test"`` or ``"test_scaled"``.
+        metrics: Columns; all that were measured if None.
+        places: Decimals of what is not in percent.
+    """
+    columns = [column(metric, places=places) for metric in (summary.metrics if metrics is None else metrics)]
+    marks = [_marks(summary, c.metric, stage) for c in columns]
+    rows = []
+    for method in summary.methods:
+        cells = []
+        for c, (mark, p_values) in zip(columns, marks, strict=True):
+            values = [v for v in summary.values(method, c.metric, stage) if not math.isnan(v)]
+            cells.append(
+                Cell(
+                    c.format(fmean(values) if values else None),
+                    c.format(stdev(values)) if len(values) > 1 else "",
+                    mark.get(method, ""),
+                    p_values.get(method),
+                )
+            )
+        n = sum(summary.run(method, seed) is not None for seed in summary.seeds)
+        rows.append(Row(method, n, tuple(cells)))
+    return Table(tuple(columns), tuple(rows))
+
+
+def _marks(summary: Summary, metric: str, stage: str) -> tuple[dict[str, Mark], dict[str, float]]:
+    comparison = summary.compare(metric, stage)
+    if comparison is None or comparison.best is None or len(summary.methods) == 1:
+        return {}, {}
+    marks: dict[str, Mark] = {comparison.best: "best"}
+    marks.update(dict.fromkeys(comparison.not_distinguishable, "same"))
+    marks.update(dict.fromkeys(comparison.distinguishable, "worse"))
+    if comparison.n > 1:  # with one seed nothing is tested, which is said once instead of in every cell
+        marks.update(dict.fromkeys(comparison.untested, "untested"))
+    return marks, dict(comparison.p_values)
+
+
+def spread_note(summary: Summary) -> str:
+    """One sentence on what stands behind ±."""
+    sizes = sorted({sum(summary.run(m, s) is not None for s in summary.seeds) for m in summary.methods})
+    if sizes[-1] == 1:
+        return "One seed each (n = 1), so no spread is known."
+    n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"Mean ± sample standard deviation over seeds (n = {n})."
+
+
+def legend(summary: Summary) -> dict[Mark, str]:
+    """What each mark that can occur means, in the order to print them."""
+    n = len(summary.common_seeds)
+    if len(summary.methods) == 1 or n == 0:
+        return {}
+    only = "best value" if len(summary.seeds) == 1 else "best value at the only seed that all methods have"
+    best = "best mean" if n > 1 else f"{only}; one seed cannot show whether a difference is more than chance"
+    texts: dict[Mark, str] = {"best": best}
+    if n > 1:
+        texts["same"] = (
+            f"not distinguishable from the best: two-sided paired t-test over the {n} seeds against ★, p > {LEVEL:g} "
+            f"after Holm's correction for {len(summary.methods) - 1} comparison{'s' * (len(summary.methods) != 2)}. "
+            "Few seeds find few differences, so this does not say that the two are equal"
+        )
+        texts[""] = "no mark: worse than the best by that test"
+        rows = (row for stage in STAGES for row in summary_table(summary, stage).rows)
+        if any(cell.mark == "untested" for row in rows for cell in row.cells):
+            texts["untested"] = "not tested: differs from the best by the same amount at every seed"
+    return texts
+
+
+def missing_notes(summary: Summary) -> list[str]:
+    """Sentences on seeds that some methods lack; empty when all have the same seeds."""
+    notes = []
+    for method in summary.methods:
+        missing = [str(seed) for seed in summary.seeds if summary.run(method, seed) is None]
+        if missing:
+            notes.append(f"{method} has no finished run for seed{'s' * (len(missing) > 1)} {', '.join(missing)}.")
+    if notes and summary.common_seeds:
+        common = ", ".join(map(str, summary.common_seeds))
+        notes.append(
+            f"Means are over the seeds each method has; marks rest on the seeds all methods have ({common}) only, so "
+            "the mark can stand beside a mean that is not the best one printed."
+        )
+    elif notes:
+        notes.append("No seed is common to all methods, so nothing is marked or tested.")
+    return notes

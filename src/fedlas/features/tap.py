@@ -1,0 +1,76 @@
+"""Reads the input of a module while the model runs, without changing the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+
+
+class FeatureTap:
+    """Captures the first positional input of a module during one forward pass.
+
+    Args:
+        module: The module whose input is wanted, usually the classifier head.
+
+    State:
+        A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model may
+        be used elsewhere without holding on to activations. :meth:`remove` takes the hook away.
+
+    Note:
+        The hook is part of the module: ``copy.deepcopy`` and pickling take it along, ``state_dict`` does not.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> tap = FeatureTap(model[2])
+        >>> tap.start()
+        >>> logits = model(torch.randn(5, 4))
+        >>> tap.stop().shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._listening = False
+        self._captured: Tensor | None = None
+        self._calls = 0
+        self._handle = module.register_forward_pre_hook(self._hook)
+
+    def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._listening:
+            self._captured = args[0] if args else None
+            self._calls += 1
+
+    def start(self) -> None:
+        """Listen to the next forward pass."""
+        self._listening, self._captured, self._calls = True, None, 0
+
+    def stop(self) -> Tensor:
+        """Return what was captured since :meth:`start`, and let go of it.
+
+        Raises:
+            InputError: If the module did not run exactly once, or not on a positional tensor.
+        """
+        captured, calls = self._captured, self._calls
+        self._listening, self._captured = False, None
+        if calls != 1:
+            raise InputError(
+                "FeatureTap",
+                "the head must run exactly once in a forward pass",
+                f"{calls} runs",
+                "Name the module that produces the logits, e.g. Objective(model, criterion, head='fc').",
+            )
+        if not isinstance(captured, Tensor):
+            raise InputError(
+                "FeatureTap",
+                "the head's first argument must be a tensor",
+                describe(captured),
+                "Name another head module.",
+            )
+        return captured
+
+    def remove(self) -> None:
+        """Take the hook off the module."""
+        self._handle.remove()

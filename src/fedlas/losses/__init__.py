@@ -1,0 +1,28 @@
+"""Training losses, one paper a file. ``LOSSES`` lists them; ``build_loss`` makes one by name."""
+
+from fedlas.losses.acls import ACLS, adaptive_penalty
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.fedlas import FeatureModulated, FedLAS, FedLASPlus, adaptive_strength
+from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
+from fedlas.losses.margin import MbLS, margin_penalty
+from fedlas.losses.nci import NormConfidenceIndicator
+
+__all__ = [
+    "ACLS",
+    "LOSSES",
+    "Batch",
+    "BidirectionalCalibrationGate",
+    "CrossEntropy",
+    "FeatureModulated",
+    "FedLAS",
+    "FedLASPlus",
+    "LabelSmoothing",
+    "Loss",
+    "MbLS",
+    "NormConfidenceIndicator",
+    "adaptive_penalty",
+    "adaptive_strength",
+    "margin_penalty",
+    "smoothed_cross_entropy",
+]

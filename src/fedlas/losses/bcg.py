@@ -1,0 +1,67 @@
+"""BCG, the bidirectional calibration gate of FedLAS.
+
+Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedlas._core.check import check_count
+
+
+class BidirectionalCalibrationGate(nn.Module):
+    """Decides for each sample whether a large feature norm raises (+1) or lowers (-1) its smoothing.
+
+    ``o = W2 leaky_relu_0.01(W1 z + b1) + b2``, ``u = softmax(o)_1 - softmax(o)_0``, ``psi = sign(u)`` with the gradient
+    passed straight through: ``d psi / d u := 1``.
+
+    Args:
+        num_classes: Number of classes C.
+
+    Attributes:
+        hidden: ``nn.Linear(C, max(C // 2, 1))``.
+        out: ``nn.Linear(max(C // 2, 1), 2)``.
+
+    State:
+        Parameters only, trained by the loss itself. ``requires_grad_(False)`` freezes the gate.
+
+    Raises:
+        InputError: If num_classes is not a whole number of at least 1.
+
+    Note:
+        Logits are detached: the gate never sends a gradient to the model.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> BidirectionalCalibrationGate(3)(torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 5.0]])).abs()
+        tensor([1., 1.], grad_fn=<AbsBackward0>)
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        check_count("BidirectionalCalibrationGate", "num_classes", num_classes)
+        width = max(num_classes // 2, 1)
+        self.hidden = nn.Linear(num_classes, width)
+        self.out = nn.Linear(width, 2)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Direction of each sample.
+
+        Args:
+            logits: ``(N, C)``; converted to the parameters' dtype.
+
+        Returns:
+            ``psi (N,)`` in {-1, 0, +1}, with a straight-through gradient to the parameters.
+        """
+        logits = logits.detach().to(self.out.weight.dtype)
+        two = self.out(F.leaky_relu(self.hidden(logits), 0.01))
+        # With two outputs the difference of their softmax is a hyperbolic tangent.
+        return sign_straight_through(torch.tanh((two[:, 1] - two[:, 0]) * 0.5))
+
+
+def sign_straight_through(u: Tensor) -> Tensor:
+    """``sign(u)`` forward, the identity backward (Bengio et al. 2013, arXiv 1308.3432)."""
+    return torch.sign(u) + (u - u.detach())  # the bracket is exactly zero, so the value is exactly -1, 0 or +1

@@ -1,0 +1,294 @@
+"""FedLAS and FedLAS+: label smoothing whose strength each sample's feature norm sets.
+
+Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654,
+ECCV 2026). Its code spells the method FeDLaS and calls the gate DCG.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss, prepare
+from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses.margin import margin_penalty
+from fedlas.losses.nci import NormConfidenceIndicator
+
+
+def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float) -> Tensor:
+    """``2 alpha sigmoid(beta psi Z)``, the smoothing strength of each sample, in ``(0, 2 alpha)``.
+
+    Args:
+        scores: Standardised feature norms ``Z (N,)``.
+        psi: Direction of each sample ``(N,)``, in {-1, 0, +1}.
+        alpha: Strength at ``Z = 0``.
+        beta: How fast the strength leaves alpha.
+    """
+    return 2 * alpha * torch.sigmoid(beta * psi * scores)
+
+
+class FeatureModulated(Loss):
+    """NCI and BCG around a loss with a strength: what FedLAS and FedLAS+ share.
+
+    Args:
+        num_classes: Number of classes C.
+        alpha: Strength at the mean feature norm, in [0, 0.5] so that ``alpha_i < 2 alpha <= 1``.
+        beta: Sensitivity to the standardised norm, at least 0.
+        momentum: NCI's weight of the new batch, in (0, 1].
+        norm_p: Order of the feature norm, at least 1.
+        nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
+        gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
+        weight: Class weights ``(C,)``.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float,
+        beta: float,
+        momentum: float = 0.95,
+        norm_p: float = 1,
+        nci: Callable[..., Tensor] | None = None,
+        gate: Callable[[Tensor], Tensor] | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        name = type(self).__name__
+        self.num_classes = check_count(name, "num_classes", num_classes)
+        self.alpha = check_number(name, "alpha", alpha, low=0, high=0.5)
+        self.beta = check_number(name, "beta", beta, low=0)
+        self.nci = NormConfidenceIndicator(momentum, norm_p=norm_p) if nci is None else nci
+        self.gate = BidirectionalCalibrationGate(num_classes) if gate is None else gate
+
+    @classmethod
+    def reference(cls, num_classes: int, **kwargs: Any) -> Self:
+        """The published behaviour: the indicator starts from mean 20 and standard deviation 100.
+
+        Args:
+            num_classes: Number of classes.
+            **kwargs: As for the class.
+
+        Note:
+            Under DDP the published code would keep moments of its own on each rank; this does not. The published
+            training also puts the gate into the backbone's optimizer group (``param_groups(...,
+            decay_criterion=True)``) and clips the backbone alone.
+        """
+        momentum, norm_p = kwargs.get("momentum", 0.95), kwargs.get("norm_p", 1)
+        kwargs.setdefault("nci", NormConfidenceIndicator(momentum, (20.0, 100.0), norm_p=norm_p))
+        return cls(num_classes, **kwargs)
+
+    @abstractmethod
+    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
+        """Loss of each position ``(M,)`` under strengths ``alpha (M,)``."""
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``; in training this moves NCI once."""
+        if batch.logits.shape[1] != self.num_classes:
+            raise InputError(
+                type(self).__name__,
+                f"logits must have num_classes = {self.num_classes} columns",
+                tuple(batch.logits.shape),
+                "Build the loss with the number of classes of the model.",
+            )
+        alpha = self._strength(batch)
+        if batch.per_image:
+            alpha = alpha.repeat_interleave(batch.logits.shape[0] // alpha.shape[0])
+        return self.modulated(batch, alpha)
+
+    @torch.no_grad()
+    def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
+        """Strength ``alpha_i`` of each sample, without any change of state: for monitors and plots.
+
+        Args:
+            logits: ``(N, C)`` or ``(N, C, d1, ...)``.
+            features: ``(N, D)`` or ``(N, D, d1, ...)``.
+
+        Returns:
+            ``(N,)``, or ``(N, d1, ...)`` for features per position; in ``(0, 2 alpha)``.
+
+        Raises:
+            InputError: For wrong shapes.
+        """
+        target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
+        batch = prepare(type(self).__name__, logits, target, features)
+        alpha = self._strength(batch)
+        return alpha if batch.per_image else alpha.reshape(batch.shape)
+
+    def _strength(self, batch: Batch) -> Tensor:
+        """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
+        features, logits, valid = batch.features, batch.logits.detach(), batch.valid
+        assert features is not None  # noqa: S101 - `needs` and `prepare` guarantee it; this tells the type checker
+        if batch.per_image:
+            # One strength an image: the gate sees the image's mean logits, over the positions that count.
+            images = features.shape[0]
+            logits = logits.reshape(images, -1, logits.shape[1])
+            if valid is None:
+                logits = logits.mean(dim=1)
+            else:
+                inside = valid.reshape(images, -1)
+                logits = (logits * inside[:, :, None]).sum(dim=1) / inside.sum(dim=1, keepdim=True).clamp(min=1)
+                valid = inside.any(dim=1)
+        scores = self.nci(features, valid=valid)
+        psi = self.gate(logits)
+        return adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"num_classes={self.num_classes}, alpha={self.alpha}, beta={self.beta}"
+        return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+_PAPER = {"paper": "FedLAS", "year": 2026, "url": "https://arxiv.org/abs/2606.28654"}
+
+
+@LOSSES.register("fedlas", **_PAPER)
+class FedLAS(FeatureModulated):
+    """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a strength of its own for every sample.
+
+    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``: ``Z_i`` is the standardised feature norm
+    (:class:`~fedlas.losses.NormConfidenceIndicator`), ``psi_i`` in {-1, 0, +1} the gate's direction
+    (:class:`~fedlas.losses.BidirectionalCalibrationGate`).
+
+    Args:
+        num_classes: Number of classes C.
+        alpha: Strength at the mean feature norm, in [0, 0.5].
+        beta: Sensitivity to the standardised norm, at least 0; 0 is plain label smoothing.
+        momentum: NCI's weight of the new batch, in (0, 1].
+        norm_p: Order of the feature norm, at least 1.
+        nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
+        gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
+        weight: Class weights ``(C,)``, as in ``F.cross_entropy``.
+
+    Attributes:
+        nci: The indicator; holds the running moments.
+        gate: The gate; its parameters must be given to the optimizer (``fedlas.param_groups`` does).
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Note:
+        Dense logits with features per image have one strength an image, from the mean logits of its valid positions.
+        Departures from the published code: see NormConfidenceIndicator, and :meth:`reference` for its start values.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> criterion = FedLAS(num_classes=3, alpha=0.1)
+        >>> logits, features = torch.randn(4, 3), torch.randn(4, 8)
+        >>> loss = criterion(logits, torch.tensor([0, 1, 2, 0]), features=features)
+        >>> criterion.smoothing(logits, features).shape
+        torch.Size([4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = 0.05,
+        beta: float = 4.0,
+        momentum: float = 0.95,
+        norm_p: float = 1,
+        nci: Callable[..., Tensor] | None = None,
+        gate: Callable[[Tensor], Tensor] | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            alpha=alpha,
+            beta=beta,
+            momentum=momentum,
+            norm_p=norm_p,
+            nci=nci,
+            gate=gate,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+
+    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
+        """Label smoothing of strength ``alpha (M,)``."""
+        return smoothed_nll(batch.logits, batch.target, alpha, batch.weight)
+
+
+@LOSSES.register("fedlas+", **_PAPER)
+class FedLASPlus(FeatureModulated):
+    """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
+
+    FedLAS on margin-based label smoothing; see :class:`FedLAS` for how ``alpha_i`` comes about.
+
+    Args:
+        num_classes: Number of classes C.
+        alpha: Strength at the mean feature norm, in [0, 0.5].
+        beta: Sensitivity to the standardised norm, at least 0.
+        margin: Logit distance that costs nothing, at least 0.
+        momentum: NCI's weight of the new batch, in (0, 1].
+        norm_p: Order of the feature norm, at least 1.
+        nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
+        gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; it touches neither NCI, gate, penalty nor mean.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> criterion = FedLASPlus(num_classes=3)
+        >>> loss = criterion(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), features=torch.randn(4, 8))
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = 0.1,
+        beta: float = 0.5,
+        margin: float = 6.0,
+        momentum: float = 0.95,
+        norm_p: float = 1,
+        nci: Callable[..., Tensor] | None = None,
+        gate: Callable[[Tensor], Tensor] | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            alpha=alpha,
+            beta=beta,
+            momentum=momentum,
+            norm_p=norm_p,
+            nci=nci,
+            gate=gate,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+        self.margin = check_number("FedLASPlus", "margin", margin, low=0)
+
+    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
+        """Margin-based label smoothing of strength ``alpha (M,)``."""
+        cross_entropy = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
+        penalty = batch.weighted(margin_penalty(batch.logits, self.margin))
+        return (1 - alpha) * cross_entropy + alpha * penalty
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return f"{super().extra_repr()}, margin={self.margin}"

@@ -1,0 +1,211 @@
+"""Cross-entropy and label smoothing, on a closed form whose strength may differ from sample to sample.
+
+Source: Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7; Müller et al. 2019, "When Does Label
+Smoothing Help?" (arXiv 1906.02629).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_number, describe
+from fedlas.losses.base import LOSSES, Batch, Loss, prepare, reduce
+
+
+class _SmoothedNLL(torch.autograd.Function):
+    """Per-sample smoothed negative log-likelihood.
+
+    With ``q_k = w_k ((1 - a) t_k + a / C)`` the loss is ``-sum_k q_k log p_k`` and its gradient ``(sum_k q_k) p - q``:
+    one softmax pass each way. Only the logits, which the caller holds anyway, stay alive in between; saving the
+    log-softmax as ``F.cross_entropy`` does would double the memory.
+    """
+
+    @staticmethod
+    def forward(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        log_probs = F.log_softmax(logits, dim=1)
+        hit, mean = _hit_and_mean(log_probs, target, weight)
+        difference = hit - mean
+        if isinstance(alpha, float) and alpha == 0.0:
+            return -hit, difference
+        return difference * alpha - hit, difference
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        logits, target, alpha, weight = inputs
+        difference = output[1]
+        ctx.mark_non_differentiable(difference)
+        ctx.alpha = None if isinstance(alpha, Tensor) else alpha
+        ctx.save_for_backward(logits, target, alpha if isinstance(alpha, Tensor) else None, weight, difference)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        logits, target, alpha, weight, difference = ctx.saved_tensors
+        strength = ctx.alpha if alpha is None else alpha
+        grad_logits = grad_target = grad_alpha = None
+        if torch.is_grad_enabled():  # create_graph=True: every step must be differentiable, so nothing in place
+            hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
+            difference = hit - mean
+        if ctx.needs_input_grad[0]:
+            grad_logits = _grad_logits(grad, logits, target, strength, weight)
+        if ctx.needs_input_grad[1]:
+            log_probs = F.log_softmax(logits, dim=1)
+            grad_target = ((strength - 1) * grad)[:, None] * (log_probs if weight is None else log_probs * weight)
+        if ctx.needs_input_grad[2]:
+            grad_alpha = grad * difference
+        return grad_logits, grad_target, grad_alpha, None
+
+
+def _hit_and_mean(log_probs: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``sum_k w_k t_k log p_k`` and ``mean_k w_k log p_k``, both ``(N,)``."""
+    if target.ndim == 1:
+        hit = log_probs.gather(1, target[:, None]).squeeze(1)
+        if weight is None:
+            return hit, log_probs.mean(dim=1)
+        return hit * weight[target], log_probs @ weight / log_probs.shape[1]
+    if weight is None:
+        return (log_probs * target).sum(dim=1), log_probs.mean(dim=1)
+    return (log_probs * target) @ weight, log_probs @ weight / log_probs.shape[1]
+
+
+def _grad_logits(grad: Tensor, logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> Tensor:
+    """``grad * ((sum_k q_k) p - q)``, ``(N, C)``; in place on the softmax where no second derivative is wanted."""
+    classes = logits.shape[1]
+    probs = F.softmax(logits, dim=1)
+    on_target, spread = grad * (1 - alpha), grad * alpha / classes
+    if target.ndim == 1 and weight is None:
+        if torch.is_grad_enabled():
+            return (probs * grad[:, None] - spread[:, None]).scatter_add(1, target[:, None], -on_target[:, None])
+        torch.addcmul(-spread[:, None], probs, grad[:, None], out=probs)
+        return probs.scatter_add_(1, target[:, None], -on_target[:, None])
+    if target.ndim == 1:
+        target = F.one_hot(target, classes).to(logits.dtype)
+    mass = on_target[:, None] * target + spread[:, None]
+    if weight is not None:
+        mass = mass * weight
+    return probs * mass.sum(dim=1, keepdim=True) - mass
+
+
+def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
+    """Per-sample smoothed negative log-likelihood ``(N,)`` of checked inputs; see :func:`smoothed_cross_entropy`."""
+    values: Tensor = _SmoothedNLL.apply(logits, target, alpha, weight)[0]
+    return values
+
+
+def smoothed_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    alpha: Tensor | float,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Label-smoothed cross-entropy whose strength may differ from sample to sample.
+
+    ``l_i = (1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)``. With a float it equals
+    ``F.cross_entropy(..., label_smoothing=alpha)``, class weights and soft targets included.
+
+    Args:
+        logits: ``(N, C)`` or ``(N, C, d1, ...)``, any floating dtype; half precision is computed in float32.
+        target: Class indices ``(N,)`` or ``(N, d1, ...)``, or soft targets shaped like ``logits``.
+        alpha: Strength in [0, 1]: a float, or a tensor that broadcasts to the shape of a hard target. Differentiable.
+        weight: Class weights ``(C,)``.
+        ignore_index: Hard target value that is left out.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in ``F.cross_entropy``.
+
+    Returns:
+        A scalar, or the shape of a hard target for ``"none"``. Differentiable twice.
+
+    Raises:
+        InputError: For wrong shapes, and on CPU for targets out of range or nothing but ignored targets.
+
+    Note:
+        Between forward and backward only ``logits`` is kept, not a log-softmax of the same size. For hard targets the
+        partition function cancels from the part that alpha multiplies: ``d l_i / d alpha_i = z_y - mean_k z_k``.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> smoothed_cross_entropy(logits, torch.tensor([0, 0]), alpha=torch.tensor([0.0, 0.1]))
+        tensor(0.6951)
+    """
+    owner = "smoothed_cross_entropy"
+    check_choice(owner, "reduction", reduction, ("mean", "sum", "none"))
+    batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight)
+    if isinstance(alpha, Tensor):
+        try:
+            alpha = alpha.to(batch.logits.dtype).expand(batch.shape).reshape(-1)
+        except RuntimeError as error:
+            raise InputError(
+                owner,
+                f"alpha must broadcast to {batch.shape}",
+                describe(alpha),
+                "Pass one strength for all, or one for each position.",
+            ) from error
+    else:
+        alpha = check_number(owner, "alpha", alpha, low=0, high=1)
+    return reduce(smoothed_nll(batch.logits, batch.target, alpha, batch.weight), batch, reduction)
+
+
+@LOSSES.register("ce", paper="Cross-entropy", year=1958, url="")
+class CrossEntropy(Loss):
+    """Cross-entropy: ``-log p_y``.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Note:
+        Equals ``nn.CrossEntropyLoss``, which may be used in its place anywhere.
+
+    Example:
+        >>> CrossEntropy()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.1269)
+    """
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
+
+
+@LOSSES.register("ls", paper="When Does Label Smoothing Help?", year=2019, url="https://arxiv.org/abs/1906.02629")
+class LabelSmoothing(Loss):
+    """Label smoothing: ``(1 - alpha) (-log p_y) + alpha mean_k(-log p_k)``.
+
+    Args:
+        alpha: Strength in [0, 1]; the smoothing mass is uniform over all C classes, the target's included.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; they weigh the uniform part class by class, as in ``F.cross_entropy``.
+
+    Raises:
+        InputError: If alpha is outside [0, 1].
+
+    Example:
+        >>> LabelSmoothing(alpha=0.1)(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.2269)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.05,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.alpha = check_number("LabelSmoothing", "alpha", alpha, low=0, high=1)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return smoothed_nll(batch.logits, batch.target, self.alpha, batch.weight)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

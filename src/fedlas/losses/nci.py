@@ -1,0 +1,149 @@
+"""NCI, the feature-norm confidence indicator of FedLAS.
+
+Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_number
+from fedlas._core.collective import sum_across_ranks, world_size
+
+_EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero
+
+
+class NormConfidenceIndicator(nn.Module):
+    """How far each sample's feature norm lies from its running mean, in running standard deviations.
+
+    ``n_i = ||h_i||_p``; in training the moments move first, ``mean <- m mean(n) + (1 - m) mean`` and the same for the
+    unbiased standard deviation; then ``Z_i = (n_i - mean) / (std + 1e-3)``.
+
+    Args:
+        momentum: Weight ``m`` of the new batch in (0, 1], as in ``nn.BatchNorm1d``.
+        init: ``(mean, std)`` to start from. None starts from the first batch's own moments; until there was one,
+            ``Z_i = 0`` (no opinion). The published code starts from ``(20, 100)``.
+        norm_p: Order ``p`` of the norm, at least 1; ``float("inf")`` is the largest absolute feature.
+
+    Attributes:
+        mean: Buffer, running mean of the norms, scalar float32.
+        std: Buffer, running standard deviation, scalar float32.
+        num_batches_tracked: Buffer, how many batches have moved the moments, scalar int64.
+
+    State:
+        The buffers change in ``forward`` in training mode with gradients enabled, in place; never in ``eval()`` or under
+        ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer than two
+        valid samples, or with norms that are not finite (an overflowing mixed-precision step), leaves them alone.
+
+    Raises:
+        InputError: If momentum or norm_p is out of range or init is not two numbers with std >= 0; in training, if
+            the very first batch is a single sample, which has no standard deviation.
+
+    Note:
+        Buffers stay float32 through ``.half()`` and ``.double()``: an average in half precision would stop moving.
+        Features are detached: the indicator never sends a gradient to the backbone.
+
+    Example:
+        >>> nci = NormConfidenceIndicator()
+        >>> nci(torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True))
+        tensor([-0.7069,  0.7069])
+        >>> nci.mean
+        tensor(5.)
+    """
+
+    mean: Tensor
+    std: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, momentum: float = 0.95, init: tuple[float, float] | None = None, *, norm_p: float = 1) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.momentum = check_number(name, "momentum", momentum, low=0, high=1, low_open=True)
+        self.norm_p = float("inf") if norm_p == float("inf") else check_number(name, "norm_p", norm_p, low=1)
+        if init is not None:
+            if not isinstance(init, tuple | list) or len(init) != 2:
+                raise InputError(
+                    name, "init must be None or (mean, std)", repr(init), "Pass two numbers, e.g. (20, 100)."
+                )
+            init = (check_number(name, "init mean", init[0]), check_number(name, "init std", init[1], low=0))
+        self.init = init
+        mean, std = init or (0.0, 1.0)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.int64))
+
+    def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:
+        """Standardised feature norms.
+
+        Args:
+            features: ``(N, D)``, any floating dtype; norms are computed in float32.
+            valid: ``(N,)`` bool; samples marked False do not touch the moments. None counts all.
+
+        Returns:
+            ``Z (N,)`` float32, without a gradient.
+        """
+        features = features.detach()
+        if features.dtype == torch.float64:
+            features = features.float()
+        norms = torch.linalg.vector_norm(features, self.norm_p, dim=1, dtype=torch.float32)
+        if self.training and torch.is_grad_enabled():
+            self._update(norms, valid)
+        scores = (norms - self.mean) / (self.std + _EPS)
+        if self.init is None:
+            scores = torch.where(self.num_batches_tracked > 0, scores, 0.0)
+        return scores
+
+    def _update(self, norms: Tensor, valid: Tensor | None) -> None:
+        mean, std, count = _moments(norms, valid)
+        compiling = torch.compiler.is_compiling()
+        if isinstance(count, int) and count < 2:
+            if not compiling and self.init is None and int(self.num_batches_tracked) == 0:
+                raise InputError(
+                    type(self).__name__,
+                    "the first training batch must have at least two samples, since it sets the running moments",
+                    f"{count}",
+                    "Use a larger batch, drop_last=True, or init=(mean, std).",
+                )
+            return
+        if self.init is None:
+            rate = torch.where(self.num_batches_tracked == 0, 1.0, self.momentum)
+        else:
+            rate = torch.tensor(self.momentum, device=norms.device)
+        usable = torch.isfinite(mean + std)
+        if not isinstance(count, int):
+            usable = usable & (count >= 2)
+        self.mean.copy_(torch.where(usable, torch.lerp(self.mean, mean, rate), self.mean))
+        self.std.copy_(torch.where(usable, torch.lerp(self.std, std, rate), self.std))
+        self.num_batches_tracked.add_(usable)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        mean, std = self.mean, self.std
+        super()._apply(fn, recurse)
+        if self.mean.dtype != torch.float32:  # .half(), .bfloat16(), .double(): keep the values, follow the device
+            self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
+        return self
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return f"momentum={self.momentum}, init={self.init}, norm_p={self.norm_p:g}"
+
+
+def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
+    """Mean, unbiased standard deviation and number of the valid norms, over all ranks."""
+    if valid is None and world_size() == 1:
+        if norms.shape[0] < 2:
+            return norms.new_zeros(()), norms.new_zeros(()), norms.shape[0]
+        std, mean = torch.std_mean(norms)
+        return mean, std, norms.shape[0]
+    if valid is None:
+        valid = torch.ones_like(norms, dtype=torch.bool)
+    kept = torch.where(valid, norms, 0.0)
+    count, total = sum_across_ranks(torch.stack((valid.sum().to(norms.dtype), kept.sum()))).unbind()
+    mean = total / count
+    # Deviations from the common mean, not sums of squares: float32 would cancel for large norms with little spread.
+    squares = sum_across_ranks(torch.where(valid, norms - mean, 0.0).square().sum())
+    return mean, (squares / (count - 1).clamp(min=1)).sqrt(), count

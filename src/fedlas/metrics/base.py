@@ -1,0 +1,65 @@
+"""The registry of metrics, and the two parts a metric is made of: a statistic gathered in one pass, and its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from fedlas._core.check import check_count
+from fedlas._core.registry import Registry
+from fedlas.metrics.scan import Chunk, RowMean, Statistic, check_predictions, scan
+from fedlas.predictions import Predictions
+
+METRICS: Registry[Callable[..., float]] = Registry("metric")
+"""Functions ``Predictions -> float``.
+
+Metadata: ``title`` (column head in tables), ``higher_is_better``, ``percent`` (reports multiply by 100), ``paper``;
+optional ``estimator`` (an :class:`Estimator`: shares the one pass of ``evaluate``; without it the function is simply
+called), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a frozenset of names) and
+``default`` (False keeps the metric out of ``evaluate``).
+"""
+
+S = TypeVar("S", bound=Statistic)
+
+
+@dataclass(frozen=True)
+class Estimator(Generic[S]):
+    """How a metric is computed: what to gather from the chunks of the logits, and the number that comes of it.
+
+    Metrics whose ``statistic`` is the same object share it in ``evaluate``, so its work is done once.
+
+    Args:
+        owner: Name of the metric's function, for errors.
+        statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``.
+        value: From the filled statistic to the metric.
+    """
+
+    owner: str
+    statistic: Callable[[Predictions, int], S]
+    value: Callable[[S], float]
+
+    def __call__(self, predictions: Predictions, *, num_bins: int = 15) -> float:
+        """The metric of ``predictions``, in a pass of its own."""
+        return self.value(self.gather(predictions, num_bins=num_bins))
+
+    def gather(self, predictions: Predictions, *, num_bins: int = 15) -> S:
+        """The filled statistic.
+
+        Raises:
+            InputError: If ``predictions`` are no :class:`Predictions` or ``num_bins`` is not a count.
+        """
+        check_predictions(self.owner, predictions)
+        statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
+        scan(predictions, [statistic])
+        return statistic
+
+
+AnyEstimator = Estimator[Any]
+
+
+def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> Estimator[RowMean]:
+    """The estimator of a metric that is the mean of a ``quantity (n,)`` of each row."""
+    return Estimator(owner, lambda _predictions, _num_bins: RowMean(quantity), lambda rows: rows.mean)

@@ -1,0 +1,133 @@
+"""Calibration errors of the predicted class: does a confidence of 0.8 come true four times in five?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fedlas._core.check import check_choice
+from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.binning import BinSums, EqualMass, EqualWidth
+from fedlas.predictions import Predictions
+
+
+def _reference_adaptive(statistic: EqualMass) -> float:
+    """Bins between interpolated order statistics, open below even at the first: the least confident belongs to none."""
+    samples, ordered = len(statistic.confidence), statistic.ordered().numpy()
+    edges = np.interp(np.linspace(0, samples, statistic.num_bins + 1), np.arange(samples), ordered)
+    inside = statistic.confidence > torch.from_numpy(edges[:1]).to(statistic.confidence.dtype)
+    sums = BinSums(torch.from_numpy(edges))
+    sums.add(statistic.confidence[inside], statistic.correct[inside])
+    return sums.total_gap() / samples
+
+
+_ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: bins.sums.mean_gap())
+_MCE = Estimator("maximum_calibration_error", EqualWidth, lambda bins: bins.sums.largest_gap())
+_ADAPTIVE = {
+    "exact": Estimator("adaptive_calibration_error", EqualMass, lambda bins: bins.sums.mean_gap()),
+    "reference": Estimator("adaptive_calibration_error", EqualMass, _reference_adaptive),
+}
+
+
+@METRICS.register(
+    "ece",
+    title="ECE",
+    higher_is_better=False,
+    percent=True,
+    paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
+    estimator=_ECE,
+)
+def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1. Bin ``(a, b]``; 0 belongs to the first.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Note:
+        Biased upwards: with finite ``N`` it is above zero for perfectly calibrated predictions too.
+
+    Example:
+        >>> expected_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        0.5
+
+    Source:
+        Naeini et al. 2015; for networks Guo et al. 2017, "On calibration of modern neural networks", section 2.
+    """
+    return _ECE(predictions, num_bins=num_bins)
+
+
+@METRICS.register(
+    "adaptive_ece",
+    title="Adaptive ECE",
+    higher_is_better=False,
+    percent=True,
+    paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
+    estimator=_ADAPTIVE["exact"],
+)
+def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, convention: str = "exact") -> float:
+    """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins, at least 1; may exceed ``N``.
+        convention: ``"exact"``: every sample counts, and equal confidences are in the same bin (a cut among them moves
+            to their nearer end). ``"reference"``: the published code, whose edges are interpolated order statistics and
+            whose first bin is open below, so that the least confident sample is in no bin.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1, or for another convention.
+
+    Note:
+        Keeps the confidences: ``O(N)`` memory.
+
+    Example:
+        >>> adaptive_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        0.5
+
+    Source:
+        Nguyen & O'Connor 2015; for networks Mukhoti et al. 2020, "Calibrating deep neural networks using focal loss".
+    """
+    return _ADAPTIVE[check_choice("adaptive_calibration_error", "convention", convention, _ADAPTIVE)](
+        predictions, num_bins=num_bins
+    )
+
+
+@METRICS.register(
+    "mce",
+    title="MCE",
+    higher_is_better=False,
+    percent=True,
+    paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
+    estimator=_MCE,
+)
+def maximum_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width, as in :func:`expected_calibration_error`.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Note:
+        Usually the gap of the bin with the fewest samples, so mostly noise; read it beside the counts.
+
+    Example:
+        >>> maximum_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
+        0.5
+    """
+    return _MCE(predictions, num_bins=num_bins)

@@ -1,0 +1,164 @@
+"""One pass over the logits in chunks that fit the cache; every metric takes what it needs from each chunk.
+
+A softmax of the whole array costs as much memory as the logits and, being written to fresh memory, about as much time
+as all the default metrics together. Here the two work buffers are as large as one chunk and are used for every chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+from fedlas.predictions import Predictions
+
+# Elements of logits per chunk. On a CPU, 1 MiB of float32 beside two buffers of that size stays in the cache; an
+# accelerator wants fewer and larger kernels.
+CHUNK_ELEMENTS = 2**18
+ACCELERATOR_CHUNK_ELEMENTS = 2**24
+
+
+class Chunk:
+    """Some rows of the logits, with what metrics ask of them; each quantity is computed when first asked for.
+
+    ``logits`` and ``probs`` ``(n, C)`` stay on the device of the logits. Quantities per row ``(n,)`` are on the CPU,
+    where they are summed in float64 (which not every accelerator has) in a fixed order.
+
+    Note:
+        ``probs`` lives in a buffer that the next chunk overwrites. Keep sums of it, not views.
+    """
+
+    def __init__(
+        self, logits: Tensor, target: Tensor, label_probs: Tensor | None, buffers: tuple[Tensor, Tensor]
+    ) -> None:
+        self.logits = logits
+        self.label_probs = label_probs
+        self._index = target.unsqueeze(1)
+        self._probs_buffer, self._scratch = (buffer[: logits.shape[0]] for buffer in buffers)
+
+    @cached_property
+    def target(self) -> Tensor:
+        """Labels ``(n,)``."""
+        return self._index.squeeze(1).cpu()
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Softmax of the logits ``(n, C)``."""
+        return torch.softmax(self.logits, 1, out=self._probs_buffer)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Probability of the predicted class ``(n,)``, in ``[1/C, 1]``; equal to ``Predictions.confidence``."""
+        return self.probs.amax(dim=1).cpu()
+
+    @cached_property
+    def target_probs(self) -> Tensor:
+        """Probability of the label ``(n,)``."""
+        return self.probs.gather(1, self._index).squeeze(1).cpu()
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Arg-max class ``(n,)``, on the device of the logits; the first one among equals."""
+        return self.logits.argmax(dim=1)
+
+    @cached_property
+    def rank(self) -> Tensor:
+        """How many classes stand before the label ``(n,)``, 0 if it is predicted; of equal logits the first leads."""
+        own = self.logits.gather(1, self._index)
+        # Comparing into a float buffer and adding floats is twice as fast as adding booleans, and exact up to 2**24.
+        ahead = torch.gt(self.logits, own, out=self._scratch).sum(dim=1)
+        tied = (torch.eq(self.logits, own, out=self._scratch).sum(dim=1) > 1).nonzero().squeeze(1)
+        if len(tied):
+            before = torch.arange(self.logits.shape[1], device=self.logits.device) < self._index[tied]
+            ahead[tied] += (before & (self.logits[tied] == own[tied])).sum(dim=1).to(ahead.dtype)
+        return ahead.cpu()
+
+    @cached_property
+    def correct(self) -> Tensor:
+        """Whether the predicted class is the label ``(n,)`` bool; equal to ``Predictions.correct``."""
+        return self.rank == 0
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """``-log p_y`` ``(n,)`` float64, from the logits, so that it is finite where ``p_y`` underflows."""
+        below = self.logits.amax(dim=1) - self.logits.gather(1, self._index).squeeze(1)
+        return below.cpu().double() - self.confidence.double().log()
+
+    @cached_property
+    def squared_error(self) -> Tensor:
+        """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64."""
+        own = self.probs.gather(1, self._index)
+        # Expanding the square would cancel where p_y is near 1; instead the label's column is shifted for a moment.
+        self.probs.scatter_(1, self._index, own - 1)
+        error = torch.square(self.probs, out=self._scratch).sum(dim=1)
+        self.probs.scatter_(1, self._index, own)
+        return error.cpu().double()
+
+
+class Statistic(Protocol):
+    """Something gathered chunk by chunk."""
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+
+
+def chunks(predictions: Predictions) -> Iterator[Chunk]:
+    """The rows of ``predictions`` in order, a cache-sized chunk at a time."""
+    logits = predictions.logits
+    elements = CHUNK_ELEMENTS if logits.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
+    rows = min(max(1, elements // predictions.num_classes), predictions.num_samples)
+    buffers = (logits.new_empty(rows, predictions.num_classes), logits.new_empty(rows, predictions.num_classes))
+    for start in range(0, predictions.num_samples, rows):
+        part = slice(start, start + rows)
+        label_probs = None if predictions.label_probs is None else predictions.label_probs[part]
+        yield Chunk(logits[part], predictions.target[part], label_probs, buffers)
+
+
+@torch.no_grad()
+def scan(predictions: Predictions, statistics: Iterable[Statistic]) -> None:
+    """Fill ``statistics`` in one pass over ``predictions``."""
+    statistics = list(statistics)
+    for chunk in chunks(predictions):
+        for statistic in statistics:
+            statistic.update(chunk)
+
+
+def check_predictions(owner: str, predictions: object) -> Predictions:
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if isinstance(predictions, Predictions):
+        return predictions
+    raise InputError(
+        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
+    )
+
+
+class RowMean:
+    """Statistic: the mean over all samples of a quantity of each row, summed in float64.
+
+    Args:
+        quantity: From a chunk to ``(n,)``, bool or float.
+    """
+
+    def __init__(self, quantity: Callable[[Chunk], Tensor]) -> None:
+        self._quantity = quantity
+        self._sum = 0.0
+        self._count = 0
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        values = self._quantity(chunk)
+        self._sum += float(values.sum(dtype=torch.float64))
+        self._count += len(values)
+
+    @property
+    def mean(self) -> float:
+        """The mean so far."""
+        return self._sum / self._count

@@ -1,0 +1,79 @@
+"""Calibration error against known label probabilities: for synthetic data, where they are known."""
+
+from __future__ import annotations
+
+from fedlas._core.check import InputError
+from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.binning import BinSums, equal_width_edges
+from fedlas.metrics.scan import Chunk
+from fedlas.predictions import Predictions
+
+
+class TrueOutcome:
+    """Statistic: sums over bins of equal width, with the known P(the predicted class is right) as the outcome."""
+
+    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+        if predictions.label_probs is None:
+            raise InputError(
+                "true_calibration_error",
+                "predictions must carry label_probs",
+                "none",
+                "They are known for synthetic labels only; use expected_calibration_error for real ones.",
+            )
+        self.sums = BinSums(equal_width_edges(num_bins))
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        if chunk.label_probs is None:
+            return
+        outcome = chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
+        if not bool(((outcome >= 0) & (outcome <= 1)).all()):
+            raise InputError(
+                "true_calibration_error",
+                "label_probs must be probabilities in [0, 1]",
+                f"values from {float(outcome.min()):g} to {float(outcome.max()):g}",
+                "Pass P(label | x), not logits.",
+            )
+        self.sums.add(chunk.confidence, outcome)
+
+
+_TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: bins.sums.mean_gap())
+
+
+@METRICS.register(
+    "true_ece",
+    title="True ECE",
+    higher_is_better=False,
+    percent=True,
+    paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
+    needs=frozenset({"label_probs"}),
+    estimator=_TRUE,
+)
+def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """ECE free of label noise, for synthetic data whose label probabilities are known.
+
+    ``sum_b n_b / N * |mean_{i in b} label_probs[i, predicted_i] - mean_{i in b} confidence_i|``: the known probability
+    that the predicted class is right stands where :func:`expected_calibration_error` has the 0 or 1 of one drawn label.
+    Bins and confidences are the same. So it is the ECE of these inputs if each had infinitely many labels, and zero for
+    calibrated predictions, which ECE is not.
+
+    Args:
+        predictions: Logits ``(N, C)`` with ``label_probs (N, C)``; the drawn labels are not used.
+        num_bins: Number of bins of equal width, at least 1.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If there are no ``label_probs``, if they leave ``[0, 1]``, or if ``num_bins`` is below 1.
+
+    Note:
+        Still a binned error: gaps of opposite sign within one bin cancel. It is not ``mean_i |P_i - confidence_i|``,
+        which also punishes giving one confidence to inputs of different difficulty; a calibrated model may do that.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1], label_probs=[[0.5, 0.5], [0.25, 0.75]])
+        >>> true_calibration_error(p)
+        0.125
+    """
+    return _TRUE(predictions, num_bins=num_bins)

@@ -1,0 +1,109 @@
+"""Model and loss as one module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedlas.features import FeatureTap, find_head
+
+
+class Objective(nn.Module):
+    """Calls a model and a criterion, and hands the criterion what it needs.
+
+    Being one module, it is what goes to the optimizer, DDP, ``.to()``, ``.train()``, ``torch.compile`` and
+    ``state_dict``; DDP around the model alone would give every rank a gate and running statistics of its own.
+
+    Args:
+        model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
+        criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``, or
+            a module with a class attribute ``needs`` out of ``{"features", "index"}``.
+        head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
+
+    State:
+        Parameters and buffers of both under ``model.`` and ``criterion.``; ``model.state_dict()`` keeps its own keys.
+
+    Raises:
+        InputError: If the criterion needs features and no head, or more than one, is found.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> _ = torch.manual_seed(0)
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> objective = Objective(model, FedLAS(num_classes=3), head="2")
+        >>> loss, logits = objective(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+        >>> loss.ndim, logits.shape
+        (0, torch.Size([5, 3]))
+    """
+
+    def __init__(self, model: nn.Module, criterion: nn.Module, head: str | nn.Module | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+        self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
+        self._tap: FeatureTap | None = None
+        if "features" in self.needs:
+            self._tap = FeatureTap(find_head(model, head, num_classes=getattr(criterion, "num_classes", None)))
+
+    def forward(
+        self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch.
+
+        Args:
+            inputs: First argument of the model.
+            target: As the criterion takes it.
+            index: Position of each sample in the training set ``(N,)``, for criteria that need it.
+            **model_kwargs: Passed to the model.
+
+        Returns:
+            ``(loss, logits)``.
+
+        Raises:
+            TypeError: If the criterion needs ``index`` and it was not passed.
+            InputError: As the criterion; or if the head did not run exactly once.
+        """
+        tap = self._tap
+        if tap is not None:
+            tap.start()
+        output = self.model(inputs, **model_kwargs)
+        logits: Tensor = output if isinstance(output, Tensor) else output.logits
+        extra: dict[str, Tensor] = {}
+        if tap is not None:
+            extra["features"] = tap.stop()
+        if index is not None and "index" in self.needs:
+            extra["index"] = index
+        return self.criterion(logits, target, **extra), logits
+
+
+def param_groups(
+    objective: Objective, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer: the model's, and the criterion's (a gate, say) without weight decay.
+
+    Args:
+        objective: What is trained.
+        weight_decay: Of the model's group.
+        lr: Learning rate of the criterion's group; None leaves it to the optimizer's own.
+        decay_criterion: Decay the criterion too, as the published FedLAS code does.
+
+    Returns:
+        One group, or two if the criterion has trainable parameters; each has a ``name``.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> objective = Objective(nn.Linear(4, 3), FedLAS(num_classes=3))
+        >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
+        [('model', 0.0005), ('criterion', 0.0)]
+    """
+    model = [p for p in objective.model.parameters() if p.requires_grad]
+    seen = set(map(id, model))
+    criterion = [p for p in objective.criterion.parameters() if p.requires_grad and id(p) not in seen]
+    groups: list[dict[str, Any]] = [{"name": "model", "params": model, "weight_decay": weight_decay}]
+    if criterion:
+        decay = weight_decay if decay_criterion else 0.0
+        groups.append({"name": "criterion", "params": criterion, "weight_decay": decay})
+        if lr is not None:
+            groups[-1]["lr"] = lr
+    return groups

@@ -1,0 +1,91 @@
+"""Two palettes, for light and dark pages, chosen to survive colour blindness and greyscale print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedlas._core.check import check_choice
+from fedlas._core.extras import require
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of one theme, as hex strings.
+
+    Attributes:
+        background: Page behind the axes.
+        ink: Text and the diagonal.
+        muted: Tick labels, spines.
+        grid: Grid lines.
+        bar: Neutral bars (accuracy, counts).
+        over: Over-confidence: confidence exceeds accuracy.
+        under: Under-confidence. Differs from ``over`` in lightness too, and the plots hatch them differently.
+        lines: One colour per method; pair with :data:`DASHES` so that no two look alike in grey.
+    """
+
+    background: str
+    ink: str
+    muted: str
+    grid: str
+    bar: str
+    over: str
+    under: str
+    lines: tuple[str, ...]
+
+
+LIGHT = Theme(
+    background="#ffffff",
+    ink="#1b1f24",
+    muted="#59636e",
+    grid="#e4e7eb",
+    bar="#b9c1cb",
+    over="#c2410c",
+    under="#5aa9dd",
+    lines=("#3b4048", "#b45309", "#0369a1", "#a21caf", "#15803d", "#dc2626", "#7c6f00", "#4f46e5"),
+)
+DARK = Theme(
+    background="#15181d",
+    ink="#e8eaed",
+    muted="#9aa4af",
+    grid="#2b3037",
+    bar="#5b6570",
+    over="#f08a4b",
+    under="#2f6f9f",
+    lines=("#d5d9de", "#f5a524", "#58b4f0", "#e58af2", "#5bd08a", "#ff7b72", "#d8cb4a", "#a5a0ff"),
+)
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), "-", (0, (3, 1)), (0, (1, 2)))
+"""Line styles of a cycle length coprime to the eight colours, so that 56 methods differ."""
+
+
+def theme_named(owner: str, name: str) -> Theme:
+    """The palette called ``"light"`` or ``"dark"``.
+
+    Raises:
+        InputError: For another name.
+    """
+    return {"light": LIGHT, "dark": DARK}[check_choice(owner, "theme", name, ("light", "dark"))]
+
+
+def new_axes(theme: Theme, *, size: tuple[float, float]) -> Any:
+    """An Axes on a figure of its own that no global registry knows: it is freed when the caller drops it.
+
+    Args:
+        theme: Gives the background.
+        size: Width and height in inches.
+    """
+    figure = require("matplotlib.figure", extra="plots").Figure(
+        figsize=size, layout="constrained", facecolor=theme.background
+    )
+    return figure.subplots()
+
+
+def dress(ax: Any, theme: Theme) -> None:
+    """Give ``ax`` the theme's background, spines and tick colours; its data stay as they are."""
+    ax.set_facecolor(theme.background)
+    ax.tick_params(colors=theme.muted, labelsize=8, length=3)
+    for side, spine in ax.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.muted)
+        spine.set_linewidth(0.8)
+    ax.set_axisbelow(True)

@@ -1,0 +1,138 @@
+"""Training curves: one line per method, a band over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.metrics import METRICS
+from fedlas.plots.theme import DASHES, dress, new_axes, theme_named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SETTLING = 0.2
+"""Share of the epochs whose values do not stretch the vertical axis: the first steps are large and the end matters."""
+_PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
+
+
+def training_curves(
+    history: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    metric: str,
+    ax: Axes | None = None,
+    theme: Literal["light", "dark"] = "light",
+    legend: bool = True,
+) -> Axes:
+    """Draw ``metric`` over the epochs: the mean over seeds as a line, the range from lowest to highest seed as a band.
+
+    Args:
+        history: For each method the log lines of all its seeds, one after the other. A line holds ``"epoch"`` and the
+            metric, as ``log.jsonl`` of a run folder does: ``{"epoch": 1, "val": {"ece": 0.1}}``.
+        metric: Path into a line, its parts joined by dots: ``"val.ece"``, ``"train.loss"``, ``"lr"``. The axis is in
+            percent if the registry of metrics says so.
+        ax: Where to draw; a new figure if None.
+        theme: Palette.
+        legend: Whether to name the methods below the axes.
+
+    Returns:
+        The Axes. Its vertical axis fits the last 80 % of the epochs; earlier values may leave the frame.
+
+    Raises:
+        InputError: If no line holds the metric; the message names one that does exist.
+
+    Note:
+        Lines without the metric, or where it is null or NaN, are left out. At an epoch that only some seeds reached,
+        mean and band are over those.
+
+    Example:
+        >>> log = [{"epoch": e, "val": {"ece": 0.1 / e}} for e in (1, 2, 3)]
+        >>> ax = training_curves({"ce": log, "fedlas": log + log}, metric="val.ece")
+        >>> ax.get_ylabel(), [line.get_label() for line in ax.lines]
+        ('Validation ECE (%)', ['ce', 'fedlas'])
+    """
+    owner = "training_curves"
+    palette = theme_named(owner, theme)
+    curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
+    if not any(curves.values()):
+        known = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})
+        raise InputError(
+            owner,
+            f"the log must hold {metric!r} with an epoch at least once",
+            f"lines with {', '.join(known) or 'nothing'}",
+            "Name one of those, or pass the lines of log.jsonl.",
+        )
+    label, percent = _label(metric)
+    scale = 100.0 if percent else 1.0
+    axes: Any = new_axes(palette, size=(5.6, 3.8)) if ax is None else ax
+    dress(axes, palette)
+    last = max(max(points) for points in curves.values() if points)
+    settled: list[float] = []
+    for i, (name, points) in enumerate(curves.items()):
+        if not points:
+            continue
+        colour, dashes = palette.lines[i % len(palette.lines)], DASHES[i % len(DASHES)]
+        epochs = sorted(points)
+        low, mean, high = (
+            [scale * statistic(points[e]) for e in epochs] for statistic in (min, lambda v: sum(v) / len(v), max)
+        )
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
+        marker = "o" if len(epochs) == 1 else None
+        axes.plot(epochs, mean, color=colour, linestyle=dashes, linewidth=1.5, label=name, marker=marker, markersize=4)
+        settled += [v for e, v in zip(epochs + epochs, low + high, strict=True) if e > _SETTLING * last]
+    _fit(axes, settled, ceiling=100.0 if percent else math.inf)
+    if last > 1:
+        axes.set_xlim(1, last)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("epoch", color=palette.ink, fontsize=9)
+    axes.set_ylabel(label, color=palette.ink, fontsize=9)
+    if legend:
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(curves), 4), frameon=False, fontsize=8.5,
+            labelcolor=palette.ink, handlelength=2.6,
+        )  # fmt: skip
+    return axes
+
+
+def _fit(axes: Any, values: Sequence[float], *, ceiling: float) -> None:
+    """Vertical limits around ``values``; what is never negative gets no axis below 0, nor one beyond its ceiling."""
+    bottom, top = min(values), max(values)
+    margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.5
+    floor = 0.0 if bottom >= 0 else -math.inf
+    axes.set_ylim(max(bottom - margin, floor), min(top + margin, max(ceiling, top)))
+
+
+def _by_epoch(lines: Sequence[Mapping[str, Any]], metric: str) -> dict[int, list[float]]:
+    points: dict[int, list[float]] = {}
+    for line in lines:
+        value: Any = line
+        for part in metric.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if _is_number(value) and _is_number(line.get("epoch")):
+            points.setdefault(int(line["epoch"]), []).append(float(value))
+    return points
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _paths(line: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in line.items():
+        found += _paths(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return found
+
+
+def _label(metric: str) -> tuple[str, bool]:
+    """Axis label of a metric path, and whether it is in percent."""
+    *parts, name = metric.split(".")
+    known = METRICS[name].metadata if name in METRICS else {}
+    title, percent = str(known.get("title", name)), bool(known.get("percent", False))
+    where = " ".join(_PARTS.get(part, part) for part in parts)
+    text = f"{where} {title if title.isupper() else title[:1].lower() + title[1:]}".strip()
+    return text + (" (%)" if percent else ""), percent

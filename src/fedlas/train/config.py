@@ -1,0 +1,113 @@
+"""How to train: everything the loop needs to know, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fedlas._core.check import InputError, check_choice, check_count, check_number
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer of a run.
+
+    Args:
+        name: ``sgd`` or ``adamw``.
+        lr: Learning rate at the start.
+        momentum: Of SGD.
+        nesterov: Of SGD.
+        weight_decay: Of the model's parameters.
+        criterion_lr: Learning rate of the loss's own parameters; null is ``lr``.
+        decay_criterion: Decay the loss's own parameters too, as the published FedLAS code does.
+        clip_norm: Largest L2 norm of the gradient over model and loss together; null does not clip.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    criterion_lr: float | None = None
+    decay_criterion: bool = False
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", "name", self.name, ("sgd", "adamw"))
+        for name in ("lr", "weight_decay", "momentum"):
+            check_number("optimizer", name, getattr(self, name), low=0)
+        if self.criterion_lr is not None:
+            check_number("optimizer", "criterion_lr", self.criterion_lr, low=0)
+        if self.clip_norm is not None:
+            check_number("optimizer", "clip_norm", self.clip_norm, low=0, low_open=True)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate changes from epoch to epoch.
+
+    Args:
+        name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end) or ``constant``.
+        milestones: Fractions of the run in (0, 1), or epochs if at least 1.
+        factor: What a milestone multiplies the rate by.
+        warmup_epochs: Epochs over which the rate rises linearly first.
+    """
+
+    name: str = "milestones"
+    milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
+    factor: float = 0.1
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("schedule", "name", self.name, ("milestones", "cosine", "constant"))
+        check_number("schedule", "factor", self.factor, low=0, high=1, low_open=True)
+        check_count("schedule", "warmup_epochs", self.warmup_epochs, low=0)
+        for milestone in self.milestones:
+            check_number("schedule", "milestones", milestone, low=0, low_open=True)
+
+    def milestone_epochs(self, epochs: int) -> list[int]:
+        """Milestones in epochs of a run of ``epochs``.
+
+        Raises:
+            InputError: If one is not before the end of the run.
+        """
+        resolved = [round(m * epochs) if m < 1 else round(m) for m in self.milestones]
+        late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
+        if self.name == "milestones" and late:
+            raise InputError(
+                "schedule",
+                f"milestones must come before the last epoch ({epochs})",
+                late,
+                "Write them as fractions such as 0.5, or train longer.",
+            )
+        return resolved
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop.
+
+    Args:
+        epochs: Passes over the training part.
+        batch_size: Samples of a step, over all processes together.
+        precision: ``fp32``, or ``bf16`` to run the forward pass in autocast. Weights, losses, statistics and
+            predictions are float32 either way.
+        select: Validation metric that chooses the best epoch; the last of equals wins, as it trained longer.
+        drop_last: Leave out a last, smaller batch.
+        num_bins: Bins of every calibration error.
+        checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
+        compile: Run the objective through ``torch.compile``.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    precision: str = "fp32"
+    select: str = "accuracy"
+    drop_last: bool = False
+    num_bins: int = 15
+    checkpoint_every: int = 1
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "num_bins", "checkpoint_every"):
+            check_count("train", name, getattr(self, name))
+        check_choice("train", "precision", self.precision, ("fp32", "bf16"))

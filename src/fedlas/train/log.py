@@ -1,0 +1,41 @@
+"""The run's log: one JSON object a line, one line an epoch, no epoch twice however often the run was stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.files import not_writable, write_text
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Records of a log, in order; a last line that a kill cut short is left out, and a missing file is empty."""
+    records: list[dict[str, Any]] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def truncate_log(path: Path, last_epoch: int) -> list[dict[str, Any]]:
+    """Drop what was logged after ``last_epoch`` (epochs that no checkpoint kept) and return the rest."""
+    kept = [record for record in read_log(path) if record["epoch"] <= last_epoch]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return kept
+
+
+def append_log(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line.
+
+    Raises:
+        InputError: If the file cannot be written to.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise not_writable(path.parent, error) from error

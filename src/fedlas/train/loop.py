@@ -1,0 +1,211 @@
+"""The training loop, on accelerate: one epoch after the other, a checkpoint after each, the best one kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import require
+from fedlas.metrics import METRICS, evaluate
+from fedlas.objective import Objective
+from fedlas.predictions import Predictions
+from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
+from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.train.log import append_log, truncate_log
+from fedlas.train.optim import build_optimizer, build_schedule
+from fedlas.train.predict import predict
+from fedlas.train.progress import TrainingProgress
+from fedlas.train.seed import restore_rng_state, rng_state
+
+
+class EpochBatches(Protocol):
+    """Training data: batches ``(inputs, target, index)`` whose order depends on the epoch alone."""
+
+    def __iter__(self) -> Any: ...
+    def __len__(self) -> int: ...
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Outcome of a run; the objective passed to :func:`fit` holds the best epoch's weights.
+
+    Attributes:
+        best_epoch: Epoch whose weights were kept, counted from 1.
+        history: Records of the log, one an epoch.
+    """
+
+    best_epoch: int
+    history: list[dict[str, Any]]
+
+
+def fit(
+    objective: Objective,
+    train: EpochBatches,
+    val: EpochBatches,
+    *,
+    folder: Path,
+    config: TrainConfig,
+    optimizer: OptimizerConfig,
+    schedule: ScheduleConfig,
+    identity: Mapping[str, Any],
+    accelerator: Any = None,
+    name: str = "train",
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+) -> Fitted:
+    """Train until the last epoch, from ``folder/checkpoint.pt`` if there is one.
+
+    Args:
+        objective: Model and criterion; trained in place.
+        train: Training batches of this process.
+        val: Validation batches, the whole part on every process.
+        folder: Holds ``checkpoint.pt`` and ``log.jsonl``.
+        config: The loop.
+        optimizer: The optimizer.
+        schedule: The learning rate.
+        identity: Resolved configuration; a checkpoint of another one is refused.
+        accelerator: ``accelerate.Accelerator``; None makes one.
+        name: Shown in front of the progress bar.
+        on_epoch: Called with each record of the log, on the main process.
+
+    Returns:
+        The best epoch and the log.
+
+    Raises:
+        InputError: For a checkpoint that cannot be read or belongs to another configuration, an unknown metric in
+            ``config.select``, a loss that is no longer finite, or a folder that cannot be written to.
+
+    State:
+        A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
+        A criterion with ``update_from_validation(predictions)`` is called after each epoch with the validation
+        predictions, before the checkpoint.
+    """
+    better = _better(config.select)
+    accelerator = accelerator or require("accelerate", extra="bench").Accelerator(mixed_precision="no")
+    torch_optimizer = build_optimizer(objective, optimizer)
+    scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
+    path, log = folder / "checkpoint.pt", folder / "log.jsonl"
+    done = 0
+    best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
+    saved = load_checkpoint(path, identity) if path.exists() else None
+    if saved is not None:
+        objective.load_state_dict(saved["objective"])
+    wrapped, prepared = accelerator.prepare(objective, torch_optimizer)
+    if config.compile:
+        wrapped = torch.compile(wrapped)
+    if saved is not None:
+        torch_optimizer.load_state_dict(saved["optimizer"])
+        scheduler.load_state_dict(saved["schedule"])
+        restore_rng_state(saved["rng"])
+        done, best = saved["epoch"], saved["best"]
+        del saved
+    main = bool(accelerator.is_main_process)
+    history = truncate_log(log, done) if main else []
+    bar = TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done)
+    with bar:
+        for epoch in range(done + 1, config.epochs + 1):
+            started = time.monotonic()
+            train.set_epoch(epoch - 1)
+            lr = torch_optimizer.param_groups[0]["lr"]
+            trained = _train_epoch(wrapped, train, prepared, accelerator, config, optimizer.clip_norm, bar, epoch)
+            scheduler.step()
+            predictions = predict(objective, val, device=accelerator.device)
+            _update_from_validation(objective.criterion, predictions)
+            scores = evaluate(predictions, num_bins=config.num_bins)
+            if not best["epoch"] or better(scores[config.select], best["value"]):
+                best = {"epoch": epoch, "value": scores[config.select], "objective": _snapshot(objective)}
+            record = {
+                "epoch": epoch,
+                "lr": lr,
+                "seconds": round(time.monotonic() - started, 3),
+                "train": trained,
+                "val": scores,
+            }
+            history.append(record)
+            if main:
+                append_log(log, record)
+                bar.epoch(record)
+                if on_epoch is not None:
+                    on_epoch(record)
+                if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+                    state = {
+                        "epoch": epoch,
+                        "objective": objective.state_dict(),
+                        "optimizer": torch_optimizer.state_dict(),
+                        "schedule": scheduler.state_dict(),
+                        "rng": rng_state(),
+                        "best": best,
+                    }
+                    save_checkpoint(path, state, identity)
+            accelerator.wait_for_everyone()
+    objective.load_state_dict(best["objective"])
+    return Fitted(best_epoch=int(best["epoch"]), history=history)
+
+
+def _train_epoch(
+    objective: nn.Module,
+    batches: EpochBatches,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Any,
+    config: TrainConfig,
+    clip_norm: float | None,
+    bar: TrainingProgress,
+    epoch: int,
+) -> dict[str, float]:
+    """One pass over the training data; mean loss and accuracy of the batches as they were trained on."""
+    objective.train()
+    device = accelerator.device
+    totals = torch.zeros(3, device=device)  # loss, hits, samples: read once, at the end
+    for step, (inputs, target, index) in enumerate(batches, start=1):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss, logits = objective(inputs, target, index=index)
+        accelerator.backward(loss)
+        if clip_norm is not None:
+            accelerator.clip_grad_norm_(objective.parameters(), clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        totals += _totals(loss, logits, target)
+        bar.step(epoch, step, float(loss) if bar.due() else None)
+    loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
+    if not loss_sum - loss_sum == 0:
+        raise InputError(
+            "training",
+            "the loss must stay finite",
+            f"a mean of {loss_sum / samples} in epoch {epoch}",
+            "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN.",
+        )
+    return {"loss": loss_sum / samples, "accuracy": hits / samples}
+
+
+@torch.no_grad()
+def _totals(loss: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    hits = (logits.argmax(1) == target).sum()
+    return torch.stack((loss.detach() * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
+
+
+def _update_from_validation(criterion: nn.Module, predictions: Predictions) -> None:
+    update = getattr(criterion, "update_from_validation", None)
+    if update is not None:
+        update(predictions)
+
+
+def _better(metric: str) -> Callable[[float, float], bool]:
+    """Whether a new value of the metric is at least as good as the old one."""
+    names: Sequence[str] = list(METRICS)
+    if metric not in METRICS:
+        raise InputError("train.select", "it must be a registered metric", repr(metric), suggestion(metric, names))
+    if METRICS[metric].metadata["higher_is_better"]:
+        return lambda new, old: new >= old
+    return lambda new, old: new <= old
+
+
+def _snapshot(objective: Objective) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in objective.state_dict().items()}

@@ -1,0 +1,78 @@
+"""Progress of a run: a bar with loss, accuracy, ECE and the time left, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from fedlas._core.extras import require
+
+
+class TrainingProgress:
+    """Shows how far a run is. A context manager.
+
+    Args:
+        name: What is shown in front of the bar.
+        epochs: Epochs of the whole run.
+        steps: Steps of an epoch.
+        done: Epochs done before this start.
+        console: A ``rich.console.Console``; None makes one on standard error.
+
+    Note:
+        On a terminal one line is redrawn at most ten times a second. Elsewhere (a log file, CI) a line is printed at
+        most every ten seconds and after the last epoch.
+    """
+
+    def __init__(self, name: str, *, epochs: int, steps: int, done: int = 0, console: Any = None) -> None:
+        progress = require("rich.progress", extra="bench")
+        self.console = console or require("rich.console", extra="bench").Console(stderr=True)
+        self.live = bool(self.console.is_terminal)
+        self.epochs, self.steps, self.done = epochs, steps, done
+        self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
+        self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
+        self._bar = progress.Progress(
+            progress.TextColumn("[bold]{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.TextColumn("{task.fields[text]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self._task = self._bar.add_task(name, total=epochs * steps, completed=done * steps, text="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def due(self) -> bool:
+        """Whether the bar would show a loss now; reading one stalls an accelerator, so ask before."""
+        return self.live and time.monotonic() - self.shown > 0.1
+
+    def step(self, epoch: int, step: int, loss: float | None = None) -> None:
+        """One step is done; ``loss`` is shown if given."""
+        self._epoch, self._step = epoch, step
+        if loss is not None:
+            self._loss, self.shown = f"loss {loss:.3f}", time.monotonic()
+            text = f"epoch {epoch}/{self.epochs}  {self._loss}  {self.metrics}"
+            self._bar.update(self._task, completed=(epoch - 1) * self.steps + step, text=text)
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """One epoch is done; ``record`` is its line of the log."""
+        val, number = record["val"], record["epoch"]
+        self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}"
+        self._loss = f"loss {record['train']['loss']:.3f}"
+        text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
+        self._bar.update(self._task, completed=number * self.steps, text=text)
+        now = time.monotonic()
+        if not self.live and (now - self.shown > 10 or number == self.epochs):
+            left = (now - self.started) / max(number - self.done, 1) * (self.epochs - number)
+            self.console.print(f"{self.name}  {text}  {left:.0f} s left", highlight=False, soft_wrap=True)
+            self.shown = now

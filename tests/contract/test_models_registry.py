@@ -1,0 +1,101 @@
+"""What every registered model must keep to. A new one is tested by being registered."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas._core.check import InputError
+from fedlas.models import MODELS, build_model
+
+SIZE = 8
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tensors here are tiny: more threads would only wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=list(MODELS), scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
+    torch.manual_seed(0)
+    return build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_is_documented(name):
+    assert MODELS[name].summary
+
+
+def test_logits_are_one_linear_of_pooled_features(model, images):
+    seen = {}
+    handle = model.fc.register_forward_hook(lambda module, args, output: seen.update(features=args[0], logits=output))
+    logits = model.eval()(images)
+    handle.remove()
+    assert isinstance(model.fc, nn.Linear)
+    assert logits.shape == (4, 7)
+    assert logits is seen["logits"]
+    assert seen["features"].shape == (4, model.fc.in_features)
+
+
+def test_every_parameter_learns(model, images):
+    twin = copy.deepcopy(model).train()
+    nn.functional.cross_entropy(twin(images), torch.tensor([0, 1, 2, 3])).backward()
+    assert [key for key, value in twin.named_parameters() if value.grad is None or not value.grad.any()] == []
+
+
+def test_traced_without_a_break(model, images):
+    if sum(1 for _ in model.modules()) > 100:
+        pytest.skip("seconds of tracing; its blocks are those of a shallower one")
+    traced = torch.compile(model.eval(), fullgraph=True, backend="eager")
+    assert torch.allclose(traced(images), model(images))
+
+
+def test_state_dict_round_trip(name, model, images):
+    other = build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval()(images), model.eval()(images))
+
+
+def test_same_seed_same_weights(name, model):
+    torch.manual_seed(0)
+    again = build_model(name, num_classes=7, in_channels=3, image_size=SIZE)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_any_number_of_channels(name, channels):
+    built = build_model(name, num_classes=2, in_channels=channels, image_size=SIZE).eval()
+    assert built(torch.randn(1, channels, SIZE, SIZE)).shape == (1, 2)
+
+
+def test_starts_with_logits_of_ordinary_size(model, images):
+    """Neither dead nor exploding, in training mode as at the first step."""
+    with torch.no_grad():
+        logits = copy.deepcopy(model).train()(images)
+    assert 1e-3 < logits.std() < 10
+
+
+def test_unknown_option_is_a_clear_error(name):
+    with pytest.raises(InputError, match=rf"{name}: .*; got 'hiden'\. "):
+        build_model(name, num_classes=2, in_channels=1, hiden=3)
+
+
+@pytest.mark.parametrize("bad", [{"num_classes": 0}, {"in_channels": 0}, {"image_size": 0}, {"num_classes": 2.5}])
+def test_nonsense_numbers_are_a_clear_error(name, bad):
+    with pytest.raises(InputError, match="must be a whole number"):
+        build_model(name, **{"num_classes": 2, "in_channels": 1, "image_size": SIZE} | bad)

@@ -1,0 +1,80 @@
+"""Losses against the numbers of published implementations (see README.md beside this file)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.losses import ACLS, FedLAS, FedLASPlus, LabelSmoothing, MbLS
+
+HERE = Path(__file__).parent
+LOSS, GRADIENT = {"rtol": 1e-5, "atol": 1e-7}, {"rtol": 1e-4, "atol": 1e-7}
+
+
+def golden(name):
+    with np.load(HERE / f"{name}.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+def reference_loss(data, plus):
+    kwargs = {key: float(data[key]) for key in ("alpha", "beta", "momentum")}
+    if plus:
+        kwargs["margin"] = float(data["margin"])
+    criterion = (FedLASPlus if plus else FedLAS).reference(int(data["num_classes"]), **kwargs)
+    assert criterion.nci.init == (float(data["init_mean"]), float(data["init_std"]))
+    criterion.gate.load_state_dict(
+        {key: data[key.replace(".", "_")] for key in ("hidden.weight", "hidden.bias", "out.weight", "out.bias")}
+    )
+    return criterion
+
+
+@pytest.mark.parametrize("classes", [10, 100, 200])
+@pytest.mark.parametrize("plus", [False, True], ids=["fedlas", "fedlas+"])
+def test_fedlas_training_steps(classes, plus):
+    data = golden(f"fedlas_{'plus_' if plus else ''}c{classes}")
+    criterion = reference_loss(data, plus)
+    for step in range(len(data["loss"])):
+        logits, target, features = (data[key][step] for key in ("logits", "target", "features"))
+        logits = logits.clone().requires_grad_()
+        criterion.train().zero_grad()
+        loss = criterion(logits, target, features=features)
+        loss.backward()
+        torch.testing.assert_close(loss.double(), data["loss"][step], **LOSS)
+        torch.testing.assert_close(logits.grad, data["grad_logits"][step], **GRADIENT)
+        for ours, theirs in (
+            (criterion.gate.hidden.weight, "grad_hidden_weight"),
+            (criterion.gate.out.weight, "grad_out_weight"),
+            (criterion.gate.out.bias, "grad_out_bias"),
+        ):
+            torch.testing.assert_close(ours.grad, data[theirs][step], **GRADIENT)
+        torch.testing.assert_close(criterion.nci.mean.double(), data["nci_mean"][step], **LOSS)
+        torch.testing.assert_close(criterion.nci.std.double(), data["nci_std"][step], **LOSS)
+        if not plus:
+            criterion.eval()
+            criterion.reduction = "none"
+            each = criterion(logits, target, features=features)
+            torch.testing.assert_close(each, data["loss_none"][step], **LOSS)
+            criterion.reduction = "mean"
+    criterion.eval()
+    loss = criterion(data["logits"][0], data["target"][0], features=data["features"][0])
+    torch.testing.assert_close(loss.double(), data["eval_loss_step0"], **LOSS)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize(
+    ("key", "criterion"),
+    [
+        ("label_smoothing_alpha0.05", LabelSmoothing(alpha=0.05)),
+        ("mbls_margin6_alpha0.1", MbLS(alpha=0.1, margin=6)),
+        ("mbls_margin10_alpha0.1", MbLS(alpha=0.1, margin=10)),
+        ("acls_reference_margin6", ACLS(margin=6, variant="reference")),
+    ],
+)
+def test_baselines(classes, key, criterion):
+    data = golden("baselines")
+    logits = data[f"logits_c{classes}"].clone().requires_grad_()
+    loss = criterion(logits, data[f"target_c{classes}"])
+    loss.backward()
+    torch.testing.assert_close(loss.double(), data[f"{key}_c{classes}"], **LOSS)
+    torch.testing.assert_close(logits.grad, data[f"{key}_c{classes}_grad"], **GRADIENT)

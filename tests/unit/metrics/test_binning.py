@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import (
+    Bins,
+    adaptive_calibration_error,
+    expected_calibration_error,
+    maximum_calibration_error,
+    reliability_bins,
+)
+from fedlas.metrics.binning import BinSums, bin_index, equal_mass_edges, equal_width_edges
+
+
+def two_class(confidences, correct=None):
+    """Predictions of class 0 with the given confidences (>= 0.5), labelled 0 where correct."""
+    confidences = torch.tensor(confidences, dtype=torch.float64)
+    correct = torch.ones(len(confidences), dtype=torch.bool) if correct is None else torch.tensor(correct)
+    logits = torch.stack([confidences.logit(), torch.zeros(len(confidences), dtype=torch.float64)], 1)
+    return Predictions(logits, (~correct).long())
+
+
+def test_bins_are_open_below_and_closed_above():
+    edges = equal_width_edges(4)
+    values = torch.tensor([0.0, 0.25, 0.2500001, 0.5, 0.75, 0.9, 1.0])
+    assert bin_index(values, edges).tolist() == [0, 0, 1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_bins", [1, 2, 3, 7, 10, 15, 20, 100])
+def test_every_edge_belongs_to_the_bin_below_it_in_its_own_precision(dtype, num_bins):
+    values = (torch.arange(num_bins + 1, dtype=torch.float64) / num_bins).to(dtype)
+    assert bin_index(values, equal_width_edges(num_bins)).tolist() == [0, *range(num_bins)]
+
+
+def test_uniform_predictions_lie_on_an_edge_and_not_above_it():
+    bins = reliability_bins(Predictions(torch.zeros(4, 5), torch.zeros(4, dtype=torch.long)), num_bins=15)
+    assert bins.count.nonzero().flatten().tolist() == [2]  # 1/5 is the upper edge 3/15
+
+
+def test_confidence_one_is_in_the_last_bin():
+    saturated = Predictions([[200.0, 0.0], [200.0, 0.0]], [0, 1])
+    assert saturated.confidence.tolist() == [1.0, 1.0]
+    for scheme in ("equal-width", "equal-mass"):
+        bins = reliability_bins(saturated, num_bins=10, scheme=scheme)
+        assert int(bins.count.sum()) == 2
+        assert bins.accuracy[bins.count > 0].tolist() == [0.5]
+    assert reliability_bins(saturated, num_bins=10).count[-1] == 2
+
+
+def test_empty_bins_are_nan_and_do_not_disturb_the_errors():
+    bins = reliability_bins(two_class([0.9, 0.9], [True, False]), num_bins=15)
+    assert isinstance(bins, Bins)
+    assert bins.num_bins == 15
+    assert bins.confidence.isnan().sum() == bins.accuracy.isnan().sum() == 14
+    assert maximum_calibration_error(two_class([0.9, 0.9], [True, False])) == pytest.approx(0.4)
+
+
+def test_bins_reproduce_both_errors():
+    torch.manual_seed(0)
+    predictions = Predictions(torch.randn(501, 7) * 2, torch.randint(7, (501,)))
+    for scheme, metric in (
+        ("equal-width", expected_calibration_error),
+        ("equal-mass", adaptive_calibration_error),
+    ):
+        bins = reliability_bins(predictions, num_bins=11, scheme=scheme)
+        gap = (bins.count.double() / 501 * (bins.confidence - bins.accuracy).abs()).nansum()
+        assert float(gap) == pytest.approx(metric(predictions, num_bins=11), rel=1e-12)
+        assert bins.edges[0] == 0
+        assert bins.edges[-1] == 1
+        assert (bins.edges.diff() >= 0).all()
+        filled = bins.count > 0
+        assert (bins.confidence[filled] <= bins.edges[1:][filled]).all()
+        assert (bins.confidence[filled] > bins.edges[:-1][filled]).all()
+
+
+@pytest.mark.parametrize(("samples", "num_bins"), [(37, 15), (15, 15), (4, 15), (1, 15), (16, 15), (1000, 15), (7, 1)])
+def test_equal_mass_splits_by_rank_like_numpy(samples, num_bins):
+    confidence = np.sort(np.random.default_rng(0).uniform(0.5, 1, samples))
+    sizes = [len(part) for part in np.array_split(confidence, num_bins)]
+    sums = BinSums(equal_mass_edges(torch.from_numpy(confidence), num_bins))
+    sums.add(torch.from_numpy(confidence), torch.zeros(samples))
+    assert sums.count.tolist() == sizes
+
+
+@pytest.mark.parametrize(
+    ("ordered", "num_bins", "counts"),
+    [
+        ([0.5] * 6, 3, [0, 6, 0]),  # nothing but ties
+        ([0.2, 0.5, 0.5, 0.5, 0.5, 0.9], 2, [5, 1]),  # cut in the middle of the run: the upper end
+        ([0.2, 0.5, 0.5, 0.9], 2, [3, 1]),  # as near to both ends: the upper one
+        ([0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.4], 2, [3, 5]),  # the lower end is nearer
+        ([0.4, 0.4, 0.4, 0.4, 0.4, 0.6, 0.7, 0.8], 2, [5, 3]),
+        ([0.5, 0.5, 0.5, 1.0, 1.0, 1.0], 6, [0, 3, 0, 0, 3, 0]),
+    ],
+)
+def test_ties_stay_together_at_the_nearer_end(ordered, num_bins, counts):
+    ordered = torch.tensor(ordered)
+    sums = BinSums(equal_mass_edges(ordered, num_bins))
+    sums.add(ordered, torch.zeros(len(ordered)))
+    assert sums.count.tolist() == counts
+
+
+def test_more_samples_than_are_binned_at_a_time():
+    confidence = torch.rand(2**16 + 3)
+    sums = BinSums(equal_width_edges(3))
+    sums.add(confidence, confidence > 0.5)
+    assert int(sums.count.sum()) == 2**16 + 3
+    assert float(sums.confidence.sum()) == pytest.approx(float(confidence.double().sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("num_bins", [0, -1, 2.5, True, "15", None])
+def test_num_bins_must_be_a_count(num_bins):
+    with pytest.raises(ValueError, match=r"reliability_bins: num_bins must be a whole number of at least 1; got"):
+        reliability_bins(Predictions([[0.0, 1.0]], [0]), num_bins=num_bins)
+
+
+def test_a_misspelt_scheme_names_the_right_one():
+    with pytest.raises(ValueError, match="Did you mean 'equal-mass'"):
+        reliability_bins(Predictions([[0.0, 1.0]], [0]), scheme="equal_mass")

@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import scan
+from fedlas.metrics.scan import chunks
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(scan, "CHUNK_ELEMENTS", 64)
+
+
+def every(predictions, name):
+    return torch.cat([getattr(chunk, name).clone() for chunk in chunks(predictions)])
+
+
+def random_predictions(samples=101, classes=9, dtype=torch.float32):
+    torch.manual_seed(3)
+    return Predictions((torch.randn(samples, classes) * 4).to(dtype), torch.randint(classes, (samples,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chunks_have_the_quantities_of_predictions_to_the_last_bit(small_chunks, dtype):
+    predictions = random_predictions(dtype=dtype)
+    assert len(list(chunks(predictions))) > 10
+    for name in ("confidence", "predicted", "correct", "probs", "target"):
+        assert torch.equal(every(predictions, name), getattr(predictions, name)), name
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 16, 17, 100, 1000])
+def test_confidence_does_not_depend_on_the_size_of_the_chunk(monkeypatch, classes):
+    predictions = random_predictions(2000, classes)
+    whole = predictions.confidence
+    monkeypatch.setattr(scan, "CHUNK_ELEMENTS", 7 * classes)
+    assert torch.equal(every(predictions, "confidence"), whole)
+    assert torch.equal(predictions.probs.amax(1), whole)
+
+
+def test_row_quantities_against_their_formulas(small_chunks):
+    predictions = random_predictions()
+    logits, target = predictions.logits.double(), predictions.target
+    probs, onehot = logits.softmax(1), torch.nn.functional.one_hot(target, 9)
+    nll = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    torch.testing.assert_close(every(predictions, "nll"), nll, rtol=1e-6, atol=1e-6)
+    squared_error = (probs - onehot).square().sum(1)
+    torch.testing.assert_close(every(predictions, "squared_error"), squared_error, rtol=1e-6, atol=1e-7)
+    order = logits.argsort(dim=1, descending=True, stable=True)
+    assert torch.equal(every(predictions, "rank").long(), (order == target[:, None]).long().argmax(1))
+
+
+def test_probs_are_unharmed_by_the_squared_error():
+    (chunk,) = chunks(random_predictions())
+    before = chunk.probs.clone()
+    assert (chunk.squared_error >= 0).all()
+    assert torch.equal(chunk.probs, before)
+
+
+def test_of_equal_logits_the_first_stands_first():
+    predictions = Predictions([[1.0, 2.0, 2.0, 2.0], [1.0, 2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]], [3, 1, 2])
+    assert every(predictions, "rank").tolist() == [2, 0, 2]
+    assert every(predictions, "correct").tolist() == predictions.correct.tolist() == [False, True, False]
+
+
+def test_nll_is_finite_where_the_probability_underflows():
+    (chunk,) = chunks(Predictions([[1e4, 0.0], [0.0, 1e4]], [1, 1]))
+    assert chunk.nll.tolist() == [1e4, 0.0]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 8, 9])
+def test_no_row_is_lost_at_the_end(small_chunks, samples):
+    assert sum(len(chunk.target) for chunk in chunks(random_predictions(samples))) == samples
+
+
+def test_more_classes_than_fit_a_chunk(small_chunks):
+    predictions = random_predictions(3, 200)
+    assert torch.equal(every(predictions, "confidence"), predictions.confidence)
+
+
+def test_rows_need_not_be_contiguous(small_chunks):
+    straight = random_predictions()
+    turned = Predictions(straight.logits.t().contiguous().t(), straight.target)
+    assert not turned.logits.is_contiguous()
+    for name in ("correct", "rank"):
+        assert torch.equal(every(turned, name), every(straight, name))
+    torch.testing.assert_close(every(turned, "confidence"), every(straight, "confidence"))

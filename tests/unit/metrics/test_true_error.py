@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import evaluate, expected_calibration_error, true_calibration_error
+
+
+def calibrated(samples=20_000, classes=5, over=1.0):
+    torch.manual_seed(0)
+    logits = torch.randn(samples, classes, dtype=torch.float64) * 2
+    probs = logits.softmax(1)
+    return Predictions(logits * over, torch.multinomial(probs, 1).squeeze(1), label_probs=probs)
+
+
+def test_zero_for_calibrated_predictions_where_ece_is_not():
+    p = calibrated()
+    assert true_calibration_error(p) == pytest.approx(0.0, abs=1e-12)
+    assert expected_calibration_error(p) > 1e-3
+
+
+def test_near_ece_where_the_error_is_large():
+    p = calibrated(over=2.0)
+    assert true_calibration_error(p) == pytest.approx(expected_calibration_error(p), abs=0.01)
+    assert true_calibration_error(p) > 0.1
+
+
+def test_labels_do_not_matter():
+    p = calibrated(200, over=1.5)
+    other = Predictions(p.logits, p.target.roll(1), label_probs=p.label_probs)
+    assert true_calibration_error(p) == true_calibration_error(other)
+
+
+def test_evaluate_has_it_only_with_label_probs():
+    p = calibrated(100)
+    assert evaluate(p)["true_ece"] == true_calibration_error(p)
+    assert "true_ece" not in evaluate(Predictions(p.logits, p.target))
+
+
+def test_without_label_probs():
+    with pytest.raises(ValueError, match=r"true_calibration_error: predictions must carry label_probs; got none"):
+        true_calibration_error(Predictions([[0.0, 1.0]], [0]))
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
+def test_label_probs_must_be_probabilities(value):
+    p = Predictions([[1.0, 0.0]], [0], label_probs=[[value, 0.0]])
+    with pytest.raises(ValueError, match=r"label_probs must be .*\[0, 1\]"):
+        true_calibration_error(p)

@@ -1,0 +1,147 @@
+"""Plots show the numbers they are given and leave the rest of matplotlib alone."""
+
+import gc
+import io
+import weakref
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import _pylab_helpers
+from matplotlib.figure import Figure
+
+from fedlas._core.check import InputError
+from fedlas.metrics import METRICS, reliability_bins
+from fedlas.plots import DARK, LIGHT, reliability_diagram, training_curves
+from fedlas.predictions import Predictions
+
+
+def predictions(scale=2.0, samples=300, classes=4, truth=1.0):
+    """Logits of standard deviation ``scale``, for labels drawn as if it had been ``truth``."""
+    generator = torch.Generator().manual_seed(0)
+    logits = scale * torch.randn(samples, classes, generator=generator)
+    return Predictions(logits, torch.multinomial((truth / scale * logits).softmax(1), 1, generator=generator)[:, 0])
+
+
+def png(axes):
+    buffer = io.BytesIO()
+    axes.figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_global_state_is_touched(theme):
+    before = dict(matplotlib.rcParams)
+    png(reliability_diagram(predictions(), theme=theme))
+    png(training_curves({"ce": [{"epoch": 1, "lr": 0.1}]}, metric="lr", theme=theme))
+    assert dict(matplotlib.rcParams) == before
+    assert not _pylab_helpers.Gcf.figs  # pyplot would have kept them
+
+
+def test_a_dropped_figure_is_freed():
+    figure = weakref.ref(reliability_diagram(predictions()).figure)
+    gc.collect()
+    assert figure() is None
+
+
+def test_it_draws_on_the_axes_it_is_given_and_leaves_its_figure():
+    figure = Figure(facecolor="#123456")
+    left, right = figure.subplots(1, 2)
+    assert reliability_diagram(predictions(), ax=left, theme="dark") is left
+    assert training_curves({"ce": [{"epoch": 1, "lr": 1.0}]}, metric="lr", ax=right) is right
+    assert matplotlib.colors.to_hex(figure.get_facecolor()) == "#123456"
+    assert matplotlib.colors.to_hex(left.get_facecolor()) == DARK.background
+
+
+@pytest.mark.parametrize("num_bins", [1, 7, 15])
+def test_bars_are_accuracy_gap_and_share(num_bins):
+    p = predictions(scale=5.0)
+    axes = reliability_diagram(p, num_bins=num_bins)
+    bins = reliability_bins(p, num_bins=num_bins)
+    filled = (bins.count > 0).numpy()
+    heights = [(b.get_y(), b.get_height()) for b in axes.patches]
+    accuracy, gaps = heights[0::2], heights[1::2]
+    np.testing.assert_allclose([h for _, h in accuracy], bins.accuracy.numpy()[filled])
+    expected = (bins.confidence - bins.accuracy).numpy()[filled]
+    np.testing.assert_allclose([h for _, h in gaps], abs(expected), atol=1e-12)
+    np.testing.assert_allclose([y for y, _ in gaps], torch.minimum(bins.accuracy, bins.confidence).numpy()[filled])
+    strip = [b.get_height() for b in axes.child_axes[0].patches]
+    np.testing.assert_allclose(strip, (bins.count / bins.count.sum()).numpy())
+    ece = METRICS["ece"].value(p, num_bins=num_bins)
+    assert f"ECE {100 * ece:.3g} %" in axes.texts[0].get_text()
+
+
+def test_over_and_under_confidence_differ_in_colour_hatch_and_lightness():
+    def kinds(scale):
+        axes = reliability_diagram(predictions(scale, samples=3000, truth=2.0), num_bins=1)
+        return axes.patches[1].get_hatch(), matplotlib.colors.to_hex(axes.patches[1].get_facecolor())
+
+    assert kinds(8.0) == ("////", LIGHT.over)
+    assert kinds(0.5) == ("\\\\\\\\", LIGHT.under)
+    for theme in (LIGHT, DARK):
+        grey = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
+        assert abs(grey[0] - grey[1]) > 0.15
+
+
+def test_extreme_predictions_draw():
+    png(reliability_diagram(Predictions([[1e4, -1e4]], [1])))
+    png(reliability_diagram(Predictions([[0.0]], [0]), num_bins=1, title="one class", legend=False))
+
+
+@pytest.mark.parametrize("bad", [{"theme": "drak"}, {"num_bins": 0}, {"num_bins": 2.5}, {"num_bins": True}], ids=str)
+def test_diagram_refuses(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        reliability_diagram(predictions(), **bad)
+
+
+def test_diagram_refuses_raw_logits():
+    with pytest.raises(InputError, match="Wrap them"):
+        reliability_diagram(torch.zeros(3, 2))
+
+
+def log(values, metric="ece"):
+    return [{"epoch": e, "val": {metric: v}} for e, v in enumerate(values, start=1)]
+
+
+def test_curve_is_the_mean_and_the_band_the_range():
+    axes = training_curves({"ce": log([0.4, 0.2]) + log([0.2, 0.1]) + log([0.3])}, metric="val.ece")
+    x, y = axes.lines[0].get_data()
+    assert list(x) == [1, 2]
+    np.testing.assert_allclose(y, [30, 15])  # percent, and the third seed counts where it is
+    band = axes.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [10, 40])
+    assert axes.get_ylabel() == "Validation ECE (%)"
+
+
+def test_units_follow_the_registry():
+    assert training_curves({"ce": log([0.5], "nll")}, metric="val.nll").get_ylabel() == "Validation NLL"
+    assert training_curves({"ce": [{"epoch": 1, "lr": 0.1}]}, metric="lr").get_ylabel() == "lr"
+
+
+def test_holes_in_a_log_are_left_out():
+    lines = [*log([0.4, None, float("nan"), 0.1]), {"epoch": 9}, {"val": {"ece": 1.0}}]
+    axes = training_curves({"ce": lines, "not started": []}, metric="val.ece")
+    assert list(axes.lines[0].get_xdata()) == [1, 4]
+    assert len(axes.lines) == 1
+
+
+def test_the_last_epochs_set_the_scale():
+    axes = training_curves({"ce": log([9.0] + [0.1 + 0.001 * i for i in range(20)], "nll")}, metric="val.nll")
+    assert axes.get_ylim()[1] < 0.2
+    flat = training_curves({"ce": log([0.0] * 5)}, metric="val.ece")
+    assert flat.get_ylim() == (0.0, 0.5)
+
+
+def test_many_methods_look_different():
+    axes = training_curves({f"m{i}": log([0.1, 0.2]) for i in range(20)}, metric="val.ece")
+    looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in axes.lines}
+    assert len(looks) == 20
+    png(axes)
+
+
+def test_an_unknown_metric_names_those_in_the_log():
+    with pytest.raises(InputError, match=r"lines with val\.ece"):
+        training_curves({"ce": log([0.1])}, metric="val.eec")
+    with pytest.raises(InputError, match="lines with nothing"):
+        training_curves({}, metric="val.ece")
