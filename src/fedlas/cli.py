@@ -1,145 +1,199 @@
-"""The command line: parses arguments; each verb calls one function."""
+"""The command line: parses arguments; each verb calls one function.
+
+Only the standard library parses, so that ``--help`` and ``--version`` work without any extra.
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import MissingExtraError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used.
+        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used, 130 after Ctrl-C.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parser = _parser()
-        parsed = parser.parse_args(arguments)
-        verb = parsed.verb
-        return int(_VERBS[verb](parsed[verb]))
+        parsed = _parse(given)
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return status
     except (InputError, MissingExtraError) as error:
         print(f"fedlas: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nStopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        resumes = given[:1] in (["bench"], ["train"])
+        print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
-def _parser() -> Any:
-    jsonargparse = require("jsonargparse", extra="bench")
+class _Parser(argparse.ArgumentParser):
+    """Argparse that takes no abbreviations, knows its options' names and complains in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def add_argument(self, *names: str, **settings: Any) -> Any:
+        self.options += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
+        stop = "" if message.endswith((".", "?")) else "."
+        usage = f"Usage: {self.usage}; see" if self.usage else "See"
+        self.exit(2, f"{self.prog}: error: {message}{stop} {usage} '{self.prog} --help'.\n")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser, verbs = _parsers()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if not arguments[0].startswith("-") and arguments[0] not in verbs:
+        parser.error(f"there is no verb {arguments[0]!r}. {suggestion(arguments[0], verbs)}")
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        verb = verbs.get(parsed.verb, parser)
+        option = next((word for word in unknown if word.startswith("-")), None)
+        if option is None:
+            verb.error(f"there is no place for {' '.join(map(repr, unknown))}")
+        verb.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], verb.options)}")
+    if parsed.verb is None:
+        parser.error(f"a verb is missing. {suggestion('', verbs)}")
+    return parsed
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     import fedlas
 
-    parser = jsonargparse.ArgumentParser(
-        prog="fedlas", description="Train and measure calibrated classifiers.", version=fedlas.__version__
+    parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
+    parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
+    group = parser.add_subparsers(
+        dest="verb", title="verbs", metavar="VERB", description="'fedlas VERB --help' says more."
     )
-    verbs = parser.add_subcommands(dest="verb", title="verbs", metavar="VERB")
+    verbs: dict[str, _Parser] = {}
 
-    def add(name: str, summary: str) -> Any:
-        sub = jsonargparse.ArgumentParser(description=summary)
-        verbs.add_subcommand(name, sub, help=summary)
-        return sub
+    def add(name: str, run: Any, summary: str, positional: str) -> _Parser:
+        usage = f"fedlas {name} {positional} [options]"
+        verbs[name] = group.add_parser(name, help=summary, description=summary, usage=usage)
+        verbs[name].set_defaults(run=run)
+        return verbs[name]
 
     bench = add(
-        "bench", "Run a recipe with several losses and seeds, and report over them. Stopped or not: run it again."
+        "bench", _bench, "Run a recipe with several losses and seeds, and report. Stopped? Run it again.", "RECIPE"
     )
     _recipe_arguments(bench)
-    bench.add_argument("--losses", nargs="+", type=str, help="losses to run, or 'all' (default: the recipe's)")
-    bench.add_argument("--seeds", nargs="+", type=int, help="seeds to run (default: the recipe's)")
-    bench.add_argument("--out", type=str, help="folder of the runs and the report (default: runs/RECIPE)")
+    bench.add_argument(
+        "--losses", nargs="+", default=[], metavar="LOSS", help="losses to run, or 'all' (default: the recipe's)"
+    )
+    bench.add_argument(
+        "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
+    )
+    bench.add_argument("--out", type=Path, help="folder of the runs and the report (default: runs/RECIPE)")
 
-    train = add("train", "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.")
+    train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
     _recipe_arguments(train)
-    train.add_argument("--loss", type=str, default="fedlas", help="loss to train with")
-    train.add_argument("--seed", type=int, default=0, help="seed of split, data order and weights")
-    train.add_argument("--out", type=str, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+    train.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
 
-    evaluate = add("evaluate", "Measure a predictions file (.npz with logits and target), or a run folder's test set.")
-    evaluate.add_argument("file", type=str, help="predictions, or a run folder")
-    evaluate.add_argument("--num-bins", type=int, default=15, help="bins of the calibration errors")
-    evaluate.add_argument("--calibrate", type=str, help="calibrator to fit on --on and apply first, e.g. temperature")
-    evaluate.add_argument("--on", type=str, help="validation predictions to fit the calibrator on")
-    evaluate.add_argument("--report", type=str, help="write an HTML page with reliability diagrams here")
-    evaluate.add_argument("--json", action="store_true", help="print JSON, fractions in full precision")
+    evaluate = add(
+        "evaluate", _evaluate, "Measure predictions: a .npz with logits and target, or a run's test set.", "FILE"
+    )
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="predictions (.npz), or a run folder")
+    evaluate.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
+    evaluate.add_argument(
+        "--calibrate", metavar="NAME", help="calibrator to fit on --on and apply, e.g. temperature (default: none)"
+    )
+    evaluate.add_argument(
+        "--on", type=Path, metavar="FILE", help="predictions to fit the calibrator on (default: a run folder's val)"
+    )
+    evaluate.add_argument(
+        "--report", type=Path, metavar="HTML", help="where to write a page with reliability diagrams (default: nowhere)"
+    )
+    evaluate.add_argument(
+        "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
+    )
 
-    report = add("report", "Write report.md, report.html and results.csv over the finished runs of a folder.")
-    report.add_argument("folder", type=str, help="folder of a bench")
+    report = add("report", _report, "Write report.md, report.html and results.csv over finished runs.", "FOLDER")
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
 
-    listing = add("list", "List what can be named on the command line or in a recipe.")
-    listing.add_argument("kind", type=str, help="losses, metrics, calibrators, datasets, models or recipes")
-    return parser
+    listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
+    listing.add_argument("kind", metavar="KIND", help="losses, metrics, calibrators, datasets, models or recipes")
+    return parser, verbs
 
 
-def _recipe_arguments(parser: Any) -> None:
-    parser.add_argument("recipe", type=str, help="recipe of the package (see 'fedlas list recipes') or a .yaml file")
+def _recipe_arguments(parser: _Parser) -> None:
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the recipe, e.g. optimizer.lr=0.05",
+        help="override a key of the recipe, e.g. optimizer.lr=0.05; may be repeated (default: none)",
     )
+    parser.add_argument("--precision", help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)")
     parser.add_argument(
-        "--precision", type=str, help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--data", type=str, help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA)"
+        "--data",
+        metavar="FOLDER",
+        help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
     )
 
 
-def _recipe(args: Any) -> Any:
+def _recipe(args: argparse.Namespace) -> Any:
     from fedlas.bench.recipe import load_recipe
 
-    short = [f"train.precision={args.precision}"] if args.precision else []
+    short = [f"train.precision={args.precision}"] if args.precision is not None else []
     return load_recipe(args.recipe, [*args.set, *short]).with_data_root(args.data)
 
 
-def _bench(args: Any) -> int:
+def _bench(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import bench
 
-    return bench(_recipe(args), losses=args.losses or (), seeds=args.seeds or (), out=_path(args.out))
+    return bench(_recipe(args), losses=args.losses, seeds=args.seeds, out=args.out)
 
 
-def _train(args: Any) -> int:
+def _train(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import train
 
-    return train(_recipe(args), loss=args.loss, seed=args.seed, out=_path(args.out))
+    return train(_recipe(args), loss=args.loss, seed=args.seed, out=args.out)
 
 
-def _evaluate(args: Any) -> int:
+def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import evaluate_file
 
     return evaluate_file(
-        Path(args.file),
-        num_bins=args.num_bins,
-        calibrate=args.calibrate,
-        on=_path(args.on),
-        html=_path(args.report),
-        as_json=args.json,
+        args.file, num_bins=args.num_bins, calibrate=args.calibrate, on=args.on, html=args.report, as_json=args.json
     )
 
 
-def _report(args: Any) -> int:
+def _report(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import report
 
-    return report(Path(args.folder))
+    return report(args.folder)
 
 
-def _list(args: Any) -> int:
+def _list(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import print_listing
 
     return print_listing(args.kind)
 
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
-
-
-_VERBS = {"bench": _bench, "train": _train, "evaluate": _evaluate, "report": _report, "list": _list}
 
 if __name__ == "__main__":
     sys.exit(main())

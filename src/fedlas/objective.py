@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head
+
+_OFFERED = frozenset({"features", "index"})
 
 
 class Objective(nn.Module):
@@ -17,17 +20,19 @@ class Objective(nn.Module):
 
     Args:
         model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
-        criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``, or
-            a module with a class attribute ``needs`` out of ``{"features", "index"}``.
+        criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
+            or a module with a class attribute ``needs`` out of ``{"features", "index"}``.
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
 
     State:
         Parameters and buffers of both under ``model.`` and ``criterion.``; ``model.state_dict()`` keeps its own keys.
 
     Raises:
-        InputError: If the criterion needs features and no head, or more than one, is found.
+        InputError: If one of both is not a module, the criterion needs something unknown, or it needs features and no
+            head, or more than one, is found.
 
     Example:
+        >>> import torch
         >>> from fedlas.losses import FedLAS
         >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -39,9 +44,24 @@ class Objective(nn.Module):
 
     def __init__(self, model: nn.Module, criterion: nn.Module, head: str | nn.Module | None = None) -> None:
         super().__init__()
+        for name, module in (("model", model), ("criterion", criterion)):
+            if not isinstance(module, nn.Module):
+                raise InputError(
+                    "Objective",
+                    f"the {name} must be an nn.Module",
+                    describe(module),
+                    "Build it first, e.g. Objective(resnet18(), FedLAS(num_classes=10)).",
+                )
         self.model = model
         self.criterion = criterion
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
+        if not self.needs <= _OFFERED:
+            raise InputError(
+                "Objective",
+                f"the criterion's needs must be out of {sorted(_OFFERED)}",
+                sorted(self.needs),
+                "Call model and criterion yourself, and hand over what it needs.",
+            )
         self._tap: FeatureTap | None = None
         if "features" in self.needs:
             self._tap = FeatureTap(find_head(model, head, num_classes=getattr(criterion, "num_classes", None)))
@@ -62,16 +82,28 @@ class Objective(nn.Module):
 
         Raises:
             TypeError: If the criterion needs ``index`` and it was not passed.
-            InputError: As the criterion; or if the head did not run exactly once.
+            InputError: As the criterion; or if the head did not run exactly once, or the model returned no logits.
         """
         tap = self._tap
-        if tap is not None:
-            tap.start()
-        output = self.model(inputs, **model_kwargs)
-        logits: Tensor = output if isinstance(output, Tensor) else output.logits
         extra: dict[str, Tensor] = {}
-        if tap is not None:
+        if tap is None:
+            output = self.model(inputs, **model_kwargs)
+        else:
+            tap.start()
+            try:
+                output = self.model(inputs, **model_kwargs)
+            except BaseException:
+                tap.cancel()  # or later passes would keep their activations alive
+                raise
             extra["features"] = tap.stop()
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise InputError(
+                "Objective",
+                "the model must return logits, or an object with .logits",
+                type(output).__name__,
+                "Wrap the model in a module that returns the logits.",
+            )
         if index is not None and "index" in self.needs:
             extra["index"] = index
         return self.criterion(logits, target, **extra), logits
@@ -91,12 +123,18 @@ def param_groups(
     Returns:
         One group, or two if the criterion has trainable parameters; each has a ``name``.
 
+    Raises:
+        InputError: If weight_decay or lr is not a number of at least 0.
+
     Example:
         >>> from fedlas.losses import FedLAS
         >>> objective = Objective(nn.Linear(4, 3), FedLAS(num_classes=3))
         >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
         [('model', 0.0005), ('criterion', 0.0)]
     """
+    check_number("param_groups", "weight_decay", weight_decay, low=0)
+    if lr is not None:
+        check_number("param_groups", "lr", lr, low=0)
     model = [p for p in objective.model.parameters() if p.requires_grad]
     seen = set(map(id, model))
     criterion = [p for p in objective.criterion.parameters() if p.requires_grad and id(p) not in seen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,14 +26,16 @@ class Predictions:
             float32 so that every metric has at least that.
         target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
         features: Optional input of the classifier head, ``(N, D)``.
-        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1: known for synthetic data. With them the calibration error can be computed free of label noise.
+        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1 within 0.001; known for synthetic
+            data only. With them the calibration error can be computed free of label noise.
 
     Raises:
-        InputError: For wrong shapes or dtypes, NaN or infinite values, labels out of range, or no samples at all.
+        InputError: For wrong shapes or dtypes, NaN or infinite values, labels out of range, label_probs that are
+            no probabilities, or no samples at all.
 
     Note:
-        Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept; ``probs``
-        is as large as ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
+        Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept;
+        ``probs`` is as large as ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
 
     Example:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])
@@ -46,7 +49,7 @@ class Predictions:
     label_probs: Tensor | None = None
 
     def __post_init__(self) -> None:
-        logits = check_logits("Predictions", _detached(self.logits))
+        logits = check_logits("Predictions", _detached("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             raise InputError(
                 "Predictions",
@@ -56,7 +59,7 @@ class Predictions:
             )
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        target = _detached(self.target)
+        target = _detached("target", self.target)
         samples, classes = logits.shape
         if (
             target.shape != (samples,)
@@ -85,18 +88,32 @@ class Predictions:
         for name in ("features", "label_probs"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, self._checked_rows(name, _detached(value)))
+                object.__setattr__(self, name, self._checked_rows(name, _detached(name, value)))
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
-        if value.ndim != 2 or value.shape[0] != self.num_samples or columns not in ("D", value.shape[1]):
+        rows = value.ndim == 2 and value.shape[0] == self.num_samples and columns in ("D", value.shape[1])
+        if not rows or value.is_complex():
             raise InputError(
                 "Predictions",
                 f"{name} must be ({self.num_samples}, {columns})",
                 describe(value),
                 f"Pass one row of {name} for each row of logits.",
             )
-        return value.to(self.logits.device)
+        value = value.to(self.logits.device)
+        check_finite("Predictions", name, value)
+        if name == "label_probs":
+            value = value.to(torch.promote_types(value.dtype, torch.float32))
+            sums = value.sum(dim=1)
+            if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
+                raise InputError(
+                    "Predictions",
+                    "label_probs must be probabilities: no entry below 0, every row summing to 1",
+                    f"entries from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} "
+                    f"to {float(sums.max()):.6g}",
+                    "Pass probabilities, e.g. label_logits.softmax(1).",
+                )
+        return value
 
     @property
     def num_samples(self) -> int:
@@ -157,7 +174,7 @@ class Predictions:
         path = Path(path)
         arrays: dict[str, Any] = {}
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 missing = [name for name in ("logits", "target") if name not in archive]
                 if missing:
                     raise InputError(
@@ -171,7 +188,7 @@ class Predictions:
             raise InputError("Predictions.load", "the file must exist", path, "Check the path.") from error
         except InputError:
             raise
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
             raise InputError(
                 "Predictions.load",
                 "the file must be an .npz of plain arrays",
@@ -184,6 +201,17 @@ class Predictions:
 _FIELDS = ("logits", "target", "features", "label_probs")
 
 
-def _detached(value: Any) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    return tensor.detach()
+def _detached(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError) as error:  # text, objects, rows of different lengths, more bits than torch has
+        raise InputError(
+            "Predictions",
+            f"{name} must be numbers that a tensor can hold",
+            describe(value),
+            "Pass a tensor, or a NumPy array of a common dtype.",
+        ) from error

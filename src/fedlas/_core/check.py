@@ -6,6 +6,9 @@ An error message has three parts after the name of whoever complains: what was e
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,9 +41,10 @@ class InputError(ValueError):
 def describe(value: object) -> str:
     """What ``value`` is, short enough for an error: shape and dtype of a tensor or array, else type and value."""
     shape = getattr(value, "shape", None)
-    if shape is not None:
+    if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
-    return f"{type(value).__name__} {value!r}"
+    text = reprlib.repr(value) if isinstance(value, list | tuple | dict | set | frozenset | int) else repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 200 else text[:199] + '…'}"
 
 
 def check_number(
@@ -57,10 +61,13 @@ def check_number(
     Raises:
         InputError: If it is not a finite number in that range.
     """
-    good = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    if good:
-        number = float(value)  # type: ignore[arg-type]  # narrowed through `good`, which mypy does not follow
-        if abs(number) != float("inf") and number <= high and (number > low if low_open else number >= low):
+    given: Any = value
+    if isinstance(value, numbers.Real) and not isinstance(given, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = float("inf")
+        if math.isfinite(number) and number <= high and (number > low if low_open else number >= low):
             return number
     bound = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
     raise InputError(
@@ -69,13 +76,14 @@ def check_number(
 
 
 def check_count(owner: str, name: str, value: object, *, low: int = 1) -> int:
-    """Return ``value`` as an int of at least ``low``.
+    """Return ``value`` as an int of at least ``low``; NumPy's integers are whole numbers too.
 
     Raises:
         InputError: If it is not a whole number of at least ``low``.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= low:
-        return value
+    given: Any = value
+    if isinstance(value, numbers.Integral) and not isinstance(given, bool) and given >= low:
+        return int(value)
     raise InputError(
         owner, f"{name} must be a whole number of at least {low}", describe(value), f"Choose {name} >= {low}."
     )
@@ -94,10 +102,13 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """A sentence that names the choice nearest to a misspelt one, or all of them when none is near."""
+    """A sentence that names the choice nearest to a misspelt one, or the choices (at most 30) when none is near."""
     known = list(names)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Choose one of: {', '.join(known) or '(none)'}."
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
+    return f"Choose one of: {', '.join(known[:30]) or '(none)'}{more}."
 
 
 def check_logits(owner: str, logits: Any) -> Tensor:

@@ -23,7 +23,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         The path.
 
     Raises:
-        InputError: If the folder cannot be written to. What was at ``path`` before is still there then.
+        InputError: If the folder cannot be written to, the disk is full or a folder has that name. What was at ``path``
+            before is still there then.
+
+    Note:
+        A process killed while it writes leaves a hidden ``.part`` file beside ``path``: harmless, since nothing reads
+        it, and :func:`remove_parts` clears it away.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -45,10 +50,24 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise not_writable(path, error) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove what killed writers left in ``folder`` and below.
+
+    Note:
+        Call it only while nobody else writes there, e.g. under the folder's lock: it cannot tell a killed writer's file
+        from a living one's.
+    """
+    for part in Path(folder).rglob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -61,11 +80,11 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def not_writable(folder: Path, error: OSError) -> InputError:
-    """The error for an output folder that cannot be written to."""
+def not_writable(path: Path, error: OSError) -> InputError:
+    """The error for an output folder, or a file in it, that cannot be written to."""
     return InputError(
         "output folder",
         "it must be a folder that can be written to",
-        f"{folder} ({error.strerror or error})",
-        "Choose another with --out, or change its permissions.",
+        f"{path} ({error.strerror or error})",
+        "Choose another with --out, free some space, or change its permissions.",
     )

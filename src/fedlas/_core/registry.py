@@ -87,13 +87,17 @@ class Registry(Generic[T]):
         known = [key for key in parameters if key not in offered]
         for key in options or {}:
             if key not in known:
-                raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), suggestion(key, known))
+                fix = suggestion(str(key), known) if known else "Leave it out."
+                raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), fix)
         return value(**{key: given for key, given in offered.items() if key in parameters}, **(options or {}))
 
     def __getitem__(self, name: str) -> Entry[T]:
-        if name not in self._entries:
+        if name not in self:
             raise InputError(
-                self.kind, f"the name must be a registered {self.kind}", repr(name), suggestion(name, self._entries)
+                self.kind,
+                f"the name must be a registered {self.kind}",
+                repr(name),
+                suggestion(str(name), self._entries),
             )
         return self._entries[name]
 
@@ -101,7 +105,7 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -13,8 +13,10 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas.bench.plan import Run
-from fedlas.bench.run import BusyError, execute, prepare_data
+from fedlas.bench.run import build_objective, execute, prepare_data
+from fedlas.bench.run_folder import BusyError, finished
 from fedlas.train import read_log
+from fedlas.train.ranks import is_main_process
 
 
 @dataclass
@@ -40,13 +42,14 @@ def run_all(runs: Sequence[Run], *, console: Any = None) -> Outcome:
         console: ``rich.console.Console`` for a line a run; None makes one on standard error.
 
     Raises:
-        InputError: If the data cannot be had, before any run starts.
+        InputError: Before any run starts: if a folder holds a run of another configuration, or data or model cannot be
+            had.
     """
     console = console or require("rich.console", extra="bench").Console(stderr=True)
     outcome, started, trained = Outcome(), time.monotonic(), 0
-    todo = [run for run in runs if not (run.folder / "metrics.json").exists()]
+    todo = [run for run in runs if finished(run) is None]
     for run in todo[:1]:
-        prepare_data(run)
+        build_objective(run, prepare_data(run))
     for number, run in enumerate(runs, start=1):
         label = f"[{number}/{len(runs)}] {run.name}"
         fresh, resumed = run in todo, len(read_log(run.folder / "log.jsonl"))
@@ -60,12 +63,15 @@ def run_all(runs: Sequence[Run], *, console: Any = None) -> Outcome:
             continue
         except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
             outcome.failed[run.name] = f"{type(error).__name__}: {error}"
-            _note_failure(run.folder, error)
+            if is_main_process():
+                _note_failure(run.folder, error)
             console.print(f"{label}  failed: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
             continue
         outcome.finished.append(run.name)
         trained += fresh
-        console.print(f"{label}  {_line(metrics)}", highlight=False, soft_wrap=True, markup=False, style=None if fresh else "dim")
+        console.print(
+            f"{label}  {_line(metrics)}", highlight=False, soft_wrap=True, markup=False, style=None if fresh else "dim"
+        )
         left = sum(other in todo for other in runs[number:])
         if fresh and left:
             seconds = (time.monotonic() - started) / trained * left

@@ -21,6 +21,7 @@ from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
 from fedlas.models import MODELS
 from fedlas.predictions import Predictions
+from fedlas.train.ranks import is_main_process
 
 
 def bench(recipe: Recipe, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:
@@ -47,9 +48,20 @@ def bench(recipe: Recipe, *, losses: Sequence[str] = (), seeds: Sequence[int] = 
     if outcome.failed and not outcome.finished:
         run, error = next(iter(outcome.failed.items()))
         raise InputError(
-            "fedlas bench", "a run must finish", f"{len(outcome.failed)} failed, {run} first: {error}", f"See {folder}."
+            "fedlas bench",
+            "a run must finish",
+            f"{len(outcome.failed)} failed, {run} first: {error}",
+            f"See error.txt in the folders in {folder}.",
         )
-    report(folder)
+    if not outcome.finished:
+        raise InputError(
+            "fedlas bench",
+            "a run must be free",
+            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
+    if is_main_process():
+        report(folder)
     if outcome.failed:
         console.print(f"failed: {', '.join(outcome.failed)} (see error.txt in each)", style="bold red", highlight=False)
     return 1 if outcome.failed else 0
@@ -189,4 +201,4 @@ def print_listing(kind: str) -> int:
 
 
 def _console(*, stderr: bool = False) -> Any:
-    return require("rich.console", extra="bench").Console(stderr=stderr)
+    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())

@@ -21,14 +21,15 @@ _PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-lea
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Everything that may explain another number elsewhere; plain values for ``environment.json``.
 
-    The commit is that of the checkout the package runs from, null for an installed package. No host or user name.
+    The commit is that of the checkout the package runs from, null for an installed package. No host or user name, and
+    of the program's path the last part only.
     """
     commit, dirty = _commit()
     return {
         "fedlas": fedlas.__version__,
         "commit": commit,
         "dirty": dirty,
-        "command": shlex.join(["fedlas" if Path(sys.argv[0]).name == "fedlas" else sys.argv[0], *sys.argv[1:]]),
+        "command": _command(),
         "python": platform.python_version(),
         **{name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "platform": platform.system() + " " + platform.machine(),
@@ -37,6 +38,11 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": _device(torch.device(device)),
     }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name
+    return shlex.join(["fedlas" if program == "cli.py" else program, *sys.argv[1:]])
 
 
 def _version(package: str) -> str | None:

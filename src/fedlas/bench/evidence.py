@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.bench.results import Run, Summary
+from fedlas._core.extras import require
+from fedlas.bench.results import FinishedRun, Summary
 from fedlas.predictions import Predictions
 
 FILES = (
@@ -21,6 +22,7 @@ FILES = (
     "predictions/test.npz",
 )
 """Files of a run folder that a report links to, where they exist."""
+_DEFAULT_BINS = 15
 
 
 def environment(summary: Summary) -> dict[str, list[str]]:
@@ -72,7 +74,7 @@ def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
     return lines
 
 
-def load_predictions(run: Run) -> Predictions | str:
+def load_predictions(run: FinishedRun) -> Predictions | str:
     """The run's predictions on the test set, or why there are none."""
     path = run.path / "predictions" / "test.npz"
     if not path.is_file():
@@ -83,7 +85,19 @@ def load_predictions(run: Run) -> Predictions | str:
         return f"{run.name}: {error}"
 
 
-def files(run: Run) -> list[str]:
+def num_bins(run: FinishedRun) -> int:
+    """Number of bins the run's metrics were computed with; 15, the default, where its configuration does not say."""
+    yaml = require("yaml", extra="bench")
+    try:
+        config = yaml.safe_load(_read_text(run.path / "config.yaml"))
+    except yaml.YAMLError:
+        return _DEFAULT_BINS
+    train = config.get("train") if isinstance(config, dict) else None
+    value = train.get("num_bins") if isinstance(train, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
+
+
+def files(run: FinishedRun) -> list[str]:
     """Those of :data:`FILES` that the run has, relative to its folder."""
     return [name for name in FILES if (run.path / name).is_file()]
 
@@ -103,6 +117,13 @@ def _parse(text: str) -> Any:
         return None
 
 
+_WORDS = {None: "unknown", True: "yes", False: "no"}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(value, dict):
         return {}
@@ -111,5 +132,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
         if isinstance(item, dict):
             found |= _flat(item, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = item if isinstance(item, str) else json.dumps(item)
+            found[f"{prefix}{key}"] = _WORDS[item] if item is None or isinstance(item, bool) else _text(item)
     return found

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas.bench.recipe import Recipe
+from fedlas.data import DATASETS
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS
 from fedlas.models import MODELS
@@ -67,7 +68,7 @@ def plan(
         out: Folder of the bench; None is ``runs/RECIPE``.
 
     Raises:
-        InputError: For an unknown loss, model, metric or option, or a number twice.
+        InputError: For an unknown loss, data set, model, metric or option of a loss, or a number twice.
     """
     names = list(losses) or recipe.methods
     if names == ["all"]:
@@ -78,6 +79,9 @@ def plan(
             raise InputError("bench", f"{kind} must differ from each other", values, "Name each once.")
     if not names:
         raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
+    for seed in chosen:
+        check_count("bench", "seeds", seed, low=0)
+    DATASETS[recipe.data.name]
     MODELS[recipe.model.name]
     METRICS[recipe.train.select]
     for loss in [*names, *recipe.losses]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas._core.files import not_writable, write_text
+from fedlas.bench.collect import collect
 from fedlas.bench.report_html import html_report
 from fedlas.bench.report_markdown import markdown_report
-from fedlas.bench.results import STAGES, Summary, collect
+from fedlas.bench.results import STAGES, Summary
 from fedlas.bench.tables import SYMBOLS, legend, missing_notes, spread_note, summary_table
 
 if TYPE_CHECKING:
@@ -110,17 +110,7 @@ def terminal_table(summary: Summary) -> Table:
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            "fedlas report",
-            "the folder must be writable",
-            f"{path.parent} ({error.strerror})",
-            "Copy it, or change its mode.",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+        return write_text(path, text)
+    except OSError as error:  # e.g. a folder of that name
+        raise not_writable(path, error) from error

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas.bench import evidence
-from fedlas.bench.results import Run, Summary
+from fedlas.bench.page import Picture, ThemeName, diagram, picture, render
+from fedlas.bench.results import FinishedRun, Summary
 from fedlas.bench.statement import findings, title, what_was_run
 from fedlas.bench.tables import SYMBOLS, column, legend, missing_notes, plain_summary, spread_note, summary_table
 from fedlas.losses import LOSSES
-from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram, training_curves
+from fedlas.plots import DARK, LIGHT, new_axes, training_curves
 from fedlas.predictions import Predictions
-
-ThemeName = Literal["light", "dark"]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure in both themes, as data URIs of SVG images, and its description for those who cannot see it."""
-
-    light: str
-    dark: str
-    alt: str
 
 
 def html_report(summary: Summary) -> str:
     """``report.html`` of ``summary``; whatever comes from the runs is escaped."""
-    jinja = require("jinja2", extra="bench")
-    environment = jinja.Environment(
-        loader=jinja.PackageLoader("fedlas.bench", "templates"),
-        autoescape=True,
-        undefined=jinja.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     diagrams, diagram_notes, seed = _diagrams(summary)
     before, after = (summary_table(summary, stage) for stage in ("test", "test_scaled"))
-    page: str = environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),
@@ -60,12 +38,12 @@ def html_report(summary: Summary) -> str:
         diagram_seed=seed,
         curves=_curves(summary),
         runs=[_row(run) for run in summary.runs],
+        run_notes=[(run.name, note) for run in summary.runs for note in run.notes],
         link=link,
         plain=plain_summary,
         configurations=evidence.configurations(summary),
         environment=evidence.environment(summary),
     )
-    return page
 
 
 def link(*parts: str) -> str:
@@ -73,7 +51,7 @@ def link(*parts: str) -> str:
     return "./" + quote("/".join(parts))
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: FinishedRun) -> dict[str, Any]:
     before, after = run.measured["test"], run.measured["test_scaled"]
     return {
         "run": run,
@@ -93,18 +71,11 @@ def _diagrams(summary: Summary) -> tuple[list[Picture], list[str], int | None]:
         run = next(r for r in summary.runs if r.loss == method and seed in (None, r.seed))
         predictions = evidence.load_predictions(run)
         if isinstance(predictions, Predictions):
-            pictures.append(_diagram(method if seed is not None else f"{method}, seed {run.seed}", predictions))
+            name = method if seed is not None else f"{method}, seed {run.seed}"
+            pictures.append(diagram(name, predictions, evidence.num_bins(run)))
         else:
             notes.append(predictions)
     return pictures, notes, seed
-
-
-def _diagram(name: str, predictions: Predictions) -> Picture:
-    def draw(theme: ThemeName) -> Any:
-        axes = new_axes(LIGHT if theme == "light" else DARK, size=(3.1, 4.0))
-        return reliability_diagram(predictions, ax=axes, title=name, theme=theme, legend=False)
-
-    return _picture(draw, f"Reliability diagram of {name}")
 
 
 def _curves(summary: Summary) -> list[Picture]:
@@ -113,22 +84,11 @@ def _curves(summary: Summary) -> list[Picture]:
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
 
         def draw(theme: ThemeName, metric: str = metric) -> Any:
-            return training_curves(history, metric=metric, theme=theme)
+            axes = new_axes(LIGHT if theme == "light" else DARK, size=(4.6, 3.4))
+            return training_curves(history, metric=metric, ax=axes, theme=theme)
 
         try:
-            pictures.append(_picture(draw, f"Validation {what} by epoch, one line per method"))
+            pictures.append(picture(draw, f"Validation {what} by epoch, one line per method"))
         except InputError:
             continue  # no run logged it; the template says so when nothing at all can be drawn
     return pictures
-
-
-def _picture(draw: Callable[[ThemeName], Any], alt: str) -> Picture:
-    return Picture(_data_uri(draw("light")), _data_uri(draw("dark")), alt)
-
-
-def _data_uri(axes: Any) -> str:
-    buffer = io.BytesIO()
-    # The salt and the missing date make the same runs give the same bytes.
-    with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas"}):
-        axes.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

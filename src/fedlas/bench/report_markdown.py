@@ -25,6 +25,8 @@ def markdown_report(summary: Summary) -> str:
     notes += [f"{SYMBOLS[mark]} {meaning}.".strip() for mark, meaning in legend(summary).items()]
     parts.append("\n".join(f"- {_plain(note)}" for note in (*notes, *missing_notes(summary))))
     parts += ["## Runs", _runs(summary)]
+    if run_notes := [f"- {_plain(run.name)}: {_plain(note)}" for run in summary.runs for note in run.notes]:
+        parts.append("\n".join(run_notes))
     for heading, problems in (("Failed", summary.failed), ("Not readable", summary.unreadable)):
         if problems:
             parts += [f"## {heading}", "\n".join(f"- {_plain(p.name)}: {_plain(p.reason)}" for p in problems)]

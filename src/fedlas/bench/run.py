@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable, write_json, write_text
+from fedlas._core.files import write_json
 from fedlas.bench.environment import environment
 from fedlas.bench.plan import Run, build_loss
+from fedlas.bench.run_folder import claim, finished, locked
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.data import Batches, Images, Source, Splits, load_dataset, split
 from fedlas.metrics import evaluate
@@ -24,7 +22,7 @@ from fedlas.models import build_model
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.train import derive, fit, predict, seed_everything
-from fedlas.train.checkpoint import differences
+from fedlas.train.ranks import on_main
 
 FORMAT = 1
 
@@ -46,69 +44,63 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
     State:
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
     """
-    with _locked(run.folder):
-        config = run.config()
-        _claim(run.folder, config)
-        finished = run.folder / "metrics.json"
-        if finished.exists():
-            metrics: dict[str, Any] = json.loads(finished.read_text())
+    accelerator = require("accelerate", extra="bench").Accelerator(mixed_precision="no")
+    metrics = on_main(accelerator, lambda: finished(run))
+    if metrics is not None:
+        return metrics
+    # Whatever is wrong with data, model or loss shows before anything is written.
+    splits = prepare_data(run).to(accelerator.device)
+    objective = build_objective(run, splits, rank=accelerator.process_index)
+    batches = _training_batches(run, splits, accelerator)
+    with locked(run.folder, accelerator):
+        metrics = on_main(accelerator, lambda: claim(run))
+        if metrics is not None:
             return metrics
-        started = time.monotonic()
-        accelerator = require("accelerate", extra="bench").Accelerator(mixed_precision="no")
-        splits = prepare_data(run).to(accelerator.device)
-        objective = build_objective(run, splits)
         if accelerator.is_main_process:
             splits.save_indices(run.folder / "splits.npz")
             write_json(run.folder / "environment.json", environment(accelerator.device))
-        train = run.recipe.train
-        fitted = fit(
-            objective,
-            Batches(
-                splits.train,
-                mean=splits.mean,
-                std=splits.std,
-                batch_size=train.batch_size,
-                flip=splits.flip,
-                crop_padding=splits.crop_padding,
-                shuffle=True,
-                drop_last=train.drop_last,
-                seed=derive(run.seed, "order"),
-                rank=accelerator.process_index,
-                world_size=accelerator.num_processes,
-            ),
-            _batches(splits, splits.val, train.batch_size),
-            folder=run.folder,
-            config=train,
-            optimizer=run.recipe.optimizer,
-            schedule=run.recipe.schedule,
-            identity=config,
-            accelerator=accelerator,
-            name=label or run.name,
-        )
-        metrics = {
-            "format": FORMAT,
-            "run": run.name,
-            "recipe": run.recipe.name,
-            "loss": run.loss,
-            "seed": run.seed,
-            "epochs": train.epochs,
-            "best_epoch": fitted.best_epoch,
-            "selected_by": train.select,
-            "parameters": sum(p.numel() for p in objective.model.parameters()),
-        }
-        parts = {
-            name: _predictions(objective, splits, part, train.batch_size)
-            for name, part in (("val", splits.val), ("test", splits.test))
-        }
-        if accelerator.is_main_process:
-            for name, predictions in parts.items():
-                predictions.save(run.folder / "predictions" / f"{name}.npz")
-            metrics |= measure(parts["val"], parts["test"], num_bins=train.num_bins)
-            metrics["seconds"] = round(time.monotonic() - started, 2)
-            (run.folder / "error.txt").unlink(missing_ok=True)
-            write_json(finished, metrics)
-        accelerator.wait_for_everyone()
-        return metrics
+        return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name)
+
+
+def _train_and_measure(
+    run: Run, objective: Objective, splits: Splits, batches: Batches, accelerator: Any, label: str
+) -> dict[str, Any]:
+    train = run.recipe.train
+    fitted = fit(
+        objective,
+        batches,
+        _batches(splits, splits.val, train.batch_size),
+        folder=run.folder,
+        config=train,
+        optimizer=run.recipe.optimizer,
+        schedule=run.recipe.schedule,
+        identity=run.config(),
+        accelerator=accelerator,
+        name=label,
+    )
+    started = time.monotonic()
+    val, test = (_predictions(objective, splits, part, train.batch_size) for part in (splits.val, splits.test))
+    metrics = {
+        "format": FORMAT,
+        "run": run.name,
+        "recipe": run.recipe.name,
+        "loss": run.loss,
+        "seed": run.seed,
+        "epochs": train.epochs,
+        "best_epoch": fitted.best_epoch,
+        "selected_by": train.select,
+        "parameters": sum(p.numel() for p in objective.model.parameters()),
+        **measure(val, test, num_bins=train.num_bins),
+    }
+    trained = sum(record["seconds"] for record in fitted.history)  # of all starts, not of this one alone
+    metrics["seconds"] = round(trained + time.monotonic() - started, 2)
+    if accelerator.is_main_process:
+        for name, predictions in (("val", val), ("test", test)):
+            predictions.save(run.folder / "predictions" / f"{name}.npz")
+        (run.folder / "error.txt").unlink(missing_ok=True)
+        write_json(run.folder / "metrics.json", metrics)
+    accelerator.wait_for_everyone()
+    return metrics
 
 
 def measure(val: Predictions, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
@@ -145,8 +137,12 @@ def prepare_data(run: Run) -> Splits:
     )
 
 
-def build_objective(run: Run, splits: Splits) -> Objective:
-    """Model and loss of a run. The model's weights are the same for every loss: the loss draws from a stream of its own."""
+def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
+    """Model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+
+    State:
+        Seeds the global generators for training; for each rank differently, or all would drop out the same units.
+    """
     seed_everything(derive(run.seed, "model"))
     model = build_model(
         run.recipe.model.name,
@@ -157,7 +153,7 @@ def build_objective(run: Run, splits: Splits) -> Objective:
     )
     seed_everything(derive(run.seed, "criterion"))
     objective = Objective(model, build_loss(run, num_classes=splits.num_classes))
-    seed_everything(derive(run.seed, "training"))
+    seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 
 
@@ -165,6 +161,31 @@ def build_objective(run: Run, splits: Splits) -> Objective:
 def _source(name: str, root: str | None, options: str) -> Source:
     """The data set, kept from run to run: reading it can take longer than an epoch."""
     return load_dataset(name, root, **json.loads(options))
+
+
+def _training_batches(run: Run, splits: Splits, accelerator: Any) -> Batches:
+    train, processes = run.recipe.train, int(accelerator.num_processes)
+    last = len(splits.train) % train.batch_size
+    if 0 < last < processes and not train.drop_last:
+        raise InputError(
+            "run",
+            f"the last batch must have a sample for each of {processes} processes",
+            f"{last} of {len(splits.train)} training samples in it",
+            "Set train.drop_last=true, or another train.batch_size.",
+        )
+    return Batches(
+        splits.train,
+        mean=splits.mean,
+        std=splits.std,
+        batch_size=train.batch_size,
+        flip=splits.flip,
+        crop_padding=splits.crop_padding,
+        shuffle=True,
+        drop_last=train.drop_last,
+        seed=derive(run.seed, "order"),
+        rank=accelerator.process_index,
+        world_size=processes,
+    )
 
 
 def _batches(splits: Splits, part: Images, batch_size: int) -> Batches:
@@ -175,47 +196,3 @@ def _batches(splits: Splits, part: Images, batch_size: int) -> Batches:
 def _predictions(objective: Objective, splits: Splits, part: Images, batch_size: int) -> Predictions:
     predictions = predict(objective, _batches(splits, part, batch_size))
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep every other process out of the run folder; the lock goes with the process, however it ends."""
-    filelock = require("filelock", extra="bench")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BusyError(
-            "run",
-            "its folder must not be in use",
-            f"{folder}, which another process is working on",
-            "Wait for it, or choose another --out.",
-        ) from error
-    except OSError as error:
-        raise not_writable(folder, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-class BusyError(InputError):
-    """Another process is working on the run folder."""
-
-
-def _claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.yaml``, or refuse a folder that belongs to another configuration."""
-    yaml = require("yaml", extra="bench")
-    path = folder / "config.yaml"
-    if path.exists():
-        found = differences(yaml.safe_load(path.read_text()) or {}, config)
-        if found:
-            raise InputError(
-                "run",
-                "its folder must hold the same configuration",
-                f"{folder}, which differs in {'; '.join(found)}",
-                "Use the old settings to go on, or another --out to start afresh.",
-            )
-    else:
-        write_text(path, yaml.safe_dump(dict(config), sort_keys=False))

@@ -102,7 +102,7 @@ def column(metric: str, *, places: int = 4) -> Column:
 def summary_table(
     summary: Summary, stage: str = "test", metrics: Sequence[str] | None = None, *, places: int = 4
 ) -> Table:
-    """The table of ``summary`` at ``stage``.
+    """The table of ``summary`` at ``stage``, over the seeds that every method has (over each method's own if none is).
 
     Args:
         summary: Runs of a bench folder.
@@ -112,11 +112,13 @@ def summary_table(
     """
     columns = [column(metric, places=places) for metric in (summary.metrics if metrics is None else metrics)]
     marks = [_marks(summary, c.metric, stage) for c in columns]
+    seeds = _seeds(summary)
     rows = []
     for method in summary.methods:
         cells = []
         for c, (mark, p_values) in zip(columns, marks, strict=True):
-            values = [v for v in summary.values(method, c.metric, stage) if not math.isnan(v)]
+            by_seed = dict(zip(summary.seeds, summary.values(method, c.metric, stage), strict=True))
+            values = [v for seed in seeds[method] if not math.isnan(v := by_seed[seed])]
             cells.append(
                 Cell(
                     c.format(fmean(values) if values else None),
@@ -125,9 +127,14 @@ def summary_table(
                     p_values.get(method),
                 )
             )
-        n = sum(summary.run(method, seed) is not None for seed in summary.seeds)
-        rows.append(Row(method, n, tuple(cells)))
+        rows.append(Row(method, len(seeds[method]), tuple(cells)))
     return Table(tuple(columns), tuple(rows))
+
+
+def _seeds(summary: Summary) -> dict[str, list[int]]:
+    """The seeds behind each method's numbers: the same for all, or the means would compare seeds and not methods."""
+    common = summary.common_seeds
+    return {m: common or [seed for seed in summary.seeds if summary.run(m, seed)] for m in summary.methods}
 
 
 def _marks(summary: Summary, metric: str, stage: str) -> tuple[dict[str, Mark], dict[str, float]]:
@@ -144,7 +151,7 @@ def _marks(summary: Summary, metric: str, stage: str) -> tuple[dict[str, Mark], 
 
 def spread_note(summary: Summary) -> str:
     """One sentence on what stands behind ±."""
-    sizes = sorted({sum(summary.run(m, s) is not None for s in summary.seeds) for m in summary.methods})
+    sizes = sorted({len(seeds) for seeds in _seeds(summary).values()})
     if sizes[-1] == 1:
         return "One seed each (n = 1), so no spread is known."
     n = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
@@ -182,9 +189,12 @@ def missing_notes(summary: Summary) -> list[str]:
     if notes and summary.common_seeds:
         common = ", ".join(map(str, summary.common_seeds))
         notes.append(
-            f"Means are over the seeds each method has; marks rest on the seeds all methods have ({common}) only, so "
-            "the mark can stand beside a mean that is not the best one printed."
+            f"Tables and tests use only what every method has, seed{'s' * (len(summary.common_seeds) > 1)} {common}; "
+            "the other runs are among the single runs and in results.csv. Run the same command again to fill the gaps, "
+            "or move a method's runs away to see the others over all their seeds."
         )
     elif notes:
-        notes.append("No seed is common to all methods, so nothing is marked or tested.")
+        notes.append(
+            "No seed is common to all methods, so means are over each method's own seeds, and nothing is tested."
+        )
     return notes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError, describe, suggestion
 
 # Where the libraries people use put their classifier, in the order in which they are tried.
 _ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
@@ -25,24 +25,23 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
         A module that is part of ``model``.
 
     Raises:
-        InputError: If nothing or more than one thing fits, or the named head does not exist; the message lists candidates.
+        InputError: If nothing or more than one thing fits, or the named head does not exist; candidates are listed.
 
     Example:
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError("find_head", "the model must be an nn.Module", describe(model), "Pass the model itself.")
     if isinstance(head, nn.Module):
         if all(head is not module for module in model.modules()):
             raise InputError("find_head", "head must be a module of the model", head, "Pass a submodule, or its name.")
         return head
     if head is not None:
-        names = dict(model.named_modules())
-        if head not in names or not head:
+        names = {name: module for name, module in model.named_modules() if name}
+        if not isinstance(head, str) or head not in names:
             raise InputError(
-                "find_head",
-                "head must name a module of the model",
-                repr(head),
-                suggestion(head, [n for n in names if n]),
+                "find_head", "head must name a module of the model", repr(head), suggestion(str(head), names)
             )
         return names[head]
     for candidate in _known_places(model):

@@ -16,8 +16,8 @@ class FeatureTap:
         module: The module whose input is wanted, usually the classifier head.
 
     State:
-        A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model may
-        be used elsewhere without holding on to activations. :meth:`remove` takes the hook away.
+        A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model
+        may be used elsewhere without holding on to activations. :meth:`remove` takes the hook away.
 
     Note:
         The hook is part of the module: ``copy.deepcopy`` and pickling take it along, ``state_dict`` does not.
@@ -54,7 +54,7 @@ class FeatureTap:
             InputError: If the module did not run exactly once, or not on a positional tensor.
         """
         captured, calls = self._captured, self._calls
-        self._listening, self._captured = False, None
+        self.cancel()
         if calls != 1:
             raise InputError(
                 "FeatureTap",
@@ -70,6 +70,10 @@ class FeatureTap:
                 "Name another head module.",
             )
         return captured
+
+    def cancel(self) -> None:
+        """Stop listening and let go of whatever was captured; for a forward pass that failed."""
+        self._listening, self._captured, self._calls = False, None, 0
 
     def remove(self) -> None:
         """Take the hook off the module."""

@@ -21,8 +21,8 @@ def adaptive_penalty(
 ) -> Tensor:
     """The regulariser of each row, ``(N,)``: the arg-max logit is pulled down, distant other logits are pulled up.
 
-    ``lambda1 relu(z_yhat - min_k z_k - m)^2 + lambda2 mean_{k != yhat} relu(sg(z_yhat) - z_k - m)^2``, where ``yhat`` is
-    the predicted class and ``sg`` stops the gradient.
+    ``lambda1 relu(z_yhat - min_k z_k - m)^2 + lambda2 mean_{k != yhat} relu(sg(z_yhat) - z_k - m)^2``, where ``yhat``
+    is the predicted class and ``sg`` stops the gradient.
 
     Args:
         logits: ``(N, C)``.

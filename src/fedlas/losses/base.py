@@ -1,4 +1,4 @@
-"""The contract of a loss, and all that every loss shares: checks, dense inputs, ignored positions, weights, reduction."""
+"""The contract of a loss, and what all share: checks, dense inputs, ignored positions, weights, reduction."""
 
 from __future__ import annotations
 
@@ -68,9 +68,10 @@ class Batch:
 class Loss(nn.Module, ABC):
     """Base of every training loss: ``criterion(logits, target, *, features=None, index=None)``.
 
-    A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch` and names what it wants beyond logits
-    and target in ``needs``. Everything else here is shared: half precision is computed in float32 and autocast is left,
-    dense inputs are flattened, ignored positions are masked, class weights and reductions follow ``F.cross_entropy``.
+    A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch` and names what it wants beyond
+    logits and target in ``needs``. Everything else here is shared: half precision is computed in float32 and autocast
+    is left, dense inputs are flattened, ignored positions are masked, class weights and reductions follow
+    ``F.cross_entropy``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions
@@ -92,17 +93,15 @@ class Loss(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.reduction = check_choice(type(self).__name__, "reduction", reduction, ("mean", "sum", "none"))
+        if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
+            raise InputError(
+                type(self).__name__,
+                "ignore_index must be a whole number",
+                describe(ignore_index),
+                "Pass the target value that marks positions to leave out, e.g. -100.",
+            )
         self.ignore_index = ignore_index
-        if weight is not None:
-            weight = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
-            if weight.ndim != 1 or bool((weight < 0).any()) or not bool(torch.isfinite(weight).all()):
-                raise InputError(
-                    type(self).__name__,
-                    "weight must be (C,), finite and non-negative",
-                    describe(weight),
-                    "Pass one weight for each class.",
-                )
-        self.register_buffer("weight", weight)
+        self.register_buffer("weight", None if weight is None else _class_weights(type(self).__name__, weight))
 
     @abstractmethod
     def per_sample(self, batch: Batch) -> Tensor:
@@ -173,11 +172,15 @@ def prepare(
     logits = check_logits(owner, logits)
     classes = logits.shape[1]
     shape = (logits.shape[0], *logits.shape[2:])
+    if 0 in shape:
+        raise InputError(
+            owner, "a batch must hold at least one position", f"logits {tuple(logits.shape)}", "Skip empty batches."
+        )
     flat = logits if logits.ndim == 2 else logits.movedim(1, -1).reshape(-1, classes)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
     if weight is not None:
-        if weight.shape[0] != classes:
+        if not isinstance(weight, Tensor) or weight.shape != (classes,):
             raise InputError(
                 owner,
                 f"weight must be ({classes},) like logits {tuple(logits.shape)}",
@@ -222,6 +225,19 @@ def reduce(values: Tensor, batch: Batch, reduction: str) -> Tensor:
     return values.sum() / batch.normaliser()
 
 
+def _class_weights(owner: str, weight: Any) -> Tensor:
+    """A copy of class weights ``(C,)`` in the default dtype."""
+    try:
+        found = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.ndim != 1 or bool((found < 0).any()) or not bool(torch.isfinite(found).all()):
+        raise InputError(
+            owner, "weight must be (C,), finite and non-negative", describe(weight), "Pass one weight for each class."
+        )
+    return found
+
+
 def _is_real(target: Tensor) -> bool:
     return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
 
@@ -231,8 +247,6 @@ def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) ->
     if target.device.type != "cpu" or torch.compiler.is_compiling():
         valid = target != ignore_index
         return torch.where(valid, target, 0), valid
-    if target.numel() == 0:
-        raise InputError(owner, "a batch must hold at least one position", "none", "Skip empty batches.")
     low, high = (int(bound) for bound in target.aminmax())
     if low >= 0 and high < classes and not low <= ignore_index <= high:
         return target, None  # the usual case, and worth the two comparisons: no mask from here on

@@ -64,4 +64,5 @@ class BidirectionalCalibrationGate(nn.Module):
 
 def sign_straight_through(u: Tensor) -> Tensor:
     """``sign(u)`` forward, the identity backward (Bengio et al. 2013, arXiv 1308.3432)."""
-    return torch.sign(u) + (u - u.detach())  # the bracket is exactly zero, so the value is exactly -1, 0 or +1
+    fixed = u.detach()
+    return torch.sign(fixed) + (u - fixed)  # the bracket is exactly zero, so the value is exactly -1, 0 or +1

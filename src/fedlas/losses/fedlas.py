@@ -30,7 +30,7 @@ def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float)
         alpha: Strength at ``Z = 0``.
         beta: How fast the strength leaves alpha.
     """
-    return 2 * alpha * torch.sigmoid(beta * psi * scores)
+    return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
 
 
 class FeatureModulated(Loss):

@@ -26,36 +26,28 @@ class _SmoothedNLL(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        log_probs = F.log_softmax(logits, dim=1)
-        hit, mean = _hit_and_mean(log_probs, target, weight)
-        difference = hit - mean
-        if isinstance(alpha, float) and alpha == 0.0:
-            return -hit, difference
-        return difference * alpha - hit, difference
+    def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> Tensor:
+        hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
+        varies = isinstance(alpha, Tensor)
+        difference = hit - mean if varies or alpha else None
+        ctx.alpha = None if varies else alpha
+        ctx.save_for_backward(logits, target, alpha if varies else None, weight, difference if varies else None)
+        return -hit if difference is None else difference.mul(alpha).sub_(hit)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        logits, target, alpha, weight = inputs
-        difference = output[1]
-        ctx.mark_non_differentiable(difference)
-        ctx.alpha = None if isinstance(alpha, Tensor) else alpha
-        ctx.save_for_backward(logits, target, alpha if isinstance(alpha, Tensor) else None, weight, difference)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         logits, target, alpha, weight, difference = ctx.saved_tensors
         strength = ctx.alpha if alpha is None else alpha
         grad_logits = grad_target = grad_alpha = None
-        if torch.is_grad_enabled():  # create_graph=True: every step must be differentiable, so nothing in place
-            hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
-            difference = hit - mean
         if ctx.needs_input_grad[0]:
             grad_logits = _grad_logits(grad, logits, target, strength, weight)
         if ctx.needs_input_grad[1]:
             log_probs = F.log_softmax(logits, dim=1)
             grad_target = ((strength - 1) * grad)[:, None] * (log_probs if weight is None else log_probs * weight)
         if ctx.needs_input_grad[2]:
+            if torch.is_grad_enabled():  # create_graph=True: the saved difference has no graph of its own
+                hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
+                difference = hit - mean
             grad_alpha = grad * difference
         return grad_logits, grad_target, grad_alpha, None
 
@@ -76,15 +68,15 @@ def _grad_logits(grad: Tensor, logits: Tensor, target: Tensor, alpha: Tensor | f
     """``grad * ((sum_k q_k) p - q)``, ``(N, C)``; in place on the softmax where no second derivative is wanted."""
     classes = logits.shape[1]
     probs = F.softmax(logits, dim=1)
-    on_target, spread = grad * (1 - alpha), grad * alpha / classes
+    smoothed = grad * alpha
     if target.ndim == 1 and weight is None:
+        off_target, on_target = (smoothed * (1 / classes))[:, None], (smoothed - grad)[:, None]
         if torch.is_grad_enabled():
-            return (probs * grad[:, None] - spread[:, None]).scatter_add(1, target[:, None], -on_target[:, None])
-        torch.addcmul(-spread[:, None], probs, grad[:, None], out=probs)
-        return probs.scatter_add_(1, target[:, None], -on_target[:, None])
+            return (probs * grad[:, None] - off_target).scatter_add(1, target[:, None], on_target)
+        return probs.mul_(grad[:, None]).sub_(off_target).scatter_add_(1, target[:, None], on_target)
     if target.ndim == 1:
         target = F.one_hot(target, classes).to(logits.dtype)
-    mass = on_target[:, None] * target + spread[:, None]
+    mass = (grad - smoothed)[:, None] * target + (smoothed * (1 / classes))[:, None]
     if weight is not None:
         mass = mass * weight
     return probs * mass.sum(dim=1, keepdim=True) - mass
@@ -92,7 +84,7 @@ def _grad_logits(grad: Tensor, logits: Tensor, target: Tensor, alpha: Tensor | f
 
 def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None = None) -> Tensor:
     """Per-sample smoothed negative log-likelihood ``(N,)`` of checked inputs; see :func:`smoothed_cross_entropy`."""
-    values: Tensor = _SmoothedNLL.apply(logits, target, alpha, weight)[0]
+    values: Tensor = _SmoothedNLL.apply(logits, target, alpha, weight)
     return values
 
 

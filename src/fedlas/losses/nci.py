@@ -35,8 +35,8 @@ class NormConfidenceIndicator(nn.Module):
         num_batches_tracked: Buffer, how many batches have moved the moments, scalar int64.
 
     State:
-        The buffers change in ``forward`` in training mode with gradients enabled, in place; never in ``eval()`` or under
-        ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer than two
+        The buffers change in ``forward`` in training mode with gradients enabled, in place; never in ``eval()`` or
+        under ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer than two
         valid samples, or with norms that are not finite (an overflowing mixed-precision step), leaves them alone.
 
     Raises:
@@ -86,10 +86,7 @@ class NormConfidenceIndicator(nn.Module):
         Returns:
             ``Z (N,)`` float32, without a gradient.
         """
-        features = features.detach()
-        if features.dtype == torch.float64:
-            features = features.float()
-        norms = torch.linalg.vector_norm(features, self.norm_p, dim=1, dtype=torch.float32)
+        norms = feature_norms(features.detach(), self.norm_p)
         if self.training and torch.is_grad_enabled():
             self._update(norms, valid)
         scores = (norms - self.mean) / (self.std + _EPS)
@@ -130,6 +127,19 @@ class NormConfidenceIndicator(nn.Module):
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
         return f"momentum={self.momentum}, init={self.init}, norm_p={self.norm_p:g}"
+
+
+def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
+    """``||h_i||_p`` of each row, ``(N,)`` float32.
+
+    Args:
+        features: ``(N, D)``, any floating dtype.
+        norm_p: Order of the norm, at least 1.
+    """
+    features = features.float()
+    if norm_p == 1:  # several times faster than vector_norm on CPU
+        return features.abs().sum(dim=1)
+    return torch.linalg.vector_norm(features, norm_p, dim=1)
 
 
 def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:

@@ -91,8 +91,11 @@ def training_curves(
     axes.set_xlabel("epoch", color=palette.ink, fontsize=9)
     axes.set_ylabel(label, color=palette.ink, fontsize=9)
     if legend:
+        width = axes.get_position().width * axes.figure.get_figwidth() * 72  # points
+        entry = 46 + 5.4 * max(map(len, curves))
         axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(curves), 4), frameon=False, fontsize=8.5,
+            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=max(1, min(len(curves), 4, int(width / entry))),
+            frameon=False, fontsize=8.5,
             labelcolor=palette.ink, handlelength=2.6,
         )  # fmt: skip
     return axes

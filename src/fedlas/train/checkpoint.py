@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically
 
 FORMAT = 1
+
+# What torch.load raises for bytes that are no checkpoint: its unpickler walks whatever the bytes spell.
+_UNREADABLE = (
+    RuntimeError, EOFError, pickle.UnpicklingError, OSError, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError, ArithmeticError, MemoryError, zipfile.BadZipFile, struct.error,
+)  # fmt: skip
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -39,13 +48,18 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     Raises:
         InputError: If the file is missing, truncated, of another format or not a checkpoint, or if the configurations
             differ; the message names every difference.
+
+    Note:
+        Nothing in the file is executed: tensors and plain values are all that is read.
     """
     owner = "checkpoint"
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch remarks on a foreign file is no news beside the error below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = str(error).split("\n")[0][:120]
         raise InputError(
             owner,
@@ -53,7 +67,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
             f"{path} ({type(error).__name__}: {reason})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
         raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
     if config is not None:
         found = differences(state["config"], config)

@@ -33,8 +33,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_choice("optimizer", "name", self.name, ("sgd", "adamw"))
-        for name in ("lr", "weight_decay", "momentum"):
+        for name in ("lr", "weight_decay"):
             check_number("optimizer", name, getattr(self, name), low=0)
+        check_number("optimizer", "momentum", self.momentum, low=0, high=1)
+        if self.nesterov and self.momentum == 0:
+            raise InputError("optimizer", "nesterov needs momentum above 0", 0, "Set momentum, e.g. 0.9.")
         if self.criterion_lr is not None:
             check_number("optimizer", "criterion_lr", self.criterion_lr, low=0)
         if self.clip_norm is not None:
@@ -65,12 +68,12 @@ class ScheduleConfig:
             check_number("schedule", "milestones", milestone, low=0, low_open=True)
 
     def milestone_epochs(self, epochs: int) -> list[int]:
-        """Milestones in epochs of a run of ``epochs``.
+        """Milestones in epochs of a run of ``epochs``; a fraction is rounded, to the first epoch's end at the earliest.
 
         Raises:
             InputError: If one is not before the end of the run.
         """
-        resolved = [round(m * epochs) if m < 1 else round(m) for m in self.milestones]
+        resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
         late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
         if self.name == "milestones" and late:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from fedlas._core.files import not_writable, write_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a log, in order; a last line that a kill cut short is left out, and a missing file is empty."""
+    """Records of a log, in order, up to the first line that is none (a kill cut it short); a missing file is empty."""
     records: list[dict[str, Any]] = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
+            break
+        records.append(record)
     return records
 
 
@@ -29,7 +33,7 @@ def truncate_log(path: Path, last_epoch: int) -> list[dict[str, Any]]:
 
 
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line.
+    """Add one line and have it on the disk before a checkpoint that counts on it.
 
     Raises:
         InputError: If the file cannot be written to.
@@ -37,5 +41,7 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
     try:
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise not_writable(path.parent, error) from error

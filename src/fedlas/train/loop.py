@@ -22,6 +22,7 @@ from fedlas.train.log import append_log, truncate_log
 from fedlas.train.optim import build_optimizer, build_schedule
 from fedlas.train.predict import predict
 from fedlas.train.progress import TrainingProgress
+from fedlas.train.ranks import gather_object, on_main
 from fedlas.train.seed import restore_rng_state, rng_state
 
 
@@ -90,26 +91,27 @@ def fit(
     """
     better = _better(config.select)
     accelerator = accelerator or require("accelerate", extra="bench").Accelerator(mixed_precision="no")
+    main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     path, log = folder / "checkpoint.pt", folder / "log.jsonl"
     done = 0
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
-    saved = load_checkpoint(path, identity) if path.exists() else None
+    # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
+    saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
     if saved is not None:
-        objective.load_state_dict(saved["objective"])
+        _restore(objective, saved, path)
     wrapped, prepared = accelerator.prepare(objective, torch_optimizer)
     if config.compile:
         wrapped = torch.compile(wrapped)
     if saved is not None:
         torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
-        restore_rng_state(saved["rng"])
+        restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         done, best = saved["epoch"], saved["best"]
         del saved
-    main = bool(accelerator.is_main_process)
-    history = truncate_log(log, done) if main else []
-    bar = TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done)
+    history = on_main(accelerator, lambda: truncate_log(log, done))
+    bar = TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main)
     with bar:
         for epoch in range(done + 1, config.epochs + 1):
             started = time.monotonic()
@@ -120,8 +122,9 @@ def fit(
             predictions = predict(objective, val, device=accelerator.device)
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
-            if not best["epoch"] or better(scores[config.select], best["value"]):
-                best = {"epoch": epoch, "value": scores[config.select], "objective": _snapshot(objective)}
+            value = _selected(scores, config.select)
+            if not best["epoch"] or better(value, best["value"]):
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective)}
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -135,19 +138,38 @@ def fit(
                 bar.epoch(record)
                 if on_epoch is not None:
                     on_epoch(record)
-                if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
-                    state = {
-                        "epoch": epoch,
-                        "objective": objective.state_dict(),
-                        "optimizer": torch_optimizer.state_dict(),
-                        "schedule": scheduler.state_dict(),
-                        "rng": rng_state(),
-                        "best": best,
-                    }
+            if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
+                state = {
+                    "epoch": epoch,
+                    "objective": objective.state_dict(),
+                    "optimizer": torch_optimizer.state_dict(),
+                    "schedule": scheduler.state_dict(),
+                    "rng": gather_object(accelerator, rng_state()),
+                    "best": best,
+                }
+                if main:
                     save_checkpoint(path, state, identity)
             accelerator.wait_for_everyone()
     objective.load_state_dict(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
+
+
+def _restore(objective: Objective, saved: Mapping[str, Any], path: Path) -> None:
+    absent = [key for key in ("epoch", "objective", "optimizer", "schedule", "rng", "best") if key not in saved]
+    reason = f"it lacks {', '.join(absent)}"
+    if not absent:
+        try:
+            objective.load_state_dict(saved["objective"])
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+        else:
+            return
+    raise InputError(
+        "checkpoint",
+        "it must hold the state of this model and loss",
+        f"{path}: {reason}",
+        "Use the release that wrote it, or another --out to start afresh.",
+    )
 
 
 def _train_epoch(
@@ -167,7 +189,7 @@ def _train_epoch(
     for step, (inputs, target, index) in enumerate(batches, start=1):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, logits = objective(inputs, target, index=index)
-        accelerator.backward(loss)
+        accelerator.backward(_shared(loss, target, accelerator))
         if clip_norm is not None:
             accelerator.clip_grad_norm_(objective.parameters(), clip_norm)
         optimizer.step()
@@ -183,6 +205,14 @@ def _train_epoch(
             "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN.",
         )
     return {"loss": loss_sum / samples, "accuracy": hits / samples}
+
+
+def _shared(loss: Tensor, target: Tensor, accelerator: Any) -> Tensor:
+    """The loss such that the mean of the processes' gradients is that of the whole batch, if slices differ in size."""
+    if accelerator.num_processes == 1:
+        return loss
+    samples = loss.new_tensor(len(target))
+    return loss * (samples * accelerator.num_processes / accelerator.reduce(samples, reduction="sum"))
 
 
 @torch.no_grad()
@@ -205,6 +235,17 @@ def _better(metric: str) -> Callable[[float, float], bool]:
     if METRICS[metric].metadata["higher_is_better"]:
         return lambda new, old: new >= old
     return lambda new, old: new <= old
+
+
+def _selected(scores: Mapping[str, float], metric: str) -> float:
+    if metric in scores:
+        return scores[metric]
+    raise InputError(
+        "train.select",
+        "it must be a metric that can be computed on the validation part",
+        repr(metric),
+        f"Choose one of: {', '.join(scores)}.",
+    )
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:

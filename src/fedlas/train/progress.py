@@ -18,6 +18,7 @@ class TrainingProgress:
         epochs: Epochs of the whole run.
         steps: Steps of an epoch.
         done: Epochs done before this start.
+        quiet: Show nothing, as on all but the main one of several processes.
         console: A ``rich.console.Console``; None makes one on standard error.
 
     Note:
@@ -25,17 +26,19 @@ class TrainingProgress:
         most every ten seconds and after the last epoch.
     """
 
-    def __init__(self, name: str, *, epochs: int, steps: int, done: int = 0, console: Any = None) -> None:
+    def __init__(
+        self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False, console: Any = None
+    ) -> None:
         progress = require("rich.progress", extra="bench")
         self.console = console or require("rich.console", extra="bench").Console(stderr=True)
-        self.live = bool(self.console.is_terminal)
+        self.live, self.quiet = bool(self.console.is_terminal) and not quiet, quiet
         self.epochs, self.steps, self.done = epochs, steps, done
         self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
         self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
         self._bar = progress.Progress(
-            progress.TextColumn("[bold]{task.description}"),
+            progress.TextColumn("{task.description}", style="bold", markup=False),
             progress.BarColumn(bar_width=24),
-            progress.TextColumn("{task.fields[text]}"),
+            progress.TextColumn("{task.fields[text]}", markup=False),
             progress.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
             console=self.console,
             transient=True,
@@ -72,7 +75,8 @@ class TrainingProgress:
         text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
         self._bar.update(self._task, completed=number * self.steps, text=text)
         now = time.monotonic()
-        if not self.live and (now - self.shown > 10 or number == self.epochs):
-            left = (now - self.started) / max(number - self.done, 1) * (self.epochs - number)
-            self.console.print(f"{self.name}  {text}  {left:.0f} s left", highlight=False, soft_wrap=True)
+        if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
+            left = (now - self.started) / (number - self.done) * (self.epochs - number)
+            rest = f"  {left:.0f} s left" if number < self.epochs else ""
+            self.console.print(f"{self.name}  {text}{rest}", highlight=False, markup=False, soft_wrap=True)
             self.shown = now

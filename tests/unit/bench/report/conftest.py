@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from fedlas.bench.report import write_report
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 
@@ -30,7 +31,7 @@ def fake_predictions(sharpness, seed, samples=2000, classes=10):
 
 
 def temperature_of(predictions):
-    grid = np.arange(0.3, 3.0, 0.02)
+    grid = np.arange(0.4, 2.5, 0.05)
     loss = torch.nn.functional.cross_entropy
     return float(min(grid, key=lambda t: loss(predictions.logits / t, predictions.target).item()))
 
@@ -107,3 +108,9 @@ def _write_bench():
 def full_bench(tmp_path_factory):
     """Six methods, three seeds. Shared: tests may write reports there, nothing else."""
     return write_bench(tmp_path_factory.mktemp("bench") / "digits")
+
+
+@pytest.fixture(scope="session")
+def full_report(full_bench):
+    """The report over ``full_bench``."""
+    return write_report(full_bench)

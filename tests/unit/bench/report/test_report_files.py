@@ -10,6 +10,7 @@ import pytest
 import rich.console
 
 from fedlas._core.check import InputError
+from fedlas.bench import evidence
 from fedlas.bench.report import collect, terminal_table, write_report
 from fedlas.bench.tables import plain_summary, summary_table
 
@@ -47,51 +48,51 @@ def shown(summary, width=100):
     return console.export_text()
 
 
-def test_page_is_well_formed_and_needs_nothing_else(full_bench):
-    report = write_report(full_bench)
-    page = Page(report.html.read_text(encoding="utf-8"))
+def test_page_is_well_formed_and_needs_nothing_else(full_report):
+    page = Page(full_report.html.read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert "link" not in page.tags
     assert page.tags.count("img") == 2 * (6 + 2)  # two themes
     outside = [a for a in page.addresses if not a.startswith(("./", "#", "data:"))]
     assert all(a.startswith("https://arxiv.org/") for a in outside)  # links to papers, followed only by a click
     assert len(page.ids) == len(set(page.ids))
-    assert not re.search(r"url\(|@import", report.html.read_text(encoding="utf-8"))
+    assert not re.search(r"url\(|@import", full_report.html.read_text(encoding="utf-8"))
 
 
-def test_links_lead_to_files(full_bench):
-    report = write_report(full_bench)
-    page = Page(report.html.read_text(encoding="utf-8"))
+def test_links_lead_to_files(full_bench, full_report):
+    page = Page(full_report.html.read_text(encoding="utf-8"))
     local = [a for a in page.addresses if a.startswith("./")]
     assert len(local) == 18 * 7 + 1
     for address in local:
         assert (full_bench / address.replace("%2B", "+")).exists()
 
 
-def test_the_same_runs_give_the_same_bytes(full_bench):
-    first = [p.read_bytes() for p in (lambda r: (r.markdown, r.html, r.csv))(write_report(full_bench))]
-    second = [p.read_bytes() for p in (lambda r: (r.markdown, r.html, r.csv))(write_report(full_bench))]
-    assert first == second
+def test_the_same_runs_give_the_same_bytes(full_bench, full_report):
+    paths = full_report.markdown, full_report.html, full_report.csv
+    first = [path.read_bytes() for path in paths]
+    write_report(full_bench)
+    assert [path.read_bytes() for path in paths] == first
     assert not list(full_bench.glob(".*.part"))
 
 
-def test_csv_is_one_row_per_run_and_stage_in_full_precision(full_bench):
-    report = write_report(full_bench)
-    rows = list(csv.DictReader(report.csv.read_text(encoding="utf-8").splitlines()))
+def test_csv_is_one_row_per_run_and_stage_in_full_precision(full_report):
+    rows = list(csv.DictReader(full_report.csv.read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 18 * 2
     for row in rows:
-        run = report.summary.run(row["loss"], int(row["seed"]))
+        run = full_report.summary.run(row["loss"], int(row["seed"]))
         measured = run.measured["test" if row["stage"] == "before" else "test_scaled"]
         assert float(row["ece"]) == measured["ece"]
         assert float(row["temperature"]) == run.temperature
         assert row["top5"] == ("" if "top5" not in measured else repr(measured["top5"]))
 
 
-def test_every_form_shows_the_same_numbers(full_bench):
-    report = write_report(full_bench)
-    markdown, html = report.markdown.read_text(encoding="utf-8"), Page(report.html.read_text(encoding="utf-8")).text
-    terminal = shown(report.summary)
-    table = summary_table(report.summary, "test")
+def test_every_form_shows_the_same_numbers(full_report):
+    markdown, html = (
+        full_report.markdown.read_text(encoding="utf-8"),
+        Page(full_report.html.read_text(encoding="utf-8")).text,
+    )
+    terminal = shown(full_report.summary)
+    table = summary_table(full_report.summary, "test")
     column = [c.metric for c in table.columns].index("ece")
     for row in table.rows:
         cell = row.cells[column]
@@ -148,7 +149,9 @@ def test_missing_seeds_are_named_and_left_out_of_tests(tmp_path, write_bench, wr
         " ".join(shown(report.summary).split()),
     ):
         assert "fedlas has no finished run for seed 1." in text
-        assert "(0, 2) only" in text
+        assert "what every method has, seeds 0, 2;" in text
+        assert "n = 2" in text
+        assert "n = 3" not in text
         assert "over the 2 seeds" in text
 
 
@@ -203,6 +206,7 @@ def test_differences_between_runs_are_shown(tmp_path, write_bench):
     (folder / "ce-s1" / "environment.json").write_text('{"device": "cuda", "command": ["fedlas", "train", "a b"]}')
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "cpu; cuda (differs between runs)" in page
+    assert re.search(r"dirty\s*no\b", page)
     assert "fedlas train 'a b'" in page
 
 
@@ -218,6 +222,23 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     assert "./failed/error.txt" in page.addresses
 
 
+def test_notes_of_a_run_are_shown(tmp_path, write_run):
+    write_run(tmp_path / "b" / "ce-s0", samples=80, notes=["the optimum is at <the edge>"])
+    report = write_report(tmp_path / "b")
+    assert "ce-s0: the optimum is at <the edge>" in Page(report.html.read_text(encoding="utf-8")).text
+    assert r"ce-s0: the optimum is at \<the edge>" in report.markdown.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "bins"),
+    [("train: {num_bins: 7}", 7), ("train: {num_bins: 0}", 15), ("train: 3", 15), ("[", 15), ("", 15), ("a", 15)],
+)
+def test_diagrams_have_the_bins_of_the_metrics(tmp_path, write_run, text, bins):
+    run = write_run(tmp_path / "b" / "ce-s0", samples=80)
+    (run / "config.yaml").write_text(text)
+    assert evidence.num_bins(collect(tmp_path / "b").runs[0]) == bins
+
+
 def test_nothing_is_written_when_nothing_finished(tmp_path):
     with pytest.raises(InputError):
         write_report(tmp_path)
@@ -228,7 +249,7 @@ def test_nothing_is_written_when_nothing_finished(tmp_path):
 def test_read_only_folder(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(InputError, match="must be writable"):
+    with pytest.raises(InputError, match="can be written to"):
         write_report(folder)
     folder.chmod(stat.S_IRWXU)
 
@@ -236,10 +257,19 @@ def test_read_only_folder(tmp_path, write_bench):
 def test_a_path_in_the_way_is_an_input_error(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
     (folder / "report.md").mkdir()
-    with pytest.raises(InputError, match="must be writable"):
+    with pytest.raises(InputError, match="can be written to"):
         write_report(folder)
     assert not list(folder.glob(".*.part"))
 
 
 def test_docstring_markup_does_not_reach_the_reader():
     assert plain_summary("``a`` times :func:`~fedlas.losses.f` and :class:`B`.") == "a times f and B."
+
+
+def test_means_are_over_the_same_seeds_for_all(tmp_path, write_run):
+    for loss, seed, ece in (("ce", 0, 0.03), ("ce", 1, 0.01), ("ls", 0, 0.02)):
+        write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test={"ece": ece})
+    table = summary_table(collect(tmp_path), "test", ["ece"])
+    cells = {row.method: row.cells[0] for row in table.rows}
+    assert (cells["ce"].mean, cells["ls"].mean) == ("3.00", "2.00")  # not 2.00 and 2.00
+    assert (cells["ls"].mark, cells["ce"].mark) == ("best", "")

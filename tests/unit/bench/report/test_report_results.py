@@ -6,7 +6,7 @@ import math
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.bench.results import collect
+from fedlas.bench.collect import collect
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 

@@ -1,0 +1,49 @@
+# Everything a person or CI does here. Needs Python 3.11+, make and a package index; all else goes into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test test-long lint types format bench all-checks clean
+
+help:          ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
+	$(BIN)/fedlas bench digits
+
+test: $(VENV)/.test    ## the tests, under five minutes on two cores
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.test   ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.dev     ## style, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev    ## mypy, strict
+	$(BIN)/mypy
+
+format: $(VENV)/.dev   ## put the code into the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
+	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/training_step.py
+
+all-checks: lint types test   ## what CI runs
+
+clean:         ## remove the environment and what tools left behind
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedlas needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Run e.g. make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp an extra: an environment is brought up to date when pyproject.toml changes, and not otherwise.
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

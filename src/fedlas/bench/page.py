@@ -1,0 +1,61 @@
+"""What every HTML page of the bench shares: the template environment, and figures in both themes as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from fedlas._core.extras import require
+from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram
+from fedlas.predictions import Predictions
+
+ThemeName = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in both themes, as data URIs of SVG images, and its description for those who cannot see it."""
+
+    light: str
+    dark: str
+    alt: str
+
+
+def render(template: str, **context: Any) -> str:
+    """The named template of this package with ``context``; every value is escaped, a missing one is an error."""
+    jinja = require("jinja2", extra="bench")
+    environment = jinja.Environment(
+        loader=jinja.PackageLoader("fedlas.bench", "templates"),
+        autoescape=True,
+        undefined=jinja.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page: str = environment.get_template(template).render(**context)
+    return page
+
+
+def picture(draw: Callable[[ThemeName], Any], alt: str) -> Picture:
+    """The figure that ``draw(theme)`` returns the axes of, in both themes."""
+    return Picture(_data_uri(draw("light")), _data_uri(draw("dark")), alt)
+
+
+def diagram(name: str, predictions: Predictions, num_bins: int) -> Picture:
+    """A small reliability diagram titled ``name``."""
+
+    def draw(theme: ThemeName) -> Any:
+        axes = new_axes(LIGHT if theme == "light" else DARK, size=(3.1, 4.0))
+        return reliability_diagram(predictions, num_bins=num_bins, ax=axes, title=name, theme=theme, legend=False)
+
+    return picture(draw, f"Reliability diagram of {name}")
+
+
+def _data_uri(axes: Any) -> str:
+    buffer = io.BytesIO()
+    # The salt and the missing date make the same runs give the same bytes.
+    with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas"}):
+        axes.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,53 @@
+"""Several processes on one run: the main one touches the disk and speaks, the others follow it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+
+T = TypeVar("T")
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and reports, by what ``accelerate launch`` and ``torchrun`` set."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def on_main(accelerator: Any, action: Callable[[], T]) -> T:
+    """Do something on the main process only, and give its result to all.
+
+    Args:
+        accelerator: ``accelerate.Accelerator``.
+        action: Called without arguments; what it returns must be picklable when there are several processes.
+
+    Raises:
+        InputError: On every process, if ``action`` raised it on the main one: none is left waiting for the others.
+
+    Note:
+        A collective: every process must call it.
+    """
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except InputError as error:
+            outcome[1] = error
+    if accelerator.num_processes > 1:
+        require("accelerate.utils", extra="bench").broadcast_object_list(outcome)
+    result, failure = outcome
+    if failure is not None:
+        raise failure
+    value: T = result
+    return value
+
+
+def gather_object(accelerator: Any, value: Any) -> list[Any]:
+    """``value`` of every process, in the order of ranks, on every process."""
+    if accelerator.num_processes == 1:
+        return [value]
+    gathered: list[Any] = require("accelerate.utils", extra="bench").gather_object([value])
+    return gathered

@@ -1,0 +1,622 @@
+"""What every registered loss must do; a new one needs no line here."""
+
+import copy
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.losses import LOSSES, Loss
+
+CLASSES, FEATURES = 5, 6
+# The gate of FedLAS reads the logits themselves, so a shift of them may turn it; see test_fedlas.py for the rest.
+NOT_SHIFT_INVARIANT = {"fedlas", "fedlas+"}
+EXACT = {"rtol": 0.0, "atol": 0.0}
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture(params=list(LOSSES))
+def name(request):
+    return request.param
+
+
+def build(name, classes=CLASSES, **options):
+    torch.manual_seed(1)
+    return LOSSES.build(name, options, num_classes=classes)
+
+
+def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float32, per_position=True, seed=0):
+    """Keyword arguments of one call; soft or hard targets can be put in afterwards."""
+    generator = torch.Generator().manual_seed(seed)
+    given = {
+        "logits": 3 * torch.randn(samples, classes, *dense, generator=generator, dtype=torch.float64).to(dtype),
+        "target": torch.randint(classes, (samples, *dense), generator=generator),
+    }
+    if "features" in criterion.needs:
+        shape = (samples, FEATURES, *(dense if per_position else ()))
+        given["features"] = torch.rand(shape, generator=generator) * 4
+    if "index" in criterion.needs:
+        given["index"] = torch.randperm(samples, generator=generator)
+    return given
+
+
+def state(criterion):
+    return copy.deepcopy(criterion.state_dict())
+
+
+def assert_same_state(criterion, before):
+    after = criterion.state_dict()
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        torch.testing.assert_close(
+            after[key], value, equal_nan=True, **EXACT, msg=lambda text, key=key: f"{key} {text}"
+        )
+
+
+def run(criterion, given, *, grad_output=None):
+    """Value, gradient of the logits, gradients of the loss's own parameters, state afterwards."""
+    criterion.zero_grad()
+    logits = given["logits"].detach().clone().requires_grad_()
+    value = criterion(**{**given, "logits": logits})
+    value.backward(torch.ones_like(value) if grad_output is None else grad_output)
+    own = {key: p.grad for key, p in criterion.named_parameters() if p.requires_grad}
+    return value.detach(), logits.grad, own, state(criterion)
+
+
+def assert_same_run(ours, theirs, **tolerance):
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, **(tolerance or CLOSE))
+
+
+# The shape of a loss -------------------------------------------------------------------------------------------------
+
+
+def test_declaration(name):
+    entry, criterion = LOSSES[name], build(name)
+    assert issubclass(entry.value, Loss)
+    assert {"paper", "year", "url"} <= entry.metadata.keys()
+    assert isinstance(entry.metadata["year"], int)
+    assert entry.summary.endswith(".") or entry.summary.endswith(":")
+    assert criterion.needs <= {"features", "index"}
+    assert isinstance(type(criterion).needs, frozenset)
+    repr(criterion)
+
+
+def test_options_are_keywords_with_defaults(name):
+    parameters = inspect.signature(LOSSES[name].value).parameters
+    offered = {"num_classes", "num_samples"}
+    for key, parameter in parameters.items():
+        assert key in offered or parameter.kind is inspect.Parameter.KEYWORD_ONLY, key
+        assert key in offered or parameter.default is not inspect.Parameter.empty, key
+    assert {"reduction", "ignore_index", "weight"} <= parameters.keys()
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_huge_logits(name, mode):
+    criterion = build(name)
+    criterion.train(mode == "train")
+    given = inputs(criterion)
+    given["logits"] = torch.where(given["logits"] > 0, 1e4, -1e4)
+    value, gradient, own, after = run(criterion, given)
+    for tensor in (value, gradient, *own.values(), *after.values()):
+        assert torch.isfinite(tensor).all()
+
+
+def test_equal_logits(name):
+    criterion = build(name)
+    value, gradient, own, _ = run(criterion, inputs(criterion) | {"logits": torch.zeros(8, CLASSES)})
+    for tensor in (value, gradient, *own.values()):
+        assert torch.isfinite(tensor).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_equals_float32_on_the_same_rounded_logits(name, dtype):
+    half, single = build(name), build(name)
+    given = inputs(half, dtype=dtype)
+    value, gradient, own, after = run(half, given)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    expected = run(single, given | {"logits": given["logits"].float()})
+    torch.testing.assert_close(value, expected[0], **EXACT)
+    torch.testing.assert_close(gradient, expected[1].to(dtype), **EXACT)
+    torch.testing.assert_close(own, expected[2], **EXACT)
+    torch.testing.assert_close(after, expected[3], **EXACT)
+
+
+def test_half_features(name):
+    criterion = build(name)
+    given = inputs(criterion)
+    if "features" not in criterion.needs:
+        pytest.skip("takes no features")
+    # A norm beyond the largest float16: it must be computed in float32.
+    given["features"] = (given["features"] * 8000).half()
+    value, *_, after = run(criterion, given)
+    expected, *_, expected_after = run(build(name), given | {"features": given["features"].float()})
+    torch.testing.assert_close((value, after), (expected, expected_after), **EXACT)
+
+
+def test_float64(name):
+    double, single = build(name), build(name)
+    given = inputs(double, dtype=torch.float64)
+    value, gradient, *_ = run(double, given)
+    assert value.dtype == gradient.dtype == torch.float64
+    expected, *_ = run(single, given | {"logits": given["logits"].float()})
+    torch.testing.assert_close(value.float(), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("convert", ["half", "bfloat16", "double"])
+def test_converted_module(name, convert):
+    criterion = getattr(build(name, weight=[1.0] * CLASSES), convert)()
+    value, gradient, *_ = run(criterion, inputs(criterion))
+    assert value.dtype == gradient.dtype == torch.float32
+    # bfloat16 gates decide on rounded weights, so only what does not hang on them is compared.
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+
+
+def test_autocast_changes_nothing(name):
+    inside, outside = build(name), build(name)
+    given = inputs(inside)
+    logits = given["logits"].requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = inside(**given)
+    assert value.dtype == torch.float32
+    value.backward()
+    expected = run(outside, given)
+    torch.testing.assert_close(value.detach(), expected[0], **EXACT)
+    torch.testing.assert_close(logits.grad, expected[1], **EXACT)
+    torch.testing.assert_close(state(inside), expected[3], **EXACT)
+
+
+@pytest.mark.parametrize("target", ["hard", "soft"])
+def test_gradcheck(name, target):
+    criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0]).double().eval()
+    given = inputs(criterion, 4, dtype=torch.float64)
+    if target == "soft":
+        given["target"] = torch.rand(4, CLASSES, dtype=torch.float64).softmax(1)
+    logits = given.pop("logits").requires_grad_()
+
+    def function(z):
+        return criterion(z, **given)
+
+    assert torch.autograd.gradcheck(function, (logits,))
+    try:
+        assert torch.autograd.gradgradcheck(function, (logits,))
+    except RuntimeError as error:  # a loss may refuse, but must say so
+        assert "once_differentiable" in str(error)  # noqa: PT017
+
+
+# Invariances ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_order_of_the_batch_does_not_matter(name, mode):
+    first, second = (
+        build(name, reduction="none").train(mode == "train"),
+        build(name, reduction="none").train(mode == "train"),
+    )
+    given = inputs(first, 16)
+    order = torch.randperm(16)
+    value, gradient, own, after = run(first, given)
+    permuted = run(second, {key: tensor[order] for key, tensor in given.items()})
+    assert_same_run((value[order], gradient[order], own, after), permuted)
+
+
+def test_shift_invariance(name):
+    if name in NOT_SHIFT_INVARIANT:
+        pytest.skip("documented exception")
+    criterion = build(name)
+    given = inputs(criterion, dtype=torch.float64)
+    value, gradient, *_ = run(criterion, given)
+    shifted = run(build(name), given | {"logits": given["logits"] + 100.0})
+    torch.testing.assert_close((value, gradient), shifted[:2])
+
+
+@pytest.mark.parametrize("ignored", [0, 3])
+def test_reductions_agree(name, ignored):
+    runs = {}
+    for reduction in ("mean", "sum", "none"):
+        criterion = build(name, reduction=reduction)
+        given = inputs(criterion)
+        given["target"][:ignored] = -100
+        runs[reduction] = run(criterion, given)
+    each = runs["none"][0]
+    assert each.shape == (8,)
+    assert (each[:ignored] == 0).all()
+    torch.testing.assert_close(runs["sum"][0], each.sum())
+    torch.testing.assert_close(runs["mean"][0], each.sum() / (8 - ignored))
+    torch.testing.assert_close(runs["sum"][1], runs["none"][1])
+    torch.testing.assert_close(runs["mean"][1], runs["sum"][1] / (8 - ignored))
+
+
+def test_weights_of_one_change_nothing(name):
+    plain, weighted = build(name), build(name, weight=torch.ones(CLASSES))
+    given = inputs(plain)
+    assert_same_run(run(plain, given)[:3], run(weighted, given)[:3])
+
+
+def test_weighted_reductions_agree(name):
+    weight = torch.tensor([0.0, 1.0, 2.0, 0.5, 3.0])
+    each, total, mean = (
+        run(criterion, inputs(criterion))[0]
+        for criterion in (build(name, weight=weight, reduction=r) for r in ("none", "sum", "mean"))
+    )
+    target = inputs(build(name))["target"]
+    torch.testing.assert_close(total, each.sum())
+    torch.testing.assert_close(mean, total / weight[target].sum())
+
+
+# Ignored positions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+@pytest.mark.parametrize("ignore_index", [-100, 255, 2])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_ignored_samples_might_as_well_not_be_there(name, ignore_index, reduction, weight):
+    """Value, gradients of logits and parameters, and state equal those of the batch without them."""
+    options = {"ignore_index": ignore_index, "reduction": reduction, "weight": weight}
+    masked, without = build(name, **options), build(name, **options)
+    given = inputs(masked, 12)
+    kept = torch.arange(12) % 3 != 1
+    if "index" in given:
+        given["index"] = torch.arange(12)
+    given["target"] = torch.where(given["target"] == ignore_index, 0, given["target"])
+    given["target"][~kept] = ignore_index
+    given["logits"][~kept] *= 50  # if they counted, it would show
+    if "features" in given:
+        given["features"][~kept] *= 50
+    for _ in range(2):
+        value, gradient, own, after = run(masked, given)
+        expected = run(without, {key: tensor[kept] for key, tensor in given.items()})
+        assert (gradient[~kept] == 0).all()
+        assert_same_run((value, gradient[kept], own, after), expected)
+
+
+@pytest.mark.parametrize("dense", [(4,), (2, 3)])
+def test_ignored_positions_of_dense_inputs(name, dense):
+    masked, without = build(name), build(name)
+    given = inputs(masked, 6, dense=dense)
+    if "index" in given:
+        pytest.skip("an index names whole samples")
+    given["target"].view(-1)[::3] = -100
+    kept = given["target"].reshape(-1) != -100
+    value, gradient, own, after = run(masked, given)
+    flat = {key: (t.movedim(1, -1).reshape(-1, t.shape[1]) if t.ndim > 2 and key != "target" else t.reshape(-1))
+            for key, t in given.items()}  # fmt: skip
+    expected = run(without, {key: tensor[kept] for key, tensor in flat.items()})
+    gradient = gradient.movedim(1, -1).reshape(-1, CLASSES)
+    assert (gradient[~kept] == 0).all()
+    assert_same_run((value, gradient[kept], own, after), expected)
+
+
+# Targets and shapes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dense", [(), (3,)])
+def test_one_hot_equals_hard(name, dense):
+    hard, soft = build(name), build(name)
+    given = inputs(hard, dense=dense)
+    one_hot = torch.nn.functional.one_hot(given["target"], CLASSES).float().movedim(-1, 1)
+    assert_same_run(run(hard, given), run(soft, given | {"target": one_hot}))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_other_integer_targets(name, dtype):
+    criterion = build(name)
+    given = inputs(criterion)
+    expected = run(build(name), given)
+    assert_same_run(run(criterion, given | {"target": given["target"].to(dtype)}), expected, **EXACT)
+
+
+@pytest.mark.parametrize("dense", [(1,), (4,), (2, 3)])
+@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+def test_dense_equals_flattened(name, dense, weight):
+    dense_loss, flat_loss = build(name, weight=weight), build(name, weight=weight)
+    given = inputs(dense_loss, 4, dense=dense)
+    if "index" in given:
+        pytest.skip("an index names whole samples")
+    value, gradient, own, after = run(dense_loss, given)
+    flat = {key: (t.movedim(1, -1).reshape(-1, t.shape[1]) if key != "target" else t.reshape(-1))
+            for key, t in given.items()}  # fmt: skip
+    expected = run(flat_loss, flat)
+    assert_same_run((value, gradient.movedim(1, -1).reshape(-1, CLASSES), own, after), expected)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_dense_with_features_per_image(name, reduction):
+    criterion = build(name, reduction=reduction)
+    if "features" not in criterion.needs:
+        pytest.skip("takes no features")
+    given = inputs(criterion, 4, dense=(2, 3), per_position=False)
+    value, gradient, *_ = run(criterion, given)
+    assert value.shape == ((4, 2, 3) if reduction == "none" else ())
+    assert torch.isfinite(gradient).all()
+    # An image whose positions all look the same must be treated like a sample of its own.
+    same = inputs(criterion, 4)
+    wide = {
+        "logits": same["logits"][:, :, None].expand(-1, -1, 3),
+        "target": same["target"][:, None].expand(-1, 3),
+        "features": same["features"],
+    }
+    first, second = build(name), build(name)
+    value, gradient, own, after = run(first, wide)
+    assert_same_run((value, gradient.sum(2), own, after), run(second, same))
+
+
+def test_non_contiguous_inputs(name):
+    criterion = build(name)
+    given = inputs(criterion)
+    expected = run(build(name), given)
+    given["logits"] = given["logits"].t().contiguous().t()
+    given["target"] = given["target"].repeat_interleave(2)[::2]
+    assert_same_run(run(criterion, given), expected)
+
+
+def test_inputs_are_left_as_they_were(name):
+    criterion = build(name, ignore_index=1)
+    given = inputs(criterion)
+    before = copy.deepcopy(given)
+    run(criterion, given)
+    torch.testing.assert_close(given, before, **EXACT)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_few_classes(name, classes):
+    criterion = build(name, classes=classes)
+    given = inputs(criterion, classes=classes)
+    value, gradient, own, _ = run(criterion, given)
+    for tensor in (value, gradient, *own.values()):
+        assert torch.isfinite(tensor).all()
+
+
+# State ---------------------------------------------------------------------------------------------------------------
+
+
+def trained(name):
+    criterion = build(name)
+    for seed in range(2):
+        run(criterion, inputs(criterion, seed=seed))
+    return criterion
+
+
+def through_pickle(criterion):
+    return pickle.loads(pickle.dumps(criterion))
+
+
+def through_state_dict(criterion):
+    torch.manual_seed(99)
+    fresh = LOSSES.build(next(n for n in LOSSES if LOSSES[n].value is type(criterion)), {}, num_classes=CLASSES)
+    file = io.BytesIO()
+    torch.save(criterion.state_dict(), file)
+    file.seek(0)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle, through_state_dict])
+def test_copies_continue_alike_and_apart(name, copied):
+    original = trained(name)
+    twin = copied(original)
+    given = inputs(original, seed=5)
+    assert_same_state(twin, state(original))
+    ours = run(original, given)
+    assert_same_run(ours, run(twin, given), **EXACT)
+    before = state(twin)
+    run(original, given)
+    assert_same_state(twin, before)
+
+
+def test_eval_leaves_everything_alone(name):
+    criterion = trained(name).eval()
+    before = state(criterion)
+    ours = run(criterion, inputs(criterion, seed=3))
+    assert_same_state(criterion, before)
+    assert_same_run(run(criterion, inputs(criterion, seed=3)), ours, **EXACT)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_update_without_gradients(name, mode):
+    criterion = trained(name)
+    before = state(criterion)
+    with mode():
+        value = criterion(**inputs(criterion, seed=3))
+    assert torch.isfinite(value)
+    assert_same_state(criterion, before)
+    run(criterion, inputs(criterion, seed=4))  # and it can still be trained
+
+
+def test_eval_before_any_training(name):
+    criterion = build(name).eval()
+    assert torch.isfinite(run(criterion, inputs(criterion, samples=1))[0])
+
+
+# Compilation ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hard", "ignored", "dense"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+def test_compiled_equals_eager(name, kind):
+    torch._dynamo.reset()
+    eager, compiled = build(name), build(name)
+    function = torch.compile(compiled, fullgraph=True, backend="aot_eager")
+    for seed in range(2):
+        given = inputs(eager, dense=(3,) if kind == "dense" else (), per_position=False, seed=seed)
+        if kind != "hard":
+            given["target"].view(-1)[::4] = -100
+        ours = run(function, given)
+        ours = (*ours[:2], {k.removeprefix("_orig_mod."): v for k, v in ours[2].items()}, state(compiled))
+        assert_same_run(ours, run(eager, given))
+
+
+# Nonsense ------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_need_is_named(name):
+    criterion = build(name)
+    before = state(criterion)
+    for need in sorted(criterion.needs):
+        given = inputs(criterion)
+        given.pop(need)
+        with pytest.raises(TypeError, match=need):
+            criterion(**given)
+    assert_same_state(criterion, before)
+
+
+def test_needless_extras_are_accepted(name):
+    criterion = build(name)
+    given = inputs(criterion)
+    expected = run(build(name), given)
+    extra = {"features": torch.rand(8, FEATURES), "index": torch.arange(8)} | given
+    assert_same_run(run(criterion, extra), expected, **EXACT)
+
+
+NONSENSE = {
+    "logits of one dimension": {"logits": torch.randn(8)},
+    "integer logits": {"logits": torch.ones(8, CLASSES, dtype=torch.int64)},
+    "complex logits": {"logits": torch.ones(8, CLASSES, dtype=torch.complex64)},
+    "logits in a list": {"logits": [[0.0] * CLASSES] * 8},
+    "no logits": {"logits": None},
+    "no classes": {"logits": torch.randn(8, 0)},
+    "target in a list": {"target": [0] * 8},
+    "no target": {"target": None},
+    "float target": {"target": torch.zeros(8)},
+    "bool target": {"target": torch.zeros(8, dtype=torch.bool)},
+    "integer one-hot": {"target": torch.eye(8, CLASSES, dtype=torch.int64)},
+    "bool one-hot": {"target": torch.eye(8, CLASSES, dtype=torch.bool)},
+    "column target": {"target": torch.zeros(8, 1, dtype=torch.int64)},
+    "scalar target": {"target": torch.tensor(0)},
+    "short target": {"target": torch.zeros(7, dtype=torch.int64)},
+    "short soft target": {"target": torch.rand(7, CLASSES)},
+    "soft target of other classes": {"target": torch.rand(8, CLASSES + 1)},
+    "target too large": {"target": torch.tensor([0, 1, 2, CLASSES, 0, 1, 2, 3])},
+    "negative target": {"target": torch.tensor([0, 1, 2, -1, 0, 1, 2, 3])},
+    "bad target beside an ignored one": {"target": torch.tensor([0, -100, 2, CLASSES, 0, 1, 2, 3])},
+    "all ignored": {"target": torch.full((8,), -100)},
+    "empty": {"logits": torch.randn(0, CLASSES), "target": torch.zeros(0, dtype=torch.int64)},
+    "empty soft": {"logits": torch.randn(0, CLASSES), "target": torch.rand(0, CLASSES)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+@pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
+def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
+    criterion = trained(name) if ready else build(name)
+    before = state(criterion)
+    given = inputs(criterion) | NONSENSE[kind]
+    if kind.startswith("empty"):
+        given |= {key: given[key][:0] for key in criterion.needs}
+    with pytest.raises(InputError) as caught:
+        criterion(**given)
+    owner, expected, got, fix = caught.value.parts
+    assert owner == type(criterion).__name__
+    assert expected
+    assert got
+    assert fix.endswith(".")
+    assert_same_state(criterion, before)
+    run(criterion, inputs(criterion))  # the next batch is none the wiser
+
+
+BAD_NEEDS = {
+    "features": {
+        "unpooled": torch.rand(8, FEATURES, 2, 2),
+        "short": torch.rand(7, FEATURES),
+        "flat": torch.rand(8),
+        "integer": torch.ones(8, FEATURES, dtype=torch.int64),
+        "list": [[1.0] * FEATURES] * 8,
+    },
+    "index": {
+        "short": torch.arange(7),
+        "float": torch.arange(8.0),
+        "column": torch.arange(8)[:, None],
+        "list": list(range(8)),
+    },
+}
+
+
+@pytest.mark.parametrize(("need", "kind"), [(need, kind) for need, kinds in BAD_NEEDS.items() for kind in kinds])
+def test_bad_needs_are_refused_and_change_nothing(name, need, kind):
+    criterion = trained(name)
+    before = state(criterion)
+    with pytest.raises(InputError, match=f"{type(criterion).__name__}: {need} must be"):
+        criterion(**inputs(criterion) | {need: BAD_NEEDS[need][kind]})
+    assert_same_state(criterion, before)
+
+
+def test_wrong_number_of_columns(name):
+    """A loss built for C classes refuses other logits; one that takes any number of classes simply works."""
+    criterion = trained(name)
+    before = state(criterion)
+    given = inputs(criterion, classes=CLASSES + 2)
+    given["target"] = given["target"] % CLASSES
+    if "num_classes" in inspect.signature(type(criterion)).parameters:
+        with pytest.raises(InputError, match=rf"num_classes = {CLASSES}.*got \(8, {CLASSES + 2}\)"):
+            criterion(**given)
+        assert_same_state(criterion, before)
+    else:
+        assert torch.isfinite(criterion(**given))
+
+
+def test_weight_of_other_classes(name):
+    criterion = build(name, weight=[1.0] * (CLASSES + 1))
+    before = state(criterion)
+    with pytest.raises(InputError, match="weight"):
+        criterion(**inputs(criterion))
+    assert_same_state(criterion, before)
+
+
+def test_single_sample_after_training_moves_no_statistics(name):
+    criterion = trained(name)
+    before = state(criterion)
+    given = inputs(criterion, samples=1)
+    value, gradient, *_ = run(criterion, given)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+    if "index" not in criterion.needs:
+        assert_same_state(criterion, before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reduction": "average"},
+        {"reduction": None},
+        {"ignore_index": 1.5},
+        {"ignore_index": None},
+        {"ignore_index": True},
+        {"weight": [[1.0, 2.0]]},
+        {"weight": 1.0},
+        {"weight": [1.0, -1.0]},
+        {"weight": [1.0, float("nan")]},
+        {"weight": [1.0, float("inf")]},
+        {"weight": "balanced"},
+        {"weight": ["a", "b"]},
+        {"weight": [[1.0], [1.0, 2.0]]},
+    ],
+    ids=str,
+)
+def test_shared_constructor_arguments(name, options):
+    with pytest.raises(InputError, match=next(iter(options))) as caught:
+        build(name, **options)
+    assert caught.value.parts[0] == LOSSES[name].value.__name__
+
+
+def test_numbers_out_of_range(name):
+    """Whatever numeric option a loss has: text, NaN, infinity, a bool and a list are refused by name."""
+    parameters = inspect.signature(LOSSES[name].value).parameters.values()
+    shared = {"ignore_index"}
+    numeric = [p.name for p in parameters if isinstance(p.default, int | float) and p.name not in shared]
+    for option in numeric:
+        for bad in ("0.1", float("nan"), -float("inf"), True, [0.1], -1.0, None):
+            with pytest.raises(InputError, match=option.removesuffix("1").removesuffix("2")):
+                build(name, **{option: bad})
+
+
+def test_misspelt_option(name):
+    with pytest.raises(InputError, match="Did you mean 'reduction'"):
+        build(name, reductoin="sum")

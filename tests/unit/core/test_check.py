@@ -1,0 +1,120 @@
+"""Checks and the wording of errors."""
+
+import copy
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas._core.check import (
+    InputError,
+    check_choice,
+    check_count,
+    check_finite,
+    check_logits,
+    check_number,
+    describe,
+    suggestion,
+)
+
+
+def test_three_parts():
+    error = InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction.")
+    assert str(error) == "FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction."
+    assert isinstance(error, ValueError)
+
+
+@pytest.mark.parametrize("copied", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
+def test_errors_cross_processes(copied):
+    error = copied(InputError("a", "b", {"c": 1}, "d."))
+    assert type(error) is InputError
+    assert error.parts == ("a", "b", "{'c': 1}", "d.")
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.float64(0.5), np.int64(1), Fraction(1, 2)])
+def test_numbers(value):
+    number = check_number("X", "alpha", value, low=0, high=1)
+    assert type(number) is float
+    assert number == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        -0.1, 1.1, float("nan"), float("inf"), "0.5", None, True, np.bool_(True), [0.5], 1j, torch.tensor(0.5), 10**400,
+        np.array(0.5), np.array([0.5]),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_not_numbers(value):
+    with pytest.raises(InputError, match=r"X: alpha must be a finite number in \[0, 1\]; got .* Choose alpha"):
+        check_number("X", "alpha", value, low=0, high=1)
+
+
+def test_open_and_missing_bounds():
+    for value, bounds, text in (
+        (0, {"low": 0, "high": 1, "low_open": True}, r"\(0, 1\]"),
+        (-1, {"low": 0}, r"\[0, inf\)"),
+        (2, {"high": 1}, r"\(-inf, 1\]"),
+        (float("inf"), {}, r"\(-inf, inf\)"),
+    ):
+        with pytest.raises(InputError, match=text):
+            check_number("X", "a", value, **bounds)
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int64(3), np.uint8(3)])
+def test_counts(value):
+    assert type(check_count("X", "num_classes", value)) is int
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True, torch.tensor(3), np.float64(3.0)])
+def test_not_counts(value):
+    with pytest.raises(InputError, match="num_classes must be a whole number of at least 1"):
+        check_count("X", "num_classes", value)
+
+
+def test_choices():
+    assert check_choice("X", "mode", "mean", ("mean", "sum")) == "mean"
+    for value, fix in (("men", "Did you mean 'mean'"), ("zzz", "Choose one of: mean, sum"), (None, "Choose"), ([], "")):
+        with pytest.raises(InputError, match=rf"mode must be one of mean, sum; got .*{fix}"):
+            check_choice("X", "mode", value, ("mean", "sum"))
+
+
+def test_suggestions():
+    assert suggestion("fedlass", ["ce", "fedlas"]) == "Did you mean 'fedlas'?"
+    assert suggestion("x", []) == "Choose one of: (none)."
+    many = suggestion("zzz", [f"name{i}" for i in range(100)])
+    assert many.endswith("name29 and 70 more.")
+
+
+def test_descriptions():
+    assert describe(torch.zeros(2, 3)) == "(2, 3) torch.float32"
+    assert describe(np.zeros((2, 3))) == "(2, 3) float64"
+    assert describe("a") == "str 'a'"
+    assert describe(np.int64(3)).startswith("int64")
+    assert describe(torch.tensor(3)) == "() torch.int64"
+    for huge in (list(range(10**5)), "a" * 10**5, 10**4000, {i: i for i in range(1000)}, b"a" * 10**4):
+        assert len(describe(huge)) < 300
+
+
+def test_a_class_is_not_a_tensor():
+    assert "Tensor" in describe(torch.Tensor)
+    assert "ndarray" in describe(np.ndarray)
+
+
+def test_finite():
+    check_finite("X", "logits", torch.zeros(3))
+    check_finite("X", "logits", torch.zeros(0))
+    check_finite("X", "target", torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"1 NaN or infinite of 1, the first at \(\)"):
+        check_finite("X", "logits", torch.tensor(float("nan")))
+
+
+def test_logits():
+    for good in (torch.zeros(2, 3), torch.zeros(0, 1), torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)):
+        assert check_logits("X", good) is good
+    for bad in (torch.zeros(2), torch.zeros(2, 3).long(), torch.zeros(2, 0), np.zeros((2, 3)), None, [[1.0]]):
+        with pytest.raises(InputError, match=r"X: logits must be a floating tensor.*before any softmax"):
+            check_logits("X", bad)

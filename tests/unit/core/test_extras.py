@@ -1,0 +1,27 @@
+"""Optional packages: the error names the extra, and never hides a broken installation."""
+
+import sys
+
+import pytest
+
+from fedlas._core.extras import MissingExtraError, require
+
+
+def test_what_is_there():
+    assert require("json.decoder", extra="plots") is sys.modules["json.decoder"]
+
+
+@pytest.mark.parametrize("package", ["surely_not_installed", "surely_not_installed.part"])
+def test_what_is_not(package):
+    with pytest.raises(MissingExtraError, match=r"pip install 'fedlas\[plots\]'") as caught:
+        require(package, extra="plots")
+    assert isinstance(caught.value, ImportError)
+    assert "'surely_not_installed'" in str(caught.value)
+
+
+def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import surely_not_installed\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed") as caught:
+        require("broken_package", extra="plots")
+    assert not isinstance(caught.value, MissingExtraError)

@@ -1,0 +1,62 @@
+"""Files are whole or not there."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas._core.files import write_atomically, write_json, write_text
+
+
+def test_new_folders_and_old_files(tmp_path):
+    path = write_text(tmp_path / "a" / "b" / "c.txt", "first: ä\n")
+    assert path.read_bytes() == "first: ä\n".encode()
+    write_text(path, "second")
+    assert path.read_text() == "second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_what_was_there(tmp_path, error):
+    path = write_text(tmp_path / "a.txt", "old")
+
+    def write(file):
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_any_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    written = write_text(tmp_path / "written", "")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"ece": float("nan")})
+    assert not list(tmp_path.iterdir())
+    assert json.loads(write_json(tmp_path / "a.json", {"ece": 0.1}).read_text()) == {"ece": 0.1}
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output folder: it must be a folder that can be written to; got .*file"):
+        write_text(tmp_path / "file" / "a.txt", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match="--out"):
+            write_text(tmp_path / "a.txt", "")
+    finally:
+        tmp_path.chmod(0o700)

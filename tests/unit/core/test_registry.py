@@ -1,0 +1,82 @@
+"""The registry: order, metadata, what it passes on, and what it says to a misspelt name."""
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas._core.registry import Registry
+
+
+@pytest.fixture
+def registry():
+    registry = Registry("loss")
+
+    @registry.register("ls", paper="P", year=2019)
+    def smoothing(num_classes, *, alpha=0.1, reduction="mean"):
+        """Label smoothing.
+
+        More.
+        """
+        return ("ls", num_classes, alpha, reduction)
+
+    @registry.register("ce")
+    def plain():
+        return "ce"
+
+    return registry
+
+
+def test_entries(registry):
+    assert list(registry) == ["ls", "ce"]
+    assert len(registry) == 2
+    entry = registry["ls"]
+    assert (entry.name, entry.summary, entry.metadata) == ("ls", "Label smoothing.", {"paper": "P", "year": 2019})
+    assert registry["ce"].summary == ""
+    assert [e.name for e in registry.entries()] == ["ls", "ce"]
+    assert "ls" in registry
+    assert "LS" not in registry
+
+
+def test_decoration_returns_the_thing(registry):
+    @registry.register("new")
+    class New:
+        """A class."""
+
+    assert registry["new"].value is New
+
+
+def test_taken_and_upper_case_names(registry):
+    for name in ("ls", "LS2"):
+        with pytest.raises(ValueError, match=f"must be lower-case and free; got '{name}'"):
+            registry.add(name, object())
+    assert len(registry) == 2
+
+
+@pytest.mark.parametrize("name", [None, 3, ["ls"], {"ls"}, ("ls",), b"ls", 1.5, "", "lss", "LS"])
+def test_unknown_names(registry, name):
+    assert name not in registry
+    for lookup in (registry.__getitem__, registry.build):
+        with pytest.raises(InputError, match="loss: the name must be a registered loss; got") as caught:
+            lookup(name)
+        assert caught.value.parts[3].startswith(("Did you mean", "Choose one of: ls, ce."))
+
+
+def test_an_empty_registry():
+    with pytest.raises(InputError, match=r"Choose one of: \(none\)"):
+        Registry("metric")["ece"]
+
+
+def test_build_passes_on_what_fits(registry):
+    assert registry.build("ls", {"alpha": 0.3}, num_classes=4, num_samples=9) == ("ls", 4, 0.3, "mean")
+    assert registry.build("ls", None, num_classes=4) == ("ls", 4, 0.1, "mean")
+    assert registry.build("ce", {}, num_classes=4) == "ce"
+
+
+def test_unknown_options(registry):
+    with pytest.raises(InputError, match="loss ls: options must be its own; got 'aplha'. Did you mean 'alpha'"):
+        registry.build("ls", {"aplha": 1}, num_classes=4)
+    with pytest.raises(InputError, match="loss ce: options must be its own; got 'alpha'. Leave it out."):
+        registry.build("ce", {"alpha": 1}, num_classes=4)
+    with pytest.raises(InputError, match="got 'num_classes'"):  # the data set says that, not the user
+        registry.build("ls", {"num_classes": 3}, num_classes=4)
+    with pytest.raises(InputError, match="got 3"):
+        registry.build("ls", {3: 1}, num_classes=4)

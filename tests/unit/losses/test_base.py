@@ -1,0 +1,126 @@
+"""What the base class does for a loss that does not exist yet."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.losses import Loss
+
+
+class Recording(Loss):
+    """Uses everything there is to use, and keeps the batch it saw."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "index"})
+
+    def per_sample(self, batch):
+        self.batch = batch
+        return batch.weighted(batch.logits.square().sum(1))
+
+
+N, C = 6, 3
+
+
+def call(criterion, dense=(), **changes):
+    torch.manual_seed(0)
+    given = {
+        "logits": torch.randn(N, C, *dense),
+        "target": torch.randint(C, (N, *dense)),
+        "features": torch.rand(N, 4),
+        "index": torch.arange(N),
+    }
+    given |= changes
+    return criterion(given.pop("logits"), given.pop("target"), **given)
+
+
+def test_a_batch_is_flattened_position_by_position():
+    criterion = Recording()
+    logits = torch.arange(N * C * 4.0).reshape(N, C, 2, 2)
+    target = torch.randint(C, (N, 2, 2))
+    call(criterion, logits=logits, target=target)
+    batch = criterion.batch
+    assert batch.shape == (N, 2, 2)
+    assert batch.logits.shape == (N * 4, C)
+    assert batch.logits[5].tolist() == logits[1, :, 0, 1].tolist()
+    assert batch.target[5] == target[1, 0, 1]
+    assert batch.features.shape == (N, 4)
+    assert batch.per_image
+    assert not batch.soft
+    assert batch.valid is None
+    assert batch.index.tolist() == list(range(N))
+
+
+def test_features_per_position_are_flattened_alike():
+    criterion = Recording()
+    features = torch.arange(N * 2 * 3.0).reshape(N, 2, 3)
+    call(criterion, dense=(3,), features=features)
+    assert criterion.batch.features[4].tolist() == features[1, :, 1].tolist()
+    assert not criterion.batch.per_image
+
+
+def test_each_need_is_asked_for_by_name():
+    for need in ("features", "index"):
+        with pytest.raises(TypeError, match=rf"Recording: {need} must be passed.*got None.*Objective"):
+            call(Recording(), **{need: None})
+
+
+def test_what_is_not_needed_is_still_checked():
+    class Plain(Recording):
+        needs = frozenset()
+
+    call(Plain(), features=None, index=None)
+    with pytest.raises(InputError, match="Plain: features"):
+        call(Plain(), features=torch.rand(N + 1, 4))
+    with pytest.raises(InputError, match="Plain: index"):
+        call(Plain(), index=torch.arange(N).int())
+
+
+def test_soft_targets_are_weighed_by_their_expected_weight():
+    target = torch.rand(N, C).softmax(1)
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    logits = torch.randn(N, C)
+    value = call(Recording(weight=weight), logits=logits, target=target)
+    torch.testing.assert_close(value, (logits.square().sum(1) * (target @ weight)).mean())
+
+
+def test_all_weights_zero_is_nan_as_in_torch():
+    assert torch.isnan(call(Recording(weight=torch.zeros(C))))
+
+
+def test_weights_are_a_copy_and_a_buffer():
+    weight = torch.ones(C)
+    criterion = Recording(weight=weight)
+    weight.zero_()
+    assert criterion.weight.tolist() == [1.0] * C
+    assert set(criterion.state_dict()) == {"weight"}
+    assert not criterion.weight.requires_grad
+    assert Recording().state_dict() == {}
+
+
+def test_pooling_advice_fits_the_shape():
+    with pytest.raises(InputError, match=r"\(N, D\) with N = 6 .*Pool them first, e.g. features.mean\(\(2, 3\)\)"):
+        call(Recording(), features=torch.rand(N, 4, 7, 7))
+    with pytest.raises(InputError, match=r"features.mean\(2\)"):
+        call(Recording(), features=torch.rand(N, 4, 7))
+    with pytest.raises(InputError, match=r"\(N, D, 2, 2\)"):
+        call(Recording(), dense=(2, 2), features=torch.rand(N, 4, 7, 7))
+
+
+def test_autocast_is_left_and_entered_again():
+    seen = {}
+
+    class Looks(Recording):
+        def per_sample(self, batch):
+            seen["inside"] = torch.is_autocast_enabled("cpu")
+            return super().per_sample(batch)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        call(Looks())
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == {"inside": False}
+
+
+def test_the_base_cannot_be_built():
+    with pytest.raises(TypeError, match="abstract"):
+        Loss()

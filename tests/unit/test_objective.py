@@ -1,0 +1,337 @@
+"""Objective: finds and feeds what the criterion needs, on real architectures, and leaves the model as it was."""
+
+import copy
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision.models as zoo
+from torch import nn
+
+import fedlas
+from fedlas._core.check import InputError
+from fedlas.losses import LOSSES, FedLAS, LabelSmoothing
+
+C = 4
+MODELS = {
+    "resnet18": (lambda: zoo.resnet18(num_classes=C), 32, "fc"),
+    "mobilenet_v3_small": (lambda: zoo.mobilenet_v3_small(num_classes=C), 32, "classifier.3"),
+    "vgg11": (lambda: slim_vgg(), 32, "classifier.6"),
+    "densenet121": (lambda: zoo.densenet121(num_classes=C), 32, "classifier"),
+    "vit": (lambda: zoo.VisionTransformer(32, 16, 1, 2, 8, 16, num_classes=C), 32, "heads.head"),
+}
+
+
+def slim_vgg():
+    """VGG-11 without its 120 million parameters of fully connected layers between features and head."""
+    model = zoo.vgg11(num_classes=C, init_weights=False)
+    model.classifier[0] = nn.Linear(512 * 7 * 7, 16)
+    model.classifier[3] = nn.Linear(16, 16)
+    model.classifier[6] = nn.Linear(16, C)
+    return model
+
+
+def mlp():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, C))
+
+
+def data(samples=5):
+    torch.manual_seed(1)
+    return torch.randn(samples, 6), torch.randint(C, (samples,))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_torchvision(name):
+    build, size, head = MODELS[name]
+    with torch.device("meta"):
+        model = build()
+    model = model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+    keys = list(model.state_dict())
+    objective = fedlas.Objective(model, FedLAS(C))
+    images, target = torch.randn(2, 3, size, size), torch.tensor([0, 1])
+    objective.eval()  # the same features from both passes, whatever the drop-out
+    loss, logits = objective(images, target)
+    features = {}
+    handle = model.get_submodule(head).register_forward_pre_hook(lambda _, args: features.update(seen=args[0]))
+    torch.testing.assert_close(model(images), logits)
+    handle.remove()
+    torch.testing.assert_close(objective.criterion(logits, target, features=features["seen"]), loss)
+    loss.backward()
+    assert model.get_submodule(head).weight.grad.abs().sum() > 0
+    assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_trains(name):
+    torch.manual_seed(0)
+    objective = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C), head="2")
+    inputs, target = data(64)
+    optimizer = torch.optim.SGD(fedlas.param_groups(objective), lr=0.2, momentum=0.9)
+    losses = []
+    for _ in range(60):
+        loss, logits = objective(inputs, target, index=torch.arange(64))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert logits.shape == (64, C)
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_any_criterion_will_do():
+    inputs, target = data()
+    for criterion in (nn.CrossEntropyLoss(), LabelSmoothing(alpha=0.0)):
+        objective = fedlas.Objective(mlp(), criterion)  # no head is looked for: nothing here needs features
+        loss, logits = objective(inputs, target)
+        torch.testing.assert_close(loss, nn.functional.cross_entropy(logits, target))
+        assert not objective.model[2]._forward_pre_hooks
+
+
+def test_the_index_is_handed_on_only_where_it_is_needed():
+    class Needs(nn.Module):
+        needs = frozenset({"index"})
+
+        def forward(self, logits, target, *, index=None):
+            if index is None:
+                raise TypeError("Needs: index must be passed")
+            return index.sum()
+
+    inputs, target = data()
+    assert fedlas.Objective(mlp(), Needs())(inputs, target, index=torch.arange(5))[0] == 10
+    with pytest.raises(TypeError, match="index"):
+        fedlas.Objective(mlp(), Needs())(inputs, target)
+    fedlas.Objective(mlp(), nn.CrossEntropyLoss())(inputs, target, index=torch.arange(5))
+
+
+def test_an_unknown_need_is_refused():
+    class Needs(nn.Module):
+        needs = frozenset({"attention"})
+
+    with pytest.raises(InputError, match="needs must be out of.*attention"):
+        fedlas.Objective(mlp(), Needs())
+
+
+@pytest.mark.parametrize("pair", [("model", "ce"), (mlp, nn.CrossEntropyLoss()), (mlp(), "fedlas"), (mlp(), None)])
+def test_what_is_not_a_module_is_refused(pair):
+    with pytest.raises(InputError, match="must be an nn.Module"):
+        fedlas.Objective(*pair)
+
+
+def test_heads():
+    with pytest.raises(InputError, match=r"Sequential with 0 \(Linear.*2 \(Linear"):
+        fedlas.Objective(nn.Sequential(nn.Linear(6, C), nn.ReLU(), nn.Linear(C, C)), FedLAS(C))
+    model = mlp()
+    assert fedlas.Objective(model, FedLAS(C))._tap is not None  # the only layer with C outputs
+    fedlas.Objective(model, FedLAS(C), head=model[2])
+    named = nn.ModuleDict({"encoder": nn.Linear(4, 4), "final": nn.Linear(4, C)})
+    with pytest.raises(InputError, match="Did you mean 'final'"):
+        fedlas.Objective(named, FedLAS(C), head="fianl")
+
+
+class Repeated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, C)
+        self.runs = 1
+
+    def forward(self, inputs, *, scale=1.0):
+        logits = torch.zeros(len(inputs), C)
+        for _ in range(self.runs):
+            logits = self.fc(inputs) * scale
+        return logits
+
+
+@pytest.mark.parametrize("runs", [0, 2])
+def test_a_head_that_does_not_run_once(runs):
+    objective = fedlas.Objective(Repeated(), FedLAS(C))
+    objective.model.runs = runs
+    before = copy.deepcopy(objective.state_dict())
+    with pytest.raises(InputError, match=f"exactly once.*{runs} runs"):
+        objective(*data())
+    torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
+    objective.model.runs = 1
+    objective(*data())
+
+
+def test_a_model_that_fails_is_not_listened_to_afterwards():
+    class Fails(Repeated):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            if self.runs == 1:
+                raise ArithmeticError("out of luck")
+            return logits
+
+    objective = fedlas.Objective(Fails(), FedLAS(C))
+    with pytest.raises(ArithmeticError, match="out of luck"):
+        objective(*data())
+    assert objective._tap._captured is None
+    objective.model.runs = 2
+    objective.model(data()[0])
+    assert objective._tap._captured is None
+
+
+def test_model_keywords_are_passed_on():
+    objective = fedlas.Objective(Repeated(), FedLAS(C))
+    inputs, target = data()
+    _, logits = objective(inputs, target, scale=2.0)
+    torch.testing.assert_close(logits, objective.model(inputs) * 2)
+
+
+def test_nothing_is_kept_outside_a_call():
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    inputs, target = data()
+    loss, _ = objective(inputs, target)
+    loss.backward()
+    objective.model(inputs)
+    assert objective._tap._captured is None
+
+
+def test_a_refused_batch_changes_nothing_and_keeps_nothing():
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    inputs, target = data()
+    objective(inputs, target)
+    before = copy.deepcopy(objective.state_dict())
+    with pytest.raises(InputError, match=r"FedLAS: target must be in \[0, 4\)"):
+        objective(inputs, target + C)
+    torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
+    assert objective._tap._captured is None
+
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.body, self.wrap = mlp(), wrap
+
+    def forward(self, inputs):
+        return self.wrap(self.body(inputs))
+
+
+def test_outputs_with_logits():
+    inputs, target = data()
+    objective = fedlas.Objective(Wrapped(lambda z: SimpleNamespace(logits=z)), FedLAS(C))
+    loss, logits = objective(inputs, target)
+    assert isinstance(logits, torch.Tensor)
+    assert loss.requires_grad
+
+
+@pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"out": z}, lambda z: None], ids=["tuple", "dict", "None"])
+@pytest.mark.parametrize("criterion", [FedLAS(C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"])
+def test_other_outputs_are_refused(wrap, criterion):
+    objective = fedlas.Objective(Wrapped(wrap), criterion)
+    with pytest.raises(InputError, match="the model must return logits"):
+        objective(*data())
+
+
+def test_state():
+    model = mlp()
+    keys = list(model.state_dict())
+    objective = fedlas.Objective(model, FedLAS(C))
+    objective(*data())
+    assert list(model.state_dict()) == keys
+    state = objective.state_dict()
+    assert {key.split(".")[0] for key in state} == {"model", "criterion"}
+    assert {"criterion.nci.mean", "criterion.nci.std", "criterion.gate.out.weight"} <= state.keys()
+    other = fedlas.Objective(mlp(), FedLAS(C))
+    other.load_state_dict(state)
+    torch.testing.assert_close(other.eval()(*data()), objective.eval()(*data()), rtol=0, atol=0)
+
+
+def test_modes_and_devices_follow():
+    objective = fedlas.Objective(mlp(), FedLAS(C)).eval()
+    assert not objective.criterion.nci.training
+    assert next(objective.double().criterion.gate.parameters()).dtype == torch.float64
+    inputs, target = data()
+    assert objective(inputs.double(), target)[0].dtype == torch.float64
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
+def test_copies_are_on_their_own(copied):
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective(*data())
+    twin = copied(objective)
+    torch.testing.assert_close(twin(*data()), objective(*data()), rtol=0, atol=0)
+    before = copy.deepcopy(objective.state_dict())
+    with torch.no_grad():
+        twin.model[0].weight.zero_()
+    twin(*data(7))
+    torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
+
+
+def test_two_objectives_on_one_model():
+    model = mlp()
+    first, second = fedlas.Objective(model, FedLAS(C)), fedlas.Objective(model, FedLAS(C))
+    first(*data())
+    second(*data())
+    assert first.criterion.nci.mean == second.criterion.nci.mean
+
+
+def test_no_grad_and_autocast():
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    with torch.no_grad():
+        loss, _ = objective(*data())
+    assert torch.isfinite(loss)
+    assert objective.criterion.nci.num_batches_tracked == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, logits = objective(*data())
+    assert logits.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+def test_compiled_equals_eager(name):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    eager = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C), head="2")
+    twin = copy.deepcopy(eager)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    index = torch.arange(5)
+    for _ in range(2):
+        runs = []
+        for function, owner in ((eager, eager), (compiled, twin)):
+            owner.zero_grad()
+            loss, logits = function(*data(), index=index)
+            loss.backward()
+            runs.append((loss, logits, [p.grad for p in owner.parameters()], dict(owner.state_dict())))
+        torch.testing.assert_close(runs[0], runs[1])
+    assert twin._tap is None or twin._tap._captured is None
+
+
+def test_param_groups():
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    model, gate = fedlas.param_groups(objective, weight_decay=0.1)
+    assert (model["name"], model["weight_decay"], len(model["params"])) == ("model", 0.1, 4)
+    assert (gate["name"], gate["weight_decay"], len(gate["params"])) == ("criterion", 0.0, 4)
+    assert "lr" not in gate
+    _, gate = fedlas.param_groups(objective, weight_decay=0.1, lr=0.5, decay_criterion=True)
+    assert (gate["weight_decay"], gate["lr"]) == (0.1, 0.5)
+    optimizer = torch.optim.AdamW(fedlas.param_groups(objective, lr=0.5), lr=0.01)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.5]
+    objective.criterion.gate.requires_grad_(False)
+    objective.model[0].requires_grad_(False)
+    (only,) = fedlas.param_groups(objective)
+    assert len(only["params"]) == 2
+    (only,) = fedlas.param_groups(fedlas.Objective(mlp(), LabelSmoothing()))
+    assert only["weight_decay"] == 0.0
+
+
+def test_a_shared_parameter_is_in_one_group():
+    model = mlp()
+    criterion = FedLAS(C)
+    criterion.shared = model[0].weight
+    groups = fedlas.param_groups(fedlas.Objective(model, criterion))
+    torch.optim.SGD(groups, lr=0.1)
+
+
+@pytest.mark.parametrize("options", [{"weight_decay": -1.0}, {"weight_decay": "1e-4"}, {"lr": -0.1}, {"lr": "fast"}])
+def test_param_groups_refuses_nonsense(options):
+    with pytest.raises(InputError, match=f"param_groups: {next(iter(options))}"):
+        fedlas.param_groups(fedlas.Objective(mlp(), FedLAS(C)), **options)

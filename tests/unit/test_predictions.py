@@ -1,0 +1,242 @@
+"""The seam: what goes in is checked once, what comes out is what it says, files are safe and whole."""
+
+import dataclasses
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+
+LOGITS = [[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]
+
+
+def test_derived_quantities():
+    p = Predictions(LOGITS, [0, 1])
+    assert (p.num_samples, p.num_classes) == (2, 3)
+    torch.testing.assert_close(p.probs, p.logits.softmax(1))
+    assert p.predicted.tolist() == [0, 2]
+    torch.testing.assert_close(p.confidence, p.probs.amax(1))
+    assert p.correct.tolist() == [True, False]
+    assert p.correct.dtype == torch.bool
+
+
+def test_confidence_in_chunks_equals_confidence_at_once():
+    p = Predictions(torch.randn(5, 2**17), torch.zeros(5, dtype=torch.int64))
+    torch.testing.assert_close(p.confidence, p.logits.softmax(1).amax(1))
+
+
+def test_ties_go_to_the_first_class():
+    assert Predictions([[1.0, 1.0]], [0]).correct.tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        LOGITS,
+        tuple(map(tuple, LOGITS)),
+        np.array(LOGITS),
+        np.array(LOGITS, dtype=np.float32),
+        np.array(LOGITS, dtype=">f4"),
+        np.array(LOGITS, dtype=np.float16),
+        np.asfortranarray(LOGITS),
+        np.array(LOGITS)[::-1],
+        torch.tensor(LOGITS, requires_grad=True),
+        torch.tensor(LOGITS, dtype=torch.bfloat16),
+    ],
+    ids=["lists", "tuples", "float64", "float32", "big-endian", "half", "fortran", "reversed", "graph", "bfloat16"],
+)
+def test_logits_come_in_many_ways(logits):
+    p = Predictions(logits, [0, 1])
+    assert p.logits.dtype in (torch.float32, torch.float64)
+    assert not p.logits.requires_grad
+    assert sorted(p.logits.flatten().tolist()) == sorted(np.ravel(LOGITS).tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.int64, ">i4"])
+def test_integer_targets(dtype):
+    assert Predictions(LOGITS, np.array([2, 1], dtype=dtype)).target.tolist() == [2, 1]
+    assert Predictions(LOGITS, np.array([2, 1], dtype=dtype)).target.dtype == torch.int64
+
+
+def test_read_only_arrays_do_not_warn():
+    array = np.array(LOGITS)
+    array.flags.writeable = False
+    Predictions(array, [0, 1])
+
+
+NONSENSE = {
+    "one row": {"logits": [1.0, 2.0]},
+    "dense": {"logits": np.zeros((2, 3, 4))},
+    "no samples": {"logits": np.zeros((0, 3)), "target": np.zeros(0, dtype=int)},
+    "no classes": {"logits": np.zeros((2, 0))},
+    "integer logits": {"logits": [[1, 2, 3], [4, 5, 6]]},
+    "complex logits": {"logits": np.zeros((2, 3), dtype=complex)},
+    "text": {"logits": [["a", "b"], ["c", "d"]]},
+    "ragged": {"logits": [[1.0, 2.0], [1.0]]},
+    "None": {"logits": None},
+    "objects": {"logits": np.array([[object()]])},
+    "NaN": {"logits": [[0.0, float("nan"), 0.0], [0.0, 0.0, 0.0]]},
+    "infinite": {"logits": [[0.0, float("inf"), 0.0], [0.0, 0.0, 0.0]]},
+    "short target": {"target": [0]},
+    "float target": {"target": [0.0, 1.0]},
+    "bool target": {"target": [False, True]},
+    "complex target": {"target": [0j, 1j]},
+    "one-hot target": {"target": [[1, 0, 0], [0, 1, 0]]},
+    "negative target": {"target": [0, -1]},
+    "target too large": {"target": [0, 3]},
+    "text target": {"target": ["cat", "dog"]},
+    "no target": {"target": None},
+    "short features": {"features": np.zeros((1, 4))},
+    "dense features": {"features": np.zeros((2, 4, 2))},
+    "NaN features": {"features": np.full((2, 4), np.nan)},
+    "text features": {"features": [["a"], ["b"]]},
+    "label_probs of other classes": {"label_probs": np.full((2, 4), 0.25)},
+    "label_probs not summing to 1": {"label_probs": np.full((2, 3), 0.5)},
+    "label_probs in percent": {"label_probs": np.array([[50, 50, 0], [100, 0, 0]])},
+    "negative label_probs": {"label_probs": [[1.5, -0.5, 0.0], [1.0, 0.0, 0.0]]},
+    "NaN label_probs": {"label_probs": np.full((2, 3), np.nan)},
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense(kind):
+    with pytest.raises(InputError) as caught:
+        Predictions(**{"logits": LOGITS, "target": [0, 1], **NONSENSE[kind]})
+    owner, expected, got, fix = caught.value.parts
+    assert owner == "Predictions"
+    assert expected
+    assert len(got) < 300
+    assert fix.endswith(".")
+
+
+def test_nan_is_counted_and_placed():
+    with pytest.raises(InputError, match=r"2 NaN or infinite of 6, the first at \(0, 1\)"):
+        Predictions([[0.0, float("nan"), 0.0], [0.0, float("inf"), 0.0]], [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_label_probs_of_any_precision(dtype):
+    probs = np.array([[1, 0, 0], [0, 1, 0]]) if dtype is np.int64 else np.full((2, 3), 1 / 3, dtype=dtype)
+    p = Predictions(LOGITS, [0, 1], label_probs=probs)
+    assert p.label_probs.dtype in (torch.float32, torch.float64)
+
+
+def test_immutable():
+    p = Predictions(LOGITS, [0, 1])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        p.logits = torch.zeros(2, 3)
+
+
+def test_with_logits_keeps_the_rest_and_checks_again():
+    p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3))
+    _ = p.confidence
+    other = p.with_logits(p.logits / 2)
+    assert not torch.equal(other.confidence, p.confidence)
+    assert torch.equal(other.features, p.features)
+    assert torch.equal(other.label_probs, p.label_probs)
+    with pytest.raises(InputError):
+        p.with_logits(p.logits[:1])
+
+
+@pytest.mark.parametrize("extras", [{}, {"features": np.ones((2, 4)), "label_probs": np.full((2, 3), 1 / 3)}])
+def test_round_trip(tmp_path, extras):
+    p = Predictions(torch.tensor(LOGITS), [0, 1], **extras)
+    path = p.save(tmp_path / "new" / "folder" / "test.npz")
+    back = Predictions.load(str(path))
+    for name in ("logits", "target", "features", "label_probs"):
+        mine, theirs = getattr(p, name), getattr(back, name)
+        assert (mine is None and theirs is None) or (torch.equal(mine, theirs) and mine.dtype == theirs.dtype)
+    assert [entry.name for entry in path.parent.iterdir()] == ["test.npz"]
+
+
+def test_a_file_name_without_npz_is_kept(tmp_path):
+    assert Predictions(LOGITS, [0, 1]).save(tmp_path / "plain").name == "plain"
+    Predictions.load(tmp_path / "plain")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = Predictions(LOGITS, [0, 1]).save(tmp_path / "test.npz")
+    before = path.read_bytes()
+
+    def fails(file, **_):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fails)
+    with pytest.raises(InputError, match="No space left"):
+        Predictions(LOGITS, [1, 1]).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output folder"):
+        Predictions(LOGITS, [0, 1]).save(tmp_path / "file" / "test.npz")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("a file ran code",))
+
+
+def damaged(kind, good):
+    buffer = io.BytesIO()
+    if kind == "truncated":
+        return good[: len(good) // 2]
+    if kind == "flipped":
+        middle = len(good) // 4
+        return good[:middle] + bytes(b ^ 0xFF for b in good[middle : middle + 40]) + good[middle + 40 :]
+    if kind == "text":
+        return b"logits,target\n"
+    if kind == "empty":
+        return b""
+    if kind == "pickle":
+        return pickle.dumps(Bomb())
+    if kind == "npy":
+        np.save(buffer, np.zeros((2, 3)))
+    elif kind == "pickled array":
+        np.savez(buffer, logits=np.array(LOGITS), target=np.array([Bomb(), Bomb()], dtype=object))
+    elif kind == "zip of something else":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("logits", "not an array")
+            archive.writestr("target.npy", "not an array")
+    elif kind == "no target":
+        np.savez(buffer, logits=np.array(LOGITS))
+    elif kind == "text arrays":
+        np.savez(buffer, logits=np.array([["a"]]), target=np.array([0]))
+    elif kind == "records":
+        np.savez(buffer, logits=np.zeros(2, dtype=[("a", "f4")]), target=np.array([0, 1]))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated", "flipped", "text", "empty", "pickle", "npy", "pickled array", "zip of something else", "no target",
+        "text arrays", "records",
+    ],
+)  # fmt: skip
+def test_damaged_and_hostile_files(tmp_path, kind):
+    good = Predictions(LOGITS, [0, 1]).save(tmp_path / "good.npz").read_bytes()
+    path = tmp_path / "bad.npz"
+    path.write_bytes(damaged(kind, good))
+    with pytest.raises(InputError, match="Predictions"):
+        Predictions.load(path)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(InputError, match="the file must exist"):
+        Predictions.load(tmp_path / "none.npz")
+    with pytest.raises(InputError, match="must be an .npz"):
+        Predictions.load(tmp_path)
+
+
+def test_other_arrays_in_the_file_are_ignored(tmp_path):
+    np.savez(tmp_path / "extra.npz", logits=LOGITS, target=[0, 1], names=["a", "b"])
+    assert Predictions.load(tmp_path / "extra.npz").num_samples == 2
