@@ -1,0 +1,90 @@
+"""Step time of the training loop over that of a bare step on the same model, on a batch that is already in memory.
+
+Both run in one process, a pass of one after a pass of the other, and medians of the passes are compared. The loop's pass
+is a whole epoch of `fedlas.train.loop`: it makes and normalises its batches, counts hits and talks to the progress bar.
+
+    python benchmarks/training_step.py [--passes 7] [--steps 20]
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+
+from fedlas import Objective
+from fedlas.data import Batches, Images
+from fedlas.models import build_model
+from fedlas.train import OptimizerConfig, TrainConfig, build_optimizer
+from fedlas.train.loop import _train_epoch
+from fedlas.train.progress import TrainingProgress
+
+BATCH = 128
+
+
+def parts(seed: int = 0):
+    torch.manual_seed(seed)
+    objective = Objective(
+        build_model("resnet8", num_classes=10, in_channels=1, image_size=28, width=16), nn.CrossEntropyLoss()
+    )
+    return objective, build_optimizer(objective, OptimizerConfig())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--passes", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20)
+    arguments = parser.parse_args()
+    steps = arguments.steps
+    accelerator = Accelerator(mixed_precision="no")
+    device = accelerator.device
+    pixels = torch.randint(0, 256, (steps * BATCH, 1, 28, 28), dtype=torch.uint8)
+    images = Images(pixels, torch.randint(0, 10, (steps * BATCH,))).to(device)
+    batches = Batches(images, mean=(0.3,), std=(0.3,), batch_size=BATCH, flip=True, shuffle=True)
+    inputs, target, _ = next(iter(batches))
+    print(
+        f"resnet8, width 16, 28 x 28, batch {BATCH}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    for precision in ("fp32", "bf16"):
+        bare, bare_optimizer = parts()
+        ours, optimizer = parts()
+        wrapped, prepared = accelerator.prepare(ours, optimizer)
+        config = TrainConfig(precision=precision, batch_size=BATCH)
+
+        def bare_pass(model=bare.model, optimizer=bare_optimizer, precision=precision) -> None:
+            model.train()
+            for _ in range(steps):
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    loss = F.cross_entropy(model(inputs), target)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def our_pass(wrapped=wrapped, prepared=prepared, config=config) -> None:
+            with TrainingProgress("benchmark", epochs=1000, steps=steps) as bar:
+                _train_epoch(wrapped, batches, prepared, accelerator, config, None, bar, 1)
+
+        times: dict[str, list[float]] = {"bare": [], "loop": []}
+        for number in range(arguments.passes + 1):
+            for name, run in (
+                (("bare", bare_pass), ("loop", our_pass)) if number % 2 else (("loop", our_pass), ("bare", bare_pass))
+            ):
+                started = time.perf_counter()
+                run()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                if number:  # the first pass of each warms up
+                    times[name].append((time.perf_counter() - started) / steps * 1000)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        ratio = medians["loop"] / medians["bare"]
+        fastest = min(times["loop"]) / min(times["bare"])
+        print(
+            f"{precision}  bare {medians['bare']:7.2f} ms  loop {medians['loop']:7.2f} ms  ratio {ratio:.3f}  (of the fastest passes {fastest:.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What is installed is what is in the tree, and the core needs torch and numpy alone."""
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(ROOT)]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    skipped = {"__pycache__"}
+    tree = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and not skipped & set(path.parts)
+    }
+    assert tree <= set(zipfile.ZipFile(wheel).namelist())
+    assert {"fedlas/py.typed", "fedlas/bench/recipes/digits.yaml", "fedlas/bench/templates/report.css"} <= tree
+
+
+def test_the_core_requires_torch_and_numpy_and_nothing_else(wheel):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert sorted(name.split(">")[0] for name in project["dependencies"]) == ["numpy", "torch"]
+    name = next(n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("METADATA"))
+    lines = zipfile.ZipFile(wheel).read(name).decode().splitlines()
+    required = [line for line in lines if line.startswith("Requires-Dist:") and "extra ==" not in line]
+    assert len(required) == 2
+
+
+def test_the_wheel_works_where_only_torch_and_numpy_can_be_imported(wheel, tmp_path):
+    program = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"accelerate", "rich", "jsonargparse", "matplotlib", "scipy", "sklearn", "torchvision",
+                                  "jinja2", "yaml", "filelock_", "torchmetrics"}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Block())
+import torch, fedlas
+from fedlas.losses import LOSSES, FedLAS
+assert ".whl" in fedlas.__file__, fedlas.__file__
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+objective = fedlas.Objective(model, FedLAS(3), head="2")
+loss, logits = objective(torch.randn(6, 4), torch.arange(6) % 3)
+loss.backward()
+print(sorted(fedlas.evaluate(fedlas.Predictions(logits.detach(), torch.arange(6) % 3))))
+from fedlas.cli import main
+sys.exit(main(["list", "losses"]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+    )
+    assert "'ece'" in done.stdout, done.stderr
+    assert done.returncode == 2
+    assert "pip install 'fedlas[bench]'" in done.stderr
