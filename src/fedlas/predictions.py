@@ -101,18 +101,19 @@ class Predictions:
                 f"Pass one row of {name} for each row of logits.",
             )
         value = value.to(self.logits.device)
-        check_finite("Predictions", name, value)
-        if name == "label_probs":
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
-            sums = value.sum(dim=1)
-            if bool((value < 0).any()) or bool(((sums - 1).abs() > 1e-3).any()):
-                raise InputError(
-                    "Predictions",
-                    "label_probs must be probabilities: no entry below 0, every row summing to 1",
-                    f"entries from {float(value.min()):.6g}, rows summing to {float(sums.min()):.6g} "
-                    f"to {float(sums.max()):.6g}",
-                    "Pass probabilities, e.g. label_logits.softmax(1).",
-                )
+        if name != "label_probs":
+            check_finite("Predictions", name, value)
+            return value
+        value = value.to(torch.promote_types(value.dtype, torch.float32))
+        sums = value.sum(dim=1)
+        if not bool((value >= 0).all()) or not bool(((sums - 1).abs() <= 1e-3).all()):  # so worded that NaN fails
+            raise InputError(
+                "Predictions",
+                "label_probs must be probabilities in [0, 1], every row summing to 1",
+                f"entries from {float(value.min()):.6g} to {float(value.max()):.6g}, rows summing to "
+                f"{float(sums.min()):.6g} to {float(sums.max()):.6g}",
+                "Pass P(label | x), e.g. label_logits.softmax(1).",
+            )
         return value
 
     @property

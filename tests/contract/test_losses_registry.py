@@ -436,6 +436,17 @@ def test_eval_before_any_training(name):
     assert torch.isfinite(run(criterion, inputs(criterion, samples=1))[0])
 
 
+@pytest.mark.parametrize("dense", [(), (2, 3)])
+def test_shapes_on_the_meta_device(name, dense):
+    """What counts operations or memory runs there: no value may be looked at, as none may on an accelerator."""
+    criterion = build(name, reduction="none").to("meta")
+    given = {key: tensor.to("meta") for key, tensor in inputs(criterion, dense=dense, per_position=False).items()}
+    value = criterion(**given | {"logits": given["logits"].requires_grad_()})
+    assert value.shape == (8, *dense)
+    value.sum().backward()
+    assert given["logits"].grad.shape == (8, CLASSES, *dense)
+
+
 # Compilation ---------------------------------------------------------------------------------------------------------
 
 

@@ -114,13 +114,13 @@ def test_an_unknown_need_is_refused():
     class Needs(nn.Module):
         needs = frozenset({"attention"})
 
-    with pytest.raises(InputError, match="needs must be out of.*attention"):
+    with pytest.raises(InputError, match=r"needs must be out of.*attention"):
         fedlas.Objective(mlp(), Needs())
 
 
 @pytest.mark.parametrize("pair", [("model", "ce"), (mlp, nn.CrossEntropyLoss()), (mlp(), "fedlas"), (mlp(), None)])
 def test_what_is_not_a_module_is_refused(pair):
-    with pytest.raises(InputError, match="must be an nn.Module"):
+    with pytest.raises(InputError, match=r"must be an nn\.Module"):
         fedlas.Objective(*pair)
 
 

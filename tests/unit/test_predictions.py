@@ -233,7 +233,7 @@ def test_damaged_and_hostile_files(tmp_path, kind):
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(InputError, match="the file must exist"):
         Predictions.load(tmp_path / "none.npz")
-    with pytest.raises(InputError, match="must be an .npz"):
+    with pytest.raises(InputError, match=r"must be an \.npz"):
         Predictions.load(tmp_path)
 
 

@@ -234,5 +234,5 @@ def _typed(kind: type[T], content: Any, section: str) -> T:
         raise InputError(
             "recipe", f"{section} must hold values of the right types", reason, "Correct the value."
         ) from error
-    instance: T = parser.instantiate_classes(parsed)[section]
+    instance: T = parser.instantiate(parsed)[section]
     return instance

@@ -29,6 +29,7 @@ class Batch:
         features: ``(M, D)``, or ``(N, D)`` when a dense input has one feature vector an image; None if not passed.
         index: ``(N,)`` int64 position of each sample in the training set; None if not passed.
         shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
+        per_image: Whether a dense input has one feature vector an image rather than one a position.
     """
 
     logits: Tensor
@@ -38,16 +39,12 @@ class Batch:
     features: Tensor | None
     index: Tensor | None
     shape: tuple[int, ...]
+    per_image: bool = False
 
     @property
     def soft(self) -> bool:
         """Whether targets are probabilities ``(M, C)``."""
         return self.target.ndim == 2
-
-    @property
-    def per_image(self) -> bool:
-        """Whether a dense input has one feature vector an image rather than one a position."""
-        return self.features is not None and self.features.shape[0] != self.logits.shape[0]
 
     def weighted(self, values: Tensor) -> Tensor:
         """``values (M,)`` times the class weight of each position's target (soft targets: the expected weight)."""
@@ -128,7 +125,7 @@ class Loss(nn.Module, ABC):
                 Nothing has changed then.
         """
         device = logits.device.type if isinstance(logits, Tensor) else "cpu"
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return self._forward(logits, target, features, index)
         return self._forward(logits, target, features, index)
@@ -209,6 +206,7 @@ def prepare(
         features=None if features is None else _flat_features(owner, features, logits),
         index=None if index is None else _checked_index(owner, index, shape[0]),
         shape=shape,
+        per_image=logits.ndim > 2 and isinstance(features, Tensor) and features.ndim == 2,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.check import InputError, check_count, check_logits, check_number, describe
 from fedlas.losses.base import LOSSES, Batch, Loss, prepare
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.label_smoothing import smoothed_nll
@@ -70,6 +70,14 @@ class FeatureModulated(Loss):
         self.num_classes = check_count(name, "num_classes", num_classes)
         self.alpha = check_number(name, "alpha", alpha, low=0, high=0.5)
         self.beta = check_number(name, "beta", beta, low=0)
+        for part, replacement in (("nci", nci), ("gate", gate)):
+            if replacement is not None and not callable(replacement):
+                raise InputError(
+                    name,
+                    f"{part} must be a module or a function",
+                    describe(replacement),
+                    f"Leave {part} out, or pass one.",
+                )
         self.nci = NormConfidenceIndicator(momentum, norm_p=norm_p) if nci is None else nci
         self.gate = BidirectionalCalibrationGate(num_classes) if gate is None else gate
 
@@ -96,13 +104,6 @@ class FeatureModulated(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this moves NCI once."""
-        if batch.logits.shape[1] != self.num_classes:
-            raise InputError(
-                type(self).__name__,
-                f"logits must have num_classes = {self.num_classes} columns",
-                tuple(batch.logits.shape),
-                "Build the loss with the number of classes of the model.",
-            )
         alpha = self._strength(batch)
         if batch.per_image:
             alpha = alpha.repeat_interleave(batch.logits.shape[0] // alpha.shape[0])
@@ -122,6 +123,7 @@ class FeatureModulated(Loss):
         Raises:
             InputError: For wrong shapes.
         """
+        logits = check_logits(type(self).__name__, logits)
         target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
         batch = prepare(type(self).__name__, logits, target, features)
         alpha = self._strength(batch)
@@ -130,7 +132,15 @@ class FeatureModulated(Loss):
     def _strength(self, batch: Batch) -> Tensor:
         """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
         features, logits, valid = batch.features, batch.logits.detach(), batch.valid
-        assert features is not None  # noqa: S101 - `needs` and `prepare` guarantee it; this tells the type checker
+        if logits.shape[1] != self.num_classes:
+            raise InputError(
+                type(self).__name__,
+                f"logits must have num_classes = {self.num_classes} columns",
+                tuple(logits.shape),
+                "Build the loss with the number of classes of the model.",
+            )
+        if features is None:
+            raise TypeError(f"{type(self).__name__}: features must be passed (N, D); got None. Pass the head's input.")
         if batch.per_image:
             # One strength an image: the gate sees the image's mean logits, over the positions that count.
             images = features.shape[0]
@@ -139,11 +149,17 @@ class FeatureModulated(Loss):
                 logits = logits.mean(dim=1)
             else:
                 inside = valid.reshape(images, -1)
-                logits = (logits * inside[:, :, None]).sum(dim=1) / inside.sum(dim=1, keepdim=True).clamp(min=1)
+                logits = torch.where(inside[:, :, None], logits, 0.0).sum(dim=1) / inside.sum(
+                    dim=1, keepdim=True
+                ).clamp(min=1)
                 valid = inside.any(dim=1)
+        elif valid is not None:
+            logits = torch.where(valid[:, None], logits, 0.0)
         scores = self.nci(features, valid=valid)
-        psi = self.gate(logits)
-        return adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
+        if valid is not None:  # 0 times NaN is NaN: what an ignored sample holds must not reach the gate's gradient
+            scores = torch.where(valid, scores, 0.0)
+        alpha = adaptive_strength(scores, self.gate(logits), alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
+        return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

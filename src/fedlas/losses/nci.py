@@ -36,8 +36,9 @@ class NormConfidenceIndicator(nn.Module):
 
     State:
         The buffers change in ``forward`` in training mode with gradients enabled, in place; never in ``eval()`` or
-        under ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer than two
-        valid samples, or with norms that are not finite (an overflowing mixed-precision step), leaves them alone.
+        under ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer
+        than two valid samples, or with norms that are not finite (an overflowing mixed-precision step), leaves them
+        alone.
 
     Raises:
         InputError: If momentum or norm_p is out of range or init is not two numbers with std >= 0; in training, if

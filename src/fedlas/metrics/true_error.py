@@ -27,13 +27,6 @@ class TrueOutcome:
         if chunk.label_probs is None:
             return
         outcome = chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
-        if not bool(((outcome >= 0) & (outcome <= 1)).all()):
-            raise InputError(
-                "true_calibration_error",
-                "label_probs must be probabilities in [0, 1]",
-                f"values from {float(outcome.min()):g} to {float(outcome.max()):g}",
-                "Pass P(label | x), not logits.",
-            )
         self.sums.add(chunk.confidence, outcome)
 
 
@@ -65,7 +58,7 @@ def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> f
         A fraction in ``[0, 1]``.
 
     Raises:
-        InputError: If there are no ``label_probs``, if they leave ``[0, 1]``, or if ``num_bins`` is below 1.
+        InputError: If there are no ``label_probs``, or if ``num_bins`` is below 1.
 
     Note:
         Still a binned error: gaps of opposite sign within one bin cancel. It is not ``mean_i |P_i - confidence_i|``,

@@ -104,9 +104,7 @@ def test_where_nothing_can_be_written(tmp_path):
     scaling = TemperatureScaling().fit(VAL)
     with pytest.raises(ValueError, match=r"folder that can be written to; got .* Choose another"):
         scaling.save(tmp_path / "file" / "t.json")
-    with pytest.raises(
-        ValueError, match=r"TemperatureScaling.save: the file must be writable; got .* Choose another path"
-    ):
+    with pytest.raises(ValueError, match=r"must .*; got .* Choose another"):
         scaling.save(tmp_path)  # a folder
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -48,7 +48,7 @@ def test_json_has_no_nan(tmp_path):
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="output folder: it must be a folder that can be written to; got .*file"):
+    with pytest.raises(InputError, match=r"output folder: it must be a folder that can be written to; got .*file"):
         write_text(tmp_path / "file" / "a.txt", "")
 
 

@@ -72,9 +72,9 @@ def test_build_passes_on_what_fits(registry):
 
 
 def test_unknown_options(registry):
-    with pytest.raises(InputError, match="loss ls: options must be its own; got 'aplha'. Did you mean 'alpha'"):
+    with pytest.raises(InputError, match=r"loss ls: options must be its own; got 'aplha'. Did you mean 'alpha'"):
         registry.build("ls", {"aplha": 1}, num_classes=4)
-    with pytest.raises(InputError, match="loss ce: options must be its own; got 'alpha'. Leave it out."):
+    with pytest.raises(InputError, match=r"loss ce: options must be its own; got 'alpha'. Leave it out."):
         registry.build("ce", {"alpha": 1}, num_classes=4)
     with pytest.raises(InputError, match="got 'num_classes'"):  # the data set says that, not the user
         registry.build("ls", {"num_classes": 3}, num_classes=4)

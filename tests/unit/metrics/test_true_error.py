@@ -43,6 +43,5 @@ def test_without_label_probs():
 
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
 def test_label_probs_must_be_probabilities(value):
-    p = Predictions([[1.0, 0.0]], [0], label_probs=[[value, 0.0]])
-    with pytest.raises(ValueError, match=r"label_probs must be .*\[0, 1\]"):
-        true_calibration_error(p)
+    with pytest.raises(ValueError, match="label_probs"):
+        Predictions([[1.0, 0.0]], [0], label_probs=[[value, 0.0]])
