@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.losses import ACLS, FedLAS, FedLASPlus, LabelSmoothing, MbLS
+from fedlas.losses import (
+    ACLS,
+    FLSD53,
+    DualFocalLoss,
+    EntropyPenalty,
+    FedLAS,
+    FedLASPlus,
+    FocalLoss,
+    LabelSmoothing,
+    MbLS,
+)
 
 HERE = Path(__file__).parent
 LOSS, GRADIENT = {"rtol": 1e-5, "atol": 1e-7}, {"rtol": 1e-4, "atol": 1e-7}
@@ -69,6 +79,10 @@ def test_fedlas_training_steps(classes, plus):
         ("mbls_margin6_alpha0.1", MbLS(alpha=0.1, margin=6)),
         ("mbls_margin10_alpha0.1", MbLS(alpha=0.1, margin=10)),
         ("acls_reference_margin6", ACLS(margin=6, variant="reference")),
+        ("focal_gamma3_mean", FocalLoss(gamma=3)),
+        ("flsd53_mean", FLSD53()),
+        ("dual_focal_gamma5_mean", DualFocalLoss(gamma=5)),
+        ("entropy_penalty_reference_alpha0.1", EntropyPenalty(alpha=0.1, variant="reference")),
     ],
 )
 def test_baselines(classes, key, criterion):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fedlas.bench.plan import Run, plan
 from fedlas.bench.recipe import Recipe, load_recipe, recipe_names
 from fedlas.bench.report import terminal_table, write_report
 from fedlas.bench.run import execute
-from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning
 from fedlas.data import DATASETS
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
@@ -121,8 +122,11 @@ def evaluate_file(
         as_json: Print JSON with fractions in full precision instead of a table.
 
     Raises:
-        InputError: For files that are not predictions, an unknown calibrator, or ``calibrate`` without ``on``.
+        InputError: For files that are not predictions, an unknown calibrator, or one of ``calibrate`` and ``on``
+            without the other.
     """
+    if on is not None and calibrate is None:
+        raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
     if file.is_dir():
         on = on or file / "predictions" / "val.npz"
         file = file / "predictions" / "test.npz"
@@ -136,7 +140,12 @@ def evaluate_file(
                 "no --on",
                 "Pass --on val.npz; fitting on the test set would flatter it.",
             )
-        stages[f"after {calibrate}"] = calibrator().fit(Predictions.load(on)).transform(stages["as predicted"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CalibrationWarning)
+            fitted = calibrator().fit(Predictions.load(on))
+        for warning in caught:
+            _console(stderr=True).print(f"note: {warning.message}", highlight=False, markup=False, soft_wrap=True)
+        stages[f"after {calibrate}"] = fitted.transform(stages["as predicted"])
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
     console = _console()
     if as_json:

@@ -121,7 +121,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
                 suggestion(name, sorted(shipped)),
             )
         source, short = shipped[name], name
-    content = _parse(source.read_text(), str(source))
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            "recipe", "it must be a readable text file", f"{source} ({error})", "Check the path and its permissions."
+        ) from error
+    content = _parse(text, str(source))
     if not isinstance(content, dict):
         raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
     for override in overrides:

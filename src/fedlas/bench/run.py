@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas.bench.environment import environment
 from fedlas.bench.plan import Run, build_loss
@@ -22,7 +21,7 @@ from fedlas.models import build_model
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.train import derive, fit, predict, seed_everything
-from fedlas.train.ranks import on_main
+from fedlas.train.ranks import new_accelerator, on_main
 
 FORMAT = 1
 
@@ -44,7 +43,7 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
     State:
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
     """
-    accelerator = require("accelerate", extra="bench").Accelerator(mixed_precision="no")
+    accelerator = new_accelerator()
     metrics = on_main(accelerator, lambda: finished(run))
     if metrics is not None:
         return metrics

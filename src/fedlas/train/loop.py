@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.extras import require
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
@@ -22,7 +21,7 @@ from fedlas.train.log import append_log, truncate_log
 from fedlas.train.optim import build_optimizer, build_schedule
 from fedlas.train.predict import predict
 from fedlas.train.progress import TrainingProgress
-from fedlas.train.ranks import gather_object, on_main
+from fedlas.train.ranks import gather_object, new_accelerator, on_main
 from fedlas.train.seed import restore_rng_state, rng_state
 
 
@@ -90,7 +89,7 @@ def fit(
         predictions, before the checkpoint.
     """
     better = _better(config.select)
-    accelerator = accelerator or require("accelerate", extra="bench").Accelerator(mixed_precision="no")
+    accelerator = accelerator or new_accelerator()
     main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
@@ -195,7 +194,7 @@ def _train_epoch(
         optimizer.step()
         optimizer.zero_grad()
         totals += _totals(loss, logits, target)
-        bar.step(epoch, step, float(loss) if bar.due() else None)
+        bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not loss_sum - loss_sum == 0:
         raise InputError(

@@ -6,10 +6,26 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
+
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 
 T = TypeVar("T")
+
+
+def new_accelerator() -> Any:
+    """An ``accelerate.Accelerator`` over all processes that ``torchrun`` or ``accelerate launch`` started.
+
+    Note:
+        Without a device accelerate must be told that the processor is meant: it would take each of the processes for a
+        run of its own. Precision is the training loop's affair.
+    """
+    if hasattr(torch, "accelerator"):  # since torch 2.6
+        found = torch.accelerator.is_available()
+    else:
+        found = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not found)
 
 
 def is_main_process() -> bool:

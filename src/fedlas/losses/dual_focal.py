@@ -1,0 +1,79 @@
+"""Dual focal loss: the focal bracket also counts the strongest class below the target.
+
+Source: Tao et al. 2023, "Dual Focal Loss for Calibration" (arXiv 2305.13665). Written from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.focal import modulated_nll
+
+
+def next_lower(probs: Tensor) -> Tensor:
+    """For every class the largest probability that is strictly smaller than its own, 0 if there is none; ``(M, C)``.
+
+    Args:
+        probs: ``(M, C)``.
+
+    Note:
+        The gradient flows into the probability that was found.
+    """
+    ordered, _ = probs.sort(dim=1)
+    place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())  # how many are strictly smaller
+    below = ordered.gather(1, (place - 1).clamp(min=0))
+    return torch.where(place > 0, below, 0.0)
+
+
+@LOSSES.register(
+    "dual-focal", paper="Dual Focal Loss for Calibration", year=2023, url="https://arxiv.org/abs/2305.13665"
+)
+class DualFocalLoss(Loss):
+    """Dual focal loss: ``-(1 - p_y + p_j)^gamma log p_y`` with ``p_j = max{p_k : p_k < p_y}``, or 0.
+
+    Args:
+        gamma: Exponent, at least 0; 0 is cross-entropy.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If gamma is negative.
+
+    Note:
+        The gradient flows through ``p_j`` too. Soft targets: each class contributes its share, with its own ``p_j``.
+
+    Example:
+        >>> DualFocalLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([0]))
+        tensor(1.1275)
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 5.0,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        probs = batch.logits.softmax(dim=1)
+        if batch.soft:
+            rival = next_lower(probs)
+        else:  # the same for the target alone, without sorting
+            own = probs.gather(1, batch.target[:, None])
+            rival = torch.where(probs < own, probs, 0.0).amax(dim=1, keepdim=True)
+        return modulated_nll(batch, self.gamma, rival=rival)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return ", ".join(filter(None, (f"gamma={self.gamma}", super().extra_repr())))

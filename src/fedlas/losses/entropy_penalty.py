@@ -1,0 +1,71 @@
+"""Confidence penalty: cross-entropy minus the entropy of the prediction.
+
+Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confident Output Distributions"
+(arXiv 1701.06548), equation 2. Written from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import check_choice, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.label_smoothing import smoothed_nll
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``."""
+    log_probs = F.log_softmax(logits, dim=1)
+    return -(log_probs.exp() * log_probs).sum(dim=1)
+
+
+@LOSSES.register(
+    "entropy-penalty",
+    paper="Penalizing Confident Output Distributions",
+    year=2017,
+    url="https://arxiv.org/abs/1701.06548",
+)
+class EntropyPenalty(Loss):
+    """Confidence penalty: ``-log p_y - alpha H(p)``.
+
+    Args:
+        alpha: Weight of the entropy, at least 0.
+        variant: ``"paper"`` sums the entropy over classes; ``"reference"`` averages it, as popular code does.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the entropy of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If alpha is negative or the variant unknown.
+
+    Example:
+        >>> import torch
+        >>> EntropyPenalty()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0904)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.alpha = check_number("EntropyPenalty", "alpha", alpha, low=0)
+        self.variant = check_choice("EntropyPenalty", "variant", variant, ("paper", "reference"))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        strength = self.alpha / (batch.logits.shape[1] if self.variant == "reference" else 1)
+        penalty = batch.weighted(entropy(batch.logits))
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) - strength * penalty
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return ", ".join(filter(None, (f"alpha={self.alpha}, variant={self.variant!r}", super().extra_repr())))

@@ -1,0 +1,111 @@
+"""Focal loss, and its sample-dependent schedule FLSD-53.
+
+Source: Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv 1708.02002), equation 4; Mukhoti et al. 2020,
+"Calibrating Deep Neural Networks using Focal Loss" (arXiv 2002.09437), section 4. Written from the papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+
+
+def modulated_nll(batch: Batch, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
+    """``-sum_k w_k t_k (1 - p_k + rival_k)^gamma log p_k`` of each position, ``(M,)``.
+
+    Args:
+        batch: Logits, hard or soft targets, class weights.
+        gamma: Exponent, at least 0: a float, or a tensor that broadcasts to ``(M, C)``.
+        rival: Probability ``(M, C)`` added inside the bracket; None is 0, which is the focal loss.
+
+    Note:
+        A hard target is the soft one with all its mass in one place; both are ``(M, C)`` here.
+    """
+    log_probs = F.log_softmax(batch.logits, dim=1)
+    # 1 - p without cancellation; the bound keeps the power's derivative finite where p is 1 to the last bit.
+    missing = -torch.expm1(log_probs)
+    if rival is not None:
+        missing = missing + rival
+    terms = missing.clamp(min=torch.finfo(log_probs.dtype).tiny).pow(gamma) * log_probs
+    if batch.weight is not None:
+        terms = terms * batch.weight
+    if batch.soft:
+        return -(batch.target * terms).sum(dim=1)
+    return -terms.gather(1, batch.target[:, None]).squeeze(1)
+
+
+@LOSSES.register(
+    "focal", paper="Focal Loss for Dense Object Detection", year=2017, url="https://arxiv.org/abs/1708.02002"
+)
+class FocalLoss(Loss):
+    """Focal loss: ``-(1 - p_y)^gamma log p_y``.
+
+    Args:
+        gamma: Exponent, at least 0; 0 is cross-entropy.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If gamma is negative.
+
+    Note:
+        Soft targets: each class contributes its share, ``-sum_k t_k (1 - p_k)^gamma log p_k``.
+
+    Example:
+        >>> FocalLoss()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
+        tensor(0.0002)
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 3.0,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.gamma = check_number("FocalLoss", "gamma", gamma, low=0)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return modulated_nll(batch, self.gamma)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return ", ".join(filter(None, (f"gamma={self.gamma}", super().extra_repr())))
+
+
+@LOSSES.register(
+    "flsd-53",
+    paper="Calibrating Deep Neural Networks using Focal Loss",
+    year=2020,
+    url="https://arxiv.org/abs/2002.09437",
+)
+class FLSD53(Loss):
+    """Sample-dependent focal loss: gamma is 5 where ``p_y < 0.2``, else 3.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Note:
+        No gradient flows through the choice of gamma. Soft targets: gamma goes by each class's own probability.
+
+    Example:
+        >>> FLSD53()(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))
+        tensor(0.5639)
+    """
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        probs = batch.logits.detach().softmax(dim=1)
+        return modulated_nll(batch, torch.where(probs < 0.2, 5.0, 3.0).to(probs.dtype))

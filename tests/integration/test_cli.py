@@ -1,0 +1,211 @@
+"""The command line as a stranger meets it."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import fedlas
+from fedlas.cli import _parsers, main
+
+VERBS = ["bench", "train", "evaluate", "report", "list"]
+TINY = [
+    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]",
+]  # fmt: skip
+OVERRIDES = [word for setting in TINY for word in ("--set", setting)]
+
+
+def call(capsys, *arguments):
+    """Exit status, standard output and standard error."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as ended:  # argparse ends --help and usage errors this way
+        status = ended.code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_version(capsys):
+    assert call(capsys, "--version") == (0, f"fedlas {fedlas.__version__}\n", "")
+
+
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help(capsys, verb, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, _ = call(capsys, *([verb] if verb else []), "--help")
+    assert status == 0
+    for noise in ("null", "None", "==SUPPRESS==", "type:", "required"):
+        assert noise not in out
+    assert all(len(line) <= 100 for line in out.splitlines())
+    if verb is None:
+        assert all(f"\n    {name} " in out for name in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_shows_one_default(verb):
+    parser = _parsers()[1][verb]
+    described = re.split(r"\n  (?=-)", parser.format_help().split("options:")[1])[1:]
+    assert len(described) == len(parser.options)
+    for option in described:
+        assert option.count("(default:") == (not option.startswith("-h")), option
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "VERB"),
+        (["benhc"], "Did you mean 'bench'?"),
+        (["--versoin"], "Did you mean '--version'?"),
+        (["bench"], "required: RECIPE"),
+        (["bench", "--losses", "ce", "digits"], "Usage: fedlas bench RECIPE [options]"),
+        (["bench", "digits", "--lossses", "ce"], "Did you mean '--losses'?"),
+        (["train", "digits", "--se", "1"], "Did you mean '--se"),
+        (["train", "digits", "--seed", "x"], "invalid int value: 'x'"),
+        (["train", "digits", "more"], "no place for 'more'"),
+        (["train", "digits", "--seed"], "expected one argument"),
+        (["list"], "required: KIND"),
+        (["list", "loses"], "Did you mean 'losses'?"),
+        (["bench", "digts"], "Did you mean 'digits'?"),
+        (["bench", "digits", "--losses", "ce", "fedlass"], "Did you mean 'fedlas'?"),
+        (["train", "digits", "--loss", "mdls"], "Did you mean 'mbls'?"),
+        (["train", "digits", "--set", "trian.epochs=2"], "Did you mean 'train'?"),
+        (["train", "digits", "--set", "train.epoch=2"], "Did you mean 'train.epochs'?"),
+        (["train", "digits", "--set", "train.epochs"], "key=value"),
+        (["train", "digits", "--set", "train.select=acuracy"], "Did you mean 'accuracy'?"),
+        (["train", "digits", "--set", "model.name=resnet9"], "Did you mean 'resnet8'?"),
+        (["train", "digits", "--set", "model.widht=9"], "Did you mean 'width'?"),
+        (["train", "digits", "--set", "data.name=digts"], "Did you mean 'digits'?"),
+        (["train", "digits", "--set", "data.crop_paddin=1"], "Did you mean 'crop_padding'?"),
+        (["train", "digits", "--set", "losses.fedlas.alhpa=1"], "Did you mean 'alpha'?"),
+        (["train", "digits", "--precision", "bf15"], "Did you mean 'bf16'?"),
+        (["train", "digits", "--precision", ""], "precision"),
+        (["train", "digits", "--data", "/nowhere"], "needs no files"),
+        (["evaluate", "nothing.npz"], "must exist"),
+        (["evaluate", "nothing.npz", "--num-bins", "0"], "got"),
+        (["report", "nothing"], "nothing"),
+    ],
+)
+def test_mistakes_are_named_with_status_2_and_leave_nothing(capsys, inside, arguments, message):
+    status, out, errors = call(capsys, *arguments)
+    assert status == 2
+    assert message in errors
+    assert not out
+    assert not list(inside.iterdir())
+    if arguments:
+        assert errors.startswith("fedlas")
+        assert errors.count("\n") == 1
+
+
+def test_every_verb_end_to_end(capsys, inside):
+    status, out, errors = call(
+        capsys, "bench", "synthetic", "--losses", "ce", "fedlas+", "--seeds", "0", "1", *OVERRIDES
+    )
+    assert status == 0
+    assert "2 losses x 2 seeds = 4 runs, in runs/synthetic" in errors
+    assert "runs/synthetic/report.html" in out
+    assert "fedlas+" in out
+    status, out, _ = call(capsys, "report", "runs/synthetic")
+    assert status == 0
+    assert "report.md" in out
+    status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "temperature", "--json")
+    assert status == 0
+    metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())
+    assert json.loads(out)["as predicted"] == pytest.approx(metrics["test"])
+    assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_scaled"])
+    status, out, _ = call(capsys, "train", "synthetic", "--loss", "ls", "--seed", "1", *OVERRIDES)
+    assert status == 0
+    assert (inside / "runs/synthetic/ls-s1/metrics.json").exists()
+    assert call(capsys, "list", "losses")[0] == 0
+    assert [path.name for path in inside.iterdir()] == ["runs"]
+
+
+def test_a_changed_setting_in_the_same_folder(capsys, inside):
+    assert call(capsys, "train", "synthetic", "--out", "x", *OVERRIDES)[0] == 0
+    for command in (["train", "synthetic", "--out", "x"], ["train", "synthetic", "--out", "x", "--seed", "1"]):
+        status, _, errors = call(capsys, *command, *OVERRIDES, "--set", "train.epochs=3")
+        assert status == 2
+        assert "train.epochs: 2 before, 3 now" in errors
+    assert "seed: 0 before, 1 now" in errors
+
+
+def start(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "fedlas.cli", *arguments]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
+    arguments = ["bench", "synthetic", "--losses", "ce", "--seeds", "0", *OVERRIDES]
+    long = start(*arguments, "--set", "train.epochs=3000")
+    checkpoint, deadline = inside / "runs/synthetic/ce-s0/checkpoint.pt", time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    long.send_signal(signal.SIGINT)
+    _, errors = long.communicate(timeout=60)
+    assert long.returncode == 130, errors
+    assert "The same command goes on from the last checkpoint." in errors
+    assert "Traceback" not in errors
+    assert not list(inside.rglob("*.part"))
+    assert not list(inside.rglob("metrics.json"))
+    status, _, errors = call(capsys, *arguments, "--set", "train.epochs=3")
+    assert status == 2
+    assert "train.epochs: 3000 before, 3 now" in errors
+
+
+def test_a_reader_that_has_seen_enough(inside):
+    process = start("list", "losses")
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) in (0, 1)  # rich ends with 1, as many programs do
+    assert not errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_on_a_terminal(inside):
+    import pty
+
+    controller, terminal = pty.openpty()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    command = [
+        sys.executable,
+        "-m",
+        "fedlas.cli",
+        "train",
+        "synthetic",
+        "--out",
+        "x",
+        *OVERRIDES,
+        "--set",
+        "train.epochs=40",
+    ]
+    process = subprocess.Popen(command, env=environment, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    text = b""
+    with contextlib.suppress(OSError):  # the other side is closed
+        while chunk := os.read(controller, 65536):
+            text += chunk
+    os.close(controller)
+    assert process.wait(60) == 0
+    shown = text.decode()
+    assert "loss" in shown
+    assert "val accuracy" in shown
+    assert "Warning" not in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0  # the cursor is back
+    assert "run folder: x" in shown

@@ -1,0 +1,223 @@
+"""Real processes killed with SIGKILL, started again, and compared with one that nobody disturbed."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.train import load_checkpoint, read_log
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+# Imports everything once, then forks a process a job: a start costs milliseconds instead of seconds.
+SERVER = r"""
+import json, os, pathlib, signal, sys, traceback
+import torch
+torch.set_num_threads(1)
+from fedlas.bench.plan import plan
+from fedlas.bench.recipe import load_recipe
+from fedlas.bench.run import execute, prepare_data
+import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
+
+def planned(job):
+    recipe = load_recipe(job["recipe"], job["set"])
+    return plan(recipe, losses=[job["loss"]], seeds=[0], out=pathlib.Path(job["out"]))[0]
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def arm(what, count):
+    original, calls = (os.fsync if what == "fsync" else pathlib.Path.replace), [0]
+    def counted(*args):
+        calls[0] += 1
+        if calls[0] == count and what != "after":
+            die()
+        result = original(*args)
+        if calls[0] == count:
+            die()
+        return result
+    if what == "fsync":
+        os.fsync = counted
+    else:
+        pathlib.Path.replace = counted
+
+for line in sys.stdin:
+    job = json.loads(line)
+    prepare_data(planned(job))  # kept by the cache, which children inherit
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if job["die"]:
+                arm(*job["die"])
+            execute(planned(job))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+SETTINGS = ["train.epochs=3", "data.train_size=200", "data.test_size=100", "data.val_size=100", "train.batch_size=50"]
+CONVOLUTIONS = ("digits", "fedlas", [*SETTINGS, "model.width=4", "train.precision=bf16", "data.crop_padding=1"])
+PERCEPTRON = ("synthetic", "fedlas+", [*SETTINGS, "model.hidden=[16]", "optimizer.name=adamw", "optimizer.lr=0.01"])
+SPARSE = ("synthetic", "acls", [*SETTINGS, "model.hidden=[16]", "train.checkpoint_every=2", "optimizer.clip_norm=1"])
+
+
+@pytest.fixture(scope="module")
+def server():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
+    yield process
+    process.stdin.close()
+    process.wait(30)
+    process.stdout.close()
+
+
+def start(server, case, out, *, die=None, kill_after=None):
+    """Exit status of one start: 0, or -9 if it was killed."""
+    recipe, loss, settings = case
+    job = {"recipe": recipe, "loss": loss, "set": settings, "out": str(out), "die": die}
+    server.stdin.write(json.dumps(job) + "\n")
+    server.stdin.flush()
+    child = int(server.stdout.readline())
+    if kill_after is not None:
+        time.sleep(kill_after)
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.kill(child, signal.SIGKILL)
+    return int(server.stdout.readline())
+
+
+def outcome(out):
+    """Everything a run leaves, but for how long it took."""
+    (folder,) = (path for path in out.iterdir() if path.is_dir())
+    arrays = {}
+    for path in sorted(folder.rglob("*.npz")):
+        with np.load(path) as archive:
+            arrays |= {f"{path.name}/{name}": archive[name] for name in archive}
+    checkpoint = load_checkpoint(folder / "checkpoint.pt")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    log = read_log(folder / "log.jsonl")
+    for record in (metrics, *log):
+        del record["seconds"]
+    return {
+        "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
+        "arrays": {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()},
+        "checkpoint": plain(checkpoint),
+        "metrics": metrics,
+        "log": log,
+        "config": (folder / "config.yaml").read_text(),
+    }
+
+
+def plain(value):
+    if isinstance(value, torch.Tensor):
+        return (
+            (value.dtype, tuple(value.shape), value.contiguous().view(torch.uint8).numpy().tobytes())
+            if value.ndim
+            else (
+                value.dtype,
+                value.item(),
+            )
+        )
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory):
+    cache = {}
+
+    def get(case):
+        if case[:2] not in cache:
+            out = tmp_path_factory.mktemp("undisturbed")
+            began = time.monotonic()
+            assert start(server, case, out) == 0
+            cache[case[:2]] = (outcome(out), time.monotonic() - began)
+        return cache[case[:2]]
+
+    return get
+
+
+def check(out, expected):
+    found = outcome(out)
+    assert [record["epoch"] for record in found["log"]] == [1, 2, 3]
+    for part in expected:
+        assert found[part] == expected[part], part
+
+
+@pytest.mark.parametrize(
+    "case", [CONVOLUTIONS, PERCEPTRON, SPARSE], ids=["fedlas-bf16", "fedlas+-adamw", "acls-sparse"]
+)
+def test_killed_at_random_moments(server, undisturbed, tmp_path, case):
+    expected, seconds = undisturbed(case)
+    moments, killed = random.Random(case[1]), 0
+    for _ in range(5):
+        status = start(server, case, tmp_path, kill_after=moments.uniform(0, 1.0) * seconds)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        killed += 1
+    assert start(server, case, tmp_path) == 0
+    assert killed
+    check(tmp_path, expected)
+
+
+@pytest.mark.parametrize("what", ["before", "after", pytest.param("fsync", marks=pytest.mark.long)])
+def test_killed_at_every_file_it_writes(server, undisturbed, tmp_path, what):
+    """Before and after each rename, and with a whole but unnamed file: among them each checkpoint."""
+    expected, _ = undisturbed(PERCEPTRON)
+    for count in range(1, 40):
+        out = tmp_path / str(count)
+        status = start(server, PERCEPTRON, out, die=(what, count))
+        if status == 0:  # fewer files than that are written
+            break
+        assert status == -signal.SIGKILL
+        assert start(server, PERCEPTRON, out) == 0
+        check(out, expected)
+    assert count > 10
+
+
+def test_killed_again_and_again_at_the_same_place(server, undisturbed, tmp_path):
+    """Each start gets a little further and leaves a half-written file behind; none of them stays."""
+    expected, _ = undisturbed(PERCEPTRON)
+    for count in range(2, 9):
+        if start(server, PERCEPTRON, tmp_path, die=("before", count)) == 0:
+            break
+    assert len(list(tmp_path.rglob("*.part"))) <= 1
+    assert start(server, PERCEPTRON, tmp_path) == 0
+    check(tmp_path, expected)
+
+
+def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path):
+    expected, _ = undisturbed(PERCEPTRON)
+    recipe, loss, settings = PERCEPTRON
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    code = (
+        "import resource, sys; from fedlas.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "train", recipe, "--loss", loss, "--out", str(tmp_path / "x"), *overrides]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "fedlas: error: output folder: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.part"))
+    (tmp_path / "x").rename(tmp_path / f"{loss}-s0")
+    assert start(server, PERCEPTRON, tmp_path) == 0
+    check(tmp_path, expected)

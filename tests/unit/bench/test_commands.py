@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.bench.commands import evaluate_file, print_listing, train
+from fedlas.bench.recipe import load_recipe, recipe_names
+from fedlas.calibrators import CALIBRATORS
+from fedlas.data import DATASETS
+from fedlas.losses import LOSSES
+from fedlas.metrics import METRICS, evaluate
+from fedlas.models import MODELS
+from fedlas.predictions import Predictions
+
+
+def predictions(classes=4, scale=4.0, seed=0, samples=200):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, classes, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(logits * scale, target)  # too confident by that factor
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, seed in (("test", 0), ("val", 1)):
+        predictions(seed=seed).save(tmp_path / "predictions" / f"{name}.npz")
+    return tmp_path / "predictions" / "test.npz", tmp_path / "predictions" / "val.npz"
+
+
+def test_evaluate_prints_percent_and_says_so(files, capsys):
+    assert evaluate_file(files[0]) == 0
+    text = capsys.readouterr().out
+    scores = evaluate(Predictions.load(files[0]))
+    assert "200 samples, 4 classes, 15 bins" in text
+    assert f"{scores['ece']:.2%}" in text
+    assert "lower is better" in text
+
+
+def test_evaluate_json_is_exact(files, capsys):
+    assert evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["as predicted"] == evaluate(Predictions.load(files[0]), num_bins=10)
+    assert found["after temperature"]["accuracy"] == found["as predicted"]["accuracy"]
+    assert found["after temperature"]["nll"] < found["as predicted"]["nll"]
+
+
+def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
+    folder = files[0].parent.parent
+    evaluate_file(folder, calibrate="temperature", as_json=True)
+    from_folder = json.loads(capsys.readouterr().out)
+    evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True)
+    assert json.loads(capsys.readouterr().out) == from_folder
+
+
+def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_path, capsys):
+    certain = predictions()
+    Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
+    assert evaluate_file(files[0], calibrate="temperature", on=tmp_path / "certain.npz", as_json=True) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("note: TemperatureScaling: ")
+    json.loads(captured.out)
+
+
+def test_evaluate_refuses(files, tmp_path):
+    test, val = files
+    np.savez(tmp_path / "wrong.npz", scores=np.zeros((3, 2)))
+    np.savez(tmp_path / "nan.npz", logits=np.full((3, 2), np.nan), target=np.zeros(3, dtype=np.int64))
+    np.savez(tmp_path / "range.npz", logits=np.zeros((3, 2)), target=np.array([0, 1, 2]))
+    (tmp_path / "noise.npz").write_bytes(b"PK\x03\x04 but no archive")
+    predictions(classes=7).save(tmp_path / "seven.npz")
+    (tmp_path / "empty").mkdir()
+    for file, message in (
+        ("none.npz", "must exist"),
+        ("wrong.npz", "'logits' and 'target'"),
+        ("nan.npz", "finite"),
+        ("range.npz", r"\[0, 2\)"),
+        ("noise.npz", "npz"),
+        ("empty", "must exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_file(tmp_path / file)
+    with pytest.raises(InputError, match="same model"):
+        evaluate_file(test, calibrate="temperature", on=tmp_path / "seven.npz")
+    with pytest.raises(InputError, match="Did you mean 'temperature'"):
+        evaluate_file(test, calibrate="temprature", on=val)
+    with pytest.raises(InputError, match="Pass --on"):
+        evaluate_file(test, calibrate="temperature")
+    with pytest.raises(InputError, match="--calibrate"):
+        evaluate_file(test, on=val)
+    with pytest.raises(InputError, match="num_bins"):
+        evaluate_file(test, num_bins=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("losses", LOSSES), ("metrics", METRICS), ("calibrators", CALIBRATORS), ("datasets", DATASETS),
+        ("models", MODELS), ("recipes", recipe_names()),
+    ],
+)  # fmt: skip
+def test_list(kind, names, capsys):
+    assert print_listing(kind) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in names:
+        assert any(line.split() and line.split()[0] == name for line in lines), name
+
+
+def test_list_of_nothing():
+    with pytest.raises(InputError, match="Did you mean 'losses'"):
+        print_listing("loses")
+
+
+def test_train_prints_where_and_what(tmp_path, capsys):
+    tiny = ["train.epochs=1", "data.train_size=60", "data.val_size=50", "data.test_size=50", "model.hidden=[8]"]
+    assert train(load_recipe("synthetic", tiny), loss="ls", seed=3, out=tmp_path / "x") == 0
+    text = capsys.readouterr().out
+    assert "ls-s3 on synthetic, test set, epoch 1" in text
+    assert f"run folder: {tmp_path / 'x'}" in text
+    assert "after temperature" in text
+    with pytest.raises(InputError, match="Did you mean 'fedlas'"):
+        train(load_recipe("synthetic", tiny), loss="fedlass", seed=3, out=tmp_path / "y")
+    with pytest.raises(InputError, match="seed"):
+        train(load_recipe("synthetic", tiny), loss="ls", seed=-3, out=tmp_path / "y")
+    assert not (tmp_path / "y").exists()

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas.bench.plan import plan
+from fedlas.bench.recipe import load_recipe
+from fedlas.losses import LOSSES
+
+DIGITS = load_recipe("digits")
+
+
+def test_seed_by_seed():
+    runs = plan(DIGITS, losses=["ce", "fedlas+"], seeds=[0, 3], out=Path("x"))
+    assert [str(run.folder) for run in runs] == ["x/ce-s0", "x/fedlas+-s0", "x/ce-s3", "x/fedlas+-s3"]
+    assert runs[1].name == "fedlas+-s0"
+    assert runs[1].loss_options == {"alpha": 0.1, "beta": 0.5, "margin": 6}
+
+
+def test_defaults_and_all():
+    assert len(plan(DIGITS)) == 18
+    assert plan(DIGITS)[0].folder == Path("runs/digits/ce-s0")
+    assert [run.loss for run in plan(DIGITS, losses=["all"], seeds=[0])] == list(LOSSES)
+
+
+def test_config_is_plain_and_says_what_matters():
+    run = plan(DIGITS, losses=["fedlas"], seeds=[2])[0]
+    config = run.config()
+    assert yaml.safe_load(yaml.safe_dump(config)) == config
+    assert config["loss"] == {"name": "fedlas", "alpha": 0.05, "beta": 4}
+    assert config["seed"] == 2
+    elsewhere = plan(DIGITS.with_data_root("/elsewhere"), losses=["fedlas"], seeds=[2])[0]
+    assert elsewhere.config() == config
+    assert plan(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[0].config() != config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "message"),
+    [
+        ([], {"losses": ["fedlass"]}, "Did you mean 'fedlas'"),
+        ([], {"losses": ["ce", "ce"]}, "differ from each other"),
+        ([], {"seeds": [1, 1]}, "differ from each other"),
+        ([], {"seeds": [-1]}, "seeds must be a whole number of at least 0"),
+        ([], {"losses": ["all", "ce"]}, "'all'"),
+        (["methods=[cee]"], {}, "Did you mean 'ce'"),
+        (["losses.fedlass.alpha=1"], {}, "Did you mean 'fedlas"),
+        (["losses.fedlas.alhpa=1"], {}, "Did you mean 'alpha'"),
+        (["losses.fedlas.alpha=7"], {}, "FedLAS: alpha"),
+        (["model.name=resnet9"], {}, "Did you mean 'resnet8'"),
+        (["data.name=digts"], {}, "Did you mean 'digits'"),
+        (["train.select=acuracy"], {}, "Did you mean 'accuracy'"),
+    ],
+)
+def test_nonsense_is_named(overrides, options, message):
+    with pytest.raises(InputError) as caught:
+        plan(load_recipe("digits", overrides), **options)
+    assert message in str(caught.value)

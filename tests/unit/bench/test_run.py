@@ -1,0 +1,200 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import filelock
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas.bench import run_folder
+from fedlas.bench.plan import plan
+from fedlas.bench.recipe import load_recipe
+from fedlas.bench.run import _training_batches, build_objective, execute, prepare_data
+from fedlas.bench.run_folder import BusyError, claim, finished
+from fedlas.losses import LOSSES
+from fedlas.predictions import Predictions
+
+TINY = [
+    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]",
+]  # fmt: skip
+
+
+def planned(out, *overrides, loss="fedlas", seed=0):
+    return plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=out)[0]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    run = planned(tmp_path_factory.mktemp("done"))
+    return run, execute(run)
+
+
+def test_what_a_run_leaves(done):
+    run, metrics = done
+    names = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
+    assert names - {".lock"} == {
+        "config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", "splits.npz", "metrics.json",
+        "predictions/val.npz", "predictions/test.npz",
+    }  # fmt: skip
+    assert json.loads((run.folder / "metrics.json").read_text()) == metrics
+    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == run.config()
+    assert metrics["epochs"] == 2
+    assert metrics["seconds"] > 0
+    assert metrics["test"]["accuracy"] == metrics["test_scaled"]["accuracy"]
+    test = Predictions.load(run.folder / "predictions" / "test.npz")
+    assert test.logits.dtype == torch.float32
+    assert test.num_samples == 50
+    assert test.label_probs is not None  # synthetic: so the true calibration error is among the metrics
+    assert "true_ece" in metrics["test"]
+
+
+def test_finished_is_not_done_again_and_needs_no_write(done):
+    run, metrics = done
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    lock = filelock.FileLock(run.folder / ".lock")
+    with lock:  # not even the lock is needed
+        assert execute(run) == metrics
+    del before[run.folder / ".lock"]
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}.items()
+
+
+def test_another_configuration_is_refused_by_name(done):
+    run, _ = done
+    other = replace(run, recipe=load_recipe("synthetic", [*TINY, "optimizer.lr=0.5", "train.epochs=3"]))
+    with pytest.raises(InputError) as caught:
+        execute(other)
+    assert "optimizer.lr: 0.05 before, 0.5 now; train.epochs: 2 before, 3 now" in str(caught.value)
+    assert not (run.folder / "error.txt").exists()
+
+
+def test_where_the_data_lies_is_not_part_of_the_run(done):
+    run, metrics = done
+    assert finished(replace(run, recipe=run.recipe.with_data_root("/elsewhere"))) == metrics
+
+
+def test_busy_folder(tmp_path):
+    run = planned(tmp_path)
+    run.folder.mkdir(parents=True)
+    with filelock.FileLock(run.folder / ".lock"), pytest.raises(BusyError, match="another process is working on"):
+        execute(run)
+    assert [path.name for path in run.folder.iterdir()] in ([".lock"], [])
+
+
+def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
+    run = planned(tmp_path)
+    (run.folder / "predictions").mkdir(parents=True)
+    (run.folder / ".lock").write_text("")
+    (run.folder / ".checkpoint.pt.xyz.part").write_bytes(b"half")
+    (run.folder / "predictions" / ".val.npz.xyz.part").write_bytes(b"half")
+    (run.folder / "error.txt").write_text("an earlier failure")
+    execute(run)
+    assert not list(run.folder.rglob("*.part"))
+    assert not (run.folder / "error.txt").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+def test_damaged_metrics(tmp_path, content):
+    run = planned(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / "metrics.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"metrics\.json must be readable JSON"):
+        execute(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"a: [", b"\xff", b"just words", b"loss: {name: ce}\nseed: 4\n"])
+def test_damaged_or_foreign_config(tmp_path, content):
+    run = planned(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_bytes(content)
+    if not content:  # holds nothing that could differ
+        assert finished(run) is None
+        return
+    with pytest.raises(InputError):
+        execute(run)
+    assert [path.name for path in run.folder.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "override", ["model.hidden=[0]", "data.num_classes=1", "data.val_size=1000000", "data.no_such=1", "model.depth=3"]
+)
+def test_nothing_is_created_before_all_is_checked(tmp_path, override):
+    with pytest.raises(InputError):
+        execute(planned(tmp_path / "out", override))
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output folder"):
+        execute(planned(tmp_path / "file"))
+    run = planned(tmp_path / "read-only")
+    run.folder.mkdir(parents=True)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with pytest.raises(InputError, match=r"output folder: .*Permission denied"):
+        execute(run)
+
+
+def test_finished_meanwhile(done, monkeypatch):
+    run, metrics = done
+    assert claim(run) == metrics
+    monkeypatch.setattr(run_folder, "write_text", None)
+    assert claim(run) == metrics
+
+
+@pytest.mark.parametrize("recipe", ["synthetic", "digits"])
+def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe):
+    loaded = load_recipe(recipe, ["data.train_size=60", "data.val_size=50", "data.test_size=50"])
+    one = SimpleNamespace(num_processes=1, process_index=0)
+    seen = {}
+    for seed in (0, 1):
+        for run in plan(loaded, losses=["all"], seeds=[seed], out=tmp_path):
+            splits = prepare_data(run)
+            objective = build_objective(run, splits)
+            batches = _training_batches(run, splits, one)
+            order = []
+            for epoch in range(2):
+                batches.set_epoch(epoch)
+                order += [index.tolist() for _, _, index in batches]
+            weights = torch.cat([value.flatten().double() for value in objective.model.state_dict().values()])
+            indices = np.concatenate([splits.indices[part] for part in ("train", "val", "test")])
+            noise = torch.rand(3).tolist()  # what dropout would draw first
+            seen.setdefault(seed, []).append((weights.tolist(), order, indices.tolist(), noise))
+        assert len(seen[seed]) == len(LOSSES)
+        assert all(start == seen[seed][0] for start in seen[seed])
+    for first, second in zip(seen[0][0], seen[1][0], strict=True):
+        assert first != second
+
+
+def test_several_processes_share_each_batch_and_get_other_noise(tmp_path):
+    run = planned(tmp_path)
+    splits = prepare_data(run)
+    whole = [
+        i.tolist() for _, _, i in _training_batches(run, splits, SimpleNamespace(num_processes=1, process_index=0))
+    ]
+    halves = [
+        [i.tolist() for _, _, i in _training_batches(run, splits, SimpleNamespace(num_processes=2, process_index=rank))]
+        for rank in (0, 1)
+    ]
+    assert [a + b for a, b in zip(*halves, strict=True)] == whole
+    noise = []
+    for rank in (0, 1):
+        build_objective(run, splits, rank=rank)
+        noise.append(torch.rand(1).item())
+    assert noise[0] != noise[1]
+
+
+def test_a_last_batch_with_fewer_samples_than_processes(tmp_path):
+    two = SimpleNamespace(num_processes=2, process_index=0)
+    run = planned(tmp_path, "train.batch_size=33")  # 100 = 3 * 33 + 1
+    with pytest.raises(InputError, match=r"a sample for each of 2 processes; got 1 of 100.*train\.drop_last=true"):
+        _training_batches(run, prepare_data(run), two)
+    run = planned(tmp_path, "train.batch_size=33", "train.drop_last=true")
+    assert len(_training_batches(run, prepare_data(run), two)) == 3
