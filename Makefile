@@ -17,7 +17,7 @@ test: $(VENV)/.test    ## the tests, under five minutes on two cores
 test-long: $(VENV)/.test   ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
-lint: $(VENV)/.dev     ## style, and who may import whom
+lint: $(VENV)/.dev     ## style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 

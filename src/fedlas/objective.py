@@ -20,6 +20,7 @@ class Objective(nn.Module):
 
     Args:
         model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
+            Classes are the second axis; a model with ``(N, L, C)`` needs a wrapper that transposes.
         criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
             or a module with a class attribute ``needs`` out of ``{"features", "index"}``.
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
@@ -96,17 +97,27 @@ class Objective(nn.Module):
                 tap.cancel()  # or later passes would keep their activations alive
                 raise
             extra["features"] = tap.stop()
-        logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-        if not isinstance(logits, Tensor):
-            raise InputError(
-                "Objective",
-                "the model must return logits, or an object with .logits",
-                type(output).__name__,
-                "Wrap the model in a module that returns the logits.",
-            )
+        logits = logits_of("Objective", output)
         if index is not None and "index" in self.needs:
             extra["index"] = index
         return self.criterion(logits, target, **extra), logits
+
+
+def logits_of(owner: str, output: object) -> Tensor:
+    """The logits in what a model returned: the tensor itself, or its ``.logits``.
+
+    Raises:
+        InputError: If there are none.
+    """
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise InputError(
+        owner,
+        "the model must return logits, or an object with .logits",
+        type(output).__name__,
+        "Wrap the model in a module that returns the logits.",
+    )
 
 
 def param_groups(

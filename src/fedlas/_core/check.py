@@ -75,17 +75,18 @@ def check_number(
     )
 
 
-def check_count(owner: str, name: str, value: object, *, low: int = 1) -> int:
-    """Return ``value`` as an int of at least ``low``; NumPy's integers are whole numbers too.
+def check_count(owner: str, name: str, value: object, *, low: int | None = 1) -> int:
+    """Return ``value`` as an int of at least ``low`` (None: any); NumPy's integers are whole numbers too.
 
     Raises:
         InputError: If it is not a whole number of at least ``low``.
     """
     given: Any = value
-    if isinstance(value, numbers.Integral) and not isinstance(given, bool) and given >= low:
+    if isinstance(value, numbers.Integral) and not isinstance(given, bool) and (low is None or given >= low):
         return int(value)
+    bound = "" if low is None else f" of at least {low}"
     raise InputError(
-        owner, f"{name} must be a whole number of at least {low}", describe(value), f"Choose {name} >= {low}."
+        owner, f"{name} must be a whole number{bound}", describe(value), f"Choose a whole number{bound} for {name}."
     )
 
 

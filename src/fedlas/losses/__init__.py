@@ -1,4 +1,4 @@
-"""Training losses, one paper a file. ``LOSSES`` lists them; ``build_loss`` makes one by name."""
+"""Training losses, one paper a file. ``LOSSES`` lists them; ``LOSSES.build(name, ...)`` makes one by name."""
 
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.base import LOSSES, Batch, Loss

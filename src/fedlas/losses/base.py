@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_logits, describe
+from fedlas._core.check import InputError, check_choice, check_count, check_logits, describe
 from fedlas._core.registry import Registry
 
 LOSSES: Registry[type[Loss]] = Registry("loss")
@@ -80,6 +81,9 @@ class Loss(nn.Module, ABC):
         On CPU, targets out of range and batches without a valid position raise an error. On an accelerator, and inside
         ``torch.compile``, looking would stall the device: there a target out of range trips the device's own assertion,
         and a batch without a valid position has the mean NaN, as with ``F.cross_entropy``.
+
+        Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
+        on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -90,14 +94,7 @@ class Loss(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.reduction = check_choice(type(self).__name__, "reduction", reduction, ("mean", "sum", "none"))
-        if not isinstance(ignore_index, int) or isinstance(ignore_index, bool):
-            raise InputError(
-                type(self).__name__,
-                "ignore_index must be a whole number",
-                describe(ignore_index),
-                "Pass the target value that marks positions to leave out, e.g. -100.",
-            )
-        self.ignore_index = ignore_index
+        self.ignore_index = check_count(type(self).__name__, "ignore_index", ignore_index, low=None)
         self.register_buffer("weight", None if weight is None else _class_weights(type(self).__name__, weight))
 
     @abstractmethod
@@ -124,11 +121,8 @@ class Loss(nn.Module, ABC):
             InputError: For wrong shapes or dtypes, and on CPU for targets out of range or nothing but ignored targets.
                 Nothing has changed then.
         """
-        device = logits.device.type if isinstance(logits, Tensor) else "cpu"
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._forward(logits, target, features, index)
-        return self._forward(logits, target, features, index)
+        with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
+            return self._forward(logits, target, features, index)
 
     def _forward(self, logits: Tensor, target: Tensor, features: Tensor | None, index: Tensor | None) -> Tensor:
         name = type(self).__name__
@@ -149,6 +143,13 @@ class Loss(nn.Module, ABC):
 
 
 _SHAPES = {"features": "the classifier head's input, (N, D)", "index": "positions in the training set, (N,)"}
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """A context in which operations on ``device`` (its type) run in the precision of their inputs."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def prepare(
@@ -196,7 +197,9 @@ def prepare(
             owner,
             f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
             describe(target),
-            "Pass class indices, or one row of class probabilities a sample.",
+            "Put the classes second: logits.movedim(-1, 1)."
+            if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
+            else "Pass class indices, or one row of class probabilities a sample.",
         )
     return Batch(
         logits=flat,

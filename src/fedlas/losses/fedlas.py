@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_logits, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Loss, prepare
+from fedlas.losses.base import LOSSES, Batch, Loss, prepare, without_autocast
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.margin import margin_penalty
@@ -122,49 +122,64 @@ class FeatureModulated(Loss):
 
         Raises:
             InputError: For wrong shapes.
+
+        Note:
+            No target is known here, so every position counts: features per image of a dense input with ignored
+            positions may get another strength in training.
         """
-        logits = check_logits(type(self).__name__, logits)
+        name = type(self).__name__
+        logits = check_logits(name, logits)
         target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
-        batch = prepare(type(self).__name__, logits, target, features)
-        alpha = self._strength(batch)
+        batch = prepare(name, logits, target, features)
+        with without_autocast(logits.device.type):
+            alpha = self._strength(batch)
         return alpha if batch.per_image else alpha.reshape(batch.shape)
 
     def _strength(self, batch: Batch) -> Tensor:
         """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
-        features, logits, valid = batch.features, batch.logits.detach(), batch.valid
-        if logits.shape[1] != self.num_classes:
+        name, features = type(self).__name__, batch.features
+        if batch.logits.shape[1] != self.num_classes:
             raise InputError(
-                type(self).__name__,
+                name,
                 f"logits must have num_classes = {self.num_classes} columns",
-                tuple(logits.shape),
+                tuple(batch.logits.shape),
                 "Build the loss with the number of classes of the model.",
             )
         if features is None:
-            raise TypeError(f"{type(self).__name__}: features must be passed (N, D); got None. Pass the head's input.")
-        if batch.per_image:
-            # One strength an image: the gate sees the image's mean logits, over the positions that count.
-            images = features.shape[0]
-            logits = logits.reshape(images, -1, logits.shape[1])
-            if valid is None:
-                logits = logits.mean(dim=1)
-            else:
-                inside = valid.reshape(images, -1)
-                logits = torch.where(inside[:, :, None], logits, 0.0).sum(dim=1) / inside.sum(
-                    dim=1, keepdim=True
-                ).clamp(min=1)
-                valid = inside.any(dim=1)
-        elif valid is not None:
-            logits = torch.where(valid[:, None], logits, 0.0)
-        scores = self.nci(features, valid=valid)
+            raise TypeError(f"{name}: features must be passed (N, D); got None. Pass the head's input.")
+        logits, valid = _gate_input(batch, features.shape[0])
+        psi = _one_each(name, "gate", self.gate(logits), len(features))  # first: an error here must not move NCI
+        scores = _one_each(name, "nci", self.nci(features, valid=valid), len(features))
         if valid is not None:  # 0 times NaN is NaN: what an ignored sample holds must not reach the gate's gradient
             scores = torch.where(valid, scores, 0.0)
-        alpha = adaptive_strength(scores, self.gate(logits), alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
+        alpha = adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
         own = f"num_classes={self.num_classes}, alpha={self.alpha}, beta={self.beta}"
         return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+def _gate_input(batch: Batch, rows: int) -> tuple[Tensor, Tensor | None]:
+    """Logits ``(rows, C)`` for the gate, and which rows count (None: all)."""
+    logits, valid = batch.logits.detach(), batch.valid
+    if not batch.per_image:
+        return (logits, None) if valid is None else (torch.where(valid[:, None], logits, 0.0), valid)
+    # One strength an image: the gate sees the image's mean logits, over the positions that count.
+    logits = logits.reshape(rows, -1, logits.shape[1])
+    if valid is None:
+        return logits.mean(dim=1), None
+    inside = valid.reshape(rows, -1)
+    counted = inside.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.where(inside[:, :, None], logits, 0.0).sum(dim=1) / counted, inside.any(dim=1)
+
+
+def _one_each(owner: str, part: str, value: Tensor, rows: int) -> Tensor:
+    """``value`` if it has one number a row; anything else would broadcast to a loss that looks right."""
+    if isinstance(value, Tensor) and value.shape == (rows,):
+        return value
+    raise InputError(owner, f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1).")
 
 
 _PAPER = {"paper": "FedLAS", "year": 2026, "url": "https://arxiv.org/abs/2606.28654"}

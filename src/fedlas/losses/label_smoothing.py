@@ -114,11 +114,12 @@ def smoothed_cross_entropy(
         A scalar, or the shape of a hard target for ``"none"``. Differentiable twice.
 
     Raises:
-        InputError: For wrong shapes, and on CPU for targets out of range or nothing but ignored targets.
+        InputError: For wrong shapes, and on CPU for targets or strengths out of range or nothing but ignored targets.
 
     Note:
-        Between forward and backward only ``logits`` is kept, not a log-softmax of the same size. For hard targets the
-        partition function cancels from the part that alpha multiplies: ``d l_i / d alpha_i = z_y - mean_k z_k``.
+        Between forward and backward no log-softmax is kept, only ``logits`` (as float32 and with the classes last, so
+        a copy for half precision and for dense inputs). For hard targets the partition function cancels from the part
+        that alpha multiplies: ``d l_i / d alpha_i = z_y - mean_k z_k``.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
@@ -129,6 +130,12 @@ def smoothed_cross_entropy(
     check_choice(owner, "reduction", reduction, ("mean", "sum", "none"))
     batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight)
     if isinstance(alpha, Tensor):
+        if alpha.device.type == "cpu" and not torch.compiler.is_compiling() and alpha.numel():
+            low, high = (float(bound) for bound in alpha.detach().aminmax())
+            if not 0 <= low <= high <= 1:
+                raise InputError(
+                    owner, "alpha must be in [0, 1]", f"values from {low:g} to {high:g}", "Pass strengths as fractions."
+                )
         try:
             alpha = alpha.to(batch.logits.dtype).expand(batch.shape).reshape(-1)
         except RuntimeError as error:

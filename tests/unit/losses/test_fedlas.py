@@ -325,3 +325,28 @@ def test_negative_margin():
 def test_repr_names_the_settings():
     assert "num_classes=5" in repr(FedLAS(C))
     assert "margin=6.0" in repr(FedLASPlus(C))
+
+
+@pytest.mark.parametrize("part", ["nci", "gate"])
+def test_a_replacement_of_another_shape_is_refused_and_moves_nothing(part):
+    column = torch.nn.Linear(5, 1)
+    replacement = {
+        "nci": lambda features, valid=None: features.sum(dim=1, keepdim=True),
+        "gate": lambda logits: column(logits).tanh(),
+    }[part]
+    criterion = FedLAS(5, **{part: replacement})
+    logits, target, features = torch.randn(8, 5), torch.arange(8) % 5, torch.rand(8, 6)
+    with pytest.raises(ValueError, match=rf"FedLAS: the {part} must return \(8,\); got \(8, 1\)"):
+        criterion(logits, target, features=features)
+    if part == "gate":
+        assert criterion.nci.num_batches_tracked == 0
+
+
+def test_smoothing_is_the_same_under_autocast():
+    torch.manual_seed(0)
+    criterion = FedLAS(5)
+    logits, features = torch.randn(2000, 5) * 0.1, torch.rand(2000, 6)
+    criterion(logits, torch.zeros(2000, dtype=torch.int64), features=features)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = criterion.smoothing(logits, features)
+    assert torch.equal(inside, criterion.smoothing(logits, features))
