@@ -86,5 +86,5 @@ def not_writable(path: Path, error: OSError) -> InputError:
         "output folder",
         "it must be a folder that can be written to",
         f"{path} ({error.strerror or error})",
-        "Choose another with --out, free some space, or change its permissions.",
+        "Choose another folder (--out on the command line), free some space, or change its permissions.",
     )

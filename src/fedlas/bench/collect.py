@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.bench.results import STAGES, FinishedRun, Problem, Summary
+from fedlas.bench.results import FORMAT, STAGES, FinishedRun, Problem, Summary
+from fedlas.bench.run_folder import check_alike, read_config, read_data
 from fedlas.losses import LOSSES
 
-_FORMAT = 1
 _SIGNS_OF_A_RUN = ("config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", ".lock")
 
 
@@ -26,7 +26,9 @@ def collect(folder: str | Path) -> Summary:
         Its runs. A ``metrics.json`` that cannot be used puts its run among the ``unreadable``, with the reason.
 
     Raises:
-        InputError: If the folder does not exist, no run in it has finished, or its runs belong to different recipes.
+        InputError: If the folder does not exist, no run in it has finished, or its runs differ in more than
+            loss and seed: in recipe, configuration or data. A run without ``config.yaml`` or ``data.json`` is not
+            compared by it.
     """
     folder = Path(folder)
     owner = "fedlas report"
@@ -36,10 +38,12 @@ def collect(folder: str | Path) -> Summary:
     failed: list[Problem] = []
     unreadable: list[Problem] = []
     unfinished: list[str] = []
+    made_with: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if (child / "metrics.json").exists():
             try:
                 run = _read_run(child)
+                made_with[run.name] = (read_config(child) or {}, read_data(child) or {})
             except ValueError as error:
                 unreadable.append(Problem(child.name, str(error)))
                 continue
@@ -62,6 +66,11 @@ def collect(folder: str | Path) -> Summary:
             ", ".join(f"{recipe} ({name})" for recipe, name in recipes.items()),
             "Move the runs of each recipe into a folder of their own.",
         )
+    fix = "Move the runs of each configuration into a folder of their own."
+    counted = [(run.name, *made_with[run.name]) for run in runs]
+    check_alike(owner, [(name, config) for name, config, _ in counted if config], fix)
+    # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
+    check_alike(owner, [(name, {"data": {**data, "split": None}}) for name, _, data in counted if data], fix)
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
@@ -110,8 +119,8 @@ def _read_run(path: Path) -> FinishedRun:
         raise ValueError(f"metrics.json is not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise ValueError("metrics.json does not hold an object")
-    if content.get("format") != _FORMAT:
-        raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {_FORMAT}")
+    if content.get("format") != FORMAT:
+        raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {FORMAT}")
     loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")
     if not (isinstance(loss, str) and loss and isinstance(seed, int) and not isinstance(seed, bool)):
         raise ValueError("metrics.json lacks the loss or the seed")

@@ -122,14 +122,25 @@ def evaluate_file(
         as_json: Print JSON with fractions in full precision instead of a table.
 
     Raises:
-        InputError: For files that are not predictions, an unknown calibrator, or one of ``calibrate`` and ``on``
-            without the other.
+        InputError: For files that are not predictions, an unknown calibrator, one of ``calibrate`` and ``on`` without
+            the other, ``on`` that is ``file``, or ``html`` that is one of them or does not end in ``.html``.
     """
     if on is not None and calibrate is None:
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
     if file.is_dir():
         on = on or file / "predictions" / "val.npz"
         file = file / "predictions" / "test.npz"
+    if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
+        raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
+    if on is not None and on.resolve() == file.resolve():
+        raise InputError(
+            "fedlas evaluate",
+            "--on must be other predictions than FILE",
+            on,
+            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
+        )
     stages = {"as predicted": Predictions.load(file)}
     if calibrate is not None:
         calibrator = CALIBRATORS[calibrate].value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -21,8 +22,9 @@ _PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-lea
 def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     """Everything that may explain another number elsewhere; plain values for ``environment.json``.
 
-    The commit is that of the checkout the package runs from, null for an installed package. No host or user name, and
-    of the program's path the last part only.
+    The commit is that of the checkout the package runs from, null for an installed package; ``dirty`` says whether
+    files differ from it or stand beside it in the package. No host or user name: of absolute paths in the command only
+    the last part is kept.
     """
     commit, dirty = _commit()
     return {
@@ -40,9 +42,27 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
+def read_starts(path: Path) -> list[dict[str, Any]]:
+    """The environments of all starts of a run, oldest first; none if the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    starts = content if isinstance(content, list) else [content]  # one start may stand alone
+    return [start for start in starts if isinstance(start, dict)]
+
+
 def _command() -> str:
     program = Path(sys.argv[0]).name
-    return shlex.join(["fedlas" if program == "cli.py" else program, *sys.argv[1:]])
+    return shlex.join(["fedlas" if program == "cli.py" else program, *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(word: str) -> str:
+    """An argument, of an absolute path in it (also after ``--out=`` or ``data.root=``) the last part only."""
+    if Path(word).is_absolute():
+        return Path(word).name or word
+    key, equals, value = word.partition("=")
+    return f"{key}={_without_folders(value)}" if equals else word
 
 
 def _version(package: str) -> str | None:
@@ -68,13 +88,15 @@ def _cpu() -> str:
 
 
 def _commit() -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds this file, and whether tracked files differ from it."""
+    """Commit of the checkout that holds this file, and whether tracked files or those of the package differ from it."""
     here = Path(__file__).resolve()
     try:
         tracked = _git(here.parent, "ls-files", "--error-unmatch", here.name)
         if tracked is None:
             return None, None
-        return _git(here.parent, "rev-parse", "HEAD"), bool(_git(here.parent, "status", "--porcelain", "-uno"))
+        changed = _git(here.parent, "status", "--porcelain", "-uno")
+        unknown = _git(here.parents[1], "ls-files", "--others", "--exclude-standard")  # of the package: may be imported
+        return _git(here.parent, "rev-parse", "HEAD"), bool(changed or unknown)
     except OSError:  # git is not installed
         return None, None
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas.bench.environment import read_starts
 from fedlas.bench.results import FinishedRun, Summary
+from fedlas.bench.run_folder import read_config
 from fedlas.predictions import Predictions
+from fedlas.train import read_log
 
 FILES = (
     "metrics.json",
@@ -26,21 +28,20 @@ _DEFAULT_BINS = 15
 
 
 def environment(summary: Summary) -> dict[str, list[str]]:
-    """For each key the distinct values over the finished runs, as text: more than one says the runs differed there."""
+    """For each key the distinct values over all starts of the finished runs, as text; several say that they differ."""
     merged: dict[str, dict[str, None]] = {}
-    for run in summary.runs:
-        for key, value in _flat(_read_json(run.path / "environment.json")).items():
+    for start in _starts(summary):
+        for key, value in _flat(start).items():
             if key != "command":
                 merged.setdefault(key, {})[value] = None
     return {key: list(values) for key, values in merged.items()}
 
 
 def commands(summary: Summary) -> list[str]:
-    """The distinct commands that made the finished runs, in the order of the runs."""
+    """The distinct commands that made the finished runs, in the order of the runs and of their starts."""
     found: dict[str, None] = {}
-    for run in summary.runs:
-        content = _read_json(run.path / "environment.json")
-        command = content.get("command") if isinstance(content, dict) else None
+    for start in _starts(summary):
+        command = start.get("command")
         if isinstance(command, list):
             command = shlex.join(map(str, command))
         if isinstance(command, str) and command.strip():
@@ -58,19 +59,10 @@ def configurations(summary: Summary) -> dict[str, tuple[str, str]]:
 
 
 def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
-    """The log lines of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them.
-
-    Lines that are not JSON objects (the last one of a killed run) are skipped; of two lines for one epoch, which a
-    resumed run can leave, the later counts.
-    """
+    """The log records of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them."""
     lines: dict[str, list[Mapping[str, Any]]] = {method: [] for method in summary.methods}
     for run in summary.runs:
-        epochs: dict[Any, Mapping[str, Any]] = {}
-        for text in _read_text(run.path / "log.jsonl").splitlines():
-            line = _parse(text)
-            if isinstance(line, dict) and isinstance(line.get("epoch"), int):
-                epochs[line["epoch"]] = line
-        lines[run.loss] += epochs.values()
+        lines[run.loss] += read_log(run.path / "log.jsonl")
     return lines
 
 
@@ -87,12 +79,7 @@ def load_predictions(run: FinishedRun) -> Predictions | str:
 
 def num_bins(run: FinishedRun) -> int:
     """Number of bins the run's metrics were computed with; 15, the default, where its configuration does not say."""
-    yaml = require("yaml", extra="bench")
-    try:
-        config = yaml.safe_load(_read_text(run.path / "config.yaml"))
-    except yaml.YAMLError:
-        return _DEFAULT_BINS
-    train = config.get("train") if isinstance(config, dict) else None
+    train = (read_config(run.path) or {}).get("train")
     value = train.get("num_bins") if isinstance(train, dict) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
 
@@ -106,15 +93,8 @@ def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _read_json(path: Path) -> Any:
-    return _parse(_read_text(path))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
+def _starts(summary: Summary) -> list[dict[str, Any]]:
+    return [start for run in summary.runs for start in read_starts(run.path / "environment.json")]
 
 
 _WORDS = {None: "unknown", True: "yes", False: "no"}

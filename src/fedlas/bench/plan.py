@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedlas._core.check import InputError, check_count
-from fedlas.bench.recipe import Recipe
+from fedlas._core.check import InputError, check_count, suggestion
+from fedlas.bench.recipe import DataConfig, ModelConfig, Recipe
 from fedlas.data import DATASETS
+from fedlas.data.base import COMMON_OPTIONS
 from fedlas.losses import LOSSES
-from fedlas.metrics import METRICS
 from fedlas.models import MODELS
+from fedlas.train import check_select
 
 
 @dataclass(frozen=True)
@@ -81,23 +83,42 @@ def plan(
         raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
     for seed in chosen:
         check_count("bench", "seeds", seed, low=0)
-    DATASETS[recipe.data.name]
-    MODELS[recipe.model.name]
-    METRICS[recipe.train.select]
-    for loss in [*names, *recipe.losses]:
-        LOSSES[loss]
+    loader, model = DATASETS[recipe.data.name].value, MODELS[recipe.model.name].value
+    _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
+    _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
+    check_select(recipe.train.select)
     folder = out or Path("runs") / recipe.name
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
-    for run in runs[: len(names)]:
-        build_loss(run, num_classes=10)
+    for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too
+        build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10)
     return runs
+
+
+def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
+    """Refuse a misspelt option; what was meant may be a key of every data set or model, too."""
+    names = [field.name for field in fields(config) if field.name != "options"] + [*known]
+    for key in config.options:
+        if key not in known:
+            raise InputError("recipe", "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names))
+
+
+def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
+    """Names of the parameters, less those that are ``given`` and so not for the user to choose."""
+    return [name for name in inspect.signature(function).parameters if name not in given]
 
 
 def build_loss(run: Run, *, num_classes: int) -> torch.nn.Module:
     """The loss of a run.
 
     Raises:
-        InputError: For an option the loss does not have, or a value it does not accept.
+        InputError: For an option the loss does not have, a value it does not accept, or a reduction but the mean.
     """
     loss: torch.nn.Module = LOSSES.build(run.loss, run.loss_options, num_classes=num_classes)
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise InputError(
+            f"loss {run.loss}",
+            "reduction must be 'mean', since one number a batch is trained on, whatever its size",
+            repr(reduction),
+            "Leave it out.",
+        )
     return loss

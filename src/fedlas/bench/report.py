@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable, write_text
+from fedlas._core.files import write_text
 from fedlas.bench.collect import collect
 from fedlas.bench.report_html import html_report
 from fedlas.bench.report_markdown import markdown_report
@@ -53,7 +53,7 @@ def write_report(folder: str | Path) -> Report:
         "report.html": html_report(summary),
         "results.csv": results_csv(summary),
     }
-    markdown, html, table = (_write(summary.folder / name, text) for name, text in texts.items())
+    markdown, html, table = (write_text(summary.folder / name, text) for name, text in texts.items())
     return Report(markdown, html, table, summary)
 
 
@@ -107,10 +107,3 @@ def terminal_table(summary: Summary) -> Table:
         ]
         table.add_row(texts.Text(row.method), *cells)
     return table
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        return write_text(path, text)
-    except OSError as error:  # e.g. a folder of that name
-        raise not_writable(path, error) from error

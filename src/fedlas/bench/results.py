@@ -12,6 +12,8 @@ from fedlas.stats import Comparison, compare_to_best
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
+FORMAT = 1
+"""Format of ``metrics.json``."""
 LEVEL = 0.05
 """Significance level of every test in a report."""
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
-from fedlas.bench.environment import environment
+from fedlas.bench.environment import environment, read_starts
+from fedlas.bench.fingerprint import source_fingerprint, split_fingerprint
 from fedlas.bench.plan import Run, build_loss
+from fedlas.bench.results import FORMAT
 from fedlas.bench.run_folder import claim, finished, locked
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.data import Batches, Images, Source, Splits, load_dataset, split
@@ -22,8 +24,6 @@ from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.train import derive, fit, predict, seed_everything
 from fedlas.train.ranks import new_accelerator, on_main
-
-FORMAT = 1
 
 
 def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         The contents of ``metrics.json``.
 
     Raises:
-        InputError: If the folder cannot be written to, holds a run of another configuration or is being worked on by
-            another process; and whatever data, model, loss or training find wrong.
+        InputError: If the folder cannot be written to, holds a run of another configuration or on other data, or is
+            being worked on by another process; and whatever data, model, loss or training find wrong.
 
     State:
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
@@ -52,12 +52,13 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
     objective = build_objective(run, splits, rank=accelerator.process_index)
     batches = _training_batches(run, splits, accelerator)
     with locked(run.folder, accelerator):
-        metrics = on_main(accelerator, lambda: claim(run))
+        metrics = on_main(accelerator, lambda: claim(run, _fingerprints(run, splits)))
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:
             splits.save_indices(run.folder / "splits.npz")
-            write_json(run.folder / "environment.json", environment(accelerator.device))
+            starts = run.folder / "environment.json"
+            write_json(starts, [*read_starts(starts), environment(accelerator.device)])
         return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name)
 
 
@@ -96,7 +97,6 @@ def _train_and_measure(
     if accelerator.is_main_process:
         for name, predictions in (("val", val), ("test", test)):
             predictions.save(run.folder / "predictions" / f"{name}.npz")
-        (run.folder / "error.txt").unlink(missing_ok=True)
         write_json(run.folder / "metrics.json", metrics)
     accelerator.wait_for_everyone()
     return metrics
@@ -125,8 +125,7 @@ def measure(val: Predictions, test: Predictions, *, num_bins: int = 15) -> dict[
 
 def prepare_data(run: Run) -> Splits:
     """The three parts of a run's data; the same for every loss of the same seed."""
-    data = run.recipe.data
-    source = _source(data.name, data.root, json.dumps(data.options, sort_keys=True))
+    data, source = run.recipe.data, _source(*_source_key(run))
     return split(
         source,
         seed=derive(run.seed, "split"),
@@ -134,6 +133,11 @@ def prepare_data(run: Run) -> Splits:
         train_size=data.train_size,
         test_size=data.test_size,
     )
+
+
+def data_fingerprint(run: Run) -> dict[str, Any]:
+    """Fingerprint of the run's data set; the same for every seed."""
+    return _fingerprint(*_source_key(run))
 
 
 def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
@@ -160,6 +164,20 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
 def _source(name: str, root: str | None, options: str) -> Source:
     """The data set, kept from run to run: reading it can take longer than an epoch."""
     return load_dataset(name, root, **json.loads(options))
+
+
+def _fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
+    return {**data_fingerprint(run), "split": split_fingerprint(splits)}
+
+
+@lru_cache(maxsize=1)
+def _fingerprint(name: str, root: str | None, options: str) -> dict[str, Any]:
+    return source_fingerprint(_source(name, root, options))
+
+
+def _source_key(run: Run) -> tuple[str, str | None, str]:
+    data = run.recipe.data
+    return data.name, data.root, json.dumps(data.options, sort_keys=True)
 
 
 def _training_batches(run: Run, splits: Splits, accelerator: Any) -> Batches:

@@ -83,20 +83,14 @@ class Calibrator(ABC):
         Raises:
             InputError: Before ``fit``, or if the folder cannot be written to.
         """
-        path, owner = Path(path), f"{self._owner}.save"
         content = {
             "format": _FORMAT,
             "calibrator": self._registry_name(),
-            "num_classes": self._check_fitted(owner),
+            "num_classes": self._check_fitted(f"{self._owner}.save"),
             "options": self._options(),
             "state": self._state(),
         }
-        try:
-            return write_json(path, content)
-        except OSError as error:
-            raise InputError(
-                owner, "the file must be writable", f"{path} ({error.strerror})", "Choose another path."
-            ) from error
+        return write_json(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -195,17 +195,18 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     keywords = inspect.signature(loader).parameters.values()
     known = [parameter.name for parameter in keywords if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
     for option in options:
-        if option not in known and option not in _COMMON:
-            expected = f"options must be among {', '.join([*known, *_COMMON])}"
-            raise InputError(name, expected, repr(option), suggestion(option, [*known, *_COMMON]))
+        if option not in known and option not in COMMON_OPTIONS:
+            expected = f"options must be among {', '.join([*known, *COMMON_OPTIONS])}"
+            raise InputError(name, expected, repr(option), suggestion(option, [*known, *COMMON_OPTIONS]))
     if not isinstance(options.get("flip", False), bool):
         raise InputError(name, "flip must be true or false", describe(options["flip"]), "Pass a bool.")
     check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
     source = loader(root, **{key: value for key, value in options.items() if key in known})
-    return replace(source, **{key: value for key, value in options.items() if key in _COMMON})
+    return replace(source, **{key: value for key, value in options.items() if key in COMMON_OPTIONS})
 
 
-_COMMON = ("flip", "crop_padding")
+COMMON_OPTIONS = ("flip", "crop_padding")
+"""Options that every data set understands."""
 
 
 def no_root(name: str, root: str | None) -> None:

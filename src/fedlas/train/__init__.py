@@ -1,7 +1,7 @@
 """Training: a loop on accelerate, checkpoints that survive a kill, and prediction."""
 
 from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
-from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.train.log import read_log
 from fedlas.train.loop import Fitted, fit
 from fedlas.train.optim import build_optimizer, build_schedule
@@ -15,6 +15,7 @@ __all__ = [
     "TrainConfig",
     "build_optimizer",
     "build_schedule",
+    "check_select",
     "derive",
     "fit",
     "load_checkpoint",

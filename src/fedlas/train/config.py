@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
+from fedlas.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class TrainConfig:
         batch_size: Samples of a step, over all processes together.
         precision: ``fp32``, or ``bf16`` to run the forward pass in autocast. Weights, losses, statistics and
             predictions are float32 either way.
-        select: Validation metric that chooses the best epoch; the last of equals wins, as it trained longer.
+        select: Validation metric that chooses the best epoch (see :func:`check_select`); the last of equals wins, as it
+            trained longer.
         drop_last: Leave out a last, smaller batch.
         num_bins: Bins of every calibration error.
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
@@ -114,3 +116,22 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every"):
             check_count("train", name, getattr(self, name))
         check_choice("train", "precision", self.precision, ("fp32", "bf16"))
+
+
+def check_select(metric: str) -> str:
+    """Return ``metric`` if it can choose the best epoch: registered, and computed from logits and target alone.
+
+    Raises:
+        InputError: Otherwise; the nearest metric that can is named.
+    """
+    if metric in METRICS:
+        about = METRICS[metric].metadata
+        if about.get("default", True) and not about.get("needs"):
+            return metric
+    able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
+    raise InputError(
+        "train.select",
+        "it must be a registered metric of logits and target alone",
+        repr(metric),
+        f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able),
+    )

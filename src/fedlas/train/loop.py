@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
-from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.train.log import append_log, truncate_log
 from fedlas.train.optim import build_optimizer, build_schedule
 from fedlas.train.predict import predict
@@ -80,13 +80,20 @@ def fit(
         The best epoch and the log.
 
     Raises:
-        InputError: For a checkpoint that cannot be read or belongs to another configuration, an unknown metric in
-            ``config.select``, a loss that is no longer finite, or a folder that cannot be written to.
+        InputError: For a checkpoint that cannot be read or belongs to another configuration, a metric that cannot
+            select (``config.select``), a loss that is no longer finite, or a folder that cannot be written to.
 
     State:
         A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
         A criterion with ``update_from_validation(predictions)`` is called after each epoch with the validation
         predictions, before the checkpoint.
+
+    Note:
+        Under several processes each takes its slice of every batch, and its loss is weighed by the samples in it. For
+        a criterion that averages over samples the gradient is that of one process with the whole batch. It is only
+        approximately that where a mean divides by something else than the number of samples (class weights, or ignored
+        targets, that the slices hold unequal shares of). Batch normalisation normalises by the statistics of each
+        process's slice, so a model with it trains as with a smaller batch.
     """
     better = _better(config.select)
     accelerator = accelerator or new_accelerator()
@@ -121,7 +128,7 @@ def fit(
             predictions = predict(objective, val, device=accelerator.device)
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
-            value = _selected(scores, config.select)
+            value = scores[config.select]
             if not best["epoch"] or better(value, best["value"]):
                 best = {"epoch": epoch, "value": value, "objective": _snapshot(objective)}
             record = {
@@ -207,7 +214,10 @@ def _train_epoch(
 
 
 def _shared(loss: Tensor, target: Tensor, accelerator: Any) -> Tensor:
-    """The loss such that the mean of the processes' gradients is that of the whole batch, if slices differ in size."""
+    """The loss such that the mean of the processes' gradients is that of the whole batch, if slices differ in size.
+
+    Exact for a mean over samples; see the note in :func:`fit` on class weights and ignored targets.
+    """
     if accelerator.num_processes == 1:
         return loss
     samples = loss.new_tensor(len(target))
@@ -228,23 +238,9 @@ def _update_from_validation(criterion: nn.Module, predictions: Predictions) -> N
 
 def _better(metric: str) -> Callable[[float, float], bool]:
     """Whether a new value of the metric is at least as good as the old one."""
-    names: Sequence[str] = list(METRICS)
-    if metric not in METRICS:
-        raise InputError("train.select", "it must be a registered metric", repr(metric), suggestion(metric, names))
-    if METRICS[metric].metadata["higher_is_better"]:
+    if METRICS[check_select(metric)].metadata["higher_is_better"]:
         return lambda new, old: new >= old
     return lambda new, old: new <= old
-
-
-def _selected(scores: Mapping[str, float], metric: str) -> float:
-    if metric in scores:
-        return scores[metric]
-    raise InputError(
-        "train.select",
-        "it must be a metric that can be computed on the validation part",
-        repr(metric),
-        f"Choose one of: {', '.join(scores)}.",
-    )
 
 
 def _snapshot(objective: Objective) -> dict[str, Tensor]:

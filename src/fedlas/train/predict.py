@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective import Objective
+from fedlas.objective import Objective, logits_of
 from fedlas.predictions import Predictions
 
 
@@ -35,7 +35,7 @@ def predict(
         Float32 predictions on the CPU, in the order of the loader.
 
     Raises:
-        InputError: If the loader is empty, or the logits are not finite.
+        InputError: If the model is no module or returns no logits, the loader is empty, or the logits are not finite.
 
     State:
         The model runs in ``eval()`` under ``torch.inference_mode``; each submodule's mode is restored afterwards, also
@@ -46,6 +46,8 @@ def predict(
         >>> predict(model, [(torch.zeros(2, 4), torch.tensor([0, 1]))]).num_samples
         2
     """
+    if not isinstance(model, nn.Module):
+        raise InputError("predict", "the model must be an nn.Module", describe(model), "Build it first.")
     network = model.model if isinstance(model, Objective) else model
     if device is None:
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -59,7 +61,7 @@ def predict(
                 if tap is not None:
                     tap.start()
                 output = network(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
-                logits = output if isinstance(output, Tensor) else output.logits
+                logits = logits_of("predict", output)
                 if tap is not None:
                     parts["features"].append(tap.stop().float().cpu())
                 parts["logits"].append(logits.float().cpu())

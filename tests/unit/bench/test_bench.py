@@ -94,6 +94,33 @@ def test_a_changed_recipe_stops_before_anything_is_touched(tmp_path):
     assert stamps(tmp_path) == before
 
 
+def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(tmp_path):
+    run(tmp_path, ["ce"])
+    before = stamps(tmp_path)
+    changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
+    with pytest.raises(InputError, match=r"ls-s0, which differs from ce-s0 in optimizer\.lr: 0\.05 before, 0\.7 now"):
+        run(tmp_path, ["ls"], changed)
+    data = tmp_path / "ce-s0" / "data.json"
+    data.write_text(data.read_text().replace('"samples": ', '"samples": 1'))
+    before[data] = data.stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"the same data; got .*train\.samples"):
+        run(tmp_path, ["ls"])
+    assert stamps(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_scaled": {}}'])
+def test_metrics_that_cannot_be_used_do_not_stop_the_others(tmp_path, content):
+    run(tmp_path, ["ce"])
+    (tmp_path / "ce-s0" / "metrics.json").write_text(content)
+    outcome, text = run(tmp_path, ["ce", "ls"])
+    assert outcome.finished == ["ls-s0"]
+    assert "metrics.json must be" in outcome.failed["ce-s0"]
+    assert "Traceback" not in text
+    (tmp_path / "ce-s0" / "metrics.json").unlink()
+    assert run(tmp_path, ["ce", "ls"])[0].finished == ["ce-s0", "ls-s0"]
+    assert not (tmp_path / "ce-s0" / "error.txt").exists()
+
+
 def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
     for override in ("data.val_size=1000000", "model.hidden=[0]"):
         with pytest.raises(InputError):

@@ -93,6 +93,23 @@ def test_evaluate_refuses(files, tmp_path):
         evaluate_file(test, num_bins=0)
 
 
+def test_evaluate_never_replaces_predictions(files, tmp_path):
+    test, _ = files
+    page = tmp_path / "predictions" / "odd.html"
+    page.write_bytes(test.read_bytes())
+    before = test.read_bytes()
+    for report in (test, tmp_path / "page", tmp_path / "page.txt"):
+        with pytest.raises(InputError, match=r"--report must end in \.html"):
+            evaluate_file(test, html=report)
+    for options in ({"file": page}, {"file": test, "calibrate": "temperature", "on": page}):
+        with pytest.raises(InputError, match="--report must be another file"):
+            evaluate_file(**options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html")
+    with pytest.raises(InputError, match="--on must be other predictions than FILE"):
+        evaluate_file(test, calibrate="temperature", on=test.parent / ".." / "predictions" / "test.npz")
+    assert test.read_bytes() == page.read_bytes() == before
+    assert evaluate_file(test, html=tmp_path / "page.HTM") == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [

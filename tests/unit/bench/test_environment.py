@@ -3,6 +3,7 @@ import json
 import platform
 import sys
 
+import pytest
 import torch
 
 from fedlas.bench.environment import environment
@@ -24,6 +25,30 @@ def test_no_names_and_no_paths(monkeypatch):
     text = json.dumps(environment())
     assert "fedlas/cli.py" not in text
     assert platform.node() not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--out /home/ada/runs/x", "--out x"),
+        ("--out=/home/ada/runs/x --data /home/ada/images", "--out=x --data images"),
+        ("--set data.root=/home/ada/images", "--set data.root=images"),
+        ("--set=data.root=/home/ada/a=b", "--set=data.root=a=b"),
+        ("/home/ada/own.yaml --set optimizer.lr=0.1 runs/x /", "own.yaml --set optimizer.lr=0.1 runs/x /"),
+    ],
+)
+def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
+    monkeypatch.setattr(sys, "argv", ["fedlas", "train", *given.split()])
+    assert environment()["command"] == f"fedlas train {kept}"
+
+
+def test_new_files_in_the_package_are_a_difference(monkeypatch):
+    answers = {"rev-parse": "0" * 40, "status": "", "--error-unmatch": "environment.py", "--others": ""}
+    module = sys.modules["fedlas.bench.environment"]
+    monkeypatch.setattr(module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command))
+    assert environment()["dirty"] is False
+    answers["--others"] = "losses/new.py"
+    assert environment()["dirty"] is True
 
 
 def test_without_git(monkeypatch):

@@ -37,7 +37,7 @@ def test_what_a_run_leaves(done):
     run, metrics = done
     names = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
     assert names - {".lock"} == {
-        "config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", "splits.npz", "metrics.json",
+        "config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", "splits.npz", "metrics.json", "data.json",
         "predictions/val.npz", "predictions/test.npz",
     }  # fmt: skip
     assert json.loads((run.folder / "metrics.json").read_text()) == metrics
@@ -96,13 +96,98 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
     assert not (run.folder / "error.txt").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
-def test_damaged_metrics(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must be readable JSON"),
+        (b"{", "must be readable JSON"),
+        (b"\xff", "must be readable JSON"),
+        (b"[]", "must hold an object"),
+        (b"{}", "must be of format 1 .* of format None"),
+        (b'{"format": 2}', "must be of format 1 .* of format 2"),
+        (b'{"format": 1, "test": {}}', "must be of .*1 without test_scaled, temperature"),
+    ],
+)
+def test_damaged_metrics(tmp_path, content, message):
     run = planned(tmp_path)
     run.folder.mkdir(parents=True)
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(run.config()))
     (run.folder / "metrics.json").write_bytes(content)
-    with pytest.raises(InputError, match=r"metrics\.json must be readable JSON"):
+    with pytest.raises(InputError, match=rf"metrics\.json {message}"):
         execute(run)
+
+
+@pytest.mark.parametrize("result", ["metrics.json", "checkpoint.pt"])
+@pytest.mark.parametrize("config", [None, ""])
+def test_results_of_an_unknown_configuration(tmp_path, result, config):
+    run = planned(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / result).write_text("{}")
+    if config is not None:
+        (run.folder / "config.yaml").write_text(config)
+    with pytest.raises(InputError, match=f"a folder with {result} must say in config.yaml"):
+        execute(run)
+    assert not (run.folder / "splits.npz").exists()
+
+
+class StopError(Exception):
+    pass
+
+
+def stopped(run, monkeypatch):
+    """Start a run and stop it when its only epoch is done."""
+
+    def stop(*_, **__):
+        raise StopError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fedlas.bench.run.measure", stop)
+        with pytest.raises(StopError):
+            execute(run)
+
+
+def npz_run(out, path, seed):
+    """A run on the images that ``seed`` draws, saved at ``path``."""
+    random = np.random.default_rng(seed)
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"{part}_images"] = random.integers(0, 256, (150, 8, 8), dtype=np.uint8)
+        arrays[f"{part}_target"] = np.arange(150) % 3
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **arrays)
+    recipe = tmp_recipe(out)
+    return plan(recipe.with_data_root(str(path)), losses=["ce"], seeds=[0], out=out)[0]
+
+
+def tmp_recipe(out):
+    text = "title: own\ndata: {name: npz, val_size: 50}\nmodel: {name: mlp, hidden: [8]}\ntrain: {epochs: 1}\n"
+    path = out.parent / "own.yaml"
+    path.write_text(text)
+    return load_recipe(str(path))
+
+
+def test_other_data_is_refused_and_the_same_data_elsewhere_is_not(tmp_path, monkeypatch):
+    run = npz_run(tmp_path / "out", tmp_path / "a" / "data.npz", seed=0)
+    stopped(run, monkeypatch)
+    other = npz_run(tmp_path / "out", tmp_path / "b" / "data.npz", seed=1)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"the same data; got .*train\.sha256: .* before, .* now.*--data"):
+        execute(other)
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    moved = npz_run(tmp_path / "out", tmp_path / "c" / "data.npz", seed=0)
+    assert execute(moved)["run"] == "ce-s0"
+
+
+def test_every_start_is_kept(tmp_path, monkeypatch):
+    run = planned(tmp_path, "train.epochs=1", loss="ce")
+    for program in ("first", "second"):
+        monkeypatch.setattr("sys.argv", [program])
+        stopped(run, monkeypatch)
+    (run.folder / "error.txt").write_text("of an earlier start")
+    stopped(run, monkeypatch)
+    assert not (run.folder / "error.txt").exists()
+    starts = json.loads((run.folder / "environment.json").read_text())
+    assert [start["command"] for start in starts] == ["first", "second", "second"]
 
 
 @pytest.mark.parametrize("content", [b"", b"a: [", b"\xff", b"just words", b"loss: {name: ce}\nseed: 4\n"])
@@ -119,7 +204,15 @@ def test_damaged_or_foreign_config(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "override", ["model.hidden=[0]", "data.num_classes=1", "data.val_size=1000000", "data.no_such=1", "model.depth=3"]
+    "override",
+    [
+        "model.hidden=[0]",
+        "data.num_classes=1",
+        "data.val_size=1000000",
+        "data.no_such=1",
+        "model.depth=3",
+        "train.select=true_ece",
+    ],
 )
 def test_nothing_is_created_before_all_is_checked(tmp_path, override):
     with pytest.raises(InputError):
@@ -144,9 +237,11 @@ def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
 
 def test_finished_meanwhile(done, monkeypatch):
     run, metrics = done
-    assert claim(run) == metrics
     monkeypatch.setattr(run_folder, "write_text", None)
-    assert claim(run) == metrics
+    monkeypatch.setattr(run_folder, "write_json", None)
+    assert claim(run, {}) == metrics
+    with pytest.raises(InputError, match="the same data"):
+        claim(run, {"split": "another"})
 
 
 @pytest.mark.parametrize("recipe", ["synthetic", "digits"])

@@ -86,3 +86,15 @@ def test_empty_loader_and_nan(model):
         predict(model, [])
     with pytest.raises(InputError, match="finite"):
         predict(model, [(X * float("nan"), Y)])
+
+
+@pytest.mark.parametrize("output", [(X[:, :3], X), {"logits": X[:, :3]}, None])
+def test_what_is_no_model_or_no_logits(output):
+    class Output(nn.Module):
+        def forward(self, inputs):
+            return output
+
+    with pytest.raises(InputError, match=r"predict: the model must return logits"):
+        predict(Output(), [(X, Y)])
+    with pytest.raises(InputError, match=r"predict: the model must be an nn.Module; got"):
+        predict(lambda inputs: inputs, [(X, Y)])

@@ -1,6 +1,7 @@
 """The three files of a report and the table in the terminal."""
 
 import csv
+import json
 import os
 import re
 import stat
@@ -167,7 +168,8 @@ def test_names_cannot_become_markup(tmp_path, write_run):
     evil = "<script>alert(1)</script>|`x`"
     run = write_run(tmp_path / "b" / "<b>&'\"#?%", loss=evil, samples=80, recipe="<i>r</i>")
     write_run(tmp_path / "b" / "javascript:alert(1)", loss="ce", samples=80, recipe="<i>r</i>")
-    (run / "config.yaml").write_text("a: </pre><script>")
+    for path in (tmp_path / "b").iterdir():
+        (path / "config.yaml").write_text("a: </pre><script>")
     (run / "environment.json").write_text('{"<u>": "<u>", "command": "a </pre><script> ```"}')
     (tmp_path / "b" / "bad").mkdir()
     (tmp_path / "b" / "bad" / "error.txt").write_text("<img src=x onerror=alert(1)>")
@@ -205,9 +207,18 @@ def test_differences_between_runs_are_shown(tmp_path, write_bench):
     folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0, 1), samples=80)
     (folder / "ce-s1" / "environment.json").write_text('{"device": "cuda", "command": ["fedlas", "train", "a b"]}')
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
-    assert "cpu; cuda (differs between runs)" in page
+    assert "cpu; cuda (differs between runs or their starts)" in page
     assert re.search(r"dirty\s*no\b", page)
     assert "fedlas train 'a b'" in page
+
+
+def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
+    folder = write_bench(tmp_path / "b", losses=("ce",), seeds=(0,), samples=80)
+    starts = [{"torch": "2.6", "command": "fedlas train a"}, {"torch": "2.7", "command": "fedlas train b"}, "junk"]
+    (folder / "ce-s0" / "environment.json").write_text(json.dumps(starts))
+    page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
+    assert "2.6; 2.7 (differs between runs or their starts)" in page
+    assert evidence.commands(collect(folder)) == ["fedlas train a", "fedlas train b"]
 
 
 def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
@@ -231,7 +242,7 @@ def test_notes_of_a_run_are_shown(tmp_path, write_run):
 
 @pytest.mark.parametrize(
     ("text", "bins"),
-    [("train: {num_bins: 7}", 7), ("train: {num_bins: 0}", 15), ("train: 3", 15), ("[", 15), ("", 15), ("a", 15)],
+    [("train: {num_bins: 7}", 7), ("train: {num_bins: 0}", 15), ("train: 3", 15), ("", 15), ("a", 15)],
 )
 def test_diagrams_have_the_bins_of_the_metrics(tmp_path, write_run, text, bins):
     run = write_run(tmp_path / "b" / "ce-s0", samples=80)

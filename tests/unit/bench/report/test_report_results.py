@@ -119,6 +119,42 @@ def test_recipes_do_not_mix(tmp_path, write_run):
         collect(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "config.yaml",
+            "optimizer: {lr: 0.1}\nloss: {name: ls}\nseed: 0\n",
+            r"ls-s0, which differs from ce-s0 in .* absent now",
+        ),
+        ("data.json", '{"train": {"sha256": "b"}, "split": "2"}', r"data\.train\.sha256: 'a' before, 'b' now"),
+    ],
+)
+def test_configurations_and_data_do_not_mix(tmp_path, write_bench, file, content, message):
+    write_bench(tmp_path, losses=("ce", "ls"), seeds=(0, 1), samples=50)
+    for path in tmp_path.iterdir():
+        (path / "data.json").write_text('{"train": {"sha256": "a"}, "split": "1"}')
+    (tmp_path / "ce-s1" / "data.json").write_text('{"train": {"sha256": "a"}, "split": "of another seed"}')
+    assert len(collect(tmp_path).runs) == 4
+    (tmp_path / "ls-s0" / file).write_text(content)
+    with pytest.raises(InputError, match=message):
+        collect(tmp_path)
+
+
+def test_options_of_a_loss_do_not_mix(tmp_path, write_bench):
+    write_bench(tmp_path, losses=("ls",), seeds=(0, 1), samples=50)
+    path = tmp_path / "ls-s1" / "config.yaml"
+    path.write_text(path.read_text().replace("name: ls", "name: ls\n  alpha: 0.3"))
+    with pytest.raises(InputError, match=r"ls-s1, which differs from ls-s0 in loss\.alpha: absent before, 0\.3 now"):
+        collect(tmp_path)
+
+
+def test_an_unreadable_configuration_is_named(tmp_path, write_bench):
+    write_bench(tmp_path, losses=("ls",), seeds=(0, 1), samples=50)
+    (tmp_path / "ls-s1" / "config.yaml").write_text("[")
+    assert "config.yaml must be readable YAML" in collect(tmp_path).unreadable[0].reason
+
+
 def test_nothing_finished_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="must exist"):
         collect(tmp_path / "nowhere")
