@@ -55,8 +55,8 @@ class FeatureModulated(Loss):
         self,
         num_classes: int,
         *,
-        alpha: float,
-        beta: float,
+        alpha: float = 0.05,
+        beta: float = 4.0,
         momentum: float = 0.95,
         norm_p: float = 1,
         nci: Callable[..., Tensor] | None = None,
@@ -224,33 +224,6 @@ class FedLAS(FeatureModulated):
         >>> criterion.smoothing(logits, features).shape
         torch.Size([4])
     """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        alpha: float = 0.05,
-        beta: float = 4.0,
-        momentum: float = 0.95,
-        norm_p: float = 1,
-        nci: Callable[..., Tensor] | None = None,
-        gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(
-            num_classes,
-            alpha=alpha,
-            beta=beta,
-            momentum=momentum,
-            norm_p=norm_p,
-            nci=nci,
-            gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
 
     def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
         """Label smoothing of strength ``alpha (M,)``."""
