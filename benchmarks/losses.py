@@ -1,6 +1,7 @@
 """Loss forward + backward as a ratio to ``F.cross_entropy``: medians, interleaved in one process.
 
-Run with ``python benchmarks/losses.py [--threads N] [--features D] [--rounds N]`` on an otherwise idle machine.
+Run with ``python benchmarks/losses.py [--threads N] [--features D] [--rounds N] [--apart] [--compile]`` on an otherwise
+idle machine. ``--apart`` gives each loss a loop of its own instead of taking turns, so caches and allocator stay warm.
 "composed" is FedLAS written straight down from its formulas, one torch call after the other, as published code does.
 """
 
@@ -39,7 +40,7 @@ class Composed(torch.nn.Module):
         return -(soft * log_probs).sum(dim=1).mean()
 
 
-def contestants(samples, classes, width, frozen):
+def contestants(samples, classes, width, frozen, compiled):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator, requires_grad=True)
     target = torch.randint(classes, (samples,), generator=generator)
@@ -59,20 +60,26 @@ def contestants(samples, classes, width, frozen):
         "fedlas+": lambda: plus(logits, target, features=features),
         "fedlas composed": lambda: composed(logits, target, features),
     }
+    if compiled:
+        torch._dynamo.reset()
+        fast = torch.compile(fedlas, fullgraph=True)
+        calls["fedlas compiled"] = lambda: fast(logits, target, features=features)
     leaves = [logits, *fedlas.parameters(), *plus.parameters(), *composed.parameters()]
     return calls, leaves
 
 
-def ratios(calls, leaves, rounds):
+def ratios(calls, leaves, rounds, apart):
     times = {name: [] for name in calls}
-    for turn in range(rounds + 10):
-        for name, call in calls.items():
-            for leaf in leaves:
-                leaf.grad = None
-            start = time.perf_counter()
-            call().backward()
-            if turn >= 10:
-                times[name].append(time.perf_counter() - start)
+    turns = [(turn, name) for turn in range(rounds + 10) for name in calls]
+    if apart:
+        turns.sort(key=lambda pair: list(calls).index(pair[1]))
+    for turn, name in turns:
+        for leaf in leaves:
+            leaf.grad = None
+        start = time.perf_counter()
+        calls[name]().backward()
+        if turn >= 10:
+            times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
     base = medians["F.cross_entropy"]
     return base, {name: value / base for name, value in medians.items()}
@@ -83,6 +90,8 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--features", type=int, default=512, help="width D of the features")
     parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--apart", action="store_true", help="a loop for each loss, instead of taking turns")
+    parser.add_argument("--compile", action="store_true", help="also FedLAS compiled (needs a C++ compiler)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads, features {args.features} wide; ratio to F.cross_entropy")
@@ -93,7 +102,9 @@ def main():
         (1024, 1000, False),
         (1024, 1000, True),
     ):
-        base, found = ratios(*contestants(samples, classes, args.features, frozen), args.rounds)
+        base, found = ratios(
+            *contestants(samples, classes, args.features, frozen, args.compile), args.rounds, args.apart
+        )
         gate = "gate frozen" if frozen else "gate trained"
         print(f"\n({samples}, {classes}), {gate}; F.cross_entropy {base * 1e6:.0f} us")
         for name, ratio in found.items():

@@ -145,7 +145,7 @@ def _loader() -> Any:
     """YAML's safe loader, made to read ``5e-4`` as a number as everybody expects."""
     yaml = require("yaml", extra="bench")
     loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_implicit_resolver(  # type: ignore[attr-defined]
+    loader.add_implicit_resolver(  # type: ignore[attr-defined]  # inherited; mypy sees a plain type
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
     return loader
@@ -229,7 +229,7 @@ def _typed(kind: type[T], content: Any, section: str) -> T:
     """A dataclass from a mapping, types checked and converted by jsonargparse."""
     if not isinstance(content, Mapping):
         raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
-    _refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]
+    _refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
     jsonargparse = require("jsonargparse", extra="bench")
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{section}", type=kind)

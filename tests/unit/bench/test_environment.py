@@ -27,6 +27,7 @@ def test_no_names_and_no_paths(monkeypatch):
     assert platform.node() not in text
 
 
+# Invented paths: what a stranger's command line may look like.
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
