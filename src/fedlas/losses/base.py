@@ -15,7 +15,11 @@ from fedlas._core.check import InputError, check_choice, check_count, check_logi
 from fedlas._core.registry import Registry
 
 LOSSES: Registry[type[Loss]] = Registry("loss")
-"""Every training loss by name. Metadata: ``paper``, ``year``, ``url``."""
+"""Every training loss by name.
+
+Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
+changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes).
+"""
 
 
 @dataclass(frozen=True)

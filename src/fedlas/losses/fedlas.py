@@ -182,10 +182,11 @@ def _one_each(owner: str, part: str, value: Tensor, rows: int) -> Tensor:
     raise InputError(owner, f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1).")
 
 
-_PAPER = {"paper": "FedLAS", "year": 2026, "url": "https://arxiv.org/abs/2606.28654"}
+# The gate reads the logits themselves, so a shift of them may turn it.
+_ABOUT = {"paper": "FedLAS", "year": 2026, "url": "https://arxiv.org/abs/2606.28654", "shift_invariant": False}
 
 
-@LOSSES.register("fedlas", **_PAPER)
+@LOSSES.register("fedlas", **_ABOUT)
 class FedLAS(FeatureModulated):
     """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a strength of its own for every sample.
 
@@ -230,7 +231,7 @@ class FedLAS(FeatureModulated):
         return smoothed_nll(batch.logits, batch.target, alpha, batch.weight)
 
 
-@LOSSES.register("fedlas+", **_PAPER)
+@LOSSES.register("fedlas+", **_ABOUT)
 class FedLASPlus(FeatureModulated):
     """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
 
