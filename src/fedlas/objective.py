@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head
 
-_OFFERED = frozenset({"features", "index"})
+_OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
 
 
 class Objective(nn.Module):
@@ -22,7 +23,8 @@ class Objective(nn.Module):
         model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
             Classes are the second axis; a model with ``(N, L, C)`` needs a wrapper that transposes.
         criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
-            or a module with a class attribute ``needs`` out of ``{"features", "index"}``.
+            or a module with an attribute ``needs`` out of ``{"features", "index", "mixed", "head_weight"}``. One with a
+            method ``mix(inputs, target)`` is trained on what that returns (:class:`~fedlas.losses.Mixed`).
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
 
     State:
@@ -64,8 +66,14 @@ class Objective(nn.Module):
                 "Call model and criterion yourself, and hand over what it needs.",
             )
         self._tap: FeatureTap | None = None
-        if "features" in self.needs:
-            self._tap = FeatureTap(find_head(model, head, num_classes=getattr(criterion, "num_classes", None)))
+        self._head: list[nn.Module] = []  # in a list, so that it is not registered a second time
+        if self.needs & {"features", "head_weight"}:
+            found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
+            if "features" in self.needs:
+                self._tap = FeatureTap(found)
+            if "head_weight" in self.needs:
+                _check_linear(found)
+            self._head.append(found)
 
     def forward(
         self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
@@ -79,28 +87,53 @@ class Objective(nn.Module):
             **model_kwargs: Passed to the model.
 
         Returns:
-            ``(loss, logits)``.
+            ``(loss, logits)``; logits of the mixed batch in training, if the criterion mixes.
 
         Raises:
             TypeError: If the criterion needs ``index`` and it was not passed.
             InputError: As the criterion; or if the head did not run exactly once, or the model returned no logits.
         """
-        tap = self._tap
+        mix = getattr(self.criterion, "mix", None) if self.training else None
+        views: tuple[Any, ...] = ()
+        if mix is not None:
+            mixed = mix(inputs, target)
+            inputs, target, views = mixed.inputs, mixed.target, mixed.views
+        logits, features = self._logits(inputs, model_kwargs)
         extra: dict[str, Tensor] = {}
-        if tap is None:
-            output = self.model(inputs, **model_kwargs)
-        else:
-            tap.start()
-            try:
-                output = self.model(inputs, **model_kwargs)
-            except BaseException:
-                tap.cancel()  # or later passes would keep their activations alive
-                raise
-            extra["features"] = tap.stop()
-        logits = logits_of("Objective", output)
+        if features is not None:
+            extra["features"] = features
+        if views:
+            extra["mixed"] = torch.stack([self._logits(view, model_kwargs)[0] for view in views], dim=1)
+        if "head_weight" in self.needs:
+            extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # checked to be a matrix
         if index is not None and "index" in self.needs:
             extra["index"] = index
         return self.criterion(logits, target, **extra), logits
+
+    def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the head's input if the criterion needs it."""
+        tap = self._tap
+        if tap is None:
+            return logits_of("Objective", self.model(inputs, **model_kwargs)), None
+        tap.start()
+        try:
+            output = self.model(inputs, **model_kwargs)
+        except BaseException:
+            tap.cancel()  # or later passes would keep their activations alive
+            raise
+        features = tap.stop()
+        return logits_of("Objective", output), features
+
+
+def _check_linear(head: nn.Module) -> None:
+    weight = getattr(head, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim != 2:
+        raise InputError(
+            "Objective",
+            "the head must be a linear layer, since the criterion needs its weight (C, D)",
+            head,
+            "Name the linear layer that makes the logits, e.g. head='classifier.3'.",
+        )
 
 
 def logits_of(owner: str, output: object) -> Tensor:

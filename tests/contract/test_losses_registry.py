@@ -39,7 +39,29 @@ def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float
         given["features"] = torch.rand(shape, generator=generator) * 4
     if "index" in criterion.needs:
         given["index"] = torch.randperm(samples, generator=generator)
+    if "mixed" in criterion.needs:
+        given["mixed"] = 3 * torch.randn(samples, 2, classes, *dense, generator=generator, dtype=torch.float64).to(
+            dtype
+        )
+    if "head_weight" in criterion.needs:
+        given["head_weight"] = torch.randn(classes, FEATURES, generator=generator)
     return given
+
+
+def rows(given, chosen):
+    """The chosen samples; the head's weight is nobody's in particular."""
+    return {key: tensor if key == "head_weight" else tensor[chosen] for key, tensor in given.items()}
+
+
+def flattened(given):
+    """Dense inputs with every position a sample of its own."""
+    axis = {"logits": 1, "features": 1, "mixed": 1}
+    flat = dict(given)
+    for key in axis.keys() & given.keys():
+        kept = 2 if key == "mixed" else 1  # axes after the first that a position keeps
+        flat[key] = given[key].movedim(tuple(range(1, 1 + kept)), tuple(range(-kept, 0))).flatten(0, -kept - 1)
+    flat["target"] = given["target"].reshape(-1)
+    return flat
 
 
 def state(criterion):
@@ -79,7 +101,7 @@ def test_declaration(name):
     assert {"paper", "year", "url"} <= entry.metadata.keys()
     assert isinstance(entry.metadata["year"], int)
     assert entry.summary.endswith(".") or entry.summary.endswith(":")
-    assert criterion.needs <= {"features", "index"}
+    assert criterion.needs <= {"features", "index", "mixed", "head_weight"}
     assert isinstance(type(criterion).needs, frozenset)
     repr(criterion)
 
@@ -203,7 +225,7 @@ def test_order_of_the_batch_does_not_matter(name, mode):
     given = inputs(first, 16)
     order = torch.randperm(16)
     value, gradient, own, after = run(first, given)
-    permuted = run(second, {key: tensor[order] for key, tensor in given.items()})
+    permuted = run(second, rows(given, order))
     assert_same_run((value[order], gradient[order], own, after), permuted)
 
 
@@ -270,9 +292,11 @@ def test_ignored_samples_might_as_well_not_be_there(name, ignore_index, reductio
     given["logits"][~kept] *= 50  # if they counted, it would show
     if "features" in given:
         given["features"][~kept] *= 50
+    if "mixed" in given:
+        given["mixed"][~kept] *= 50
     for _ in range(2):
         value, gradient, own, after = run(masked, given)
-        expected = run(without, {key: tensor[kept] for key, tensor in given.items()})
+        expected = run(without, rows(given, kept))
         assert (gradient[~kept] == 0).all()
         assert_same_run((value, gradient[kept], own, after), expected)
 
@@ -286,9 +310,7 @@ def test_ignored_positions_of_dense_inputs(name, dense):
     given["target"].view(-1)[::3] = -100
     kept = given["target"].reshape(-1) != -100
     value, gradient, own, after = run(masked, given)
-    flat = {key: (t.movedim(1, -1).reshape(-1, t.shape[1]) if t.ndim > 2 and key != "target" else t.reshape(-1))
-            for key, t in given.items()}  # fmt: skip
-    expected = run(without, {key: tensor[kept] for key, tensor in flat.items()})
+    expected = run(without, rows(flattened(given), kept))
     gradient = gradient.movedim(1, -1).reshape(-1, CLASSES)
     assert (gradient[~kept] == 0).all()
     assert_same_run((value, gradient[kept], own, after), expected)
@@ -321,17 +343,15 @@ def test_dense_equals_flattened(name, dense, weight):
     if "index" in given:
         pytest.skip("an index names whole samples")
     value, gradient, own, after = run(dense_loss, given)
-    flat = {key: (t.movedim(1, -1).reshape(-1, t.shape[1]) if key != "target" else t.reshape(-1))
-            for key, t in given.items()}  # fmt: skip
-    expected = run(flat_loss, flat)
+    expected = run(flat_loss, flattened(given))
     assert_same_run((value, gradient.movedim(1, -1).reshape(-1, CLASSES), own, after), expected)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_dense_with_features_per_image(name, reduction):
     criterion = build(name, reduction=reduction)
-    if "features" not in criterion.needs:
-        pytest.skip("takes no features")
+    if criterion.needs != {"features"}:
+        pytest.skip("takes no features, or more")
     given = inputs(criterion, 4, dense=(2, 3), per_position=False)
     value, gradient, *_ = run(criterion, given)
     assert value.shape == ((4, 2, 3) if reduction == "none" else ())
@@ -481,7 +501,12 @@ def test_needless_extras_are_accepted(name):
     criterion = build(name)
     given = inputs(criterion)
     expected = run(build(name), given)
-    extra = {"features": torch.rand(8, FEATURES), "index": torch.arange(8)} | given
+    extra = {
+        "features": torch.rand(8, FEATURES),
+        "index": torch.arange(8),
+        "mixed": torch.rand(8, 2, CLASSES),
+        "head_weight": torch.rand(CLASSES, FEATURES),
+    } | given
     assert_same_run(run(criterion, extra), expected, **EXACT)
 
 
@@ -519,7 +544,7 @@ def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
     before = state(criterion)
     given = inputs(criterion) | NONSENSE[kind]
     if kind.startswith("empty"):
-        given |= {key: given[key][:0] for key in criterion.needs}
+        given |= rows({key: given[key] for key in criterion.needs}, slice(0))
     with pytest.raises(InputError) as caught:
         criterion(**given)
     owner, expected, got, fix = caught.value.parts
@@ -544,6 +569,20 @@ BAD_NEEDS = {
         "float": torch.arange(8.0),
         "column": torch.arange(8)[:, None],
         "list": list(range(8)),
+    },
+    "mixed": {
+        "short": torch.rand(7, 2, CLASSES),
+        "of other classes": torch.rand(8, 2, CLASSES + 1),
+        "one version, its axis dropped": torch.rand(8, CLASSES),
+        "none": torch.rand(8, 0, CLASSES),
+        "integer": torch.ones(8, 2, CLASSES, dtype=torch.int64),
+        "list": [[[0.0] * CLASSES]] * 8,
+    },
+    "head_weight": {
+        "of other classes": torch.rand(CLASSES + 1, FEATURES),
+        "flat": torch.rand(CLASSES),
+        "integer": torch.ones(CLASSES, FEATURES, dtype=torch.int64),
+        "list": [[0.0] * FEATURES] * CLASSES,
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,7 +26,7 @@ class Run:
 
     Attributes:
         recipe: The recipe, overrides applied.
-        loss: Registry name of the loss.
+        loss: Name of the loss: of the registry, or one that the recipe gives to a variant.
         seed: Whole number; decides split, data order and initial weights, the same for every loss.
         folder: Run folder.
     """
@@ -41,9 +42,14 @@ class Run:
         return f"{self.loss}-s{self.seed}"
 
     @property
+    def registered_loss(self) -> str:
+        """Registry name of the loss: what the recipe's entry names in ``loss``, else the loss's own name."""
+        return str(self.recipe.losses.get(self.loss, {}).get("loss", self.loss))
+
+    @property
     def loss_options(self) -> dict[str, Any]:
         """Options of the loss in this recipe."""
-        return self.recipe.losses.get(self.loss, {})
+        return {key: value for key, value in self.recipe.losses.get(self.loss, {}).items() if key != "loss"}
 
     def config(self) -> dict[str, Any]:
         """Resolved configuration, plain values only: what ``config.yaml`` holds and a checkpoint is compared with.
@@ -55,7 +61,9 @@ class Run:
             del recipe[key]
         del recipe["data"]["root"]
         name = recipe.pop("name")
-        return {"recipe": name, "loss": {"name": self.loss, **self.loss_options}, "seed": self.seed, **recipe}
+        variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
+        loss = {"name": self.loss, **variant, **self.loss_options}
+        return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
 
 
 def plan(
@@ -65,7 +73,8 @@ def plan(
 
     Args:
         recipe: What to run.
-        losses: Registry names; none means the recipe's methods, ``["all"]`` every registered loss.
+        losses: Registry names, or names that the recipe gives to variants; none means the recipe's methods, ``["all"]``
+            every registered loss.
         seeds: None means the recipe's.
         out: Folder of the bench; None is ``runs/RECIPE``.
 
@@ -90,7 +99,7 @@ def plan(
     folder = out or Path("runs") / recipe.name
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
     for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too
-        build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10)
+        build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
     return runs
 
 
@@ -107,13 +116,30 @@ def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in given]
 
 
-def build_loss(run: Run, *, num_classes: int) -> torch.nn.Module:
+def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Module:
     """The loss of a run.
 
+    Args:
+        run: The run.
+        num_classes: Number of classes, for a loss that asks for it.
+        num_samples: Size of the training part, for a loss that asks for it.
+
     Raises:
-        InputError: For an option the loss does not have, a value it does not accept, or a reduction but the mean.
+        InputError: For an unknown loss or option, a value it does not accept, a reduction but the mean, or a variant
+            whose name is another loss's or cannot name a folder.
     """
-    loss: torch.nn.Module = LOSSES.build(run.loss, run.loss_options, num_classes=num_classes)
+    name = run.registered_loss
+    if name not in LOSSES:
+        known = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
+        raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, known))
+    if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
+        raise InputError(
+            "recipe",
+            "a variant must have a name of its own, of lower-case letters, digits and + . _ -",
+            f"{run.loss!r} for {name!r}",
+            f"Call it e.g. {name}-variant.",
+        )
+    loss: torch.nn.Module = LOSSES.build(name, run.loss_options, num_classes=num_classes, num_samples=num_samples)
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
             f"loss {run.loss}",

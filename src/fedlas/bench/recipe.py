@@ -63,7 +63,8 @@ class Recipe:
         model: The model.
         methods: Losses a bench runs when none are named.
         seeds: Seeds a bench runs when none are named.
-        losses: Options of losses, by registry name; a loss that is not here runs with its own defaults.
+        losses: Options of losses, by registry name; a loss that is not here runs with its own defaults. An entry with a
+            key ``loss`` is a variant of that loss under a name of its own.
         optimizer: The optimizer.
         schedule: The learning rate.
         train: The loop.
@@ -132,7 +133,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
     for override in overrides:
         _apply(content, override)
-    return _build(short, content)
+    return recipe_from(short, content)
 
 
 def _shipped() -> dict[str, Traversable]:
@@ -178,7 +179,16 @@ def _apply(content: dict[str, Any], override: str) -> None:
 _SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "train": TrainConfig}
 
 
-def _build(name: str, content: dict[str, Any]) -> Recipe:
+def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
+    """A recipe from what its YAML file would hold.
+
+    Args:
+        name: Name of the recipe.
+        content: Its sections.
+
+    Raises:
+        InputError: As :func:`load_recipe`.
+    """
     known = [f.name for f in fields(Recipe) if f.name != "name"]
     _refuse_unknown("", content, known)
     for needed in ("title", "data", "model"):

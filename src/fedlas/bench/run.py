@@ -79,7 +79,10 @@ def _train_and_measure(
         name=label,
     )
     started = time.monotonic()
-    val, test = (_predictions(objective, splits, part, train.batch_size) for part in (splits.val, splits.test))
+    val, test = (
+        predictions_of(objective, splits, part, batch_size=train.batch_size, features=train.save_features)
+        for part in (splits.val, splits.test)
+    )
     metrics = {
         "format": FORMAT,
         "run": run.name,
@@ -155,7 +158,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
         **run.recipe.model.options,
     )
     seed_everything(derive(run.seed, "criterion"))
-    objective = Objective(model, build_loss(run, num_classes=splits.num_classes))
+    objective = Objective(model, build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train)))
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 
@@ -210,6 +213,9 @@ def _batches(splits: Splits, part: Images, batch_size: int) -> Batches:
     return Batches(part, mean=splits.mean, std=splits.std, batch_size=max(batch_size, 256))
 
 
-def _predictions(objective: Objective, splits: Splits, part: Images, batch_size: int) -> Predictions:
-    predictions = predict(objective, _batches(splits, part, batch_size))
+def predictions_of(
+    objective: Objective, splits: Splits, part: Images, *, batch_size: int, features: bool
+) -> Predictions:
+    """Predictions on one part of the data, with the label probabilities where they are known."""
+    predictions = predict(objective, _batches(splits, part, batch_size), features=features)
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())

@@ -1,35 +1,61 @@
 """Training losses, one paper a file. ``LOSSES`` lists them; ``LOSSES.build(name, ...)`` makes one by name."""
 
 from fedlas.losses.acls import ACLS, adaptive_penalty
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
 from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.brier import BrierLoss, squared_error
+from fedlas.losses.cpc import CPC, pairwise_constraints
+from fedlas.losses.dca import DCA, confidence_gap
 from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
-from fedlas.losses.fedlas import FeatureModulated, FedLAS, FedLASPlus, adaptive_strength
+from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
+from fedlas.losses.logit_norm import LogitNorm, normalised_logits
 from fedlas.losses.margin import MbLS, margin_penalty
+from fedlas.losses.maxsup import MaxSup, top_excess
+from fedlas.losses.mdca import MDCA, class_gap
+from fedlas.losses.mmce import MMCE, WeightedMMCE, kernel_calibration_error
+from fedlas.losses.modulated import Modulated, adaptive_strength
 from fedlas.losses.nci import NormConfidenceIndicator
+from fedlas.losses.poly import PolyLoss
 
 __all__ = [
     "ACLS",
+    "CPC",
+    "DCA",
     "FLSD53",
     "LOSSES",
+    "MDCA",
+    "MMCE",
     "Batch",
     "BidirectionalCalibrationGate",
+    "BrierLoss",
     "CrossEntropy",
     "DualFocalLoss",
     "EntropyPenalty",
-    "FeatureModulated",
     "FedLAS",
     "FedLASPlus",
     "FocalLoss",
     "LabelSmoothing",
+    "LogitNorm",
     "Loss",
+    "MaxSup",
     "MbLS",
+    "Mixed",
+    "Modulated",
     "NormConfidenceIndicator",
+    "PolyLoss",
+    "WeightedMMCE",
     "adaptive_penalty",
     "adaptive_strength",
+    "class_gap",
+    "confidence_gap",
+    "kernel_calibration_error",
     "margin_penalty",
+    "normalised_logits",
+    "pairwise_constraints",
     "smoothed_cross_entropy",
+    "squared_error",
+    "top_excess",
 ]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
 from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.extremes import row_max, row_min
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -32,11 +34,12 @@ def adaptive_penalty(
         variant: ``"paper"``, or ``"reference"`` as published code has it: without ``- min_k z_k``, so that adding a
             constant to all logits changes the loss.
     """
-    top, arg_top = logits.max(dim=1, keepdim=True)
-    floor = logits.amin(dim=1, keepdim=True) if variant == "paper" else 0.0
+    top = row_max(logits)
+    floor = row_min(logits) if variant == "paper" else 0.0
     pull_down = F.relu(top - floor - margin).square().squeeze(1)
-    gaps = F.relu(top.detach() - logits - margin).square().scatter(1, arg_top, 0.0)
-    pull_up = gaps.sum(dim=1) / max(logits.shape[1] - 1, 1)
+    # The arg-max itself adds nothing to the sum over the others: its gap is relu(-m) = 0.
+    gaps = F.relu((top.detach() - margin) - logits)
+    pull_up = torch.linalg.vecdot(gaps, gaps) / max(logits.shape[1] - 1, 1)
     return lambda1 * pull_down + lambda2 * pull_up
 
 
@@ -63,6 +66,9 @@ class ACLS(Loss):
         tensor(0.2369)
     """
 
+    strength = "alpha"
+    strength_bound = float("inf")
+
     def __init__(
         self,
         *,
@@ -84,10 +90,14 @@ class ACLS(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         penalty = adaptive_penalty(
             batch.logits, margin=self.margin, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + self.alpha * batch.weighted(penalty)
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + strength * batch.weighted(penalty)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.focal import modulated_nll
+from fedlas.losses.focal import focal, modulated_nll
+from fedlas.losses.label_smoothing import smoothed_nll
 
 
 def next_lower(probs: Tensor) -> Tensor:
@@ -28,6 +29,23 @@ def next_lower(probs: Tensor) -> Tensor:
     place = torch.searchsorted(ordered.detach(), probs.detach().contiguous())  # how many are strictly smaller
     below = ordered.gather(1, (place - 1).clamp(min=0))
     return torch.where(place > 0, below, 0.0)
+
+
+def _rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
+    """:func:`next_lower` of the target alone, ``(M,)``: found among the logits, without sorting.
+
+    Args:
+        logits: ``(M, C)``.
+        target: ``(M,)``.
+        nll: ``-log p_y (M,)``, which holds the partition function that ``p_j`` needs too.
+    """
+    own = logits.gather(1, target[:, None])
+    with torch.no_grad():
+        below = torch.where(logits < own, logits, float("-inf"))
+        place = below.argmax(dim=1, keepdim=True)
+        exists = torch.isfinite(below.gather(1, place))
+    log_prob = logits.gather(1, place) - own - nll[:, None]
+    return torch.where(exists, log_prob, 0.0).exp().mul(exists).squeeze(1)
 
 
 @LOSSES.register(
@@ -66,13 +84,11 @@ class DualFocalLoss(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        probs = batch.logits.softmax(dim=1)
         if batch.soft:
-            rival = next_lower(probs)
-        else:  # the same for the target alone, without sorting
-            own = probs.gather(1, batch.target[:, None])
-            rival = torch.where(probs < own, probs, 0.0).amax(dim=1, keepdim=True)
-        return modulated_nll(batch, self.gamma, rival=rival)
+            return modulated_nll(batch, self.gamma, rival=next_lower(batch.logits.softmax(dim=1)))
+        nll = smoothed_nll(batch.logits, batch.target, 0.0)
+        rival = _rival_of_target(batch.logits, batch.target, nll)
+        return batch.weighted(focal(nll, self.gamma, rival=rival))
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

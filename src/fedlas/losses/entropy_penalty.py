@@ -7,7 +7,9 @@ Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confide
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,10 +18,30 @@ from fedlas.losses.base import LOSSES, Batch, Loss
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
+class _Entropy(torch.autograd.Function):
+    """Entropy of each row's softmax; its gradient is ``-p_k (log p_k + H)``."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        log_probs, probs = F.log_softmax(logits, dim=1), F.softmax(logits, dim=1)
+        value = -torch.linalg.vecdot(probs, log_probs)
+        ctx.save_for_backward(logits, log_probs, probs, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        logits, log_probs, probs, value = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+            log_probs, probs = F.log_softmax(logits, dim=1), F.softmax(logits, dim=1)
+            value = -(probs * log_probs).sum(dim=1)
+            return -probs * (log_probs + value[:, None]) * grad[:, None]
+        return (log_probs + value[:, None]).mul_(probs).mul_(-grad[:, None])
+
+
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``."""
-    log_probs = F.log_softmax(logits, dim=1)
-    return -(log_probs.exp() * log_probs).sum(dim=1)
+    """Entropy of the softmax of each row in nats, ``(N,)``, in ``[0, log C]``; differentiable twice."""
+    value: Tensor = _Entropy.apply(logits)
+    return value
 
 
 @LOSSES.register(
@@ -47,6 +69,9 @@ class EntropyPenalty(Loss):
         tensor(0.0904)
     """
 
+    strength = "alpha"
+    strength_bound = float("inf")
+
     def __init__(
         self,
         *,
@@ -62,8 +87,13 @@ class EntropyPenalty(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        strength = self.alpha / (batch.logits.shape[1] if self.variant == "reference" else 1)
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         penalty = batch.weighted(entropy(batch.logits))
+        if self.variant == "reference":
+            penalty = penalty / batch.logits.shape[1]
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) - strength * penalty
 
     def extra_repr(self) -> str:

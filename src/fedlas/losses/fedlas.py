@@ -6,188 +6,19 @@ ECCV 2026). Its code spells the method FeDLaS and calls the gate DCG.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
 
-import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_logits, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Loss, prepare, without_autocast
-from fedlas.losses.bcg import BidirectionalCalibrationGate
-from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.margin import margin_penalty
-from fedlas.losses.nci import NormConfidenceIndicator
+from fedlas._core.check import check_number
+from fedlas.losses.base import LOSSES
+from fedlas.losses.label_smoothing import LabelSmoothing
+from fedlas.losses.margin import MbLS
+from fedlas.losses.modulated import ABOUT, Modulated
 
 
-def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """``2 alpha sigmoid(beta psi Z)``, the smoothing strength of each sample, in ``(0, 2 alpha)``.
-
-    Args:
-        scores: Standardised feature norms ``Z (N,)``.
-        psi: Direction of each sample ``(N,)``, in {-1, 0, +1}.
-        alpha: Strength at ``Z = 0``.
-        beta: How fast the strength leaves alpha.
-    """
-    return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
-
-
-class FeatureModulated(Loss):
-    """NCI and BCG around a loss with a strength: what FedLAS and FedLAS+ share.
-
-    Args:
-        num_classes: Number of classes C.
-        alpha: Strength at the mean feature norm, in [0, 0.5] so that ``alpha_i < 2 alpha <= 1``.
-        beta: Sensitivity to the standardised norm, at least 0.
-        momentum: NCI's weight of the new batch, in (0, 1].
-        norm_p: Order of the feature norm, at least 1.
-        nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
-        gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
-        weight: Class weights ``(C,)``.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        alpha: float = 0.05,
-        beta: float = 4.0,
-        momentum: float = 0.95,
-        norm_p: float = 1,
-        nci: Callable[..., Tensor] | None = None,
-        gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
-        name = type(self).__name__
-        self.num_classes = check_count(name, "num_classes", num_classes)
-        self.alpha = check_number(name, "alpha", alpha, low=0, high=0.5)
-        self.beta = check_number(name, "beta", beta, low=0)
-        for part, replacement in (("nci", nci), ("gate", gate)):
-            if replacement is not None and not callable(replacement):
-                raise InputError(
-                    name,
-                    f"{part} must be a module or a function",
-                    describe(replacement),
-                    f"Leave {part} out, or pass one.",
-                )
-        self.nci = NormConfidenceIndicator(momentum, norm_p=norm_p) if nci is None else nci
-        self.gate = BidirectionalCalibrationGate(num_classes) if gate is None else gate
-
-    @classmethod
-    def reference(cls, num_classes: int, **kwargs: Any) -> Self:
-        """The published behaviour: the indicator starts from mean 20 and standard deviation 100.
-
-        Args:
-            num_classes: Number of classes.
-            **kwargs: As for the class.
-
-        Note:
-            Under DDP the published code would keep moments of its own on each rank; this does not. The published
-            training also puts the gate into the backbone's optimizer group (``param_groups(...,
-            decay_criterion=True)``) and clips the backbone alone.
-        """
-        momentum, norm_p = kwargs.get("momentum", 0.95), kwargs.get("norm_p", 1)
-        kwargs.setdefault("nci", NormConfidenceIndicator(momentum, (20.0, 100.0), norm_p=norm_p))
-        return cls(num_classes, **kwargs)
-
-    @abstractmethod
-    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
-        """Loss of each position ``(M,)`` under strengths ``alpha (M,)``."""
-
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; in training this moves NCI once."""
-        alpha = self._strength(batch)
-        if batch.per_image:
-            alpha = alpha.repeat_interleave(batch.logits.shape[0] // alpha.shape[0])
-        return self.modulated(batch, alpha)
-
-    @torch.no_grad()
-    def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Strength ``alpha_i`` of each sample, without any change of state: for monitors and plots.
-
-        Args:
-            logits: ``(N, C)`` or ``(N, C, d1, ...)``.
-            features: ``(N, D)`` or ``(N, D, d1, ...)``.
-
-        Returns:
-            ``(N,)``, or ``(N, d1, ...)`` for features per position; in ``(0, 2 alpha)``.
-
-        Raises:
-            InputError: For wrong shapes.
-
-        Note:
-            No target is known here, so every position counts: features per image of a dense input with ignored
-            positions may get another strength in training.
-        """
-        name = type(self).__name__
-        logits = check_logits(name, logits)
-        target = torch.zeros((logits.shape[0], *logits.shape[2:]), dtype=torch.int64, device=logits.device)
-        batch = prepare(name, logits, target, features)
-        with without_autocast(logits.device.type):
-            alpha = self._strength(batch)
-        return alpha if batch.per_image else alpha.reshape(batch.shape)
-
-    def _strength(self, batch: Batch) -> Tensor:
-        """``alpha_i``: ``(M,)``, or ``(N,)`` for a dense batch with one feature vector an image."""
-        name, features = type(self).__name__, batch.features
-        if batch.logits.shape[1] != self.num_classes:
-            raise InputError(
-                name,
-                f"logits must have num_classes = {self.num_classes} columns",
-                tuple(batch.logits.shape),
-                "Build the loss with the number of classes of the model.",
-            )
-        if features is None:
-            raise TypeError(f"{name}: features must be passed (N, D); got None. Pass the head's input.")
-        logits, valid = _gate_input(batch, features.shape[0])
-        psi = _one_each(name, "gate", self.gate(logits), len(features))  # first: an error here must not move NCI
-        scores = _one_each(name, "nci", self.nci(features, valid=valid), len(features))
-        if valid is not None:  # 0 times NaN is NaN: what an ignored sample holds must not reach the gate's gradient
-            scores = torch.where(valid, scores, 0.0)
-        alpha = adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
-        return alpha if valid is None else torch.where(valid, alpha, 0.0)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, alpha={self.alpha}, beta={self.beta}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
-
-
-def _gate_input(batch: Batch, rows: int) -> tuple[Tensor, Tensor | None]:
-    """Logits ``(rows, C)`` for the gate, and which rows count (None: all)."""
-    logits, valid = batch.logits.detach(), batch.valid
-    if not batch.per_image:
-        return (logits, None) if valid is None else (torch.where(valid[:, None], logits, 0.0), valid)
-    # One strength an image: the gate sees the image's mean logits, over the positions that count.
-    logits = logits.reshape(rows, -1, logits.shape[1])
-    if valid is None:
-        return logits.mean(dim=1), None
-    inside = valid.reshape(rows, -1)
-    counted = inside.sum(dim=1, keepdim=True).clamp(min=1)
-    return torch.where(inside[:, :, None], logits, 0.0).sum(dim=1) / counted, inside.any(dim=1)
-
-
-def _one_each(owner: str, part: str, value: Tensor, rows: int) -> Tensor:
-    """``value`` if it has one number a row; anything else would broadcast to a loss that looks right."""
-    if isinstance(value, Tensor) and value.shape == (rows,):
-        return value
-    raise InputError(owner, f"the {part} must return ({rows},)", describe(value), "Drop other axes, e.g. .squeeze(1).")
-
-
-# The gate reads the logits themselves, so a shift of them may turn it.
-_ABOUT = {"paper": "FedLAS", "year": 2026, "url": "https://arxiv.org/abs/2606.28654", "shift_invariant": False}
-
-
-@LOSSES.register("fedlas", **_ABOUT)
-class FedLAS(FeatureModulated):
+@LOSSES.register("fedlas", **ABOUT)
+class FedLAS(Modulated):
     """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a strength of its own for every sample.
 
     ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``: ``Z_i`` is the standardised feature norm
@@ -218,6 +49,7 @@ class FedLAS(FeatureModulated):
         Departures from the published code: see NormConfidenceIndicator, and :meth:`reference` for its start values.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> criterion = FedLAS(num_classes=3, alpha=0.1)
         >>> logits, features = torch.randn(4, 3), torch.randn(4, 8)
@@ -226,13 +58,36 @@ class FedLAS(FeatureModulated):
         torch.Size([4])
     """
 
-    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
-        """Label smoothing of strength ``alpha (M,)``."""
-        return smoothed_nll(batch.logits, batch.target, alpha, batch.weight)
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        alpha: float = 0.05,
+        beta: float = 4.0,
+        momentum: float = 0.95,
+        norm_p: float = 1,
+        nci: Callable[..., Tensor] | None = None,
+        gate: Callable[[Tensor], Tensor] | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            base=LabelSmoothing(alpha=check_number("FedLAS", "alpha", alpha, low=0, high=0.5)),
+            beta=beta,
+            momentum=momentum,
+            norm_p=norm_p,
+            nci=nci,
+            gate=gate,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
 
 
-@LOSSES.register("fedlas+", **_ABOUT)
-class FedLASPlus(FeatureModulated):
+@LOSSES.register("fedlas+", **ABOUT)
+class FedLASPlus(Modulated):
     """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
 
     FedLAS on margin-based label smoothing; see :class:`FedLAS` for how ``alpha_i`` comes about.
@@ -254,6 +109,7 @@ class FedLASPlus(FeatureModulated):
         InputError: If an argument is out of range.
 
     Example:
+        >>> import torch
         >>> _ = torch.manual_seed(0)
         >>> criterion = FedLASPlus(num_classes=3)
         >>> loss = criterion(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), features=torch.randn(4, 8))
@@ -274,9 +130,11 @@ class FedLASPlus(FeatureModulated):
         ignore_index: int = -100,
         weight: Tensor | Sequence[float] | None = None,
     ) -> None:
+        check_number("FedLASPlus", "alpha", alpha, low=0, high=0.5)
+        margin = check_number("FedLASPlus", "margin", margin, low=0)
         super().__init__(
             num_classes,
-            alpha=alpha,
+            base=MbLS(alpha=alpha, margin=margin, form="convex"),
             beta=beta,
             momentum=momentum,
             norm_p=norm_p,
@@ -286,14 +144,4 @@ class FedLASPlus(FeatureModulated):
             ignore_index=ignore_index,
             weight=weight,
         )
-        self.margin = check_number("FedLASPlus", "margin", margin, low=0)
-
-    def modulated(self, batch: Batch, alpha: Tensor) -> Tensor:
-        """Margin-based label smoothing of strength ``alpha (M,)``."""
-        cross_entropy = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
-        penalty = batch.weighted(margin_penalty(batch.logits, self.margin))
-        return (1 - alpha) * cross_entropy + alpha * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return f"{super().extra_repr()}, margin={self.margin}"
+        self.margin = margin

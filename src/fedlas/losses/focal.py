@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.label_smoothing import smoothed_nll
 
 
 def modulated_nll(batch: Batch, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
@@ -21,23 +22,29 @@ def modulated_nll(batch: Batch, gamma: Tensor | float, *, rival: Tensor | None =
 
     Args:
         batch: Logits, hard or soft targets, class weights.
-        gamma: Exponent, at least 0: a float, or a tensor that broadcasts to ``(M, C)``.
-        rival: Probability ``(M, C)`` added inside the bracket; None is 0, which is the focal loss.
-
-    Note:
-        A hard target is the soft one with all its mass in one place; both are ``(M, C)`` here.
+        gamma: Exponent, at least 0: a float, or one for each position ``(M,)``; soft targets: or each class ``(M, C)``.
+        rival: Probability added inside the bracket, for soft targets ``(M, C)``; None is 0, the focal loss.
     """
-    log_probs = F.log_softmax(batch.logits, dim=1)
-    # 1 - p without cancellation; the bound keeps the power's derivative finite where p is 1 to the last bit.
+    if batch.soft:
+        log_probs = F.log_softmax(batch.logits, dim=1)
+        if isinstance(gamma, Tensor) and gamma.ndim == 1:
+            gamma = gamma[:, None]
+        terms = -_bracket(log_probs, rival).pow(gamma) * log_probs
+        return (batch.target * (terms if batch.weight is None else terms * batch.weight)).sum(dim=1)
+    return batch.weighted(focal(smoothed_nll(batch.logits, batch.target, 0.0), gamma))
+
+
+def focal(nll: Tensor, gamma: Tensor | float, *, rival: Tensor | None = None) -> Tensor:
+    """``(1 - p + rival)^gamma (-log p)`` from ``nll = -log p (M,)``: one number a position, whatever C is."""
+    return _bracket(-nll, rival).pow(gamma) * nll
+
+
+def _bracket(log_probs: Tensor, rival: Tensor | None) -> Tensor:
+    """``1 - p + rival`` without cancellation; the bound keeps a power's derivative finite where p is 1."""
     missing = -torch.expm1(log_probs)
     if rival is not None:
         missing = missing + rival
-    terms = missing.clamp(min=torch.finfo(log_probs.dtype).tiny).pow(gamma) * log_probs
-    if batch.weight is not None:
-        terms = terms * batch.weight
-    if batch.soft:
-        return -(batch.target * terms).sum(dim=1)
-    return -terms.gather(1, batch.target[:, None]).squeeze(1)
+    return missing.clamp(min=torch.finfo(log_probs.dtype).tiny)
 
 
 @LOSSES.register(
@@ -63,6 +70,9 @@ class FocalLoss(Loss):
         tensor(0.0002)
     """
 
+    strength = "gamma"
+    strength_bound = float("inf")
+
     def __init__(
         self,
         *,
@@ -76,7 +86,11 @@ class FocalLoss(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        return modulated_nll(batch, self.gamma)
+        return self.with_strength(batch, self.gamma)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
+        return modulated_nll(batch, strength)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
@@ -107,5 +121,6 @@ class FLSD53(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        probs = batch.logits.detach().softmax(dim=1)
+        fixed = batch.logits.detach()
+        probs = fixed.softmax(dim=1) if batch.soft else (-smoothed_nll(fixed, batch.target, 0.0)).exp()
         return modulated_nll(batch, torch.where(probs < 0.2, 5.0, 3.0).to(probs.dtype))

@@ -190,6 +190,9 @@ class LabelSmoothing(Loss):
         tensor(0.2269)
     """
 
+    strength = "alpha"
+    strength_bound = 1.0
+
     def __init__(
         self,
         *,
@@ -203,7 +206,11 @@ class LabelSmoothing(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        return smoothed_nll(batch.logits, batch.target, self.alpha, batch.weight)
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import check_number
+from fedlas._core.check import check_choice, check_number
 from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.extremes import row_max
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -27,7 +28,7 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
         The mean runs over all C classes, the arg-max with its zero term included, as in the published code. The
         gradient flows through the maximum too.
     """
-    return F.relu(logits.amax(dim=1, keepdim=True) - logits - margin).mean(dim=1)
+    return F.relu((row_max(logits) - margin) - logits).mean(dim=1)
 
 
 @LOSSES.register("mbls", paper="The Devil is in the Margin", year=2022, url="https://arxiv.org/abs/2111.15430")
@@ -37,12 +38,14 @@ class MbLS(Loss):
     Args:
         alpha: Weight of the penalty, at least 0.
         margin: Logit distance that costs nothing, at least 0. The paper uses 10, and 6 on CIFAR.
+        form: ``"sum"`` as in the paper; ``"convex"`` is ``(1 - alpha) (-log p_y) + alpha penalty``, alpha at most 1,
+            which FedLAS+ builds on.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ignore_index: Target value that is left out.
         weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
 
     Raises:
-        InputError: If alpha or margin is negative.
+        InputError: If alpha or margin is out of range, or the form unknown.
 
     Example:
         >>> import torch
@@ -50,24 +53,37 @@ class MbLS(Loss):
         tensor(0.1769)
     """
 
+    strength = "alpha"
+    strength_bound = float("inf")
+
     def __init__(
         self,
         *,
         alpha: float = 0.1,
         margin: float = 10.0,
+        form: str = "sum",
         reduction: str = "mean",
         ignore_index: int = -100,
         weight: Tensor | Sequence[float] | None = None,
     ) -> None:
         super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
-        self.alpha = check_number("MbLS", "alpha", alpha, low=0)
+        self.form = check_choice("MbLS", "form", form, ("sum", "convex"))
+        if self.form == "convex":
+            self.strength_bound = 1.0
+        self.alpha = check_number("MbLS", "alpha", alpha, low=0, high=self.strength_bound)
         self.margin = check_number("MbLS", "margin", margin, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        cross_entropy = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
         penalty = batch.weighted(margin_penalty(batch.logits, self.margin))
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + self.alpha * penalty
+        return (1 - strength if self.form == "convex" else 1.0) * cross_entropy + strength * penalty
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}, margin={self.margin}", super().extra_repr())))
+        own = f"alpha={self.alpha}, margin={self.margin}" + (", form='convex'" if self.form == "convex" else "")
+        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -101,6 +101,8 @@ class TrainConfig:
         num_bins: Bins of every calibration error.
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
         compile: Run the objective through ``torch.compile``.
+        save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes a sample: what
+            calibrators and scores that look at features need.
     """
 
     epochs: int = 30
@@ -111,6 +113,7 @@ class TrainConfig:
     num_bins: int = 15
     checkpoint_every: int = 1
     compile: bool = False
+    save_features: bool = True
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every"):

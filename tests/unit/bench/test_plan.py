@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from fedlas._core.check import InputError
-from fedlas.bench.plan import plan
+from fedlas.bench.plan import build_loss, plan
 from fedlas.bench.recipe import load_recipe
 from fedlas.losses import LOSSES
 
@@ -35,6 +35,16 @@ def test_config_is_plain_and_says_what_matters():
     assert plan(load_recipe("digits", ["optimizer.lr=0.2"]), losses=["fedlas"], seeds=[2])[0].config() != config
 
 
+def test_a_recipe_can_name_variants():
+    overrides = ["losses.acls-reference.loss=acls", "losses.acls-reference.variant=reference"]
+    acls, reference = plan(load_recipe("digits", overrides), losses=["acls", "acls-reference"], seeds=[0])
+    assert (acls.registered_loss, reference.registered_loss) == ("acls", "acls")
+    assert reference.folder.name == "acls-reference-s0"
+    assert build_loss(reference, num_classes=10, num_samples=5).variant == "reference"
+    assert reference.config()["loss"] == {"name": "acls-reference", "loss": "acls", "variant": "reference"}
+    assert acls.config()["loss"] == {"name": "acls", "alpha": 0.1, "margin": 6}
+
+
 @pytest.mark.parametrize(
     ("overrides", "options", "message"),
     [
@@ -44,6 +54,11 @@ def test_config_is_plain_and_says_what_matters():
         ([], {"seeds": [-1]}, "seeds must be a whole number of at least 0"),
         ([], {"losses": ["all", "ce"]}, "'all'"),
         (["methods=[cee]"], {}, "Did you mean 'ce'"),
+        (["losses.mine.loss=aclss"], {}, "Did you mean 'acls'"),
+        (["losses.mine.loss=acls"], {"losses": ["min"]}, "Did you mean 'mine'"),
+        (["losses.mine.loss=acls", "losses.mine.alhpa=1"], {}, "Did you mean 'alpha'"),
+        (["losses.fedlas.loss=acls"], {}, "a variant must have a name of its own"),
+        (["losses.A b.loss=acls"], {}, "a variant must have a name of its own"),
         (["losses.fedlass.alpha=1"], {}, "Did you mean 'fedlas"),
         (["losses.fedlas.alhpa=1"], {}, "Did you mean 'alpha'"),
         (["losses.fedlas.alpha=7"], {}, "FedLAS: alpha"),

@@ -1,0 +1,170 @@
+"""CPC: calibration by pairwise constraints, on the binary problems inside a classification.
+
+Source: Cheng and Vasconcelos 2022, "Calibrating Deep Neural Networks by Pairwise Constraints", CVPR
+(https://openaccess.thecvf.com/content/CVPR2022/html/Cheng_Calibrating_Deep_Neural_Networks_by_Pairwise_Constraints_CVPR_2022_paper.html).
+Written from the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fedlas._core.check import check_choice, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.label_smoothing import smoothed_nll
+
+_PAIRS_IN_CACHE = 1 << 18  # pairs of classes at a time, small enough for a CPU's cache;
+_PAIRS_AT_ONCE = 1 << 24  # where a block is a kernel to launch or a part of a graph to compile, few and large
+
+
+class _PairSum(torch.autograd.Function):
+    """``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row, ``T = sum_k t_k``, ``(M,)``.
+
+    For a hard target: a times the target's constraints plus b times those among the other classes. The gradient is
+    found with the value, from the same pairs and a block of them at a time: no ``(M, C, C)`` is ever held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, a: float, b: float, wanted: tuple[bool, bool]) -> Tensor:
+        value = logits.new_zeros(logits.shape[0])
+        for_logits = torch.zeros_like(logits) if wanted[0] else None
+        for_target = torch.zeros_like(logits) if wanted[1] else None
+        own = a * target + b * (target.sum(dim=1, keepdim=True) - target)
+        for rows, columns in _blocks(logits):
+            gap = logits[rows, None, :] - logits[rows, columns, None]  # z_k - z_j at [i, j, k]
+            share = own[rows, columns, None] - b * target[rows, None, :]
+            cost = F.softplus(gap)
+            value[rows] += (cost * share).sum(dim=(1, 2))
+            if for_target is not None:
+                for_target[rows] += b * (cost.sum(dim=(1, 2))[:, None] - cost.sum(dim=1))
+                for_target[rows, columns] += (a - b) * cost.sum(dim=2)
+            if for_logits is not None:
+                pull = gap.sigmoid_().mul_(share)
+                for_logits[rows] += pull.sum(dim=1)
+                for_logits[rows, columns] -= pull.sum(dim=2)
+        ctx.save_for_backward(for_logits, for_target)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        for_logits, for_target = (None if each is None else each * grad[:, None] for each in ctx.saved_tensors)
+        return for_logits, for_target, None, None, None
+
+
+def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows, and of them the classes whose pairs with all classes are taken together."""
+    rows, classes = logits.shape
+    on_cpu = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    pairs = _PAIRS_IN_CACHE if on_cpu else _PAIRS_AT_ONCE
+    height = max(1, pairs // classes**2)
+    width = max(1, pairs // (height * classes))
+    for top in range(0, rows, height):
+        for left in range(0, classes, width):
+            yield slice(top, top + height), slice(left, left + width)
+
+
+def pairwise_constraints(
+    logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: str = "paper"
+) -> Tensor:
+    """The penalty of each row, ``(N,)``: the target should win every duel, all others should end in a draw.
+
+    ``lambda1 mean_{k != y} -log s(z_y - z_k) + lambda2 mean_{j != k; j, k != y} -0.5 log s(z_j - z_k)``, ``s`` the
+    logistic function.
+
+    Args:
+        logits: ``(N, C)``.
+        target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``: the expectation over the target.
+        lambda1: Weight of the binary discrimination constraints.
+        lambda2: Weight of the binary exclusion constraints; without effect for fewer than three classes.
+        variant: ``"paper"``, or ``"reference"`` as popular code has it, with the pairs ``j = k`` in the second sum:
+            the constant ``lambda2 log(2) / (2 C - 4)`` more.
+
+    Note:
+        Differentiable once. Costs O(N C^2) time, and memory for O(N C) numbers and one block of pairs.
+
+    Example:
+        >>> pairwise_constraints(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]), lambda1=1.0, lambda2=0.0)
+        tensor([0.2201])
+    """
+    classes = logits.shape[1]
+    a, b = lambda1 / max(classes - 1, 1), lambda2 / (2 * max((classes - 1) * (classes - 2), 1))
+    mass: Tensor | float = 1.0
+    if target.ndim == 1:
+        target = F.one_hot(target, classes).to(logits.dtype)
+    else:
+        mass = target.sum(dim=1)
+    graph = torch.is_grad_enabled()
+    wanted = (graph and logits.requires_grad, graph and target.requires_grad)
+    value: Tensor = _PairSum.apply(logits, target, a, b, wanted)
+    # The sum holds the pairs j = k too, at softplus(0) = log 2 each.
+    diagonal = a + b * (classes - 2)
+    if variant == "reference" and classes > 2:
+        diagonal -= b * (classes - 1)
+    return value - mass * (math.log(2) * diagonal)
+
+
+@LOSSES.register(
+    "cpc",
+    paper="Calibrating Deep Neural Networks by Pairwise Constraints",
+    year=2022,
+    url="https://openaccess.thecvf.com/content/CVPR2022/html/"
+    "Cheng_Calibrating_Deep_Neural_Networks_by_Pairwise_Constraints_CVPR_2022_paper.html",
+    pairwise=True,
+)
+class CPC(Loss):
+    """Calibration by pairwise constraints: cross-entropy plus :func:`pairwise_constraints`.
+
+    Args:
+        lambda1: Weight of the binary discrimination constraints (the target against each other class), at least 0.
+        lambda2: Weight of the binary exclusion constraints (the other classes against each other), at least 0.
+        variant: ``"paper"``, or ``"reference"`` as popular code has it: a constant more, the same gradient.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If a weight is negative or the variant unknown.
+
+    Note:
+        Costs O(M C^2) time for M positions: about a thousand times cross-entropy at C = 1000. Memory is O(M C) and a
+        block of pairs, 1 MiB on CPU and 64 MiB elsewhere for each of a few temporaries.
+
+    Example:
+        >>> CPC(lambda1=0.0, lambda2=1.0)(torch.zeros(1, 3), torch.tensor([0]))
+        tensor(1.4452)
+    """
+
+    def __init__(
+        self,
+        *,
+        lambda1: float = 0.1,
+        lambda2: float = 0.1,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.lambda1 = check_number("CPC", "lambda1", lambda1, low=0)
+        self.lambda2 = check_number("CPC", "lambda2", lambda2, low=0)
+        self.variant = check_choice("CPC", "variant", variant, ("paper", "reference"))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        penalty = pairwise_constraints(
+            batch.logits, batch.target, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
+        )
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + batch.weighted(penalty)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"lambda1={self.lambda1}, lambda2={self.lambda2}, variant={self.variant!r}"
+        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -1,0 +1,129 @@
+"""LogitNorm: cross-entropy on logits of constant length, so that training cannot lower the loss by scaling them.
+
+Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit Normalization", ICML, equation 5
+(arXiv 2205.09310).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import check_choice, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.label_smoothing import smoothed_nll
+
+_SHORTEST = 1e-12  # a row shorter than this has no direction
+_EPS = 1e-7  # what published code adds to the norm
+
+
+class _Normalised(torch.autograd.Function):
+    """``z / (temperature (||z|| + eps))``; its gradient is ``s (g - z (z . g) / (||z|| (||z|| + eps)))``, s the scale.
+
+    A row without a direction becomes 0 and gets the gradient 0 if eps is 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, temperature: float, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(logits, 2, dim=1, keepdim=True)
+        scale, bend = _factors(norm, temperature, eps)
+        ctx.save_for_backward(logits, scale, bend)
+        ctx.temperature, ctx.eps = temperature, eps
+        return logits * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        logits, scale, bend = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+            squared = logits.square().sum(dim=1, keepdim=True)
+            norm = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
+            scale, bend = _factors(norm, ctx.temperature, ctx.eps)
+            return (grad - logits * ((logits * grad).sum(dim=1, keepdim=True) * bend)) * scale, None, None
+        along = torch.linalg.vecdot(logits, grad)[:, None] * bend
+        return torch.addcmul(grad, logits, along, value=-1).mul_(scale), None, None
+
+
+def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tensor]:
+    """``1 / (temperature (norm + eps))`` and ``1 / (norm (norm + eps))``; 0 where there is no direction."""
+    exists = norm > _SHORTEST
+    safe = torch.where(exists, norm, 1.0)
+    scale = 1 / (temperature * (norm + eps)) if eps else exists / (temperature * safe)
+    return scale, exists / (safe * (safe + eps))
+
+
+def normalised_logits(logits: Tensor, *, temperature: float, variant: str = "paper") -> Tensor:
+    """``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
+
+    Args:
+        logits: ``(N, C)``.
+        temperature: Above 0.
+        variant: ``"paper"``, or ``"reference"`` as published code has it, with 1e-7 added to the norm.
+
+    Note:
+        A row of zeros has no direction: it stays zero, and its gradient is 0 (with 1e-7 in the norm the gradient of
+        published code is ten million times that of the result).
+
+    Example:
+        >>> normalised_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
+        tensor([[1.2000, 1.6000],
+                [0.0000, 0.0000]])
+    """
+    scaled: Tensor = _Normalised.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
+    return scaled
+
+
+@LOSSES.register(
+    "logitnorm",
+    paper="Logit Normalization",
+    year=2022,
+    url="https://arxiv.org/abs/2205.09310",
+    shift_invariant=False,
+)
+class LogitNorm(Loss):
+    """LogitNorm: cross-entropy of ``z / (temperature ||z||_2)``.
+
+    Args:
+        temperature: How short the normalised logits are, above 0; the paper's tau, 0.04 on CIFAR-10.
+        variant: ``"paper"``, or ``"reference"`` (published code's 1e-7 in the norm).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If the temperature is not above 0 or the variant unknown.
+
+    Note:
+        The loss is bounded below: no logit can be further than ``2 / temperature`` from another. Only the loss is
+        normalised; predictions use the softmax of the logits themselves, as in the paper. A row of zeros counts as
+        uniform and gets no gradient.
+
+    Example:
+        >>> LogitNorm(temperature=1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
+        tensor(0.5981)
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.04,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.temperature = check_number("LogitNorm", "temperature", temperature, low=0, low_open=True)
+        self.variant = check_choice("LogitNorm", "variant", variant, ("paper", "reference"))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        scaled = normalised_logits(batch.logits, temperature=self.temperature, variant=self.variant)
+        return smoothed_nll(scaled, batch.target, 0.0, batch.weight)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"temperature={self.temperature}, variant={self.variant!r}"
+        return ", ".join(filter(None, (own, super().extra_repr())))

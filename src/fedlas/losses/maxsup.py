@@ -1,0 +1,82 @@
+"""MaxSup: label smoothing that presses on the largest logit, whether it is the target's or not.
+
+Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing", section 3
+(arXiv 2502.15798). Written from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fedlas._core.check import check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.extremes import row_max
+from fedlas.losses.label_smoothing import smoothed_nll
+
+
+def top_excess(logits: Tensor) -> Tensor:
+    """``max_k z_k - mean_k z_k`` of each row, ``(N,)``, at least 0.
+
+    Args:
+        logits: ``(N, C)``.
+
+    Note:
+        Equal maxima share the gradient evenly.
+    """
+    return row_max(logits).squeeze(1) - logits.mean(dim=1)
+
+
+@LOSSES.register(
+    "maxsup", paper="Overcoming Representation Collapse", year=2025, url="https://arxiv.org/abs/2502.15798"
+)
+class MaxSup(Loss):
+    """MaxSup: ``-log p_y + alpha (max_k z_k - mean_k z_k)``.
+
+    Label smoothing is the same with ``z_y`` in place of the maximum: where a prediction is wrong, it presses on a logit
+    that is too small already.
+
+    Args:
+        alpha: Weight of the penalty, at least 0. The paper's ImageNet recipe raises it from 0.1 to 0.2 over training.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If alpha is negative.
+
+    Note:
+        ``alpha`` is a plain attribute: a schedule sets it between epochs.
+
+    Example:
+        >>> import torch
+        >>> MaxSup(alpha=0.1)(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))
+        tensor(2.2269)
+    """
+
+    strength = "alpha"
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.alpha = check_number("MaxSup", "alpha", alpha, low=0)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        penalty = batch.weighted(top_excess(batch.logits))
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + strength * penalty
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

@@ -1,0 +1,220 @@
+"""MMCE: the maximum mean calibration error of a batch, a kernel statistic, as an auxiliary loss.
+
+Source: Kumar, Sarawagi, Jain 2018, "Trainable Calibration Measures for Neural Networks from Kernel Mean Embeddings",
+ICML, equations 4 to 6 (https://proceedings.mlr.press/v80/kumar18a.html). Written from the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fedlas._core.check import check_choice, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.confidence import nll_and_confidence
+
+_PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
+_FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
+
+
+class _KernelForm(torch.autograd.Function):
+    """``sum_ij e_i e_j exp(-|r_i - r_j| / width)``, some rows of the kernel matrix at a time.
+
+    The gradients ``2 sum_j K_ij e_j`` and ``-2 e_i sum_j K_ij sign(r_i - r_j) e_j / width`` need the same matrix, so
+    they are found with the value and no ``(M, M)`` is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, confidence: Tensor, width: float) -> Tensor:
+        positions = residual.shape[0]
+        smoothed, slope = [], []
+        for rows in confidence.split(max(1, _PAIRS // positions)):
+            apart = rows[:, None] - confidence
+            kernel = (apart.abs() / -width).exp()
+            smoothed.append(kernel @ residual)
+            slope.append((kernel * apart.sign()) @ residual)
+        mean, tilt = torch.cat(smoothed), torch.cat(slope)
+        ctx.save_for_backward(2 * mean, residual * tilt * (-2 / width))
+        return residual @ mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        for_residual, for_confidence = ctx.saved_tensors
+        return grad * for_residual, grad * for_confidence, None
+
+
+def kernel_calibration_error(
+    confidence: Tensor,
+    correct: Tensor,
+    *,
+    width: float = 0.4,
+    balanced: bool = False,
+    variant: str = "paper",
+    valid: Tensor | None = None,
+) -> Tensor:
+    """MMCE of some predictions, a scalar of at least 0: ``sqrt(sum_ij e_i e_j exp(-|r_i - r_j| / width))``.
+
+    ``e_i = (c_i - r_i) / m`` with confidence ``r``, correctness ``c`` in {0, 1} and ``m`` predictions. Balanced (the
+    weighted form): divided by the number of predictions that are as right or wrong as ``i``, instead of by ``m``.
+
+    Args:
+        confidence: Largest probability of each prediction ``(N,)``.
+        correct: Whether it is right ``(N,)`` bool.
+        width: Width of the Laplacian kernel, above 0.
+        balanced: Whether right and wrong predictions weigh the same, however many there are.
+        variant: ``"paper"``, or ``"reference"`` as popular code has it: the plain form without the root; the balanced
+            one divided by each count twice, and 0 unless there are both right and wrong predictions.
+        valid: Which predictions count ``(N,)`` bool; None counts all.
+
+    Note:
+        1e-10 is added under the root, so that its slope stays finite at 0. Differentiable once. Costs O(N^2) time, and
+        memory for at most 4 million pairs at a time.
+
+    Example:
+        >>> kernel_calibration_error(torch.tensor([0.9, 0.7]), torch.tensor([True, False]))
+        tensor(0.3116)
+    """
+    residual = correct.to(confidence.dtype) - confidence
+    counted = torch.ones_like(confidence)
+    if valid is not None:
+        counted = valid.to(confidence.dtype)
+        residual, confidence = torch.where(valid, residual, 0.0), torch.where(valid, confidence, 0.0)
+    if not balanced:
+        squared: Tensor = _KernelForm.apply(residual / counted.sum().clamp(min=1), confidence, width)
+        return squared if variant == "reference" else _root(squared)
+    right = (counted * correct).sum()
+    wrong = counted.sum() - right
+    count = torch.where(correct, right, wrong).clamp(min=1)
+    if variant == "paper":
+        return _root(_KernelForm.apply(residual / count, confidence, width))
+    return _root(_KernelForm.apply(residual / count.square(), confidence, width)) * ((right > 0) & (wrong > 0))
+
+
+def _root(squared: Tensor) -> Tensor:
+    return (squared.clamp(min=0) + _FLOOR).sqrt()  # rounding may take a sum that is 0 below it
+
+
+class _OnKernel(Loss):
+    """What MMCE and its weighted form share.
+
+    Args:
+        alpha: Weight of the calibration error, at least 0.
+        width: Width of the kernel, above 0.
+        variant: ``"paper"`` or ``"reference"``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+    """
+
+    strength = "alpha"
+    balanced: ClassVar[bool]
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        width: float = 0.4,
+        variant: str = "paper",
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        name = type(self).__name__
+        self.alpha = check_number(name, "alpha", alpha, low=0)
+        self.width = check_number(name, "width", width, low=0, low_open=True)
+        self.variant = check_choice(name, "variant", variant, ("paper", "reference"))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return self.with_strength(batch, self.alpha)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        nll, confidence, correct = nll_and_confidence(batch)
+        error = kernel_calibration_error(
+            confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
+        )
+        return nll + strength * batch.weighted(error)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"alpha={self.alpha}, width={self.width}, variant={self.variant!r}"
+        return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+ABOUT: dict[str, Any] = {
+    "paper": "Trainable Calibration Measures from Kernel Mean Embeddings",
+    "year": 2018,
+    "url": "https://proceedings.mlr.press/v80/kumar18a.html",
+    "pairwise": True,
+}
+"""Registry metadata of both forms."""
+
+
+@LOSSES.register("mmce", **ABOUT)
+class MMCE(_OnKernel):
+    """MMCE: ``-log p_y + alpha sqrt(mean_ij (c_i - r_i)(c_j - r_j) exp(-|r_i - r_j| / width))`` over the batch.
+
+    ``r`` is the largest probability and ``c`` whether its class is right.
+
+    Args:
+        alpha: Weight of the calibration error (the paper's lambda), at least 0.
+        width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
+        variant: ``"paper"``, or ``"reference"`` as popular code has it, without the root.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out of the error too.
+        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+
+    Raises:
+        InputError: If alpha is negative, width not above 0, or the variant unknown.
+
+    Note:
+        Costs O(M^2) time for M positions beyond cross-entropy, whatever C is; memory stays O(M C). The error is one
+        number a batch and is added to each position's loss, so that mean, sum and none agree. It depends on who shares
+        the batch: under DDP it is that of each rank's own part. Correctness has no gradient; a soft target's correct
+        class is the one it favours. 1e-10 is added under the root, so that its slope stays finite at 0.
+
+    Example:
+        >>> MMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor(0.8176)
+    """
+
+    balanced = False
+
+
+@LOSSES.register("mmce-weighted", **ABOUT)
+class WeightedMMCE(_OnKernel):
+    """Weighted MMCE: as MMCE, with right and wrong predictions of the batch given equal weight in the error.
+
+    The square of the error is ``sum_{c_i = c_j = 0} r_i r_j K_ij / w^2 + sum_{c_i = c_j = 1} (1 - r_i)(1 - r_j) K_ij /
+    v^2 - 2 sum_{c_i = 1, c_j = 0} (1 - r_i) r_j K_ij / (v w)`` for ``v`` right and ``w`` wrong predictions and the
+    kernel ``K_ij = exp(-|r_i - r_j| / width)``. The paper prefers it, because most training samples end up right.
+
+    Args:
+        alpha: Weight of the calibration error (the paper's lambda), at least 0.
+        width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
+        variant: ``"paper"``, or ``"reference"`` as popular code has it: divided by each count twice, and 0 unless the
+            batch holds both right and wrong predictions.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out of the error too.
+        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+
+    Raises:
+        InputError: If alpha is negative, width not above 0, or the variant unknown.
+
+    Note:
+        Cost, batch, soft targets and the root: as in :class:`MMCE`. Where all predictions are right (or wrong) the
+        paper's formula divides by 0; here the empty side adds nothing and the other one stays.
+
+    Example:
+        >>> WeightedMMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor(1.2253)
+    """
+
+    balanced = True
