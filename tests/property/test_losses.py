@@ -86,14 +86,19 @@ def test_never_below_the_entropy_of_its_own_target(batch, alpha):
 def test_ignoring_is_leaving_out(batch, name):
     logits, target, features = batch
     torch.manual_seed(0)
-    masked = LOSSES.build(name, {}, num_classes=logits.shape[1]).double()
+    masked = LOSSES.build(name, {}, num_classes=logits.shape[1], num_samples=len(target)).double()
     without = copy.deepcopy(masked)
     kept = target != IGNORE
-    index = torch.arange(len(target))
-    extra = {"features": features, "index": index}
+    extra = {
+        "features": features,
+        "index": torch.arange(len(target)),
+        "mixed": torch.stack((logits / 2, logits.flip(1)), dim=1),
+    }
+    whole = {"head_weight": torch.randn(logits.shape[1], features.shape[1], dtype=logits.dtype)}
+    whole = {k: v for k, v in whole.items() if k in masked.needs}
     first, second = logits.clone().requires_grad_(), logits[kept].clone().requires_grad_()
-    value = masked(first, target, **{k: v for k, v in extra.items() if k in masked.needs})
-    expected = without(second, target[kept], **{k: v[kept] for k, v in extra.items() if k in masked.needs})
+    value = masked(first, target, **{k: v for k, v in extra.items() if k in masked.needs}, **whole)
+    expected = without(second, target[kept], **{k: v[kept] for k, v in extra.items() if k in masked.needs}, **whole)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
     value.backward()
     expected.backward()

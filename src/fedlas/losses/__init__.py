@@ -15,10 +15,12 @@ from fedlas.losses.logit_norm import LogitNorm, normalised_logits
 from fedlas.losses.margin import MbLS, margin_penalty
 from fedlas.losses.maxsup import MaxSup, top_excess
 from fedlas.losses.mdca import MDCA, class_gap
+from fedlas.losses.mixup import CutMix, Mixup
 from fedlas.losses.mmce import MMCE, WeightedMMCE, kernel_calibration_error
 from fedlas.losses.modulated import Modulated, adaptive_strength
 from fedlas.losses.nci import NormConfidenceIndicator
 from fedlas.losses.poly import PolyLoss
+from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 
 __all__ = [
     "ACLS",
@@ -32,6 +34,7 @@ __all__ = [
     "BidirectionalCalibrationGate",
     "BrierLoss",
     "CrossEntropy",
+    "CutMix",
     "DualFocalLoss",
     "EntropyPenalty",
     "FedLAS",
@@ -43,9 +46,12 @@ __all__ = [
     "MaxSup",
     "MbLS",
     "Mixed",
+    "Mixup",
     "Modulated",
     "NormConfidenceIndicator",
     "PolyLoss",
+    "RankMixupMRL",
+    "RankMixupNDCG",
     "WeightedMMCE",
     "adaptive_penalty",
     "adaptive_strength",

@@ -21,7 +21,8 @@ LOSSES: Registry[type[Loss]] = Registry("loss")
 """Every training loss by name.
 
 Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
-changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes).
+changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes), ``signed``
+(names of numeric options that may be negative).
 """
 
 

@@ -1,7 +1,7 @@
 """DCA: the difference between mean confidence and accuracy of a batch as an auxiliary loss.
 
 Source: Liang et al. 2020, "Improved Trainable Calibration Method for Neural Networks on Medical Imaging
-Classification", BMVC, section 3 (arXiv 2009.04057). Written from the paper.
+Classification", BMVC (arXiv 2009.04057). Written from the paper.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """LogitNorm: cross-entropy on logits of constant length, so that training cannot lower the loss by scaling them.
 
-Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit Normalization", ICML, equation 5
-(arXiv 2205.09310).
+Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit Normalization", ICML
+(arXiv 2205.09310). Written from the paper.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def normalised_logits(logits: Tensor, *, temperature: float, variant: str = "pap
         variant: ``"paper"``, or ``"reference"`` as published code has it, with 1e-7 added to the norm.
 
     Note:
-        A row of zeros has no direction: it stays zero, and its gradient is 0 (with 1e-7 in the norm the gradient of
-        published code is ten million times that of the result).
+        A row of zeros has no direction: it stays zero, and its gradient is 0 (with 1e-7 in the norm: that of the result
+        times ten million, over the temperature).
 
     Example:
         >>> normalised_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
@@ -86,7 +86,7 @@ class LogitNorm(Loss):
     """LogitNorm: cross-entropy of ``z / (temperature ||z||_2)``.
 
     Args:
-        temperature: How short the normalised logits are, above 0; the paper's tau, 0.04 on CIFAR-10.
+        temperature: What the unit vector of logits is divided by, above 0; the paper's tau, 0.04 on CIFAR-10.
         variant: ``"paper"``, or ``"reference"`` (published code's 1e-7 in the norm).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ignore_index: Target value that is left out.
@@ -96,9 +96,9 @@ class LogitNorm(Loss):
         InputError: If the temperature is not above 0 or the variant unknown.
 
     Note:
-        The loss is bounded below: no logit can be further than ``2 / temperature`` from another. Only the loss is
-        normalised; predictions use the softmax of the logits themselves, as in the paper. A row of zeros counts as
-        uniform and gets no gradient.
+        Only the loss normalises: a prediction is still the softmax of the logits themselves, whose scale nothing here
+        sets. Fit a temperature before reading it as a confidence. A row of zeros counts as uniform and gets no
+        gradient; published code, with its 1e-7, gives it one ten million times that of the normalised logits.
 
     Example:
         >>> LogitNorm(temperature=1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))

@@ -1,6 +1,6 @@
 """MaxSup: label smoothing that presses on the largest logit, whether it is the target's or not.
 
-Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing", section 3
+Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing"
 (arXiv 2502.15798). Written from the paper.
 """
 
@@ -38,7 +38,7 @@ class MaxSup(Loss):
     that is too small already.
 
     Args:
-        alpha: Weight of the penalty, at least 0. The paper's ImageNet recipe raises it from 0.1 to 0.2 over training.
+        alpha: Weight of the penalty, at least 0. The authors' ImageNet recipe raises it from 0.1 to 0.2 over training.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         ignore_index: Target value that is left out.
         weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.

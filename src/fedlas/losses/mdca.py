@@ -1,7 +1,7 @@
 """MDCA: the difference between mean probability and frequency of every class of a batch as an auxiliary loss.
 
 Source: Hebbalaguppe et al. 2022, "A Stitch in Time Saves Nine: A Train-Time Regularizing Loss for Improved Neural
-Network Calibration", CVPR, section 4 (arXiv 2203.13834). Written from the paper.
+Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
 """
 
 from __future__ import annotations

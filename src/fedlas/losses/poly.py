@@ -1,7 +1,7 @@
 """PolyLoss: cross-entropy as a polynomial in ``1 - p_y``, with another coefficient for its first term.
 
 Source: Leng et al. 2022, "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", ICLR,
-section 4 (arXiv 2204.12511). Written from the paper.
+its Poly-1 form (arXiv 2204.12511). Written from the paper.
 """
 
 from __future__ import annotations

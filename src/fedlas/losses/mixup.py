@@ -1,0 +1,234 @@
+"""Mixup and CutMix: any loss, trained on mixed samples with mixed targets.
+
+Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412), section 2. Thulasidasan et
+al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (arXiv 1905.11001). Yun et al. 2019,
+"CutMix: Regularization Strategy to Train Strong Classifiers" (arXiv 1905.04899), section 3. Written from the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, check_number, describe
+from fedlas.losses.base import LOSSES, Batch, Mixed
+from fedlas.losses.composite import Base, OnBase
+
+
+def draw_share(alpha: float) -> float:
+    """A number from ``Beta(alpha, alpha)``, by PyTorch's global CPU generator: the share of the first sample."""
+    return float(torch.distributions.Beta(alpha, alpha).sample())
+
+
+def draw_partners(samples: int, device: torch.device) -> Tensor:
+    """A random order ``(N,)``: whom each sample is mixed with. The same numbers on every device."""
+    return torch.randperm(samples).to(device)
+
+
+class _Mixing(OnBase):
+    """What both share: another loss on mixed samples."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        base: Base = "ce",
+        alpha: float = 1.0,
+        num_samples: int | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        check_count(type(self).__name__, "num_classes", num_classes)
+        super().__init__(
+            base,
+            num_classes=num_classes,
+            num_samples=num_samples,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
+
+    @abstractmethod
+    def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
+        """Mixed inputs and their soft targets."""
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """The base's loss of each position ``(M,)``."""
+        batch.check_classes(type(self).__name__, self.num_classes)
+        return self.base.per_sample(batch)
+
+    def _soft(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed."""
+        owner, classes = f"{type(self).__name__}.mix", int(self.num_classes or 0)
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.shape[:1] != target.shape[:1]:
+            raise InputError(
+                owner,
+                "inputs must be a floating tensor with one row a target",
+                f"{describe(inputs)} for target {describe(target)}",
+                "Mix what the model sees; integers such as token ids have no mixture.",
+            )
+        if target.is_floating_point():
+            return target
+        if target.device.type == "cpu" and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
+            raise InputError(
+                owner,
+                f"target must be in [0, {classes}), without ignored positions",
+                f"values from {int(target.min())} to {int(target.max())}",
+                "Leave such samples out of the batch: half of an ignored sample cannot be ignored.",
+            )
+        return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"num_classes={self.num_classes}, alpha={self.alpha}"
+        return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+@LOSSES.register("mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412")
+class Mixup(_Mixing):
+    """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
+
+    Args:
+        num_classes: Number of classes C.
+        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        alpha: Parameter of the Beta distribution, above 0; small values mix little.
+        num_samples: Size of the training set, for a base that needs it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; such samples cannot be mixed.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If alpha is not above 0 or the base cannot be built.
+
+    State:
+        Draws from PyTorch's global CPU generator: once a batch for the share, once for the partners.
+
+    Note:
+        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training. Called with logits and
+        target, in ``eval()`` or without an Objective, this is the base. One share a batch, as in the published code.
+
+    Example:
+        >>> criterion = Mixup(3, alpha=0.4)
+        >>> mixed = criterion.mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
+        >>> mixed.inputs.shape, mixed.target.sum(dim=1)
+        (torch.Size([4, 1, 8, 8]), tensor([1., 1., 1., 1.]))
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        base: Base = "ce",
+        alpha: float = 0.2,
+        num_samples: int | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            base=base,
+            alpha=alpha,
+            num_samples=num_samples,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+
+    @torch.compiler.disable
+    def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
+        """Mix each sample with another one of the batch.
+
+        Args:
+            inputs: ``(N, ...)``, floating.
+            target: Class indices or soft targets, as the loss takes them.
+
+        Returns:
+            Inputs of the same shape, and soft targets.
+
+        Raises:
+            InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
+        """
+        soft = self._soft(inputs, target)
+        share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
+        return Mixed(
+            inputs=share * inputs + (1 - share) * inputs[partner], target=share * soft + (1 - share) * soft[partner]
+        )
+
+
+@LOSSES.register("cutmix", paper="CutMix", year=2019, url="https://arxiv.org/abs/1905.04899")
+class CutMix(_Mixing):
+    """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
+
+    The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform centre; what lies outside
+    the image is cut off, and the targets are mixed by what is left.
+
+    Args:
+        num_classes: Number of classes C.
+        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
+        num_samples: Size of the training set, for a base that needs it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; such samples cannot be mixed.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If alpha is not above 0 or the base cannot be built.
+
+    State:
+        Draws from PyTorch's global CPU generator: share, centre and partners, once a batch each.
+
+    Note:
+        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training; see :class:`Mixup`. One
+        box a batch, as in the published code.
+
+    Example:
+        >>> mixed = CutMix(3).mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
+        >>> mixed.target.sum(dim=1)
+        tensor([1., 1., 1., 1.])
+    """
+
+    @torch.compiler.disable
+    def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
+        """Paste a box of another image of the batch into each.
+
+        Args:
+            inputs: ``(N, channels, H, W)``, floating.
+            target: Class indices ``(N,)`` or soft targets ``(N, C)``.
+
+        Returns:
+            Inputs of the same shape, and soft targets ``(N, C)``.
+
+        Raises:
+            InputError: If these are no images with one target each, or on CPU a target is out of range or ignored.
+        """
+        soft = self._soft(inputs, target)
+        if inputs.ndim != 4 or soft.ndim != 2:
+            raise InputError(
+                "CutMix.mix",
+                "inputs must be images (N, channels, H, W) with one target each",
+                f"{tuple(inputs.shape)} with target {tuple(target.shape)}",
+                "Use mixup, which mixes inputs of any shape.",
+            )
+        share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
+        height, width = inputs.shape[2:]
+        top, bottom = _span(height, share)
+        left, right = _span(width, share)
+        mixed = inputs.clone()
+        mixed[:, :, top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
+        kept = 1 - (bottom - top) * (right - left) / (height * width)
+        return Mixed(inputs=mixed, target=kept * soft + (1 - kept) * soft[partner])
+
+
+def _span(length: int, share: float) -> tuple[int, int]:
+    """Where one side of the box lies: ``length sqrt(1 - share)`` long around a uniform centre, cut at the borders."""
+    half = int(length * math.sqrt(1 - share)) // 2
+    centre = int(torch.randint(length, ()))
+    return max(centre - half, 0), min(centre + half, length)

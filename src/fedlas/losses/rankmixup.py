@@ -1,0 +1,224 @@
+"""RankMixup: a mixed sample should be less confident than a raw one, the more so the more it is mixed.
+
+Source: Noh et al. 2023, "RankMixup: Ranking-Based Mixup Training for Network Calibration", ICCV, section 3
+(arXiv 2308.11990). Written from the paper.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, check_number, describe
+from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
+from fedlas.losses.extremes import row_max
+from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses.mixup import draw_partners, draw_share
+
+
+def ranking_penalty(logits: Tensor, mixed: Tensor, margin: float) -> Tensor:
+    """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``.
+
+    Args:
+        logits: Of the raw samples, ``(M, C)``.
+        mixed: Of K mixed versions of each, ``(M, K, C)``.
+        margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
+    """
+    tops = row_max(mixed.flatten(0, 1)).reshape(mixed.shape[:2])
+    return F.relu(tops - row_max(logits) + margin).mean(dim=1)
+
+
+def ndcg_penalty(logits: Tensor, mixed: Tensor) -> Tensor:
+    """M-NDCG: ``1 - DCG / IDCG`` of the confidences of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
+
+    ``DCG = sum_j conf_j / log2(j + 1)`` over ``j = 1, ..., K + 1`` in the order in which confidence should fall; IDCG
+    is the same over the confidences sorted, so the penalty is 0 just where they are in order.
+
+    Args:
+        logits: Of the raw samples, ``(M, C)``.
+        mixed: Of K mixed versions of each, the least mixed first, ``(M, K, C)``.
+    """
+    confidence = torch.cat((logits[:, None], mixed), dim=1).softmax(dim=2).amax(dim=2)
+    discount = confidence.new_tensor([1 / math.log2(j + 2) for j in range(confidence.shape[1])])
+    ideal, _ = confidence.sort(dim=1, descending=True)
+    return 1 - (confidence @ discount) / (ideal @ discount)
+
+
+class _RankMixup(Loss):
+    """What both share: cross-entropy on raw samples, and a penalty on how their mixed versions rank."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"mixed"})
+
+    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **shared: Any) -> None:
+        super().__init__(**shared)
+        name = type(self).__name__
+        self.alpha = check_number(name, "alpha", alpha, low=0)
+        self.mix_alpha = check_number(name, "mix_alpha", mix_alpha, low=0, low_open=True)
+        self.num_mixed = check_count(name, "num_mixed", num_mixed)
+
+    @abstractmethod
+    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
+        """Penalty of each position ``(M,)``."""
+
+    @torch.compiler.disable
+    def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
+        """The batch as it is, and mixed versions of it.
+
+        Args:
+            inputs: ``(N, ...)``, floating.
+            target: Passed through.
+
+        Returns:
+            ``num_mixed`` views, the least mixed first: each sample keeps the larger share, between 1/2 and 1.
+
+        Raises:
+            InputError: If the inputs are not floating.
+        """
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            raise InputError(
+                f"{type(self).__name__}.mix",
+                "inputs must be a floating tensor",
+                describe(inputs),
+                "Integers such as token ids have no mixture.",
+            )
+        shares = sorted(
+            (max(s, 1 - s) for s in (draw_share(self.mix_alpha) for _ in range(self.num_mixed))), reverse=True
+        )
+        views = []
+        for share in shares:
+            partner = draw_partners(len(inputs), inputs.device)
+            views.append(share * inputs + (1 - share) * inputs[partner])
+        return Mixed(inputs=inputs, target=target, views=tuple(views))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``; cross-entropy alone where there are no mixed versions (in ``eval()``)."""
+        values = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
+        if batch.mixed is None:
+            return values
+        return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed))
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"alpha={self.alpha}, mix_alpha={self.mix_alpha}, num_mixed={self.num_mixed}"
+        return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+_ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
+
+
+@LOSSES.register("rankmixup-mrl", **_ABOUT)
+class RankMixupMRL(_RankMixup):
+    """RankMixup with its margin ranking loss: ``-log p_y + alpha mean_k relu(max z(mixed_k) - max z + margin)``.
+
+    Args:
+        alpha: Weight of the penalty, at least 0.
+        margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
+        mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
+        num_mixed: Mixed versions of each sample, each one more forward pass.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    State:
+        :meth:`mix` draws from PyTorch's global CPU generator. :class:`~fedlas.Objective` calls it in training, runs the
+        model on the mixed versions too, and passes their logits as ``mixed (N, K, C)``; in ``eval()`` the loss is
+        cross-entropy. Batch normalisation sees each version as a batch of its own.
+
+    Note:
+        Each sample keeps the larger share of its mixture, so that it is the mixed version's main class.
+
+    Example:
+        >>> criterion = RankMixupMRL(margin=1.0)
+        >>> raw, mixed = torch.tensor([[2.0, 0.0]]), torch.tensor([[[1.5, 0.0]]])
+        >>> criterion(raw, torch.tensor([0]), mixed=mixed)
+        tensor(0.1769)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        margin: float = 2.0,
+        mix_alpha: float = 1.0,
+        num_mixed: int = 1,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            mix_alpha=mix_alpha,
+            num_mixed=num_mixed,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+        self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
+
+    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
+        """Margin ranking penalty of each position ``(M,)``."""
+        return ranking_penalty(logits, mixed, self.margin)
+
+
+@LOSSES.register("rankmixup-ndcg", **_ABOUT)
+class RankMixupNDCG(_RankMixup):
+    """RankMixup with its ranking measure M-NDCG: ``-log p_y + alpha (1 - DCG / IDCG)``.
+
+    See :func:`ndcg_penalty` for the measure.
+
+    Args:
+        alpha: Weight of the penalty, at least 0.
+        mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
+        num_mixed: Mixed versions of each sample, each one more forward pass.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    State:
+        As :class:`RankMixupMRL`.
+
+    Note:
+        The paper ranks confidences by a normalised discounted cumulative gain whose right order is that of the shares.
+        Here the gain of a place is the confidence itself; no published number pins this form down.
+
+    Example:
+        >>> criterion = RankMixupNDCG()
+        >>> raw, mixed = torch.tensor([[2.0, 0.0]]), torch.tensor([[[1.5, 0.0], [1.0, 0.0]]])
+        >>> criterion(raw, torch.tensor([0]), mixed=mixed)  # in order: cross-entropy alone
+        tensor(0.1269)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        mix_alpha: float = 1.0,
+        num_mixed: int = 3,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            mix_alpha=mix_alpha,
+            num_mixed=num_mixed,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+
+    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
+        """Distance of each position's ranking from the right one, ``(M,)``."""
+        return ndcg_penalty(logits, mixed)
