@@ -1,5 +1,6 @@
 """Training losses, one paper a file. ``LOSSES`` lists them; ``LOSSES.build(name, ...)`` makes one by name."""
 
+from fedlas.losses.ablation import FedLASAblation
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
 from fedlas.losses.bcg import BidirectionalCalibrationGate
@@ -38,6 +39,7 @@ __all__ = [
     "DualFocalLoss",
     "EntropyPenalty",
     "FedLAS",
+    "FedLASAblation",
     "FedLASPlus",
     "FocalLoss",
     "LabelSmoothing",

@@ -181,8 +181,12 @@ class Modulated(OnBase):
         scores = _one_each(name, "nci", self.nci(features, valid=valid), len(features))
         if valid is not None:  # 0 times NaN is NaN: what an ignored sample holds must not reach the gate's gradient
             scores = torch.where(valid, scores, 0.0)
-        alpha = adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta).to(batch.logits.dtype)
+        alpha = self.strength_of(scores, psi, valid).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
+
+    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002
+        """``alpha_i (N,)`` from standardised norms and directions ``(N,)``; ``valid (N,)`` marks samples that count."""
+        return adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta)
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

@@ -1,6 +1,7 @@
 import pytest
 
 from fedlas._core.check import InputError
+from fedlas.bench.plan import plan
 from fedlas.bench.recipe import load_recipe, recipe_names
 from fedlas.losses import LOSSES
 
@@ -21,7 +22,8 @@ def write(tmp_path):
 def test_shipped_recipes_load_and_name_known_losses(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert {*recipe.methods, *recipe.losses} <= set(LOSSES)
+    assert {*recipe.methods, *recipe.losses} <= {*LOSSES, *(n for n, o in recipe.losses.items() if "loss" in o)}
+    assert plan(recipe, losses=list(recipe.losses))  # builds every loss with its preset
 
 
 def test_file_of_ones_own(write):

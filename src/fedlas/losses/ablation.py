@@ -1,0 +1,123 @@
+"""FedLAS with one of its parts replaced: what any claim about the gate or the indicator has to be compared with.
+
+Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654);
+the ablations are this library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import check_choice
+from fedlas.losses.base import LOSSES
+from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.fedlas import FedLAS
+from fedlas.losses.modulated import ABOUT
+
+_DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 1.0}  # of "against" the sign comes later
+
+
+@LOSSES.register("fedlas-ablation", **ABOUT)
+class FedLASAblation(FedLAS):
+    """FedLAS, ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``, with another direction ``psi``, score ``Z`` or spread.
+
+    Args:
+        num_classes: Number of classes C.
+        direction: ``"trained"`` (the gate), ``"frozen"`` (the gate as initialised), ``"plus"`` (psi = 1: larger norms
+            are smoothed more), ``"minus"`` (-1), ``"zero"`` (0: plain label smoothing), ``"against"`` (-sign(Z): never
+            more than alpha, which descent drives the gate to).
+        score: ``"norm"`` (the indicator), ``"constant"`` (Z = 1), ``"noise"`` (a standard normal number that depends on
+            the features' bits and on nothing they mean).
+        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch.
+        alpha: Strength at the mean feature norm, in [0, 0.5].
+        beta: Sensitivity to the score, at least 0.
+        momentum: NCI's weight of the new batch, in (0, 1].
+        norm_p: Order of the feature norm, at least 1.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``.
+
+    Raises:
+        InputError: If an argument is out of range or unknown.
+
+    Example:
+        >>> import torch
+        >>> FedLASAblation(3, direction="zero", alpha=0.1).smoothing(torch.randn(2, 3), torch.rand(2, 4))
+        tensor([0.1000, 0.1000])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        direction: str = "trained",
+        score: str = "norm",
+        spread: str = "own",
+        alpha: float = 0.05,
+        beta: float = 4.0,
+        momentum: float = 0.95,
+        norm_p: float = 1,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        name = "FedLASAblation"
+        check_choice(name, "direction", direction, ("trained", "frozen", *_DIRECTIONS))
+        scores: dict[str, Callable[..., Tensor] | None] = {"norm": None, "constant": _Constant(1.0), "noise": _Noise()}
+        gate = _Constant(_DIRECTIONS[direction]) if direction in _DIRECTIONS else None
+        super().__init__(
+            num_classes,
+            alpha=alpha,
+            beta=beta,
+            momentum=momentum,
+            norm_p=norm_p,
+            nci=scores[check_choice(name, "score", score, scores)],
+            gate=gate,
+            reduction=reduction,
+            ignore_index=ignore_index,
+            weight=weight,
+        )
+        self.direction, self.score = direction, score
+        self.spread = check_choice(name, "spread", spread, ("own", "mean"))
+        if direction == "frozen" and isinstance(self.gate, BidirectionalCalibrationGate):
+            self.gate.requires_grad_(False)
+
+    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
+        """``alpha_i (N,)``, with the parts replaced."""
+        if self.direction == "against":
+            psi = -scores.sign()
+        alpha = super().strength_of(scores, psi, valid)
+        if self.spread == "own":
+            return alpha
+        if valid is None:
+            return alpha.mean().expand_as(alpha)
+        return (torch.where(valid, alpha, 0.0).sum() / valid.sum().clamp(min=1)).expand_as(alpha)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        return f"{super().extra_repr()}, direction={self.direction!r}, score={self.score!r}, spread={self.spread!r}"
+
+
+class _Constant(nn.Module):
+    """The same number for every row."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return torch.full((rows.shape[0],), self.value, dtype=torch.float32, device=rows.device)
+
+
+class _Noise(nn.Module):
+    """A standard normal number from the bits of each row: no generator, no order, and no meaning in it."""
+
+    def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
+        mixed = bits * 0x1E3779B97F4A7C15  # multiplicative hashing; int64 wraps around
+        mixed = (mixed ^ (mixed >> 32)) * 0x27D4EB2F165667C5
+        uniform = ((mixed >> 16) & 0xFFFFFF).float() / 2**24
+        return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
