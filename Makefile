@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-long lint types format bench all-checks clean
+.PHONY: help demo test test-long lint types format tables bench all-checks clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -27,6 +27,9 @@ types: $(VENV)/.dev    ## mypy, strict
 format: $(VENV)/.dev   ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
+	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
 	$(BIN)/python benchmarks/losses.py

@@ -1,7 +1,8 @@
 """Loss forward + backward as a ratio to ``F.cross_entropy``: medians, interleaved in one process.
 
-Run with ``python benchmarks/losses.py [--threads N] [--features D] [--rounds N] [--apart] [--compile]`` on an otherwise
-idle machine. ``--apart`` gives each loss a loop of its own instead of taking turns, so caches and allocator stay warm.
+Run with ``python benchmarks/losses.py [--losses NAME ...|all] [--threads N] [--features D] [--rounds N] [--apart]
+[--compile]`` on an otherwise idle machine. ``all`` times every registered loss at (256, 1000). ``--apart`` gives each
+loss a loop of its own instead of taking turns, so caches and allocator stay warm.
 "composed" is FedLAS written straight down from its formulas, one torch call after the other, as published code does.
 """
 
@@ -12,7 +13,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from fedlas.losses import ACLS, FedLAS, FedLASPlus, LabelSmoothing, MbLS
+from fedlas.losses import LOSSES
 
 
 class Composed(torch.nn.Module):
@@ -40,31 +41,34 @@ class Composed(torch.nn.Module):
         return -(soft * log_probs).sum(dim=1).mean()
 
 
-def contestants(samples, classes, width, frozen, compiled):
+def contestants(names, samples, classes, width, frozen, compiled):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator, requires_grad=True)
     target = torch.randint(classes, (samples,), generator=generator)
-    features = torch.randn(samples, width, generator=generator).relu()
-    smoothing, mbls, acls = LabelSmoothing(), MbLS(), ACLS()
-    fedlas, plus, composed = FedLAS(classes), FedLASPlus(classes), Composed(classes)
+    given = {
+        "features": torch.randn(samples, width, generator=generator).relu(),
+        "index": torch.arange(samples),
+        "mixed": torch.randn(samples, 1, classes, generator=generator),
+        "head_weight": torch.randn(classes, width, generator=generator),
+    }
+    criteria = {name: LOSSES.build(name, {}, num_classes=classes, num_samples=samples) for name in names}
+    composed = Composed(classes)
     if frozen:
-        for module in (fedlas.gate, plus.gate, composed):
-            module.requires_grad_(False)
+        for criterion in (*criteria.values(), composed):
+            criterion.requires_grad_(False)
     calls = {
         "F.cross_entropy": lambda: F.cross_entropy(logits, target),
         "F.cross_entropy, smoothing": lambda: F.cross_entropy(logits, target, label_smoothing=0.05),
-        "ls": lambda: smoothing(logits, target),
-        "mbls": lambda: mbls(logits, target),
-        "acls": lambda: acls(logits, target),
-        "fedlas": lambda: fedlas(logits, target, features=features),
-        "fedlas+": lambda: plus(logits, target, features=features),
-        "fedlas composed": lambda: composed(logits, target, features),
+        "fedlas composed": lambda: composed(logits, target, given["features"]),
     }
+    for name, criterion in criteria.items():
+        needed = {key: value for key, value in given.items() if key in criterion.needs}
+        calls[name] = lambda criterion=criterion, needed=needed: criterion(logits, target, **needed)
     if compiled:
         torch._dynamo.reset()
-        fast = torch.compile(fedlas, fullgraph=True)
-        calls["fedlas compiled"] = lambda: fast(logits, target, features=features)
-    leaves = [logits, *fedlas.parameters(), *plus.parameters(), *composed.parameters()]
+        fast = torch.compile(criteria["fedlas"], fullgraph=True)
+        calls["fedlas compiled"] = lambda: fast(logits, target, features=given["features"])
+    leaves = [logits, *composed.parameters(), *(p for criterion in criteria.values() for p in criterion.parameters())]
     return calls, leaves
 
 
@@ -87,6 +91,7 @@ def ratios(calls, leaves, rounds, apart):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--losses", nargs="+", default=["ls", "mbls", "acls", "fedlas", "fedlas+"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--features", type=int, default=512, help="width D of the features")
     parser.add_argument("--rounds", type=int, default=200)
@@ -95,20 +100,17 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     print(f"torch {torch.__version__}, {args.threads} threads, features {args.features} wide; ratio to F.cross_entropy")
-    for samples, classes, frozen in (
-        (128, 10, False),
-        (128, 100, False),
-        (256, 1000, False),
-        (1024, 1000, False),
-        (1024, 1000, True),
-    ):
-        base, found = ratios(
-            *contestants(samples, classes, args.features, frozen, args.compile), args.rounds, args.apart
-        )
+    sizes = [(128, 10, False), (128, 100, False), (256, 1000, False), (1024, 1000, False), (1024, 1000, True)]
+    if args.losses == ["all"]:
+        args.losses, sizes = list(LOSSES), [(256, 1000, False)]
+    for samples, classes, frozen in sizes:
+        calls, leaves = contestants(args.losses, samples, classes, args.features, frozen, args.compile)
+        base, found = ratios(calls, leaves, args.rounds, args.apart)
         gate = "gate frozen" if frozen else "gate trained"
         print(f"\n({samples}, {classes}), {gate}; F.cross_entropy {base * 1e6:.0f} us")
         for name, ratio in found.items():
-            print(f"  {name:28} {ratio:5.1f} x")
+            pairwise = name in LOSSES and LOSSES[name].metadata.get("pairwise")
+            print(f"  {name:28} {ratio:5.1f} x{'  (pairwise)' if pairwise else ''}")
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
     listing.add_argument("kind", metavar="KIND", help="losses, metrics, calibrators, datasets, models or recipes")
+    listing.add_argument("--markdown", action="store_true", help="a Markdown table with every column")
     return parser, verbs
 
 
@@ -192,7 +193,7 @@ def _report(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import print_listing
 
-    return print_listing(args.kind)
+    return print_listing(args.kind, markdown=args.markdown)
 
 
 if __name__ == "__main__":

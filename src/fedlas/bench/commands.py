@@ -8,19 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, check_choice, check_count
+from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas._core.registry import Registry
 from fedlas.bench.bench import run_all
+from fedlas.bench.listing import listing
 from fedlas.bench.plan import Run, plan
-from fedlas.bench.recipe import Recipe, load_recipe, recipe_names
+from fedlas.bench.recipe import Recipe
 from fedlas.bench.report import terminal_table, write_report
 from fedlas.bench.run import execute
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning
-from fedlas.data import DATASETS
-from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
-from fedlas.models import MODELS
 from fedlas.predictions import Predictions
 from fedlas.train.ranks import is_main_process
 
@@ -188,34 +185,25 @@ def metrics_table(columns: Mapping[str, Mapping[str, float]], *, title: str) -> 
     return table
 
 
-def print_listing(kind: str) -> int:
+def print_listing(kind: str, *, markdown: bool = False) -> int:
     """Print what can be named in a recipe or on the command line.
+
+    Args:
+        kind: See :data:`fedlas.bench.listing.KINDS`.
+        markdown: As a Markdown table, with every column, instead of one that fits a terminal.
 
     Raises:
         InputError: For an unknown kind; the nearest is named.
     """
-    registries: dict[str, Registry[Any]] = {
-        "losses": LOSSES,
-        "metrics": METRICS,
-        "calibrators": CALIBRATORS,
-        "datasets": DATASETS,
-        "models": MODELS,
-    }
-    check_choice("fedlas list", "kind", kind, [*registries, "recipes"])
+    found = listing(kind)
+    if markdown:
+        _console().print(found.markdown(), markup=False, highlight=False, soft_wrap=True)
+        return 0
     table = require("rich.table", extra="bench").Table(box=None, pad_edge=False)
-    table.add_column("name", style="bold")
-    if kind == "recipes":
-        table.add_column("what it is")
-        for name in recipe_names():
-            table.add_row(name, load_recipe(name).title)
-    else:
-        entries = registries[kind].entries()
-        extra = [key for key in ("paper", "year") if any(entry.metadata.get(key) for entry in entries)]
-        for heading in ("what it is", *extra):
-            table.add_column(heading)
-        for entry in entries:
-            plain = entry.summary.replace("``", "")
-            table.add_row(entry.name, plain, *(str(entry.metadata.get(key) or "") for key in extra))
+    for heading in found.short:
+        table.add_column(heading, style="bold" if heading == "name" else None)
+    for row in found.rows:
+        table.add_row(*(row[heading] for heading in found.short))
     _console().print(table, markup=False)
     return 0
 

@@ -1,0 +1,112 @@
+"""What can be named on the command line or in a recipe, as tables: the same for the terminal and the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlas._core.check import check_choice
+from fedlas._core.registry import Entry, Registry
+from fedlas.bench.recipe import load_recipe, recipe_names
+from fedlas.calibrators import CALIBRATORS
+from fedlas.data import DATASETS
+from fedlas.losses import LOSSES
+from fedlas.metrics import METRICS
+from fedlas.models import MODELS
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "losses": LOSSES,
+    "metrics": METRICS,
+    "calibrators": CALIBRATORS,
+    "datasets": DATASETS,
+    "models": MODELS,
+}
+
+KINDS = (*_REGISTRIES, "recipes")
+"""What can be listed."""
+
+# Not options of one thing but of all of its kind, or given by the bench.
+_SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", "in_channels", "image_size", "root"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table.
+
+    Attributes:
+        rows: Cells by heading.
+        short: Headings that fit a terminal.
+    """
+
+    rows: Sequence[dict[str, str]]
+    short: tuple[str, ...]
+
+    def markdown(self) -> str:
+        """All columns that hold something, as a Markdown table; papers are links."""
+        unseen = {"paper"} if "linked" in self.rows[0] else set()
+        headings = [heading for heading in self.rows[0] if heading not in unseen and any(r[heading] for r in self.rows)]
+        lines = [["paper" if heading == "linked" else heading for heading in headings], ["---"] * len(headings)]
+        lines += [[row[heading].replace("|", "\\|") for heading in headings] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def listing(kind: str) -> Listing:
+    """Everything of a kind that can be named.
+
+    Raises:
+        InputError: For an unknown kind; the nearest is named.
+    """
+    check_choice("fedlas list", "kind", kind, KINDS)
+    if kind == "recipes":
+        return Listing(
+            [{"name": n, "what it is": load_recipe(n).title} for n in recipe_names()], ("name", "what it is")
+        )
+    entries = _REGISTRIES[kind].entries()
+    rows = [_row(entry) | (_loss(entry) if kind == "losses" else {}) for entry in entries]
+    short = ["name", "what it is", *(h for h in ("needs", "paper", "year") if any(row.get(h) for row in rows))]
+    return Listing(rows, tuple(short))
+
+
+def _row(entry: Entry[Any]) -> dict[str, str]:
+    paper, year, url = (str(entry.metadata.get(key) or "") for key in ("paper", "year", "url"))
+    return {
+        "name": entry.name,
+        "what it is": re.sub(r":\w+:`~?([^`]*)`", r"\1", entry.summary).replace("``", "").removesuffix("."),
+        "paper": paper,
+        "year": year,
+        "linked": f"[{paper}]({url})" if url else paper,
+        "defaults": _defaults(entry.value),
+    }
+
+
+def _loss(entry: Entry[Any]) -> dict[str, str]:
+    kind = entry.value
+    needs = [_NEEDS[need] for need in sorted(kind.needs)]
+    needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
+    if "base" in inspect.signature(kind).parameters:
+        needs.append("what its base needs")
+    if "update_from_validation" in vars(kind):
+        needs.append("validation")
+    note = str(entry.metadata.get("note", "written from the paper"))
+    return {"needs": ", ".join(needs), "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else "")}
+
+
+_NEEDS = {
+    "features": "features",
+    "index": "sample index",
+    "mixed": "more forward passes",
+    "head_weight": "head weight",
+}
+
+
+def _defaults(value: Callable[..., Any]) -> str:
+    parameters = inspect.signature(value).parameters.values()
+    given = [
+        f"{p.name} {p.default:g}" if isinstance(p.default, float) else f"{p.name} {p.default}"
+        for p in parameters
+        if p.name not in _SHARED and p.default is not inspect.Parameter.empty and p.default is not None
+    ]
+    return ", ".join(given)
