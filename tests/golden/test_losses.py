@@ -8,7 +8,11 @@ import torch
 
 from fedlas.losses import (
     ACLS,
+    CPC,
+    DCA,
     FLSD53,
+    MDCA,
+    MMCE,
     DualFocalLoss,
     EntropyPenalty,
     FedLAS,
@@ -16,6 +20,7 @@ from fedlas.losses import (
     FocalLoss,
     LabelSmoothing,
     MbLS,
+    WeightedMMCE,
 )
 
 HERE = Path(__file__).parent
@@ -83,6 +88,8 @@ def test_fedlas_training_steps(classes, plus):
         ("flsd53_mean", FLSD53()),
         ("dual_focal_gamma5_mean", DualFocalLoss(gamma=5)),
         ("entropy_penalty_reference_alpha0.1", EntropyPenalty(alpha=0.1, variant="reference")),
+        ("cpc_lambda_bdc1_lambda_bec1", CPC(lambda1=1, lambda2=1, variant="reference")),
+        ("nll_plus_dca_beta1", DCA(alpha=1)),
     ],
 )
 def test_baselines(classes, key, criterion):
@@ -92,3 +99,34 @@ def test_baselines(classes, key, criterion):
     loss.backward()
     torch.testing.assert_close(loss.double(), data[f"{key}_c{classes}"], **LOSS)
     torch.testing.assert_close(logits.grad, data[f"{key}_c{classes}_grad"], **GRADIENT)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize(
+    ("key", "criterion"),
+    [
+        ("mmce_term_reference", MMCE(alpha=1, variant="reference")),
+        ("mmce_weighted_term_reference", WeightedMMCE(alpha=1, variant="reference")),
+        ("mdca_term", MDCA(alpha=1)),
+    ],
+)
+def test_terms(classes, key, criterion):
+    """What is recorded without the cross-entropy; in float64, since the difference would cancel in float32."""
+    data = golden("baselines")
+    logits = data[f"logits_c{classes}"].double().requires_grad_()
+    target = data[f"target_c{classes}"]
+    term = criterion(logits, target) - torch.nn.functional.cross_entropy(logits, target)
+    term.backward()
+    torch.testing.assert_close(term, data[f"{key}_c{classes}"], **LOSS)
+    torch.testing.assert_close(logits.grad.float(), data[f"{key}_c{classes}_grad"], **GRADIENT)
+
+
+@pytest.mark.parametrize(
+    ("paper", "reference"),
+    [(MMCE(), MMCE(variant="reference")), (WeightedMMCE(), WeightedMMCE(variant="reference"))],
+    ids=["mmce", "mmce-weighted"],
+)
+def test_the_papers_form_is_another(paper, reference):
+    data = golden("baselines")
+    logits, target = data["logits_c10"], data["target_c10"]
+    assert paper(logits, target) - reference(logits, target) > 0.1

@@ -299,8 +299,7 @@ def test_compiled_equals_eager(name):
     torch.manual_seed(0)
     eager = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64), head="2")
     twin = copy.deepcopy(eager)
-    # What is mixed with what is drawn outside the graph.
-    compiled = torch.compile(twin, fullgraph=not hasattr(eager.criterion, "mix"), backend="aot_eager")
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     index = torch.arange(5)
     for _ in range(2):
         runs = []

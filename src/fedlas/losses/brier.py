@@ -1,6 +1,6 @@
 """The Brier score as a training loss.
 
-Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78, equation 2
+Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78
 (https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2).
 """
 
@@ -16,36 +16,37 @@ from fedlas.losses.base import LOSSES, Batch, Loss
 
 
 class _Brier(torch.autograd.Function):
-    """``||p - t||^2`` of each row; with ``d = p - t`` its gradient is ``2 p (d - p . d)``."""
+    """``||p - t||^2`` of each row; its gradient is ``2 p (p - t - p . (p - t))``."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         ctx.save_for_backward(logits, target)
-        difference = _minus_target(F.softmax(logits, dim=1), target)
-        return torch.linalg.vecdot(difference, difference)
+        return _squared_norm(_minus_target(F.softmax(logits, dim=1), target)).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         logits, target = ctx.saved_tensors
-        probs = F.softmax(logits, dim=1)
-        difference = _minus_target(probs.clone(), target)
-        grad_logits = grad_target = None
-        if ctx.needs_input_grad[1]:
-            grad_target = difference * (-2 * grad)[:, None]
-        if ctx.needs_input_grad[0]:
-            along = torch.linalg.vecdot(probs, difference)[:, None]
-            if torch.is_grad_enabled():  # create_graph=True: nothing in place
-                grad_logits = probs * (difference - along) * (2 * grad)[:, None]
-            else:
-                grad_logits = probs.mul_((2 * grad)[:, None]).mul_(difference.sub_(along))
-        return grad_logits, grad_target
+        probs, grad = F.softmax(logits, dim=1), 2 * grad[:, None]
+        on_target = probs.gather(1, target[:, None]) if target.ndim == 1 else (probs * target).sum(dim=1, keepdim=True)
+        centred = _minus_target(probs - (_squared_norm(probs) - on_target), target)
+        grad_target = -grad * (probs - target) if ctx.needs_input_grad[1] else None
+        if torch.is_grad_enabled():  # create_graph=True: nothing in place
+            return probs * grad * centred, grad_target
+        return probs.mul_(grad).mul_(centred), grad_target
 
 
-def _minus_target(probs: Tensor, target: Tensor) -> Tensor:
-    """``p - t``, in place on ``probs``."""
+def _minus_target(rows: Tensor, target: Tensor) -> Tensor:
+    """``rows - t``, in place."""
     if target.ndim == 2:
-        return probs.sub_(target)
-    return probs.scatter_add_(1, target[:, None], probs.new_full((1, 1), -1.0).expand(len(target), 1))
+        return rows.sub_(target)
+    return rows.scatter_add_(1, target[:, None], rows.new_full((1, 1), -1.0).expand(len(target), 1))
+
+
+def _squared_norm(rows: Tensor) -> Tensor:
+    """``(M, 1)``; by the norm where no graph is built, since it needs no second ``(M, C)``."""
+    if torch.is_grad_enabled():
+        return rows.square().sum(dim=1, keepdim=True)
+    return torch.linalg.vector_norm(rows, 2, dim=1, keepdim=True).square()
 
 
 def squared_error(logits: Tensor, target: Tensor) -> Tensor:

@@ -42,8 +42,9 @@ class _Normalised(torch.autograd.Function):
             norm = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
             scale, bend = _factors(norm, ctx.temperature, ctx.eps)
             return (grad - logits * ((logits * grad).sum(dim=1, keepdim=True) * bend)) * scale, None, None
-        along = torch.linalg.vecdot(logits, grad)[:, None] * bend
-        return torch.addcmul(grad, logits, along, value=-1).mul_(scale), None, None
+        buffer = logits * grad
+        along = buffer.sum(dim=1, keepdim=True).mul_(bend)
+        return torch.addcmul(grad, logits, along, value=-1, out=buffer).mul_(scale), None, None
 
 
 def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,7 @@ class LogitNorm(Loss):
     Note:
         Only the loss normalises: a prediction is still the softmax of the logits themselves, whose scale nothing here
         sets. Fit a temperature before reading it as a confidence. A row of zeros counts as uniform and gets no
-        gradient; published code, with its 1e-7, gives it one ten million times that of the normalised logits.
+        gradient; the 1e-7 of published code multiplies it by ten million there.
 
     Example:
         >>> LogitNorm(temperature=1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))

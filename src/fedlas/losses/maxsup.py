@@ -7,13 +7,34 @@ Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label S
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
 from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.extremes import row_max
 from fedlas.losses.label_smoothing import smoothed_nll
+
+
+class _TopExcess(torch.autograd.Function):
+    """``max_k z_k - mean_k z_k`` of each row, with one buffer in backward for both parts."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        top = logits.amax(dim=1, keepdim=True)
+        ctx.save_for_backward(logits, top)
+        return top.squeeze(1) - logits.mean(dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        logits, top = ctx.saved_tensors
+        place = torch.eq(logits.detach(), top.detach(), out=torch.empty_like(logits))  # 1.0 at the top, else 0.0
+        each = grad[:, None] / place.sum(dim=1, keepdim=True)
+        everywhere = grad[:, None] / logits.shape[1]
+        if torch.is_grad_enabled():  # create_graph=True: nothing in place
+            return place * each - everywhere
+        return place.mul_(each).sub_(everywhere)
 
 
 def top_excess(logits: Tensor) -> Tensor:
@@ -25,7 +46,8 @@ def top_excess(logits: Tensor) -> Tensor:
     Note:
         Equal maxima share the gradient evenly.
     """
-    return row_max(logits).squeeze(1) - logits.mean(dim=1)
+    value: Tensor = _TopExcess.apply(logits)
+    return value
 
 
 @LOSSES.register(

@@ -7,7 +7,6 @@ Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,28 +15,6 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses.base import LOSSES, Batch
 from fedlas.losses.composite import Base, OnBase
-
-
-class _MeanProbs(torch.autograd.Function):
-    """Mean of the softmax over the valid rows, ``(C,)``; its gradient is ``p (g - p . g) / M``."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, valid: Tensor | None) -> Tensor:
-        ctx.save_for_backward(logits, valid)
-        if valid is None:
-            return F.softmax(logits, dim=1).mean(dim=0)
-        return F.softmax(logits, dim=1).masked_fill_(~valid[:, None], 0.0).sum(dim=0) / valid.sum().clamp(min=1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, valid = ctx.saved_tensors
-        probs = F.softmax(logits, dim=1)
-        if valid is None:
-            grad = grad / logits.shape[0]
-        else:
-            probs, grad = probs.masked_fill(~valid[:, None], 0.0), grad / valid.sum().clamp(min=1)
-        centred = grad - (probs @ grad)[:, None]
-        return (centred * probs if torch.is_grad_enabled() else centred.mul_(probs)), None
 
 
 def class_gap(logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -52,15 +29,20 @@ def class_gap(logits: Tensor, target: Tensor, *, valid: Tensor | None = None) ->
         >>> class_gap(torch.zeros(2, 2), torch.tensor([0, 0]))
         tensor(0.5000)
     """
-    mean: Tensor = _MeanProbs.apply(logits, valid)
-    if target.ndim == 1:
-        counted = torch.ones_like(target, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
-        frequency = torch.zeros_like(mean).scatter_add(0, target, counted) / counted.sum().clamp(min=1)
-    elif valid is None:
-        frequency = target.mean(dim=0)
+    probs = F.softmax(logits, dim=1)
+    if target.ndim == 2:
+        frequency = _mean(target, valid)
     else:
-        frequency = torch.where(valid[:, None], target, 0.0).sum(dim=0) / valid.sum().clamp(min=1)
-    return (mean - frequency).abs().mean()
+        counted = torch.ones_like(target, dtype=logits.dtype) if valid is None else valid.to(logits.dtype)
+        frequency = logits.new_zeros(logits.shape[1]).scatter_add(0, target, counted) / counted.sum().clamp(min=1)
+    return (_mean(probs, valid) - frequency).abs().mean()
+
+
+def _mean(rows: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean of the valid rows, ``(C,)``; what the others hold does not matter."""
+    if valid is None:
+        return rows.mean(dim=0)
+    return torch.where(valid[:, None], rows, 0.0).sum(dim=0) / valid.sum().clamp(min=1)
 
 
 @LOSSES.register("mdca", paper="A Stitch in Time Saves Nine", year=2022, url="https://arxiv.org/abs/2203.13834")
@@ -81,7 +63,7 @@ class MDCA(OnBase):
         base: The loss it is added to.
 
     Raises:
-        InputError: If alpha is negative, or the base is none.
+        InputError: If alpha is negative, or base is not a loss that can be built on.
 
     Note:
         The gap is one number a batch and is added to each position's loss, so that mean, sum and none agree. It

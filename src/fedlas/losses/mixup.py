@@ -7,7 +7,6 @@ al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -20,9 +19,10 @@ from fedlas.losses.base import LOSSES, Batch, Mixed
 from fedlas.losses.composite import Base, OnBase
 
 
-def draw_share(alpha: float) -> float:
+def draw_share(alpha: float) -> Tensor:
     """A number from ``Beta(alpha, alpha)``, by PyTorch's global CPU generator: the share of the first sample."""
-    return float(torch.distributions.Beta(alpha, alpha).sample())
+    share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
+    return share
 
 
 def draw_partners(samples: int, device: torch.device) -> Tensor:
@@ -76,7 +76,8 @@ class _Mixing(OnBase):
             )
         if target.is_floating_point():
             return target
-        if target.device.type == "cpu" and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        looking = target.device.type == "cpu" and not torch.compiler.is_compiling() and target.numel()
+        if looking and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise InputError(
                 owner,
                 f"target must be in [0, {classes}), without ignored positions",
@@ -142,7 +143,6 @@ class Mixup(_Mixing):
             weight=weight,
         )
 
-    @torch.compiler.disable
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Mix each sample with another one of the batch.
 
@@ -195,7 +195,6 @@ class CutMix(_Mixing):
         tensor([1., 1., 1., 1.])
     """
 
-    @torch.compiler.disable
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Paste a box of another image of the batch into each.
 
@@ -219,16 +218,16 @@ class CutMix(_Mixing):
             )
         share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
         height, width = inputs.shape[2:]
-        top, bottom = _span(height, share)
-        left, right = _span(width, share)
-        mixed = inputs.clone()
-        mixed[:, :, top:bottom, left:right] = inputs[partner, :, top:bottom, left:right]
-        kept = 1 - (bottom - top) * (right - left) / (height * width)
-        return Mixed(inputs=mixed, target=kept * soft + (1 - kept) * soft[partner])
+        box = (_side(height, share)[:, None] & _side(width, share)).to(inputs.device)
+        kept = 1 - box.to(inputs.dtype).mean()
+        return Mixed(inputs=torch.where(box, inputs[partner], inputs), target=kept * soft + (1 - kept) * soft[partner])
 
 
-def _span(length: int, share: float) -> tuple[int, int]:
-    """Where one side of the box lies: ``length sqrt(1 - share)`` long around a uniform centre, cut at the borders."""
-    half = int(length * math.sqrt(1 - share)) // 2
-    centre = int(torch.randint(length, ()))
-    return max(centre - half, 0), min(centre + half, length)
+def _side(length: int, share: Tensor) -> Tensor:
+    """Which places along one axis the box covers, bool ``(length,)``.
+
+    ``length sqrt(1 - share)`` of them around a uniform centre, cut at the borders.
+    """
+    half = (length * (1 - share).sqrt()).long() // 2
+    place, centre = torch.arange(length), torch.randint(length, ())
+    return (place >= centre - half) & (place < centre + half)

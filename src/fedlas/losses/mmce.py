@@ -180,10 +180,11 @@ class MMCE(_OnKernel):
         InputError: If alpha is negative, width not above 0, or the variant unknown.
 
     Note:
-        Costs O(M^2) time for M positions beyond cross-entropy, whatever C is; memory stays O(M C). The error is one
-        number a batch and is added to each position's loss, so that mean, sum and none agree. It depends on who shares
-        the batch: under DDP it is that of each rank's own part. Correctness has no gradient; a soft target's correct
-        class is the one it favours. 1e-10 is added under the root, so that its slope stays finite at 0.
+        Costs O(M^2) time for M positions beyond cross-entropy, whatever C is, and memory for at most 4 million pairs at
+        a time. The error is one number a batch and is added to each position's loss, so that mean, sum and none agree.
+        It depends on who shares the batch: under DDP it is that of each rank's own part. Correctness has no gradient; a
+        soft target's correct class is the one it favours. 1e-10 is added under the root, so that its slope stays finite
+        at 0.
 
     Example:
         >>> MMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
@@ -215,7 +216,8 @@ class WeightedMMCE(_OnKernel):
 
     Note:
         Cost, batch, soft targets and the root: as in :class:`MMCE`. Where all predictions are right (or wrong) the
-        paper's formula divides by 0; here the empty side adds nothing and the other one stays.
+        paper's formula divides by 0; here the empty side adds nothing and the other one stays. Where few are wrong,
+        each of them weighs many times what it does in cross-entropy: a strength that suits MMCE may cost accuracy here.
 
     Example:
         >>> WeightedMMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))

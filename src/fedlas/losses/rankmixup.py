@@ -66,7 +66,6 @@ class _RankMixup(Loss):
     def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
         """Penalty of each position ``(M,)``."""
 
-    @torch.compiler.disable
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """The batch as it is, and mixed versions of it.
 
@@ -87,9 +86,8 @@ class _RankMixup(Loss):
                 describe(inputs),
                 "Integers such as token ids have no mixture.",
             )
-        shares = sorted(
-            (max(s, 1 - s) for s in (draw_share(self.mix_alpha) for _ in range(self.num_mixed))), reverse=True
-        )
+        drawn = torch.stack([draw_share(self.mix_alpha) for _ in range(self.num_mixed)])
+        shares, _ = torch.maximum(drawn, 1 - drawn).sort(descending=True)
         views = []
         for share in shares:
             partner = draw_partners(len(inputs), inputs.device)

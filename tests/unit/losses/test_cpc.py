@@ -1,0 +1,129 @@
+"""CPC pair by pair, and in blocks."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedlas._core.check import InputError
+from fedlas.losses import CPC, cpc, pairwise_constraints
+
+WEIGHTS = {"lambda1": 0.7, "lambda2": 1.3}
+
+
+def inputs(samples=5, classes=6, *, soft=False):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    target = torch.randint(classes, (samples,), generator=generator)
+    if soft:
+        target = torch.rand(samples, classes, generator=generator, dtype=torch.float64).softmax(1).requires_grad_()
+    return logits.requires_grad_(), target
+
+
+def by_pairs(row, y, *, lambda1, lambda2):
+    others = [k for k in range(len(row)) if k != y]
+    duels = [-F.logsigmoid(row[y] - row[k]) for k in others]
+    draws = [-0.5 * F.logsigmoid(row[j] - row[k]) for j in others for k in others if j != k]
+    mean = [lambda1 * sum(duels) / len(duels), lambda2 * sum(draws) / len(draws) if draws else 0.0]
+    return sum(mean)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_by_pairs(classes):
+    logits, target = inputs(classes=classes)
+    expected = torch.stack([by_pairs(row, y, **WEIGHTS) for row, y in zip(logits, target, strict=True)])
+    value = pairwise_constraints(logits, target, **WEIGHTS)
+    torch.testing.assert_close(value, expected)
+    upstream = torch.linspace(-1, 2, 5, dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad(each @ upstream, logits)[0] for each in (value, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_one_class_has_no_pairs():
+    for variant in ("paper", "reference"):
+        value = pairwise_constraints(torch.ones(2, 1), torch.tensor([0, 0]), **WEIGHTS, variant=variant)
+        torch.testing.assert_close(value, torch.zeros(2))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_popular_code_adds_a_constant(classes):
+    logits, target = inputs(classes=classes)
+    paper, reference = (pairwise_constraints(logits, target, **WEIGHTS, variant=v) for v in ("paper", "reference"))
+    pairs = (classes - 1) * (classes - 2)  # the pairs j = k add C - 1 times log(2) / 2 to the sum over so many
+    constant = 1.3 * (classes - 1) * math.log(2) / 2 / pairs if pairs else 0.0
+    torch.testing.assert_close(reference - paper, torch.full_like(paper, constant))
+
+
+@pytest.mark.parametrize("variant", ["paper", "reference"])
+def test_soft_target_is_the_expectation(variant):
+    logits, soft = inputs(soft=True)
+    soft = soft * torch.linspace(0.5, 2, 5)[:, None]  # linear in the target, whatever it sums to
+    each = [pairwise_constraints(logits, torch.full((5,), y), **WEIGHTS, variant=variant) for y in range(6)]
+    value = pairwise_constraints(logits, soft, **WEIGHTS, variant=variant)
+    torch.testing.assert_close(value, (torch.stack(each, 1) * soft).sum(1))
+
+
+@pytest.mark.parametrize("variant", ["paper", "reference"])
+def test_derivatives_for_logits_and_soft_target(variant):
+    logits, soft = inputs(3, 4, soft=True)
+
+    def function(z, t):
+        return pairwise_constraints(z, t, **WEIGHTS, variant=variant)
+
+    assert torch.autograd.gradcheck(function, (logits, soft))
+    assert torch.autograd.gradgradcheck(function, (logits, soft))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("pairs", [1, 7, 40, 100, 10_000])
+def test_blocks_change_nothing(pairs, soft, monkeypatch):
+    logits, target = inputs(soft=soft)
+    wanted = (logits, target) if soft else (logits,)
+    expected = pairwise_constraints(logits, target, **WEIGHTS)
+    slopes = torch.autograd.grad(expected.square().sum(), wanted)
+    monkeypatch.setattr(cpc, "_PAIRS_IN_CACHE", pairs)
+    value = pairwise_constraints(logits, target, **WEIGHTS)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value.square().sum(), wanted), slopes)
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(40, 20), (3, 200)])
+def test_no_tensor_exceeds_a_block(samples, classes, largest_tensor, monkeypatch):
+    """Neither for many samples nor for so many classes that the pairs of one sample do not fit."""
+    monkeypatch.setattr(cpc, "_PAIRS_IN_CACHE", 2000)
+    logits, target = torch.randn(samples, classes, requires_grad=True), torch.randint(classes, (samples,))
+    with largest_tensor() as seen:
+        CPC()(logits, target).backward()
+    assert 1000 < seen.numel <= 2000  # all pairs: 16,000 and 120,000
+
+
+def test_confident_and_right_costs_nothing_in_the_first_part():
+    logits = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
+    value = pairwise_constraints(logits, torch.tensor([0]), lambda1=1.0, lambda2=0.0)
+    value.backward()
+    assert value.abs().item() < 1e-6
+    assert logits.grad.abs().max().item() == 0
+
+
+def test_without_a_gradient():
+    logits, target = inputs(2, 3)
+    with torch.no_grad():
+        value = CPC()(logits, target)
+    torch.testing.assert_close(value, CPC()(logits, target))
+    assert not value.requires_grad
+
+
+def test_class():
+    logits, target = inputs()
+    weight = torch.linspace(0.5, 2, 6)
+    each = F.cross_entropy(logits, target, reduction="none") + pairwise_constraints(logits, target, **WEIGHTS)
+    torch.testing.assert_close(CPC(**WEIGHTS)(logits, target), each.mean())
+    share = weight[target].double()
+    torch.testing.assert_close(CPC(**WEIGHTS, weight=weight)(logits, target), (each * share).sum() / share.sum())
+
+
+@pytest.mark.parametrize("options", [{"lambda1": -1.0}, {"lambda2": -1.0}, {"variant": "papre"}])
+def test_nonsense(options):
+    with pytest.raises(InputError, match=f"CPC: {next(iter(options))}"):
+        CPC(**options)

@@ -1,0 +1,54 @@
+"""DCA by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedlas._core.check import InputError
+from fedlas.losses import DCA, confidence_gap
+
+# Probabilities (0.8, 0.2), (0.6, 0.4), (0.5, 0.5): confidences 0.8, 0.6, 0.5, predictions 0, 0, 0.
+LOGITS = torch.tensor([[math.log(4), 0.0], [math.log(1.5), 0.0], [0.0, 0.0]], dtype=torch.float64)
+
+
+def test_by_hand():
+    target = torch.tensor([0, 1, 0])
+    gap = abs((0.8 + 0.6 + 0.5) / 3 - 2 / 3)
+    expected = F.cross_entropy(LOGITS, target) + 2 * gap
+    torch.testing.assert_close(DCA(alpha=2)(LOGITS, target), expected)
+
+
+def test_accuracy_above_confidence_counts_as_much():
+    confidence, right = torch.tensor([0.6, 0.7]), torch.tensor([True, True])
+    assert confidence_gap(confidence, right).item() == pytest.approx(0.35)
+    assert confidence_gap(confidence, ~right).item() == pytest.approx(0.65)
+
+
+def test_gradient_goes_through_confidence_alone():
+    """Over-confident on the whole: each confidence is pushed down by 1 / 3, times d p_0 / d z = p_0 p_1."""
+    logits = LOGITS.clone().requires_grad_()
+    target = torch.tensor([1, 1, 1])
+    (DCA()(logits, target) - F.cross_entropy(logits, target)).backward()
+    slope = torch.tensor([0.8 * 0.2, 0.6 * 0.4, 0.25], dtype=torch.float64) / 3
+    torch.testing.assert_close(logits.grad, torch.stack((slope, -slope), 1))
+
+
+def test_masked_mean():
+    confidence, right = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([True, False, False])
+    gap = confidence_gap(confidence, right, valid=torch.tensor([True, True, False]))
+    assert gap.item() == pytest.approx(0.2)
+    assert confidence_gap(confidence, right, valid=torch.zeros(3, dtype=torch.bool)) == 0
+
+
+def test_soft_targets_are_right_where_they_agree_on_the_first():
+    soft = torch.tensor([[0.6, 0.4], [0.1, 0.9], [0.7, 0.3]], dtype=torch.float64)
+    expected = F.cross_entropy(LOGITS, soft) + abs(1.9 / 3 - 2 / 3)
+    torch.testing.assert_close(DCA()(LOGITS, soft), expected)
+
+
+@pytest.mark.parametrize("options", [{"alpha": -1.0}, {"alpha": "1"}])
+def test_nonsense(options):
+    with pytest.raises(InputError, match="DCA: alpha"):
+        DCA(**options)
