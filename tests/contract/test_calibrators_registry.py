@@ -1,15 +1,19 @@
 """What every registered calibrator must do; a new one needs no line here."""
 
 import copy
+import importlib.util
 import inspect
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
-from fedlas import Predictions
+from fedlas import Predictions, predict
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
-from fedlas.metrics import evaluate
+from fedlas.data import Batches, load_dataset
+from fedlas.metrics import evaluate, true_calibration_error
+from fedlas.models import build_model
 
 # A fit that warns is a fit that succeeded; whether it should warn is tested where the calibrator is.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -17,13 +21,38 @@ pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationW
 
 @pytest.fixture(params=CALIBRATORS.entries(), ids=lambda entry: entry.name)
 def entry(request):
+    for package in request.param.metadata.get("packages", ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
     return request.param
 
 
 def predictions(samples=200, classes=4, seed=0, dtype=torch.float32):
+    """Twice as sure as they should be; logits are a linear function of the features, the same for every seed."""
     torch.manual_seed(seed)
     logits = torch.randn(samples, classes, dtype=torch.float64) * 4
-    return Predictions(logits.to(dtype), torch.multinomial((logits / 2).softmax(1), 1).squeeze(1))
+    target = torch.multinomial((logits / 2).softmax(1), 1).squeeze(1)
+    mixing = torch.randn(classes + 2, classes + 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = torch.cat([logits, torch.randn(samples, 2, dtype=torch.float64)], dim=1) @ torch.linalg.qr(mixing).Q
+    return Predictions(logits.to(dtype), target, features=features.to(dtype))
+
+
+@pytest.fixture(scope="module")
+def overconfident():
+    """Validation and test predictions of a network that knows its few `synthetic` training images by heart."""
+    source = load_dataset("synthetic", num_train=3800, num_test=20_000)
+    torch.manual_seed(0)
+    model = build_model("mlp", num_classes=10, in_channels=1, image_size=8)
+    parts = [source.train.take(torch.arange(800)), source.train.take(torch.arange(800, 3800)), source.test]
+    train, *held_out = (Batches(part, mean=(0.5,), std=(0.29,), batch_size=800) for part in parts)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(100):
+        for images, target, _ in train:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(images), target).backward()
+            optimizer.step()
+    found = [predict(model, batches, features=True) for batches in held_out]
+    return [replace(p, label_probs=part.label_probs) for p, part in zip(found, parts[1:], strict=True)]
 
 
 def test_metadata(entry):
@@ -31,8 +60,14 @@ def test_metadata(entry):
     assert not inspect.isabstract(entry.value)
     assert isinstance(entry.value.keeps_argmax, bool)
     assert entry.summary.endswith(".")
-    for name in ("title", "paper"):
+    for name in ("title", "paper", "url"):
         assert isinstance(entry.metadata.get(name), str), name
+    assert entry.metadata["url"].startswith("https://")
+    assert isinstance(entry.metadata.get("year"), int)
+    assert isinstance(entry.metadata.get("packages", ()), tuple)
+    assert isinstance(entry.metadata.get("part", "val"), str)
+    assert isinstance(entry.value.needs, frozenset)
+    assert entry.value.needs <= {"features"}
 
 
 def test_fit_returns_itself_and_needs_no_arguments(entry):
@@ -56,6 +91,33 @@ def test_another_number_of_classes(entry):
         calibrator.transform(predictions(classes=5))
 
 
+def test_what_it_needs(entry):
+    val, test = predictions(), predictions(seed=1)
+    for name in entry.value.needs:
+        calibrator = entry.value()
+        with pytest.raises(
+            ValueError, match=rf"{entry.value.__name__}.fit: predictions must hold {name}; got .* Run with"
+        ):
+            calibrator.fit(replace(val, **{name: None}))
+        assert calibrator.num_classes is None
+        calibrator.fit(val)
+        with pytest.raises(ValueError, match=rf"{entry.value.__name__}.transform: predictions must hold {name}"):
+            calibrator.transform(replace(test, **{name: None}))
+        wider = torch.cat([getattr(test, name), torch.ones(200, 1)], dim=1)
+        with pytest.raises(ValueError, match=rf"{name} must be \(N, 6\) like those it was fitted on; got \(N, 7\)"):
+            calibrator.transform(replace(test, **{name: wider}))
+    bare = {name: None for name in ("features", "label_probs") if name not in entry.value.needs}
+    after = entry.value().fit(replace(val, **bare)).transform(replace(test, **bare))
+    assert torch.equal(after.logits, entry.value().fit(val).transform(test).logits)
+
+
+def test_labels_of_what_is_transformed_are_not_seen(entry):
+    test = predictions(seed=1)
+    calibrator = entry.value().fit(predictions())
+    other = replace(test, target=(test.target + 1) % 4)
+    assert torch.equal(calibrator.transform(other).logits, calibrator.transform(test).logits)
+
+
 @pytest.mark.parametrize("wrong", [None, torch.zeros(2, 4), "val.npz"])
 def test_anything_but_predictions_is_refused(entry, wrong):
     calibrator = entry.value()
@@ -69,7 +131,7 @@ def test_anything_but_predictions_is_refused(entry, wrong):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_transform_is_pure_and_keeps_everything_but_the_logits(entry, dtype):
     val, test = predictions(dtype=dtype), predictions(seed=1, dtype=dtype)
-    test = Predictions(test.logits, test.target, features=torch.ones(200, 3), label_probs=test.probs)
+    test = replace(test, label_probs=test.probs)
     before = test.logits.clone()
     calibrator = entry.value().fit(val)
     first, second = calibrator.transform(test), calibrator.transform(test)
@@ -91,6 +153,23 @@ def test_calibrates_the_validation_set(entry):
     before, after = evaluate(val), evaluate(entry.value().fit(val).transform(val))
     assert after["nll"] <= before["nll"]
     assert after["ece"] < before["ece"]
+
+
+def test_undoes_over_confidence(entry, overconfident):
+    """Measured against the known label probabilities, on samples that the fit has not seen."""
+    val, test = overconfident
+    before = true_calibration_error(test)
+    assert before > 0.2
+    assert true_calibration_error(entry.value().fit(val).transform(test)) < before / 2
+
+
+@pytest.mark.filterwarnings("default::fedlas.calibrators.CalibrationWarning")
+def test_a_fit_that_changes_nothing_warns(entry):
+    torch.manual_seed(0)
+    one_class = Predictions(torch.randn(50, 1), torch.zeros(50, dtype=torch.long), features=torch.rand(50, 3))
+    with pytest.warns(CalibrationWarning, match="stay as they are"):
+        calibrator = entry.value().fit(one_class)
+    assert bool((calibrator.transform(one_class).confidence == 1).all())
 
 
 @pytest.mark.parametrize("through", [Calibrator, None])
@@ -128,7 +207,8 @@ def test_tiny_validation_sets(entry, shape):
 def test_order_of_the_validation_samples(entry):
     val = predictions()
     first = entry.value().fit(val).transform(val).logits
-    second = entry.value().fit(Predictions(val.logits.flip(0), val.target.flip(0))).transform(val).logits
+    flipped = Predictions(val.logits.flip(0), val.target.flip(0), features=val.features.flip(0))
+    second = entry.value().fit(flipped).transform(val).logits
     torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-6)
 
 

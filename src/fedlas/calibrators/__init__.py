@@ -1,6 +1,37 @@
 """Post-hoc calibrators: fitted on validation predictions, they transform test predictions."""
 
 from fedlas.calibrators.base import CALIBRATORS, CalibrationWarning, Calibrator
+from fedlas.calibrators.beta import BetaCalibration
+from fedlas.calibrators.dirichlet import DirichletCalibration
+from fedlas.calibrators.drift_temperature import DriftTemperature
+from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
+from fedlas.calibrators.feature_clipping import FeatureClipping
+from fedlas.calibrators.histogram_binning import HistogramBinning
+from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.matrix import MatrixScaling
+from fedlas.calibrators.multicalibration import Multicalibration
+from fedlas.calibrators.platt import PlattScaling
+from fedlas.calibrators.semantic_grouping import SemanticGrouping
+from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
+from fedlas.calibrators.vector import VectorScaling
 
-__all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "TemperatureScaling"]
+__all__ = [
+    "CALIBRATORS",
+    "BetaCalibration",
+    "CalibrationWarning",
+    "Calibrator",
+    "DirichletCalibration",
+    "DriftTemperature",
+    "EnsembleTemperatureScaling",
+    "FeatureClipping",
+    "HistogramBinning",
+    "IsotonicCalibration",
+    "MatrixScaling",
+    "Multicalibration",
+    "PlattScaling",
+    "SemanticGrouping",
+    "StructuredScaling",
+    "TemperatureScaling",
+    "VectorScaling",
+]

@@ -30,7 +30,8 @@ _CHUNK_ELEMENTS = 2**18
 @CALIBRATORS.register(
     "temperature",
     title="Temperature",
-    paper="Guo et al. 2017, On calibration of modern neural networks",
+    paper="On Calibration of Modern Neural Networks",
+    year=2017,
     url="https://arxiv.org/abs/1706.04599",
 )
 class TemperatureScaling(Calibrator):

@@ -116,3 +116,61 @@ def test_a_failed_fit_changes_nothing():
         scaling.fit(torch.zeros(2, 2))
     assert scaling.temperature == before
     assert scaling.num_classes == 2
+
+
+class AddFeatures(Shift):
+    """Looks at more than logits."""
+
+    needs = frozenset({"features"})
+
+    def _transform_predictions(self, test):
+        return test.logits + test.features.sum(dim=1, keepdim=True) * torch.arange(test.num_classes)
+
+
+WITH_FEATURES = Predictions(VAL.logits, VAL.target, features=torch.ones(4, 3))
+
+
+def test_a_calibrator_may_look_at_features(registered, tmp_path):
+    CALIBRATORS.register("add-features", title="Add", paper="none")(AddFeatures)
+    fitted = AddFeatures().fit(WITH_FEATURES)
+    assert (fitted.num_classes, fitted.num_features) == (2, 3)
+    assert fitted.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 3.0]
+    loaded = Calibrator.load(fitted.save(tmp_path / "a.json"))
+    assert loaded.num_features == 3
+    assert loaded.transform(WITH_FEATURES).logits[0].tolist() == [3.0, 3.0]
+    assert Shift().fit(WITH_FEATURES).num_features is None
+
+
+@pytest.mark.parametrize("features", [None, torch.ones(4, 0)])
+def test_features_that_are_missing(features):
+    bare = Predictions(VAL.logits, VAL.target, features=features)
+    fitted = AddFeatures().fit(WITH_FEATURES)
+    for act in (AddFeatures().fit, fitted.transform):
+        with pytest.raises(
+            ValueError, match=r"predictions must hold features; got .*save_features=true, or .*predict\("
+        ):
+            act(bare)
+    with pytest.raises(ValueError, match=r"features must be \(N, 3\) like those it was fitted on; got \(N, 1\)"):
+        fitted.transform(Predictions(VAL.logits, VAL.target, features=torch.ones(4, 1)))
+    assert fitted.num_features == 3
+
+
+def test_a_file_without_the_number_of_features_is_refused(registered, tmp_path):
+    CALIBRATORS.register("add-features", title="Add", paper="none")(AddFeatures)
+    path = AddFeatures().fit(WITH_FEATURES).save(tmp_path / "a.json")
+    content = json.loads(path.read_text())
+    for value in (None, "3", -1, True):
+        broken = {**content, "num_features": value}
+        if value is None:
+            del broken["num_features"]
+        path.write_text(json.dumps(broken))
+        with pytest.raises(ValueError, match="must hold the state of a AddFeatures"):
+            Calibrator.load(path)
+
+
+def test_one_of_two_methods_must_be_written():
+    class Neither(Shift):
+        _transform = Calibrator._transform
+
+    with pytest.raises(NotImplementedError, match="Neither must define _transform or _transform_predictions"):
+        Neither().fit(VAL).transform(VAL)

@@ -1,0 +1,134 @@
+"""Isotonic regression, one class against the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.extras import require
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.doubts import absent_classes, joined, some, unchanged
+from fedlas.calibrators.one_vs_rest import floored_log, smallest_probability
+from fedlas.calibrators.parameters import fitted, read_numbers
+from fedlas.calibrators.rowwise import double_rows, map_rows
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """A rising piecewise linear map of the probability of each class.
+
+    Attributes:
+        points: For each class the probabilities where its map bends ``(P_k,)``, ascending, and its values there.
+        floor: Least probability that comes out.
+    """
+
+    points: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
+    floor: float
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of float64 logits ``(n, C)``."""
+        probs = rows.softmax(dim=1).numpy()
+        columns = [np.interp(probs[:, label], *points) for label, points in enumerate(self.points)]
+        return floored_log(torch.from_numpy(np.stack(columns, axis=1)), self.floor)
+
+
+@CALIBRATORS.register(
+    "isotonic",
+    title="Isotonic",
+    paper="Transforming classifier scores into accurate multiclass probability estimates",
+    year=2002,
+    url="https://dl.acm.org/doi/10.1145/775047.775151",
+    packages=("sklearn",),
+)
+class IsotonicCalibration(Calibrator):
+    """The rising map of each class's probability that fits best in mean square; then rows that sum to 1.
+
+    For each class ``k`` it minimises ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall, by
+    scikit-learn's ``IsotonicRegression``. Between the samples ``f_k`` is linear, outside them constant.
+
+    Note:
+        A value of 0 becomes ``1 / (C (N + 1))`` with ``N`` validation samples, less than any value that was estimated,
+        so that logits are finite. Rows sum to 1 after division by their sum.
+
+        The predicted class can change: each class has its own map, and those have flat parts. Warns
+        (:class:`CalibrationWarning`) when the map of a class is constant, when a class has no sample, and when the fit
+        changes nothing. Needs scikit-learn (``pip install 'fedlas[posthoc]'``) to fit, but not to load or transform.
+        Memory: one float64 array of the size of the logits.
+
+    Example:
+        >>> val = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [0, 1, 0, 1, 1])
+        >>> isotonic = IsotonicCalibration().fit(val).transform(val)
+        >>> [round(float(p), 2) for p in isotonic.probs[:, 0]]
+        [0.92, 0.5, 0.5, 0.08, 0.08]
+
+    Source:
+        Zadrozny and Elkan 2002, sections 3 (isotonic regression) and 4 (one against the rest, division by the sum).
+    """
+
+    keeps_argmax = False
+
+    def __init__(self) -> None:
+        self._curves: Curves | None = None
+
+    def __repr__(self) -> str:
+        return "IsotonicCalibration()"
+
+    @property
+    def curves(self) -> Curves:
+        """The fitted maps.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return fitted("IsotonicCalibration.curves", self._curves)
+
+    def _fit(self, val: Predictions) -> str | None:
+        regression = require("sklearn.isotonic", extra="posthoc").IsotonicRegression
+        columns = np.empty((val.num_classes, val.num_samples))
+        for part, rows in double_rows(val.logits):
+            columns[:, part] = rows.softmax(dim=1).numpy().T
+        target = val.target.cpu().numpy()
+        points = []
+        for label, probs in enumerate(columns):
+            fit = regression(y_min=0, y_max=1, out_of_bounds="clip").fit(probs, target == label)
+            points.append((fit.X_thresholds_.astype(np.float64), fit.y_thresholds_.astype(np.float64)))
+        self._curves = Curves(points, smallest_probability(val.num_samples, val.num_classes))
+        present = set(target.tolist())
+        flat = [label for label, (_, value) in enumerate(points) if label in present and np.ptp(value) == 0]
+        return joined(
+            f"the map of {some(flat)} is constant: a higher probability does not mean that the class is more frequent. "
+            "Check that logits and labels belong together."
+            if flat and val.num_classes > 1
+            else None,
+            absent_classes(val),
+            unchanged(val, self._curves),
+        )
+
+    def _transform(self, logits: Tensor) -> Tensor:
+        return map_rows(logits, self.curves)
+
+    def _options(self) -> dict[str, Any]:
+        return {}
+
+    def _state(self) -> dict[str, Any]:
+        points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.curves.points]
+        return {"points": points, "floor": self.curves.floor}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        points = []
+        for curve in state["points"]:
+            at = read_numbers(curve, "at", None).numpy()
+            value = read_numbers(curve, "value", len(at)).numpy()
+            if len(at) == 0 or (np.diff(at) < 0).any() or (np.diff(value) < 0).any() or value[0] < 0 or value[-1] > 1:
+                raise ValueError("each curve must rise, from 0 at the least to 1 at the most")
+            points.append((at, value))
+        floor = float(read_numbers(state, "floor"))
+        if len(points) != self.num_classes or not 0 < floor <= 1:
+            raise ValueError(f"there must be {self.num_classes} curves, and a floor that is a probability")
+        self._curves = Curves(points, floor)

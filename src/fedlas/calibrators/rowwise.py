@@ -1,0 +1,55 @@
+"""Logits in float64, some rows at a time: exact enough to fit on, and never a second large copy of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+# Elements of a chunk: 2 MiB of float64, which stays in the cache beside a few work arrays of that size.
+_CHUNK_ELEMENTS = 2**18
+
+
+def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
+
+    On the CPU whatever the device: not every accelerator has float64, and sums there may depend on the run. Rows that
+    are float64 there already are not copied: do not write to them.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
+    for start in range(0, logits.shape[0], rows):
+        part = slice(start, min(start + rows, logits.shape[0]))
+        yield part, logits[part].detach().cpu().double()
+
+
+def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of the rows of ``logits``, computed in float64; of their dtype and on their device.
+
+    Args:
+        logits: ``(N, C)``.
+        function: From float64 rows ``(n, C)`` to ``(n, C)``, each row for itself.
+    """
+    result = torch.empty_like(logits)
+    for part, rows in double_rows(logits):
+        result[part] = function(rows).to(result)
+    return result
+
+
+def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
+
+    Args:
+        logits: ``(N, C)``.
+        function: From float64 rows ``(n, C)`` to ``(n, ...)``.
+
+    Returns:
+        Two float64 tensors of the shape of one row of the result.
+    """
+    samples = logits.shape[0]
+    nothing = torch.zeros((), dtype=torch.float64, device="cpu")
+    mean = sum((function(rows).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
+    square = sum(((function(rows) - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
+    deviation = (square / samples).sqrt()
+    # What rounding leaves of a constant column is no spread to divide by.
+    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

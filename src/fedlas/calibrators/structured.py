@@ -1,0 +1,204 @@
+"""Structured matrix and vector scaling, fitted by the package probmetrics."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.extras import require
+from fedlas.calibrators.affine import AffineMap, read_map
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.doubts import absent_classes, joined, unchanged
+from fedlas.calibrators.folds import canonical_order
+from fedlas.calibrators.parameters import fitted
+from fedlas.calibrators.rowwise import double_rows, map_rows
+from fedlas.predictions import Predictions
+
+FORMS = {"matrix": "SMSCalibrator", "vector": "SVSCalibrator"}
+"""The forms of the map, and the class of probmetrics that fits each."""
+
+# probmetrics takes probabilities, and the logarithm of the smallest normal float32 for that of anything below it.
+_LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
+
+# It looks for the logarithm of the temperature between plus and minus this.
+_WIDEST = 16
+
+
+@dataclass(frozen=True, eq=False)
+class StructuredMap:
+    """Temperature scaling, a little uniform probability, and an affine map of the logarithm.
+
+    Attributes:
+        temperature: Above 0.
+        num_samples: ``N`` of the validation set; the uniform part has the weight ``1 / (N + 1)``.
+        affine: Of the log-probabilities.
+    """
+
+    temperature: float
+    num_samples: int
+    affine: AffineMap
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of float64 logits ``(n, C)``."""
+        probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).softmax(dim=1)
+        uniform = 1 / (self.num_samples + 1)
+        return self.affine(torch.log((1 - uniform) * probs + uniform / rows.shape[1]))
+
+
+@CALIBRATORS.register(
+    "structured",
+    title="Structured",
+    paper="Structured Matrix Scaling for Multi-Class Calibration",
+    year=2025,
+    url="https://arxiv.org/abs/2511.03685",
+    packages=("probmetrics", "numba"),
+)
+class StructuredScaling(Calibrator):
+    """An affine map of temperature-scaled log-probabilities with structured penalties, fitted by ``probmetrics``.
+
+    ``softmax(W x + b)`` with ``x = log((1 - u) softmax(z / T) + u / C)``, ``u = 1 / (N + 1)``. ``T`` comes first, from
+    temperature scaling; then ``W`` and ``b`` minimise ``NLL + C/N sum_k (W_kk - 1)^2 + C (C - 1)/N sum_{j != k} W_jk^2
+    + C/N sum_k b_k^2``: penalties that are known in advance, with no search.
+
+    Args:
+        form: ``"matrix"`` (structured matrix scaling) or ``"vector"`` (structured vector scaling: ``W`` is diagonal).
+
+    Raises:
+        InputError: For another form.
+        MissingExtraError: On ``fit``, if ``probmetrics`` is not installed (``pip install 'fedlas[posthoc]'``).
+
+    Note:
+        The samples are put into an order of their own first, since the fit, in float32, depends on it in the last
+        digits. With one class there is nothing to fit, and probmetrics is not asked. The fitted numbers are stored, so
+        loading and transforming need no probmetrics. Log-probabilities below -87.3 count as that, as they do there.
+
+        The predicted class can change. Warns (:class:`CalibrationWarning`) when ``T`` ends at a bound of probmetrics'
+        search, when the negative log-likelihood on validation data is not below what it was, when a class has no
+        sample, and when the fit changes nothing.
+
+    Example:
+        >>> StructuredScaling(form="vector")  # .fit(val).transform(test), like any other
+        StructuredScaling(form='vector')
+
+    Source:
+        Berta, Holzmüller, Jordan and Bach 2025; probmetrics (Apache-2.0), https://github.com/probkit/probmetrics.
+    """
+
+    keeps_argmax = False
+
+    def __init__(self, form: str = "matrix") -> None:
+        self.form = check_choice("StructuredScaling", "form", form, FORMS)
+        self._map: StructuredMap | None = None
+
+    def __repr__(self) -> str:
+        return f"StructuredScaling(form={self.form!r})"
+
+    @property
+    def map(self) -> StructuredMap:
+        """The fitted map.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return fitted("StructuredScaling.map", self._map)
+
+    def _fit(self, val: Predictions) -> str | None:
+        new = self._fitted_map(val) if val.num_classes > 1 else _nothing(self.form)
+        worse = _mean_nll(val, new) >= _mean_nll(val, None)
+        at_bound = abs(math.log(new.temperature)) > _WIDEST - 0.1
+        self._map = new
+        return joined(
+            f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. Check that these are logits, "
+            "and that the validation set is large enough and not training data."
+            if at_bound
+            else None,
+            "the validation NLL is not below what it was. Choose temperature scaling, or use a larger validation set."
+            if worse and val.num_classes > 1
+            else None,
+            absent_classes(val),
+            unchanged(val, new),
+        )
+
+    def _fitted_map(self, val: Predictions) -> StructuredMap:
+        package = _probmetrics()
+        order = canonical_order(val.logits, val.target)
+        logits, target = val.logits.cpu()[order], val.target.cpu()[order]
+        probs = torch.cat([rows.softmax(dim=1) for _, rows in double_rows(logits)])
+        with torch.enable_grad(), torch.device("cpu"):
+            done = getattr(package, FORMS[self.form])(opt="bfgs").fit(probs.numpy(), target.numpy())
+        try:
+            scaling = done.ts_
+            temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
+            if self.form == "matrix":
+                both = torch.as_tensor(done.W_, dtype=torch.float64, device="cpu")
+                affine = AffineMap(both[:, :-1].clone(), both[:, -1].clone())
+            else:
+                weight, bias = (torch.as_tensor(a, dtype=torch.float64, device="cpu") for a in (done.v_, done.b_))
+                affine = AffineMap(weight, bias)
+        except AttributeError as error:
+            raise InputError(
+                "StructuredScaling.fit",
+                "probmetrics must keep what it fitted where version 1.3 does",
+                f"another version ({error})",
+                "Install version 1.3.",
+            ) from error
+        if not all(bool(torch.isfinite(part).all()) for part in (affine.weight, affine.bias)):
+            raise InputError(
+                "StructuredScaling.fit",
+                "the fit of probmetrics must end with finite numbers",
+                "NaN or infinite ones",
+                "Check the logits for extreme values, or choose temperature scaling.",
+            )
+        return StructuredMap(temperature, samples, affine)
+
+    def _transform(self, logits: Tensor) -> Tensor:
+        return map_rows(logits, self.map)
+
+    def _options(self) -> dict[str, Any]:
+        return {"form": self.form}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "temperature": self.map.temperature,
+            "num_samples": self.map.num_samples,
+            "weight": self.map.affine.weight.tolist(),
+            "bias": self.map.affine.bias.tolist(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        shape = (self.num_classes,) * (2 if self.form == "matrix" else 1)
+        self._map = StructuredMap(
+            check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True),
+            check_count(self._owner, "num_samples", state["num_samples"]),
+            read_map(state, *shape),
+        )
+
+
+def _nothing(form: str) -> StructuredMap:
+    """The map of one class: every map is the same."""
+    weight = torch.ones((1, 1) if form == "matrix" else (1,), dtype=torch.float64, device="cpu")
+    return StructuredMap(1.0, 1, AffineMap(weight, weight.new_zeros(1)))
+
+
+def _mean_nll(val: Predictions, calibrate: StructuredMap | None) -> float:
+    total = 0.0
+    for part, rows in double_rows(val.logits):
+        logits = rows if calibrate is None else calibrate(rows)
+        total += float(torch.nn.functional.cross_entropy(logits, val.target[part].cpu(), reduction="sum"))
+    return total / val.num_samples
+
+
+def _probmetrics() -> ModuleType:
+    """The package; what it imports is asked for first, because version 1.3 does not bring all of it along."""
+    require("numba", extra="posthoc")
+    with warnings.catch_warnings():
+        # A dependency of probmetrics compiles a function with torch.jit when it is imported.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+        return require("probmetrics.calibrators", extra="posthoc")

@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from fedlas.calibrators.confidence_cells import Cells, Update, held_out_length
+
+CELLS = Cells(num_levels=10, alpha=0.02, min_size=5)
+EVERYONE = 0
+
+
+def draw(samples=2000, seed=0, flaw=lambda log_odds, _: log_odds, groups=2):
+    """Log-odds, what happens, and random groups beside everyone; true log-odds are ``flaw`` of them."""
+    random = torch.Generator().manual_seed(seed)
+    log_odds = 1.5 * torch.randn(samples, generator=random, dtype=torch.float64)
+    member = torch.rand(samples, groups, generator=random) < 0.4
+    member[:, EVERYONE] = True
+    right = flaw(log_odds, member).sigmoid()
+    correct = (torch.rand(samples, generator=random, dtype=torch.float64) < right).double()
+    return log_odds, correct, member
+
+
+def replayed(cells, log_odds, members, path):
+    for update in path:
+        log_odds = cells.apply(log_odds, members, update)
+    return log_odds
+
+
+def errors(cells, log_odds, correct, groups):
+    """Share of hits less mean confidence, by group and level, with sizes; the slow way."""
+    confidence = log_odds.sigmoid()
+    for group in range(groups.shape[1]):
+        for level in range(cells.num_levels):
+            low, high = level / cells.num_levels, (level + 1) / cells.num_levels
+            inside = groups[:, group] & (confidence >= low) & ((confidence < high) | (high == 1))
+            if inside.any():
+                yield group, level, int(inside.sum()), float(correct[inside].mean() - confidence[inside].mean())
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05])
+@pytest.mark.parametrize("min_size", [20, 100])
+def test_in_the_end_no_large_cell_is_off_by_more_than_alpha(alpha, min_size):
+    cells = Cells(10, alpha, min_size)
+    log_odds, correct, groups = draw(flaw=lambda z, member: z - 0.8 * member[:, 1].double(), groups=4)
+    assert any(n >= min_size and abs(e) > alpha for *_, n, e in errors(cells, log_odds, correct, groups))
+    path = list(cells.path(log_odds, correct, groups.nonzero(), 500))
+    after = replayed(cells, log_odds, groups.nonzero(), path)
+    assert 0 < len(path) < 500
+    for *_, size, error in errors(cells, after, correct, groups):
+        assert size < min_size or abs(error) <= alpha + 0.5 / size + 1e-12
+
+
+def test_every_step_makes_the_labels_likelier():
+    log_odds, correct, groups = draw(flaw=lambda z, member: z - 0.8 * member[:, 1].double())
+    members = groups.nonzero()
+
+    def loss(z):
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(z, correct))
+
+    last = loss(log_odds)
+    for update in CELLS.path(log_odds, correct, members, 500):
+        log_odds = CELLS.apply(log_odds, members, update)
+        assert loss(log_odds) < last
+        last = loss(log_odds)
+
+
+def test_a_step_moves_one_cell_to_its_share():
+    log_odds = torch.tensor([0.2, 0.3, 0.35, 0.25, 0.3, 2.0, -2.0], dtype=torch.float64)
+    correct = torch.tensor([1, 0, 0, 0, 0, 1, 0], dtype=torch.float64)
+    members = torch.ones(7, 1).nonzero()
+    update = CELLS.worst(log_odds, correct, members)
+    assert (update.group, update.level) == (0, 5)
+    after = CELLS.apply(log_odds, members, update)
+    assert float(after[:5].sigmoid().mean()) == pytest.approx(0.2)
+    torch.testing.assert_close(after[:5] - log_odds[:5], torch.full((5,), update.shift, dtype=torch.float64))
+    assert torch.equal(after[5:], log_odds[5:])
+    assert CELLS.worst(log_odds, correct, members[:4]) is None  # four are too few
+
+
+def test_groups_that_overlap_are_corrected_one_after_the_other():
+    log_odds, correct, groups = draw(
+        samples=20_000, flaw=lambda z, m: z + m[:, 1].double() - 1.0 * m[:, 2].double(), groups=3
+    )
+    cells = Cells(10, 0.02, 200)
+    path = list(cells.path(log_odds, correct, groups.nonzero(), 500))
+    after = replayed(cells, log_odds, groups.nonzero(), path)
+    right = log_odds + groups[:, 1].double() - groups[:, 2].double()
+    before_error, after_error = ((z.sigmoid() - right.sigmoid()).abs().mean() for z in (log_odds, after))
+    assert after_error < 0.5 * before_error
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_cell_that_is_always_or_never_right_stops_half_a_sample_short(value):
+    log_odds = torch.full((20,), 0.3, dtype=torch.float64)
+    members = torch.ones(20, 1).nonzero()
+    path = list(Cells(10, 0.001, 5).path(log_odds, torch.full((20,), value, dtype=torch.float64), members, 50))
+    after = replayed(Cells(10, 0.001, 5), log_odds, members, path)
+    assert len(path) < 5
+    torch.testing.assert_close(after.sigmoid(), torch.full((20,), abs(value - 0.025), dtype=torch.float64))
+
+
+def test_confidences_of_zero_and_one_have_a_level():
+    log_odds = torch.tensor([800.0, 750.0, -800.0, -760.0], dtype=torch.float64)
+    correct = torch.tensor([0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    cells = Cells(10, 0.02, 2)
+    members = torch.ones(4, 1).nonzero()
+    path = list(cells.path(log_odds, correct, members, 50))
+    after = replayed(cells, log_odds, members, path)
+    assert torch.isfinite(after).all()
+    assert {update.level for update in path} == {0, 9}
+    assert abs(float(after[:2].sigmoid().mean()) - 0.5) <= 0.02
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_at_most_so_many(most):
+    log_odds, correct, groups = draw(flaw=lambda z, _: z - 1.0)
+    path = list(CELLS.path(log_odds, correct, groups.nonzero(), most))
+    assert len(path) == most
+    assert path == list(CELLS.path(log_odds, correct, groups.nonzero(), 500))[:most]
+
+
+def test_held_out_samples_confirm_a_flaw_and_deny_chance():
+    folds = torch.arange(2000) % 5
+    cells = Cells(10, 0.02, 60)
+    for seed in range(3):
+        log_odds, correct, groups = draw(2000, seed=seed, groups=4)
+        assert len(list(cells.path(log_odds, correct, groups.nonzero(), 500))) > 10  # there is chance to run after
+        length = held_out_length(cells, log_odds, correct, groups, folds, 500)
+        assert length <= 2, seed
+        log_odds, correct, groups = draw(2000, seed=seed, flaw=lambda z, m: z - 1.5 * m[:, 1].double(), groups=4)
+        assert held_out_length(cells, log_odds, correct, groups, folds, 500) >= 3, seed
+
+
+def test_an_update_is_what_it_says():
+    cells = Cells(4, 0.02, 1)
+    log_odds = torch.tensor([0.1, 0.1, 3.0], dtype=torch.float64)
+    members = torch.tensor([[0, 0], [1, 1], [2, 0]])
+    assert cells.apply(log_odds, members, Update(0, 2, 1.0)).tolist() == [1.1, 0.1, 3.0]
+    assert cells.apply(log_odds, members, Update(0, 3, -1.0)).tolist() == [0.1, 0.1, 2.0]

@@ -1,0 +1,31 @@
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators.doubts import absent_classes, joined, unchanged, unconverged
+
+
+def test_joining():
+    assert joined() is None
+    assert joined(None, None) is None
+    assert joined(None, "one.", None, "two.") == "one. Two."
+
+
+def test_unchanged_counts_probabilities_and_not_logits():
+    val = Predictions(torch.randn(50, 3), torch.zeros(50, dtype=torch.long))
+    assert "predictions stay as they are" in unchanged(val, lambda rows: rows + 5)
+    assert unchanged(val, lambda rows: rows * 1.00001) is not None
+    assert unchanged(val, lambda rows: rows * 1.01) is None
+    one_row = val.logits.double()[17]
+    assert unchanged(val, lambda rows: torch.where((rows == one_row).all(1, keepdim=True), -rows, rows)) is None
+
+
+def test_absent_classes_are_named():
+    val = Predictions(torch.randn(3, 9), [0, 8, 0])
+    assert absent_classes(val).startswith("7 classes (1, 2, 3, 4, 5, ...) of 9 without a validation sample")
+    assert "class 1 of 2" in absent_classes(Predictions(torch.randn(2, 2), [0, 0]))
+    assert absent_classes(Predictions(torch.randn(2, 2), [0, 1])) is None
+
+
+def test_convergence():
+    assert unconverged(True) is None
+    assert "before the gradient vanished" in unconverged(False)

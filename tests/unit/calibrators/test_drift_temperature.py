@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.calibrators import CalibrationWarning, Calibrator, DriftTemperature, TemperatureScaling
+from fedlas.metrics import expected_calibration_error
+
+
+def test_fitted_on_drift_it_is_right_on_average_over_it(generated):
+    clean = generated(distort=lambda logits: 1.5 * logits)
+    lost = Predictions(clean.logits, clean.target.flip(0))  # as sure as ever, and wrong
+    union = Predictions(torch.cat([clean.logits, lost.logits]), torch.cat([clean.target, lost.target]))
+    drift, plain = DriftTemperature().fit(union), TemperatureScaling().fit(clean)
+    assert drift.temperature > plain.temperature > 1
+    assert expected_calibration_error(drift.transform(lost)) < expected_calibration_error(plain.transform(lost))
+    assert expected_calibration_error(drift.transform(clean)) > expected_calibration_error(plain.transform(clean))
+
+
+def test_on_clean_predictions_it_is_temperature_scaling(generated):
+    val = generated()
+    assert DriftTemperature().fit(val).temperature == TemperatureScaling().fit(val).temperature
+
+
+def test_bounds_and_nothing_to_do(generated):
+    val = generated()
+    with pytest.warns(CalibrationWarning, match=r"DriftTemperature: the NLL is lowest at a bound .* 0\.01"):
+        DriftTemperature().fit(Predictions(val.logits, val.predicted))
+    once = DriftTemperature().fit(val).transform(val)
+    with pytest.warns(CalibrationWarning, match="stay as they are"):
+        DriftTemperature().fit(once)
+
+
+def test_file_and_unfitted(tmp_path, generated):
+    with pytest.raises(InputError, match=r"DriftTemperature.temperature: .*fitted first"):
+        _ = DriftTemperature().temperature
+    assert repr(DriftTemperature()) == "DriftTemperature()"
+    path = DriftTemperature().fit(generated()).save(tmp_path / "d.json")
+    assert type(Calibrator.load(path)) is DriftTemperature
+    with pytest.raises(InputError, match="must hold a TemperatureScaling"):
+        TemperatureScaling.load(path)
+    path.write_text(path.read_text().replace('"temperature": ', '"temperature": -'))
+    with pytest.raises(InputError, match="must hold the state of a DriftTemperature"):
+        DriftTemperature.load(path)

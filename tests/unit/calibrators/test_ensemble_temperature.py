@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedlas import Predictions
+from fedlas.calibrators import CalibrationWarning, EnsembleTemperatureScaling, TemperatureScaling
+from fedlas.calibrators.ensemble_temperature import MAX_UNIFORM, Mixture, best_mixture, mixture_weights
+from fedlas.metrics import negative_log_likelihood
+
+
+def mixed(logits, temperature, weights):
+    """The paper's formula in probabilities."""
+    uniform = torch.full_like(logits, 1 / logits.shape[1])
+    parts = (logits / temperature).softmax(1), logits.softmax(1), uniform
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+
+
+def drawn_from(temperature, weights, samples=20_000, classes=5):
+    """Predictions whose labels follow a known mixture."""
+    random = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    probs = mixed(logits, temperature, weights)
+    return Predictions(logits, torch.multinomial(probs, 1, generator=random).squeeze(1), label_probs=probs)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "weights"),
+    [
+        (3.0, (1.0, 0.0, 0.0)),
+        (8.0, (0.5, 0.5, 0.0)),
+        (3.0, (0.8, 0.0, 0.2)),
+        (1.0, (0.0, 0.7, 0.3)),
+        (0.3, (0.6, 0.3, 0.1)),
+    ],
+)
+def test_the_mixture_that_made_the_labels_is_found(temperature, weights):
+    val = drawn_from(temperature, weights)
+    calibrated = EnsembleTemperatureScaling().fit(val).transform(val)
+    # Temperature and weights can trade places; the probabilities cannot.
+    assert float((calibrated.probs - val.label_probs).abs().mean()) < 0.006
+
+
+def test_against_scipy():
+    from scipy.optimize import minimize
+
+    val = drawn_from(4.0, (0.6, 0.25, 0.15), samples=800)
+    target = val.target[:, None]
+
+    def nll(x):
+        return -float(mixed(val.logits, np.exp(x[0]), x[1:]).gather(1, target).log().mean())
+
+    best = min(
+        minimize(
+            nll, [np.log(start), 0.4, 0.3, 0.3], method="SLSQP", options={"ftol": 1e-12, "maxiter": 500},
+            bounds=[(np.log(0.01), np.log(100)), *[(0, 1)] * 3],
+            constraints={"type": "eq", "fun": lambda x: x[1:].sum() - 1},
+        ).fun
+        for start in (0.3, 1.5, 4.0, 10.0)
+    )  # fmt: skip
+    found = best_mixture(val)
+    assert nll([np.log(found.temperature), *found.weights]) <= best + 1e-7
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 4))
+def test_weights_are_the_minimum_over_the_simplex(seed, samples, count):
+    rng = np.random.default_rng(seed)
+    parts = torch.from_numpy(rng.random((samples, count)) ** rng.choice([0.1, 1, 8]) + 1e-12)
+    value, weights = mixture_weights(parts)
+    assert bool((weights >= 0).all())
+    assert float(weights.sum()) == pytest.approx(1, abs=1e-12)
+    assert value == pytest.approx(-float((parts @ weights).log().mean()), abs=1e-12)
+    # The condition for a minimum of this convex function: no part gains by taking more weight.
+    gains = (parts / (parts @ weights).unsqueeze(1)).mean(0)
+    assert float(gains.max()) <= 1 + 1e-7
+
+
+def test_weights_of_equal_parts():
+    part = torch.rand(50, 1).double() + 0.1
+    value, weights = mixture_weights(torch.cat([part, part, part / 2], dim=1))
+    assert float(weights[2]) == pytest.approx(0, abs=1e-9)
+    assert value == pytest.approx(-float(part.log().mean()))
+
+
+def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
+    for seed in range(3):
+        val = generated(60, seed=seed)
+        ensemble, temperature = (
+            negative_log_likelihood(c.fit(val).transform(val))
+            for c in (EnsembleTemperatureScaling(), TemperatureScaling())
+        )
+        assert ensemble <= temperature + 1e-12
+
+
+def test_transform_is_the_formula(generated):
+    val = generated(300, distort=lambda z: 4 * z)
+    ensemble = EnsembleTemperatureScaling().fit(val)
+    wanted = mixed(val.logits, ensemble.mixture.temperature, ensemble.mixture.weights)
+    torch.testing.assert_close(ensemble.transform(val).probs, wanted)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.01, 100), st.floats(0, 1), st.floats(0, MAX_UNIFORM), st.integers(0, 1000))
+def test_the_order_of_the_classes_is_kept(temperature, share, uniform, seed):
+    rng = np.random.default_rng(seed)
+    # Distances of 0.01 and more: closer ones may round to equal.
+    logits = torch.from_numpy(rng.permuted(np.arange(50) * 0.01 * rng.integers(1, 20), axis=0)).reshape(5, 10)
+    mixture = Mixture(temperature, ((1 - uniform) * share, (1 - uniform) * (1 - share), uniform))
+    assert torch.equal(mixture(logits).argmax(1), logits.argmax(1))
+
+
+def test_extreme_logits_stay_finite():
+    logits = torch.tensor([[1e30, 0.0, -1e30], [-1e4, 1e4, 0.0]]).double()
+    for weights in ((1.0, 0.0, 0.0), (0.5, 0.3, 0.2), (0.0, 1.0, 0.0)):
+        assert bool(torch.isfinite(Mixture(2.0, weights)(logits)).all())
+
+
+def test_worse_than_chance_ends_at_the_bound_of_the_uniform_part():
+    target = torch.arange(5).repeat(4)
+    val = Predictions(-3.0 * torch.nn.functional.one_hot(target, 5) + 0.1 * torch.arange(5), target)
+    with pytest.warns(CalibrationWarning, match=r"lowest at a bound of the search, .*weight 0\.99 of the uniform part"):
+        ensemble = EnsembleTemperatureScaling().fit(val)
+    assert ensemble.mixture.weights[2] == MAX_UNIFORM
+    assert sum(ensemble.mixture.weights) == pytest.approx(1)
+    assert torch.equal(ensemble.transform(val).predicted, val.predicted)
+    assert min(ensemble.mixture.weights) >= 0
+
+
+def test_all_correct_ends_at_the_bound_of_the_temperature():
+    target = torch.arange(5).repeat(4)
+    val = Predictions(3.0 * torch.nn.functional.one_hot(target, 5), target)
+    with pytest.warns(CalibrationWarning, match=r"bound of the search, temperature 0\.01"):
+        ensemble = EnsembleTemperatureScaling().fit(val)
+    assert ensemble.mixture.temperature == 0.01
+
+
+def test_no_warning_where_nothing_is_wrong(generated):
+    EnsembleTemperatureScaling().fit(generated())  # warnings are errors
+
+
+def test_unfitted_and_saved_at_the_bound(tmp_path):
+    with pytest.raises(ValueError, match=r"EnsembleTemperatureScaling.mixture: the calibrator must be fitted first"):
+        _ = EnsembleTemperatureScaling().mixture
+    target = torch.arange(5).repeat(4)
+    val = Predictions(-3.0 * torch.nn.functional.one_hot(target, 5), target)
+    with pytest.warns(CalibrationWarning, match="uniform"):
+        ensemble = EnsembleTemperatureScaling().fit(val)
+    assert EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).mixture == ensemble.mixture
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", 0), ("temperature", None), ("weights", [0.5, 0.5]), ("weights", [0.5, 0.6, 0.1]),
+     ("weights", [1.5, -0.5, 0.0]), ("weights", [0.0, 0.0, 1.0])],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
+    path = EnsembleTemperatureScaling().fit(generated(100)).save(tmp_path / "e.json")
+    content = json.loads(path.read_text())
+    content["state"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="must hold the state of a EnsembleTemperatureScaling"):
+        EnsembleTemperatureScaling.load(path)

@@ -1,0 +1,213 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.calibrators import CalibrationWarning, Calibrator, FeatureClipping, TemperatureScaling
+from fedlas.calibrators.feature_clipping import clipped_logits, lowest, threshold_grid
+from fedlas.metrics import negative_log_likelihood
+
+
+def draw(samples=3000, limit=1.5, seed=0, dtype=torch.float64, scale=1.0):
+    """Labels that follow the features cut at ``limit``, and a head that sees them whole."""
+    world = torch.Generator().manual_seed(99)
+    head = (
+        torch.randn(6, 12, generator=world, dtype=torch.float64),
+        torch.randn(6, generator=world, dtype=torch.float64),
+    )
+    random = torch.Generator().manual_seed(seed)
+    features = (torch.randn(samples, 12, generator=random, dtype=torch.float64) * 2).relu().to(dtype)
+    right = features.double().clamp(-limit, limit) @ head[0].T + head[1]
+    target = torch.multinomial((right / scale).softmax(1), 1, generator=random).squeeze(1)
+    logits = features.double() @ head[0].T + head[1]
+    return Predictions(logits.to(dtype), target, features=features, label_probs=(right / scale).softmax(1)), head
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_threshold_that_made_the_labels_is_found(limit, dtype):
+    val, _ = draw(limit=limit, dtype=dtype)
+    test, _ = draw(limit=limit, dtype=dtype, seed=1)
+    clipping = FeatureClipping().fit(val)
+    assert clipping.threshold == pytest.approx(limit, rel=0.1)
+    assert clipping.temperature == 1.0
+    torch.testing.assert_close(clipping.transform(test).probs, test.label_probs.to(dtype), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("known", [0.5, 2.0])
+def test_with_a_temperature_both_are_found(known):
+    val, _ = draw(samples=8000, scale=known)
+    clipping = FeatureClipping(temperature=True).fit(val)
+    assert clipping.threshold == pytest.approx(1.5, rel=0.1)
+    assert clipping.temperature == pytest.approx(known, rel=0.1)
+
+
+def test_with_a_temperature_it_is_as_likely_as_either_alone():
+    val, _ = draw(samples=500, scale=1.7)
+    both = negative_log_likelihood(FeatureClipping(temperature=True).fit(val).transform(val))
+    assert both <= negative_log_likelihood(FeatureClipping().fit(val).transform(val))
+    assert both <= negative_log_likelihood(TemperatureScaling().fit(val).transform(val))
+
+
+def test_it_is_what_the_head_makes_of_clipped_features():
+    val, (weight, bias) = draw()
+    clipping = FeatureClipping().fit(val)
+    expected = val.features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
+    torch.testing.assert_close(clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12)
+
+
+def test_negative_features_are_clipped_too():
+    val, (weight, bias) = draw()
+    features = val.features - 1.5
+    right = features.clamp(-0.7, 0.7) @ weight.T + bias
+    target = torch.multinomial(right.softmax(1), 1, generator=torch.Generator().manual_seed(3)).squeeze(1)
+    val = Predictions(features @ weight.T + bias, target, features=features)
+    clipping = FeatureClipping().fit(val)
+    expected = features.clamp(-clipping.threshold, clipping.threshold) @ weight.T + bias
+    torch.testing.assert_close(clipping.transform(val).logits.softmax(1), expected.softmax(1), rtol=1e-9, atol=1e-12)
+    assert (features < -clipping.threshold).any()
+
+
+def test_no_threshold_on_a_fine_grid_is_better():
+    val, (weight, _) = draw(samples=400)
+    weight = weight - weight.mean(0)
+
+    def nll(threshold):
+        logits = clipped_logits(weight, val.features, val.logits, threshold)
+        return float(torch.nn.functional.cross_entropy(logits, val.target))
+
+    found = nll(FeatureClipping().fit(val).threshold)
+    assert all(found <= nll(value) + 1e-12 for value in torch.linspace(0, float(val.features.max()), 2000).tolist())
+
+
+def test_a_sample_without_large_features_keeps_its_logits_to_the_last_bit():
+    val, _ = draw(dtype=torch.float32)
+    clipping = FeatureClipping().fit(val)
+    after = clipping.transform(val)
+    small = val.features.amax(1) <= clipping.threshold
+    assert small.any()
+    assert not small.all()
+    assert torch.equal(after.logits[small], val.logits[small])
+    assert (after.logits[~small] != val.logits[~small]).any(1).all()
+
+
+def test_the_head_can_be_given_where_samples_are_too_few():
+    val, (weight, bias) = draw(samples=3000)
+    few = Predictions(val.logits[:10], val.target[:10], features=val.features[:10])
+    with pytest.warns(CalibrationWarning, match=r"\d of 12 directions of the features do not vary among 10 validation"):
+        recovered = FeatureClipping().fit(few)
+    with pytest.raises(
+        InputError, match=r"FeatureClipping.transform: logits must be a linear .* pass it, FeatureClipping"
+    ):
+        recovered.transform(val)
+    layer = nn.Linear(12, 6, dtype=torch.float64)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    given = FeatureClipping(layer).fit(few)
+    expected = val.features.clamp(-given.threshold, given.threshold) @ weight.T + bias
+    torch.testing.assert_close(given.transform(val).logits.softmax(1), expected.softmax(1))
+    same = FeatureClipping((weight, bias)).fit(few)
+    assert torch.equal(same.transform(val).logits, given.transform(val).logits)
+
+
+def test_given_and_recovered_agree():
+    val, head = draw()
+    assert FeatureClipping(head).fit(val).threshold == pytest.approx(FeatureClipping().fit(val).threshold, rel=1e-5)
+
+
+def test_what_is_not_made_by_the_head_is_refused_and_changes_nothing():
+    val, (weight, bias) = draw()
+    other = Predictions(val.logits.square(), val.target, features=val.features)
+    clipping = FeatureClipping().fit(val)
+    before = clipping.threshold
+    for calibrator in (clipping, FeatureClipping((weight + 1 * torch.eye(6, 12), bias))):
+        with pytest.raises(InputError, match=r"FeatureClipping.fit: logits must be a linear function"):
+            calibrator.fit(other)
+    with pytest.raises(InputError, match=r"FeatureClipping.transform: logits must be a linear function"):
+        clipping.transform(other)
+    assert clipping.threshold == before
+
+
+def test_nothing_to_clip_ends_at_the_bound_and_says_so():
+    features = torch.rand(500, 6, generator=torch.Generator().manual_seed(0)) * 4
+    val = Predictions(features.clone(), features.argmax(1), features=features)
+    with pytest.warns(CalibrationWarning, match=r"bound of the search, the largest feature .* nothing is clipped"):
+        clipping = FeatureClipping().fit(val)
+    assert torch.equal(clipping.transform(val).logits, val.logits)
+
+
+def test_labels_that_have_nothing_to_do_with_features_end_at_the_other_bound():
+    val, (weight, _) = draw()
+    random = torch.Generator().manual_seed(5)
+    target = torch.randint(0, 6, (3000,), generator=random)
+    pointless = Predictions(val.features @ (50 * weight).T, target, features=val.features)
+    with pytest.warns(CalibrationWarning, match="bound of the search, threshold 0, where features say nothing"):
+        clipping = FeatureClipping().fit(pointless)
+    assert clipping.threshold == pytest.approx(0, abs=1e-6)
+
+
+def test_the_search():
+    calls = []
+
+    def function(value):
+        calls.append(value)
+        return (value - 1.2345) ** 2 + 0.3 * math.cos(8 * value)
+
+    points = torch.linspace(0, 3, 3001, dtype=torch.float64).tolist()
+    grid = torch.linspace(0, 3, 33, dtype=torch.float64).tolist()
+    best = min(points, key=function)
+    calls.clear()
+    assert lowest(function, grid) == pytest.approx(best, abs=1e-3)
+    assert len(calls) == len(set(calls)) <= 33 + 45
+    assert lowest(lambda value: value, grid) == pytest.approx(0, abs=1e-6)
+    assert lowest(lambda value: -value, grid) == pytest.approx(3, abs=1e-6)
+    assert lowest(function, [0.0]) == 0.0
+
+
+def test_the_grid():
+    features = torch.tensor([[0.0, -4.0], [1.0, 2.0]])
+    grid = threshold_grid(features)
+    assert grid == sorted(set(grid))
+    assert grid[0] == 0
+    assert grid[-1] == 4
+    assert {1.0, 2.0} <= set(grid)
+    assert threshold_grid(torch.zeros(3, 2)) == [0.0]
+
+
+def test_a_file_brings_the_head_along(tmp_path):
+    val, head = draw(samples=300)
+    clipping = FeatureClipping(head, temperature=True).fit(val)
+    loaded = Calibrator.load(clipping.save(tmp_path / "c.json"))
+    assert loaded.with_temperature
+    assert loaded.temperature == clipping.temperature
+    assert torch.equal(loaded.transform(val).logits, clipping.transform(val).logits)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"threshold": ', '"threshold": -'),
+        ('"temperature": 1.0', '"temperature": 0'),
+        ('"num_features": 12', '"num_features": 7'),
+    ],
+)
+def test_an_impossible_file_is_refused(tmp_path, old, new):
+    path = FeatureClipping().fit(draw(samples=300)[0]).save(tmp_path / "c.json")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=r"FeatureClipping.load: the file must hold the state of a FeatureClipping"):
+        FeatureClipping.load(path)
+
+
+def test_wrong_arguments_and_unfitted():
+    with pytest.raises(InputError, match=r"temperature must be True or False; got float 1\.5"):
+        FeatureClipping(temperature=1.5)
+    with pytest.raises(InputError, match=r"FeatureClipping.fit: head must be a linear layer with weight \(6, 12\)"):
+        FeatureClipping(nn.Linear(3, 2)).fit(draw(samples=30)[0])
+    for name in ("threshold", "temperature"):
+        with pytest.raises(InputError, match=rf"FeatureClipping.{name}: .*fitted first"):
+            getattr(FeatureClipping(), name)
+    assert repr(FeatureClipping(temperature=True)) == "FeatureClipping(temperature=True)"

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas.calibrators.folds import canonical_order, stratified_folds
+
+
+def sample(samples=103, classes=4, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, classes, generator=random), torch.randint(classes, (samples,), generator=random)
+
+
+def test_sizes_and_shares_are_even():
+    logits, target = sample()
+    folds = stratified_folds(logits, target, 5)
+    assert torch.bincount(folds).tolist() == [21, 21, 21, 20, 20]
+    for label in range(4):
+        counts = torch.bincount(folds[target == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_samples_does_not_matter(seed):
+    logits, target = sample()
+    shuffle = torch.randperm(len(target), generator=torch.Generator().manual_seed(seed))
+    assert torch.equal(
+        stratified_folds(logits[shuffle], target[shuffle], 5), stratified_folds(logits, target, 5)[shuffle]
+    )
+    order, other = canonical_order(logits, target), canonical_order(logits[shuffle], target[shuffle])
+    assert torch.equal(logits[order], logits[shuffle][other])
+
+
+def test_equal_samples_may_change_places():
+    logits, target = sample(20)
+    logits, target = torch.cat([logits, logits]), torch.cat([target, target])
+    back = torch.arange(39, -1, -1)
+    for fold in range(3):
+        one, two = (
+            rows[stratified_folds(rows, labels, 3) == fold]
+            for rows, labels in ((logits, target), (logits[back], target[back]))
+        )
+        assert sorted(map(tuple, one.tolist())) == sorted(map(tuple, two.tolist()))
+
+
+def test_within_a_class_it_is_as_good_as_random():
+    """The folds must not follow the logits: a systematic draw would make training and held-out parts too alike."""
+    random = torch.Generator().manual_seed(1)
+    logits = torch.randn(4000, 2, generator=random)
+    folds = stratified_folds(logits, torch.zeros(4000, dtype=torch.long), 2).numpy()
+    ordered = folds[np.argsort(logits[:, 0].numpy())]
+    runs = 1 + (ordered[1:] != ordered[:-1]).sum()
+    assert abs(runs - 2000) < 4 * np.sqrt(1000)  # Wald-Wolfowitz: mean N/2, variance N/4
+
+
+def test_precision_and_the_sign_of_zero_do_not_matter():
+    logits, target = sample()
+    logits[:10] = 0.0
+    same = logits.clone()
+    same[:10] = -0.0
+    folds = stratified_folds(logits, target, 5)
+    assert torch.equal(stratified_folds(same, target, 5), folds)
+    assert torch.equal(stratified_folds(logits.double(), target, 5), folds)

@@ -1,0 +1,200 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.calibrators import CalibrationWarning, Multicalibration, TemperatureScaling, multicalibration
+from fedlas.metrics import negative_log_likelihood
+
+
+def draw(samples=6000, classes=4, seed=0, factors=None, dtype=torch.float64):
+    """Too sure by a factor that depends on the predicted class; the feature says which quarter a sample is from."""
+    random = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    factor = torch.tensor(factors or [1.0, 1.0, 1.0, 4.0], dtype=torch.float64)[logits.argmax(1)].unsqueeze(1)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
+    features = torch.rand(samples, 1, generator=random, dtype=torch.float64)
+    return Predictions((factor * logits).to(dtype), target, features=features, label_probs=logits.softmax(1))
+
+
+def gaps(predictions, groups):
+    """Known accuracy less mean confidence in each group."""
+    right = predictions.label_probs.gather(1, predictions.predicted.unsqueeze(1)).squeeze(1)
+    return [float((right - predictions.confidence)[groups == group].mean()) for group in range(int(groups.max()) + 1)]
+
+
+def test_the_confidence_is_right_for_each_predicted_class():
+    val, test = draw(), draw(seed=1)
+    fair, plain = Multicalibration().fit(val).transform(test), TemperatureScaling().fit(val).transform(test)
+    assert max(abs(gap) for gap in gaps(plain, test.predicted)) > 0.1
+    assert max(abs(gap) for gap in gaps(fair, test.predicted)) < 0.03
+    assert torch.equal(fair.predicted, test.predicted)
+    assert negative_log_likelihood(fair) < negative_log_likelihood(plain) - 0.01
+
+
+def quarters(predictions):
+    """Four groups by the first feature; nothing here may depend on labels."""
+    assert predictions.label_probs is None
+    assert int(predictions.target.sum()) == 0
+    quarter = (predictions.features[:, 0] * 4).long().clamp(max=3)
+    return torch.nn.functional.one_hot(quarter, 4).bool()
+
+
+def shifted_by_quarter(seed):
+    p = draw(seed=seed, factors=[1.0] * 4)
+    quarter = (p.features[:, 0] * 4).long().clamp(max=3)
+    factor = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)[quarter].unsqueeze(1)
+    return Predictions(factor * p.logits, p.target, features=p.features, label_probs=p.label_probs), quarter
+
+
+def test_groups_of_ones_own():
+    (val, _), (test, quarter) = shifted_by_quarter(0), shifted_by_quarter(1)
+    own, named = (Multicalibration(groups).fit(val).transform(test) for groups in (quarters, "predicted"))
+    assert max(abs(gap) for gap in gaps(named, quarter)) > 0.1
+    assert max(abs(gap) for gap in gaps(own, quarter)) < 0.03
+
+
+def test_without_early_stop_no_validation_cell_is_off():
+    val = draw(samples=3000)
+    calibrator = Multicalibration(num_folds=None, alpha=0.03, min_size=40).fit(val)
+    confidence = calibrator.transform(val).confidence
+    for group in (torch.ones(3000, dtype=torch.bool), *(val.predicted == k for k in range(4))):
+        for level in range(10):
+            inside = group & ((confidence * 10).long().clamp(max=9) == level)
+            if int(inside.sum()) >= 40:
+                error = float((val.correct[inside].double() - confidence[inside]).mean())
+                assert abs(error) <= 0.03 + 0.5 / 40 + 1e-9
+
+
+def test_a_calibrated_model_is_left_alone_after_temperature_scaling():
+    val = draw(factors=[2.0] * 4)
+    with pytest.warns(
+        CalibrationWarning, match=r"no cell is off .* so this is temperature scaling. Nothing need be done"
+    ):
+        calibrator = Multicalibration().fit(val)
+    assert calibrator.updates == []
+    assert torch.equal(calibrator.transform(val).logits, TemperatureScaling().fit(val).transform(val).logits)
+
+
+def test_all_is_calibration_and_needs_no_start():
+    val, test = draw(factors=[3.0] * 4), draw(seed=1, factors=[3.0] * 4)
+    calibrator = Multicalibration("all", start="none").fit(val)
+    assert calibrator.temperature == 1.0
+    assert {update.group for update in calibrator.updates} == {0}
+    assert abs(gaps(test, torch.zeros(6000))[0]) > 0.1
+    assert abs(gaps(calibrator.transform(test), torch.zeros(6000))[0]) < 0.02
+
+
+def test_samples_that_no_correction_reaches_keep_their_logits_to_the_last_bit():
+    val = draw(dtype=torch.float32)
+    calibrator = Multicalibration(start="none").fit(val)
+    after = calibrator.transform(val)
+    same = (after.logits == val.logits).all(1)
+    assert 0 < int(same.sum()) < 6000
+    reached = {(update.group, update.level) for update in calibrator.updates}
+    level = (val.confidence.double() * 10).long().clamp(max=9)
+    for row in (~same).nonzero().squeeze(1)[:200].tolist():
+        assert {(0, int(level[row])), (1 + int(val.predicted[row]), int(level[row]))} & reached
+
+
+def test_too_few_samples():
+    val = draw(samples=30)
+    with pytest.warns(CalibrationWarning, match=r"no group has 50 samples \(the largest 30\), so there is no cell"):
+        assert Multicalibration().fit(val).updates == []
+    with pytest.warns(CalibrationWarning):
+        assert Multicalibration(min_size=1).fit(draw(samples=1)).updates == []
+
+
+def test_a_start_at_a_bound_is_not_taken():
+    val = draw(samples=400)
+    with pytest.warns(
+        CalibrationWarning, match="temperature scaling ends at a bound of its search, so corrections start"
+    ):
+        calibrator = Multicalibration().fit(Predictions(val.logits, val.predicted))
+    assert calibrator.temperature == 1.0
+
+
+def test_corrections_without_end_are_cut_and_reported(monkeypatch):
+    monkeypatch.setattr(multicalibration, "_MOST_UPDATES", 3)
+    with pytest.warns(CalibrationWarning, match="3 corrections do not suffice"):
+        assert len(Multicalibration(num_folds=None, start="none").fit(draw()).updates) == 3
+
+
+@pytest.mark.parametrize("order", range(3))
+def test_the_order_of_the_samples_does_not_matter(order):
+    val = draw(samples=1500)
+    shuffle = torch.randperm(1500, generator=torch.Generator().manual_seed(order))
+    other = Predictions(val.logits[shuffle], val.target[shuffle])
+    assert Multicalibration().fit(val).updates == Multicalibration().fit(other).updates
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        lambda p: p.predicted,
+        lambda p: p.probs,
+        lambda p: torch.ones(3, 2, dtype=torch.bool),
+        lambda p: torch.ones(p.num_samples, 0, dtype=torch.bool),
+        lambda p: None,
+    ],
+)
+def test_no_groups(groups):
+    calibrator = Multicalibration(groups)
+    with pytest.raises(InputError, match=r"Multicalibration.fit: groups must be a bool tensor \(500, G\)"):
+        calibrator.fit(draw(samples=500))
+    assert calibrator.num_classes is None
+
+
+def test_other_groups_than_in_the_fit():
+    calibrator = Multicalibration(lambda p: torch.ones(p.num_samples, 1 + (p.num_samples == 100), dtype=torch.bool))
+    calibrator.fit(draw(samples=500))
+    with pytest.raises(InputError, match="groups must be as many as in the fit, 1; got 2"):
+        calibrator.transform(draw(samples=100))
+
+
+def test_a_function_cannot_be_saved(tmp_path):
+    calibrator = Multicalibration(quarters).fit(draw())
+    with pytest.raises(
+        InputError, match=r"Multicalibration.save: groups must have a name \(predicted, all\); got a function"
+    ):
+        calibrator.save(tmp_path / "m.json")
+    assert list(tmp_path.iterdir()) == []
+    assert "groups=<function quarters" in repr(calibrator)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"num_groups": 5', '"num_groups": 1'),
+        ('"temperature": ', '"temperature": -'),
+        ('"updates": [', '"updates": [[0, 10, 1.0],'),
+    ],
+)
+def test_an_impossible_file_is_refused(tmp_path, old, new):
+    path = Multicalibration().fit(draw()).save(tmp_path / "m.json")
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match="must hold the state of a Multicalibration"):
+        Multicalibration.load(path)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"groups": "predictd"}, "groups must be one of predicted, all; got 'predictd'. Did you mean 'predicted'"),
+        ({"alpha": 0}, r"alpha must be a finite number in \(0, 1\]"),
+        ({"num_levels": 0}, "num_levels must be a whole number of at least 1"),
+        ({"min_size": 0}, "min_size must be a whole number of at least 1"),
+        ({"num_folds": 1}, "num_folds must be a whole number of at least 2"),
+        ({"start": "x"}, "start must be one of temperature, none"),
+    ],
+)
+def test_wrong_arguments(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        Multicalibration(**kwargs)
+
+
+def test_unfitted():
+    for name in ("updates", "temperature"):
+        with pytest.raises(InputError, match=rf"Multicalibration.{name}: .*fitted first"):
+            getattr(Multicalibration(), name)

@@ -1,0 +1,212 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling, odir
+from fedlas.calibrators.affine import temperature_scale
+from fedlas.calibrators.folds import stratified_folds
+from fedlas.calibrators.odir import HeldOutLoss, Penalties, fit_with_penalties, penalty_grids
+from fedlas.metrics import negative_log_likelihood
+
+LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()
+
+both = pytest.mark.parametrize("kind", [MatrixScaling, DirichletCalibration])
+
+
+def inputs_of(kind, val):
+    return val.logits if kind is MatrixScaling else val.logits.log_softmax(1)
+
+
+@both
+@pytest.mark.parametrize(("off_diagonal", "intercept"), [(0.0, 0.0), (1.0, 0.5), (100.0, 3.0)])
+def test_the_paper_s_objective_against_scipy(kind, off_diagonal, intercept, generated):
+    from scipy.optimize import minimize
+
+    val = generated(300, classes=3, distort=lambda z: 2 * z + z.roll(1, dims=1))
+    inputs = inputs_of(kind, val)
+
+    def objective(x):
+        weight, bias = x[:9].view(3, 3), x[9:]
+        nll = torch.nn.functional.cross_entropy(inputs @ weight.T + bias, val.target)
+        off = (weight.square().sum() - weight.diagonal().square().sum()) / (3 * 2)
+        return nll + off_diagonal * off + intercept * bias.square().sum() / 3
+
+    best = minimize(
+        lambda x: float(objective(torch.from_numpy(x))),
+        np.r_[np.eye(3).ravel(), np.zeros(3)],
+        jac=lambda x: torch.autograd.functional.jacobian(objective, torch.from_numpy(x)).numpy(),
+        method="BFGS",
+        options={"gtol": 1e-8, "maxiter": 5000},
+    )
+    fitted = kind(off_diagonal, intercept).fit(val)
+    ours = torch.cat([fitted.weight.flatten(), fitted.bias])
+    assert float(objective(ours)) <= best.fun + 1e-5  # what the hold costs
+    theirs = torch.from_numpy(best.x)
+    probs = (inputs @ theirs[:9].view(3, 3).T + theirs[9:]).softmax(1)
+    torch.testing.assert_close(fitted.transform(val).probs, probs, rtol=0, atol=2e-3)
+
+
+def test_the_chosen_penalties_predict_held_out_labels_best(generated):
+    """Recomputed with folds drawn here, fits from scratch and all the grid."""
+    val = generated(300, distort=lambda z: 2 * z @ LEAK)
+    scale = temperature_scale(val)
+    folds = stratified_folds(val.logits, val.target, 5)
+
+    def held_out(penalties):
+        total = 0.0
+        for fold in range(5):
+            train, held = folds != fold, folds == fold
+            fit = fit_with_penalties(val.logits[train], val.target[train], penalties, scale=scale)
+            probs = fit(val.logits[held]).softmax(1)
+            total -= float(probs[torch.arange(int(held.sum())), val.target[held]].log().sum())
+        return total
+
+    off_diagonal, intercept = penalty_grids(300, 4, scale)
+    first = [held_out(Penalties(value, intercept[1])) for value in off_diagonal]
+    best = off_diagonal[int(np.argmin(first))]
+    assert best not in (off_diagonal[0], off_diagonal[-1])  # there is something to choose
+    second = [held_out(Penalties(best, value)) for value in intercept]
+    chosen = MatrixScaling().fit(val).penalties
+    assert chosen.off_diagonal == pytest.approx(best)
+    assert chosen.intercept == pytest.approx(intercept[int(np.argmin(second))])
+
+
+@both
+def test_where_classes_leak_into_each_other_it_is_let_loose(kind, generated):
+    leaking, clean = generated(3000, distort=lambda z: 2 * z @ LEAK), generated(3000)
+    assert kind().fit(leaking).penalties.off_diagonal < 0.05 * kind().fit(clean).penalties.off_diagonal
+
+
+@both
+def test_better_than_temperature_scaling_on_other_samples(kind, generated):
+    distort = lambda z: 2 * z @ LEAK + torch.tensor([1.0, -1, 0, 0])  # noqa: E731
+    val, test = generated(2000, distort=distort), generated(5000, distort=distort, seed=1)
+    scaled, temperature = (negative_log_likelihood(c.fit(val).transform(test)) for c in (kind(), TemperatureScaling()))
+    assert scaled < temperature - 0.05
+
+
+@both
+def test_never_behind_temperature_scaling_where_it_was_fitted(kind, generated):
+    for seed in range(3):
+        val = generated(100, seed=seed)
+        scaled, temperature = (
+            negative_log_likelihood(c.fit(val).transform(val)) for c in (kind(1.0, 1.0), TemperatureScaling())
+        )
+        assert scaled <= temperature + 1e-12
+
+
+def test_the_grid_fits_logits_of_any_size(generated):
+    """Scaled logits: the same probabilities, from penalties scaled to match."""
+    val = generated(300, distort=lambda z: 2 * z @ LEAK)
+    scaled = Predictions(val.logits * 1000, val.target)
+    one, other = MatrixScaling().fit(val), MatrixScaling().fit(scaled)
+    torch.testing.assert_close(other.transform(scaled).probs, one.transform(val).probs, rtol=1e-5, atol=1e-6)
+    assert other.penalties.off_diagonal == pytest.approx(one.penalties.off_diagonal * 1e6)
+
+
+def test_penalties_are_priors_of_the_documented_width():
+    samples, classes, scale = 500, 7, 0.25
+    off_diagonal, intercept = penalty_grids(samples, classes, scale)
+    # exp(-N penalty w^2) is a Gaussian of variance 1 / (2 N penalty)
+    widths = [(1 / (2 * samples * value / (classes * (classes - 1)))) ** 0.5 / scale for value in off_diagonal]
+    np.testing.assert_allclose(widths, odir.OFF_DIAGONAL_FREEDOM)
+    np.testing.assert_allclose(
+        [(classes / (2 * samples * value)) ** 0.5 for value in intercept], odir.INTERCEPT_FREEDOM
+    )
+
+
+def test_given_penalties_are_taken_without_a_search(generated, monkeypatch):
+    monkeypatch.setattr(odir, "HeldOutLoss", None)
+    assert MatrixScaling(2.0, 3.0).fit(generated(100)).penalties == Penalties(2.0, 3.0)
+
+
+def test_one_given_penalty_is_kept(generated):
+    val = generated(200)
+    assert MatrixScaling(off_diagonal=2.0).fit(val).penalties.off_diagonal == 2.0
+    assert MatrixScaling(intercept=3.0).fit(val).penalties.intercept == 3.0
+
+
+def test_a_warm_start_changes_no_score(generated):
+    val = generated(200)
+    scale = temperature_scale(val)
+    folds = torch.arange(200) % 4
+    used = HeldOutLoss(val.logits, val.target, folds=folds, scale=scale)
+    used(Penalties(100.0, 1.0))
+    fresh = HeldOutLoss(val.logits, val.target, folds=folds, scale=scale)
+    # Fits of the search end at a gradient of 1e-5; what counts as a gain is 200 times that.
+    assert used(Penalties(1.0, 1.0)) == pytest.approx(fresh(Penalties(1.0, 1.0)), abs=1e-4)
+
+
+def test_the_weakest_penalty_of_the_grid_is_a_bound(generated, monkeypatch):
+    monkeypatch.setattr(odir, "OFF_DIAGONAL_FREEDOM", (0.01, 0.03))
+    val = generated(distort=lambda z: 2 * z @ LEAK)
+    with pytest.warns(
+        CalibrationWarning, match=r"chose the weakest penalty of its grid for off_diagonal\. Give a weaker"
+    ):
+        MatrixScaling().fit(val)
+    monkeypatch.setattr(odir, "INTERCEPT_FREEDOM", (0.03, 0.1))
+    shifted = generated(distort=lambda z: 2 * z @ LEAK + torch.tensor([4.0, -4, 0, 0]))
+    with pytest.warns(CalibrationWarning, match="for off_diagonal and intercept"):
+        MatrixScaling().fit(shifted)
+
+
+def test_too_few_samples_for_the_folds():
+    val = Predictions([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [0, 1, 1])
+    with pytest.warns(CalibrationWarning, match="3 samples do not fill 5 folds: the strongest penalties stand"):
+        matrix = MatrixScaling().fit(val)
+    off_diagonal, intercept = penalty_grids(3, 2, temperature_scale(val))
+    assert matrix.penalties == Penalties(off_diagonal[0], intercept[0])
+    assert MatrixScaling(num_folds=3).fit(val).num_classes == 2
+
+
+@both
+def test_nothing_to_warn_of(kind, generated):
+    kind().fit(generated())  # warnings are errors
+
+
+@both
+def test_penalties_are_saved(kind, generated, tmp_path):
+    fitted = kind(num_folds=3).fit(generated(200))
+    loaded = kind.load(fitted.save(tmp_path / "c.json"))
+    assert loaded.penalties == fitted.penalties
+    assert repr(loaded) == repr(fitted) == f"{kind.__name__}(off_diagonal=None, intercept=None, num_folds=3)"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weight", [1.0] * 4), ("weight", [[1.0] * 3] * 3), ("bias", [1.0] * 3), ("penalties", {}), ("penalties", None),
+     ("penalties", {"off_diagonal": -1.0, "intercept": 1.0})],
+)  # fmt: skip
+def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
+    path = MatrixScaling(1.0, 1.0).fit(generated(50)).save(tmp_path / "m.json")
+    content = json.loads(path.read_text())
+    content["state"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="must hold the state of a MatrixScaling"):
+        MatrixScaling.load(path)
+
+
+@both
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"off_diagonal": -1}, "off_diagonal must be a finite number in [0, inf)"),
+        ({"intercept": "1"}, "intercept must be a finite number in [0, inf)"),
+        ({"off_diagonal": False}, "off_diagonal must be a finite number"),
+        ({"num_folds": 1}, "num_folds must be a whole number of at least 2"),
+    ],
+)
+def test_wrong_options(kind, options, message):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: {re.escape(message)}"):
+        kind(**options)
+
+
+@both
+def test_unfitted(kind):
+    for name in ("weight", "bias", "penalties"):
+        with pytest.raises(ValueError, match=rf"{kind.__name__}.{name}: the calibrator must be fitted first"):
+            getattr(kind(), name)

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas.calibrators import rowwise
+from fedlas.calibrators.affine import AffineMap
+from fedlas.calibrators.newton import minimise
+from fedlas.calibrators.softmax_regression import HOLD, SoftmaxRegression, fit_softmax_regression
+
+
+def sample(samples=300, classes=3, offset=0.0, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    truth = 2 * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    target = torch.multinomial(truth.softmax(1), 1, generator=random).squeeze(1)
+    return truth * torch.linspace(1, 3, classes).double() + truth.roll(1, dims=1) * 0.4 + offset, target
+
+
+def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercept=0.0):
+    """What the class says it is, written down term by term for a full matrix or a diagonal."""
+    full = torch.diag(weight) if weight.ndim == 1 else weight
+    nll = torch.nn.functional.cross_entropy(inputs @ full.T + bias, target)
+    off = full - torch.diag(full.diagonal())
+    eye = torch.eye(len(bias)).double()
+    mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
+    held = ((full - scale * eye) * deviation).square().sum() + (bias + full @ mean - scale * mean).square().sum()
+    return nll + off_diagonal * off.square().sum() + intercept * bias.square().sum() + 0.5 * HOLD / len(target) * held
+
+
+CASES = [
+    {"diagonal": True, "scale": 0.5},
+    {"diagonal": False, "scale": 0.5},
+    {"diagonal": False, "scale": 0.7, "off_diagonal": 0.01, "intercept": 0.3},
+]
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def problem_and_objective(case, **kwargs):
+    inputs, target = sample(**kwargs)
+    problem = SoftmaxRegression(inputs, target, **case)
+    penalties = {name: value for name, value in case.items() if name != "diagonal"}
+
+    def value(point):
+        fitted = problem.to_map(point, converged=True)
+        return objective(inputs, target, fitted.weight, fitted.bias, **penalties)
+
+    return problem, value
+
+
+@each_case
+@pytest.mark.parametrize("offset", [0.0, 20.0])
+@pytest.mark.parametrize("chunk", [10, 2**18])
+def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monkeypatch):
+    monkeypatch.setattr(rowwise, "_CHUNK_ELEMENTS", chunk)
+    problem, value = problem_and_objective(case, offset=offset)
+    random = torch.Generator().manual_seed(3)
+    point = problem.start + 0.3 * torch.randn(len(problem.start), generator=random, dtype=torch.float64)
+    direction = torch.randn(len(point), generator=random, dtype=torch.float64)
+    got, gradient = problem.evaluate(point)
+    wanted, product = torch.autograd.functional.hvp(value, point, direction)
+    assert got == pytest.approx(float(wanted), rel=1e-12)
+    torch.testing.assert_close(gradient, torch.autograd.functional.jacobian(value, point), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(problem.curvature(direction), product, rtol=1e-9, atol=1e-11)
+    hessian = torch.autograd.functional.hessian(value, point)
+    torch.testing.assert_close(problem.precondition(hessian.diagonal()), torch.ones(len(point)).double())
+
+
+@each_case
+def test_the_minimum_against_scipy(case):
+    from scipy.optimize import minimize
+
+    problem, value = problem_and_objective(case)
+    best = minimize(
+        lambda x: float(value(torch.from_numpy(x))),
+        problem.start.numpy(),
+        jac=lambda x: torch.autograd.functional.jacobian(value, torch.from_numpy(x)).numpy(),
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 2000},
+    )
+    found = minimise(problem, problem.start)
+    assert found.converged
+    assert found.value <= best.fun + 1e-12
+    # Where only the hold decides, the value is flat and scipy's point less exact.
+    one, two = (problem.to_map(p, converged=True) for p in (found.point, torch.from_numpy(best.x)))
+    inputs, _ = sample()
+    torch.testing.assert_close(one(inputs).softmax(1), two(inputs).softmax(1), rtol=0, atol=1e-4)
+
+
+@each_case
+def test_map_and_point_are_two_views_of_one_thing(case):
+    problem, _ = problem_and_objective(case, offset=5.0)
+    assert torch.allclose(problem.to_point(problem.to_map(problem.start, converged=True)), problem.start)
+    start = problem.to_map(problem.start, converged=True)
+    inputs, _ = sample(offset=5.0)
+    torch.testing.assert_close(start(inputs), case["scale"] * inputs)
+
+
+@each_case
+def test_the_start_does_not_matter(case):
+    inputs, target = sample()
+    usual = fit_softmax_regression(inputs, target, **case)
+    shape = (3,) if case["diagonal"] else (3, 3)
+    far = AffineMap(torch.full(shape, -2.0).double(), torch.tensor([5.0, -5, 1]).double())
+    other = fit_softmax_regression(inputs, target, **case, start=far)
+    assert usual.converged
+    assert other.converged
+    torch.testing.assert_close(other.weight, usual.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.bias, usual.bias, rtol=1e-4, atol=1e-5)
+
+
+def test_an_offset_of_the_inputs_moves_into_the_bias():
+    inputs, target = sample()
+    for diagonal in (True, False):
+        plain = fit_softmax_regression(inputs, target, diagonal=diagonal, scale=0.5)
+        moved = fit_softmax_regression(inputs + 1e6, target, diagonal=diagonal, scale=0.5)
+        assert moved.converged
+        torch.testing.assert_close(moved.weight, plain.weight, rtol=1e-5, atol=1e-6)
+
+
+def test_inputs_are_left_alone():
+    inputs, target = sample()
+    before = inputs.clone()
+    fit_softmax_regression(inputs, target, diagonal=False, scale=0.5)
+    assert torch.equal(inputs, before)
+
+
+def test_the_hold_counts_as_one_observation():
+    """Separated labels: it bounds the parameters, and loosens as samples get more."""
+    target = torch.arange(3).repeat(10)
+    inputs = torch.nn.functional.one_hot(target, 3).double()
+    few = fit_softmax_regression(inputs, target, diagonal=True, scale=1.0)
+    many = fit_softmax_regression(inputs.repeat(100, 1), target.repeat(100), diagonal=True, scale=1.0)
+    assert few.converged
+    assert many.converged
+    confidence = [float(fit(inputs).softmax(1).amax(1).mean()) for fit in (few, many)]
+    assert 0.99 < confidence[0] < confidence[1] < 1 - 1e-6
+
+
+def test_the_negative_log_likelihood():
+    inputs, target = sample()
+    random = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((3, 3), (3,)))
+    by_hand = -np.log([(inputs @ weight.T + bias).softmax(1)[i, label] for i, label in enumerate(target)]).sum()
+    assert AffineMap(weight, bias).negative_log_likelihood(inputs, target) == pytest.approx(by_hand)

@@ -1,0 +1,135 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import CalibrationWarning, TemperatureScaling, VectorScaling
+from fedlas.metrics import negative_log_likelihood
+
+FACTOR, SHIFT = torch.tensor([1.0, 2.0, 3.0, 4.0]).double(), torch.tensor([0.5, -0.5, 1.0, -1.0]).double()
+
+
+def distort(logits):
+    return (logits - SHIFT) * FACTOR
+
+
+def test_the_map_that_made_the_logits_is_undone(generated):
+    val = generated(20_000, distort=distort)
+    vector = VectorScaling().fit(val)
+    torch.testing.assert_close(vector.weight, 1 / FACTOR, rtol=0.1, atol=0)
+    bias = vector.bias - vector.bias.mean()
+    torch.testing.assert_close(bias, SHIFT - SHIFT.mean(), rtol=0, atol=0.1)
+    torch.testing.assert_close(vector.transform(val).probs, val.label_probs, rtol=0, atol=0.05)
+
+
+def test_against_scipy(generated):
+    from scipy.optimize import minimize
+
+    val = generated(500, distort=distort)
+
+    def nll(x):
+        logits = val.logits * torch.from_numpy(x[:4]) + torch.from_numpy(x[4:])
+        return float(torch.nn.functional.cross_entropy(logits, val.target))
+
+    best = minimize(nll, np.r_[np.full(4, 0.5), np.zeros(4)], method="BFGS", options={"gtol": 1e-7})
+    vector = VectorScaling().fit(val)
+    ours = np.r_[vector.weight.numpy(), vector.bias.numpy()]
+    assert nll(ours) <= best.fun + 1e-6  # what the hold costs
+    np.testing.assert_allclose(ours[:4], best.x[:4], rtol=2e-3)
+
+
+def test_never_behind_temperature_scaling_where_it_was_fitted(generated):
+    for seed in range(5):
+        val = generated(100, seed=seed)
+        one, other = (
+            negative_log_likelihood(c.fit(val).transform(val)) for c in (VectorScaling(), TemperatureScaling())
+        )
+        assert one <= other + 1e-12
+
+
+def test_transform_is_the_map(generated):
+    val = generated(200, distort=distort, dtype=torch.float32)
+    vector = VectorScaling().fit(val)
+    wanted = (val.logits.double() * vector.weight + vector.bias).float()
+    assert torch.equal(vector.transform(val).logits, wanted)
+    assert vector.weight.shape == vector.bias.shape == (4,)
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_the_size_of_the_logits_does_not_matter(generated, factor):
+    val = generated(500, distort=distort)
+    scaled = Predictions(val.logits * factor, val.target)
+    torch.testing.assert_close(
+        VectorScaling().fit(scaled).transform(scaled).probs, VectorScaling().fit(val).transform(val).probs
+    )
+
+
+def test_a_second_fit_finds_nothing_left_and_says_so(generated):
+    val = generated()
+    once = VectorScaling().fit(val).transform(val)
+    with pytest.warns(CalibrationWarning, match="VectorScaling: no validation probability changes"):
+        VectorScaling().fit(once)
+
+
+def test_a_class_without_a_sample(generated):
+    val = generated(500)
+    wider = Predictions(torch.cat([val.logits, torch.zeros(500, 1)], dim=1), val.target)
+    with pytest.warns(CalibrationWarning, match="class 4 of 5 without a validation sample"):
+        calibrated = VectorScaling().fit(wider).transform(wider)
+    share = float(calibrated.probs[:, 4].mean())
+    assert 1e-7 < share < 1e-2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_labels_that_can_all_be_predicted(before):
+    target = torch.arange(3).repeat(10)
+    logits = torch.nn.functional.one_hot(target, 3).double() * 4
+    if not before:
+        logits[:, 0] += 10  # always the first class, until the bias is right
+    with pytest.warns(CalibrationWarning, match="every validation label can be predicted"):
+        vector = VectorScaling().fit(Predictions(logits, target))
+    calibrated = vector.transform(Predictions(logits, target))
+    assert bool(calibrated.correct.all())
+    assert 0.99 < float(calibrated.confidence.min()) < 1 - 1e-6
+
+
+def test_labels_that_were_all_predicted_by_a_hair(generated):
+    """After the fit some are not: the hold keeps the parameters from what it would take."""
+    val = generated()
+    with pytest.warns(CalibrationWarning, match="every validation label can be predicted"):
+        vector = VectorScaling().fit(Predictions(val.logits, val.predicted))
+    assert not torch.equal(vector.transform(val).predicted, val.predicted)
+
+
+def test_no_warning_where_nothing_is_wrong(generated):
+    VectorScaling().fit(generated())  # warnings are errors
+
+
+def test_unfitted():
+    for name in ("weight", "bias"):
+        with pytest.raises(ValueError, match=rf"VectorScaling.{name}: the calibrator must be fitted first"):
+            getattr(VectorScaling(), name)
+
+
+@pytest.mark.parametrize("weight", [[1.0, 2], [1.0, 2, 3, 4, 5], [[1.0] * 4] * 4, None, [1.0, 2, 3, float("nan")]])
+def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, weight):
+    path = VectorScaling().fit(generated()).save(tmp_path / "v.json")
+    content = json.loads(path.read_text())
+    content["state"]["weight"] = weight
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="must hold the state of a VectorScaling"):
+        VectorScaling.load(path)
+
+
+def test_a_thousand_classes():
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2000, 1000, generator=random)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random).squeeze(1)
+    val = Predictions(2 * logits, target)
+    with pytest.warns(CalibrationWarning, match="without a validation sample"):
+        vector = VectorScaling().fit(val)
+    assert negative_log_likelihood(vector.transform(val)) < negative_log_likelihood(
+        TemperatureScaling().fit(val).transform(val)
+    )
