@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fedlas: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumes = given[:1] in (["bench"], ["train"])
+        resumes = given[:1] in (["bench"], ["train"], ["uncertainty"])
         print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -117,7 +117,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument("file", type=Path, metavar="FILE", help="predictions (.npz), or a run folder")
     evaluate.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
     evaluate.add_argument(
-        "--calibrate", metavar="NAME", help="calibrator to fit on --on and apply, e.g. temperature (default: none)"
+        "--calibrate",
+        metavar="NAME",
+        help="calibrator to fit on --on and apply, e.g. temperature, or 'all' to compare them (default: none)",
     )
     evaluate.add_argument(
         "--on", type=Path, metavar="FILE", help="predictions to fit the calibrator on (default: a run folder's val)"
@@ -128,13 +130,45 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     evaluate.add_argument(
         "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
     )
+    evaluate.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where a run's data is, if a calibrator needs its model (default: $FEDLAS_DATA, then the usual places)",
+    )
 
     report = add("report", _report, "Write report.md, report.html and results.csv over finished runs.", "FOLDER")
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
 
+    uncertainty = add(
+        "uncertainty",
+        _uncertainty,
+        "Make an ensemble, MC dropout, Laplace and the like of finished runs. Again: resumes.",
+        "METHOD RUN [RUN ...]",
+    )
+    uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
+    uncertainty.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    uncertainty.add_argument(
+        "--out", type=Path, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+    )
+    uncertainty.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set an option of the method, e.g. samples=50; may be repeated (default: none)",
+    )
+    uncertainty.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
+    uncertainty.add_argument(
+        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
+    )
+
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
-    listing.add_argument("kind", metavar="KIND", help="losses, metrics, calibrators, datasets, models or recipes")
-    listing.add_argument("--markdown", action="store_true", help="a Markdown table with every column")
+    listing.add_argument(
+        "kind", metavar="KIND", help="losses, metrics, calibrators, datasets, models, uncertainty or recipes"
+    )
+    listing.add_argument(
+        "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
+    )
     return parser, verbs
 
 
@@ -180,7 +214,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import evaluate_file
 
     return evaluate_file(
-        args.file, num_bins=args.num_bins, calibrate=args.calibrate, on=args.on, html=args.report, as_json=args.json
+        args.file,
+        num_bins=args.num_bins,
+        calibrate=args.calibrate,
+        on=args.on,
+        html=args.report,
+        as_json=args.json,
+        data=args.data,
     )
 
 
@@ -188,6 +228,12 @@ def _report(args: argparse.Namespace) -> int:
     from fedlas.bench.commands import report
 
     return report(args.folder)
+
+
+def _uncertainty(args: argparse.Namespace) -> int:
+    from fedlas.bench.uncertainty.command import uncertainty
+
+    return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head
+from fedlas.losses.base import without_autocast
 
 _OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
 
@@ -26,12 +27,15 @@ class Objective(nn.Module):
             or a module with an attribute ``needs`` out of ``{"features", "index", "mixed", "head_weight"}``. One with a
             method ``mix(inputs, target)`` is trained on what that returns (:class:`~fedlas.losses.Mixed`).
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
+        penalty: Called as ``penalty(model)`` after each forward pass in training mode, without autocast; the scalar it
+            returns is added to the loss. For what depends on the weights: a prior, orthogonality to another model.
 
     State:
-        Parameters and buffers of both under ``model.`` and ``criterion.``; ``model.state_dict()`` keeps its own keys.
+        Parameters and buffers of all under ``model.``, ``criterion.`` and ``penalty.``; ``model.state_dict()`` keeps
+        its own keys.
 
     Raises:
-        InputError: If one of both is not a module, the criterion needs something unknown, or it needs features and no
+        InputError: If one of them is not a module, the criterion needs something unknown, or it needs features and no
             head, or more than one, is found.
 
     Example:
@@ -45,10 +49,17 @@ class Objective(nn.Module):
         (0, torch.Size([5, 3]))
     """
 
-    def __init__(self, model: nn.Module, criterion: nn.Module, head: str | nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        head: str | nn.Module | None = None,
+        *,
+        penalty: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        for name, module in (("model", model), ("criterion", criterion)):
-            if not isinstance(module, nn.Module):
+        for name, module in (("model", model), ("criterion", criterion), ("penalty", penalty)):
+            if not isinstance(module, nn.Module) and not (name == "penalty" and module is None):
                 raise InputError(
                     "Objective",
                     f"the {name} must be an nn.Module",
@@ -57,6 +68,7 @@ class Objective(nn.Module):
                 )
         self.model = model
         self.criterion = criterion
+        self.penalty = penalty
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
         if not self.needs <= _OFFERED:
             raise InputError(
@@ -108,7 +120,11 @@ class Objective(nn.Module):
             extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # checked to be a matrix
         if index is not None and "index" in self.needs:
             extra["index"] = index
-        return self.criterion(logits, target, **extra), logits
+        loss = self.criterion(logits, target, **extra)
+        if self.penalty is not None and self.training:
+            with without_autocast(logits.device.type):
+                loss = loss + self.penalty(self.model)
+        return loss, logits
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Logits, and the head's input if the criterion needs it."""

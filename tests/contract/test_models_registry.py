@@ -1,6 +1,7 @@
 """What every registered model must keep to. A new one is tested by being registered."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -88,6 +89,36 @@ def test_starts_with_logits_of_ordinary_size(model, images):
     with torch.no_grad():
         logits = copy.deepcopy(model).train()(images)
     assert 1e-3 < logits.std() < 10
+
+
+def test_dropout_is_off_unless_asked_for(name, model):
+    from torch.nn.modules.dropout import _DropoutNd
+
+    assert not [module for module in model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
+    if "dropout" not in inspect.signature(MODELS[name].value).parameters:
+        pytest.skip("has no such option")
+    for rate in (1, 1.5, -0.1, "much"):
+        with pytest.raises(InputError, match="dropout"):
+            build_model(name, num_classes=2, in_channels=1, image_size=SIZE, dropout=rate)
+
+
+def test_dropout_works_on_the_features_and_in_training_alone(name, model, images):
+    if "dropout" not in inspect.signature(MODELS[name].value).parameters:
+        pytest.skip("has no such option")
+    torch.manual_seed(0)
+    dropping = build_model(name, num_classes=7, in_channels=3, image_size=SIZE, dropout=0.5)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dropping.parameters(), strict=True))
+    assert isinstance(dropping.fc, nn.Linear)
+    assert torch.equal(dropping.eval()(images), copy.deepcopy(model).eval()(images))
+    seen = {}
+    dropping.fc.register_forward_hook(lambda module, args, output: seen.update(features=args[0]))
+    with torch.no_grad():
+        dropping.train()(images)
+        training = seen["features"]
+        dropping.eval()(images)
+    # Positive features, so what is zero in training and not otherwise was dropped: about half.
+    positive = seen["features"] > 0
+    assert 0.3 < (training[positive] == 0).float().mean() < 0.7
 
 
 def test_unknown_option_is_a_clear_error(name):

@@ -12,9 +12,10 @@ import time
 import pytest
 
 import fedlas
+from fedlas.calibrators import CALIBRATORS
 from fedlas.cli import _parsers, main
 
-VERBS = ["bench", "train", "evaluate", "report", "list"]
+VERBS = ["bench", "train", "evaluate", "report", "uncertainty", "list"]
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
     "model.hidden=[8]",
@@ -52,7 +53,7 @@ def test_help(capsys, verb, monkeypatch):
         assert noise not in out
     assert all(len(line) <= 100 for line in out.splitlines())
     if verb is None:
-        assert all(f"\n    {name} " in out for name in VERBS)
+        assert all(re.search(rf"\n    {name}\s", out) for name in VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -97,6 +98,11 @@ def test_every_option_shows_one_default(verb):
         (["evaluate", "nothing.npz"], "must exist"),
         (["evaluate", "nothing.npz", "--num-bins", "0"], "got"),
         (["report", "nothing"], "nothing"),
+        (["uncertainty", "mc-dropout"], "required: RUN"),
+        (["uncertainty", "mc-dropot", "nothing"], "Did you mean 'mc-dropout'?"),
+        (["uncertainty", "mc-dropout", "nothing"], "must be the folder of a run"),
+        (["uncertainty", "mc-dropout", "nothing", "--set", "samples"], "key=value"),
+        (["uncertainty", "mc-dropout", "nothing", "--nam", "x"], "Did you mean '--name'?"),
     ],
 )
 def test_mistakes_are_named_with_status_2_and_leave_nothing(capsys, inside, arguments, message):
@@ -126,6 +132,12 @@ def test_every_verb_end_to_end(capsys, inside):
     metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())
     assert json.loads(out)["as predicted"] == pytest.approx(metrics["test"])
     assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_scaled"])
+    status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "all", "--json")
+    assert status == 0
+    ran = {stage.removeprefix("after ") for stage in json.loads(out) if stage.startswith("after ")}
+    assert ran | set(json.loads(out)["not run"]) == set(CALIBRATORS)
+    # A model that has hardly learned has no accuracy to lose to noise.
+    assert all("noise must lower" in reason for reason in json.loads(out)["not run"].values())
     status, out, _ = call(capsys, "train", "synthetic", "--loss", "ls", "--seed", "1", *OVERRIDES)
     assert status == 0
     assert (inside / "runs/synthetic/ls-s1/metrics.json").exists()

@@ -72,6 +72,7 @@ SETTINGS = ["train.epochs=3", "data.train_size=200", "data.test_size=100", "data
 CONVOLUTIONS = ("digits", "fedlas", [*SETTINGS, "model.width=4", "train.precision=bf16", "data.crop_padding=1"])
 PERCEPTRON = ("synthetic", "fedlas+", [*SETTINGS, "model.hidden=[16]", "optimizer.name=adamw", "optimizer.lr=0.01"])
 SPARSE = ("synthetic", "acls", [*SETTINGS, "model.hidden=[16]", "train.checkpoint_every=2", "optimizer.clip_norm=1"])
+AVERAGED = ("digits", "ce", [*SETTINGS, "model.width=4", "train.average=swa", "train.average_start=0.3"])
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,9 @@ def check(out, expected):
 
 
 @pytest.mark.parametrize(
-    "case", [CONVOLUTIONS, PERCEPTRON, SPARSE], ids=["fedlas-bf16", "fedlas+-adamw", "acls-sparse"]
+    "case",
+    [CONVOLUTIONS, PERCEPTRON, SPARSE, AVERAGED],
+    ids=["fedlas-bf16", "fedlas+-adamw", "acls-sparse", "ce-averaged"],
 )
 def test_killed_at_random_moments(server, undisturbed, tmp_path, case):
     expected, seconds = undisturbed(case)

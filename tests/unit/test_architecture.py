@@ -14,9 +14,10 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = [  # each may import only from later lines, and itself
     {"cli"},
     {"bench"},
-    {"train", "integrations"},
+    {"train", "integrations", "uncertainty"},
     {"objective", "data", "models", "plots", "ood", "calibrators", "diagnose"},
-    {"losses", "metrics", "stats", "features"},
+    {"stats"},
+    {"losses", "metrics", "features"},
     {"predictions"},
     {"_core"},
 ]
@@ -83,6 +84,8 @@ def test_imports_point_downwards(path):
 @each_module
 def test_optional_packages_are_imported_where_they_are_used(path):
     found = {name.split(".")[0] for name in imports(path, at_import_time=True)} - EVERYWHERE - {"fedlas"}
+    if room(path) == "integrations":  # a module there is named after its package, and imported by who uses both
+        found -= {path.stem}
     assert not found, f"{path}: import {found} inside the function, through fedlas._core.extras.require"
 
 

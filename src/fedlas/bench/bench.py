@@ -16,6 +16,7 @@ from fedlas._core.files import write_text
 from fedlas.bench.plan import Run
 from fedlas.bench.run import build_objective, data_fingerprint, execute, prepare_data
 from fedlas.bench.run_folder import BusyError, check_alike, check_claim, check_data, read_config
+from fedlas.bench.uncertainty.comparable import is_derived
 from fedlas.train import read_log
 from fedlas.train.ranks import is_main_process
 
@@ -90,7 +91,8 @@ def _check_folders(runs: Sequence[Run]) -> None:
     for folder in _siblings(runs):
         if folder not in planned:
             with suppress(InputError):  # what cannot be read is no part of the report either
-                others.append((folder.name, read_config(folder) or {}))
+                config = read_config(folder) or {}
+                others += [] if is_derived(config) else [(folder.name, config)]
     check_alike(
         "bench",
         [*((name, config) for name, config in others if config), *((run.name, run.config()) for run in runs)],

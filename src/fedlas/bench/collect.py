@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas.bench.results import FORMAT, STAGES, FinishedRun, Problem, Summary
 from fedlas.bench.run_folder import check_alike, read_config, read_data
+from fedlas.bench.uncertainty.comparable import check_data_alike, is_derived, settings_note
 from fedlas.losses import LOSSES
 
 _SIGNS_OF_A_RUN = ("config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", ".lock")
@@ -28,7 +30,8 @@ def collect(folder: str | Path) -> Summary:
     Raises:
         InputError: If the folder does not exist, no run in it has finished, or its runs differ in more than
             loss and seed: in recipe, configuration or data. A run without ``config.yaml`` or ``data.json`` is not
-            compared by it.
+            compared by it. What was made of other runs must be of the same data; if these were trained otherwise than
+            those in the folder, a note says so.
     """
     folder = Path(folder)
     owner = "fedlas report"
@@ -51,14 +54,15 @@ def collect(folder: str | Path) -> Summary:
             if twin is None:
                 runs.append(run)
             else:
-                unreadable.append(Problem(child.name, f"not counted: {twin.name} has the same loss and seed"))
+                same = "name and lowest seed" if run.made_by else "loss and seed"
+                unreadable.append(Problem(child.name, f"not counted: {twin.name} has the same {same}"))
         elif (child / "error.txt").exists():
             failed.append(Problem(child.name, _last_line(child / "error.txt")))
         elif any((child / sign).exists() for sign in _SIGNS_OF_A_RUN) or not any(child.iterdir()):
             unfinished.append(child.name)
     if not runs:
         raise _nothing_finished(owner, folder, failed, unfinished, unreadable)
-    recipes = {run.recipe: run.name for run in runs}
+    recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
         raise InputError(
             owner,
@@ -68,12 +72,20 @@ def collect(folder: str | Path) -> Summary:
         )
     fix = "Move the runs of each configuration into a folder of their own."
     counted = [(run.name, *made_with[run.name]) for run in runs]
-    check_alike(owner, [(name, config) for name, config, _ in counted if config], fix)
+    trained = [(name, config) for name, config, _ in counted if config and not is_derived(config)]
+    check_alike(owner, trained, fix)
+    check_data_alike(owner, [*trained, *((n, config) for n, config, _ in counted if is_derived(config))], fix)
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
     check_alike(owner, [(name, {"data": {**data, "split": None}}) for name, _, data in counted if data], fix)
+    runs = [_with_note(run, made_with[run.name][0], trained) for run in runs]
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
+
+
+def _with_note(run: FinishedRun, config: dict[str, Any], trained: list[tuple[str, dict[str, Any]]]) -> FinishedRun:
+    note = settings_note(config, *trained[0]) if trained and is_derived(config) else None
+    return replace(run, notes=(*run.notes, note)) if note else run
 
 
 def _ordered(methods: list[str]) -> list[str]:
@@ -136,7 +148,11 @@ def _read_run(path: Path) -> FinishedRun:
     selected_by, notes = content.get("selected_by"), content.get("notes", ())
     selected_by = selected_by if isinstance(selected_by, str) else None
     notes = tuple(map(str, notes)) if isinstance(notes, list) else ()
-    return FinishedRun(path, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, **numbers)
+    made_by = content.get("uncertainty")
+    made_by = made_by if isinstance(made_by, str) else None
+    return FinishedRun(
+        path, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, made_by=made_by, **numbers
+    )
 
 
 def _measured(stage: str, content: object) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas.bench.bench import run_all
+from fedlas.bench.calibrate import ALL, Calibrated, HeldOut, calibrated, comparison_table, progress, remarks
 from fedlas.bench.listing import listing
 from fedlas.bench.plan import Run, plan
 from fedlas.bench.recipe import Recipe
 from fedlas.bench.report import terminal_table, write_report
 from fedlas.bench.run import execute
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions
 from fedlas.train.ranks import is_main_process
@@ -106,29 +105,32 @@ def evaluate_file(
     on: Path | None = None,
     html: Path | None = None,
     as_json: bool = False,
+    data: str | None = None,
 ) -> int:
-    """Measure predictions, before and after an optional calibrator.
+    """Measure predictions, before and after an optional calibrator, or after every one that can run.
 
     Args:
         file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
             validation predictions calibrate).
         num_bins: Bins of the calibration errors.
-        calibrate: Registry name of a calibrator to fit on ``on``.
+        calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
         on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
         html: Where to write a page with tables and reliability diagrams.
         as_json: Print JSON with fractions in full precision instead of a table.
+        data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
 
     Raises:
-        InputError: For files that are not predictions, an unknown calibrator, one of ``calibrate`` and ``on`` without
-            the other, ``on`` that is ``file``, or ``html`` that is one of them or does not end in ``.html``.
+        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
+            ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
+            not end in ``.html``.
     """
     if on is not None and calibrate is None:
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
-    if file.is_dir():
-        on = on or file / "predictions" / "val.npz"
-        file = file / "predictions" / "test.npz"
+    folder = file if file.is_dir() else None
+    if folder is not None:
+        file = folder / "predictions" / "test.npz"
     if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
         raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
     if on is not None and on.resolve() == file.resolve():
@@ -139,33 +141,36 @@ def evaluate_file(
             "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
         )
     stages = {"as predicted": Predictions.load(file)}
+    outcome = Calibrated({})
     if calibrate is not None:
-        calibrator = CALIBRATORS[calibrate].value
-        if on is None:
+        if on is None and folder is None:
             raise InputError(
                 "fedlas evaluate",
                 "--calibrate needs held-out predictions",
                 "no --on",
                 "Pass --on val.npz; fitting on the test set would flatter it.",
             )
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", CalibrationWarning)
-            fitted = calibrator().fit(Predictions.load(on))
-        for warning in caught:
-            _console(stderr=True).print(f"note: {warning.message}", highlight=False, markup=False, soft_wrap=True)
-        stages[f"after {calibrate}"] = fitted.transform(stages["as predicted"])
+        errors = _console(stderr=True)
+        with progress(errors) as show:
+            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, show))
+        for note in outcome.notes:
+            errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
     console = _console()
     if as_json:
-        console.print(json.dumps(columns, indent=2), highlight=False, markup=False, soft_wrap=True)
+        content: dict[str, Any] = {**columns, **({"not run": dict(outcome.not_run)} if calibrate == ALL else {})}
+        console.print(json.dumps(content, indent=2), highlight=False, markup=False, soft_wrap=True)
     else:
         predictions = stages["as predicted"]
         title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        console.print(metrics_table(columns, title=title))
+        console.print((comparison_table if calibrate == ALL else metrics_table)(columns, title=title))
+        for remark in remarks(outcome):
+            console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if html is not None:
         from fedlas.bench.evaluation_html import write_evaluation
 
-        write_evaluation(html, stages, columns, name=file.name, num_bins=num_bins)
+        write_evaluation(html, stages, columns, name=file.name, num_bins=num_bins, remarks=remarks(outcome))
         if not as_json:
             console.print(f"report: {html}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -180,7 +185,7 @@ def metrics_table(columns: Mapping[str, Mapping[str, float]], *, title: str) -> 
     for name in next(iter(columns.values())):
         about = METRICS[name].metadata
         show: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
-        arrow = "higher is better" if about["higher_is_better"] else "lower is better"
+        arrow = {True: "higher is better", False: "lower is better", None: "0 is best"}[about["higher_is_better"]]
         table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *(show(values[name]) for values in columns.values()))
     return table
 

@@ -11,6 +11,7 @@ from typing import Any
 from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
 from fedlas.bench.recipe import load_recipe, recipe_names
+from fedlas.bench.uncertainty import UNCERTAINTY
 from fedlas.calibrators import CALIBRATORS
 from fedlas.data import DATASETS
 from fedlas.losses import LOSSES
@@ -23,6 +24,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "calibrators": CALIBRATORS,
     "datasets": DATASETS,
     "models": MODELS,
+    "uncertainty": UNCERTAINTY,
 }
 
 KINDS = (*_REGISTRIES, "recipes")

@@ -41,9 +41,12 @@ def load_plan(folder: Path, *, data: str | None = None) -> Run:
         data: Where its data is; None searches the usual places.
 
     Raises:
-        InputError: If it is no run folder, or its configuration cannot be read.
+        InputError: If it is no run folder, one made of other runs, or its configuration cannot be read.
     """
     config = read_config(folder) if folder.is_dir() else None
+    if config and "uncertainty" in config:
+        made_of = f"{folder}, made of {', '.join(config['runs'])}"
+        raise InputError("run", "it must be one that was trained", made_of, "Pass one of these.")
     if not config or not {"recipe", "loss", "seed"} <= config.keys() or not isinstance(config["loss"], dict):
         raise InputError("run", "it must be the folder of a run", folder, "Pass one that fedlas train or bench made.")
     content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}

@@ -27,7 +27,8 @@ class Run:
     Attributes:
         recipe: The recipe, overrides applied.
         loss: Name of the loss: of the registry, or one that the recipe gives to a variant.
-        seed: Whole number; decides split, data order and initial weights, the same for every loss.
+        seed: Whole number; decides split (unless the recipe has a ``split_seed``), data order and initial weights, the
+            same for every loss.
         folder: Run folder.
     """
 
@@ -60,6 +61,14 @@ class Run:
         for key in ("methods", "seeds", "losses", "title"):
             del recipe[key]
         del recipe["data"]["root"]
+        # What is not used is left out, so that folders from before there was the option stay the same runs.
+        if recipe["model"]["bayesian"] is None:
+            del recipe["model"]["bayesian"]
+        if recipe["data"]["split_seed"] is None:
+            del recipe["data"]["split_seed"]
+        if recipe["train"]["average"] == "none":
+            for key in ("average", "average_decay", "average_start"):
+                del recipe["train"][key]
         name = recipe.pop("name")
         variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
         loss = {"name": self.loss, **variant, **self.loss_options}

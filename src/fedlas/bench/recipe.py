@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas._core.extras import require
 from fedlas.train import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.uncertainty.bayes_by_backprop import BayesianConfig
 
 T = TypeVar("T")
 
@@ -28,6 +29,8 @@ class DataConfig:
         val_size: Samples (or a fraction) of the training part that are held out for selection and temperature.
         train_size: Training samples, stratified; null takes all that are left.
         test_size: Test samples, stratified; null takes all.
+        split_seed: Seed of the division into parts; null is the run's seed. With one for all, runs of several seeds are
+            validated on the same samples, as an ensemble that is to be calibrated on them needs.
         options: Further options of the data set; in a recipe they stand beside the others.
     """
 
@@ -36,7 +39,12 @@ class DataConfig:
     val_size: int | float = 0.1
     train_size: int | None = None
     test_size: int | None = None
+    split_seed: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split_seed is not None:
+            check_count("data", "split_seed", self.split_seed, low=0)
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,13 @@ class ModelConfig:
 
     Args:
         name: Registered model.
+        bayesian: Make every weight a Gaussian (Bayes by backprop): ``true``, or a section of its options; null does
+            not. Takes the place of weight decay, which must be 0.
         options: Its options, such as ``width``; in a recipe they stand beside the name.
     """
 
     name: str
+    bayesian: BayesianConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,6 +147,22 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     return recipe_from(short, content)
 
 
+def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
+    """Options given as ``key=value`` with a YAML value, as ``--set`` takes them.
+
+    Raises:
+        InputError: If one is not of that form.
+
+    Example:
+        >>> parse_options(["samples=50", "link=mc"])
+        {'samples': 50, 'link': 'mc'}
+    """
+    options: dict[str, Any] = {}
+    for override in overrides:
+        _apply(options, override)
+    return options
+
+
 def _shipped() -> dict[str, Traversable]:
     folder = files("fedlas.bench") / "recipes"
     return {item.name.removesuffix(".yaml"): item for item in folder.iterdir() if item.name.endswith(".yaml")}
@@ -198,7 +225,12 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     for section, kind in _SECTIONS.items():
         ready[section] = _typed(kind, content.get(section) or {}, section)
     ready["data"] = _typed(DataConfig, _with_options(DataConfig, content["data"], "data"), "data")
-    ready["model"] = _typed(ModelConfig, _with_options(ModelConfig, content["model"], "model"), "model")
+    model = _with_options(ModelConfig, content["model"], "model")
+    bayesian = model.pop("bayesian", None)
+    if bayesian is not None and bayesian is not False:
+        section = {} if bayesian is True else bayesian
+        bayesian = _typed(BayesianConfig, section, "model.bayesian")
+    ready["model"] = replace(_typed(ModelConfig, model, "model"), bayesian=bayesian or None)
     if "methods" in content:
         ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
     if "seeds" in content:
@@ -209,6 +241,13 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     ready["losses"] = {loss: dict(options or {}) for loss, options in losses.items()}
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
+    if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
+        raise InputError(
+            "recipe",
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            recipe.optimizer.weight_decay,
+            "Write --set optimizer.weight_decay=0.",
+        )
     return recipe
 
 

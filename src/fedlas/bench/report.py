@@ -98,6 +98,7 @@ def terminal_table(summary: Summary) -> Table:
     heads = [c.head for c in before.columns] + [f"{c.title} after T {c.unit} {c.arrow}" for c in after.columns]
     for head in heads:
         table.add_column(texts.Text(head), justify="right", vertical="bottom", overflow="fold")
+    sizes_differ = len({row.n for row in before.rows}) > 1
     for row, scaled in zip(before.rows, after.rows, strict=True):
         cells = [
             texts.Text(
@@ -105,5 +106,5 @@ def terminal_table(summary: Summary) -> Table:
             )
             for cell in (*row.cells, *scaled.cells)
         ]
-        table.add_row(texts.Text(row.method), *cells)
+        table.add_row(texts.Text(f"{row.method}, n = {row.n}" if sizes_differ else row.method), *cells)
     return table

@@ -7,11 +7,13 @@ from typing import Any
 from urllib.parse import quote
 
 from fedlas._core.check import InputError
+from fedlas._core.registry import Entry
 from fedlas.bench import evidence
 from fedlas.bench.page import Picture, ThemeName, diagram, picture, render
 from fedlas.bench.results import FinishedRun, Summary
 from fedlas.bench.statement import findings, title, what_was_run
-from fedlas.bench.tables import SYMBOLS, column, legend, missing_notes, plain_summary, spread_note, summary_table
+from fedlas.bench.tables import SYMBOLS, column, legend, missing_notes, plain_summary, spread_note, stage_tables
+from fedlas.bench.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import DARK, LIGHT, new_axes, training_curves
 from fedlas.predictions import Predictions
@@ -20,7 +22,7 @@ from fedlas.predictions import Predictions
 def html_report(summary: Summary) -> str:
     """``report.html`` of ``summary``; whatever comes from the runs is escaped."""
     diagrams, diagram_notes, seed = _diagrams(summary)
-    before, after = (summary_table(summary, stage) for stage in ("test", "test_scaled"))
+    tables = stage_tables(summary)
     return render(
         "report.html.j2",
         summary=summary,
@@ -28,11 +30,13 @@ def html_report(summary: Summary) -> str:
         statement=what_was_run(summary),
         commands=evidence.commands(summary),
         findings=findings(summary),
-        tables=[("Before temperature scaling", "before", before), ("After temperature scaling", "after", after)],
+        tables=tables,
+        columns=[column for _, name, table in tables if name.startswith("before") for column in table.columns],
         spread=spread_note(summary),
         legend=[(mark or "worse", SYMBOLS[mark], text) for mark, text in legend(summary).items()],
         missing=missing_notes(summary),
-        methods=[LOSSES[name] for name in summary.methods if name in LOSSES],
+        methods=_methods(summary),
+        show_n=not summary.common_seeds or len({row.n for row in tables[0][2].rows}) > 1,
         diagrams=diagrams,
         diagram_notes=diagram_notes,
         diagram_seed=seed,
@@ -44,6 +48,15 @@ def html_report(summary: Summary) -> str:
         configurations=evidence.configurations(summary),
         environment=evidence.environment(summary),
     )
+
+
+def _methods(summary: Summary) -> list[Entry[Any]]:
+    """What is registered of the losses and of the methods on top of them."""
+    made_by = dict.fromkeys(run.made_by for run in summary.runs if run.made_by in UNCERTAINTY)
+    return [
+        *(LOSSES[name] for name in summary.methods if name in LOSSES),
+        *(UNCERTAINTY[name] for name in made_by if name),
+    ]
 
 
 def link(*parts: str) -> str:
@@ -68,10 +81,11 @@ def _diagrams(summary: Summary) -> tuple[list[Picture], list[str], int | None]:
     seed = summary.common_seeds[0] if summary.common_seeds else None
     pictures, notes = [], []
     for method in summary.methods:
-        run = next(r for r in summary.runs if r.loss == method and seed in (None, r.seed))
+        runs = [r for r in summary.runs if r.loss == method]
+        run = next((r for r in runs if r.seed == seed), runs[0])
         predictions = evidence.load_predictions(run)
         if isinstance(predictions, Predictions):
-            name = method if seed is not None else f"{method}, seed {run.seed}"
+            name = method if run.seed == seed else f"{method}, seed {run.seed}"
             pictures.append(diagram(name, predictions, evidence.num_bins(run)))
         else:
             notes.append(predictions)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from fedlas.bench import evidence
 from fedlas.bench.results import Summary
 from fedlas.bench.statement import title, what_was_run
-from fedlas.bench.tables import SYMBOLS, Cell, column, legend, missing_notes, spread_note, summary_table
+from fedlas.bench.tables import SYMBOLS, Cell, column, legend, missing_notes, spread_note, stage_tables
 
 
 def markdown_report(summary: Summary) -> str:
@@ -16,8 +16,7 @@ def markdown_report(summary: Summary) -> str:
     parts = [f"# {_plain(title(summary))}", _plain(what_was_run(summary))]
     if commands := evidence.commands(summary):
         parts.append(_code(commands))
-    for heading, stage in (("Before temperature scaling", "test"), ("After temperature scaling", "test_scaled")):
-        table = summary_table(summary, stage)
+    for heading, _, table in stage_tables(summary):
         heads = ["method", "n", *(c.head for c in table.columns)]
         rows = [[_plain(row.method), str(row.n), *map(_cell, row.cells)] for row in table.rows]
         parts += [f"## {heading}", _grid(heads, rows, left=1)]

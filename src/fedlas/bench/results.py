@@ -26,6 +26,7 @@ class FinishedRun:
         path: The run folder.
         measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
+        made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class FinishedRun:
     temperature: float | None = None
     temperature_ece: float | None = None
     notes: tuple[str, ...] = ()
+    made_by: str | None = None
 
     @property
     def name(self) -> str:
@@ -94,9 +96,32 @@ class Summary:
         return sorted({run.seed for run in self.runs})
 
     @property
+    def derived(self) -> list[str]:
+        """Methods made of other runs, such as ensembles: one may stand for several seeds at once."""
+        return list(dict.fromkeys(run.loss for run in self.runs if run.made_by))
+
+    @property
     def common_seeds(self) -> list[int]:
-        """Seeds that every method finished."""
-        return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in self.methods)]
+        """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
+        made = self.derived
+        methods = [method for method in self.methods if method not in made] or made
+        return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)]
+
+    def incomplete(self, metric: str, stage: str = "test") -> list[str]:
+        """Methods made of other runs that have no value at some common seed, and so are not tested."""
+        common = set(self.common_seeds)
+
+        def lacks(method: str) -> bool:
+            values = zip(self.seeds, self.values(method, metric, stage), strict=True)
+            return any(math.isnan(value) for seed, value in values if seed in common)
+
+        return [method for method in self.derived if lacks(method)]
+
+    @property
+    def tested(self) -> list[str]:
+        """Methods with a run at every common seed."""
+        common = self.common_seeds
+        return [method for method in self.methods if all((method, seed) in self._by_key for seed in common)]
 
     @property
     def metrics(self) -> list[str]:
@@ -116,12 +141,16 @@ class Summary:
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
         """The best method by ``metric`` and those that cannot be told from it, over the seeds that all have.
 
+        A method made of other runs takes part if it has all these seeds.
+
         Returns:
-            None if the metric is not registered (then nobody knows which direction is better) or has no values.
+            None if the metric is not registered (then nobody knows which direction is better), has no direction, or
+            has no values.
         """
-        if metric not in METRICS:
+        if metric not in METRICS or METRICS[metric].metadata["higher_is_better"] is None:
             return None
-        values = {method: self.values(method, metric, stage) for method in self.methods}
+        left_out = self.incomplete(metric, stage)
+        values = {method: self.values(method, metric, stage) for method in self.methods if method not in left_out}
         values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
         if not values:
             return None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
+
+from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
@@ -22,8 +25,9 @@ from fedlas.metrics import evaluate
 from fedlas.models import build_model
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
-from fedlas.train import derive, fit, predict, seed_everything
+from fedlas.train import Fitted, derive, fit, predict, seed_everything
 from fedlas.train.ranks import new_accelerator, on_main
+from fedlas.uncertainty.bayes_by_backprop import KLPenalty, to_bayesian
 
 
 def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
@@ -66,18 +70,7 @@ def _train_and_measure(
     run: Run, objective: Objective, splits: Splits, batches: Batches, accelerator: Any, label: str
 ) -> dict[str, Any]:
     train = run.recipe.train
-    fitted = fit(
-        objective,
-        batches,
-        _batches(splits, splits.val, train.batch_size),
-        folder=run.folder,
-        config=train,
-        optimizer=run.recipe.optimizer,
-        schedule=run.recipe.schedule,
-        identity=run.config(),
-        accelerator=accelerator,
-        name=label,
-    )
+    fitted = train_as_planned(run, objective, splits, batches=batches, accelerator=accelerator, label=label)
     started = time.monotonic()
     val, test = (
         predictions_of(objective, splits, part, batch_size=train.batch_size, features=train.save_features)
@@ -105,13 +98,56 @@ def _train_and_measure(
     return metrics
 
 
-def measure(val: Predictions, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
+def train_as_planned(
+    run: Run,
+    objective: Objective,
+    splits: Splits,
+    *,
+    accelerator: Any,
+    batches: Batches | None = None,
+    identity: Mapping[str, Any] | None = None,
+    label: str | None = None,
+) -> Fitted:
+    """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
+
+    Args:
+        run: Recipe, seed (of the order of the data) and folder.
+        objective: What is trained; not necessarily what :func:`build_objective` makes of the run.
+        splits: The data; need not be those of the run's seed.
+        accelerator: From :func:`fedlas.train.ranks.new_accelerator`.
+        batches: Training batches; None makes those of the run.
+        identity: What a checkpoint in the folder is compared with; None is ``run.config()``.
+        label: Shown in front of the progress bar; None is the run's name.
+
+    Raises:
+        InputError: As :func:`fedlas.train.fit`.
+    """
+    train = run.recipe.train
+    return fit(
+        objective,
+        _training_batches(run, splits, accelerator) if batches is None else batches,
+        _batches(splits, splits.val, train.batch_size),
+        folder=run.folder,
+        config=train,
+        optimizer=run.recipe.optimizer,
+        schedule=run.recipe.schedule,
+        identity=run.config() if identity is None else identity,
+        accelerator=accelerator,
+        name=label or run.name,
+    )
+
+
+def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
     """Metrics before and after temperature scaling, which is fitted on validation by NLL.
 
     Returns:
         ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
-        fits warned of), and the metrics ``val``, ``test``, ``test_scaled``.
+        fits warned of), and the metrics ``val``, ``test``, ``test_scaled``. Without ``val`` the temperatures are None,
+        and ``val`` and ``test_scaled`` are empty.
     """
+    if val is None:
+        unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
+        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_scaled": {}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalibrationWarning)
         scaling = TemperatureScaling().fit(val)
@@ -127,11 +163,12 @@ def measure(val: Predictions, test: Predictions, *, num_bins: int = 15) -> dict[
 
 
 def prepare_data(run: Run) -> Splits:
-    """The three parts of a run's data; the same for every loss of the same seed."""
+    """The three parts of a run's data; the same for every loss of the same seed, and for every ``data.split_seed``."""
     data, source = run.recipe.data, _source(*_source_key(run))
+    seed = run.seed if data.split_seed is None else data.split_seed
     return split(
         source,
-        seed=derive(run.seed, "split"),
+        seed=derive(seed, "split"),
         val_size=data.val_size,
         train_size=data.train_size,
         test_size=data.test_size,
@@ -157,8 +194,13 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
         image_size=splits.image_size,
         **run.recipe.model.options,
     )
+    bayesian, penalty = run.recipe.model.bayesian, None
+    if bayesian is not None:
+        model = to_bayesian(model, bayesian)
+        penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
     seed_everything(derive(run.seed, "criterion"))
-    objective = Objective(model, build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train)))
+    loss = build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train))
+    objective = Objective(model, loss, penalty=penalty)
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 
@@ -213,9 +255,7 @@ def _batches(splits: Splits, part: Images, batch_size: int) -> Batches:
     return Batches(part, mean=splits.mean, std=splits.std, batch_size=max(batch_size, 256))
 
 
-def predictions_of(
-    objective: Objective, splits: Splits, part: Images, *, batch_size: int, features: bool
-) -> Predictions:
+def predictions_of(model: nn.Module, splits: Splits, part: Images, *, batch_size: int, features: bool) -> Predictions:
     """Predictions on one part of the data, with the label probabilities where they are known."""
-    predictions = predict(objective, _batches(splits, part, batch_size), features=features)
+    predictions = predict(model, _batches(splits, part, batch_size), features=features)
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, remove_parts, write_json, write_text
-from fedlas.bench.plan import Run
 from fedlas.bench.results import FORMAT
 from fedlas.train.checkpoint import differences
 from fedlas.train.ranks import on_main
@@ -19,11 +18,22 @@ from fedlas.train.ranks import on_main
 _NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
 
 
+class Claim(Protocol):
+    """What can have a folder: a run, or what was made of runs."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+
+    def config(self) -> dict[str, Any]:
+        """Resolved configuration, plain values only; another one may not go on in the folder."""
+
+
 class BusyError(InputError):
     """Another process is working on the run folder."""
 
 
-def finished(run: Run) -> dict[str, Any] | None:
+def finished(run: Claim) -> dict[str, Any] | None:
     """Contents of ``metrics.json``, or None if the run is not finished; only reads.
 
     Raises:
@@ -47,7 +57,7 @@ def finished(run: Run) -> dict[str, Any] | None:
     return metrics
 
 
-def check_claim(run: Run) -> None:
+def check_claim(run: Claim) -> None:
     """Refuse a folder that holds a run of another configuration; only reads.
 
     Raises:
@@ -187,7 +197,7 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
         lock.release()
 
 
-def claim(run: Run, data: Mapping[str, Any]) -> dict[str, Any] | None:
+def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make the locked folder this run's: metrics if another process has just finished it, else what it is made with.
 
     Args:

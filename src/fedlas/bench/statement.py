@@ -16,10 +16,14 @@ def title(summary: Summary) -> str:
 def what_was_run(summary: Summary) -> str:
     """One or two sentences that let a stranger read the tables."""
     methods, seeds = summary.methods, summary.seeds
-    losses = "1 loss" if len(methods) == 1 else f"{len(methods)} losses"
-    text = (
-        f"{losses} ({', '.join(methods)}) with {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}: "
-    )
+    made = summary.derived
+    trained = [method for method in methods if method not in made]
+    losses = "1 loss" if len(trained) == 1 else f"{len(trained)} losses"
+    parts = [f"{losses} ({', '.join(trained)})"] if trained else []
+    if made:
+        parts.append(f"{len(made)} method{'s' * (len(made) != 1)} on top of finished runs ({', '.join(made)})")
+    word = "seed" if len(seeds) == 1 else "seeds"
+    text = f"{' and '.join(parts)} with {word} {', '.join(map(str, seeds))}: "
     text += f"{len(summary.runs)} finished run{'s' * (len(summary.runs) != 1)}"
     others = {"failed": summary.failed, "unfinished": summary.unfinished, "unreadable": summary.unreadable}
     text += "".join(f", {len(runs)} {kind}" for kind, runs in others.items() if runs) + ". "

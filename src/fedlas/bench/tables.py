@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -13,6 +13,7 @@ from fedlas.bench.results import LEVEL, STAGES, Summary
 from fedlas.metrics import METRICS
 
 Mark = Literal["best", "same", "worse", "untested", ""]
+ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
 SYMBOLS: dict[str, str] = {"best": "★", "same": "≈", "worse": "", "untested": "?", "": ""}
 
 
@@ -24,7 +25,7 @@ class Column:
         metric: Registry name.
         title: Head of the column.
         unit: ``"%"`` or nothing.
-        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, else nothing.
+        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, ``"→ 0"`` if zero is; nothing where nobody knows.
         summary: One line on what it measures.
         places: Decimals where the unit is not percent.
     """
@@ -43,7 +44,7 @@ class Column:
 
     def format(self, value: float | None) -> str:
         """``value`` (a fraction where the unit is percent) with two decimals in percent; a dash for none."""
-        if value is None or math.isnan(value):
+        if value is None or isnan(value):
             return "—"
         return f"{100 * value:.2f}" if self.unit else f"{value:.{self.places}f}"
 
@@ -95,22 +96,31 @@ def column(metric: str, *, places: int = 4) -> Column:
         return Column(metric, metric, "", "", "", places)
     entry = METRICS[metric]
     unit = "%" if entry.metadata["percent"] else ""
-    arrow = "↑" if entry.metadata["higher_is_better"] else "↓"
+    arrow = ARROWS[entry.metadata["higher_is_better"]]
     return Column(metric, str(entry.metadata["title"]), unit, arrow, plain_summary(entry.summary), places)
 
 
 def summary_table(
-    summary: Summary, stage: str = "test", metrics: Sequence[str] | None = None, *, places: int = 4
+    summary: Summary,
+    stage: str = "test",
+    metrics: Sequence[str] | None = None,
+    *,
+    places: int = 4,
+    detail: bool = False,
 ) -> Table:
     """The table of ``summary`` at ``stage``, over the seeds that every method has (over each method's own if none is).
 
     Args:
         summary: Runs of a bench folder.
         stage: ``"test"`` or ``"test_scaled"``.
-        metrics: Columns; all that were measured if None.
+        metrics: Columns; None for all that were measured and are details, or are none.
         places: Decimals of what is not in percent.
+        detail: Which of the two, where ``metrics`` is None. Details (so registered) say more of what the main metrics
+            sum up, in a table of their own that keeps the main one narrow.
     """
-    columns = [column(metric, places=places) for metric in (summary.metrics if metrics is None else metrics)]
+    if metrics is None:
+        metrics = [metric for metric in summary.metrics if _is_detail(metric) == detail]
+    columns = [column(metric, places=places) for metric in metrics]
     marks = [_marks(summary, c.metric, stage) for c in columns]
     seeds = _seeds(summary)
     rows = []
@@ -118,7 +128,7 @@ def summary_table(
         cells = []
         for c, (mark, p_values) in zip(columns, marks, strict=True):
             by_seed = dict(zip(summary.seeds, summary.values(method, c.metric, stage), strict=True))
-            values = [v for seed in seeds[method] if not math.isnan(v := by_seed[seed])]
+            values = [v for seed in seeds[method] if not isnan(v := by_seed[seed])]
             cells.append(
                 Cell(
                     c.format(fmean(values) if values else None),
@@ -131,21 +141,47 @@ def summary_table(
     return Table(tuple(columns), tuple(rows))
 
 
+def _is_detail(metric: str) -> bool:
+    return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
+
+
+def stage_tables(summary: Summary) -> list[tuple[str, str, Table]]:
+    """Heading, short name and table of everything a report shows: main metrics, then details, before and after."""
+    headings = {"before": "Before temperature scaling", "after": "After temperature scaling"}
+    tables = []
+    for detail in (False, True):
+        for stage, when in STAGES.items():
+            table = summary_table(summary, stage, detail=detail)
+            heading = f"In detail, {headings[when].lower()}" if detail else headings[when]
+            if table.columns:
+                tables.append((heading, f"{when}-detail" if detail else when, table))
+    return tables
+
+
 def _seeds(summary: Summary) -> dict[str, list[int]]:
-    """The seeds behind each method's numbers: the same for all, or the means would compare seeds and not methods."""
+    """The seeds behind each method's numbers: the same for all, or the means would compare seeds and not methods.
+
+    What is made of other runs has fewer, where it stands for several seeds at once.
+    """
     common = summary.common_seeds
-    return {m: common or [seed for seed in summary.seeds if summary.run(m, seed)] for m in summary.methods}
+
+    def own(method: str) -> list[int]:
+        return [seed for seed in summary.seeds if summary.run(method, seed)]
+
+    made = {method: [seed for seed in own(method) if seed in common] or own(method) for method in summary.derived}
+    return {method: made.get(method) or common or own(method) for method in summary.methods}
 
 
 def _marks(summary: Summary, metric: str, stage: str) -> tuple[dict[str, Mark], dict[str, float]]:
     comparison = summary.compare(metric, stage)
-    if comparison is None or comparison.best is None or len(summary.methods) == 1:
+    if comparison is None or comparison.best is None or len(summary.tested) == 1:
         return {}, {}
     marks: dict[str, Mark] = {comparison.best: "best"}
     marks.update(dict.fromkeys(comparison.not_distinguishable, "same"))
     marks.update(dict.fromkeys(comparison.distinguishable, "worse"))
     if comparison.n > 1:  # with one seed nothing is tested, which is said once instead of in every cell
-        marks.update(dict.fromkeys(comparison.untested, "untested"))
+        apart = [m for m in summary.incomplete(metric, stage) if not all(map(isnan, summary.values(m, metric, stage)))]
+        marks.update(dict.fromkeys((*comparison.untested, *apart), "untested"))
     return marks, dict(comparison.p_values)
 
 
@@ -160,8 +196,8 @@ def spread_note(summary: Summary) -> str:
 
 def legend(summary: Summary) -> dict[Mark, str]:
     """What each mark that can occur means, in the order to print them."""
-    n = len(summary.common_seeds)
-    if len(summary.methods) == 1 or n == 0:
+    n, others = len(summary.common_seeds), len(summary.tested) - 1
+    if others == 0 or n == 0:
         return {}
     only = "best value" if len(summary.seeds) == 1 else "best value at the only seed that all methods have"
     best = "best mean" if n > 1 else f"{only}; one seed cannot show whether a difference is more than chance"
@@ -169,21 +205,24 @@ def legend(summary: Summary) -> dict[Mark, str]:
     if n > 1:
         texts["same"] = (
             f"not distinguishable from the best: two-sided paired t-test over the {n} seeds against ★, p > {LEVEL:g} "
-            f"after Holm's correction for {len(summary.methods) - 1} comparison{'s' * (len(summary.methods) != 2)}. "
+            f"after Holm's correction for {others} comparison{'s' * (others != 1)}. "
             "Few seeds find few differences, so this does not say that the two are equal"
         )
         texts[""] = "no mark: worse than the best by that test"
-        rows = (row for stage in STAGES for row in summary_table(summary, stage).rows)
+        rows = (row for _, _, table in stage_tables(summary) for row in table.rows)
         if any(cell.mark == "untested" for row in rows for cell in row.cells):
-            texts["untested"] = "not tested: differs from the best by the same amount at every seed"
+            apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
+            texts["untested"] = f"not tested: {apart}differs from the best by the same amount at every seed"
     return texts
 
 
 def missing_notes(summary: Summary) -> list[str]:
     """Sentences on seeds that some methods lack; empty when all have the same seeds."""
-    notes = []
-    for method in summary.methods:
-        missing = [str(seed) for seed in summary.seeds if summary.run(method, seed) is None]
+    notes: list[str] = []
+    trained = [run for run in summary.runs if not run.made_by]
+    for method in dict.fromkeys(run.loss for run in trained):
+        seeds = sorted({run.seed for run in trained})
+        missing = [str(seed) for seed in seeds if summary.run(method, seed) is None]
         if missing:
             notes.append(f"{method} has no finished run for seed{'s' * (len(missing) > 1)} {', '.join(missing)}.")
     if notes and summary.common_seeds:
@@ -197,4 +236,10 @@ def missing_notes(summary: Summary) -> list[str]:
         notes.append(
             "No seed is common to all methods, so means are over each method's own seeds, and nothing is tested."
         )
-    return notes
+    sizes = _seeds(summary)
+    apart = [method for method in summary.derived if trained and method not in summary.tested]
+    return notes + [
+        f"{method} has n = {len(sizes[method])}: what is made of runs of several seeds counts once, by the lowest. It "
+        "is not tested; make it of other groups of runs, too, to see its spread."
+        for method in apart
+    ]

@@ -74,8 +74,9 @@ def _known_places(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:
-    if isinstance(layer, nn.Linear):
-        return num_classes is None or layer.out_features == num_classes
+    outputs = getattr(layer, "out_features", None)
+    if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):  # nn.Linear, or acts as one
+        return num_classes is None or outputs == num_classes
     if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return num_classes is not None and layer.out_channels == num_classes
     return False

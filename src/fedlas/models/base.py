@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from fedlas._core.check import check_count
+from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
@@ -44,3 +44,15 @@ def build_model(name: str, *, num_classes: int, in_channels: int, image_size: in
         name, options, num_classes=num_classes, in_channels=in_channels, image_size=image_size
     )
     return model
+
+
+def check_dropout(name: str, dropout: object) -> float:
+    """Return ``dropout`` if it is a rate in [0, 1).
+
+    Raises:
+        InputError: Otherwise; at 1 nothing would be left.
+    """
+    rate = check_number(name, "dropout", dropout, low=0, high=1)
+    if rate == 1:
+        raise InputError(name, "dropout must be below 1", rate, "Choose a rate such as 0.2.")
+    return rate

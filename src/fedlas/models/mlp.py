@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.models.base import MODELS
+from fedlas.models.base import MODELS, check_dropout
 
 
 class MLP(nn.Module):
@@ -17,14 +17,15 @@ class MLP(nn.Module):
         num_inputs: Numbers in one image.
         num_classes: ``C``.
         hidden: Size of each hidden layer; none for a linear model.
+        dropout: Rate of dropout after each hidden layer.
     """
 
-    def __init__(self, num_inputs: int, num_classes: int, hidden: Sequence[int]) -> None:
+    def __init__(self, num_inputs: int, num_classes: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         self.num_inputs = num_inputs
         layers: list[nn.Module] = [nn.Flatten()]
         for size in hidden:
-            layers += [nn.Linear(num_inputs, size), nn.ReLU()]
+            layers += [nn.Linear(num_inputs, size), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
             num_inputs = size
         self.body = nn.Sequential(*layers)
         self.fc = nn.Linear(num_inputs, num_classes)
@@ -48,7 +49,12 @@ class MLP(nn.Module):
 
 @MODELS.register("mlp")
 def build_mlp(
-    num_classes: int, in_channels: int, *, image_size: int = 32, hidden: Sequence[int] = (256, 256)
+    num_classes: int,
+    in_channels: int,
+    *,
+    image_size: int = 32,
+    hidden: Sequence[int] = (256, 256),
+    dropout: float = 0.0,
 ) -> nn.Module:
     """Multi-layer perceptron on the flattened image.
 
@@ -57,11 +63,16 @@ def build_mlp(
         in_channels: Channels of an image.
         image_size: Height and width of an image; fixed when the model is built.
         hidden: Size of each hidden layer; empty for multinomial logistic regression.
+        dropout: Rate of dropout after each hidden layer, in [0, 1).
 
     Raises:
-        InputError: If ``hidden`` is not a sequence of whole numbers >= 1.
+        InputError: If ``hidden`` is not a sequence of whole numbers >= 1, or ``dropout`` no rate
+            in [0, 1), or above 0 without a hidden layer.
     """
     if not isinstance(hidden, list | tuple):
         raise InputError("mlp", "hidden must be a sequence of layer sizes", describe(hidden), "Pass e.g. [256, 256].")
     sizes = [check_count("mlp", "each size in hidden", size) for size in hidden]
-    return MLP(in_channels * image_size**2, num_classes, sizes)
+    rate = check_dropout("mlp", dropout)
+    if rate and not sizes:
+        raise InputError("mlp", "dropout needs a hidden layer", f"dropout {rate} and hidden []", "Leave it out.")
+    return MLP(in_channels * image_size**2, num_classes, sizes, rate)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import check_count
-from fedlas.models.base import MODELS
+from fedlas.models.base import MODELS, check_dropout
 
 
 class BasicBlock(nn.Module):
@@ -45,6 +45,7 @@ class SmallResNet(nn.Module):
         in_channels: Channels of an image.
         blocks: Blocks per stage; the depth is ``6 * blocks + 2``.
         width: Channels of the first stage.
+        dropout: Rate of dropout on the features, before ``fc``.
 
     Note:
         Convolutions start from He's normal distribution (fan out), batch norms from the identity, ``fc`` as
@@ -54,7 +55,9 @@ class SmallResNet(nn.Module):
         He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, section 4.2. https://arxiv.org/abs/1512.03385
     """
 
-    def __init__(self, num_classes: int, in_channels: int, *, blocks: int, width: int = 16) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, *, blocks: int, width: int = 16, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -65,6 +68,7 @@ class SmallResNet(nn.Module):
             first = BasicBlock(in_width, out_width, stride=1 if stage == 0 else 2)
             stages.append(nn.Sequential(first, *(BasicBlock(out_width, out_width, 1) for _ in range(blocks - 1))))
         self.stages = nn.Sequential(*stages)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(4 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -73,7 +77,7 @@ class SmallResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
         maps = self.stages(F.relu(self.bn1(self.conv1(images))))
-        logits: Tensor = self.fc(maps.mean((2, 3)))
+        logits: Tensor = self.fc(self.dropout(maps.mean((2, 3))))
         return logits
 
 
@@ -81,7 +85,9 @@ _PAPER = {"paper": "He et al. 2015", "url": "https://arxiv.org/abs/1512.03385"}
 
 
 @MODELS.register("resnet8", **_PAPER)
-def build_resnet8(num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16) -> nn.Module:
+def build_resnet8(
+    num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
+) -> nn.Module:
     """Residual network of 8 layers for small images (0.08 million parameters at width 16).
 
     Args:
@@ -89,12 +95,15 @@ def build_resnet8(num_classes: int, in_channels: int, *, image_size: int = 32, w
         in_channels: Channels of an image.
         image_size: Any; the network pools globally.
         width: Channels of the first stage.
+        dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
-    return _build("resnet8", num_classes, in_channels, image_size, width, blocks=1)
+    return _build("resnet8", num_classes, in_channels, image_size, width, dropout, blocks=1)
 
 
 @MODELS.register("resnet20", **_PAPER)
-def build_resnet20(num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16) -> nn.Module:
+def build_resnet20(
+    num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
+) -> nn.Module:
     """Residual network of 20 layers for small images (0.27 million parameters at width 16).
 
     Args:
@@ -102,10 +111,19 @@ def build_resnet20(num_classes: int, in_channels: int, *, image_size: int = 32, 
         in_channels: Channels of an image.
         image_size: Any; the network pools globally.
         width: Channels of the first stage.
+        dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
-    return _build("resnet20", num_classes, in_channels, image_size, width, blocks=3)
+    return _build("resnet20", num_classes, in_channels, image_size, width, dropout, blocks=3)
 
 
-def _build(name: str, num_classes: int, in_channels: int, image_size: int, width: int, blocks: int) -> nn.Module:
+def _build(
+    name: str, num_classes: int, in_channels: int, image_size: int, width: int, dropout: float, blocks: int
+) -> nn.Module:
     check_count(name, "image_size", image_size)
-    return SmallResNet(num_classes, in_channels, blocks=blocks, width=check_count(name, "width", width))
+    return SmallResNet(
+        num_classes,
+        in_channels,
+        blocks=blocks,
+        width=check_count(name, "width", width),
+        dropout=check_dropout(name, dropout),
+    )

@@ -2,6 +2,7 @@
 
 from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.train.drift import drifted_predictions
 from fedlas.train.log import read_log
 from fedlas.train.loop import Fitted, fit
 from fedlas.train.optim import build_optimizer, build_schedule
@@ -17,6 +18,7 @@ __all__ = [
     "build_schedule",
     "check_select",
     "derive",
+    "drifted_predictions",
     "fit",
     "load_checkpoint",
     "predict",

@@ -81,7 +81,9 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     return state
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", *, words: tuple[str, str] = ("before", "now")
+) -> list[str]:
     """Where two nested configurations differ, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
     Example:
@@ -92,9 +94,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     for key in [*old, *(key for key in new if key not in old)]:
         before, now = old.get(key, _ABSENT), new.get(key, _ABSENT)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            found += differences(before, now, f"{prefix}{key}.")
+            found += differences(before, now, f"{prefix}{key}.", words=words)
         elif before != now:
-            found.append(f"{prefix}{key}: {before!r} before, {now!r} now")
+            found.append(f"{prefix}{key}: {before!r} {words[0]}, {now!r} {words[1]}")
     return found
 
 

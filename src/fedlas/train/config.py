@@ -50,7 +50,9 @@ class ScheduleConfig:
     """How the learning rate changes from epoch to epoch.
 
     Args:
-        name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end) or ``constant``.
+        name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end), ``constant``, or ``swa`` (falls
+            on a line from the first of two milestones to ``factor`` at the second, then stays there: the phase whose
+            weights ``train.average=swa`` averages).
         milestones: Fractions of the run in (0, 1), or epochs if at least 1.
         factor: What a milestone multiplies the rate by.
         warmup_epochs: Epochs over which the rate rises linearly first.
@@ -62,27 +64,33 @@ class ScheduleConfig:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("schedule", "name", self.name, ("milestones", "cosine", "constant"))
+        check_choice("schedule", "name", self.name, ("milestones", "cosine", "constant", "swa"))
         check_number("schedule", "factor", self.factor, low=0, high=1, low_open=True)
         check_count("schedule", "warmup_epochs", self.warmup_epochs, low=0)
         for milestone in self.milestones:
             check_number("schedule", "milestones", milestone, low=0, low_open=True)
+        if self.name == "swa" and len(self.milestones) != 2:
+            raise InputError(
+                "schedule", "swa needs two milestones", self.milestones, "Write e.g. schedule.milestones=[0.4,0.7]."
+            )
 
     def milestone_epochs(self, epochs: int) -> list[int]:
         """Milestones in epochs of a run of ``epochs``; a fraction is rounded, to the first epoch's end at the earliest.
 
         Raises:
-            InputError: If one is not before the end of the run.
+            InputError: If one is not before the end of the run, or the two of ``swa`` are in the wrong order.
         """
         resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
         late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
-        if self.name == "milestones" and late:
+        if self.name in ("milestones", "swa") and late:
             raise InputError(
                 "schedule",
                 f"milestones must come before the last epoch ({epochs})",
                 late,
                 "Write them as fractions such as 0.5, or train longer.",
             )
+        if self.name == "swa" and resolved[0] > resolved[1]:
+            raise InputError("schedule", "milestones of swa must rise", self.milestones, "Swap them.")
         return resolved
 
 
@@ -103,6 +111,12 @@ class TrainConfig:
         compile: Run the objective through ``torch.compile``.
         save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes a sample: what
             calibrators and scores that look at features need.
+        average: ``none``; ``ema``, an exponential moving average of the weights after every step; or ``swa``, the mean
+            of the weights at the ends of epochs (an epoch then costs a forward pass more over the training part, for
+            the statistics of batch norms). Of the model, not of the loss. Once it has begun, averaged weights alone are
+            validated, can be the best, and predict. ``swa`` is meant for a rate that stays up: ``schedule.name=swa``.
+        average_decay: Of ``ema``, a step; at step t at most (1 + t) / (10 + t).
+        average_start: Share of the epochs before averaging begins, in [0, 1); null is 0 for ``ema``, 0.75 for ``swa``.
     """
 
     epochs: int = 30
@@ -114,11 +128,26 @@ class TrainConfig:
     checkpoint_every: int = 1
     compile: bool = False
     save_features: bool = True
+    average: str = "none"
+    average_decay: float = 0.999
+    average_start: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "num_bins", "checkpoint_every"):
             check_count("train", name, getattr(self, name))
         check_choice("train", "precision", self.precision, ("fp32", "bf16"))
+        check_choice("train", "average", self.average, ("none", "ema", "swa"))
+        check_number("train", "average_decay", self.average_decay, low=0, high=1)
+        if self.average_start is not None:
+            check_number("train", "average_start", self.average_start, low=0, high=1)
+
+    @property
+    def first_average(self) -> int:
+        """First epoch, counted from 1, whose weights are averaged; the last one at the latest."""
+        start = self.average_start
+        if start is None:
+            start = 0.75 if self.average == "swa" else 0.0
+        return min(round(start * self.epochs), self.epochs - 1) + 1
 
 
 def check_select(metric: str) -> str:

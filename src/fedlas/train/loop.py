@@ -15,6 +15,7 @@ from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
+from fedlas.train.average import AVERAGES, Weights
 from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.train.log import append_log, truncate_log
@@ -39,7 +40,7 @@ class Fitted:
     """Outcome of a run; the objective passed to :func:`fit` holds the best epoch's weights.
 
     Attributes:
-        best_epoch: Epoch whose weights were kept, counted from 1.
+        best_epoch: Epoch whose weights, or average of weights, were kept, counted from 1.
         history: Records of the log, one an epoch.
     """
 
@@ -86,7 +87,8 @@ def fit(
     State:
         A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
         A criterion with ``update_from_validation(predictions)`` is called after each epoch with the validation
-        predictions, before the checkpoint.
+        predictions, before the checkpoint. With ``config.average`` the objective's model gets averaged weights at the
+        end; until then the average is in a model of its own.
 
     Note:
         Under several processes each takes its slice of every batch, and its loss is weighed by the samples in it. For
@@ -110,10 +112,12 @@ def fit(
     wrapped, prepared = accelerator.prepare(objective, torch_optimizer)
     if config.compile:
         wrapped = torch.compile(wrapped)
+    weights = AVERAGES[config.average](objective.model, config)
     if saved is not None:
         torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
+        weights.load_state_dict(saved.get("average", {}))
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
@@ -123,14 +127,17 @@ def fit(
             started = time.monotonic()
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
-            trained = _train_epoch(wrapped, train, prepared, accelerator, config, optimizer.clip_norm, bar, epoch)
+            trained = _train_epoch(
+                wrapped, train, prepared, accelerator, config, optimizer.clip_norm, weights, bar, epoch
+            )
             scheduler.step()
-            predictions = predict(objective, val, device=accelerator.device)
+            weights.end_epoch(epoch, train, accelerator)
+            predictions = predict(weights.model, val, device=accelerator.device)
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
-            if not best["epoch"] or better(value, best["value"]):
-                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective)}
+            if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -150,6 +157,7 @@ def fit(
                     "objective": objective.state_dict(),
                     "optimizer": torch_optimizer.state_dict(),
                     "schedule": scheduler.state_dict(),
+                    "average": weights.state_dict(),
                     "rng": gather_object(accelerator, rng_state()),
                     "best": best,
                 }
@@ -185,6 +193,7 @@ def _train_epoch(
     accelerator: Any,
     config: TrainConfig,
     clip_norm: float | None,
+    weights: Weights,
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
@@ -200,6 +209,7 @@ def _train_epoch(
             accelerator.clip_grad_norm_(objective.parameters(), clip_norm)
         optimizer.step()
         optimizer.zero_grad()
+        weights.step(epoch)
         totals += _totals(loss, logits, target)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
@@ -243,5 +253,7 @@ def _better(metric: str) -> Callable[[float, float], bool]:
     return lambda new, old: new <= old
 
 
-def _snapshot(objective: Objective) -> dict[str, Tensor]:
-    return {key: value.detach().to("cpu", copy=True) for key, value in objective.state_dict().items()}
+def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the objective's state with the weights of ``model``."""
+    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

@@ -38,6 +38,10 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, 
             return warm
         if config.name == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if config.name == "swa":
+            start, end = milestones
+            fallen = (epoch - start) / (end - start) if start < epoch < end else float(epoch >= end)
+            return warm * (1 - fallen * (1 - config.factor))
         return warm * config.factor ** sum(epoch >= milestone for milestone in milestones)
 
     return LambdaLR(optimizer, factor)

@@ -54,6 +54,30 @@ def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
     assert json.loads(capsys.readouterr().out) == from_folder
 
 
+def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, capsys):
+    test, val = files
+    assert evaluate_file(test, calibrate="all", on=val, as_json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    ran = {stage.removeprefix("after ") for stage in found if stage.startswith("after ")}
+    assert set(found) == {"as predicted", "not run", *(f"after {name}" for name in ran)}
+    assert ran | set(found["not run"]) == set(CALIBRATORS)
+    assert not ran & set(found["not run"])
+    assert all("features" in found["not run"][name] for name in CALIBRATORS if CALIBRATORS[name].value.needs)
+    evaluate_file(test, calibrate="temperature", on=val, as_json=True)
+    assert json.loads(capsys.readouterr().out)["after temperature"] == found["after temperature"]
+
+    assert evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html") == 0
+    captured = capsys.readouterr()
+    for name in ran:
+        assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
+    page = (tmp_path / "page.html").read_text()
+    for name, reason in found["not run"].items():
+        assert f"{name} did not run. {reason}" in captured.out
+        assert f"{name} did not run." in page
+    assert page.count('<th scope="row">') == len(ran) + 1  # a row each, as they would not fit as columns
+    assert page.count("<figure>") == len(ran) + 1
+
+
 def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_path, capsys):
     certain = predictions()
     Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")

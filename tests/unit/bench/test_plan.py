@@ -45,9 +45,23 @@ def test_a_recipe_can_name_variants():
     assert acls.config()["loss"] == {"name": "acls", "alpha": 0.1, "margin": 6}
 
 
+def test_what_is_not_used_is_not_in_the_configuration():
+    """Folders from before there was an option are taken up again."""
+    (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"]))
+    config = run.config()
+    assert "split_seed" not in config["data"]
+    assert not [key for key in config["train"] if key.startswith("average")]
+    assert config["model"].keys() == {"name", "options"}
+    (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "data.split_seed=0", "train.average=ema"]))
+    config = run.config()
+    assert config["data"]["split_seed"] == 0
+    assert (config["train"]["average"], config["train"]["average_decay"]) == ("ema", 0.999)
+
+
 @pytest.mark.parametrize(
     ("overrides", "options", "message"),
     [
+        (["data.split_seed=-1"], {}, "split_seed must be a whole number of at least 0"),
         ([], {"losses": ["fedlass"]}, "Did you mean 'fedlas'"),
         ([], {"losses": ["ce", "ce"]}, "differ from each other"),
         ([], {"seeds": [1, 1]}, "differ from each other"),

@@ -71,6 +71,19 @@ def test_another_configuration_is_refused_by_name(done):
     assert not (run.folder / "error.txt").exists()
 
 
+def test_one_split_for_all_seeds_if_asked_for(tmp_path):
+    shared = [prepare_data(planned(tmp_path, "data.split_seed=5", seed=seed)).indices for seed in (0, 1, 5)]
+    own = [prepare_data(planned(tmp_path, seed=seed)).indices for seed in (0, 1, 5)]
+    for part in ("train", "val", "test"):
+        assert all(np.array_equal(indices[part], own[2][part]) for indices in shared)
+        assert not np.array_equal(own[0][part], own[1][part])
+    weights = [
+        build_objective(run, prepare_data(run)).model.fc.weight
+        for run in (planned(tmp_path, "data.split_seed=5", seed=seed) for seed in (0, 1))
+    ]
+    assert not torch.equal(*weights)
+
+
 def test_where_the_data_lies_is_not_part_of_the_run(done):
     run, metrics = done
     assert finished(replace(run, recipe=run.recipe.with_data_root("/elsewhere"))) == metrics

@@ -27,6 +27,15 @@ def test_mlp_refuses_nonsense_layers(hidden):
         build_model("mlp", num_classes=2, in_channels=1, hidden=hidden)
 
 
+def test_mlp_drops_after_each_hidden_layer():
+    model = build_model("mlp", num_classes=3, in_channels=1, image_size=4, hidden=[6, 5], dropout=0.25)
+    kinds = [type(layer).__name__ for layer in model.body]
+    assert kinds == ["Flatten", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Dropout"]
+    assert {layer.p for layer in model.body if isinstance(layer, nn.Dropout)} == {0.25}
+    with pytest.raises(InputError, match="needs a hidden layer"):
+        build_model("mlp", num_classes=3, in_channels=1, hidden=[], dropout=0.25)
+
+
 def test_mlp_without_hidden_layers_is_linear():
     model = build_model("mlp", num_classes=3, in_channels=2, image_size=4, hidden=[])
     images = torch.randn(5, 2, 4, 4)

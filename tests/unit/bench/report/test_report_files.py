@@ -13,7 +13,8 @@ import rich.console
 from fedlas._core.check import InputError
 from fedlas.bench import evidence
 from fedlas.bench.report import collect, terminal_table, write_report
-from fedlas.bench.tables import plain_summary, summary_table
+from fedlas.bench.tables import plain_summary, stage_tables, summary_table
+from fedlas.metrics import METRICS
 
 
 class Page(HTMLParser):
@@ -103,6 +104,21 @@ def test_every_form_shows_the_same_numbers(full_report):
     assert "n = 3" in markdown
     assert "n = 3" in html
     assert "fedlas bench digits" in markdown
+
+
+def test_details_have_tables_of_their_own_and_leave_the_main_ones_narrow(full_report):
+    details = [name for name in full_report.summary.metrics if METRICS[name].metadata.get("detail")]
+    main, _, detail, after = [table for _, _, table in stage_tables(full_report.summary)]
+    assert [c.metric for c in detail.columns] == [c.metric for c in after.columns] == details
+    assert [c.metric for c in main.columns] == [m for m in full_report.summary.metrics if m not in details]
+    assert len(main.columns) <= 8
+    page = Page(full_report.html.read_text(encoding="utf-8")).text
+    for text in (full_report.markdown.read_text(encoding="utf-8"), page):
+        for c in (*main.columns, *detail.columns):
+            assert c.title in text
+        assert "In detail, before temperature scaling" in text
+    for c in detail.columns:
+        assert c.summary in page
 
 
 def test_marks_are_those_of_the_comparison(full_bench):

@@ -1,0 +1,27 @@
+"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, variational heads."""
+
+from fedlas.uncertainty.bayes_by_backprop import BayesianConfig, KLPenalty, SampledWeights, to_bayesian
+from fedlas.uncertainty.ensemble import average, mean_log_probs
+from fedlas.uncertainty.hyper_ensemble import greedy_selection
+from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
+from fedlas.uncertainty.mc_dropout import DropoutSamples, mc_dropout
+from fedlas.uncertainty.orthogonality import OrthogonalityPenalty
+from fedlas.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
+
+__all__ = [
+    "BayesianConfig",
+    "DropoutSamples",
+    "KLPenalty",
+    "LastLayerLaplace",
+    "LatentKL",
+    "MLPHead",
+    "OrthogonalityPenalty",
+    "SampledWeights",
+    "TwoStage",
+    "VariationalHead",
+    "average",
+    "greedy_selection",
+    "mc_dropout",
+    "mean_log_probs",
+    "to_bayesian",
+]

@@ -1,0 +1,119 @@
+"""Deep ensemble: the mean of the probabilities of networks that differ in their random start.
+
+Source:
+    Lakshminarayanan, Pritzel, Blundell: Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles,
+    NeurIPS 2017, section 2.4. https://arxiv.org/abs/1612.01474
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_number, describe
+from fedlas.predictions import Predictions
+
+_OWNER = "average"
+_NUMBERS_AT_ONCE = 2**22  # of all members together, in float64: 32 MB
+
+
+def average(*predictions: Predictions, weights: Sequence[float] | None = None) -> Predictions:
+    """Mean of the probabilities that several classifiers give to the same samples, as logits.
+
+    ``z = log sum_m w_m softmax(z_m)``, so ``softmax(z)`` is the mean. Computed as a logsumexp of log-probabilities in
+    float64, which loses nothing where probabilities are tiny.
+
+    Args:
+        *predictions: At least one; the same samples in the same order.
+        weights: One number >= 0 for each, made to sum to 1; None weighs all alike.
+
+    Returns:
+        Predictions on the same samples, on the first one's device, logits normalised. Labels' true probabilities are
+        kept; features are not, as the average has no head.
+
+    Raises:
+        InputError: If there are none, samples or classes differ, or weights do not fit.
+
+    Note:
+        That targets agree is checked; that they belong to the same inputs cannot be.
+
+    Example:
+        >>> sure, unsure = Predictions([[100.0, 0.0]], [0]), Predictions([[0.0, 0.0]], [0])
+        >>> average(sure, unsure).probs
+        tensor([[0.7500, 0.2500]], dtype=torch.float64)
+    """
+    first = check_same_samples(_OWNER, predictions)
+    shares = _shares(weights, len(predictions))
+    counted = [(p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0]
+    log_shares = torch.tensor([share for _, share in counted], dtype=torch.float64, device=first.logits.device).log()
+    dtype = torch.float32
+    for p in predictions:
+        dtype = torch.promote_types(dtype, p.logits.dtype)
+    rows = max(1, _NUMBERS_AT_ONCE // (len(counted) * first.num_classes))
+    parts = [
+        mean_log_probs(
+            torch.stack([p.logits[start : start + rows].to(first.logits.device, torch.float64) for p, _ in counted]),
+            log_weights=log_shares,
+        ).to(dtype)
+        for start in range(0, first.num_samples, rows)
+    ]
+    known = next((p.label_probs for p in predictions if p.label_probs is not None), None)
+    return Predictions(torch.cat(parts), first.target, label_probs=known)
+
+
+def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
+    """Log of the mean over the first axis of the softmax over the last: ``log sum_s w_s softmax(z_s)``.
+
+    Args:
+        logits: ``(S, ..., C)``, of ``S`` members or draws.
+        log_weights: Logarithms ``(S,)`` of weights that sum to 1; None weighs all alike.
+
+    Returns:
+        ``(..., C)``.
+
+    Example:
+        >>> mean_log_probs(torch.tensor([[0.0, 100.0], [0.0, 0.0]])).exp().tolist()
+        [0.25, 0.75]
+    """
+    log_probs = logits.log_softmax(dim=-1)
+    if log_weights is None:
+        return log_probs.logsumexp(dim=0) - math.log(len(logits))
+    return (log_probs + log_weights.reshape(-1, *[1] * (logits.ndim - 1))).logsumexp(dim=0)
+
+
+def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predictions:
+    """The first of ``predictions``, if all are of the same samples.
+
+    Raises:
+        InputError: If there are none, or shapes or targets differ.
+    """
+    if not predictions or not all(isinstance(p, Predictions) for p in predictions):
+        got = describe(next((p for p in predictions if not isinstance(p, Predictions)), ()))
+        raise InputError(owner, "it takes Predictions, at least one", got, "Load them with Predictions.load(path).")
+    first = predictions[0]
+    for number, other in enumerate(predictions[1:], start=2):
+        same = other.logits.shape == first.logits.shape
+        if not same or not torch.equal(other.target.to(first.target.device), first.target):
+            raise InputError(
+                owner,
+                f"all predictions must be of the same {first.num_samples} samples of {first.num_classes} classes",
+                f"{describe(other.logits)} as number {number}" + (", with other targets" if same else ""),
+                "Take what was predicted of one data set, in one order.",
+            )
+    return first
+
+
+def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
+    given = [1.0] * members if weights is None else [check_number(_OWNER, "weights", float(w), low=0) for w in weights]
+    if len(given) != members or sum(given) <= 0:
+        raise InputError(
+            _OWNER,
+            f"weights must be {members} numbers >= 0, one for each, not all 0",
+            given,
+            "Leave them out to weigh all alike.",
+        )
+    shares = torch.tensor(given, dtype=torch.float64)
+    return shares / shares.sum()
