@@ -10,6 +10,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, Loss
+from fedlas.predictions import Predictions
 
 CLASSES, FEATURES = 5, 6
 SAMPLES = 64  # of the imaginary training set that ``index`` points into
@@ -213,15 +214,28 @@ def test_gradcheck(name, target):
         assert "once_differentiable" in str(error)  # noqa: PT017
 
 
+@pytest.mark.parametrize("target", ["hard", "soft"])
+def test_gradient_is_the_same_with_create_graph(name, target):
+    """A loss may compute it another way then, which gradgradcheck compares with nothing but itself."""
+    criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0])
+    given = inputs(criterion, dtype=torch.float64)
+    if target == "soft":
+        given["target"] = torch.rand(8, CLASSES, dtype=torch.float64).softmax(1)
+    logits = given["logits"].requires_grad_()
+    value = criterion(**given)
+    plain = torch.autograd.grad(value, logits, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(value, logits, create_graph=True), plain)
+
+
 # Invariances ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_order_of_the_batch_does_not_matter(name, mode):
-    first, second = (
-        build(name, reduction="none").train(mode == "train"),
-        build(name, reduction="none").train(mode == "train"),
-    )
+    if not LOSSES[name].metadata.get("order_invariant", True):
+        pytest.skip("the loss says at its registration that it does")
+    first = trained(name, reduction="none").train(mode == "train")
+    second = copy.deepcopy(first)
     given = inputs(first, 16)
     order = torch.randperm(16)
     value, gradient, own, after = run(first, given)
@@ -349,24 +363,24 @@ def test_dense_equals_flattened(name, dense, weight):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_dense_with_features_per_image(name, reduction):
+def test_dense_with_one_of_something_an_image(name, reduction):
     criterion = build(name, reduction=reduction)
-    if criterion.needs != {"features"}:
-        pytest.skip("takes no features, or more")
+    if not criterion.needs & {"features", "index"} or "mixed" in criterion.needs:
+        pytest.skip("takes nothing that an image has one of, or more")
     given = inputs(criterion, 4, dense=(2, 3), per_position=False)
     value, gradient, *_ = run(criterion, given)
     assert value.shape == ((4, 2, 3) if reduction == "none" else ())
     assert torch.isfinite(gradient).all()
     # An image whose positions all look the same must be treated like a sample of its own.
     same = inputs(criterion, 4)
-    wide = {
+    wide = same | {
         "logits": same["logits"][:, :, None].expand(-1, -1, 3),
         "target": same["target"][:, None].expand(-1, 3),
-        "features": same["features"],
     }
     first, second = build(name), build(name)
-    value, gradient, own, after = run(first, wide)
-    assert_same_run((value, gradient.sum(2), own, after), run(second, same))
+    for _ in range(2):
+        value, gradient, own, after = run(first, wide)
+        assert_same_run((value, gradient.sum(2), own, after), run(second, same))
 
 
 def test_non_contiguous_inputs(name):
@@ -398,8 +412,8 @@ def test_few_classes(name, classes):
 # State ---------------------------------------------------------------------------------------------------------------
 
 
-def trained(name):
-    criterion = build(name)
+def trained(name, **options):
+    criterion = build(name, **options)
     for seed in range(2):
         run(criterion, inputs(criterion, seed=seed))
     return criterion
@@ -453,6 +467,60 @@ def test_no_update_without_gradients(name, mode):
 def test_eval_before_any_training(name):
     criterion = build(name).eval()
     assert torch.isfinite(run(criterion, inputs(criterion, samples=1))[0])
+
+
+def validation(seed, classes=CLASSES, samples=40):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode():  # as fedlas.predict makes them
+        logits = 4 * torch.randn(samples, classes, generator=generator)
+    return Predictions(logits, torch.randint(classes, (samples,), generator=generator))
+
+
+def settings(criterion):
+    """Every plain attribute of the loss and of its parts."""
+    return [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str | tuple)} for m in criterion.modules()]
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_what_is_learned_from_validation_is_in_the_buffers(name, mode):
+    criterion = trained(name).train(mode == "train")
+    if not hasattr(criterion, "update_from_validation"):
+        pytest.skip("learns nothing from validation")
+    twin, before = copy.deepcopy(criterion), copy.deepcopy(criterion)
+    held, plain = dict(criterion.named_buffers()), settings(criterion)
+    for seed in range(12):
+        predictions = validation(seed)
+        criterion.update_from_validation(predictions)
+        torch.testing.assert_close(predictions.logits, validation(seed).logits, **EXACT)
+        twin.update_from_validation(predictions)
+        assert all(buffer is held[key] for key, buffer in criterion.named_buffers())  # changed in place
+        assert all(torch.isfinite(buffer).all() for buffer in held.values())
+        assert_same_state(twin, state(criterion))
+    assert settings(criterion) == plain
+    for parameter, old in zip(criterion.parameters(), before.parameters(), strict=True):
+        torch.testing.assert_close(parameter, old, **EXACT)
+    restored = through_state_dict(criterion)
+    assert_same_state(restored, state(criterion))
+    for one in (criterion, restored):
+        one.train()
+        one.update_from_validation(validation(99))
+    ours = run(criterion, inputs(criterion, seed=7))
+    for tensor in (*ours[:2], *ours[2].values(), *ours[3].values()):
+        assert torch.isfinite(tensor).all()
+    assert_same_run(ours, run(restored, inputs(criterion, seed=7)), **EXACT)
+
+
+def test_validation_of_other_classes(name):
+    criterion = trained(name)
+    if not hasattr(criterion, "update_from_validation"):
+        pytest.skip("learns nothing from validation")
+    before = state(criterion)
+    try:
+        criterion.update_from_validation(validation(0, classes=CLASSES + 2))
+    except InputError as error:  # a loss may take any number of classes, or refuse it
+        assert "num_classes" in str(error)  # noqa: PT017
+        assert_same_state(criterion, before)
+    run(criterion, inputs(criterion))
 
 
 @pytest.mark.parametrize("dense", [(), (2, 3)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import METRICS, Estimator
+from fedlas.metrics import METRICS, Approximation, Estimator, StreamingMetrics
 
 
 @pytest.fixture(params=METRICS.entries(), ids=lambda entry: entry.name)
@@ -23,11 +23,12 @@ def predictions(samples=64, classes=6, scale=2.0, dtype=torch.float32, seed=0):
 
 
 def test_metadata(entry):
-    for name, kind in {"title": str, "paper": str, "higher_is_better": bool, "percent": bool}.items():
-        assert isinstance(entry.metadata.get(name), kind), name
+    for name, kind in {"title": str, "paper": str, "higher_is_better": bool | None, "percent": bool}.items():
+        assert isinstance(entry.metadata.get(name, ...), kind), name
     assert entry.summary.endswith(".")
     assert entry.metadata.get("needs", frozenset()) <= {"features", "label_probs"}
     assert isinstance(entry.metadata.get("estimator", None), Estimator | None)
+    assert isinstance(entry.metadata.get("streaming", None), Approximation | None)
 
 
 def test_titles_are_unique():
@@ -76,13 +77,57 @@ def test_logits_that_require_grad(entry):
 
 
 def test_better_predictions_score_better_where_direction_is_claimed(entry):
-    torch.manual_seed(0)
+    """Nothing beats predictions that are right and sure; each metric tells them from one kind of bad ones at least."""
     target = torch.arange(6).repeat(50)
     onehot = torch.nn.functional.one_hot(target, 6).double()
-    good = Predictions(onehot * 30, target, label_probs=onehot)
-    bad = Predictions(onehot.roll(1, 1) * 20 - onehot * 9, target, label_probs=onehot)
-    better, worse = entry.value(good), entry.value(bad)
-    assert better > worse if entry.metadata["higher_is_better"] else better < worse
+    wrong = onehot.roll(1, 1)
+    unsure_or_wrong = torch.where((torch.arange(300) % 4 == 0)[:, None], wrong * 20, onehot * 2)
+    bad = [wrong * 20 - onehot * 9, onehot * 0.5, unsure_or_wrong]
+    good = entry.value(Predictions(onehot * 30, target, label_probs=onehot))
+    others = [entry.value(Predictions(logits, target, label_probs=onehot)) for logits in bad]
+    if entry.metadata["higher_is_better"] is None:  # it has a sign, and 0 is best
+        good, others = abs(good), [abs(value) for value in others]
+    ahead = [good - value if entry.metadata["higher_is_better"] else value - good for value in others]
+    assert min(ahead) > -1e-9
+    assert max(ahead) > 1e-3
+
+
+def streaming(names, classes, num_bins=15):
+    return StreamingMetrics(classes, metrics=names, num_bins=num_bins)
+
+
+def can_stream(entry):
+    try:
+        streaming([entry.name], 3)
+    except ValueError:
+        return False
+    return True
+
+
+def test_streaming_in_shards_of_any_order_gives_the_same_number(entry):
+    """To the last bit; and the metric's own, or what is nearer to it than the error that is stated."""
+    if not can_stream(entry):
+        assert not entry.metadata.get("default", True)
+        pytest.skip("needs more than sums")
+    p = predictions(700)
+    shards = torch.randperm(700).split([1, 250, 99, 350])
+    parts = []
+    for rows in shards:
+        part = streaming([entry.name], 6)
+        part.update(p.logits[rows], p.target[rows], label_probs=p.label_probs[rows])
+        parts.append(part)
+    whole = streaming([entry.name], 6)
+    whole.update(p.logits, p.target, label_probs=p.label_probs)
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):
+        merged = streaming([entry.name], 6)
+        for number in order:
+            merged.merge(parts[number])
+        assert merged.compute() == whole.compute()
+    (value,), (error,) = whole.compute().values(), whole.error_bounds().values()
+    rounding = 1e-12 if "streaming" in entry.metadata else 0
+    assert abs(value - entry.value(p)) <= error + rounding
+    assert error < 2e-2
+    assert "streaming" in entry.metadata or error == 0
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "test.npz", torch.zeros(2, 2)])

@@ -17,9 +17,21 @@ from fedlas.metrics import (
     expected_calibration_error,
     maximum_calibration_error,
     negative_log_likelihood,
+    root_mean_square_calibration_error,
+    smooth_calibration_error,
 )
 
 HERE = Path(__file__).parent
+
+
+def root_mean_square_with_a_bin_for_one(p):
+    """As torchmetrics has it: a confidence of exactly 1 is in a bin of its own (where all of them are right here)."""
+    below = p.confidence < 1
+    assert p.correct[~below].all()
+    part = Predictions(p.logits[below], p.target[below])
+    return (part.num_samples / p.num_samples) ** 0.5 * root_mean_square_calibration_error(part)
+
+
 EXPECTED = json.loads((HERE / "metrics.json").read_text())
 OURS = {
     "accuracy": accuracy,
@@ -29,14 +41,25 @@ OURS = {
     "ece_15_torchmetrics_l1": expected_calibration_error,
     "ece_15_netcal": expected_calibration_error,
     "mce_15_torchmetrics": maximum_calibration_error,
+    "rmsce_15_torchmetrics_l2": root_mean_square_with_a_bin_for_one,
+    "smece_relplot": lambda p: smooth_calibration_error(p, convention="reference"),
     "ece_15_equal_mass_rank": adaptive_calibration_error,
     "ace_15_equal_mass_reference": lambda p: adaptive_calibration_error(p, convention="reference"),
     "classwise_ece_15_reference": lambda p: classwise_calibration_error(p, convention="reference"),
     "temperature_nll": lambda p: TemperatureScaling().fit(p).temperature,
     "nll_after_temperature": lambda p: negative_log_likelihood(TemperatureScaling().fit(p).transform(p)),
 }
-# Of another definition (root mean square, smooth, or bins cut by interpolated quantiles): not computed here.
-NOT_OURS = {"rmsce_15_torchmetrics_l2", "smece_relplot", "ece_15_equal_mass_netcal"}
+# Of another definition (bins cut by interpolated quantiles): not computed here.
+NOT_OURS = {"ece_15_equal_mass_netcal"}
+# The paper's smooth ECE itself, by direct summation over samples and images: far from the published package's numbers
+# where errors are large and many confidences are 1.
+SMOOTH_ECE = {
+    "calibrated_c10": 0.0173495,
+    "overconfident_c10": 0.2128456,
+    "underconfident_c100": 0.2690188,
+    "overconfident_c2": 0.1332082,
+    "small_c5": 0.0661919,
+}
 
 
 @pytest.fixture(scope="module", params=list(EXPECTED))
@@ -57,6 +80,15 @@ def test_published_number(case, key):
 
 def test_every_published_number_is_compared_or_excused(case):
     assert set(case[1]) == set(OURS) | NOT_OURS
+
+
+def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
+    predictions, expected = case
+    name = next(name for name, values in EXPECTED.items() if values is expected)
+    assert smooth_calibration_error(predictions) == pytest.approx(SMOOTH_ECE[name], abs=1e-7)
+    reference = smooth_calibration_error(predictions, convention="reference")
+    assert reference == pytest.approx(expected["smece_relplot"], rel=1e-9)
+    assert reference != pytest.approx(SMOOTH_ECE[name], rel=1e-4)
 
 
 def test_classwise_error_is_the_same_in_both_conventions_when_the_last_class_occurs(case):

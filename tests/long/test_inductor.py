@@ -17,7 +17,7 @@ N, C, D = 32, 10, 16
 def test_inductor_equals_eager(name):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = LOSSES.build(name, {}, num_classes=C)
+    eager = LOSSES.build(name, {}, num_classes=C, num_samples=N)
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, fullgraph=True)
     for step in range(3):
@@ -28,6 +28,10 @@ def test_inductor_equals_eager(name):
             given["features"] = torch.rand(N, D)
         if "index" in eager.needs:
             given["index"] = torch.arange(N)
+        if "mixed" in eager.needs:
+            given["mixed"] = 5 * torch.randn(N, 2, C)
+        if "head_weight" in eager.needs:
+            given["head_weight"] = torch.randn(C, D)
         first, second = (5 * torch.randn(1, N, C)).expand(2, -1, -1).clone().unbind()
         runs = []
         for function, owner, logits in ((eager, eager, first), (compiled, twin, second)):

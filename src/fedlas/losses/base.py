@@ -22,7 +22,8 @@ LOSSES: Registry[type[Loss]] = Registry("loss")
 
 Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
 changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes), ``signed``
-(names of numeric options that may be negative).
+(names of numeric options that may be negative), ``order_invariant`` (False: the order of the batch matters), ``note``
+(where it comes from, if not simply from the paper).
 """
 
 

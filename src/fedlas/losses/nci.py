@@ -5,19 +5,19 @@ Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Netw
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas.losses.precise import PreciseBuffers
 
 _EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero
 
 
-class NormConfidenceIndicator(nn.Module):
+class NormConfidenceIndicator(PreciseBuffers):
     """How far each sample's feature norm lies from its running mean, in running standard deviations.
 
     ``n_i = ||h_i||_p``; in training the moments move first, ``mean <- m mean(n) + (1 - m) mean`` and the same for the
@@ -56,6 +56,7 @@ class NormConfidenceIndicator(nn.Module):
         tensor(5.)
     """
 
+    precise: ClassVar[tuple[str, ...]] = ("mean", "std")
     mean: Tensor
     std: Tensor
     num_batches_tracked: Tensor
@@ -117,13 +118,6 @@ class NormConfidenceIndicator(nn.Module):
         self.mean.copy_(torch.where(usable, torch.lerp(self.mean, mean, rate), self.mean))
         self.std.copy_(torch.where(usable, torch.lerp(self.std, std, rate), self.std))
         self.num_batches_tracked.add_(usable)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        mean, std = self.mean, self.std
-        super()._apply(fn, recurse)
-        if self.mean.dtype != torch.float32:  # .half(), .bfloat16(), .double(): keep the values, follow the device
-            self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
-        return self
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

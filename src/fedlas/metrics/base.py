@@ -16,10 +16,11 @@ from fedlas.predictions import Predictions
 METRICS: Registry[Callable[..., float]] = Registry("metric")
 """Functions ``Predictions -> float``.
 
-Metadata: ``title`` (column head in tables), ``higher_is_better``, ``percent`` (reports multiply by 100), ``paper``;
-optional ``estimator`` (an :class:`Estimator`: shares the one pass of ``evaluate``; without it the function is simply
-called), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a frozenset of names) and
-``default`` (False keeps the metric out of ``evaluate``).
+Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it has a sign and 0 is best), ``percent``
+(reports multiply by 100), ``paper``; optional ``estimator`` (an :class:`Estimator`: shares the one pass of
+``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
+``estimator`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
+frozenset of names) and ``default`` (False keeps the metric out of ``evaluate``).
 """
 
 S = TypeVar("S", bound=Statistic)
@@ -60,6 +61,24 @@ class Estimator(Generic[S]):
 AnyEstimator = Estimator[Any]
 
 
+@dataclass(frozen=True)
+class Approximation(Generic[S]):
+    """How a metric that depends on all samples is computed, nearly, from sums that do not grow with them.
+
+    Args:
+        estimator: With a statistic that can be added up (:class:`~fedlas.metrics.scan.Sums`).
+        error: From the filled statistic to how far the value can at most be from the metric's own.
+    """
+
+    estimator: Estimator[S]
+    error: Callable[[S], float]
+
+
 def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> Estimator[RowMean]:
     """The estimator of a metric that is the mean of a ``quantity (n,)`` of each row."""
-    return Estimator(owner, lambda _predictions, _num_bins: RowMean(quantity), lambda rows: rows.mean)
+    return Estimator(owner, lambda _predictions, _num_bins: RowMean(quantity), mean_of_rows)
+
+
+def mean_of_rows(rows: RowMean) -> float:
+    """The value of every :func:`row_mean` estimator, by which one is recognised."""
+    return rows.mean

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import Estimator
+from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
@@ -41,45 +42,70 @@ class Bins:
 
 
 class BinSums:
-    """Sums over bins with given edges, from which errors and :class:`Bins` follow.
+    """Exact sums over bins with given edges, from which errors and :class:`Bins` follow.
 
     Args:
         edges: ``(B + 1,)`` float64, ascending.
 
     Attributes:
         count: ``(B,)`` int64.
-        confidence: Sum of the confidences ``(B,)`` float64.
-        outcome: Sum of the outcomes ``(B,)`` float64: 0 or 1 for right and wrong, or their known probability.
     """
 
     def __init__(self, edges: Tensor) -> None:
         self.edges = edges
         bins = len(edges) - 1
         self.count = torch.zeros(bins, dtype=torch.int64, device="cpu")
-        self.confidence = torch.zeros(bins, dtype=torch.float64, device="cpu")
-        self.outcome = torch.zeros(bins, dtype=torch.float64, device="cpu")
+        self._confidence = ExactSum(bins)
+        self._outcome = ExactSum(bins)
 
     def add(self, confidence: Tensor, outcome: Tensor) -> None:
         """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float."""
-        bins = len(self.count)
         for part, happened in zip(confidence.split(_ROWS), outcome.split(_ROWS), strict=True):
             index = bin_index(part, self.edges)
-            self.count += torch.bincount(index, minlength=bins)
-            self.confidence += torch.bincount(index, weights=part.double(), minlength=bins)
-            self.outcome += torch.bincount(index, weights=happened.double(), minlength=bins)
+            self.count.index_add_(0, index, torch.ones_like(index))
+            self._confidence.add(part, index)
+            self._outcome.add(happened, index)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        return {"count": self.count, "confidence": self._confidence.digits, "outcome": self._outcome.digits}
+
+    @property
+    def confidence(self) -> Tensor:
+        """Sum of the confidences ``(B,)`` float64."""
+        return self._confidence.floats()
+
+    @property
+    def outcome(self) -> Tensor:
+        """Sum of the outcomes ``(B,)`` float64: 0 or 1 for wrong and right, or their known probability."""
+        return self._outcome.floats()
+
+    @property
+    def num_samples(self) -> int:
+        """``N``."""
+        return int(self.count.sum())
+
+    @property
+    def gaps(self) -> Tensor:
+        """``count_b * (confidence_b - outcome_b)`` ``(B,)`` float64: positive where the confidence is too high."""
+        return self.confidence - self.outcome
 
     def total_gap(self) -> float:
         """``sum_b count_b * |confidence_b - outcome_b|``."""
-        return float((self.confidence - self.outcome).abs().sum())
+        return float(self.gaps.abs().sum())
 
     def mean_gap(self) -> float:
         """:meth:`total_gap` per sample, the ECE of these bins."""
-        return self.total_gap() / int(self.count.sum())
+        return self.total_gap() / self.num_samples
+
+    def mean_gaps(self) -> Tensor:
+        """``confidence_b - outcome_b`` of the bins that are not empty."""
+        filled = self.count > 0
+        return self.gaps[filled] / self.count[filled]
 
     def largest_gap(self) -> float:
         """``max_b |confidence_b - outcome_b|`` over the bins that are not empty."""
-        filled = self.count > 0
-        return float(((self.confidence - self.outcome).abs()[filled] / self.count[filled]).max())
+        return float(self.mean_gaps().abs().max())
 
     def bins(self) -> Bins:
         """The sums as means."""
@@ -100,6 +126,21 @@ def equal_width_edges(num_bins: int) -> Tensor:
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 
+def equal_mass_ranks(num_samples: int, num_bins: int) -> Tensor:
+    """Where to cut ``num_samples`` into ``num_bins`` counts that differ by at most one, the larger ones first."""
+    inner = torch.arange(1, num_bins, device="cpu")
+    cut = inner * (num_samples // num_bins) + inner.clamp(max=num_samples % num_bins)
+    return cut[(cut > 0) & (cut < num_samples)]
+
+
+def nearer_end(cut: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Of the ranks ``start`` and ``end`` of the ties that ``cut`` falls among the nearer one, ``end`` if both are.
+
+    ``start == cut`` says that what is below the cut differs: there is nothing to move, and the distance 0 keeps it.
+    """
+    return torch.where(cut - start < end - cut, start, end)
+
+
 def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
     """Edges between bins of as equal counts as ties allow.
 
@@ -114,14 +155,10 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
     Returns:
         ``(B + 1,)`` float64, from 0 to 1; an inner edge is the highest confidence of the bin below it.
     """
-    samples = len(ordered)
-    inner = torch.arange(1, num_bins, device="cpu")
-    cut = inner * (samples // num_bins) + inner.clamp(max=samples % num_bins)
-    cut = cut[(cut > 0) & (cut < samples)]
+    cut = equal_mass_ranks(len(ordered), num_bins)
     start = torch.searchsorted(ordered, ordered[cut], right=False)
     end = torch.searchsorted(ordered, ordered[cut], right=True)
-    # `start == cut` says that the value below the cut differs: nothing to move, and the distance 0 keeps it there.
-    cut = torch.where(cut - start < end - cut, start, end)
+    cut = nearer_end(cut, start, end)
     edges = torch.zeros(num_bins + 1, dtype=torch.float64, device="cpu")
     edges[1 : 1 + len(cut)] = torch.where(cut > 0, ordered[(cut - 1).clamp(min=0)], 0).double()
     edges[1 + len(cut) :] = 1.0
@@ -137,6 +174,10 @@ class EqualWidth:
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         self.sums.add(chunk.confidence, chunk.correct)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of the bins."""
+        return self.sums.tensors()
 
 
 class EqualMass:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, Approximation, Estimator
 from fedlas.metrics.binning import BinSums, EqualMass, EqualWidth
+from fedlas.metrics.fine_grid import FineGrid
 from fedlas.predictions import Predictions
 
 
@@ -21,8 +22,22 @@ def _reference_adaptive(statistic: EqualMass) -> float:
     return sums.total_gap() / samples
 
 
+def _fine_cut(grid: FineGrid) -> float:
+    ranking = grid.ranking()
+    return float(ranking.equal_mass_gaps(grid.num_bins).abs().sum()) / ranking.num_samples
+
+
+def _fine_cut_error(grid: FineGrid) -> float:
+    """Each cut is off by a part of the cell it falls into, whose gap then counts in one bin instead of the next."""
+    ranking = grid.ranking()
+    cell = ranking.cut_runs(grid.num_bins)
+    gap = torch.maximum(ranking.wrong_confidence, ranking.right - ranking.right_confidence)[cell]
+    return 2 * float(gap.sum()) / ranking.num_samples
+
+
 _ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: bins.sums.mean_gap())
 _MCE = Estimator("maximum_calibration_error", EqualWidth, lambda bins: bins.sums.largest_gap())
+_FINE = Approximation(Estimator("adaptive_calibration_error", FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
     "exact": Estimator("adaptive_calibration_error", EqualMass, lambda bins: bins.sums.mean_gap()),
     "reference": Estimator("adaptive_calibration_error", EqualMass, _reference_adaptive),
@@ -70,6 +85,7 @@ def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) 
     percent=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
     estimator=_ADAPTIVE["exact"],
+    streaming=_FINE,
 )
 def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, convention: str = "exact") -> float:
     """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
@@ -88,7 +104,8 @@ def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, 
         InputError: If ``num_bins`` is below 1, or for another convention.
 
     Note:
-        Keeps the confidences: ``O(N)`` memory.
+        Keeps the confidences: ``O(N)`` memory. Streaming cuts between the cells of a fine grid instead, which moves
+        every cut by less than a cell.
 
     Example:
         >>> adaptive_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

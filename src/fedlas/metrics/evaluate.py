@@ -19,20 +19,22 @@ def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
-        Metric by registry name, in the order of :data:`METRICS`; fractions in ``[0, 1]`` but for NLL and Brier score.
-        Each equals what its own function returns, to the last bit.
+        Metric by registry name, in the order of :data:`METRICS`; fractions in ``[0, 1]`` but for NLL, Brier score and
+        the debiased square, which can be below 0. Each equals what its own function returns, to the last bit.
 
     Raises:
         InputError: If ``predictions`` are no :class:`Predictions`, or ``num_bins`` is not a count.
 
     Note:
-        Memory beside the logits: two chunks of about 1 MiB, nine bytes a sample, and ``C * num_bins`` float64. A metric
-        that was registered without an ``estimator`` is called after the pass with ``predictions`` alone.
+        Memory beside the logits: two chunks of about 1 MiB, nine bytes a sample, 1 MiB for the smooth error, and
+        ``4 * C * num_bins`` int64. Sums are exact, so neither the order of samples nor the size of chunks changes a
+        bit. A metric that was registered without an ``estimator`` is called after the pass with ``predictions`` alone.
 
     Example:
         >>> scores = evaluate(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
         >>> list(scores)
-        ['accuracy', 'top5', 'nll', 'brier', 'ece', 'adaptive_ece', 'mce', 'classwise_ece']
+        ['accuracy', 'top5', 'nll', 'brier', 'ece', 'adaptive_ece', 'mce', 'classwise_ece', 'smooth_ece', 'o_ece',
+         'u_ece', 'debiased_ece2']
         >>> scores["accuracy"]
         0.5
     """

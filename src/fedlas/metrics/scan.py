@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
+from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
 from fedlas.predictions import Predictions
 
 # Elements of logits per chunk. On a CPU, 1 MiB of float32 beside two buffers of that size stays in the cache; an
 # accelerator wants fewer and larger kernels.
 CHUNK_ELEMENTS = 2**18
 ACCELERATOR_CHUNK_ELEMENTS = 2**24
+PROB_BITS = 40
+"""Where every probability of every row is summed, it is rounded to a multiple of ``2**-PROB_BITS``, 1e-12."""
 
 
 class Chunk:
@@ -56,6 +59,18 @@ class Chunk:
         return self.probs.amax(dim=1).cpu()
 
     @cached_property
+    def class_sums(self) -> Tensor:
+        """Sum of each class's probabilities ``(C,)``, int64 in units of ``2**-PROB_BITS`` that each is rounded to."""
+        if self.probs.device.type != "cpu":
+            return torch.mul(self.probs, 2.0**PROB_BITS, out=self._scratch).round_().long().sum(dim=0).cpu()
+        sums = torch.zeros(self.probs.shape[1], dtype=torch.int64, device="cpu")
+        # So few integers below 2**PROB_BITS that float64 adds them without rounding, in any order, and twice as fast.
+        rows = 2 ** (53 - PROB_BITS - 1)
+        for probs, scratch in zip(self.probs.split(rows), self._scratch.split(rows), strict=True):
+            sums += torch.mul(probs, 2.0**PROB_BITS, out=scratch).round_().sum(dim=0, dtype=torch.float64).long()
+        return sums
+
+    @cached_property
     def target_probs(self) -> Tensor:
         """Probability of the label ``(n,)``."""
         return self.probs.gather(1, self._index).squeeze(1).cpu()
@@ -85,8 +100,9 @@ class Chunk:
     @cached_property
     def nll(self) -> Tensor:
         """``-log p_y`` ``(n,)`` float64, from the logits, so that it is finite where ``p_y`` underflows."""
-        below = self.logits.amax(dim=1) - self.logits.gather(1, self._index).squeeze(1)
-        return below.cpu().double() - self.confidence.double().log()
+        highest, own = self.logits.amax(dim=1), self.logits.gather(1, self._index).squeeze(1)
+        below = highest.cpu().double() - own.cpu().double()  # which float32 could not hold for its largest numbers
+        return below.clamp(max=torch.finfo(torch.float64).max) - self.confidence.double().log()
 
     @cached_property
     def squared_error(self) -> Tensor:
@@ -104,6 +120,18 @@ class Statistic(Protocol):
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
+
+
+@runtime_checkable
+class Sums(Statistic, Protocol):
+    """A statistic of which shards can be added up: it is nothing but integer sums."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was gathered: int64 tensors on the CPU, themselves and not copies.
+
+        Adding to each the tensor of the same name of another statistic, gathered from other rows, gives the statistic
+        of all the rows.
+        """
 
 
 def chunks(predictions: Predictions) -> Iterator[Chunk]:
@@ -141,24 +169,31 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
 
 
 class RowMean:
-    """Statistic: the mean over all samples of a quantity of each row, summed in float64.
+    """Statistic: the mean over all samples of a quantity of each row; the sum is exact (:class:`ExactSum`).
 
     Args:
         quantity: From a chunk to ``(n,)``, bool or float.
+
+    Attributes:
+        quantity: The same; what resamples the rows takes their means of it without another pass.
     """
 
     def __init__(self, quantity: Callable[[Chunk], Tensor]) -> None:
-        self._quantity = quantity
-        self._sum = 0.0
-        self._count = 0
+        self.quantity = quantity
+        self._sum = ExactSum(1, digits=FLOAT_DIGITS)
+        self._count = torch.zeros(1, dtype=torch.int64, device="cpu")
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        values = self._quantity(chunk)
-        self._sum += float(values.sum(dtype=torch.float64))
+        values = self.quantity(chunk).cpu()
+        self._sum.add(values)
         self._count += len(values)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Sum and number of rows."""
+        return {"sum": self._sum.digits, "count": self._count}
 
     @property
     def mean(self) -> float:
         """The mean so far."""
-        return self._sum / self._count
+        return self._sum.totals()[0] / (int(self._count) << POINT_BITS)

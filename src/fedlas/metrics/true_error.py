@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, Estimator
 from fedlas.metrics.binning import BinSums, equal_width_edges
@@ -28,6 +30,10 @@ class TrueOutcome:
             return
         outcome = chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
         self.sums.add(chunk.confidence, outcome)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those of the bins."""
+        return self.sums.tensors()
 
 
 _TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: bins.sums.mean_gap())

@@ -1,5 +1,28 @@
-"""Is a difference between methods more than noise? Paired tests over seeds, with correction for asking often."""
+"""Is it more than noise? Intervals and tests over the samples of one test set, and paired tests over seeds."""
 
+from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
+from fedlas.stats.intervals import Interval
+from fedlas.stats.noise_floor import NoiseFloor, noise_floor
+from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
+from fedlas.stats.seeds import EffectSize, effect_size, seeds_needed, sign_test, wilcoxon_test
 
-__all__ = ["Comparison", "PairedTest", "compare_to_best", "holm", "paired_t_test"]
+__all__ = [
+    "Comparison",
+    "EffectSize",
+    "Interval",
+    "NoiseFloor",
+    "PairedBootstrap",
+    "PairedTest",
+    "bootstrap_interval",
+    "bootstrap_intervals",
+    "compare_to_best",
+    "effect_size",
+    "holm",
+    "noise_floor",
+    "paired_bootstrap",
+    "paired_t_test",
+    "seeds_needed",
+    "sign_test",
+    "wilcoxon_test",
+]

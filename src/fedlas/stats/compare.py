@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 
-_ROUNDING = 1e-12
+ROUNDING = 1e-12
 """Relative size below which a spread of differences is rounding, not variation between seeds."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Result of a two-sided paired t-test.
+    """Result of a two-sided paired test.
 
     Attributes:
         mean_difference: Mean of ``a - b``, in the unit of the values.
@@ -84,23 +84,13 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     Source:
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
-    if len(a) != len(b) or len(a) == 0:
-        raise InputError(
-            "paired_t_test",
-            "a and b must hold one value per seed each, in the same order",
-            f"{len(a)} and {len(b)} values",
-            "Keep only the seeds that both methods have.",
-        )
-    for name, values in (("a", a), ("b", b)):
-        for value in values:
-            if not math.isfinite(value):
-                raise InputError("paired_t_test", f"{name} must be finite", value, "Drop that seed from both methods.")
+    check_pairs("paired_t_test", a, b)
     n = len(a)
     differences = [float(x) - float(y) for x, y in zip(a, b, strict=True)]
     mean = fmean(differences)
     if n < 2:
         return PairedTest(mean, None, n, "one pair has no spread")
-    noise = _ROUNDING * max(abs(float(x)) for x in (*a, *b))
+    noise = ROUNDING * max(abs(float(x)) for x in (*a, *b))
     if all(abs(d) <= noise for d in differences):
         return PairedTest(mean, 1.0, n)
     spread = stdev(differences)
@@ -109,6 +99,25 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     statistic = abs(mean) / (spread / math.sqrt(n))
     p_value = 2.0 * float(require("scipy.stats", extra="stats").t.sf(statistic, n - 1))
     return PairedTest(mean, min(p_value, 1.0), n)
+
+
+def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> None:
+    """Check that ``a`` and ``b`` are as many finite values each.
+
+    Raises:
+        InputError: If the lengths differ, there are no values, or one is not finite.
+    """
+    if len(a) != len(b) or len(a) == 0:
+        raise InputError(
+            owner,
+            "a and b must hold one value per seed each, in the same order",
+            f"{len(a)} and {len(b)} values",
+            "Keep only the seeds that both methods have.",
+        )
+    for name, values in (("a", a), ("b", b)):
+        for value in values:
+            if not math.isfinite(value):
+                raise InputError(owner, f"{name} must be finite", value, "Drop that seed from both methods.")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -142,7 +151,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare_to_best(
-    values: Mapping[str, Sequence[float]], *, higher_is_better: bool, level: float = 0.05
+    values: Mapping[str, Sequence[float]],
+    *,
+    higher_is_better: bool,
+    level: float = 0.05,
+    test: Callable[[Sequence[float], Sequence[float]], PairedTest] = paired_t_test,
 ) -> Comparison:
     """Find the best method by its mean and test every other one against it, over the seeds that all of them have.
 
@@ -151,6 +164,8 @@ def compare_to_best(
             seed that any method lacks is left out for all.
         higher_is_better: True for accuracy, False for errors and losses.
         level: Significance level in ``(0, 1)``.
+        test: Paired test of the best against another; also :func:`~fedlas.stats.wilcoxon_test`,
+            :func:`~fedlas.stats.sign_test`.
 
     Returns:
         The comparison. With one common seed nothing can be tested: all others are ``untested``.
@@ -159,10 +174,11 @@ def compare_to_best(
         InputError: If there are no methods, lengths differ, a value is infinite, or the level is out of range.
 
     Note:
-        What ``level`` promises: if the seeds' differences are normal, the truly best method is among ``best`` and
-        ``not_distinguishable`` with probability at least ``1 - level``. The best is chosen with the data it is then
-        tested on, so this is not the chance that *no* method is wrongly set apart: among six exactly equal methods and
-        three seeds some method is in about 8 of 100 comparisons.
+        What ``level`` promises with the t-test: if the seeds' differences are normal, the truly best method is among
+        ``best`` and ``not_distinguishable`` with probability at least ``1 - level``. The best is chosen with the data
+        it is then tested on, so this is not the chance that *no* method is wrongly set apart: among six exactly equal
+        methods and three seeds some method is in about 8 of 100 comparisons. The other tests need no normal
+        differences, but below 6 seeds they set no method apart at level 0.05: they cannot give a p-value that low.
 
     Example:
         >>> result = compare_to_best(
@@ -197,7 +213,7 @@ def compare_to_best(
     common = {name: [float(column[i]) for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
     best = max(common, key=lambda name: sign * fmean(common[name]))
-    tests = {name: paired_t_test(common[best], common[name]) for name in common if name != best}
+    tests = {name: test(common[best], common[name]) for name in common if name != best}
     raw = {name: test.p_value for name, test in tests.items() if test.p_value is not None}
     p_values = dict(zip(raw, holm(list(raw.values())), strict=True))
     untested = frozenset(tests) - frozenset(raw)

@@ -8,6 +8,7 @@ from fedlas.bench.load import load_plan, load_trained
 from fedlas.bench.plan import plan
 from fedlas.bench.recipe import load_recipe
 from fedlas.bench.run import execute, predictions_of
+from fedlas.features import find_head
 from fedlas.predictions import Predictions
 
 TINY = [
@@ -37,7 +38,7 @@ def test_best_weights_give_the_saved_predictions(run):
     made = predictions_of(trained.objective, trained.splits, trained.splits.test, batch_size=50, features=True)
     for name in ("logits", "target", "features", "label_probs"):
         assert torch.equal(getattr(made, name), getattr(saved, name)), name
-    head = trained.objective.model[-1] if hasattr(trained.objective.model, "__getitem__") else trained.objective.model.fc
+    head = find_head(trained.objective.model)
     torch.testing.assert_close(head(saved.features), saved.logits)
 
 

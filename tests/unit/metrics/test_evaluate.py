@@ -23,7 +23,7 @@ def test_agrees_with_every_single_metric_to_the_last_bit(shape, dtype):
 def test_num_bins_reaches_the_binned_metrics():
     p = predictions()
     scores = evaluate(p, num_bins=4)
-    for name in ("ece", "adaptive_ece", "classwise_ece", "mce", "true_ece"):
+    for name in ("ece", "adaptive_ece", "classwise_ece", "mce", "o_ece", "u_ece", "debiased_ece2", "true_ece"):
         assert scores[name] == METRICS[name].value(p, num_bins=4), name
     assert scores["mce"] != evaluate(p)["mce"]
 
@@ -38,7 +38,8 @@ def test_goes_over_the_logits_once(monkeypatch):
 
 def test_names_and_order():
     assert list(evaluate(predictions())) == [
-        "accuracy", "top5", "nll", "brier", "ece", "adaptive_ece", "mce", "classwise_ece", "true_ece",
+        "accuracy", "top5", "nll", "brier", "ece", "adaptive_ece", "mce", "classwise_ece", "smooth_ece", "o_ece",
+        "u_ece", "debiased_ece2", "true_ece",
     ]  # fmt: skip
 
 

@@ -84,3 +84,39 @@ def test_rows_need_not_be_contiguous(small_chunks):
     for name in ("correct", "rank"):
         assert torch.equal(every(turned, name), every(straight, name))
     torch.testing.assert_close(every(turned, "confidence"), every(straight, "confidence"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [1, 3, 40])
+def test_class_sums_are_integers_that_no_chunking_changes(monkeypatch, classes, dtype):
+    predictions = random_predictions(9000, classes, dtype)  # more rows than are added in one go
+    expected = (predictions.probs.double() * 2.0**scan.PROB_BITS).round().long().sum(dim=0)
+    for elements in (2**18, 7 * classes, classes):
+        monkeypatch.setattr(scan, "CHUNK_ELEMENTS", elements)
+        sums = [chunk.class_sums for chunk in chunks(predictions)]
+        assert torch.equal(torch.stack(sums).sum(dim=0), expected)
+
+
+def test_the_largest_logits_have_a_finite_nll():
+    for dtype in (torch.float32, torch.float64):
+        largest = torch.finfo(dtype).max
+        predictions = Predictions(torch.tensor([[largest, -largest]], dtype=dtype), [1])
+        assert torch.isfinite(every(predictions, "nll")).all()
+
+
+def test_row_means_add_up_exactly():
+    predictions = random_predictions(101)
+    whole, parts = scan.RowMean(lambda chunk: chunk.nll), scan.RowMean(lambda chunk: chunk.nll)
+    scan.scan(predictions, [whole])
+    for rows in torch.randperm(101).split(10):
+        part = scan.RowMean(lambda chunk: chunk.nll)
+        scan.scan(Predictions(predictions.logits[rows], predictions.target[rows]), [part])
+        for name, tensor in parts.tensors().items():
+            tensor += part.tensors()[name]
+    assert parts.mean == whole.mean
+    assert isinstance(whole, scan.Sums)
+
+
+def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():
+    with pytest.raises(ValueError, match="terms must be finite"):
+        scan.scan(random_predictions(5), [scan.RowMean(lambda chunk: chunk.nll / 0)])

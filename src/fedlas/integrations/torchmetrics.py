@@ -1,0 +1,137 @@
+"""``torchmetrics.Metric`` classes over :class:`~fedlas.metrics.StreamingMetrics`: for Lightning, and collections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.extras import require
+from fedlas.metrics import METRICS, StreamingMetrics
+
+require("torchmetrics", extra="torchmetrics")
+
+from torchmetrics import Metric  # noqa: E402 (after the line that says what to install)
+
+__all__ = ["CalibrationMetric", "CalibrationMetrics"]
+
+
+class CalibrationMetrics(Metric):
+    """Many metrics in one pass, as a dictionary: what :class:`~fedlas.metrics.StreamingMetrics` computes.
+
+    Args:
+        num_classes: ``C``.
+        metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
+        num_bins: Number of bins of the metrics that have any, at least 1.
+        **options: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        InputError: For options out of range, or a metric that is unknown or cannot be computed from sums.
+        MissingExtraError: On import, if torchmetrics is not installed.
+
+    State:
+        int64 sums, which torchmetrics adds up over ranks: the result is that of one process with all samples, to the
+        last bit. ``reset()`` forgets them.
+
+    Note:
+        ``update`` takes logits, not probabilities; which of the two it has is never guessed from the values. Sums are
+        made on the CPU and added to the state on its device.
+
+    Example:
+        >>> metric = CalibrationMetrics(2, metrics=["accuracy", "ece"])
+        >>> metric.update(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
+        >>> metric.compute()["accuracy"]
+        tensor(0.5000, dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(
+        self, num_classes: int, *, metrics: Sequence[str] | None = None, num_bins: int = 15, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        empty = StreamingMetrics(num_classes, metrics=metrics, num_bins=num_bins)
+        self.num_classes = empty.num_classes
+        self.num_bins = empty.num_bins
+        self.metrics = empty.metrics
+        # A state's name is an attribute's: no dots.
+        self._keys = {name.replace(".", "_of_"): name for name in empty.state_dict()}
+        for key, name in self._keys.items():
+            self.add_state(key, empty.state_dict()[name], dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            logits: ``(N, C)``, finite.
+            target: Labels ``(N,)``.
+
+        Raises:
+            InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
+        """
+        batch = self._empty()
+        batch.update(logits, target)
+        state = batch.state_dict()
+        for key, name in self._keys.items():
+            sums = getattr(self, key)
+            setattr(self, key, sums + state[name].to(sums.device))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Every metric of all samples so far, float64, by registry name.
+
+        Raises:
+            InputError: If there are none.
+        """
+        whole = self._empty()
+        whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in whole.compute().items()}
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
+        """Do nothing: the state is integers whatever the precision of a model is."""
+        return self
+
+    def _empty(self) -> StreamingMetrics:
+        return StreamingMetrics(self.num_classes, metrics=self.metrics, num_bins=self.num_bins)
+
+
+class CalibrationMetric(CalibrationMetrics):
+    """One metric by its registry name, as a number: to monitor, or for a ``MetricCollection``.
+
+    Several of the same samples are cheaper as one :class:`CalibrationMetrics`, which reads each batch once.
+
+    Args:
+        name: Registry name; ``fedlas list metrics`` prints them.
+        num_classes: ``C``.
+        num_bins: Number of bins, for metrics that have any, at least 1.
+        **options: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        InputError: For options out of range, or a metric that is unknown or cannot be computed from sums.
+
+    Example:
+        >>> metric = CalibrationMetric("ece", num_classes=2)
+        >>> metric(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]))
+        tensor(0.2500, dtype=torch.float64)
+        >>> metric.higher_is_better
+        False
+    """
+
+    def __init__(self, name: str, *, num_classes: int, num_bins: int = 15, **options: Any) -> None:
+        super().__init__(num_classes, metrics=[name], num_bins=num_bins, **options)
+        self.name = name
+
+    @property
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+        """As registered; None if the metric has a sign, and 0 is best."""
+        return METRICS[self.name].metadata["higher_is_better"]
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The metric of all samples so far, float64.
+
+        Raises:
+            InputError: If there are none.
+        """
+        return super().compute()[self.name]

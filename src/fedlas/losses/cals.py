@@ -1,0 +1,214 @@
+"""CALS-ALM: margin-based label smoothing with one multiplier a class, learned by an augmented Lagrangian method.
+
+Source: Liu, Rony, Galdran, Dolz, Ben Ayed 2023, "Class Adaptive Network Calibration", CVPR, section 3
+(arXiv 2211.15088). Written from the paper; figures it leaves open are those of the published configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.extremes import row_max
+from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses.precise import PreciseBuffers
+from fedlas.predictions import Predictions
+
+_ELEMENTS = 1 << 22  # of the validation logits at a time
+
+
+class _PHR(torch.autograd.Function):
+    """:func:`phr_penalty`; its slope in the distance of each class is ``max(0, l + rho h) / (margin C)``."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, multipliers: Tensor, rho: Tensor, margin: float) -> Tensor:
+        top = logits.amax(dim=1, keepdim=True)
+        # l + rho h = (l - rho) + (rho / margin) (max_j z_j - z_k)
+        active = (top - logits).mul_(rho / margin).add_(multipliers - rho).relu_()
+        share = 1 / (2 * rho * logits.shape[1])
+        ctx.margin = margin
+        ctx.save_for_backward(logits, top, active, multipliers, rho)
+        return torch.linalg.vecdot(active * share, active) - (multipliers.square() * share).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, top, active, multipliers, rho = ctx.saved_tensors
+        place = torch.eq(logits.detach(), top, out=torch.empty_like(logits))  # 1.0 at the maximum, else 0.0
+        scale = (grad / (ctx.margin * logits.shape[1]))[:, None]
+        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+            active = F.relu(torch.addcmul(multipliers - rho, row_max(logits) - logits, rho / ctx.margin))
+            return (
+                scale * (place * (active.sum(1, keepdim=True) / place.sum(1, keepdim=True)) - active),
+                None,
+                None,
+                None,
+            )
+        share = active.sum(dim=1, keepdim=True) / place.sum(dim=1, keepdim=True)
+        return place.mul_(share).sub_(active).mul_(scale), None, None, None
+
+
+def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
+    """``mean_k P(h_k, l_k, rho_k)`` of each row, ``(N,)``, with ``h_k = (max_j z_j - z_k) / margin - 1``.
+
+    P is the Powell-Hestenes-Rockafellar function of the constraint ``h_k <= 0``,
+    ``(max(0, l + rho h)^2 - l^2) / (2 rho)``: ``l h + rho h^2 / 2`` where ``l + rho h`` is positive, else constant.
+
+    Args:
+        logits: ``(N, C)``.
+        multipliers: ``l (C,)``, above 0.
+        rho: ``(C,)``, above 0.
+        margin: Logit distance that is allowed, above 0.
+
+    Example:
+        >>> phr_penalty(torch.tensor([[30.0, 0.0]]), torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]), margin=10.0)
+        tensor([2.7500])
+    """
+    value: Tensor = _PHR.apply(logits, multipliers, rho, margin)
+    return value
+
+
+@LOSSES.register(
+    "cals-alm",
+    paper="Class Adaptive Network Calibration",
+    year=2023,
+    url="https://arxiv.org/abs/2211.15088",
+)
+class CALS(PreciseBuffers, Loss):
+    """CALS-ALM: ``-log p_y + mean_k P(h_k, l_k, rho_k)`` with ``h_k = (max_j z_j - z_k) / margin - 1``.
+
+    The margin of MbLS is a constraint ``h_k <= 0`` for each class k, and the penalty ``P(h, l, rho) = (max(0, l +
+    rho h)^2 - l^2) / (2 rho)`` has a multiplier ``l_k`` and a factor ``rho_k`` of the class. After each validation,
+    ``l_k`` becomes the mean of ``max(0, l_k + rho_k h_k)`` over the validation set; every ``rho_every`` of them,
+    ``rho_k`` grows where the mean ``h_k`` has not fallen to ``tolerance`` times its last value (or below 0).
+
+    Args:
+        num_classes: Number of classes C.
+        margin: Logit distance that costs nothing, above 0. The paper uses 10.
+        rho: Factor of the squared violation at the start, above 0.
+        growth: What rho is multiplied with, at least 1; the paper's gamma.
+        tolerance: Share of the last violation that a new one must come down to, at least 0; the paper's tau.
+        rho_max: Largest rho, at least rho.
+        lambda_min: Smallest multiplier, above 0; the start of each.
+        lambda_max: Largest multiplier, at least lambda_min.
+        every: How many validations pass from one update of the multipliers to the next.
+        rho_every: How many validations pass from one look at rho to the next; a multiple of ``every`` to have effect.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out.
+        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+
+    Attributes:
+        multipliers: Buffer, ``l (C,)`` float32.
+        rho: Buffer, ``(C,)`` float32.
+        violation: Buffer, mean ``h (C,)`` float32 of the validation set at the last update.
+        num_updates: Buffer, how many validations there were, scalar int64.
+
+    State:
+        Buffers change in :meth:`update_from_validation` only, in place. They stay float32 through ``.half()``. Under
+        DDP each rank must pass the same predictions, as the training loop does.
+
+    Raises:
+        InputError: If an argument is out of range; in :meth:`update_from_validation`, if the predictions have another
+            number of classes. Nothing has changed then.
+
+    Note:
+        The penalty is averaged over all C classes, as in published code and as MbLS does, and the gradient flows
+        through the maximum. It is negative where constraints hold with room to spare: by the constant ``l^2 / (2 rho)``
+        at most.
+
+    Example:
+        >>> criterion = CALS(num_classes=2, margin=1.0)
+        >>> logits, target = torch.tensor([[3.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 0])
+        >>> criterion.update_from_validation(Predictions(logits, target))
+        >>> criterion.multipliers, criterion.violation
+        (tensor([1.0000e-06, 1.5000e+00]), tensor([-1.0000,  1.5000]))
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ("multipliers", "rho", "violation")
+    multipliers: Tensor
+    rho: Tensor
+    violation: Tensor
+    num_updates: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        margin: float = 10.0,
+        rho: float = 1.0,
+        growth: float = 1.2,
+        tolerance: float = 0.9,
+        rho_max: float = 10.0,
+        lambda_min: float = 1e-6,
+        lambda_max: float = 1e6,
+        every: int = 1,
+        rho_every: int = 10,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        name = type(self).__name__
+        self.num_classes = check_count(name, "num_classes", num_classes)
+        self.margin = check_number(name, "margin", margin, low=0, low_open=True)
+        start = check_number(name, "rho", rho, low=0, low_open=True)
+        self.growth = check_number(name, "growth", growth, low=1)
+        self.tolerance = check_number(name, "tolerance", tolerance, low=0)
+        self.rho_max = check_number(name, "rho_max", rho_max, low=start)
+        self.lambda_min = check_number(name, "lambda_min", lambda_min, low=0, low_open=True)
+        self.lambda_max = check_number(name, "lambda_max", lambda_max, low=self.lambda_min)
+        self.every = check_count(name, "every", every)
+        self.rho_every = check_count(name, "rho_every", rho_every)
+        self.register_buffer("multipliers", torch.full((self.num_classes,), self.lambda_min, dtype=torch.float32))
+        self.register_buffer("rho", torch.full((self.num_classes,), start, dtype=torch.float32))
+        self.register_buffer("violation", torch.zeros(self.num_classes, dtype=torch.float32))
+        self.register_buffer("num_updates", torch.tensor(0, dtype=torch.int64))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        batch.check_classes(type(self).__name__, self.num_classes)
+        multipliers, rho = self.multipliers.to(batch.logits.dtype), self.rho.to(batch.logits.dtype)
+        penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
+        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + batch.weighted(penalty)
+
+    @torch.no_grad()
+    def update_from_validation(self, predictions: Predictions) -> None:
+        """Move the multipliers, and now and then rho, by how far the constraints are violated.
+
+        Args:
+            predictions: Of the validation set, after an epoch; never of the test set.
+        """
+        if predictions.num_classes != self.num_classes:
+            raise InputError(
+                type(self).__name__,
+                f"predictions must have num_classes = {self.num_classes} columns",
+                tuple(predictions.logits.shape),
+                "Pass predictions of the model that is trained with this loss.",
+            )
+        number = int(self.num_updates) + 1
+        self.num_updates.add_(1)
+        if number % self.every:
+            return
+        old, rho = self.multipliers.cpu().double(), self.rho.cpu().double()
+        slope, violation = torch.zeros_like(old), torch.zeros_like(old)
+        for logits in predictions.logits.split(max(1, _ELEMENTS // self.num_classes)):
+            rows = logits.cpu().double()
+            excess = (rows.amax(dim=1, keepdim=True) - rows) / self.margin - 1
+            slope += F.relu(old + rho * excess).sum(dim=0)
+            violation += excess.sum(dim=0)
+        slope, violation = slope / predictions.num_samples, violation / predictions.num_samples
+        if number % self.rho_every == 0 and number > self.every:  # the first update has no last violation
+            bound = self.tolerance * self.violation.cpu().double().clamp(min=0)
+            self.rho.copy_(torch.where(violation > bound, rho * self.growth, rho).clamp(max=self.rho_max))
+        self.multipliers.copy_(slope.clamp(self.lambda_min, self.lambda_max))
+        self.violation.copy_(violation)
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"num_classes={self.num_classes}, margin={self.margin}, growth={self.growth}, every={self.every}"
+        return ", ".join(filter(None, (f"{own}, rho_every={self.rho_every}", super().extra_repr())))

@@ -1,0 +1,242 @@
+"""The von Mises-Fisher loss: cross-entropy of an uncertain embedding whose concentration is the feature norm.
+
+Source: Scott, Gallagher, Mozer 2021, "von Mises-Fisher Loss: An Exploration of Embedding Geometries for Supervised
+Learning", ICCV, section 3 (arXiv 2103.15718). Written from the paper, with the departures that the class names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_number
+from fedlas._core.collective import sum_across_ranks
+from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.head_inputs import counted_rows, linear_inputs
+from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses.nci import feature_norms
+from fedlas.losses.precise import PreciseBuffers
+from fedlas.losses.vmf_normaliser import log_mgf, resultant_rate
+
+_ELEMENTS = 1 << 16  # of the logits at a time
+
+
+class _AffineNLL(torch.autograd.Function):
+    """``-log softmax(tilt z + left @ right)_y`` of each row, some rows at a time, and nothing ``(N, C)`` kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, tilt: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, target, tilt, left, right)
+        parts = []
+        for z, y, slope, rest in _some_rows(logits, target, tilt, left):
+            scores = (rest @ right).addcmul_(slope[:, None], z)
+            parts.append(-F.log_softmax(scores, dim=1).gather(1, y[:, None]).squeeze(1))
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        logits, target, tilt, left, right = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: nothing in place
+            probs = torch.addcmul(left @ right, tilt[:, None], logits).softmax(dim=1) * grad[:, None]
+            slopes = probs.scatter_add(1, target[:, None], -grad[:, None])
+            return slopes * tilt[:, None], None, (slopes * logits).sum(dim=1), slopes @ right.T, left.T @ slopes
+        grad_logits, grad_right = torch.empty_like(logits), torch.zeros_like(right)
+        grad_tilt, grad_left = torch.empty_like(tilt), torch.empty_like(left)
+        for g, z, y, slope, rest, *out in _some_rows(
+            grad, logits, target, tilt, left, grad_logits, grad_tilt, grad_left, widest=logits
+        ):
+            slopes = (rest @ right).addcmul_(slope[:, None], z).softmax(dim=1).mul_(g[:, None])
+            slopes.scatter_add_(1, y[:, None], -g[:, None])
+            grad_right.addmm_(rest.T, slopes)
+            torch.mm(slopes, right.T, out=out[2])
+            torch.mul(slopes, slope[:, None], out=out[0])
+            torch.sum(slopes.mul_(z), dim=1, out=out[1])
+        return grad_logits, None, grad_tilt, grad_left, grad_right
+
+
+def _some_rows(*tensors: Tensor, widest: Tensor | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Some rows of all tensors at a time, so that what is made of them stays in the cache; the first is the widest."""
+    columns = (tensors[0] if widest is None else widest).shape[1]
+    return zip(*(tensor.split(max(1, _ELEMENTS // columns)) for tensor in tensors), strict=True)
+
+
+def uncertain_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    bias: Tensor,
+    features: Tensor,
+    head_weight: Tensor,
+    concentration: Tensor | float,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """An upper bound of the expected cross-entropy of ``W s z + b``, as two parts ``(N,)`` to be added.
+
+    z is von Mises-Fisher on the unit sphere, of mean direction ``h / ||h||`` and concentration ``kappa =
+    concentration ||h||``; the radius s is such that the mean of ``s z`` is h. With L the function
+    :func:`~fedlas.losses.log_mgf`, ``log E exp(w_k . s z) = L(A_k) - L(kappa^2)``, where ``A_k`` is the squared length
+    of ``kappa h / ||h|| + s w_k``. L is concave, so its tangent at the target's ``A_y`` bounds it for all classes.
+
+    Args:
+        logits: ``W h + b``, ``(N, C)``.
+        target: Class indices ``(N,)``, or soft targets ``(N, C)``, whose tangent is at the mean of ``A``.
+        bias: ``b (C,)``.
+        features: ``h (N, D)``.
+        head_weight: ``W (C, D)``.
+        concentration: Above 0.
+        weight: Class weights ``(C,)`` of the first part.
+
+    Returns:
+        The cross-entropy of the bounds of the expected scores, and the excess of the target's score,
+        ``log E exp(w_y . s z) - w_y . h``, at least 0 and exact.
+
+    Example:
+        >>> head, features = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 4.0]])
+        >>> geometry = {"bias": torch.zeros(2), "features": features, "head_weight": head, "concentration": 10.0}
+        >>> uncertain_cross_entropy(features @ head.T, torch.tensor([1]), **geometry)
+        (tensor([0.3341]), tensor([0.0857]))
+    """
+    dim = features.shape[1]
+    sizes = torch.linalg.vector_norm(head_weight, dim=1).square()
+    square = (torch.linalg.vector_norm(features, dim=1) * concentration).square()  # kappa^2
+    rate = resultant_rate(square, dim=dim)  # R / kappa, so that s = ||h|| / R = 1 / (concentration rate)
+    radius = (concentration * rate).square().reciprocal()
+    chosen = target @ head_weight if target.ndim == 2 else head_weight[target]
+    inner = torch.linalg.vecdot(chosen, features)
+    size = target @ sizes if target.ndim == 2 else sizes[target]
+    at = F.relu(square + radius * size + 2 / rate * inner)  # A_y; negative only by rounding
+    tangent = resultant_rate(at, dim=dim)
+    tilt = tangent / rate
+    left, right = torch.stack((1 - tilt, tangent * radius / 2), dim=1), torch.stack((bias, sizes))
+    moved, still = log_mgf(torch.stack((at, square)), dim=dim).unbind()
+    excess = moved - still - inner
+    if target.ndim == 2:
+        return smoothed_nll(torch.addcmul(left @ right, tilt[:, None], logits), target, 0.0, weight), excess
+    nll: Tensor = _AffineNLL.apply(logits, target, tilt, left, right)
+    return (nll if weight is None else nll * weight[target]), excess
+
+
+@LOSSES.register("vmf", paper="von Mises-Fisher Loss", year=2021, url="https://arxiv.org/abs/2103.15718")
+class VMF(PreciseBuffers, Loss):
+    """Von Mises-Fisher loss: ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)``, z a random unit vector.
+
+    The head's input h is only the mean of what was seen: ``s z``, where z is von Mises-Fisher with mean direction
+    ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The loss bounds the
+    expected cross-entropy ``E[-log softmax(W s z + b)_y]`` from above (Jensen), in closed form through the normaliser
+    of the distribution; see :func:`~fedlas.losses.uncertain_cross_entropy` for the step that makes it cheap. A sample
+    with a short feature vector is uncertain and pays for a large weight of its class.
+
+    Args:
+        confidence: Length of the mean of z for a sample of mean feature norm in the first training batch, in (0, 1);
+            sets the concentration. The paper starts from 0.4, or from 0.7 where it fine-tunes.
+        concentration: Concentration per unit of feature norm, above 0; None finds it from ``confidence``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        ignore_index: Target value that is left out; it does not touch the concentration.
+        weight: Class weights ``(C,)``.
+
+    Attributes:
+        concentration: Buffer, scalar float32; 0 until the first training batch if it was not given.
+
+    State:
+        The first training batch, with gradients enabled, sets ``concentration`` to ``r (D - r^2) / (1 - r^2) /
+        mean ||h||`` with ``r = confidence``, over all ranks under DDP; it stays as it is from then on, also through
+        ``.half()``. A batch whose mean norm is 0 or not finite leaves that to the next. Until then 1 stands in.
+
+    Raises:
+        InputError: If confidence is not in (0, 1) or concentration not above 0.
+
+    Note:
+        The paper predicts with the softmax averaged over samples of z and of class vectors, which are von Mises-Fisher
+        too, at a learned temperature; its objective is sampled in part. Here predictions are the model's own,
+        ``softmax(W h + b)``: the softmax at the mean of ``s z``. The radius s is there for that. Without uncertainty
+        the loss is the cross-entropy of just these logits; with it, of logits shrunk towards the bias by
+        ``R(a) kappa / (R(kappa) a)``, R the length of the mean and a that of ``kappa h / ||h|| + s w_y``, plus the
+        excess ``log E exp(w_y . s z) - w_y . h``. Classes with equal biases and equal ``||w_k||`` keep their order.
+        Both terms make a model less confident the lower ``confidence`` is, which is why the default is the
+        higher of the paper's values. Class vectors are the head's rows; no parameter is added, and nothing is sampled.
+
+        The head must be linear. Its bias is not passed, and is read off the batch: the mean of the logits less ``W``
+        times the mean of the features.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> features, head = torch.rand(4, 8), torch.nn.Linear(8, 3)
+        >>> criterion = VMF()
+        >>> loss = criterion(head(features), torch.tensor([0, 1, 2, 0]), features=features, head_weight=head.weight)
+        >>> criterion.concentration
+        tensor(6.7290)
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "head_weight"})
+    precise: ClassVar[tuple[str, ...]] = ("concentration",)
+    concentration: Tensor
+
+    def __init__(
+        self,
+        *,
+        confidence: float = 0.7,
+        concentration: float | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        name = type(self).__name__
+        self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True)
+        if self.confidence == 1:
+            raise InputError(name, "confidence must be below 1", self.confidence, "Choose e.g. 0.7.")
+        self.given: float | None = None
+        if concentration is not None:
+            self.given = check_number(name, "concentration", concentration, low=0, low_open=True)
+        self.register_buffer("concentration", torch.tensor(self.given or 0.0, dtype=torch.float32))
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``; the first call in training sets the concentration."""
+        features, head_weight = linear_inputs(type(self).__name__, batch)
+        if self.given is None and self.training and torch.is_grad_enabled():
+            self._start(batch)
+        logits = batch.logits
+        if batch.valid is not None:  # the bias mixes samples: what an ignored one holds must not reach the others
+            logits = torch.where(batch.valid[:, None], logits, 0.0)
+        bias = _head_bias(logits, features, head_weight, batch.valid)
+        nll, excess = uncertain_cross_entropy(
+            logits,
+            batch.target,
+            bias=bias,
+            features=features,
+            head_weight=head_weight,
+            concentration=torch.where(self.concentration > 0, self.concentration, 1.0).to(logits.dtype),
+            weight=batch.weight,
+        )
+        return nll + batch.weighted(excess)
+
+    @torch.no_grad()
+    def _start(self, batch: Batch) -> None:
+        """Set the concentration, if it is not set and the batch can tell."""
+        features, counted = batch.features, counted_rows(batch)
+        if features is None:
+            return
+        norms = feature_norms(features, 2)
+        counted = torch.ones_like(norms) if counted is None else counted.to(norms.dtype)
+        total, count = sum_across_ranks(
+            torch.stack((torch.where(counted > 0, norms, 0.0).sum(), counted.sum()))
+        ).unbind()
+        r, dim = self.confidence, features.shape[1]
+        found = r * (dim - r**2) / (1 - r**2) * count / total
+        usable = torch.isfinite(found) & (found > 0) & (self.concentration == 0)
+        self.concentration.copy_(torch.where(usable, found, self.concentration))
+
+    def extra_repr(self) -> str:
+        """Settings, for ``repr``."""
+        own = f"confidence={self.confidence}" if self.given is None else f"concentration={self.given}"
+        return ", ".join(filter(None, (own, super().extra_repr())))
+
+
+def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:
+    """``b (C,)`` of a head ``z = W h + b``, from the means of both sides; ignored rows of both must be 0."""
+    count = logits.shape[0] if valid is None else valid.sum().clamp(min=1)
+    return (logits.sum(dim=0) - head_weight @ features.sum(dim=0)) / count

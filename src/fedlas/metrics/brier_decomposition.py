@@ -1,0 +1,163 @@
+"""The Brier score taken apart: what calibration costs, what the model cannot tell apart, and what bins hide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedlas._core.check import check_count
+from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.classwise import ClasswiseSums
+from fedlas.metrics.scan import RowMean, check_predictions, scan
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class BrierDecomposition:
+    """``brier = calibration + refinement + within_bins``.
+
+    Attributes:
+        brier: The Brier score, summed over classes.
+        calibration: Squared distance of probability and frequency, averaged over bins and summed over classes.
+        refinement: Variance of the labels that is left in the bins: what would stay if every bin were calibrated.
+        within_bins: What bins do not see: the variance of the probabilities in a bin, less twice their covariance with
+            the labels. Negative where probabilities rank the samples of a bin rightly.
+        calibration_bias: Estimate of how much of ``calibration`` is chance, and missing in ``refinement``.
+    """
+
+    brier: float
+    calibration: float
+    refinement: float
+    within_bins: float
+    calibration_bias: float
+
+
+def calibration_part(sums: ClasswiseSums) -> float:
+    """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
+    filled = sums.count > 0
+    return float((sums.gaps[filled].square() / sums.count[filled]).sum()) / sums.num_samples
+
+
+def refinement_part(sums: ClasswiseSums) -> float:
+    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
+    return float(_variance(sums).sum()) / sums.num_samples
+
+
+def calibration_bias(sums: ClasswiseSums) -> float:
+    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)`` over bins of at least two samples."""
+    enough = sums.count > 1
+    return float((_variance(sums)[enough] / (sums.count[enough] - 1)).sum()) / sums.num_samples
+
+
+def _variance(sums: ClasswiseSums) -> Tensor:
+    labels = sums.labels.double()
+    return labels * (1 - labels / sums.count.clamp(min=1))
+
+
+_CALIBRATION = Estimator("brier_calibration", ClasswiseSums, calibration_part)
+_REFINEMENT = Estimator("brier_refinement", ClasswiseSums, refinement_part)
+_PAPER = "Murphy 1973, A new vector partition of the probability score"
+
+
+def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> BrierDecomposition:
+    """The Brier score as calibration, refinement, and what bins hide.
+
+    For each class the samples are put into bins of the class's probability; the terms are those of the class's own
+    two-valued Brier score, summed over classes like :func:`brier_score` itself.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in classwise ECE.
+
+    Returns:
+        The parts; ``calibration + refinement + within_bins`` is the score.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Note:
+        With finite ``N`` the calibration term is biased upwards and refinement downwards by as much: a bin of few
+        samples fits its own labels. ``calibration_bias`` estimates it as the variance of the bins' frequencies, with
+        bins of one sample left out.
+
+        Without bins the two-term form is exact when samples count as alike only if *all* their probabilities are equal
+        (DeGroot & Fienberg 1983). The logits of a network hardly ever are, so every sample would be its own group,
+        with a refinement of 0: that form has no content here and is not offered.
+
+    Example:
+        >>> parts = brier_decomposition(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
+        >>> parts.brier, parts.calibration, parts.refinement, parts.within_bins
+        (0.5, 0.0, 0.5, 0.0)
+
+    Source:
+        Murphy 1973; the terms within bins are those of Stephenson, Coelho & Jolliffe 2008, "Two extra components in the
+        Brier score decomposition"; the bias as in Bröcker 2012, "Estimating reliability and resolution of probability
+        forecasts through decomposition of the empirical score".
+    """
+    check_predictions("brier_decomposition", predictions)
+    sums = ClasswiseSums(predictions, check_count("brier_decomposition", "num_bins", num_bins))
+    errors = RowMean(lambda chunk: chunk.squared_error)
+    scan(predictions, [sums, errors])
+    calibration, refinement = calibration_part(sums), refinement_part(sums)
+    return BrierDecomposition(
+        errors.mean, calibration, refinement, errors.mean - calibration - refinement, calibration_bias(sums)
+    )
+
+
+@METRICS.register(
+    "brier_calibration",
+    title="Brier calibration",
+    higher_is_better=False,
+    percent=False,
+    default=False,
+    paper=_PAPER,
+    estimator=_CALIBRATION,
+)
+def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Calibration part of the Brier score: see :func:`brier_decomposition`.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width, at least 1.
+
+    Returns:
+        A number in ``[0, 2]``, biased upwards.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Example:
+        >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        0.5
+    """
+    return _CALIBRATION(predictions, num_bins=num_bins)
+
+
+@METRICS.register(
+    "brier_refinement",
+    title="Brier refinement",
+    higher_is_better=False,
+    percent=False,
+    default=False,
+    paper=_PAPER,
+    estimator=_REFINEMENT,
+)
+def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Refinement part of the Brier score: see :func:`brier_decomposition`.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width, at least 1.
+
+    Returns:
+        A number in ``[0, 1]``, biased downwards.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Example:
+        >>> brier_refinement(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
+        0.5
+    """
+    return _REFINEMENT(predictions, num_bins=num_bins)

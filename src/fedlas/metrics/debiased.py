@@ -1,0 +1,67 @@
+"""Squared calibration error without the bias that the labels' chance gives to squares."""
+
+from __future__ import annotations
+
+from fedlas._core.check import check_choice
+from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.binning import BinSums, EqualMass, EqualWidth
+from fedlas.predictions import Predictions
+
+
+def debiased_square(sums: BinSums) -> float:
+    """``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
+    enough = sums.count > 1
+    count = sums.count[enough].double()
+    gap, accuracy = sums.gaps[enough] / count, sums.outcome[enough] / count
+    return float((count * (gap.square() - accuracy * (1 - accuracy) / (count - 1))).sum()) / sums.num_samples
+
+
+_OWNER = "debiased_squared_calibration_error"
+_DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
+    "equal-width": Estimator(_OWNER, EqualWidth, lambda bins: debiased_square(bins.sums)),
+    "equal-mass": Estimator(_OWNER, EqualMass, lambda bins: debiased_square(bins.sums)),
+}
+
+
+@METRICS.register(
+    "debiased_ece2",
+    title="Debiased ECE²",
+    higher_is_better=False,
+    percent=False,
+    detail=True,
+    paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
+    estimator=_DEBIASED["equal-width"],
+)
+def debiased_squared_calibration_error(
+    predictions: Predictions, *, num_bins: int = 15, scheme: str = "equal-width"
+) -> float:
+    """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
+
+    ``sum_b n_b / N * ((accuracy_b - confidence_b)**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))``. The second term
+    estimates the variance of ``accuracy_b``, which is what the expectation of the square has too much.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins, at least 1.
+        scheme: ``"equal-width"`` (bins of ECE) or ``"equal-mass"`` (those of adaptive ECE).
+
+    Returns:
+        A squared fraction, at most 1; below 0 when the gaps are smaller than chance makes them on average. It is the
+        square that is unbiased, so no root is taken: average squares over data sets, and then take it.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1, or for another scheme.
+
+    Note:
+        A bin of a single sample tells nothing of its variance and counts as 0. What is estimated without bias is the
+        error of the *binned* confidences, which is at most that of the confidences themselves. Where confidences
+        within a bin differ, the labels vary a little less than the second term says.
+
+    Example:
+        >>> debiased_squared_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        0.25
+
+    Source:
+        Kumar et al. 2019, the debiased estimator; https://arxiv.org/abs/1909.10155
+    """
+    return _DEBIASED[check_choice(_OWNER, "scheme", scheme, _DEBIASED)](predictions, num_bins=num_bins)

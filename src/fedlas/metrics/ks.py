@@ -1,0 +1,72 @@
+"""Kolmogorov-Smirnov calibration error: the largest gap between cumulated confidence and cumulated accuracy."""
+
+from __future__ import annotations
+
+import torch
+
+from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.binning import EqualMass
+from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.ranking import Ranking, ranking
+from fedlas.predictions import Predictions
+
+
+def largest_cumulated_gap(runs: Ranking) -> float:
+    """``max_k |sum of the gaps of the k lowest runs| / N``."""
+    return float(runs.gaps.cumsum(0).abs().max()) / runs.num_samples
+
+
+def _error(grid: FineGrid) -> float:
+    """Within a cell the sum cannot leave the range that all of its wrong, or all of its right samples would take it."""
+    runs = grid.ranking()
+    before = runs.gaps.cumsum(0) - runs.gaps
+    highest, lowest = before + runs.wrong_confidence, before - (runs.right - runs.right_confidence)
+    return float(torch.maximum(highest, -lowest).max()) / runs.num_samples - largest_cumulated_gap(runs)
+
+
+_KS = Estimator(
+    "ks_calibration_error",
+    EqualMass,
+    lambda samples: largest_cumulated_gap(ranking(samples.confidence, samples.correct)),
+)
+_STREAMING = Approximation(
+    Estimator("ks_calibration_error", FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error
+)
+
+
+@METRICS.register(
+    "ks",
+    title="KS error",
+    higher_is_better=False,
+    percent=True,
+    default=False,
+    paper="Gupta et al. 2021, Calibration of neural networks using splines",
+    estimator=_KS,
+    streaming=_STREAMING,
+)
+def ks_calibration_error(predictions: Predictions) -> float:
+    """Largest gap of the cumulated samples, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
+
+    No bins, and no kernel: the Kolmogorov-Smirnov distance between the distribution of the confidences as they are and
+    as the outcomes weigh them.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A fraction in ``[0, 1]``, at least ``|mean confidence - accuracy|``.
+
+    Note:
+        Equal confidences enter together, so the order of samples does not matter. Of the predicted class; the paper
+        also has it for the r-th most probable one. Errors of opposite sign at different confidences cancel in part,
+        those of one sign do not: for an everywhere overconfident model it is the confidence gap. Keeps the
+        confidences: ``O(N)`` memory. Streaming looks only between the cells of a fine grid.
+
+    Example:
+        >>> ks_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        0.5
+
+    Source:
+        Gupta et al. 2021 (ICLR); https://arxiv.org/abs/2006.12800
+    """
+    return _KS(predictions)

@@ -1,0 +1,205 @@
+"""Which way confidence errs: the parts of ECE from over- and from under-confidence, and their difference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.binning import BinSums, EqualWidth
+from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.scan import Chunk
+from fedlas.predictions import Predictions
+
+
+def over_gap(sums: BinSums) -> float:
+    """The part of :meth:`BinSums.mean_gap` from bins whose confidence exceeds the accuracy."""
+    return float(sums.gaps.clamp(min=0).sum()) / sums.num_samples
+
+
+def under_gap(sums: BinSums) -> float:
+    """The part from the other bins."""
+    return float((-sums.gaps).clamp(min=0).sum()) / sums.num_samples
+
+
+class ConfidenceByOutcome:
+    """Statistic: number and sum of confidences of wrong and of right predictions, in this order."""
+
+    def __init__(self, _predictions: Predictions, _num_bins: int) -> None:
+        self._count = torch.zeros(2, dtype=torch.int64, device="cpu")
+        self._confidence = ExactSum(2)
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        outcome = chunk.correct.long()
+        self._count += torch.bincount(outcome, minlength=2)
+        self._confidence.add(chunk.confidence, outcome)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        return {"count": self._count, "confidence": self._confidence.digits}
+
+    def gap(self) -> float:
+        """Mean confidence minus accuracy."""
+        return float(self._confidence.floats().sum() - self._count[1]) / int(self._count.sum())
+
+    def confidence_when_wrong(self) -> float:
+        """Mean confidence of wrong predictions; 0 if there is none."""
+        return float(self._confidence.floats()[0]) / max(1, int(self._count[0]))
+
+    def doubt_when_right(self) -> float:
+        """Mean of ``1 - confidence`` of right predictions; 0 if there is none."""
+        return float(self._count[1] - self._confidence.floats()[1]) / max(1, int(self._count[1]))
+
+
+_OVER_ECE = Estimator("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.sums))
+_UNDER_ECE = Estimator("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.sums))
+_GAP = Estimator("confidence_gap", ConfidenceByOutcome, ConfidenceByOutcome.gap)
+_OVER = Estimator("overconfidence", ConfidenceByOutcome, ConfidenceByOutcome.confidence_when_wrong)
+_UNDER = Estimator("underconfidence", ConfidenceByOutcome, ConfidenceByOutcome.doubt_when_right)
+_FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
+
+
+@METRICS.register(
+    "o_ece", title="O-ECE", higher_is_better=False, percent=True, detail=True, paper=_FEDLAS, estimator=_OVER_ECE
+)
+def overconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
+
+    With :func:`underconfident_calibration_error` it adds up to :func:`expected_calibration_error`; the difference of
+    the two is :func:`confidence_gap`.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in ECE.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Note:
+        Biased upwards like ECE: in small bins the labels' chance takes one sign here and the other there.
+
+    Example:
+        >>> overconfident_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))  # 1/2 is wrong, 1 is right
+        0.25
+
+    Source:
+        FedLAS 2026, where ECE is split into the two; https://arxiv.org/abs/2606.28654
+    """
+    return _OVER_ECE(predictions, num_bins=num_bins)
+
+
+@METRICS.register(
+    "u_ece", title="U-ECE", higher_is_better=False, percent=True, detail=True, paper=_FEDLAS, estimator=_UNDER_ECE
+)
+def underconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+    """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in ECE.
+
+    Returns:
+        A fraction in ``[0, 1]``.
+
+    Raises:
+        InputError: If ``num_bins`` is below 1.
+
+    Example:
+        >>> underconfident_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
+        0.5
+
+    Source:
+        FedLAS 2026; https://arxiv.org/abs/2606.28654
+    """
+    return _UNDER_ECE(predictions, num_bins=num_bins)
+
+
+@METRICS.register(
+    "confidence_gap",
+    title="Confidence gap",
+    higher_is_better=None,
+    percent=True,
+    default=False,
+    paper="Yates 1982, External correspondence: decompositions of the mean probability score",
+    estimator=_GAP,
+)
+def confidence_gap(predictions: Predictions) -> float:
+    """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.
+
+    Equal to O-ECE minus U-ECE for any bins, and not biased.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A fraction in ``[-1, 1]``.
+
+    Note:
+        Zero does not mean calibrated: what is too much here may be too little there.
+
+    Example:
+        >>> confidence_gap(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 0]))
+        -0.5
+
+    Source:
+        Yates 1982, who calls it bias.
+    """
+    return _GAP(predictions)
+
+
+@METRICS.register(
+    "overconfidence",
+    title="Overconfidence",
+    higher_is_better=False,
+    percent=True,
+    default=False,
+    paper="folklore",
+    estimator=_OVER,
+)
+def overconfidence(predictions: Predictions) -> float:
+    """Mean confidence of the wrong predictions.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A fraction in ``[0, 1]``; 0 if all predictions are right.
+
+    Note:
+        Not a calibration error: a calibrated model has one too, since even a confidence of 0.9 is wrong one time in
+        ten.
+
+    Example:
+        >>> overconfidence(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))
+        0.5
+    """
+    return _OVER(predictions)
+
+
+@METRICS.register(
+    "underconfidence",
+    title="Underconfidence",
+    higher_is_better=False,
+    percent=True,
+    default=False,
+    paper="folklore",
+    estimator=_UNDER,
+)
+def underconfidence(predictions: Predictions) -> float:
+    """Mean of ``1 - confidence`` over the right predictions.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A fraction in ``[0, 1]``; 0 if no prediction is right. Not a calibration error: see :func:`overconfidence`.
+
+    Example:
+        >>> underconfidence(Predictions([[0.0, 0.0], [0.0, 0.0]], [0, 1]))
+        0.5
+    """
+    return _UNDER(predictions)

@@ -1,0 +1,175 @@
+"""Bootstrap confidence intervals of metrics: how far another test set of the same size could have moved them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics.scan import check_predictions
+from fedlas.predictions import Predictions
+from fedlas.stats.forms import ZERO_IF_CALIBRATED, MetricEntry, metric_value, replicate_values
+from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
+from fedlas.stats.noise_floor import floor_values, share_at_least
+from fedlas.stats.replicates import Resampled, resampled_weights, rows_for
+from fedlas.stats.rows import Floats
+
+
+def bootstrap_interval(
+    predictions: Predictions,
+    *,
+    metric: str = "ece",
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+    num_bins: int = 15,
+    method: str = "auto",
+) -> Interval:
+    """Bootstrap confidence interval of a metric, over the samples of one test set.
+
+    Each replicate draws ``N`` samples with replacement and computes the metric of them. What varies is the test set;
+    the model is given. How much another *training* would differ only seeds can tell: see
+    :func:`~fedlas.stats.compare_to_best`.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        metric: Name of a registered metric.
+        level: Confidence level in ``(0, 1)``.
+        replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
+        seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
+        num_bins: Bins of the metrics that have any.
+        method: ``"percentile"``, ``"basic"`` (see Note), or ``"auto"``: the basic interval where the bootstrap finds
+            a bias of more than a quarter of a standard error, else the percentile interval. For calibration errors,
+            which are 0 for a calibrated model, it then goes down to 0 unless :func:`~fedlas.stats.noise_floor` rejects
+            calibration at ``(1 - level) / 2``, and up to the value at least.
+
+    Returns:
+        The interval, with the bootstrap's estimates of bias and standard error. ``value`` is what the metric's own
+        function returns.
+
+    Raises:
+        InputError: For an unknown metric, options out of range, too few replicates for the level, or fewer than 2
+            samples.
+
+    Note:
+        How often an interval of level 0.95 holds the truth, from 400 test sets each (200 of 10,000 samples) whose
+        distribution is known; 10 classes, models from 10 % too soft to 50 % too sharp (``benchmarks/stats.py``):
+
+        - accuracy, NLL, Brier score: 0.93 to 0.98, with any method and from 500 samples on;
+        - ECE, adaptive ECE of a calibrated model: percentile 0.00, basic 0.40 to 0.55, ``"auto"`` 0.96 to 0.99;
+        - the same of others: percentile 0.00 (500 samples) to 0.95, ``"auto"`` 0.85 to 0.95.
+
+        A calibration error is biased upwards, and its replicates are so twice: they resample the labels' chance that
+        is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
+        can hold it, neither percentile nor BCa (0.00 as well). The basic interval goes the other way, but not far
+        enough there; hence the part of the noise floor. What stays is an interval somewhat too short.
+
+        All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
+        if it is a mean over samples (``fedlas.metrics.base.row_mean``); any other is called on one resampled
+        :class:`~fedlas.Predictions` after another.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+        >>> interval = bootstrap_interval(Predictions(logits, logits.argmax(1)), metric="accuracy")
+        >>> interval.value, interval.low, interval.high
+        (1.0, 1.0, 1.0)
+
+    Source:
+        Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 10 and 13; Davison & Hinkley, "Bootstrap
+        Methods and their Application" (1997), section 5.2, for the basic interval.
+    """
+    found = _intervals(
+        "bootstrap_interval",
+        predictions,
+        [METRICS[metric]],
+        level=level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )
+    return found[metric]
+
+
+def bootstrap_intervals(
+    predictions: Predictions,
+    *,
+    metrics: Sequence[str] | None = None,
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+    num_bins: int = 15,
+    method: str = "auto",
+) -> dict[str, Interval]:
+    """:func:`bootstrap_interval` of several metrics, on the same replicates; each equals what that function returns.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        metrics: Names of registered metrics; None for those that :func:`~fedlas.evaluate` computes.
+        level: As there, and so are the others.
+        replicates: As there.
+        seed: As there.
+        num_bins: As there.
+        method: As there.
+
+    Returns:
+        Interval by metric name.
+
+    Raises:
+        InputError: As there.
+
+    Example:
+        >>> p = Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0], [0.0, 0.5]], [0, 0, 0, 1])
+        >>> found = bootstrap_intervals(p, metrics=["accuracy", "nll"], replicates=99)
+        >>> found["accuracy"].value, found["accuracy"].low, found["accuracy"].high
+        (0.75, 0.25, 1.0)
+    """
+    check_predictions("bootstrap_intervals", predictions)
+    names = evaluate(predictions) if metrics is None else metrics
+    return _intervals(
+        "bootstrap_intervals",
+        predictions,
+        [METRICS[name] for name in dict.fromkeys(names)],
+        level=level,
+        replicates=replicates,
+        seed=seed,
+        num_bins=num_bins,
+        method=method,
+    )
+
+
+def _intervals(
+    owner: str,
+    predictions: Predictions,
+    entries: Sequence[MetricEntry],
+    *,
+    level: float,
+    replicates: int,
+    seed: int,
+    num_bins: int,
+    method: str,
+) -> dict[str, Interval]:
+    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
+    rows = rows_for(owner, predictions, num_bins)
+    values = {entry.name: metric_value(entry, predictions, num_bins) for entry in entries}
+    drawn: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
+    for weights in resampled_weights(rows, replicates=replicates, seed=seed):
+        block = Resampled(rows, weights)
+        for entry in entries:
+            drawn[entry.name].append(replicate_values(entry, block))
+    found = {
+        name: interval_from(value, np.concatenate(drawn[name]), level=level, method=method)
+        for name, value in values.items()
+    }
+    if method == "auto":
+        errors = [entry for entry in entries if entry.value in ZERO_IF_CALIBRATED]
+        doubtful = [entry for entry in errors if found[entry.name].low > 0]
+        floors = floor_values(rows, doubtful, replicates=replicates, seed=seed)
+        for name in (entry.name for entry in errors):
+            reject = name in floors and share_at_least(floors[name], values[name]) <= (1.0 - level) / 2.0
+            low, high = found[name].low if reject else 0.0, max(found[name].high, values[name])
+            found[name] = replace(found[name], low=low, high=high)
+    return found

@@ -1,0 +1,106 @@
+"""From the metric of bootstrap replicates to a confidence interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas.stats.rows import Floats
+
+METHODS = ("auto", "percentile", "basic")
+SMALL_BIAS = 0.25
+"""Bias in standard errors up to which it does no harm to an interval (Efron & Tibshirani 1993, chapter 10)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its bootstrap confidence interval.
+
+    Attributes:
+        value: The number itself, from all samples.
+        low: Lower end.
+        high: Upper end.
+        level: Confidence level in ``(0, 1)``.
+        replicates: Number of bootstrap replicates.
+        bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high.
+        standard_error: Standard deviation of the replicates.
+        method: ``"percentile"`` or ``"basic"``.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+    replicates: int
+    bias: float
+    standard_error: float
+    method: str
+
+
+def interval_from(value: float, replicates: Floats, *, level: float, method: str) -> Interval:
+    """The interval of ``value`` that its bootstrap ``replicates (R,)`` give.
+
+    With ``k = floor((R + 1) * (1 - level) / 2)``, the percentile interval goes from the ``k``-th lowest to the ``k``-th
+    highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value - low)``. So it
+    moves away from a bias where the percentile interval follows it. ``"auto"`` is the basic interval where the bias
+    exceeds a quarter of a standard error, else the percentile interval.
+
+    Args:
+        value: From the sample itself.
+        replicates: At least :func:`fewest_replicates`.
+        level: In ``(0, 1)``.
+        method: One of :data:`METHODS`.
+    """
+    ordered = np.sort(replicates)
+    rank = _tail_rank(len(ordered), level)
+    low, high = float(ordered[rank - 1]), float(ordered[-rank])
+    bias = float(ordered.mean()) - value
+    error = float(ordered.std(ddof=1))
+    if method == "auto":
+        method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
+    if method == "basic":
+        low, high = 2.0 * value - high, 2.0 * value - low
+    return Interval(value, low, high, level, len(ordered), bias, error, method)
+
+
+def check_bootstrap(owner: str, *, level: float, replicates: int, seed: int, method: str) -> None:
+    """Check the options that every bootstrap has.
+
+    Raises:
+        InputError: If one is out of range, or if there are too few replicates for the level.
+    """
+    check_level(owner, level)
+    check_count(owner, "replicates", replicates)
+    check_count(owner, "seed", seed, low=0)
+    check_choice(owner, "method", method, METHODS)
+    if _tail_rank(replicates, level) < 1:
+        raise InputError(
+            owner,
+            f"replicates must be at least {fewest_replicates(level)} for level {level:g}",
+            replicates,
+            "Ask for more replicates, or for a lower level.",
+        )
+
+
+def check_level(owner: str, level: float, *, name: str = "level") -> float:
+    """Return ``level`` if it is in ``(0, 1)``.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    number = check_number(owner, name, level, low=0.0, high=1.0, low_open=True)
+    if number == 1.0:
+        raise InputError(owner, f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
+    return number
+
+
+def fewest_replicates(level: float) -> int:
+    """Replicates without which the tails of an interval hold none: 39 for level 0.95."""
+    return math.ceil(2.0 / (1.0 - level) - 1e-9) - 1
+
+
+def _tail_rank(replicates: int, level: float) -> int:
+    return math.floor((replicates + 1) * (1.0 - level) / 2.0 + 1e-9)

@@ -1,0 +1,152 @@
+"""The noise floor: what a metric would be if the model were perfectly calibrated; and the test that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from fedlas._core.check import check_choice, check_count, check_number
+from fedlas.metrics import METRICS
+from fedlas.predictions import Predictions
+from fedlas.stats.forms import MetricEntry, metric_value, replicate_values
+from fedlas.stats.replicates import redrawn, rows_for
+from fedlas.stats.rows import Floats, Rows
+
+_TIE = 1e-9
+"""Relative difference up to which a replicate counts as equal to the observed value: rounding, in another order."""
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Distribution of a metric for a calibrated model with the same probabilities, and where the model stands in it.
+
+    Attributes:
+        metric: Registry name.
+        value: The metric as observed.
+        mean: Its mean if the model were calibrated: the noise floor.
+        standard_deviation: Its spread then, from test set to test set.
+        quantiles: Its quantiles then, by probability.
+        p_value: Probability in ``(0, 1]`` of a value as bad as the observed one (``alternative="worse"``), or as far
+            out (``"different"``), if the model is calibrated.
+        alternative: What ``p_value`` is about.
+        replicates: Number of replicates.
+    """
+
+    metric: str
+    value: float
+    mean: float
+    standard_deviation: float
+    quantiles: Mapping[float, float]
+    p_value: float
+    alternative: str
+    replicates: int
+
+    @property
+    def excess(self) -> float:
+        """``value - mean``: what is left of the value beyond noise; can be negative."""
+        return self.value - self.mean
+
+
+def noise_floor(
+    predictions: Predictions,
+    *,
+    metric: str = "ece",
+    replicates: int = 1000,
+    seed: int = 0,
+    num_bins: int = 15,
+    alternative: str | None = None,
+    quantiles: Sequence[float] = (0.025, 0.05, 0.5, 0.95, 0.975),
+) -> NoiseFloor:
+    """The metric's distribution if the model were calibrated, and a test of whether it is.
+
+    Each replicate keeps all logits and draws every label from the model's own probabilities, so that in it the model is
+    calibrated by construction. For metrics of the predicted class that is: correct with probability equal to the
+    confidence. The p-value is ``(1 + b) / (1 + R)``, where ``b`` of ``R`` replicates are at least as bad as the
+    observed value. It tests *calibrated* in the sense that matters to the metric: for ECE that the confidences are the
+    probabilities of being right, for classwise ECE that all probabilities are those of the labels.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        metric: Name of a registered metric.
+        replicates: Number of replicates ``R``; the p-value cannot be below ``1 / (1 + R)``.
+        seed: The same seed draws the same labels.
+        num_bins: Bins of the metrics that have any.
+        alternative: ``"worse"``: small p-values for a metric worse than calibration explains. That is the test for
+            calibration errors. ``"different"``: for a metric that is worse or better, twice the smaller tail. An
+            under-confident model has better accuracy, NLL and Brier score than its own probabilities promise, which
+            only ``"different"`` notices. None: ``"worse"`` if the metric has a worse direction, else ``"different"``.
+        quantiles: Probabilities in ``[0, 1]`` for ``NoiseFloor.quantiles``.
+
+    Returns:
+        The noise floor.
+
+    Raises:
+        InputError: For an unknown metric, options out of range, or fewer than 2 samples.
+
+    Note:
+        A metric that needs ``label_probs`` gets the model's probabilities as the known ones.
+
+        A p-value above the level does not show that the model is calibrated: with few samples only large errors are
+        found. Fitting a calibrator on the very samples that are tested makes the test meaningless.
+
+    Example:
+        >>> import torch
+        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1)).squeeze(1)
+        >>> calibrated = noise_floor(Predictions(logits, target))
+        >>> overconfident = noise_floor(Predictions(2 * logits, target))
+        >>> calibrated.value > 0.01, calibrated.p_value > 0.05, overconfident.p_value < 0.001
+        (True, True, True)
+
+    Source:
+        Bröcker & Smith, "Increasing the reliability of reliability diagrams" (2007), for resampled labels;
+        Vaicenavicius et al., "Evaluating model calibration in classification" (2019), for the test; Davison
+        & Hinkley, "Bootstrap Methods and their Application" (1997), section 4.2, for the p-value.
+    """
+    check_count("noise_floor", "replicates", replicates, low=2)
+    check_count("noise_floor", "seed", seed, low=0)
+    probabilities = [check_number("noise_floor", "quantiles", q, low=0.0, high=1.0) for q in quantiles]
+    entry = METRICS[metric]
+    higher_is_better = entry.metadata["higher_is_better"]
+    # A metric with a sign, of which 0 is best, is not worse in one direction.
+    choices = ("different",) if higher_is_better is None else ("worse", "different")
+    alternative = check_choice(
+        "noise_floor", "alternative", choices[0] if alternative is None else alternative, choices
+    )
+    rows = rows_for("noise_floor", predictions, num_bins)
+    value = metric_value(entry, predictions, num_bins)
+    values = floor_values(rows, [entry], replicates=replicates, seed=seed)[metric]
+    above, below = share_at_least(values, value), share_at_least(-values, -value)
+    worse = below if higher_is_better else above
+    return NoiseFloor(
+        metric=metric,
+        value=value,
+        mean=float(values.mean()),
+        standard_deviation=float(values.std(ddof=1)),
+        quantiles=MappingProxyType(
+            {q: float(at) for q, at in zip(probabilities, np.quantile(values, probabilities), strict=True)}
+        ),
+        p_value=worse if alternative == "worse" else min(1.0, 2.0 * min(above, below)),
+        alternative=alternative,
+        replicates=replicates,
+    )
+
+
+def floor_values(rows: Rows, entries: Sequence[MetricEntry], *, replicates: int, seed: int) -> dict[str, Floats]:
+    """Each metric of ``replicates`` sets of labels drawn from the model's probabilities, ``(replicates,)`` by name."""
+    if not entries:
+        return {}
+    drawn: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
+    for block in redrawn(rows, replicates=replicates, seed=seed):
+        for entry in entries:
+            drawn[entry.name].append(replicate_values(entry, block))
+    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+
+
+def share_at_least(values: Floats, observed: float) -> float:
+    """P-value ``(1 + #{values >= observed}) / (1 + R)`` in ``(0, 1]``: the observed value counts as a replicate too."""
+    reached = values >= observed - _TIE * max(1.0, abs(observed))
+    return (1 + int(reached.sum())) / (1 + len(values))

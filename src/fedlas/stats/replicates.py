@@ -1,0 +1,290 @@
+"""Replicates of a set of predictions, many at a time: the same rows with other weights, or with other labels.
+
+A bootstrap replicate draws ``N`` rows with replacement; all that matters of it is how often it drew each, its weights.
+A replicate of the noise floor keeps the rows and draws their labels anew. In both, a metric of all ``R`` replicates of
+a block is a few array operations on ``(R, N)``.
+
+Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
+number of threads plays a part. They come from NumPy's ``RandomState``, whose output is frozen.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from fedlas._core.check import InputError, check_count
+from fedlas.metrics.scan import check_predictions
+from fedlas.predictions import Predictions
+from fedlas.stats.class_cells import ClassCells
+from fedlas.stats.relabelled import Relabelled
+from fedlas.stats.rows import Floats, Integers, Quantity, Rows
+
+BLOCK = 2**20
+"""Elements of the largest arrays of one block: 8 MiB of float64, so that several stay in a processor's cache."""
+RELABELLED_LOGITS = 2**22
+"""Elements of logits that a metric may ask for at a time when labels are drawn anew."""
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: two uses of one seed never see the same ones. Do not renumber."""
+
+    BOOTSTRAP = 0
+    NOISE_FLOOR = 1
+
+
+class Replicates(ABC):
+    """A block of ``R`` replicates of the same rows. Arrays in which all replicates agree may have one row, not ``R``.
+
+    *Ordered* arrays are by ascending confidence, as in :class:`~fedlas.stats.rows.Rows`.
+    """
+
+    rows: Rows
+    size: int
+
+    @property
+    @abstractmethod
+    def weights(self) -> Floats:
+        """How often each row occurs ``(R or 1, N)``, in the order of the rows; adds up to ``N``."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> Integers:
+        """Labels ``(R or 1, N)``, in the order of the rows."""
+
+    @property
+    @abstractmethod
+    def ordered_weights(self) -> Floats:
+        """The weights by ascending confidence ``(R or 1, N)``."""
+
+    @property
+    @abstractmethod
+    def ordered_correct(self) -> Floats:
+        """1 where the predicted class is the label, else 0 ``(R or 1, N)``."""
+
+    @property
+    @abstractmethod
+    def ordered_known(self) -> Floats:
+        """Known probability that the predicted class is right ``(1, N)``."""
+
+    @abstractmethod
+    def mean(self, quantity: Quantity) -> Floats:
+        """Mean over the rows of a ``quantity`` of each ``(R,)``."""
+
+    @property
+    @abstractmethod
+    def class_probs(self) -> Floats:
+        """Sum of the class's probability in each cell of :class:`ClassCells` ``(R or 1, cells)``."""
+
+    @property
+    @abstractmethod
+    def class_counts(self) -> Floats:
+        """Number of rows in each cell ``(R or 1, cells)``."""
+
+    @property
+    @abstractmethod
+    def class_labels(self) -> Floats:
+        """Number of rows in each cell of which its class is the label ``(R, cells)``."""
+
+    @abstractmethod
+    def predictions(self) -> Iterator[Predictions]:
+        """The replicates one by one, for metrics of which nothing more is known."""
+
+    @cached_property
+    def ordered_gaps(self) -> Floats:
+        """``weight * (confidence - correct)`` ``(R, N)``."""
+        return self.ordered_weights * (self.rows.ordered_confidence - self.ordered_correct)
+
+
+class Resampled(Replicates):
+    """Rows drawn with replacement.
+
+    Args:
+        rows: What was drawn from.
+        weights: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
+    """
+
+    def __init__(self, rows: Rows, weights: Floats) -> None:
+        self.rows = rows
+        self.size = len(weights)
+        self._weights = weights
+
+    @property
+    def weights(self) -> Floats:
+        """How often each row was drawn ``(R, N)``."""
+        return self._weights
+
+    @property
+    def labels(self) -> Integers:
+        """The rows' own labels ``(1, N)``."""
+        return self.rows.target[None]
+
+    @cached_property
+    def ordered_weights(self) -> Floats:
+        """How often each row was drawn ``(R, N)``."""
+        return self.weights.take(self.rows.order, axis=1)
+
+    @property
+    def ordered_correct(self) -> Floats:
+        """Of the rows' own labels ``(1, N)``."""
+        return self.rows.ordered_correct[None]
+
+    @property
+    def ordered_known(self) -> Floats:
+        """Of the rows' own label probabilities ``(1, N)``."""
+        return self.rows.ordered_known[None]
+
+    def mean(self, quantity: Quantity) -> Floats:
+        """Weighted mean ``(R,)``; the quantity is computed once."""
+        # einsum rather than a matrix product, whose order of summation depends on the number of threads.
+        return np.einsum("rn,n->r", self.weights, self.rows.column(quantity).astype(np.float64)) / self.rows.num_samples
+
+    @cached_property
+    def class_probs(self) -> Floats:
+        """Of the drawn rows ``(R, cells)``."""
+        return self.rows.table(ClassCells).probs(self.weights)
+
+    @cached_property
+    def class_counts(self) -> Floats:
+        """Of the drawn rows ``(R, cells)``."""
+        return self.rows.table(ClassCells).counts(self.weights)
+
+    @cached_property
+    def class_labels(self) -> Floats:
+        """Of the drawn rows ``(R, cells)``."""
+        return self.rows.table(ClassCells).labels(self.weights)
+
+    def predictions(self) -> Iterator[Predictions]:
+        """Every replicate with its rows copied as often as they were drawn."""
+        given = self.rows.predictions
+        for weights in self.weights:
+            index = torch.from_numpy(np.repeat(np.arange(len(weights)), weights.astype(np.int64)))
+            index = index.to(given.logits.device)
+            optional = {name: getattr(given, name) for name in ("features", "label_probs")}
+            yield Predictions(
+                given.logits[index],
+                given.target[index],
+                **{name: value if value is None else value[index] for name, value in optional.items()},
+            )
+
+
+class Redrawn(Replicates):
+    """Labels drawn from the model's own probabilities, so that in these replicates it is perfectly calibrated.
+
+    Args:
+        rows: The rows, whose own labels play no part.
+        uniforms: Random numbers ``(R, N)`` in ``[0, 1)``: below the confidence, the label is the predicted class.
+    """
+
+    def __init__(self, rows: Rows, uniforms: Floats) -> None:
+        self.rows = rows
+        self.uniforms = uniforms
+        self.size = len(uniforms)
+
+    @property
+    def weights(self) -> Floats:
+        """Every row once ``(1, N)``."""
+        return np.ones((1, self.rows.num_samples))
+
+    @property
+    def ordered_weights(self) -> Floats:
+        """Every row once ``(1, N)``."""
+        return self.weights
+
+    @cached_property
+    def ordered_correct(self) -> Floats:
+        """Without drawing the label itself, which costs much more."""
+        correct = self.uniforms < self.rows.confidence
+        return correct.take(self.rows.order, axis=1).astype(np.float64)
+
+    @property
+    def ordered_known(self) -> Floats:
+        """The confidence itself ``(1, N)``."""
+        return self.rows.ordered_confidence[None]
+
+    @cached_property
+    def labels(self) -> Integers:
+        """The drawn labels ``(R, N)``."""
+        return self.rows.draw(self.uniforms)
+
+    def mean(self, quantity: Quantity) -> Floats:
+        """Mean ``(R,)``; the quantity is computed for all drawn labels."""
+        samples = self.rows.num_samples
+        step = max(1, RELABELLED_LOGITS // (samples * self.rows.num_classes))
+        means = np.empty(self.size)
+        for start in range(0, self.size, step):
+            labels = self.labels[start : start + step]
+            values = quantity(Relabelled(self.rows, labels)).cpu().double().numpy()
+            means[start : start + step] = values.reshape(labels.shape).mean(axis=1)
+        return means
+
+    @property
+    def class_probs(self) -> Floats:
+        """Of every row once ``(1, cells)``."""
+        return self.rows.table(_class_probs)
+
+    @property
+    def class_counts(self) -> Floats:
+        """Of every row once ``(1, cells)``."""
+        return self.rows.table(_class_counts)
+
+    @cached_property
+    def class_labels(self) -> Floats:
+        """Of the drawn labels ``(R, cells)``."""
+        return self.rows.table(ClassCells).drawn_labels(self.labels)
+
+    def predictions(self) -> Iterator[Predictions]:
+        """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
+        given = self.rows.predictions
+        known = None if given.label_probs is None else given.probs
+        for labels in self.labels:
+            yield replace(given, target=torch.from_numpy(labels), label_probs=known)
+
+
+def _class_probs(rows: Rows) -> Floats:
+    return rows.table(ClassCells).probs(np.ones((1, rows.num_samples)))
+
+
+def _class_counts(rows: Rows) -> Floats:
+    return rows.table(ClassCells).counts(np.ones((1, rows.num_samples)))
+
+
+def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
+    """The rows of ``predictions``.
+
+    Raises:
+        InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
+    """
+    check_predictions(owner, predictions)
+    if predictions.num_samples < 2:
+        raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
+    return Rows(predictions, check_count(owner, "num_bins", num_bins))
+
+
+def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
+    """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
+    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed):
+        index = (uniforms * rows[0].num_samples).astype(np.int64)
+        index += np.arange(len(index))[:, None] * rows[0].num_samples
+        yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+
+
+def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Redrawn]:
+    """Blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
+    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed):
+        yield Redrawn(rows, uniforms)
+
+
+def _uniforms(purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
+    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
+    # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
+    largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
+    step = max(1, BLOCK // largest)
+    for start in range(0, replicates, step):
+        yield random.random_sample((min(step, replicates - start), rows[0].num_samples))

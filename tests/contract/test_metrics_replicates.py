@@ -1,0 +1,113 @@
+"""Every registered metric has a bootstrap and a noise floor that agree with it; a new metric needs no line here."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import METRICS
+from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
+from fedlas.stats.forms import ZERO_IF_CALIBRATED, metric_value, replicate_values
+from fedlas.stats.replicates import Resampled, redrawn, resampled_weights
+from fedlas.stats.rows import Rows
+
+
+@pytest.fixture(params=METRICS.entries(), ids=lambda entry: entry.name)
+def entry(request):
+    return request.param
+
+
+def predictions(samples=60, classes=5, scale=2.0, dtype=torch.float32, seed=0, sharpness=1.5):
+    """Coarse logits, so that there are ties between classes and between confidences."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(samples, classes, generator=generator, dtype=torch.float64) * scale * 2).round() / 2
+    probs = (logits / sharpness).softmax(1)
+    target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    return Predictions(
+        logits.to(dtype), target, label_probs=probs, features=torch.randn(samples, 3, generator=generator)
+    )
+
+
+cases = pytest.mark.parametrize(
+    ("shape", "num_bins"),
+    [((2, 1), 15), ((3, 2), 1), ((60, 5), 15), ((60, 5), 400), ((40, 300), 15), ((300, 4), 1), ((300, 4), 7)],
+    ids=str,
+)
+
+
+def agree(ours, one_by_one):
+    # The metrics sum in single precision in places.
+    np.testing.assert_allclose(ours, one_by_one, rtol=1e-5, atol=1e-7)
+
+
+@cases
+def test_of_resampled_rows(entry, shape, num_bins):
+    p = predictions(*shape)
+    rows = Rows(p, num_bins)
+    block = Resampled(rows, next(resampled_weights(rows, replicates=5, seed=1)))
+    agree(replicate_values(entry, block), [metric_value(entry, one, num_bins) for one in block.predictions()])
+
+
+@cases
+def test_of_redrawn_labels(entry, shape, num_bins):
+    p = predictions(*shape)
+    block = next(redrawn(Rows(p, num_bins), replicates=5, seed=1))
+    agree(replicate_values(entry, block), [metric_value(entry, one, num_bins) for one in block.predictions()])
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_of_any_precision_and_scale(entry, scale, dtype):
+    rows = Rows(predictions(scale=scale, dtype=dtype), 15)
+    blocks = [
+        Resampled(rows, next(resampled_weights(rows, replicates=5, seed=2))),
+        next(redrawn(rows, replicates=5, seed=2)),
+    ]
+    for block in blocks:
+        agree(replicate_values(entry, block), [metric_value(entry, one, 15) for one in block.predictions()])
+
+
+def test_interval(entry):
+    p = predictions(200)
+    found = bootstrap_interval(p, metric=entry.name, replicates=99)
+    assert found.value == entry.value(p)
+    assert found.low <= found.high
+    assert found == bootstrap_interval(p, metric=entry.name, replicates=99)
+    other = bootstrap_interval(p, metric=entry.name, replicates=99, seed=1)
+    assert found.standard_error == 0.0 or other != found
+
+
+def test_floor(entry):
+    p = predictions(200)
+    found = noise_floor(p, metric=entry.name, replicates=99)
+    assert found.value == entry.value(p)
+    assert 0.01 <= found.p_value <= 1.0
+    assert list(found.quantiles.values()) == sorted(found.quantiles.values())
+    assert found == noise_floor(p, metric=entry.name, replicates=99)
+
+
+def test_a_model_is_not_different_from_itself(entry):
+    p = predictions(200)
+    found = paired_bootstrap(p, p, metric=entry.name, replicates=99)
+    assert (found.interval.low, found.interval.high, found.p_value) == (0.0, 0.0, 1.0)
+
+
+def test_nothing_is_changed(entry):
+    p = predictions()
+    logits, target, state = p.logits.clone(), p.target.clone(), torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()
+    bootstrap_interval(p, metric=entry.name, replicates=39)
+    noise_floor(p, metric=entry.name, replicates=39)
+    assert torch.equal(p.logits, logits)
+    assert torch.equal(p.target, target)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_what_is_called_zero_for_calibrated_models_goes_there(entry):
+    if entry.value not in ZERO_IF_CALIBRATED:
+        pytest.skip("no calibration error, or not known as one")
+    few, many = (
+        noise_floor(predictions(n, sharpness=1.0), metric=entry.name, replicates=20).mean for n in (500, 50_000)
+    )
+    assert 0.0 <= many <= 0.7 * few

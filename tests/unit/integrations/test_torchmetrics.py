@@ -1,0 +1,169 @@
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from fedlas import Predictions, evaluate
+from fedlas.integrations.torchmetrics import CalibrationMetric, CalibrationMetrics
+from fedlas.metrics import METRICS
+
+C, RANKS = 7, 2
+NAMES = ["accuracy", "nll", "ece", "classwise_ece", "smooth_ece", "ks"]
+
+
+def data(samples=501, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, C, generator=generator)
+    return logits, torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
+
+
+def filled(metric, logits, target, sizes=(100, 1, 400)):
+    for rows in torch.arange(len(logits)).split(list(sizes)):
+        metric.update(logits[rows], target[rows])
+    return metric
+
+
+def test_a_dictionary_of_what_evaluate_computes():
+    logits, target = data()
+    found = filled(CalibrationMetrics(C), logits, target).compute()
+    expected = evaluate(Predictions(logits, target))
+    assert found.pop("adaptive_ece") == pytest.approx(expected.pop("adaptive_ece"), abs=1e-3)
+    assert {name: value.item() for name, value in found.items()} == expected
+
+
+def test_one_metric_is_a_number_and_knows_its_direction():
+    logits, target = data()
+    metric = filled(CalibrationMetric("ece", num_classes=C, num_bins=10), logits, target)
+    assert metric.compute().item() == evaluate(Predictions(logits, target), num_bins=10)["ece"]
+    assert metric.higher_is_better is False
+    assert CalibrationMetric("accuracy", num_classes=C).higher_is_better is True
+    assert isinstance(metric, Metric)
+
+
+@pytest.mark.parametrize("norm", ["l1", "max", "l2"])
+def test_against_torchmetrics_own(norm):
+    logits, target = data()
+    ours = CalibrationMetric({"l1": "ece", "max": "mce", "l2": "rmsce"}[norm], num_classes=C)
+    theirs = MulticlassCalibrationError(C, n_bins=15, norm=norm)
+    assert filled(ours, logits, target).compute().item() == pytest.approx(
+        filled(theirs, logits, target).compute().item(), rel=1e-4
+    )
+
+
+def test_forward_gives_the_batch_and_keeps_the_whole():
+    logits, target = data()
+    metric = CalibrationMetric("ece", num_classes=C)
+    for rows in torch.arange(501).split([100, 1, 400]):
+        assert metric(logits[rows], target[rows]).item() == evaluate(Predictions(logits[rows], target[rows]))["ece"]
+    assert metric.compute().item() == evaluate(Predictions(logits, target))["ece"]
+
+
+def test_in_a_collection_beside_others():
+    logits, target = data()
+    collection = MetricCollection(
+        {name: CalibrationMetric(name, num_classes=C) for name in ("ece", "mce", "accuracy", "top5")}
+        | {"theirs": MulticlassAccuracy(C, average="micro")}
+    )
+    # On the first batch accuracy and top-5 accuracy agree: their sums must not be taken for the same thing.
+    collection.update(10 * torch.eye(C), torch.arange(C))
+    collection.update(logits, target)
+    whole = Predictions(torch.cat((10 * torch.eye(C), logits)), torch.cat((torch.arange(C), target)))
+    found = collection.compute()
+    for name in ("ece", "mce", "accuracy", "top5"):
+        assert found[name].item() == METRICS[name].value(whole), name
+    assert found["theirs"].item() == pytest.approx(found["accuracy"].item())
+    flat = MetricCollection([CalibrationMetrics(C, metrics=["ece", "nll"])])
+    flat.update(logits, target)
+    assert flat.compute().keys() == {"ece", "nll"}
+
+
+def test_reset_copy_and_pickle():
+    logits, target = data()
+    metric = filled(CalibrationMetrics(C, metrics=NAMES), logits, target)
+    expected = metric.compute()
+    for other in (copy.deepcopy(metric), metric.clone(), pickle.loads(pickle.dumps(metric))):
+        assert other.compute() == expected
+    metric.reset()
+    metric.update(logits[:50], target[:50])
+    first = {name: value.item() for name, value in metric.compute().items()}
+    assert first["ece"] == evaluate(Predictions(logits[:50], target[:50]))["ece"]
+
+
+def test_a_checkpoint_holds_the_sums():
+    logits, target = data()
+    metric = CalibrationMetric("classwise_ece", num_classes=C)
+    metric.persistent(True)
+    filled(metric, logits, target)
+    other = CalibrationMetric("classwise_ece", num_classes=C)
+    other.persistent(True)
+    other.load_state_dict(metric.state_dict())
+    other.update(logits, target)
+    assert other.compute() == pytest.approx(metric.compute().item(), rel=1e-12)  # every sample twice
+
+
+def test_changing_the_precision_of_a_module_leaves_integers_alone():
+    logits, target = data()
+    metric = CalibrationMetric("ece", num_classes=C).half()
+    metric.set_dtype(torch.float16)
+    filled(metric, logits, target)
+    assert metric.compute().item() == evaluate(Predictions(logits, target))["ece"]
+
+
+def test_errors_are_those_of_the_library():
+    with pytest.raises(ValueError, match="metrics must be such as sums are enough for; got 'ace'"):
+        CalibrationMetric("ace", num_classes=C)
+    metric = CalibrationMetric("ece", num_classes=3)
+    with pytest.raises(ValueError, match=r"logits must be \(N, 3\)"):
+        metric.update(*data())
+    with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match="there must be samples"):
+        CalibrationMetric("ece", num_classes=3).compute()
+
+
+def test_importing_fedlas_does_not_import_torchmetrics():
+    program = "import sys, fedlas, fedlas.integrations; print('torchmetrics' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_without_torchmetrics_the_error_says_what_to_install():
+    program = """
+import sys
+sys.modules["torchmetrics"] = None
+import fedlas.integrations.torchmetrics
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "pip install 'fedlas[torchmetrics]'" in done.stderr
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    try:
+        logits, target = data()
+        rows = slice(0, 137) if rank == 0 else slice(137, None)
+        metric = CalibrationMetrics(C, metrics=NAMES)
+        metric.update(logits[rows], target[rows])
+        synced = metric.compute()
+        metric.update(logits[rows], target[rows])  # sync must not have left the others' samples here
+        torch.save((synced, metric.compute()), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_are_added_up(tmp_path):
+    if not (dist.is_available() and dist.is_gloo_available()):
+        pytest.skip("this PyTorch has no gloo")
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
+    logits, target = data()
+    once = filled(CalibrationMetrics(C, metrics=NAMES), logits, target)
+    expected = once.compute()
+    twice = filled(once, logits, target).compute()
+    for rank in range(RANKS):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (expected, twice)

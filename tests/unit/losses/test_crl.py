@@ -1,0 +1,176 @@
+"""CRL by hand: histories over several batches, neighbours past ignored samples, one history an image."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedlas._core.check import InputError
+from fedlas.losses import CRL, ranking_penalty
+from fedlas.losses.crl import next_valid
+
+
+def batch(seed, samples=9, classes=4, of=20):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(samples, classes, generator=generator)
+    target = torch.randint(classes, (samples,), generator=generator)
+    return logits, target, torch.randperm(of, generator=generator)[:samples]
+
+
+def confidence_of(p, kind):
+    if kind == "max":
+        return p.max()
+    if kind == "margin":
+        return np.sort(p)[-1] - np.sort(p)[-2]
+    return 1 + (p * np.log(p)).sum() / math.log(len(p))
+
+
+def by_hand(logits, target, index, right, visits, *, kind="max", alpha=1.0, ignored=()):
+    """Loss of each sample; moves the histories."""
+    probs = F.softmax(logits.double(), dim=1).numpy()
+    valid = [i for i in range(len(target)) if i not in ignored]
+    values = [0.0] * len(target)
+    correctness = {i: right[index[i]] / max(visits[index[i]], 1) for i in valid}
+    for place, i in enumerate(valid):
+        j = valid[(place + 1) % len(valid)]
+        k_i, k_j = confidence_of(probs[i], kind), confidence_of(probs[j], kind)
+        sign = np.sign(correctness[i] - correctness[j])
+        penalty = max(0.0, -sign * (k_i - k_j) + abs(correctness[i] - correctness[j]))
+        values[i] = -math.log(probs[i][target[i]]) + alpha * penalty
+    for i in valid:
+        right[index[i]] += float(probs[i].argmax() == target[i])
+        visits[index[i]] += 1
+    return values
+
+
+@pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
+@pytest.mark.parametrize("ignored", [(), (0, 4, 5, 8)])
+def test_several_batches_by_hand(kind, ignored):
+    criterion = CRL(20, confidence=kind, alpha=0.7, reduction="none")
+    right, visits = np.zeros(20), np.zeros(20)
+    penalised = False
+    for seed in range(6):
+        logits, target, index = batch(seed)
+        expected = by_hand(logits, target.tolist(), index, right, visits, kind=kind, alpha=0.7, ignored=ignored)
+        masked = target.clone()
+        masked[list(ignored)] = -100
+        logits.requires_grad_()
+        values = criterion(logits, masked, index=index)
+        values.sum().backward()
+        np.testing.assert_allclose(values.detach(), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(criterion.right, right)
+        np.testing.assert_array_equal(criterion.visits, visits)
+        plain = F.cross_entropy(logits.detach(), masked, reduction="none")
+        penalised |= bool((values.detach() - plain > 0.01).any())
+    assert penalised
+
+
+def test_the_penalty_ranks_confidence_like_correctness():
+    confidence = torch.tensor([0.5, 0.9], requires_grad=True)
+    penalty = ranking_penalty(confidence, torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
+    assert penalty.tolist() == pytest.approx([1.2, 1.2])  # 0.4 the wrong way round, and 0.8 apart
+    penalty.sum().backward()
+    assert confidence.grad.tolist() == [-2.0, 2.0]  # descent raises the one that was right more often
+    enough = ranking_penalty(torch.tensor([0.95, 0.1]), torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
+    assert enough.tolist() == [0.0, 0.0]
+
+
+def test_equally_often_right_costs_nothing():
+    penalty = ranking_penalty(torch.tensor([0.1, 0.9]), torch.tensor([0.5, 0.5]), torch.tensor([1, 0]))
+    assert penalty.tolist() == [0.0, 0.0]
+
+
+def test_history_is_used_before_it_moves():
+    criterion, twin = CRL(2), CRL(2)
+    logits, target, index = torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1])
+    assert criterion(logits, target, index=index).item() == pytest.approx(F.cross_entropy(logits, target).item())
+    second = criterion(logits, target, index=index)
+    assert second > F.cross_entropy(logits, target)  # now sample 0 was right once, sample 1 never
+    twin.load_state_dict({"right": torch.tensor([1.0, 0.0]), "visits": torch.tensor([1.0, 1.0])})
+    torch.testing.assert_close(twin(logits, target, index=index), second)
+
+
+@pytest.mark.parametrize("valid", [[True] * 5, [False, True, True, False, True], [True] + [False] * 4, [False] * 4])
+def test_next_valid_by_hand(valid):
+    places = [i for i, v in enumerate(valid) if v]
+    found = next_valid(torch.tensor(valid)).tolist()
+    assert all(0 <= place < len(valid) for place in found)
+    for i in places:
+        later = [place for place in places if place > i]
+        assert found[i] == (later or places)[0]
+
+
+def test_dense_has_one_history_an_image():
+    criterion = CRL(4, reduction="none")
+    criterion.right.copy_(torch.tensor([3.0, 0.0, 1.0, 0.0]))
+    criterion.visits.copy_(torch.tensor([4.0, 2.0, 2.0, 0.0]))
+    before = (criterion.right / criterion.visits.clamp(min=1)).tolist()
+    generator = torch.Generator().manual_seed(1)
+    logits = 2 * torch.randn(3, 5, 2, 2, generator=generator)
+    target = torch.randint(5, (3, 2, 2), generator=generator)
+    target[0] = logits[0].argmax(0)  # all right but the one that does not count
+    target[0, 1, 1] = -100
+    target[1] = -100  # an image without a valid position is nobody's neighbour
+    index = torch.tensor([2, 0, 1])
+    values = criterion(logits, target, index=index)
+    probs = logits.softmax(1).amax(1)
+    confidence = {0: probs[0].flatten()[:3].mean().item(), 2: probs[2].mean().item()}
+    gap = before[2] - before[1]
+    expected = max(0.0, -(confidence[0] - confidence[2]) + gap)
+    plain = F.cross_entropy(logits, target, reduction="none")
+    for image, each in ((0, expected), (2, expected)):
+        valid = target[image] != -100
+        torch.testing.assert_close((values - plain)[image][valid], torch.full((int(valid.sum()),), each))
+    assert (values[1] == 0).all()
+    share = (logits[2].argmax(0) == target[2]).float().mean().item()
+    assert criterion.right.tolist() == pytest.approx([3.0, share, 2.0, 0.0])
+    assert criterion.visits.tolist() == [4.0, 3.0, 3.0, 0.0]
+
+
+@pytest.mark.parametrize("bad", [[0, 1, 20], [-1, 0, 1]])
+def test_index_out_of_range_changes_nothing(bad):
+    criterion = CRL(20)
+    logits, target, _ = batch(0, samples=3)
+    with pytest.raises(InputError, match=r"CRL: index must be in \[0, 20\).*num_samples"):
+        criterion(logits, target, index=torch.tensor(bad))
+    assert criterion.visits.sum() == 0
+
+
+def test_class_weights_weigh_the_penalty():
+    weight = torch.tensor([0.5, 1.0, 2.0, 4.0])
+    logits, target, index = batch(3)
+    plain, weighted = CRL(20, reduction="none"), CRL(20, reduction="none", weight=weight)
+    for criterion in (plain, weighted):
+        criterion.right.copy_(torch.arange(20) % 3)
+        criterion.visits.fill_(2.0)
+    torch.testing.assert_close(
+        weighted(logits, target, index=index), plain(logits, target, index=index) * weight[target]
+    )
+
+
+def test_a_sample_twice_in_a_batch_counts_twice():
+    criterion = CRL(3)
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    criterion(logits, torch.tensor([0, 0]), index=torch.tensor([1, 1]))
+    assert criterion.right.tolist() == [0.0, 2.0, 0.0]
+
+
+def test_histories_stay_float32_through_half():
+    criterion = CRL(2).bfloat16()
+    criterion.visits.fill_(1000.0)
+    criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), index=torch.tensor([1]))
+    assert criterion.visits.tolist() == [1000.0, 1001.0]
+
+
+@pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
+def test_one_class_is_always_certain(kind):
+    value = CRL(2, confidence=kind)(torch.randn(2, 1), torch.tensor([0, 0]), index=torch.tensor([0, 1]))
+    assert value.item() == 0.0
+
+
+@pytest.mark.parametrize("options", [{"alpha": -1.0}, {"confidence": "entropie"}, {"num_samples": 0}])
+def test_nonsense(options):
+    with pytest.raises(InputError, match=f"CRL: {next(iter(options))}"):
+        CRL(**{"num_samples": 3} | options)

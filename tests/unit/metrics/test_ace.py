@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import (
+    ace,
+    adaptive_calibration_error,
+    classwise_adaptive_calibration_error,
+    classwise_calibration_error,
+)
+
+
+def sampled(samples=120, classes=6, seed=0):
+    torch.manual_seed(seed)
+    logits = torch.randn(samples, classes, dtype=torch.float64)
+    return Predictions(logits * 2, torch.multinomial(logits.softmax(1), 1).squeeze(1))
+
+
+@pytest.mark.parametrize("num_bins", [1, 5, 8])
+def test_is_the_papers_formula_where_bins_have_equal_counts(num_bins):
+    p = sampled()
+    probs, target = p.probs.numpy(), p.target.numpy()
+    errors = [
+        abs((target[rows] == label).mean() - probs[rows, label].mean())
+        for label in range(p.num_classes)
+        for rows in np.array_split(np.argsort(probs[:, label]), num_bins)  # 120 samples: as many in every bin
+    ]
+    assert classwise_adaptive_calibration_error(p, num_bins=num_bins) == pytest.approx(np.mean(errors), rel=1e-9)
+
+
+def test_is_neither_adaptive_nor_classwise_ece():
+    p = sampled()
+    value = classwise_adaptive_calibration_error(p)
+    assert value != pytest.approx(adaptive_calibration_error(p), rel=0.1)
+    assert value != pytest.approx(classwise_calibration_error(p), rel=0.01)
+    # With a single bin the two classwise errors are the same comparison of means.
+    one = classwise_adaptive_calibration_error(p, num_bins=1)
+    assert one == pytest.approx(classwise_calibration_error(p, num_bins=1), rel=1e-9)
+
+
+def test_blocks_of_classes_change_nothing(monkeypatch):
+    p = sampled()
+    whole = classwise_adaptive_calibration_error(p)
+    monkeypatch.setattr(ace, "_ELEMENTS", 130)
+    assert classwise_adaptive_calibration_error(p) == whole
+
+
+def test_underflowed_probabilities_stay_together():
+    p = Predictions(torch.tensor([[900.0, 0.0, 0.0]] * 10), [0] * 9 + [1])
+    # Classes 0, 1, 2 have probabilities 1, 0, 0 and frequencies 0.9, 0.1, 0.
+    assert classwise_adaptive_calibration_error(p) == pytest.approx(0.2 / 3, rel=1e-12)
+
+
+@pytest.mark.parametrize("num_bins", [0, 2.5])
+def test_num_bins_must_be_a_count(num_bins):
+    with pytest.raises(ValueError, match="classwise_adaptive_calibration_error: num_bins must be a whole number"):
+        classwise_adaptive_calibration_error(sampled(), num_bins=num_bins)

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import (
+    accuracy,
+    calibration_by_class,
+    calibration_by_group,
+    classwise_calibration_error,
+    expected_calibration_error,
+    overconfident_calibration_error,
+    underconfident_calibration_error,
+)
+
+
+def sampled(samples=600, classes=5):
+    torch.manual_seed(0)
+    logits = torch.randn(samples, classes) * 2
+    return Predictions(logits, torch.multinomial((logits / 1.5).softmax(1), 1).squeeze(1) % (classes - 1))
+
+
+def test_classes():
+    p = sampled()
+    table = calibration_by_class(p, num_bins=9)
+    assert list(table) == [0, 1, 2, 3, 4]
+    assert np.mean([row.ece for row in table.values()]) == pytest.approx(
+        classwise_calibration_error(p, num_bins=9), rel=1e-12
+    )
+    for label, row in table.items():
+        assert row.label == label
+        assert row.num_labels == int((p.target == label).sum())
+        assert row.frequency == row.num_labels / 600
+        assert row.mean_probability == pytest.approx(float(p.probs[:, label].double().mean()), rel=1e-9)
+        assert row.gap == pytest.approx(row.mean_probability - row.frequency)
+    assert table[4].num_labels == 0
+    assert table[4].ece == pytest.approx(table[4].mean_probability, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "tensor", "text", "predicted"])
+def test_groups_are_their_samples_alone(kind):
+    p = sampled()
+    number = p.predicted if kind == "predicted" else torch.arange(600) % 7
+    groups = {
+        "numbers": number.numpy(), "tensor": number, "predicted": number, "text": [f"site {n}" for n in number],
+    }[kind]  # fmt: skip
+    table = calibration_by_group(p, groups, num_bins=6)
+    assert list(table) == sorted({f"site {n}" for n in number.tolist()} if kind == "text" else set(number.tolist()))
+    assert sum(row.num_samples for row in table.values()) == 600
+    for name, row in table.items():
+        inside = number == int(str(name).split()[-1])
+        part = Predictions(p.logits[inside], p.target[inside])
+        assert row.num_samples == part.num_samples
+        assert row.accuracy == pytest.approx(accuracy(part), rel=1e-12)
+        assert row.confidence == pytest.approx(float(part.confidence.double().mean()), rel=1e-12)
+        assert row.gap == pytest.approx(row.confidence - row.accuracy)
+        assert row.ece == expected_calibration_error(part, num_bins=6)
+        assert row.o_ece == overconfident_calibration_error(part, num_bins=6)
+        assert row.u_ece == underconfident_calibration_error(part, num_bins=6)
+
+
+@pytest.mark.parametrize("groups", [[0, 1], torch.zeros(600, 1), "all", 3])
+def test_one_group_for_each_sample(groups):
+    with pytest.raises(ValueError, match=r"calibration_by_group: groups must be \(600,\), one for each sample; got"):
+        calibration_by_group(sampled(), groups)
+
+
+def test_anything_but_predictions_is_refused():
+    for table in (calibration_by_class, lambda p: calibration_by_group(p, [0])):
+        with pytest.raises(ValueError, match="predictions must be Predictions"):
+            table(torch.zeros(2, 2))

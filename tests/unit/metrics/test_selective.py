@@ -1,0 +1,74 @@
+import itertools
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import area_under_risk_coverage, excess_area_under_risk_coverage
+from fedlas.metrics.selective import area_of
+
+
+def area(wrong):
+    """Mean risk of the first k of a list in descending confidence."""
+    return sum(Fraction(sum(wrong[: k + 1]), k + 1) for k in range(len(wrong))) / len(wrong)
+
+
+def predictions(confidence, correct):
+    confidence = torch.tensor(confidence, dtype=torch.float64)
+    logits = torch.stack([confidence, 1 - confidence], 1).log()
+    return Predictions(logits, [0 if right else 1 for right in correct])
+
+
+def test_by_hand():
+    p = predictions([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    assert area_under_risk_coverage(p) == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4, rel=1e-12)
+    assert excess_area_under_risk_coverage(p) == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 - 1 / 3 - 1 / 2) / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "confidence", [[0.9, 0.8, 0.8, 0.8, 0.6], [0.7] * 5, [0.9, 0.9, 0.8, 0.7, 0.7], [0.6, 0.9, 0.8, 0.75, 0.7]]
+)
+@pytest.mark.parametrize("correct", [[1, 0, 1, 1, 0], [0, 0, 1, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+def test_ties_are_the_mean_over_all_their_orders(confidence, correct):
+    orders = [
+        area([not correct[i] for i in order])
+        for order in itertools.permutations(range(5))
+        if all(confidence[a] >= confidence[b] for a, b in itertools.pairwise(order))
+    ]
+    expected = sum(orders) / len(orders)
+    assert area_under_risk_coverage(predictions(confidence, correct)) == pytest.approx(float(expected), rel=1e-12)
+    least = min(area(list(order)) for order in itertools.permutations([not c for c in correct]))
+    excess = excess_area_under_risk_coverage(predictions(confidence, correct))
+    assert excess == pytest.approx(float(expected - least), abs=1e-12)
+
+
+def test_confidence_that_says_nothing_has_the_error_rate():
+    p = Predictions(torch.zeros(1000, 2), [0] * 700 + [1] * 300)
+    assert area_under_risk_coverage(p) == pytest.approx(0.3, rel=1e-12)
+
+
+def test_large_groups_are_summed_as_exactly_as_single_samples():
+    torch.manual_seed(0)
+    wrong = (torch.rand(20_000) < torch.linspace(0.0, 0.5, 20_000)).double()
+    assert area_of(torch.ones(20_000).double(), wrong) == pytest.approx(float(area(wrong.int().tolist())), rel=1e-13)
+    count, errors = torch.tensor([700.0, 300.0]).double(), torch.tensor([7.0, 30.0]).double()
+    rates = [7 * k / 700 / k for k in range(1, 701)] + [(7 + 30 * j / 300) / (700 + j) for j in range(1, 301)]
+    assert area_of(count, errors) == pytest.approx(sum(rates) / 1000, rel=1e-12)
+
+
+def test_the_least_area_tends_to_the_papers_limit():
+    right, wrong = 80_000, 20_000
+    p = predictions([0.9] * right + [0.6] * wrong, [True] * right + [False] * wrong)
+    assert excess_area_under_risk_coverage(p) == 0.0
+    assert area_under_risk_coverage(p) == pytest.approx(0.2 + 0.8 * math.log(0.8), rel=1e-4)
+
+
+def test_only_the_order_of_confidences_matters():
+    torch.manual_seed(0)
+    margin = torch.rand(500, dtype=torch.float64) * 5
+    target = torch.randint(2, (500,))
+    logits = torch.stack([margin, torch.zeros_like(margin)], 1)
+    value = area_under_risk_coverage(Predictions(logits, target))
+    assert area_under_risk_coverage(Predictions(logits / 3, target)) == value

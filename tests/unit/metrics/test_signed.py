@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import (
+    confidence_gap,
+    expected_calibration_error,
+    overconfidence,
+    overconfident_calibration_error,
+    reliability_bins,
+    underconfidence,
+    underconfident_calibration_error,
+)
+
+
+def mixed(samples=400):
+    torch.manual_seed(0)
+    logits = torch.randn(samples, 6) * 2
+    return Predictions(logits, torch.multinomial((logits / 1.2).softmax(1), 1).squeeze(1))
+
+
+@pytest.mark.parametrize("num_bins", [1, 4, 15, 90])
+def test_parts_add_up_to_ece_and_their_difference_is_the_gap(num_bins):
+    p = mixed()
+    over = overconfident_calibration_error(p, num_bins=num_bins)
+    under = underconfident_calibration_error(p, num_bins=num_bins)
+    assert over + under == pytest.approx(expected_calibration_error(p, num_bins=num_bins), rel=1e-12)
+    assert over - under == pytest.approx(confidence_gap(p), rel=1e-9, abs=1e-12)
+
+
+def test_each_part_has_its_own_bins():
+    p, bins = mixed(), reliability_bins(mixed())
+    gap = bins.count.double() / 400 * (bins.confidence - bins.accuracy)
+    assert overconfident_calibration_error(p) == pytest.approx(float(gap[gap > 0].sum()), rel=1e-12)
+    assert underconfident_calibration_error(p) == pytest.approx(-float(gap[gap < 0].sum()), rel=1e-12)
+    assert min(overconfident_calibration_error(p), underconfident_calibration_error(p)) > 0
+
+
+def test_gap_is_mean_confidence_minus_accuracy():
+    p = mixed()
+    assert confidence_gap(p) == pytest.approx(float(p.confidence.double().mean() - p.correct.double().mean()), rel=1e-9)
+    assert confidence_gap(Predictions(p.logits * 100, p.target)) > 0.3
+    assert confidence_gap(Predictions(p.logits * 0.01, p.target)) < -0.2
+
+
+def test_confidence_of_the_wrong_and_doubt_of_the_right():
+    p = mixed()
+    confidence = p.confidence.double()
+    assert overconfidence(p) == pytest.approx(float(confidence[~p.correct].mean()), rel=1e-12)
+    assert underconfidence(p) == pytest.approx(float((1 - confidence)[p.correct].mean()), rel=1e-12)
+
+
+def test_without_wrong_or_without_right_ones():
+    right, wrong = Predictions([[1.0, 0.0]], [0]), Predictions([[1.0, 0.0]], [1])
+    assert overconfidence(right) == 0.0
+    assert underconfidence(wrong) == 0.0
+    assert overconfidence(wrong) == pytest.approx(1 - underconfidence(right), rel=1e-7)

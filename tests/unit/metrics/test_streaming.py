@@ -1,0 +1,221 @@
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fedlas import Predictions, evaluate
+from fedlas.metrics import METRICS, StreamingMetrics
+
+C, RANKS = 6, 2
+APPROXIMATE = [entry.name for entry in METRICS.entries() if "streaming" in entry.metadata]
+NAMES = [
+    *evaluate(Predictions([[0.0, 1.0]], [0])),
+    *(n for n in APPROXIMATE if not METRICS[n].metadata.get("default", True)),
+]
+
+
+def data(samples=900, classes=C, seed=0, scale=2.0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    target = torch.multinomial((logits / 1.3).softmax(1), 1, generator=generator).squeeze(1)
+    return logits.to(dtype), target
+
+
+def filled(logits, target, **options):
+    streaming = StreamingMetrics(logits.shape[1], **options)
+    streaming.update(logits, target)
+    return streaming
+
+
+def number_of_bytes(streaming):
+    return sum(tensor.numel() * tensor.element_size() for tensor in streaming.state_dict().values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [1, 2, 6, 300])
+def test_equals_evaluate_to_the_last_bit(dtype, classes):
+    logits, target = data(classes=classes, dtype=dtype)
+    streaming = StreamingMetrics(classes, num_bins=11)
+    for rows in torch.arange(900).split(130):
+        streaming.update(logits[rows], target[rows])
+    found, expected = streaming.compute(), evaluate(Predictions(logits, target), num_bins=11)
+    assert list(found) == list(expected)
+    for name in expected:
+        if name not in APPROXIMATE:
+            assert found[name] == expected[name], name
+
+
+def test_every_split_and_order_gives_the_same_bits():
+    logits, target = data()
+    expected = filled(logits, target, metrics=NAMES).compute()
+    for seed, sizes in enumerate(([900], [1, 899], [300, 300, 300], [7] * 128 + [4])):
+        torch.manual_seed(seed)
+        parts = [filled(logits[r], target[r], metrics=NAMES) for r in torch.randperm(900).split(sizes)]
+        merged = parts[0]
+        for part in parts[1:]:
+            merged.merge(part)
+        assert merged.compute() == expected
+        assert merged.num_samples == 900
+
+
+@pytest.mark.parametrize("name", APPROXIMATE)
+@pytest.mark.parametrize(("scale", "classes"), [(1.0, 3), (4.0, 10), (30.0, 10)])
+def test_approximations_keep_what_is_stated(name, scale, classes):
+    """For spread, crowded and saturated confidences; the bound is small enough to be of use."""
+    logits, target = data(20_000, classes, scale=scale)
+    streaming = filled(logits, target, metrics=[name])
+    (value,), (bound,) = streaming.compute().values(), streaming.error_bounds().values()
+    difference = abs(value - METRICS[name].value(Predictions(logits, target)))
+    assert difference <= bound + 1e-12
+    assert bound < 2e-3
+
+
+@pytest.mark.parametrize("name", APPROXIMATE)
+@pytest.mark.parametrize("wrong_first", [True, False])
+def test_the_stated_error_is_needed(name, wrong_first):
+    """Confidences closer than a cell, in an order that the grid cannot see: the error is real, and within bounds."""
+    confidence = 0.75 + torch.linspace(0, 2.0**-15, 400, dtype=torch.float64)
+    logits = torch.stack([confidence, 1 - confidence], 1).log()
+    target = ((torch.arange(400) < (150 if wrong_first else 250)) == wrong_first).long()
+    streaming = filled(logits, target, metrics=[name], num_bins=2)
+    (value,), (bound,) = streaming.compute().values(), streaming.error_bounds().values()
+    options = {"num_bins": 2} if name == "adaptive_ece" else {}
+    difference = abs(value - METRICS[name].value(Predictions(logits, target), **options))
+    assert difference <= bound + 1e-12
+    if (name, wrong_first) != ("ks", False):  # the sum falls before it rises, and stays within what the cells show
+        assert difference > bound / 4 > 0.01
+
+
+def test_memory_does_not_grow_with_the_samples():
+    """Two million samples in shards: the state is what it was after the first, and so is what it weighs."""
+    streaming = StreamingMetrics(4)
+    streaming.update(*data(1000, 4))
+    shapes, size = {k: v.shape for k, v in streaming.state_dict().items()}, number_of_bytes(streaming)
+    logits, target = data(100_000, 4)
+    for shift in range(20):
+        streaming.update(logits.roll(shift, 1), target)
+    assert streaming.num_samples == 2_001_000
+    assert {k: v.shape for k, v in streaming.state_dict().items()} == shapes
+    assert number_of_bytes(streaming) == size < 2**20 + 500 * 4
+
+
+def test_size_grows_with_classes_and_bins_only_as_said():
+    assert number_of_bytes(StreamingMetrics(1000)) < 2**20 + 500 * 1000
+    assert number_of_bytes(StreamingMetrics(1000, metrics=["ece", "accuracy"], num_bins=15)) < 2000
+
+
+def test_bounds_are_zero_where_nothing_is_approximated():
+    bounds = filled(*data(), metrics=NAMES).error_bounds()
+    assert all(bound == 0 for name, bound in bounds.items() if name not in APPROXIMATE)
+    assert all(bound >= 0 for bound in bounds.values())
+    assert bounds["adaptive_ece"] > 0
+
+
+def test_label_probs():
+    logits, target = data()
+    known = (logits / 2).softmax(1)
+    streaming = StreamingMetrics(C, metrics=["true_ece", "ece"])
+    for rows in torch.arange(900).split(250):
+        streaming.update(logits[rows], target[rows], label_probs=known[rows])
+    expected = evaluate(Predictions(logits, target, label_probs=known))
+    assert streaming.compute() == {name: expected[name] for name in ("true_ece", "ece")}
+    with pytest.raises(ValueError, match="StreamingMetrics: update needs label_probs; got none"):
+        streaming.update(logits, target)
+    assert streaming.num_samples == 900
+
+
+def test_state_can_be_saved_loaded_and_reset(tmp_path):
+    streaming = filled(*data(), metrics=NAMES)
+    expected = streaming.compute()
+    torch.save(streaming.state_dict(), tmp_path / "state.pt")
+    other = StreamingMetrics(C, metrics=NAMES)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert other.compute() == expected
+    assert copy.deepcopy(streaming).compute() == expected
+    other.update(*data(seed=1))
+    assert streaming.compute() == expected
+    streaming.reset()
+    assert streaming.num_samples == 0
+    streaming.update(*data())
+    assert streaming.compute() == expected
+
+
+def test_merging_with_itself_counts_every_sample_twice():
+    streaming = filled(*data(), metrics=NAMES)
+    before = streaming.compute()
+    streaming.merge(streaming)
+    assert streaming.num_samples == 1800
+    for name in ("accuracy", "ece", "classwise_ece", "brier"):
+        assert streaming.compute()[name] == pytest.approx(before[name], rel=1e-12)
+
+
+def test_what_does_not_belong_together_is_refused_and_changes_nothing():
+    streaming = filled(*data())
+    before = streaming.state_dict()
+    for other in (StreamingMetrics(C, num_bins=9), StreamingMetrics(C, metrics=["ece"]), StreamingMetrics(C + 1), 3):
+        with pytest.raises(ValueError, match="StreamingMetrics: only the same can be merged"):
+            streaming.merge(other)
+    for state in (
+        StreamingMetrics(C, num_bins=9).state_dict(),
+        {},
+        {**before, "ece.count": before["ece.count"].float()},
+    ):
+        with pytest.raises(ValueError, match="StreamingMetrics: the state must be of"):
+            streaming.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"logits must be \(N, 6\); got \(900, 7\)"):
+        streaming.update(*data(classes=7))
+    with pytest.raises(ValueError, match="target must be in"):
+        streaming.update(torch.zeros(2, C), torch.tensor([0, C]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in streaming.state_dict().items())
+
+
+def test_options_are_checked():
+    with pytest.raises(ValueError, match="num_classes must be a whole number"):
+        StreamingMetrics(0)
+    with pytest.raises(ValueError, match="num_bins must be a whole number"):
+        StreamingMetrics(3, num_bins=2.5)
+    with pytest.raises(ValueError, match="Did you mean 'ece'"):
+        StreamingMetrics(3, metrics=["ecee"])
+    with pytest.raises(
+        ValueError, match=r"metrics must be such as sums are enough for; got 'ace'\. Choose one of: acc"
+    ):
+        StreamingMetrics(3, metrics=["ace"])
+    with pytest.raises(ValueError, match="there must be samples; got none"):
+        StreamingMetrics(3).compute()
+
+
+def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch):
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+    METRICS.add("mine", lambda predictions: 0.0, title="mine", higher_is_better=True, percent=False, paper="none")
+    assert "mine" not in StreamingMetrics(3).metrics
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    try:
+        logits, target = data()
+        rows = slice(0, 100) if rank == 0 else slice(100, None)
+        mine = filled(logits[rows], target[rows], metrics=NAMES)
+        summed = mine.sum_across_ranks()
+        torch.save((summed.compute(), summed.num_samples, mine.num_samples), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_add_up_to_one_process(tmp_path):
+    if not (dist.is_available() and dist.is_gloo_available()):
+        pytest.skip("this PyTorch has no gloo")
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
+    expected = filled(*data(), metrics=NAMES).compute()
+    for rank, own in enumerate((100, 800)):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (expected, 900, own)
+
+
+def test_one_process_sums_to_a_copy():
+    streaming = filled(*data())
+    summed = streaming.sum_across_ranks()
+    streaming.reset()
+    assert summed.compute() == filled(*data()).compute()

@@ -1,0 +1,212 @@
+"""Bootstrap intervals against scipy's, against a loop written by hand, and for how often they hold the truth."""
+
+import statistics
+import time
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from fedlas import Predictions, evaluate
+from fedlas._core.check import InputError
+from fedlas.metrics import METRICS, expected_calibration_error
+from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
+from fedlas.stats import replicates as module
+
+
+def draw(samples=400, classes=5, sharpness=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    probs = logits.softmax(1)
+    target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    return Predictions((sharpness * logits).float(), target, label_probs=probs)
+
+
+@pytest.mark.parametrize("method", ["percentile", "basic"])
+@pytest.mark.parametrize(
+    ("metric", "quantity"),
+    [
+        ("accuracy", lambda p: p.correct.double()),
+        ("nll", lambda p: torch.nn.functional.cross_entropy(p.logits.double(), p.target, reduction="none")),
+    ],
+)
+def test_agrees_with_scipy_where_the_metric_is_a_mean(metric, quantity, method):
+    p = draw()
+    ours = bootstrap_interval(p, metric=metric, replicates=9999, method=method)
+    values = (quantity(p).numpy(),)
+    theirs = scipy_stats.bootstrap(
+        values, np.mean, n_resamples=9999, vectorized=True, method=method, rng=np.random.default_rng(0)
+    )
+    low, high = theirs.confidence_interval
+    width = high - low
+    # an end is known within sqrt(0.025 * 0.975 / 9999) / density = 0.0067 standard errors... 1.7 % of the width
+    assert ours.low == pytest.approx(low, abs=0.05 * width)
+    assert ours.high == pytest.approx(high, abs=0.05 * width)
+    assert ours.standard_error == pytest.approx(theirs.standard_error, rel=0.04)
+
+
+def test_agrees_with_a_loop_written_by_hand():
+    """Of ECE, with other random numbers: the two distributions of replicates are the same."""
+    p = draw(sharpness=1.5)
+    ours = bootstrap_interval(p, replicates=3999, method="percentile")
+    random = np.random.default_rng(7)
+    rows = [torch.from_numpy(random.integers(0, 400, 400)) for _ in range(2000)]
+    theirs = [expected_calibration_error(Predictions(p.logits[i], p.target[i])) for i in rows]
+    assert ours.value + ours.bias == pytest.approx(np.mean(theirs), abs=4 * ours.standard_error / 2000**0.5)
+    assert ours.standard_error == pytest.approx(np.std(theirs), rel=0.08)
+    low, high = np.quantile(theirs, [0.025, 0.975])
+    assert (ours.low, ours.high) == pytest.approx((low, high), abs=0.25 * ours.standard_error)
+
+
+def test_many_at_once_are_the_same_as_one_by_one():
+    p = draw(150)
+    found = bootstrap_intervals(p, replicates=99, num_bins=10)
+    assert list(found) == list(evaluate(p))
+    for name, interval in found.items():
+        assert interval == bootstrap_interval(p, metric=name, replicates=99, num_bins=10)
+    two = bootstrap_intervals(p, metrics=["nll", "ece", "nll"], replicates=99, num_bins=10)
+    assert two == {name: found[name] for name in ("nll", "ece")}
+
+
+def test_bins_and_level_and_method_matter():
+    p = draw(150, sharpness=1.4)
+    wide = bootstrap_interval(p, method="basic", replicates=499)
+    assert wide != bootstrap_interval(p, method="basic", replicates=499, num_bins=3)
+    narrow = bootstrap_interval(p, method="basic", replicates=499, level=0.5)
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert wide.value == expected_calibration_error(p)
+
+
+def test_blocks_do_not_matter(monkeypatch):
+    p = draw(100)
+    whole = bootstrap_intervals(p, replicates=60)
+    monkeypatch.setattr(module, "BLOCK", 700)
+    for name, interval in bootstrap_intervals(p, replicates=60).items():
+        assert interval.method == whole[name].method
+        ours, theirs = ([i.low, i.high, i.bias, i.standard_error] for i in (interval, whole[name]))
+        assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-15), name
+
+
+def test_threads_do_not_matter():
+    p = draw(3000, 20)
+    expected = bootstrap_intervals(p, replicates=60)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert bootstrap_intervals(p, replicates=60) == expected
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
+    calibrated, sharp = draw(1000), draw(1000, sharpness=2.0)
+    calibrated_value = expected_calibration_error(calibrated)
+    assert noise_floor(calibrated).p_value > 0.025
+    assert bootstrap_interval(calibrated).low == 0.0
+    assert noise_floor(sharp).p_value < 0.025
+    assert bootstrap_interval(sharp).low > 0.1
+    # what decides is half of 1 - level
+    between = draw(1000, sharpness=1.05)
+    p = noise_floor(between).p_value
+    assert 0.1 < p < 0.4
+    assert bootstrap_interval(between, level=1 - 1.5 * p).low == 0.0
+    assert bootstrap_interval(between, level=1 - 2.5 * p).low > 0.0
+    for method in ("basic", "percentile"):
+        assert bootstrap_interval(calibrated, method=method).low != 0.0
+    assert bootstrap_interval(calibrated, method="basic", level=0.3).high < calibrated_value
+    assert bootstrap_interval(calibrated, level=0.3).high == calibrated_value
+    assert bootstrap_interval(calibrated, metric="nll").low > 0.0
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1.05, 1.3])
+def test_automatic_intervals_hold_the_true_calibration_error_and_percentile_ones_do_not(sharpness):
+    truth = METRICS["true_ece"].value(draw(200_000, sharpness=sharpness, seed=10**6))
+    held = {"auto": 0, "percentile": 0}
+    for seed in range(60):
+        p = draw(500, sharpness=sharpness, seed=seed)
+        for method in held:
+            interval = bootstrap_interval(p, replicates=199, method=method)
+            held[method] += interval.low <= truth <= interval.high
+    assert held["auto"] >= 0.8 * 60
+    assert held["percentile"] < held["auto"]
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+def test_intervals_of_means_hold_the_truth_as_often_as_they_say(metric):
+    truth = METRICS[metric].value(draw(1_000_000, seed=10**6))
+    held = 0
+    for seed in range(200):
+        interval = bootstrap_interval(draw(300, seed=seed), metric=metric, replicates=199)
+        held += interval.low <= truth <= interval.high
+    # binomial(200, 0.95): mean 190, sd 3.1
+    assert 178 <= held <= 199
+
+
+def test_a_metric_registered_by_a_user_is_resampled_one_by_one(monkeypatch):
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+
+    @METRICS.register("largest", title="L", higher_is_better=True, percent=False, paper="none")
+    def largest(predictions, *, num_bins=15):
+        """Not a mean over rows, and without an estimator."""
+        return predictions.logits.max() + num_bins
+
+    p = draw(50)
+    interval = bootstrap_interval(p, metric="largest", replicates=199, num_bins=3, method="percentile")
+    assert interval.value == pytest.approx(float(p.logits.max()) + 3)
+    assert interval.high == interval.value
+    assert interval.low < interval.high
+    assert interval.bias < 0
+    assert "largest" in bootstrap_intervals(p, replicates=39)
+
+
+def test_another_metric_under_a_known_name_has_no_form(monkeypatch):
+    monkeypatch.setattr(METRICS, "_entries", {})
+
+    @METRICS.register("ece", title="E", higher_is_better=False, percent=False, paper="none")
+    def first_logit(predictions):
+        """Mean of the first logit."""
+        return float(predictions.logits[:, 0].mean())
+
+    p = draw(50)
+    interval = bootstrap_interval(p, replicates=99)
+    assert interval.low < first_logit(p) < interval.high
+
+
+def test_a_thousand_replicates_cost_far_less_than_a_loop():
+    """A ratio, measured in pairs: ours takes a twentieth, and must stay below a third."""
+    p = draw(10_000, 10)
+
+    def loop(replicates):
+        random = np.random.default_rng(0)
+        for _ in range(replicates):
+            rows = torch.from_numpy(random.integers(0, 10_000, 10_000))
+            expected_calibration_error(Predictions(p.logits[rows], p.target[rows]))
+
+    def seconds(work, *arguments, **options):
+        start = time.perf_counter()
+        work(*arguments, **options)
+        return time.perf_counter() - start
+
+    ratios = [
+        seconds(loop, 20) * 50 / seconds(bootstrap_interval, p, replicates=1000, method="basic") for _ in range(3)
+    ]
+    assert statistics.median(ratios) > 3
+
+
+def test_what_cannot_be_resampled():
+    p = draw(5)
+    with pytest.raises(InputError, match="bootstrap_interval: predictions must hold at least 2 samples"):
+        bootstrap_interval(Predictions(p.logits[:1], p.target[:1]))
+    with pytest.raises(InputError, match="metric: the name must be a registered metric; got 'ecee'"):
+        bootstrap_interval(p, metric="ecee")
+    with pytest.raises(InputError, match="bootstrap_interval: level"):
+        bootstrap_interval(p, level=1.0)
+    with pytest.raises(InputError, match="bootstrap_interval: replicates"):
+        bootstrap_interval(p, replicates=0)
+    with pytest.raises(InputError, match="bootstrap_intervals: num_bins"):
+        bootstrap_intervals(p, num_bins=0)
+    with pytest.raises(InputError, match="bootstrap_intervals: predictions must be Predictions"):
+        bootstrap_intervals(p.logits)
+    with pytest.raises(InputError, match="label_probs"):
+        bootstrap_interval(Predictions(p.logits, p.target), metric="true_ece")

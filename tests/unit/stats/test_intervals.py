@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from fedlas._core.check import InputError
+from fedlas.stats.intervals import check_bootstrap, fewest_replicates, interval_from
+
+
+def test_ends_are_order_statistics():
+    # (999 + 1) * 0.05 / 2 = 25: the 25th lowest and the 25th highest
+    replicates = np.random.default_rng(0).permutation(np.arange(1.0, 1000.0))
+    found = interval_from(500.0, replicates, level=0.95, method="percentile")
+    assert (found.low, found.high) == (25.0, 975.0)
+    assert (found.replicates, found.bias) == (999, 0.0)
+    assert found.standard_error == pytest.approx(np.std(replicates, ddof=1))
+
+
+def test_basic_is_reflected_about_the_value():
+    replicates = np.arange(1.0, 100.0)
+    percentile = interval_from(40.0, replicates, level=0.9, method="percentile")
+    basic = interval_from(40.0, replicates, level=0.9, method="basic")
+    assert (percentile.low, percentile.high) == (5.0, 95.0)
+    assert (basic.low, basic.high) == (-15.0, 75.0)
+    assert basic.bias == 10.0  # the mean of 1 to 99 is 50
+
+
+@pytest.mark.parametrize(
+    ("shift", "method"), [(0.0, "percentile"), (0.2, "percentile"), (0.3, "basic"), (-0.3, "basic")]
+)
+def test_auto_follows_the_bias(shift, method):
+    replicates = np.array([-1.0, 0.0, 1.0] * 50)
+    replicates = replicates / replicates.std(ddof=1) + shift
+    found = interval_from(0.0, replicates, level=0.95, method="auto")
+    assert found == interval_from(0.0, replicates, level=0.95, method=method)
+
+
+def test_equal_replicates_give_a_point():
+    found = interval_from(0.5, np.full(99, 0.5), level=0.95, method="auto")
+    assert (found.low, found.high, found.bias, found.standard_error) == (0.5, 0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
+def test_fewest_replicates_are_just_enough(level):
+    fewest = fewest_replicates(level)
+    check_bootstrap("test", level=level, replicates=fewest, seed=0, method="auto")
+    assert interval_from(0.0, np.arange(float(fewest)), level=level, method="percentile").low == 0.0
+    with pytest.raises(InputError, match=f"replicates must be at least {fewest} for level"):
+        check_bootstrap("test", level=level, replicates=fewest - 1, seed=0, method="auto")
+    # as many as a distribution-free interval of this level between the extremes would need
+    assert fewest == round(2 / scipy_stats.uniform.sf(level)) - 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"level": 0.0},
+        {"level": 1.0},
+        {"level": 95},
+        {"level": float("nan")},
+        {"replicates": 0},
+        {"replicates": 10.5},
+        {"replicates": 38},
+        {"seed": -1},
+        {"seed": None},
+        {"method": "bca"},
+    ],
+    ids=str,
+)
+def test_refuses(options):
+    with pytest.raises(InputError, match=rf"owner: {next(iter(options))}"):
+        check_bootstrap("owner", **({"level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options))

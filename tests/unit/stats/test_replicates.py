@@ -1,0 +1,196 @@
+"""What is drawn: how often rows occur, and which labels."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats as scipy_stats
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.metrics.scan import Chunk, chunks
+from fedlas.stats import replicates as module
+from fedlas.stats.class_cells import ClassCells
+from fedlas.stats.relabelled import Relabelled
+from fedlas.stats.replicates import Redrawn, Resampled, redrawn, resampled_weights, rows_for
+from fedlas.stats.rows import Rows
+
+
+def rows(samples=50, classes=4, seed=0, num_bins=15, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(samples, classes, generator=generator) * 4).round() / 2
+    target = torch.randint(0, classes, (samples,), generator=generator)
+    return Rows(Predictions(logits.to(dtype), target, label_probs=logits.softmax(1).flip(1)), num_bins)
+
+
+def all_weights(given, **options):
+    return np.concatenate(list(resampled_weights(given, **options)))
+
+
+def all_labels(given, **options):
+    return np.concatenate([block.labels for block in redrawn(given, **options)])
+
+
+def test_every_replicate_draws_n_rows():
+    weights = all_weights(rows(50), replicates=200, seed=0)
+    assert weights.shape == (200, 50)
+    assert (weights.sum(axis=1) == 50).all()
+    assert (weights == weights.round()).all()
+
+
+def test_rows_are_drawn_alike_and_independently():
+    weights = all_weights(rows(20), replicates=4000, seed=3)
+    # multinomial: mean 1, variance 19/20, covariance -1/20; 80,000 draws over 20 rows
+    assert scipy_stats.chisquare(weights.sum(axis=0)).pvalue > 0.001
+    covariance = np.cov(weights, rowvar=False)
+    assert np.diag(covariance) == pytest.approx(19 / 20, abs=0.15)
+    off_diagonal = covariance[~np.eye(20, dtype=bool)]
+    assert off_diagonal.mean() == pytest.approx(-1 / 20, abs=0.002)
+
+
+def test_the_first_and_the_last_row_can_be_drawn():
+    weights = all_weights(rows(3), replicates=500, seed=0)
+    assert (weights.max(axis=0) == 3).all()
+
+
+@pytest.mark.parametrize("draw", [all_weights, all_labels])
+def test_a_seed_gives_the_same_whatever_the_block_and_the_number_of_replicates(draw, monkeypatch):
+    given = rows(37)
+    expected = draw(given, replicates=60, seed=5)
+    assert np.array_equal(draw(given, replicates=60, seed=5), expected)
+    assert np.array_equal(draw(given, replicates=25, seed=5), expected[:25])
+    assert not np.array_equal(draw(given, replicates=60, seed=6), expected)
+    monkeypatch.setattr(module, "BLOCK", 200)
+    assert len(list(redrawn(given, replicates=60, seed=5))) == 20
+    assert np.array_equal(draw(given, replicates=60, seed=5), expected)
+
+
+def test_frozen_draws():
+    """A published seed keeps its meaning: these come from NumPy's frozen RandomState."""
+    given = rows(6)
+    assert all_weights(given, replicates=2, seed=0).tolist() == [[2, 1, 1, 2, 0, 0], [0, 1, 0, 4, 1, 0]]
+    assert all_labels(given, replicates=2, seed=0).tolist() == [[2, 1, 2, 1, 2, 1], [2, 0, 2, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 7, 16, 17])
+def test_labels_follow_the_probabilities(classes):
+    given = rows(8, classes, seed=classes)
+    labels = all_labels(given, replicates=6000, seed=1)
+    frequency = np.stack([(labels == c).mean(axis=0) for c in range(classes)], axis=1)
+    probs = given.predictions.logits.double().softmax(1).numpy()
+    assert frequency.sum(axis=1) == pytest.approx(1.0)
+    # standard deviation of a frequency is at most 0.5 / sqrt(6000) = 0.0065
+    np.testing.assert_allclose(frequency, probs, atol=5 * 0.0065)
+
+
+def test_labels_that_uniforms_choose_by_hand():
+    # probabilities 0.2, 0.5, 0.3: the predicted class 1 first, then 0 in its place, then 2
+    given = Rows(Predictions(torch.tensor([[0.2, 0.5, 0.3]]).double().log(), [0]), 15)
+    uniforms = np.array([[0.0], [0.49], [0.51], [0.69], [0.71], [0.9999999]])
+    assert given.draw(uniforms)[:, 0].tolist() == [1, 1, 0, 0, 2, 2]
+    assert Redrawn(given, uniforms).ordered_correct[:, 0].tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_a_class_without_probability_is_never_drawn():
+    logits = torch.tensor([[1e4, 1e4, -1e4, -1e4], [0.3, -1e4, 0.7, -1e4]])
+    labels = all_labels(Rows(Predictions(logits, [0, 0]), 15), replicates=3000, seed=0)
+    assert set(labels[:, 0]) == {0, 1}
+    assert set(labels[:, 1]) == {0, 2}
+
+
+def test_correct_is_drawn_with_probability_equal_to_confidence_and_agrees_with_the_labels():
+    given = rows(40)
+    block = next(redrawn(given, replicates=2000, seed=0))
+    correct = block.labels == given.predicted
+    assert np.array_equal(block.ordered_correct, correct[:, given.order])
+    confidence = given.predictions.confidence.numpy()
+    np.testing.assert_allclose(correct.mean(axis=0), confidence, atol=5 * 0.5 / 2000**0.5)
+
+
+def test_the_same_rows_are_drawn_for_every_model():
+    one, other = rows(30, 3), rows(30, 900, seed=4)
+    expected = all_weights(one, replicates=100, seed=0)
+    assert np.array_equal(all_weights(other, replicates=100, seed=0), expected)
+    assert np.array_equal(np.concatenate(list(resampled_weights(one, other, replicates=100, seed=0))), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_relabelled_rows_are_what_a_chunk_of_them_would_be(dtype):
+    """Every public quantity that a chunk offers, those of the future included."""
+    given = rows(13, 5, dtype=dtype)
+    labels = np.random.default_rng(0).integers(0, 5, (3, 13))
+    repeated = Predictions(
+        given.predictions.logits.repeat(3, 1),
+        labels.ravel(),
+        label_probs=given.predictions.logits.softmax(1).repeat(3, 1),
+    )
+    expected = next(iter(chunks(repeated)))
+    names = [name for name in dir(Chunk) if not name.startswith("_")] + ["logits", "label_probs"]
+    assert len(names) > 8
+    for name in names:
+        ours = getattr(Relabelled(given, labels), name)
+        torch.testing.assert_close(ours, getattr(expected, name), rtol=1e-6, atol=1e-6, check_dtype=False, msg=name)
+
+
+def test_relabelled_rows_have_no_label_probs_where_the_given_have_none():
+    given = Rows(Predictions([[1.0, 0.0], [0.0, 1.0]], [0, 1]), 15)
+    assert Relabelled(given, np.array([[0, 0]])).label_probs is None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = Relabelled(given, np.array([[0, 0]])).nonsense
+
+
+def by_counting(probs, target, weights, num_bins):
+    """Sums of probabilities, rows and labels by class and bin, in three loops."""
+    sums = np.zeros((3, probs.shape[1], num_bins))
+    edges = [np.float32(b / num_bins) for b in range(1, num_bins)]
+    for row, label, weight in zip(probs, target, weights, strict=True):
+        for c, p in enumerate(row):
+            sums[:, c, sum(p > edge for edge in edges)] += weight * np.array([float(p), 1.0, label == c])
+    return sums.reshape(3, -1)
+
+
+@pytest.mark.parametrize("num_bins", [1, 4, 15])
+def test_class_cells_by_counting(num_bins):
+    given = rows(25, 3, num_bins=num_bins)
+    weights = all_weights(given, replicates=4, seed=0)
+    labels = all_labels(given, replicates=4, seed=0)
+    resampled, relabelled = Resampled(given, weights), next(redrawn(given, replicates=4, seed=0))
+    for r in range(4):
+        probs, counts, own = by_counting(given.probs, given.target, weights[r], num_bins)
+        np.testing.assert_allclose(resampled.class_probs[r], probs, atol=1e-7)
+        assert np.array_equal(resampled.class_counts[r], counts)
+        assert np.array_equal(resampled.class_labels[r], own)
+        probs, counts, drawn = by_counting(given.probs, labels[r], np.ones(25), num_bins)
+        np.testing.assert_allclose(relabelled.class_probs[0], probs, atol=1e-7)
+        assert np.array_equal(relabelled.class_counts[0], counts)
+        assert np.array_equal(relabelled.class_labels[r], drawn)
+
+
+def test_class_sums_do_not_depend_on_the_order_of_summation():
+    """Exact sums: whatever a matrix product of so many threads does, the last bit stays."""
+    given = rows(3000, 7)
+    order = np.random.default_rng(0).permutation(3000)
+    other = Rows(Predictions(given.predictions.logits[order], given.predictions.target[order]), 15)
+    weights = all_weights(given, replicates=5, seed=0)
+    ours, theirs = (ClassCells(g)._class_sums(w) for g, w in ((given, weights), (other, weights[:, order])))
+    assert np.array_equal(ours, theirs)
+
+
+def test_resampled_predictions_keep_what_belongs_to_a_row():
+    given = rows(6)
+    p = Predictions(
+        given.predictions.logits, given.predictions.target, torch.arange(12.0).view(6, 2), given.predictions.label_probs
+    )
+    (one,) = Resampled(Rows(p, 15), np.array([[0.0, 2.0, 0.0, 1.0, 3.0, 0.0]])).predictions()
+    index = [1, 1, 3, 4, 4, 4]
+    for name in ("logits", "target", "features", "label_probs"):
+        assert torch.equal(getattr(one, name), getattr(p, name)[index])
+
+
+def test_checks():
+    p = rows(3).predictions
+    with pytest.raises(InputError, match="owner: predictions must hold at least 2 samples; got 1"):
+        rows_for("owner", Predictions(p.logits[:1], p.target[:1]), 15)
+    with pytest.raises(InputError, match="owner: num_bins"):
+        rows_for("owner", p, 0)
+    with pytest.raises(InputError, match="owner: predictions must be Predictions"):
+        rows_for("owner", p.logits, 15)

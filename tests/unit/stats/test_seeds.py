@@ -1,0 +1,199 @@
+"""Seed-level tests against scipy, against counting all cases, and the number of seeds against simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from fedlas._core.check import InputError
+from fedlas.stats import compare_to_best, effect_size, seeds_needed, sign_test, wilcoxon_test
+
+EACH = pytest.mark.parametrize("test", [wilcoxon_test, sign_test], ids=lambda test: test.__name__)
+
+
+def counted_signed_rank(differences):
+    """P-value over all assignments of signs, written as the definition is."""
+    d = [x for x in differences if x != 0]
+    ranks = [sum(abs(y) < abs(x) for y in d) + (sum(abs(y) == abs(x) for y in d) + 1) / 2 for x in d]
+    centre = sum(ranks) / 2
+    observed = abs(sum(r for r, x in zip(ranks, d, strict=True) if x > 0) - centre)
+    cases = list(itertools.product([0, 1], repeat=len(d)))
+    sums = [sum(r for r, s in zip(ranks, case, strict=True) if s) for case in cases]
+    return sum(abs(each - centre) >= observed for each in sums) / len(cases)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
+def test_wilcoxon_with_ties_and_zeros_is_counted_out(differences):
+    found = wilcoxon_test([float(d) for d in differences], [0.0] * len(differences))
+    expected = counted_signed_rank(differences) if any(differences) else 1.0
+    assert found.p_value == pytest.approx(expected, rel=1e-12)
+    assert (found.n, found.mean_difference) == (len(differences), pytest.approx(np.mean(differences)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 17, 40, 60])
+def test_wilcoxon_without_ties_is_scipys(n):
+    differences = np.random.default_rng(n).normal(0.3, 1, n)
+    assert wilcoxon_test(differences, np.zeros(n)).p_value == scipy_stats.wilcoxon(differences).pvalue
+    if n <= 10:
+        assert wilcoxon_test(differences, np.zeros(n)).p_value == pytest.approx(counted_signed_rank(differences))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=30))
+def test_sign_test_is_a_binomial_test(differences):
+    above, below = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    n = above + below
+    tail = sum(math.comb(n, k) for k in range(min(above, below) + 1)) / 2**n
+    expected = 1.0 if above == below else 2 * tail
+    assert sign_test(differences, [0] * len(differences)).p_value == pytest.approx(expected)
+
+
+@EACH
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 8])
+def test_the_smallest_p_value(test, n):
+    """As the documentation says: 3 seeds give 0.25 at best, 5 give 0.0625, and 6 are needed for 0.05."""
+    values = np.arange(1.0, n + 1)
+    found = test(values, np.zeros(n)).p_value
+    assert found == pytest.approx(2 / 2**n)
+    assert (found <= 0.05) == (n >= 6)
+
+
+@EACH
+def test_rounding_makes_neither_differences_nor_breaks_ties(test):
+    # Accuracies on 360 images: the differences are 2, 2, -2, 0 and 1 images, which floating point does not know.
+    a, b = np.array([331, 325, 320, 340, 337]) / 360, np.array([329, 323, 322, 340, 336]) / 360
+    assert len(set(np.abs(a - b))) > 3
+    assert test(a, b).p_value == test([2, 2, -2, 0, 1], [0] * 5).p_value
+    third = 0.1 + 0.2
+    assert test([third] * 6, [0.3] * 6).p_value == 1.0
+
+
+@EACH
+def test_swapping_changes_the_sign_only(test):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 7))
+    one, other = test(a, b), test(b, a)
+    assert one.p_value == other.p_value
+    assert one.mean_difference == pytest.approx(-other.mean_difference)
+
+
+@pytest.mark.parametrize("function", [wilcoxon_test, sign_test, effect_size], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    ("a", "b"), [([1.0], [1.0, 2.0]), ([], []), ([1.0, math.nan], [1.0, 2.0]), ([1.0], [math.inf])]
+)
+def test_values_are_checked(function, a, b):
+    with pytest.raises(InputError, match=function.__name__):
+        function(a, b)
+
+
+def test_effect_by_hand():
+    effect = effect_size([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])  # differences 1, 2, 3
+    assert effect.cohen_d == 2.0
+    assert effect.hedges_g == pytest.approx(2.0 * 1 / math.sqrt(math.pi))  # J(2) = Gamma(1) / Gamma(1/2)
+    assert effect_size([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).cohen_d == -2.0
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_hedges_correction_removes_the_bias(n):
+    draws = np.random.default_rng(1).normal(1.0, 1.0, (20_000, n))
+    raw = draws.mean(axis=1) / draws.std(axis=1, ddof=1)
+    correction = effect_size(draws[0], np.zeros(n)).hedges_g / effect_size(draws[0], np.zeros(n)).cohen_d
+    if n > 3:  # with 3 pairs the mean exists but its sampling has no variance, so no simulation settles
+        assert correction * raw.mean() == pytest.approx(1.0, abs=0.03)
+    assert correction == pytest.approx(1 - 3 / (4 * (n - 1) - 1), abs=0.01)
+
+
+def test_effects_that_cannot_be_computed_say_why():
+    assert effect_size([1.0], [0.5]).reason == "one pair has no spread"
+    same = effect_size([0.91 + 1 / 360, 0.923 + 1 / 360], [0.91, 0.923])
+    assert same.cohen_d is None
+    assert "same amount" in same.reason
+    two = effect_size([1.0, 3.0], [0.0, 0.0])
+    assert (two.cohen_d, two.hedges_g) == (pytest.approx(math.sqrt(2)), None)
+    equal = effect_size([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (equal.cohen_d, equal.hedges_g, equal.reason) == (0.0, 0.0, "")
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_number_of_seeds_that_tables_give(effect, seeds):
+    """Pairs for a two-sided paired t-test at 0.05 with power 0.8; small, medium and large effect, as in G*Power."""
+    assert seeds_needed(effect, 1.0) == seeds
+    assert seeds_needed(-3 * effect, 3.0) == seeds
+
+
+P_VALUES = {
+    "t": lambda draws: scipy_stats.ttest_1samp(draws, 0, axis=1).pvalue,
+    "wilcoxon": lambda draws: scipy_stats.wilcoxon(draws, axis=1).pvalue,
+    "sign": lambda draws: np.minimum(
+        1, 2 * scipy_stats.binom.cdf(np.minimum((draws > 0).sum(1), (draws < 0).sum(1)), draws.shape[1], 0.5)
+    ),
+}
+
+
+def power(test, n, effect, level, repeats=20_000):
+    draws = np.random.default_rng(n).normal(effect, 1.0, (repeats, n))
+    return np.mean(P_VALUES[test](draws) <= level)
+
+
+@pytest.mark.parametrize("test", P_VALUES)
+@pytest.mark.parametrize(("effect", "wanted", "level"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)])
+def test_number_of_seeds_gives_the_power_and_fewer_do_not(test, effect, wanted, level):
+    n = seeds_needed(effect, 1.0, power=wanted, level=level, test=test)
+    three_sd = 3 * math.sqrt(wanted * (1 - wanted) / 20_000)
+    assert power(test, n, effect, level) > wanted - three_sd
+    # the Wilcoxon test's number is approximate: it may be one too many
+    fewer = n - 2 if test == "wilcoxon" else n - 1
+    assert power(test, fewer, effect, level) < wanted + three_sd
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "sign"])
+def test_no_difference_is_large_enough_for_five_seeds_without_normality(test):
+    assert seeds_needed(100.0, 1.0, test=test) == 6
+    assert seeds_needed(100.0, 1.0, test=test, level=0.25) == 3
+    assert seeds_needed(100.0, 1.0) == 2
+
+
+def test_more_power_or_a_lower_level_takes_more_seeds():
+    for test in ("t", "wilcoxon", "sign"):
+        base = seeds_needed(0.6, 1.0, test=test)
+        assert seeds_needed(0.6, 1.0, power=0.95, test=test) > base
+        assert seeds_needed(0.6, 1.0, level=0.01, test=test) > base
+        assert seeds_needed(0.3, 1.0, test=test) > base
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"difference": 0.0}, "difference must not be 0"),
+        ({"difference": math.nan}, "difference"),
+        ({"spread": 0.0}, "spread"),
+        ({"spread": -1.0}, "spread"),
+        ({"power": 0.0}, "power"),
+        ({"power": 1.0}, "power must be below 1"),
+        ({"level": 0.0}, "level"),
+        ({"level": 1.0}, "level must be below 1"),
+        ({"test": "z"}, "test must be one of"),
+        ({"difference": 1e-6}, "100,000 seeds"),
+        ({"difference": 1e-6, "test": "sign"}, "100,000 seeds"),
+    ],
+)
+def test_number_of_seeds_refuses(arguments, message):
+    with pytest.raises(InputError, match=message):
+        seeds_needed(**({"difference": 1.0, "spread": 1.0} | arguments))
+
+
+@EACH
+def test_methods_can_be_compared_with_these_tests(test):
+    rng = np.random.default_rng(0)
+    values = {f"m{i}": list(rng.normal(i, 0.1, 9)) for i in range(3)}
+    result = compare_to_best(values, higher_is_better=True, test=test)
+    assert (result.best, result.distinguishable) == ("m2", {"m0", "m1"})
+    assert result.tests["m0"] == test(values["m2"], values["m0"])
+    assert result.p_values["m0"] == pytest.approx(2 * 2 / 2**9)  # Holm: two methods
+    three = {name: numbers[:3] for name, numbers in values.items()}
+    assert not compare_to_best(three, higher_is_better=True, test=test).distinguishable
