@@ -46,22 +46,22 @@ class _AffineNLL(torch.autograd.Function):
             return slopes * tilt[:, None], None, (slopes * logits).sum(dim=1), slopes @ right.T, left.T @ slopes
         grad_logits, grad_right = torch.empty_like(logits), torch.zeros_like(right)
         grad_tilt, grad_left = torch.empty_like(tilt), torch.empty_like(left)
-        for g, z, y, slope, rest, *out in _some_rows(
-            grad, logits, target, tilt, left, grad_logits, grad_tilt, grad_left, widest=logits
+        for z, y, slope, rest, g, to_logits, to_tilt, to_left in _some_rows(
+            logits, target, tilt, left, grad, grad_logits, grad_tilt, grad_left
         ):
             slopes = (rest @ right).addcmul_(slope[:, None], z).softmax(dim=1).mul_(g[:, None])
             slopes.scatter_add_(1, y[:, None], -g[:, None])
             grad_right.addmm_(rest.T, slopes)
-            torch.mm(slopes, right.T, out=out[2])
-            torch.mul(slopes, slope[:, None], out=out[0])
-            torch.sum(slopes.mul_(z), dim=1, out=out[1])
+            torch.mm(slopes, right.T, out=to_left)
+            torch.mul(slopes, slope[:, None], out=to_logits)
+            torch.sum(slopes.mul_(z), dim=1, out=to_tilt)
         return grad_logits, None, grad_tilt, grad_left, grad_right
 
 
-def _some_rows(*tensors: Tensor, widest: Tensor | None = None) -> Iterator[tuple[Tensor, ...]]:
-    """Some rows of all tensors at a time, so that what is made of them stays in the cache; the first is the widest."""
-    columns = (tensors[0] if widest is None else widest).shape[1]
-    return zip(*(tensor.split(max(1, _ELEMENTS // columns)) for tensor in tensors), strict=True)
+def _some_rows(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Some rows of all tensors at a time, so that what is made of the logits stays in the cache."""
+    rows = max(1, _ELEMENTS // logits.shape[1])
+    return zip(*(tensor.split(rows) for tensor in (logits, *others)), strict=True)
 
 
 def uncertain_cross_entropy(
@@ -112,7 +112,7 @@ def uncertain_cross_entropy(
     tangent = resultant_rate(at, dim=dim)
     tilt = tangent / rate
     left, right = torch.stack((1 - tilt, tangent * radius / 2), dim=1), torch.stack((bias, sizes))
-    moved, still = log_mgf(torch.stack((at, square)), dim=dim).unbind()
+    moved, still = log_mgf(torch.stack((at, square)), dim=dim, rate=torch.stack((tangent, rate))).unbind()
     excess = moved - still - inner
     if target.ndim == 2:
         return smoothed_nll(torch.addcmul(left @ right, tilt[:, None], logits), target, 0.0, weight), excess
@@ -122,12 +122,12 @@ def uncertain_cross_entropy(
 
 @LOSSES.register("vmf", paper="von Mises-Fisher Loss", year=2021, url="https://arxiv.org/abs/2103.15718")
 class VMF(PreciseBuffers, Loss):
-    """Von Mises-Fisher loss: ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)``, z a random unit vector.
+    """Von Mises-Fisher loss: a bound of ``E[-log softmax(W s z + b)_y]``, z a random unit vector around the features.
 
     The head's input h is only the mean of what was seen: ``s z``, where z is von Mises-Fisher with mean direction
-    ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The loss bounds the
-    expected cross-entropy ``E[-log softmax(W s z + b)_y]`` from above (Jensen), in closed form through the normaliser
-    of the distribution; see :func:`~fedlas.losses.uncertain_cross_entropy` for the step that makes it cheap. A sample
+    ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
+    cross-entropy is at most ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)`` (Jensen), whose expectations have a
+    closed form; :func:`~fedlas.losses.uncertain_cross_entropy` bounds them by their tangent at the target's. A sample
     with a short feature vector is uncertain and pays for a large weight of its class.
 
     Args:
@@ -217,8 +217,9 @@ class VMF(PreciseBuffers, Loss):
     @torch.no_grad()
     def _start(self, batch: Batch) -> None:
         """Set the concentration, if it is not set and the batch can tell."""
-        features, counted = batch.features, counted_rows(batch)
-        if features is None:
+        features, counted, known = batch.features, counted_rows(batch), self.concentration > 0
+        # Looking would stall a device; there the work is done in vain.
+        if features is None or (known.device.type == "cpu" and not torch.compiler.is_compiling() and bool(known)):
             return
         norms = feature_norms(features, 2)
         counted = torch.ones_like(norms) if counted is None else counted.to(norms.dtype)
@@ -227,7 +228,7 @@ class VMF(PreciseBuffers, Loss):
         ).unbind()
         r, dim = self.confidence, features.shape[1]
         found = r * (dim - r**2) / (1 - r**2) * count / total
-        usable = torch.isfinite(found) & (found > 0) & (self.concentration == 0)
+        usable = torch.isfinite(found) & (found > 0) & ~known
         self.concentration.copy_(torch.where(usable, found, self.concentration))
 
     def extra_repr(self) -> str:

@@ -17,18 +17,17 @@ _LEAST = 20.0  # order below which the expansion is not used; its three terms ar
 
 
 class _LogMgf(torch.autograd.Function):
-    """Elementwise ``log_mgf`` whose slope is :func:`half_rate`, itself differentiable."""
+    """Elementwise ``log_mgf``, given its slope ``rate / 2``."""
 
     @staticmethod
-    def forward(ctx: Any, square: Tensor, dim: int) -> Tensor:
-        ctx.dim = dim
-        ctx.save_for_backward(square)
+    def forward(ctx: Any, square: Tensor, rate: Tensor, dim: int) -> Tensor:
+        ctx.save_for_backward(rate)
         return _log_mgf(square, dim)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (square,) = ctx.saved_tensors
-        return resultant_rate(square, dim=ctx.dim) * (0.5 * grad), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (rate,) = ctx.saved_tensors
+        return rate * (0.5 * grad), None, None
 
 
 class _Rate(torch.autograd.Function):
@@ -40,17 +39,17 @@ class _Rate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, square: Tensor, dim: int) -> Tensor:
         ctx.dim = dim
-        ctx.save_for_backward(square)
-        return _rate(square, dim)
+        rate = _rate(square, dim)
+        ctx.save_for_backward(square, rate)
+        return rate
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (square,) = ctx.saved_tensors
-        rate, above = resultant_rate(square, dim=ctx.dim), resultant_rate(square, dim=ctx.dim + 2)
-        return rate * (above - rate) * (0.5 * grad), None
+        square, rate = ctx.saved_tensors
+        return rate * (resultant_rate(square, dim=ctx.dim + 2) - rate) * (0.5 * grad), None
 
 
-def log_mgf(square: Tensor, *, dim: int) -> Tensor:
+def log_mgf(square: Tensor, *, dim: int, rate: Tensor | None = None) -> Tensor:
     """``log E exp(a . u)`` for ``u`` uniform on the unit sphere, from ``square = ||a||^2``.
 
     It is ``log C(0) - log C(||a||)`` with ``C`` the density's constant (:func:`log_normaliser`). Differences of it are
@@ -60,6 +59,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
     Args:
         square: At least 0, of any shape, float32 or float64.
         dim: Dimension D of the space, at least 1.
+        rate: ``resultant_rate(square)`` if it is at hand, or None.
 
     Returns:
         Of the shape of ``square``, at least 0; within 2e-7 of the exact value, or a few units in its last place.
@@ -69,7 +69,7 @@ def log_mgf(square: Tensor, *, dim: int) -> Tensor:
         >>> log_mgf(torch.tensor([1.0, 100.0]), dim=3)  # log(sinh(a) / a)
         tensor([0.1614, 7.0043])
     """
-    value: Tensor = _LogMgf.apply(square, dim)
+    value: Tensor = _LogMgf.apply(square, resultant_rate(square, dim=dim) if rate is None else rate, dim)
     return value
 
 

@@ -20,7 +20,8 @@ Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it ha
 (reports multiply by 100), ``paper``; optional ``estimator`` (an :class:`Estimator`: shares the one pass of
 ``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
 ``estimator`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
-frozenset of names) and ``default`` (False keeps the metric out of ``evaluate``).
+frozenset of names), ``default`` (False keeps the metric out of ``evaluate``) and ``detail`` (True shows it in a second
+table of reports).
 """
 
 S = TypeVar("S", bound=Statistic)

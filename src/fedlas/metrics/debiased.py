@@ -26,7 +26,7 @@ _DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
 @METRICS.register(
     "debiased_ece2",
     title="Debiased ECE²",
-    higher_is_better=False,
+    higher_is_better=None,  # unbiased, so around 0 where there is nothing to find: below 0 is no better
     percent=False,
     detail=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
