@@ -51,6 +51,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
     paper="AdaFace: Quality Adaptive Margin for Face Recognition",
     year=2022,
     url="https://arxiv.org/abs/2204.00964",
+    note="after the paper, by default in a form whose prediction is the model's own logits",
 )
 class AdaFace(Loss):
     """AdaFace: cross-entropy after ``z_y <- z_y + ||w_y|| ||h|| (cos(theta_y + g_angle) - g_add - cos theta_y)``.

@@ -120,7 +120,13 @@ def uncertain_cross_entropy(
     return (nll if weight is None else nll * weight[target]), excess
 
 
-@LOSSES.register("vmf", paper="von Mises-Fisher Loss", year=2021, url="https://arxiv.org/abs/2103.15718")
+@LOSSES.register(
+    "vmf",
+    paper="von Mises-Fisher Loss",
+    year=2021,
+    url="https://arxiv.org/abs/2103.15718",
+    note="after the paper, in a form whose prediction is the model's own logits",
+)
 class VMF(PreciseBuffers, Loss):
     """Von Mises-Fisher loss: a bound of ``E[-log softmax(W s z + b)_y]``, z a random unit vector around the features.
 

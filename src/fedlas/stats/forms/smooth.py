@@ -102,8 +102,12 @@ def _fixed_scales(nodes: Floats, guess: float) -> Floats:
 
 def _integrals(spectra: np.ndarray, scales: Floats) -> Floats:
     """Integral over ``[0, 1]`` of the absolute value of each row, smoothed on its scale ``(R,)``."""
-    wanted = max(_FEWEST_NODES, _NODES_TIMES_SCALE / max(float(scales.min()), 1.0 / STEPS))
-    nodes = min(STEPS, 2 ** int(np.ceil(np.log2(wanted))))
-    damped = spectra[:, : nodes + 1] * np.exp(-_DECAY[: nodes + 1] * (scales[:, None] * STEPS) ** 2)
-    smoothed = np.abs(np.fft.irfft(damped, 2 * nodes, axis=1))
-    return smoothed[:, 1:nodes].sum(axis=1) + (smoothed[:, 0] + smoothed[:, nodes]) / 2
+    wanted = np.maximum(_FEWEST_NODES, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+    nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(wanted)).astype(np.int64))
+    integrals = np.empty(len(scales))
+    for count in np.unique(nodes):  # three sizes at most
+        which = nodes == count
+        decay = np.exp(-_DECAY[: count + 1] * (scales[which, None] * STEPS) ** 2)
+        smoothed = np.abs(np.fft.irfft(spectra[which, : count + 1] * decay, 2 * count, axis=1))
+        integrals[which] = smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+    return integrals
