@@ -75,11 +75,11 @@ def paired_bootstrap(
         than two models correct the p-values with :func:`~fedlas.stats.holm`.
 
         How often an interval of level 0.95 holds the true difference, from 400 pairs each of 500 and of 2,000 samples
-        (``benchmarks/stats.py``): of accuracy, NLL and Brier score 0.93 to 0.97 (and 5 of 100 p-values of equally good
-        models are up to 0.05); of ECE and adaptive ECE of equally good models 0.87 to 0.96. Their p-values are on the
-        safe side: 1 to 3 of 100 are up to 0.05. **The difference between a calibrated model and another comes out too
-        small**, because chance adds more to the smaller of two calibration errors: with 0.000 against 0.046, its
-        interval holds it 5 times in 10 only. See :func:`~fedlas.stats.noise_floor` for each model beside it.
+        (``benchmarks/stats.py``): of accuracy, NLL and Brier score 0.93 to 0.97 (and 4 to 6 of 100 p-values of equally
+        good models are up to 0.05); of ECE and adaptive ECE of equally good models 0.87 to 0.96. Their p-values are on
+        the safe side: at most 4 of 100 are up to 0.05. **The difference of a calibrated model from another comes out
+        too small**, because chance adds more to the smaller of two calibration errors: with 0.000 against 0.046, the
+        interval holds it 5 to 6 times in 10. See :func:`~fedlas.stats.noise_floor` of each model beside it.
 
     Example:
         >>> import torch
