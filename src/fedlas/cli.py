@@ -38,6 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """Close the connections to other processes: one that ends first would make another's threads abort it."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class _Parser(argparse.ArgumentParser):
