@@ -34,6 +34,7 @@ tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
 bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/training_step.py
 
 all-checks: lint types test   ## what CI runs

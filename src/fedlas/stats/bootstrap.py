@@ -59,7 +59,7 @@ def bootstrap_interval(
 
         - accuracy, NLL, Brier score: 0.93 to 0.97 with any method;
         - ECE, adaptive ECE of a calibrated model: percentile 0.00, basic 0.41 to 0.58, ``"auto"`` 0.97 to 0.99;
-        - the same of others: percentile from 0.00 (near calibration) to 0.95, ``"auto"`` 0.85 to 0.97.
+        - the same of others: percentile from 0.00 (near calibration) to 0.95, ``"auto"`` 0.84 to 0.97.
 
         A calibration error is biased upwards, and its replicates are so twice: they resample the labels' chance that
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
