@@ -1,6 +1,8 @@
 """What is installed is what is in the tree, and the core needs torch and numpy alone."""
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+
+
+def extras():
+    """Distributions that the extras name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.match(r"[\w.-]+", spec)[0] for specs in project["optional-dependencies"].values() for spec in specs}
+    return sorted(wanted - {"fedlas"})
+
+
+@pytest.mark.skipif("FEDLAS_CI" not in os.environ, reason="a missing extra skips tests, but not in CI")
+@pytest.mark.parametrize("distribution", extras())
+def test_every_extra_is_installed(distribution):
+    assert importlib.metadata.version(distribution)
 
 
 @pytest.fixture(scope="module")

@@ -204,12 +204,12 @@ def print_listing(kind: str, *, markdown: bool = False) -> int:
     if markdown:
         _console().print(found.markdown(), markup=False, highlight=False, soft_wrap=True)
         return 0
-    table = require("rich.table", extra="bench").Table(box=None, pad_edge=False)
-    for heading in found.short:
-        table.add_column(heading, style="bold" if heading == "name" else None)
+    table = require("rich.table", extra="bench").Table("name", "what it is", box=None, pad_edge=False)
+    text = require("rich.text", extra="bench").Text
     for row in found.rows:
-        table.add_row(*(row[heading] for heading in found.short))
-    _console().print(table, markup=False)
+        about, details = text(row["what it is"]), found.details(row)
+        table.add_row(text(row["name"], style="bold"), about.append(f"\n{details}", style="dim") if details else about)
+    _console().print(table)
     return 0
 
 

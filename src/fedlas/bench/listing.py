@@ -39,12 +39,16 @@ class Listing:
     """A table.
 
     Attributes:
-        rows: Cells by heading.
-        short: Headings that fit a terminal.
+        rows: Cells by heading; all have ``name`` and ``what it is``.
     """
 
     rows: Sequence[dict[str, str]]
-    short: tuple[str, ...]
+
+    def details(self, row: dict[str, str]) -> str:
+        """What else is known of a row, in one line for a terminal."""
+        paper = ", ".join(filter(None, (row.get("paper"), row.get("year"))))
+        rest = [key for key in row if key not in ("name", "what it is", "paper", "year", "linked", "note") and row[key]]
+        return " · ".join(filter(None, (paper, *(f"{key}: {row[key]}" for key in rest), row.get("note"))))
 
     def markdown(self) -> str:
         """All columns that hold something, as a Markdown table; papers are links."""
@@ -63,13 +67,9 @@ def listing(kind: str) -> Listing:
     """
     check_choice("fedlas list", "kind", kind, KINDS)
     if kind == "recipes":
-        return Listing(
-            [{"name": n, "what it is": load_recipe(n).title} for n in recipe_names()], ("name", "what it is")
-        )
-    entries = _REGISTRIES[kind].entries()
-    rows = [_row(entry) | (_loss(entry) if kind == "losses" else {}) for entry in entries]
-    short = ["name", "what it is", *(h for h in ("needs", "paper", "year") if any(row.get(h) for row in rows))]
-    return Listing(rows, tuple(short))
+        return Listing([{"name": name, "what it is": load_recipe(name).title} for name in recipe_names()])
+    more = _MORE.get(kind, lambda _entry: {})
+    return Listing([_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()])
 
 
 def _row(entry: Entry[Any]) -> dict[str, str]:
@@ -96,6 +96,14 @@ def _loss(entry: Entry[Any]) -> dict[str, str]:
     return {"needs": ", ".join(needs), "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else "")}
 
 
+def _calibrator(entry: Entry[Any]) -> dict[str, str]:
+    return {
+        "needs": ", ".join([*sorted(entry.value.needs), *entry.metadata.get("packages", ())]),
+        "keeps the class": "yes" if entry.value.keeps_argmax else "no",
+    }
+
+
+_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {"losses": _loss, "calibrators": _calibrator}
 _NEEDS = {
     "features": "features",
     "index": "sample index",

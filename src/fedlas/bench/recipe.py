@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas._core.extras import require
 from fedlas.train import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.uncertainty.bayes_by_backprop import BayesianConfig
+from fedlas.uncertainty.bayesian_layers import BayesianConfig
 
 T = TypeVar("T")
 

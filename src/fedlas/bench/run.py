@@ -27,7 +27,8 @@ from fedlas.objective import Objective
 from fedlas.predictions import Predictions
 from fedlas.train import Fitted, derive, fit, predict, seed_everything
 from fedlas.train.ranks import new_accelerator, on_main
-from fedlas.uncertainty.bayes_by_backprop import KLPenalty, to_bayesian
+from fedlas.uncertainty.bayes_by_backprop import KLPenalty
+from fedlas.uncertainty.bayesian_layers import to_bayesian
 
 
 def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:

@@ -124,11 +124,11 @@ class CalibrationMetric(CalibrationMetrics):
         self.name = name
 
     @property
-    def higher_is_better(self) -> bool | None:  # type: ignore[override]
+    def higher_is_better(self) -> bool | None:  # type: ignore[override]  # an attribute there; here it depends on the name
         """As registered; None if the metric has a sign, and 0 is best."""
         return METRICS[self.name].metadata["higher_is_better"]
 
-    def compute(self) -> Tensor:  # type: ignore[override]
+    def compute(self) -> Tensor:  # type: ignore[override]  # one of the base's numbers, so that it can be monitored
         """The metric of all samples so far, float64.
 
         Raises:

@@ -86,7 +86,7 @@ class Loss(nn.Module, ABC):
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``, class weights included; values at ignored positions are discarded."""
 
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:  # noqa: ARG002
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``.
 
         Raises:

@@ -184,7 +184,7 @@ class Modulated(OnBase):
         alpha = self.strength_of(scores, psi, valid).to(batch.logits.dtype)
         return alpha if valid is None else torch.where(valid, alpha, 0.0)
 
-    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002
+    def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
         """``alpha_i (N,)`` from standardised norms and directions ``(N,)``; ``valid (N,)`` marks samples that count."""
         return adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta)
 

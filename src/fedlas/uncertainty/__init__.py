@@ -1,6 +1,7 @@
 """Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, variational heads."""
 
-from fedlas.uncertainty.bayes_by_backprop import BayesianConfig, KLPenalty, SampledWeights, to_bayesian
+from fedlas.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights
+from fedlas.uncertainty.bayesian_layers import BayesianConfig, to_bayesian
 from fedlas.uncertainty.ensemble import average, mean_log_probs
 from fedlas.uncertainty.hyper_ensemble import greedy_selection
 from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace

@@ -31,11 +31,11 @@ def test_no_names_and_no_paths(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ("--out /home/ada/runs/x", "--out x"),
-        ("--out=/home/ada/runs/x --data /home/ada/images", "--out=x --data images"),
-        ("--set data.root=/home/ada/images", "--set data.root=images"),
-        ("--set=data.root=/home/ada/a=b", "--set=data.root=a=b"),
-        ("/home/ada/own.yaml --set optimizer.lr=0.1 runs/x /", "own.yaml --set optimizer.lr=0.1 runs/x /"),
+        ("--out /somewhere/runs/x", "--out x"),
+        ("--out=/somewhere/runs/x --data /somewhere/images", "--out=x --data images"),
+        ("--set data.root=/somewhere/images", "--set data.root=images"),
+        ("--set=data.root=/somewhere/a=b", "--set=data.root=a=b"),
+        ("/somewhere/own.yaml --set optimizer.lr=0.1 runs/x /", "own.yaml --set optimizer.lr=0.1 runs/x /"),
     ],
 )
 def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from fedlas import Objective
 from fedlas._core.check import InputError
-from fedlas.losses import CutMix, FedLAS, Mixup
+from fedlas.losses import LOSSES, CutMix, FedLAS, Mixup
 from fedlas.losses.mixup import draw_share
 
 IMAGES = torch.rand(6, 2, 8, 8)
@@ -89,6 +89,27 @@ def test_any_base_through_the_objective():
     assert objective.criterion.base.gate.out.weight.grad is not None
     objective.eval()
     torch.testing.assert_close(objective(IMAGES, TARGET)[1], model(IMAGES))
+
+
+@pytest.mark.parametrize("kind", [Mixup, CutMix])
+@pytest.mark.parametrize("base", [name for name in LOSSES if not hasattr(LOSSES[name].value, "mix")])
+def test_every_loss_takes_mixed_targets(kind, base):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))
+    objective = Objective(model, kind(5, base=base, num_samples=6), head="3")
+    assert objective.needs == LOSSES[base].value.needs
+    for _ in range(2):
+        loss, logits = objective(IMAGES, TARGET, index=torch.arange(6))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert not torch.isclose(loss, objective.criterion(logits, TARGET, **extras(objective, model)))
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def extras(objective, model):
+    """What the criterion needs for the batch as it is."""
+    given = {"features": model[:3](IMAGES), "index": torch.arange(6), "head_weight": model[3].weight}
+    return {key: value for key, value in given.items() if key in objective.needs}
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])

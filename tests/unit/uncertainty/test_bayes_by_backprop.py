@@ -12,16 +12,8 @@ from fedlas.features import find_head
 from fedlas.models import build_model
 from fedlas.objective import Objective
 from fedlas.train import predict
-from fedlas.uncertainty.bayes_by_backprop import (
-    BayesianConfig,
-    KLPenalty,
-    SampledWeights,
-    bayesian_layers,
-    gaussian_kl,
-    kl_divergence,
-    sampling,
-    to_bayesian,
-)
+from fedlas.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights, gaussian_kl, kl_divergence
+from fedlas.uncertainty.bayesian_layers import BayesianConfig, bayesian_layers, sampling, to_bayesian
 
 pytest.importorskip("lightning")  # torch-uncertainty imports it, and does not say so
 pytest.importorskip("torch_uncertainty")

@@ -14,7 +14,8 @@ from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.objective import Objective
 from fedlas.train import derive
 from fedlas.train.ranks import new_accelerator
-from fedlas.uncertainty.bayes_by_backprop import BayesianConfig, SampledWeights
+from fedlas.uncertainty.bayes_by_backprop import SampledWeights
+from fedlas.uncertainty.bayesian_layers import BayesianConfig
 
 _NAME = "bayes-by-backprop"
 
