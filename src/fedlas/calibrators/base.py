@@ -149,7 +149,7 @@ class Calibrator(ABC):
         """Fit the parameters; on failure, leave them as they were. Return what to warn of, or None."""
 
     def _transform(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(N, C)``."""
+        """Calibrated logits ``(N, C)``. A subclass writes this, or :meth:`_transform_predictions` in its place."""
         raise NotImplementedError(f"{self._owner} must define _transform or _transform_predictions")
 
     def _transform_predictions(self, test: Predictions) -> Tensor:

@@ -167,4 +167,8 @@ def _multiply_add(mean: Sequence[float], std: Sequence[float], images: Tensor) -
         )
     deviation = torch.tensor(std, dtype=torch.float64)
     scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
-    return tuple(value.float().to(images.device).view(1, -1, 1, 1) for value in (scale, shift))  # type: ignore[return-value]  # two of them
+
+    def shaped(value: Tensor) -> Tensor:
+        return value.float().to(images.device).view(1, -1, 1, 1)
+
+    return shaped(scale), shaped(shift)
