@@ -126,6 +126,13 @@ class Objective(nn.Module):
                 loss = loss + self.penalty(self.model)
         return loss, logits
 
+    def head_in(self, model: nn.Module) -> nn.Module | None:
+        """The head of a copy of the model, such as an average of its weights; None if the criterion needs none."""
+        if not self._head:
+            return None
+        name = next(name for name, module in self.model.named_modules() if module is self._head[0])
+        return model.get_submodule(name)
+
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Logits, and the head's input if the criterion needs it."""
         tap = self._tap

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
+from fedlas.diagnose import Monitor, monitor_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
@@ -113,11 +114,14 @@ def fit(
     if config.compile:
         wrapped = torch.compile(wrapped)
     weights = AVERAGES[config.average](objective.model, config)
+    monitor = monitor_of(objective.criterion)
     if saved is not None:
         torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
+        if monitor is not None and saved.get("monitor"):
+            monitor.load_state_dict(saved["monitor"])
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
@@ -128,11 +132,11 @@ def fit(
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
             trained = _train_epoch(
-                wrapped, train, prepared, accelerator, config, optimizer.clip_norm, weights, bar, epoch
+                wrapped, train, prepared, accelerator, config, optimizer.clip_norm, weights, monitor, bar, epoch
             )
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
-            predictions = predict(weights.model, val, device=accelerator.device)
+            predictions, watched = _validate(objective, weights.model, val, monitor, accelerator)
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
@@ -144,6 +148,7 @@ def fit(
                 "seconds": round(time.monotonic() - started, 3),
                 "train": trained,
                 "val": scores,
+                **watched,
             }
             history.append(record)
             if main:
@@ -158,6 +163,7 @@ def fit(
                     "optimizer": torch_optimizer.state_dict(),
                     "schedule": scheduler.state_dict(),
                     "average": weights.state_dict(),
+                    "monitor": {} if monitor is None else monitor.state_dict(),
                     "rng": gather_object(accelerator, rng_state()),
                     "best": best,
                 }
@@ -194,6 +200,7 @@ def _train_epoch(
     config: TrainConfig,
     clip_norm: float | None,
     weights: Weights,
+    monitor: Monitor | None,
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
@@ -204,6 +211,8 @@ def _train_epoch(
     for step, (inputs, target, index) in enumerate(batches, start=1):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, logits = objective(inputs, target, index=index)
+        if monitor is not None:
+            monitor.trained(logits, index)
         accelerator.backward(_shared(loss, target, accelerator))
         if clip_norm is not None:
             accelerator.clip_grad_norm_(objective.parameters(), clip_norm)
@@ -221,6 +230,18 @@ def _train_epoch(
             "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN.",
         )
     return {"loss": loss_sum / samples, "accuracy": hits / samples}
+
+
+def _validate(
+    objective: Objective, model: nn.Module, val: EpochBatches, monitor: Monitor | None, accelerator: Any
+) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions on the validation part, and what gate and indicator do there, if the loss has them."""
+    if monitor is None:
+        return predict(model, val, device=accelerator.device), {}
+    head = objective.head_in(model)
+    predictions = predict(model, val, device=accelerator.device, head=head, observe=monitor.held_out)
+    directions = gather_object(accelerator, monitor.decisions.epoch())  # each process saw samples of its own
+    return predictions, monitor.end_epoch(predictions, directions)
 
 
 def _shared(loss: Tensor, target: Tensor, accelerator: Any) -> Tensor:

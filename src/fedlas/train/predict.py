@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ def predict(
     device: str | torch.device | None = None,
     features: bool = False,
     head: str | nn.Module | None = None,
+    observe: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Predictions:
     """Predictions of ``model`` on every batch of ``loader``.
 
@@ -29,7 +30,9 @@ def predict(
         loader: Yields ``(inputs, target, ...)``; further elements are not looked at.
         device: Where the model runs; None is where its parameters are.
         features: Keep the input of the classifier head too.
-        head: The head, if ``features`` and it cannot be found.
+        head: The head, if features are wanted and it cannot be found.
+        observe: Called after each batch with its logits ``(B, C)`` and features ``(B, D)``, where the model runs; for
+            what should not keep the features of a whole data set.
 
     Returns:
         Float32 predictions on the CPU, in the order of the loader.
@@ -51,7 +54,7 @@ def predict(
     network = model.model if isinstance(model, Objective) else model
     if device is None:
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    tap = FeatureTap(find_head(network, head)) if features else None
+    tap = FeatureTap(find_head(network, head)) if features or observe is not None else None
     modes = [(module, module.training) for module in network.modules()]
     parts: dict[str, list[Tensor]] = {"logits": [], "target": [], "features": []}
     try:
@@ -63,7 +66,11 @@ def predict(
                 output = network(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
                 logits = logits_of("predict", output)
                 if tap is not None:
-                    parts["features"].append(tap.stop().float().cpu())
+                    tapped = tap.stop()
+                    if observe is not None:
+                        observe(logits, tapped)
+                    if features:
+                        parts["features"].append(tapped.float().cpu())
                 parts["logits"].append(logits.float().cpu())
                 parts["target"].append(target.cpu())
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +35,7 @@ class TrainingProgress:
         self.epochs, self.steps, self.done = epochs, steps, done
         self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
         self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
+        self._alarms: set[str] = set()
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}", style="bold", markup=False),
             progress.BarColumn(bar_width=24),
@@ -70,7 +71,7 @@ class TrainingProgress:
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch is done; ``record`` is its line of the log."""
         val, number = record["val"], record["epoch"]
-        self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}"
+        self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
         self._loss = f"loss {record['train']['loss']:.3f}"
         text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
         self._bar.update(self._task, completed=number * self.steps, text=text)
@@ -80,3 +81,22 @@ class TrainingProgress:
             rest = f"  {left:.0f} s left" if number < self.epochs else ""
             self.console.print(f"{self.name}  {text}{rest}", highlight=False, markup=False, soft_wrap=True)
             self.shown = now
+        self._alarm(number, record.get("alarms", ()))
+
+    def _alarm(self, epoch: int, alarms: Sequence[str]) -> None:
+        """Say what is wrong with the gate or the indicator once, when it begins; the log has it at every epoch."""
+        kinds = {alarm.split(":")[0].split(" by ")[0].split(" for ")[0]: alarm for alarm in alarms}
+        for kind, alarm in kinds.items():
+            if kind not in self._alarms and not self.quiet:
+                text = f"{self.name}  epoch {epoch}: {alarm}"
+                self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self._alarms = set(kinds)
+
+
+def _gate_text(record: Mapping[str, Any]) -> str:
+    """Which way the gate sends samples and how many change, if the loss has one."""
+    gate = record.get("gate")
+    if not gate:
+        return ""
+    flips = "" if gate["train_flips"] is None else f", {gate['train_flips']:.1%} flipped"
+    return f"  gate {gate['plus']:.0%} up{flips}"

@@ -1,0 +1,23 @@
+"""Does the indicator track what it is said to, and what does the gate do? FedLAS looked at from outside."""
+
+from fedlas.diagnose.association import Associations, association_values, associations
+from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report
+from fedlas.diagnose.indicator import FailureCases, IndicatorReport, binned_scores, failure_cases, indicator_report
+from fedlas.diagnose.monitor import Monitor, monitor_of
+
+__all__ = [
+    "Associations",
+    "Decisions",
+    "FailureCases",
+    "GateReport",
+    "IndicatorReport",
+    "Monitor",
+    "association_values",
+    "associations",
+    "binned_scores",
+    "failure_cases",
+    "flip_share",
+    "gate_report",
+    "indicator_report",
+    "monitor_of",
+]

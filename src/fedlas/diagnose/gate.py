@@ -1,0 +1,158 @@
+"""What the gate did: how many samples it sends which way, how often it changes its mind, what strength comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of the strengths that a report names."""
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Directions and strengths of a set of samples.
+
+    Attributes:
+        plus: Share of samples whose strength grows with the feature norm (psi = +1), in ``[0, 1]``.
+        minus: Share with psi = -1.
+        zero: Share with psi = 0.
+        alpha: Mean strength ``alpha_i``.
+        alpha_std: Its standard deviation; 0 if every sample gets the same.
+        alpha_quantiles: At :data:`QUANTILES`.
+        alpha_correct: Mean strength of the samples the model gets right; NaN if there are none.
+        alpha_wrong: Of those it gets wrong.
+        correlation: Pearson correlation of strength and correctness; NaN if one of them does not vary.
+        saturated: Share of samples whose strength lies within 2 % of an end of ``(0, 2 alpha)``.
+    """
+
+    plus: float
+    minus: float
+    zero: float
+    alpha: float
+    alpha_std: float
+    alpha_quantiles: tuple[float, ...]
+    alpha_correct: float
+    alpha_wrong: float
+    correlation: float
+    saturated: float
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: NaN becomes None, and the quantiles a list."""
+        content = asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)}
+        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in content.items()}
+
+
+def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) -> GateReport:
+    """Sum up directions and strengths.
+
+    Args:
+        psi: Directions ``(N,)`` in {-1, 0, +1}.
+        alpha_i: Strengths ``(N,)`` in ``[0, 2 alpha]``.
+        correct: Whether the model is right ``(N,)``, bool.
+        alpha: Strength at the mean feature norm.
+
+    Raises:
+        InputError: For other shapes, or no samples.
+    """
+    if psi.ndim != 1 or not len(psi) or psi.shape != alpha_i.shape or psi.shape != correct.shape:
+        raise InputError(
+            "gate_report",
+            "psi, alpha_i and correct must be (N,)",
+            ", ".join(map(describe, (psi, alpha_i, correct))),
+            "Pass one of each a sample.",
+        )
+    psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
+    margin = 0.02 * 2 * alpha
+    quantiles = torch.quantile(strength, torch.tensor(QUANTILES, dtype=torch.float64, device=strength.device))
+    return GateReport(
+        plus=float((psi > 0).double().mean()),
+        minus=float((psi < 0).double().mean()),
+        zero=float((psi == 0).double().mean()),
+        alpha=float(strength.mean()),
+        alpha_std=float(strength.std(correction=0)),
+        alpha_quantiles=tuple(quantiles.tolist()),
+        alpha_correct=float(strength[right].mean()),  # NaN for none
+        alpha_wrong=float(strength[~right].mean()),
+        correlation=_pearson(strength, right.double()),
+        saturated=float(((strength <= margin) | (strength >= 2 * alpha - margin)).double().mean()),
+    )
+
+
+def _pearson(x: Tensor, y: Tensor) -> float:
+    # A constant in float32 may vary in its last bit once it is averaged: that is no spread.
+    if float(x.std(correction=0)) <= 1e-6 * float(x.abs().mean()) or float(y.std(correction=0)) == 0:
+        return math.nan
+    return float(torch.corrcoef(torch.stack((x, y)))[0, 1])
+
+
+def flip_share(before: Tensor, after: Tensor) -> float:
+    """Share of samples whose direction changed; those with 2 on either side (never seen) are left out.
+
+    Args:
+        before: Directions ``(N,)``.
+        after: Of the same samples, later.
+
+    Returns:
+        A fraction; NaN if no sample was seen both times.
+    """
+    seen = (before != Decisions.UNSEEN) & (after != Decisions.UNSEEN)
+    return float((before != after)[seen].double().mean())
+
+
+class Decisions:
+    """The gate's direction for each training sample, epoch by epoch, as it was trained on.
+
+    State:
+        :meth:`see` collects, on the device of its arguments and without waiting for it; :meth:`end_epoch` compares with
+        the epoch before. One byte a sample is kept.
+    """
+
+    UNSEEN = 2
+
+    def __init__(self) -> None:
+        self.before = torch.empty(0, dtype=torch.int8)
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def see(self, psi: Tensor, index: Tensor) -> None:
+        """Keep the directions ``psi (B,)`` of the training samples ``index (B,)``."""
+        self._seen.append((index.detach(), psi.detach().to(torch.int8)))
+
+    def epoch(self) -> Tensor:
+        """Directions seen since :meth:`end_epoch` ``(N,)``, :attr:`UNSEEN` where there is none; lets go of them."""
+        if not self._seen:
+            return torch.empty(0, dtype=torch.int8)
+        index, psi = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
+        self._seen = []
+        now = torch.full((int(index.max()) + 1,), self.UNSEEN, dtype=torch.int8)
+        now[index] = psi
+        return now
+
+    def end_epoch(self, parts: Sequence[Tensor] | None = None) -> float:
+        """Share of samples whose direction is not that of the epoch before; NaN after the first.
+
+        Args:
+            parts: What :meth:`epoch` returned in each process; None is this process alone.
+        """
+        parts = [self.epoch()] if parts is None else parts
+        now = torch.full((max(map(len, parts)),), self.UNSEEN, dtype=torch.int8)
+        for part in parts:
+            now[: len(part)] = torch.minimum(now[: len(part)], part)  # UNSEEN is above every direction
+        shared = min(len(self.before), len(now))
+        flips = flip_share(self.before[:shared], now[:shared])
+        self.before = now
+        return flips
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Directions of the last finished epoch."""
+        return {"before": self.before}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.before = state["before"]

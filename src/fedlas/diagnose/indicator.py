@@ -1,0 +1,158 @@
+"""Does the feature-norm indicator track a sample's confidence, its correctness, or the gap between the two?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.diagnose.association import Associations, associations
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class IndicatorReport:
+    """What a score ``Z`` says of held-out samples.
+
+    Attributes:
+        confidence: Against the model's confidence.
+        correctness: Against whether it is right; has an AUROC.
+        gap: Against ``confidence - correct``, the signed gap of a sample: its mean over samples is the confidence gap.
+        baseline: Of the confidence itself against correctness: what an indicator of correctness has to beat.
+    """
+
+    confidence: Associations
+    correctness: Associations
+    gap: Associations
+    baseline: Associations
+
+
+def indicator_report(
+    score: Tensor, predictions: Predictions, *, level: float = 0.95, replicates: int = 1000, seed: int = 0
+) -> IndicatorReport:
+    """Correlations of a score with confidence, correctness and signed gap, with bootstrap intervals.
+
+    Args:
+        score: One number a sample ``(N,)``: NCI's ``Z``, or a norm.
+        predictions: Of the same samples.
+        level: Confidence level.
+        replicates: Bootstrap replicates; the same draws for all numbers.
+        seed: Of the draws.
+
+    Raises:
+        InputError: If score is not ``(N,)`` or not finite.
+
+    Note:
+        A score can follow the gap for a trivial reason. Wrong samples have gaps near +1 and right ones near 0 or
+        below, so whatever is low for wrong samples correlates negatively with the gap. What the gap adds to
+        correctness shows within bins of the score: :func:`binned_scores`.
+    """
+    confidence, correct = predictions.confidence.double(), predictions.correct
+    _check_rows("indicator_report", score, predictions)
+
+    def against(first: Tensor, value: Tensor) -> Associations:
+        return associations(first, value, level=level, replicates=replicates, seed=seed)
+
+    return IndicatorReport(
+        confidence=against(score, confidence),
+        correctness=against(score, correct),
+        gap=against(score, confidence - correct.double()),
+        baseline=against(confidence, correct),
+    )
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Samples in groups of ascending score.
+
+    Attributes:
+        score: Mean score of each group ``(B,)``.
+        confidence: Mean confidence.
+        accuracy: Share of right predictions.
+        standard_error: Of ``confidence - accuracy``, the signed gap.
+        count: Samples.
+    """
+
+    score: list[float]
+    confidence: list[float]
+    accuracy: list[float]
+    standard_error: list[float]
+    count: list[int]
+
+
+def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> Bins:
+    """Confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
+
+    If the score told over- from under-confident samples, confidence would exceed accuracy at one end and fall short of
+    it at the other.
+
+    Raises:
+        InputError: If score is not ``(N,)``, or there are more bins than samples.
+    """
+    _check_rows("binned_scores", score, predictions)
+    check_count("binned_scores", "num_bins", num_bins)
+    if num_bins > predictions.num_samples:
+        raise InputError(
+            "binned_scores", f"num_bins must be at most {predictions.num_samples}", num_bins, "Ask for fewer."
+        )
+    order = score.argsort(stable=True)
+    gap = predictions.confidence.double() - predictions.correct.double()
+    groups = torch.tensor_split(order, num_bins)
+    return Bins(
+        score=[float(score[group].double().mean()) for group in groups],
+        confidence=[float(predictions.confidence[group].double().mean()) for group in groups],
+        accuracy=[float(predictions.correct[group].double().mean()) for group in groups],
+        standard_error=[float(gap[group].std(correction=0)) / max(len(group), 1) ** 0.5 for group in groups],
+        count=[len(group) for group in groups],
+    )
+
+
+@dataclass(frozen=True)
+class FailureCases:
+    """Samples where the indicator and the state it is said to indicate disagree most.
+
+    Attributes:
+        high: Indices of samples with a high score that are under-confident: right, and doubted by the model.
+        low: Indices of samples with a low score that are over-confident: wrong, and believed by the model.
+    """
+
+    high: list[int]
+    low: list[int]
+
+
+def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -> FailureCases:
+    """The samples with the most negative ``Z * (confidence - correct)`` of either sign of the score.
+
+    The indicator is read as the paper does: a large norm says over-confident, a small one under-confident. Scores are
+    measured from their median.
+
+    Args:
+        score: ``(N,)``.
+        predictions: Of the same samples.
+        count: At most so many of each kind.
+
+    Raises:
+        InputError: If score is not ``(N,)``.
+    """
+    _check_rows("failure_cases", score, predictions)
+    check_count("failure_cases", "count", count)
+    above = (score - score.median()).double()
+    product = above * (predictions.confidence.double() - predictions.correct.double())
+    order = product.argsort(stable=True)
+    order = order[product[order] < 0]
+    return FailureCases(
+        high=[int(i) for i in order[above[order] > 0][:count]],
+        low=[int(i) for i in order[above[order] < 0][:count]],
+    )
+
+
+def _check_rows(owner: str, score: Tensor, predictions: Predictions) -> None:
+    if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
+        raise InputError(
+            owner,
+            f"score must be ({predictions.num_samples},), one number a sample",
+            describe(score),
+            "Pass the indicator's Z, or a norm.",
+        )
