@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-long lint types format tables bench all-checks clean
+.PHONY: help demo test test-long lint types format tables bench examples all-checks clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -36,6 +36,10 @@ bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratio
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/training_step.py
+
+examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries; accuracy and ECE before and after
+	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \
+	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
 all-checks: lint types test   ## what CI runs
 

@@ -20,6 +20,8 @@ from fedlas import Objective
 from fedlas.data import Batches, Images
 from fedlas.models import build_model
 from fedlas.train import OptimizerConfig, TrainConfig, build_optimizer
+from fedlas.train.average import Weights
+from fedlas.train.engine import engine_of
 from fedlas.train.loop import _train_epoch
 from fedlas.train.progress import TrainingProgress
 
@@ -53,8 +55,10 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         bare, bare_optimizer = parts()
         ours, optimizer = parts()
-        wrapped, prepared = accelerator.prepare(ours, optimizer)
         config = TrainConfig(precision=precision, batch_size=BATCH)
+        engine = engine_of(ours, config, accelerator)
+        engine.start(optimizer)
+        weights = Weights(ours.model, config)
 
         def bare_pass(model=bare.model, optimizer=bare_optimizer, precision=precision) -> None:
             model.train()
@@ -65,9 +69,9 @@ def main() -> None:
                 optimizer.step()
                 optimizer.zero_grad()
 
-        def our_pass(wrapped=wrapped, prepared=prepared, config=config) -> None:
+        def our_pass(engine=engine, weights=weights) -> None:
             with TrainingProgress("benchmark", epochs=1000, steps=steps) as bar:
-                _train_epoch(wrapped, batches, prepared, accelerator, config, None, bar, 1)
+                _train_epoch(engine, batches, None, weights, None, bar, 1)
 
         times: dict[str, list[float]] = {"bare": [], "loop": []}
         cpu: dict[str, list[float]] = {"bare": [], "loop": []}

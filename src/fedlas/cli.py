@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used, 130 after Ctrl-C.
+        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used,
+            3 if fedlas monitor found a drift, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -88,6 +89,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     import fedlas
+    from fedlas.bench.executor_arguments import add_executor_arguments
+    from fedlas.bench.export.arguments import add_production_verbs
+    from fedlas.bench.tabular.arguments import add_evaluate
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
@@ -113,6 +117,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
     )
     bench.add_argument("--out", type=Path, help="folder of the runs and the report (default: runs/RECIPE)")
+    bench.add_argument(
+        "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
+    )
+    add_executor_arguments(bench)
 
     train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
     _recipe_arguments(train)
@@ -120,33 +128,41 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
     train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
 
-    evaluate = add(
-        "evaluate", _evaluate, "Measure predictions: a .npz with logits and target, or a run's test set.", "FILE"
+    add_evaluate(add)
+    report = add(
+        "report",
+        _report,
+        "Write report.md, report.html and results.csv over finished runs, and a page a run.",
+        "FOLDER",
     )
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="predictions (.npz), or a run folder")
-    evaluate.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
-    evaluate.add_argument(
-        "--calibrate",
-        metavar="NAME",
-        help="calibrator to fit on --on and apply, e.g. temperature, or 'all' to compare them (default: none)",
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
+    report.add_argument(
+        "--against",
+        metavar="WHAT",
+        help="'paper': published numbers beside those of a bench, or of a folder of them, in place of the report "
+        "(default: the report)",
     )
-    evaluate.add_argument(
-        "--on", type=Path, metavar="FILE", help="predictions to fit the calibrator on (default: a run folder's val)"
-    )
-    evaluate.add_argument(
-        "--report", type=Path, metavar="HTML", help="where to write a page with reliability diagrams (default: nowhere)"
-    )
-    evaluate.add_argument(
-        "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
-    )
-    evaluate.add_argument(
+    _replicates_argument(report)
+    report.add_argument(
         "--data",
         metavar="FOLDER",
-        help="where a run's data is, if a calibrator needs its model (default: $FEDLAS_DATA, then the usual places)",
+        help="where the runs' data is, for the images of the pages (default: $FEDLAS_DATA, then the usual places)",
     )
 
-    report = add("report", _report, "Write report.md, report.html and results.csv over finished runs.", "FOLDER")
-    report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+    diagnose = add(
+        "diagnose",
+        _diagnose,
+        "Show whether the feature-norm indicator tracks confidence, and what the gate did, in finished runs.",
+        "RUN [RUN ...]",
+    )
+    diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
+    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html and diagnose.json (default: the runs')")
+    diagnose.add_argument(
+        "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
+    )
+    diagnose.add_argument(
+        "--data", metavar="FOLDER", help="where the images are (default: $FEDLAS_DATA, then the usual places)"
+    )
 
     uncertainty = add(
         "uncertainty",
@@ -171,14 +187,86 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
     )
 
+    data = add("data", _data, "Check that a data set is there and whole; say what to do if not.", "check NAME [PATH]")
+    data.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
+    data.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
+    data.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="where it is (default: $FEDLAS_DATA, then the usual places)"
+    )
+    data.add_argument("--quick", action="store_true", help="count, but do not read images on disk (default: read all)")
+    data.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set an option of the data set, e.g. extra=true; may be repeated (default: none)",
+    )
+
+    shift = add("shift", _shift, "Measure finished runs on corrupted test images, in fifteen ways.", "RUN [RUN ...]")
+    shift.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    shift.add_argument(
+        "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"
+    )
+    shift.add_argument(
+        "--severities", nargs="+", type=int, default=[], metavar="N", help="of 1 to 5 (default: all five)"
+    )
+    shift.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
+    shift.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
+    shift.add_argument(
+        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
+    )
+
+    ood = add(
+        "ood", _ood, "Measure how well runs tell their test images from those of other data sets.", "RUN [RUN ...]"
+    )
+    ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
+    ood.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME[:ROOT]",
+        help="other data sets, or LABEL=NAME:ROOT (default: the classes that the run held out)",
+    )
+    ood.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="see 'fedlas list ood' (default: all)")
+    ood.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SCORE.KEY=VALUE",
+        help="set an option of a score, e.g. knn.k=10; may be repeated (default: none)",
+    )
+    ood.add_argument("--out", type=Path, help="where the report goes (default: the run, or the folder of all runs)")
+    ood.add_argument(
+        "--run-data",
+        metavar="FOLDER",
+        help="where the runs' own data is (default: $FEDLAS_DATA, then the usual places)",
+    )
+    ood.add_argument(
+        "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
+    )
+
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
     listing.add_argument(
-        "kind", metavar="KIND", help="losses, metrics, calibrators, datasets, models, uncertainty or recipes"
+        "kind",
+        metavar="KIND",
+        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors or recipes",
     )
     listing.add_argument(
         "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
     )
+    add_production_verbs(add)
     return parser, verbs
+
+
+def _replicates_argument(parser: _Parser) -> None:
+    parser.add_argument(
+        "--replicates",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
+    )
 
 
 def _recipe_arguments(parser: _Parser) -> None:
@@ -203,14 +291,22 @@ def _recipe_arguments(parser: _Parser) -> None:
 def _recipe(args: argparse.Namespace) -> Any:
     from fedlas.bench.recipe import load_recipe
 
+    return load_recipe(args.recipe, _overrides(args)).with_data_root(args.data)
+
+
+def _overrides(args: argparse.Namespace) -> list[str]:
     short = [f"train.precision={args.precision}"] if args.precision is not None else []
-    return load_recipe(args.recipe, [*args.set, *short]).with_data_root(args.data)
+    return [*args.set, *short]
 
 
 def _bench(args: argparse.Namespace) -> int:
-    from fedlas.bench.commands import bench
+    from fedlas.bench.dry_run import dry_run
+    from fedlas.bench.executor_arguments import executor_of
+    from fedlas.bench.group import bench_group, load_group
 
-    return bench(_recipe(args), losses=args.losses, seeds=args.seeds, out=args.out)
+    group = load_group(args.recipe, _overrides(args), data=args.data)
+    chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
+    return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -219,30 +315,59 @@ def _train(args: argparse.Namespace) -> int:
     return train(_recipe(args), loss=args.loss, seed=args.seed, out=args.out)
 
 
-def _evaluate(args: argparse.Namespace) -> int:
-    from fedlas.bench.commands import evaluate_file
-
-    return evaluate_file(
-        args.file,
-        num_bins=args.num_bins,
-        calibrate=args.calibrate,
-        on=args.on,
-        html=args.report,
-        as_json=args.json,
-        data=args.data,
-    )
-
-
 def _report(args: argparse.Namespace) -> int:
+    if args.against is not None:
+        from fedlas.bench.against import against_paper
+
+        return against_paper(args.folder, against=args.against)
     from fedlas.bench.commands import report
 
-    return report(args.folder)
+    return report(args.folder, replicates=args.replicates, data=args.data)
+
+
+def _diagnose(args: argparse.Namespace) -> int:
+    from fedlas.bench.diagnose.command import diagnose
+
+    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data)
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
     from fedlas.bench.uncertainty.command import uncertainty
 
     return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
+
+
+def _data(args: argparse.Namespace) -> int:
+    from fedlas.bench.data_check import data_check
+
+    return data_check(args.name, args.path, quick=args.quick, options=args.set)
+
+
+def _shift(args: argparse.Namespace) -> int:
+    from fedlas.bench.shift import shift
+
+    return shift(
+        args.runs,
+        corruptions=args.corruptions,
+        severities=args.severities,
+        seed=args.seed,
+        data=args.data,
+        save=args.save,
+    )
+
+
+def _ood(args: argparse.Namespace) -> int:
+    from fedlas.bench.ood.command import ood
+
+    return ood(
+        args.runs,
+        data=args.data,
+        scores=args.scores,
+        options=args.set,
+        out=args.out,
+        run_data=args.run_data,
+        replicates=args.replicates,
+    )
 
 
 def _list(args: argparse.Namespace) -> int:

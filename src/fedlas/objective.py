@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
-from fedlas.features import FeatureTap, find_head
+from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.losses.base import without_autocast
 
 _OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
@@ -27,6 +27,9 @@ class Objective(nn.Module):
             or a module with an attribute ``needs`` out of ``{"features", "index", "mixed", "head_weight"}``. One with a
             method ``mix(inputs, target)`` is trained on what that returns (:class:`~fedlas.losses.Mixed`).
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
+        features: Which features the criterion is given: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input
+            of the global pool, all positions of a sample in one row ``(N, D * H * W)``; or a module (or its dotted
+            name) whose input is such a map, where the pool is not found.
         penalty: Called as ``penalty(model)`` after each forward pass in training mode, without autocast; the scalar it
             returns is added to the loss. For what depends on the weights: a prior, orthogonality to another model.
 
@@ -36,7 +39,13 @@ class Objective(nn.Module):
 
     Raises:
         InputError: If one of them is not a module, the criterion needs something unknown, or it needs features and no
-            head, or more than one, is found.
+            head, or more than one, is found; or ``features`` is given and not needed, or there is no such map.
+
+    Note:
+        Of a map that is nowhere negative, as after ReLU, the L1 norm is ``H * W`` times that of its mean, and an
+        indicator standardises the factor away. So before and after the pool differ in the other norms (``norm_p``), and
+        in any norm of a map that has signs. Losses whose features must fit the head, those that need ``head_weight``,
+        take the head's input only.
 
     Example:
         >>> import torch
@@ -55,6 +64,7 @@ class Objective(nn.Module):
         criterion: nn.Module,
         head: str | nn.Module | None = None,
         *,
+        features: str | nn.Module = "head",
         penalty: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -77,12 +87,23 @@ class Objective(nn.Module):
                 sorted(self.needs),
                 "Call model and criterion yourself, and hand over what it needs.",
             )
+        if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
+            raise InputError(
+                "Objective",
+                "features can be chosen for a criterion that needs features and no head_weight",
+                f"features={features!r} for needs {sorted(self.needs)}",
+                "Leave features out.",
+            )
         self._tap: FeatureTap | None = None
-        self._head: list[nn.Module] = []  # in a list, so that it is not registered a second time
+        self._head: list[nn.Module] = []  # in lists, so that they are not registered a second time
+        self._read: list[nn.Module] = []
         if self.needs & {"features", "head_weight"}:
             found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
             if "features" in self.needs:
-                self._tap = FeatureTap(found)
+                of_head = isinstance(features, str) and features == "head"
+                read = found if of_head else find_pool(model, _pool_of(features))
+                self._tap = FeatureTap(read, flatten=not of_head)
+                self._read.append(read)
             if "head_weight" in self.needs:
                 _check_linear(found)
             self._head.append(found)
@@ -127,10 +148,10 @@ class Objective(nn.Module):
         return loss, logits
 
     def head_in(self, model: nn.Module) -> nn.Module | None:
-        """The head of a copy of the model, such as an average of its weights; None if the criterion needs none."""
-        if not self._head:
+        """Whose input the criterion reads in a copy of the model: its head, or its pool for a map; None if neither."""
+        if not self._read:
             return None
-        name = next(name for name, module in self.model.named_modules() if module is self._head[0])
+        name = next(name for name, module in self.model.named_modules() if module is self._read[0])
         return model.get_submodule(name)
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
@@ -144,8 +165,25 @@ class Objective(nn.Module):
         except BaseException:
             tap.cancel()  # or later passes would keep their activations alive
             raise
-        features = tap.stop()
-        return logits_of("Objective", output), features
+        features, logits = tap.stop(), logits_of("Objective", output)
+        if features.ndim > logits.ndim == 2:
+            named = next((name for name, module in self.model.named_modules() if module is self._read[0]), "")
+            raise InputError(
+                "Objective",
+                "the head's input must be (N, D), since the logits are (N, C)",
+                f"{tuple(features.shape)}: {named!r} runs on a map that is pooled after it",
+                f"Pass features={named!r} to hand over all positions of a sample in one row.",
+            )
+        return logits, features
+
+
+def _pool_of(features: object) -> str | nn.Module | None:
+    """What to find the pool by; None if it is to be searched for."""
+    if not isinstance(features, str | nn.Module):
+        raise InputError(
+            "Objective", "features must be 'head', 'map' or a module", describe(features), "Write features='map'."
+        )
+    return None if isinstance(features, str) and features == "map" else features
 
 
 def _check_linear(head: nn.Module) -> None:

@@ -110,14 +110,14 @@ def test_dropout_works_on_the_features_and_in_training_alone(name, model, images
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), dropping.parameters(), strict=True))
     assert isinstance(dropping.fc, nn.Linear)
     assert torch.equal(dropping.eval()(images), copy.deepcopy(model).eval()(images))
-    seen = {}
-    dropping.fc.register_forward_hook(lambda module, args, output: seen.update(features=args[0]))
+    seen, plain = {}, copy.deepcopy(model)
+    for name, twin in (("training", dropping), ("features", plain)):
+        twin.fc.register_forward_hook(lambda module, args, output, name=name: seen.update({name: args[0]}))
     with torch.no_grad():
         dropping.train()(images)
-        training = seen["features"]
-        dropping.eval()(images)
-    # Positive features, so what is zero in training and not otherwise was dropped: about half.
-    positive = seen["features"] > 0
+        plain.train()(images)  # normalised by the same batch
+    # Positive features, so what is zero here and not there was dropped: about half.
+    training, positive = seen["training"], seen["features"] > 0
     assert 0.3 < (training[positive] == 0).float().mean() < 0.7
 
 

@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pytest
 
+from fedlas.bench.noise import COSTLY
+from fedlas.bench.page import Picture
 from fedlas.cli import main
 
 TINY = [
@@ -31,6 +33,8 @@ def probs(folder, part="test"):
 def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setitem(COSTLY, "smooth_ece", 39)  # this and the figures of ten runs would take most of the time
+    monkeypatch.setattr("fedlas.bench.run_page.picture", lambda draw, alt: Picture("data:,", "data:,", alt))
     seeds = ["0", "1", "2"]
     call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
     runs = [f"b/ce-s{seed}" for seed in seeds]
@@ -51,7 +55,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     out = call(capsys, "report", "b")
     for line in ("ce, n = 3", "deep-ensemble(ce), n = 1", "hyper-ensemble(ce, ls), n = 1", "passes, n = 1"):
         assert line in out
-    out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json")
+    out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json", "--replicates", "0")
     metrics = json.loads((tmp_path / "b/deep-ensemble-ce-s0/metrics.json").read_text())
     assert json.loads(out)["as predicted"] == pytest.approx(metrics["test"])
     assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_scaled"])

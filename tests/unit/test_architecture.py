@@ -29,9 +29,9 @@ each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path
 
 
 def room(path):
-    """First part of a module's name below ``fedlas``; None for ``fedlas/__init__.py``, the facade."""
+    """First part of a module's name below ``fedlas``; None for its ``__init__.py``, the facade, and ``__main__.py``."""
     first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    return None if first == "__init__" else first
+    return None if first in ("__init__", "__main__") else first
 
 
 def imports(path, *, at_import_time):

@@ -1,84 +1,101 @@
-"""Runs all runs of a plan, one after the other, and reports over them."""
+"""All runs of a plan: checked before the first one starts, handed to an executor, each ending told."""
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import write_text
+from fedlas.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.bench.plan import Run
-from fedlas.bench.run import build_objective, data_fingerprint, execute, prepare_data
-from fedlas.bench.run_folder import BusyError, check_alike, check_claim, check_data, read_config
+from fedlas.bench.run import build_objective, data_fingerprint, prepare_data
+from fedlas.bench.run_folder import check_alike, check_claim, check_data, read_config
 from fedlas.bench.uncertainty.comparable import is_derived
-from fedlas.train import read_log
-from fedlas.train.ranks import is_main_process
 
 
 @dataclass
 class Outcome:
-    """What became of the runs of a bench, by run name.
+    """What became of the runs of a bench, by run name, in the order of the plan.
 
     Attributes:
         finished: Runs that have metrics, those of earlier starts included.
         failed: Error of each run that failed.
         busy: Runs that another process is working on.
+        pending: Runs that were handed over and not waited for.
     """
 
     finished: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
 
 
-def run_all(runs: Sequence[Run], *, console: Any = None) -> Outcome:
+def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> Outcome:
     """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
 
     Args:
         runs: From :func:`fedlas.bench.plan`.
+        executor: Where they happen; None is one after the other in this process.
         console: ``rich.console.Console`` for a line a run; None makes one on standard error.
 
     Raises:
-        InputError: Before any run starts: if a folder holds a run of another configuration or on other data, or data or
-            model cannot be had.
+        InputError: Before any run starts: if a folder holds a run of another configuration or on other data, data or
+            model cannot be had, or the executor cannot start.
     """
     console = console or require("rich.console", extra="bench").Console(stderr=True)
-    outcome, started, trained = Outcome(), time.monotonic(), 0
+    executor = executor or LocalExecutor()
     _check_folders(runs)
     todo = [run for run in runs if not (run.folder / "metrics.json").exists()]
     for run in todo[:1]:
         build_objective(run, prepare_data(run))
         for folder in _siblings(runs):
             check_data(folder, data_fingerprint(run))
-    for number, run in enumerate(runs, start=1):
-        label = f"[{number}/{len(runs)}] {run.name}"
-        fresh, resumed = run in todo, len(read_log(run.folder / "log.jsonl"))
-        if fresh and resumed:
-            console.print(f"{label}  going on after epoch {resumed}", highlight=False, soft_wrap=True, markup=False)
-        try:
-            line = _line(execute(run, label=label))
-        except BusyError as error:
+    labels = {run.name: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, start=1)}
+    results: dict[str, Result] = {}
+
+    def note(result: Result, style: str | None = None) -> None:
+        results[result.name] = result
+        text = result.line
+        if result.busy is not None:
+            text, style = f"skipped: {result.busy}", "yellow"
+        elif result.error is not None:
+            text, style = f"failed: {result.message}", "red"
+        line = f"{labels[result.name]}  {text}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False, style=style)
+
+    for run in runs:
+        if run not in todo:
+            note(attempt(run, labels[run.name]), "dim")
+    if todo:
+        tasks = [Task.of(run, labels[run.name]) for run in todo]
+        progress = JointProgress(console, tasks, watch=not executor.in_process)
+        with progress, closing(executor.results(tasks, progress)) as ended:
+            for count, result in enumerate(ended, start=1):
+                progress.ended(result)
+                note(result)
+                left, seconds = len(todo) - count, progress.remaining()
+                if result.line is not None and left and seconds is not None:
+                    text = f"  about {_duration(seconds)} for {left} more"
+                    console.print(text, style="dim", highlight=False, soft_wrap=True)
+    return _outcome(runs, results)
+
+
+def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:
+    outcome = Outcome()
+    for run in runs:
+        result = results.get(run.name)
+        if result is None:
+            outcome.pending.append(run.name)
+        elif result.error is not None:
+            outcome.failed[run.name] = result.error
+        elif result.busy is not None:
             outcome.busy.append(run.name)
-            console.print(f"{label}  skipped: {error}", highlight=False, soft_wrap=True, markup=False, style="yellow")
-            continue
-        except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
-            outcome.failed[run.name] = f"{type(error).__name__}: {error}"
-            if is_main_process():
-                _note_failure(run.folder, error)
-            console.print(f"{label}  failed: {error}", highlight=False, soft_wrap=True, markup=False, style="red")
-            continue
-        outcome.finished.append(run.name)
-        trained += fresh
-        console.print(f"{label}  {line}", highlight=False, soft_wrap=True, markup=False, style=None if fresh else "dim")
-        left = sum(other in todo for other in runs[number:])
-        if fresh and left:
-            seconds = (time.monotonic() - started) / trained * left
-            console.print(f"  about {_duration(seconds)} for {left} more", style="dim", highlight=False, soft_wrap=True)
+        else:
+            outcome.finished.append(run.name)
     return outcome
 
 
@@ -106,15 +123,6 @@ def _siblings(runs: Sequence[Run]) -> list[Path]:
     return sorted(found)
 
 
-def _line(metrics: dict[str, Any]) -> str:
-    test = metrics["test"]
-    scaled = metrics["test_scaled"]["ece"]
-    return (
-        f"test accuracy {test['accuracy']:.2%}  ECE {test['ece']:.2%} "
-        f"(after temperature {metrics['temperature']:.2f}: {scaled:.2%})  {metrics['seconds']:.0f} s"
-    )
-
-
 def _duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
@@ -123,10 +131,3 @@ def _duration(seconds: float) -> str:
         if seconds < 5400
         else f"{seconds / 3600:.1f} h"
     )
-
-
-def _note_failure(folder: Path, error: Exception) -> None:
-    try:
-        write_text(folder / "error.txt", "".join(traceback.format_exception(error)))
-    except InputError:
-        return  # the folder itself is what failed: there is nowhere to note it but the outcome

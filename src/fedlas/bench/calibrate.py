@@ -13,10 +13,11 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError, require
 from fedlas._core.registry import Entry
+from fedlas.bench.cells import EVALUATION_CAPTION, noise_text
 from fedlas.bench.load import load_trained
-from fedlas.bench.tables import column
+from fedlas.bench.noise import Noise
+from fedlas.bench.tables import Column, column
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
-from fedlas.data import Batches
 from fedlas.predictions import Predictions
 from fedlas.train import drifted_predictions
 from fedlas.train.ranks import new_accelerator
@@ -39,12 +40,14 @@ class HeldOut:
         folder: A run folder, which has a file for each part or from whose model it can be made.
         data: Where the run's data is; None searches the usual places.
         show: Called with what is being done, where that may take long; see :func:`progress`.
+        read: Reads predictions from a file.
     """
 
     given: Path | None
     folder: Path | None
     data: str | None = None
     show: Callable[[str], None] = lambda _text: None
+    read: Callable[[Path], Predictions] = Predictions.load
     _loaded: dict[Path, Predictions] = field(default_factory=dict)
 
     def path(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Path:
@@ -85,7 +88,7 @@ class HeldOut:
 
     def _load(self, path: Path) -> Predictions:
         if path not in self._loaded:
-            self._loaded[path] = Predictions.load(path)
+            self._loaded[path] = self.read(path)
         return self._loaded[path]
 
 
@@ -158,15 +161,26 @@ def progress(console: Any) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(require("rich.text", extra="bench").Text(text))
 
 
-def comparison_table(measured: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
+def comparison_table(
+    measured: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+) -> Any:
     """A ``rich`` table that compares calibrators: one row each, one column for each of :data:`COMPARED`.
 
     Args:
         measured: Metrics by stage (``"as predicted"`` first, then ``"after NAME"``), then by registry name.
         title: Above the table.
+        noise: Intervals and noise floors of the same, shown below the calibration errors.
     """
     box = require("rich.box", extra="bench").SIMPLE_HEAD  # with lines between columns, names would not fit 80 of them
     table = require("rich.table", extra="bench").Table(title=title, title_justify="left", box=box, padding=(0, 1, 0, 0))
+    if any((noise or {}).values()):
+        table.caption, table.caption_justify = (
+            f"Below a calibration error its interval, floor and p. {EVALUATION_CAPTION}",
+            "left",
+        )
     columns = [column(name) for name in COMPARED if name in next(iter(measured.values()))]
     table.add_column("calibrator", no_wrap=True)
     for about in columns:
@@ -174,10 +188,20 @@ def comparison_table(measured: Mapping[str, Mapping[str, float]], *, title: str)
     for number, (stage, values) in enumerate(measured.items()):
         table.add_row(
             stage.removeprefix("after "),
-            *(about.format(values[about.metric]) for about in columns),
+            *(_compared(about, values, (noise or {}).get(stage, {})) for about in columns),
             end_section=number == 0,
         )
     return table
+
+
+def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, Noise]) -> str:
+    """A number; below a calibration error its interval, and below that noise floor and p-value."""
+    number, found = about.format(values[about.metric]), noise.get(about.metric)
+    if found is None or found.floor is None:
+        return number
+    text = noise_text([found], about.format)
+    about_floor = f"{'≈' if text.calibrated else ''}{text.floor} {text.p_value.replace(' ', '')}"
+    return f"{number}\n[dim]\\{text.interval}\n{about_floor}[/dim]"
 
 
 def remarks(outcome: Calibrated) -> list[str]:
@@ -206,7 +230,7 @@ def _drifted(folder: Path, held_out: HeldOut, features: bool) -> Predictions:
     trained = load_trained(folder, data=held_out.data)
     device = new_accelerator().device
     splits, train = trained.splits.to(device), trained.run.recipe.train
-    batches = Batches(splits.val, mean=splits.mean, std=splits.std, batch_size=max(train.batch_size, 256))
+    batches = splits.batches(splits.val, batch_size=train.batch_size)
 
     def on_level(level: int, noise: float, accuracy: float) -> None:
         held_out.show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")

@@ -45,7 +45,7 @@ def collect(folder: str | Path) -> Summary:
     for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
         if (child / "metrics.json").exists():
             try:
-                run = _read_run(child)
+                run = read_run(child)
                 made_with[run.name] = (read_config(child) or {}, read_data(child) or {})
             except ValueError as error:
                 unreadable.append(Problem(child.name, str(error)))
@@ -121,7 +121,7 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "no message"
 
 
-def _read_run(path: Path) -> FinishedRun:
+def read_run(path: Path) -> FinishedRun:
     """The run in ``path``; a ValueError says in a few words why it cannot be used."""
     try:
         content: Any = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def _read_run(path: Path) -> FinishedRun:
         raise ValueError("metrics.json lacks the loss or the seed")
     if not isinstance(recipe, str):
         raise ValueError("metrics.json: recipe is not a name")
-    numbers = {
+    numbers: dict[str, Any] = {
         name: _number(name, content.get(name))
         for name in ("epochs", "best_epoch", "parameters", "seconds", "temperature", "temperature_ece")
     }

@@ -10,19 +10,39 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas.bench.bench import run_all
-from fedlas.bench.calibrate import ALL, Calibrated, HeldOut, calibrated, comparison_table, progress, remarks
+from fedlas.bench.calibrate import ALL, COMPARED, Calibrated, HeldOut, calibrated, comparison_table, progress, remarks
+from fedlas.bench.cells import EVALUATION_CAPTION, noise_markup
+from fedlas.bench.executors import Executor
+from fedlas.bench.intervals import noise_by_stage
 from fedlas.bench.listing import listing
+from fedlas.bench.noise import REPLICATES, Noise, check_replicates
 from fedlas.bench.plan import Run, plan
 from fedlas.bench.recipe import Recipe
 from fedlas.bench.report import terminal_table, write_report
 from fedlas.bench.run import execute
+from fedlas.bench.run_page import write_run_report
+from fedlas.bench.tables import column
+from fedlas.bench.tabular import Columns, Reader
 from fedlas.metrics import METRICS, evaluate
-from fedlas.predictions import Predictions
 from fedlas.train.ranks import is_main_process
 
 
-def bench(recipe: Recipe, *, losses: Sequence[str] = (), seeds: Sequence[int] = (), out: Path | None = None) -> int:
+def bench(
+    recipe: Recipe,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    executor: Executor | None = None,
+) -> int:
     """Run a recipe with several losses and seeds, write the report, print its table.
+
+    Args:
+        recipe: What to run.
+        losses: As :func:`fedlas.bench.plan.plan`.
+        seeds: As :func:`fedlas.bench.plan.plan`.
+        out: As :func:`fedlas.bench.plan.plan`.
+        executor: Where the runs happen; None is one after the other in this process.
 
     Returns:
         0, or 1 if a run failed (the others are done and reported all the same).
@@ -41,7 +61,9 @@ def bench(recipe: Recipe, *, losses: Sequence[str] = (), seeds: Sequence[int] = 
         highlight=False,
         markup=False,
     )
-    outcome = run_all(runs, console=console)
+    outcome = run_all(runs, executor=executor, console=console)
+    if outcome.pending:
+        return 1 if outcome.failed else 0
     if outcome.failed and not outcome.finished:
         run, error = next(iter(outcome.failed.items()))
         raise InputError(
@@ -83,15 +105,33 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     return 0
 
 
-def report(folder: Path) -> int:
-    """Write the report over a bench folder and print its table and place.
+def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = None) -> int:
+    """Write the report over a bench folder, or the page of a single run, and print its table and place.
+
+    Args:
+        folder: Folder of a bench, or of a run.
+        replicates: Of intervals and noise floors; 0 computes none.
+        data: Where the runs' data is, for images; None searches the usual places.
 
     Raises:
-        InputError: If no run in it has finished, or it cannot be written to.
+        InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
     """
-    written = write_report(folder)
-    console = _console()
+    check_replicates("fedlas report", replicates)
+    console, errors = _console(), _console(stderr=True)
+    if (folder / "metrics.json").is_file():
+        page, run = write_run_report(folder, replicates=replicates, data=data, console=errors)
+        keys = {"test": "test", "after temperature": "test_scaled"}
+        columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
+        noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
+        console.print(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
+        for reason in run.noise.reasons if run.noise else ():
+            console.print(f"{reason}.", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+    written = write_report(folder, replicates=replicates, data=data, console=errors)
     console.print(terminal_table(written.summary))
+    for note in written.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"        {written.markdown}  {written.csv}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -101,34 +141,41 @@ def evaluate_file(
     file: Path,
     *,
     num_bins: int = 15,
+    replicates: int = REPLICATES,
     calibrate: str | None = None,
     on: Path | None = None,
     html: Path | None = None,
     as_json: bool = False,
     data: str | None = None,
+    table: Columns | None = None,
 ) -> int:
     """Measure predictions, before and after an optional calibrator, or after every one that can run.
 
     Args:
         file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
-            validation predictions calibrate).
+            validation predictions calibrate); with ``table`` also CSV, JSON lines or Parquet.
         num_bins: Bins of the calibration errors.
+        replicates: Of intervals and noise floors; 0 computes none.
         calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
         on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
         html: Where to write a page with tables and reliability diagrams.
         as_json: Print JSON with fractions in full precision instead of a table.
         data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
+        table: Which columns of ``file`` and ``on`` hold scores and labels; None for what Predictions.save writes.
 
     Raises:
         InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
             ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
             not end in ``.html``.
     """
+    check_replicates("fedlas evaluate", replicates)
     if on is not None and calibrate is None:
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
     folder = file if file.is_dir() else None
+    if folder is not None and table is not None:
+        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
     if folder is not None:
         file = folder / "predictions" / "test.npz"
     if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
@@ -140,7 +187,8 @@ def evaluate_file(
             on,
             "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
         )
-    stages = {"as predicted": Predictions.load(file)}
+    read = Reader(table)
+    stages = {"as predicted": read(file)}
     outcome = Calibrated({})
     if calibrate is not None:
         if on is None and folder is None:
@@ -152,33 +200,69 @@ def evaluate_file(
             )
         errors = _console(stderr=True)
         with progress(errors) as show:
-            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, show))
+            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, show, read))
         for note in outcome.notes:
             errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
+    for note in read.notes:
+        _console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
+    noise = noise_by_stage(
+        stages,
+        COMPARED if calibrate == ALL else list(columns["as predicted"]),
+        num_bins=num_bins,
+        replicates=replicates,
+        console=_console(stderr=True),
+    )
     console = _console()
     if as_json:
-        content: dict[str, Any] = {**columns, **({"not run": dict(outcome.not_run)} if calibrate == ALL else {})}
+        chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
+        content: dict[str, Any] = {
+            **columns,
+            **(chance if noise else {}),
+            **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
+        }
         console.print(json.dumps(content, indent=2), highlight=False, markup=False, soft_wrap=True)
     else:
         predictions = stages["as predicted"]
         title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        console.print((comparison_table if calibrate == ALL else metrics_table)(columns, title=title))
+        console.print((comparison_table if calibrate == ALL else metrics_table)(columns, title=title, noise=noise))
         for remark in remarks(outcome):
             console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if html is not None:
         from fedlas.bench.evaluation_html import write_evaluation
 
-        write_evaluation(html, stages, columns, name=file.name, num_bins=num_bins, remarks=remarks(outcome))
+        write_evaluation(
+            html,
+            stages,
+            columns,
+            name=file.name,
+            num_bins=num_bins,
+            remarks=[*remarks(outcome), *read.notes],
+            noise=noise,
+        )
         if not as_json:
             console.print(f"report: {html}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def metrics_table(columns: Mapping[str, Mapping[str, float]], *, title: str) -> Any:
-    """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual."""
+def metrics_table(
+    columns: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+) -> Any:
+    """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual.
+
+    Args:
+        columns: Metrics by stage, then by registry name.
+        title: Above the table.
+        noise: Intervals and noise floors of some of them, shown beside and below the numbers.
+    """
     table = require("rich.table", extra="bench").Table(title=title, title_justify="left")
+    found = noise or {}
+    if any(found.values()):
+        table.caption, table.caption_justify = EVALUATION_CAPTION, "left"
     table.add_column("metric")
     for stage in columns:
         table.add_column(stage, justify="right")
@@ -186,7 +270,13 @@ def metrics_table(columns: Mapping[str, Mapping[str, float]], *, title: str) -> 
         about = METRICS[name].metadata
         show: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
         arrow = {True: "higher is better", False: "lower is better", None: "0 is best"}[about["higher_is_better"]]
-        table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *(show(values[name]) for values in columns.values()))
+        cells = [
+            f"{show(values[name])}{noise_markup(found.get(stage, {}).get(name), column(name).format)}"
+            if name in values
+            else "—"
+            for stage, values in columns.items()
+        ]
+        table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *cells)
     return table
 
 

@@ -53,8 +53,9 @@ def read_starts(path: Path) -> list[dict[str, Any]]:
 
 
 def _command() -> str:
-    program = Path(sys.argv[0]).name
-    return shlex.join(["fedlas" if program == "cli.py" else program, *map(_without_folders, sys.argv[1:])])
+    called = Path(sys.argv[0]).name
+    program = "fedlas" if called in ("cli.py", "__main__.py") else called
+    return shlex.join([program, *map(_without_folders, sys.argv[1:])])
 
 
 def _without_folders(word: str) -> str:

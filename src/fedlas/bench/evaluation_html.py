@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedlas._core.files import write_text
+from fedlas.bench.cells import noise_legend, noise_text
+from fedlas.bench.noise import Noise
 from fedlas.bench.page import diagram, render
-from fedlas.bench.tables import column
+from fedlas.bench.tables import Cell, Column, column
 from fedlas.predictions import Predictions
 
 # Of more stages each gets a row instead of a column.
@@ -22,6 +24,7 @@ def write_evaluation(
     name: str,
     num_bins: int,
     remarks: Sequence[str] = (),
+    noise: Mapping[str, Mapping[str, Noise]] | None = None,
 ) -> Path:
     """Write the page atomically and return its path.
 
@@ -32,14 +35,23 @@ def write_evaluation(
         name: What was measured, for the heading.
         num_bins: Bins of the calibration errors and the diagrams.
         remarks: Sentences below the table.
+        noise: Intervals and noise floors by stage, then by registry name.
 
     Raises:
         InputError: If the folder cannot be written to.
     """
     first = next(iter(stages.values()))
     columns = [column(metric) for metric in next(iter(measured.values()))]
-    rows = [(about, [about.format(values[about.metric]) for values in measured.values()]) for about in columns]
-    by_stage = {stage: [about.format(values[about.metric]) for about in columns] for stage, values in measured.items()}
+    chance = noise or {}
+
+    def cell(stage: str, about: Column) -> Cell:
+        found = chance.get(stage, {}).get(about.metric)
+        text = noise_text([found] if found else [], about.format)
+        return Cell(about.format(measured[stage][about.metric]), "", "", noise=text)
+
+    rows = [(about, [cell(stage, about) for stage in measured]) for about in columns]
+    by_stage = {stage: [cell(stage, about) for about in columns] for stage in measured}
+    known = [c.noise for _, cells in rows for c in cells if c.noise.interval]
     page = render(
         "evaluation.html.j2",
         name=name,
@@ -50,6 +62,7 @@ def write_evaluation(
         rows=rows,
         by_stage=by_stage if len(stages) > _MOST_COLUMNS else {},
         remarks=remarks,
-        diagrams=[diagram(stage, predictions, num_bins) for stage, predictions in stages.items()],
+        noise_notes=noise_legend(several=False, floors=any(n.floor for n in known)) if known else [],
+        diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],
     )
     return write_text(path, page)

@@ -22,6 +22,7 @@ FILES = (
     "environment.json",
     "predictions/val.npz",
     "predictions/test.npz",
+    "intervals.json",
 )
 """Files of a run folder that a report links to, where they exist."""
 _DEFAULT_BINS = 15

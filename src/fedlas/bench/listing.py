@@ -10,13 +10,16 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
-from fedlas.bench.recipe import load_recipe, recipe_names
+from fedlas.bench.executors import EXECUTORS
+from fedlas.bench.recipe_text import read_content, shipped_names
 from fedlas.bench.uncertainty import UNCERTAINTY
 from fedlas.calibrators import CALIBRATORS
 from fedlas.data import DATASETS
+from fedlas.data.corruptions import CORRUPTIONS
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS
-from fedlas.models import MODELS
+from fedlas.models import LIBRARIES, MODELS
+from fedlas.ood import GIVEN, OOD_SCORES, needs_of
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "losses": LOSSES,
@@ -25,6 +28,9 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "datasets": DATASETS,
     "models": MODELS,
     "uncertainty": UNCERTAINTY,
+    "executors": EXECUTORS,
+    "ood": OOD_SCORES,
+    "corruptions": CORRUPTIONS,
 }
 
 KINDS = (*_REGISTRIES, "recipes")
@@ -67,9 +73,12 @@ def listing(kind: str) -> Listing:
     """
     check_choice("fedlas list", "kind", kind, KINDS)
     if kind == "recipes":
-        return Listing([{"name": name, "what it is": load_recipe(name).title} for name in recipe_names()])
+        return Listing([{"name": name, "what it is": str(read_content(name)[1]["title"])} for name in shipped_names()])
     more = _MORE.get(kind, lambda _entry: {})
-    return Listing([_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()])
+    rows = [_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()]
+    if kind == "models":
+        rows += [_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""} for entry in LIBRARIES.entries()]
+    return Listing(rows)
 
 
 def _row(entry: Entry[Any]) -> dict[str, str]:
@@ -103,7 +112,12 @@ def _calibrator(entry: Entry[Any]) -> dict[str, str]:
     }
 
 
-_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {"losses": _loss, "calibrators": _calibrator}
+def _ood(entry: Entry[Any]) -> dict[str, str]:
+    needs = [word for given, word in GIVEN.items() if given in needs_of(entry) and word]
+    return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
+
+
+_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {"losses": _loss, "calibrators": _calibrator, "ood": _ood}
 _NEEDS = {
     "features": "features",
     "index": "sample index",

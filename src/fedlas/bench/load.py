@@ -76,6 +76,6 @@ def load_trained(folder: Path, *, data: str | None = None) -> Trained:
         raise InputError("run", "it must be finished", folder, "Start its fedlas command again: it goes on.")
     check_data(folder, data_fingerprint(run))
     splits = prepare_data(run)
-    objective = build_objective(run, splits)
+    objective = build_objective(run, splits, pretrained=False)
     objective.load_state_dict(load_checkpoint(folder / "checkpoint.pt", run.config())["best"]["objective"])
     return Trained(run, objective.eval(), splits, metrics)

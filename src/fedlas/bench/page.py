@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Literal
 
 from fedlas._core.extras import require
@@ -38,17 +39,25 @@ def render(template: str, **context: Any) -> str:
     return page
 
 
+def template_texts(*names: str) -> list[str]:
+    """Sources of templates of this package: what a page depends on beside its context."""
+    folder = files("fedlas.bench") / "templates"
+    return [(folder / name).read_text(encoding="utf-8") for name in names]
+
+
 def picture(draw: Callable[[ThemeName], Any], alt: str) -> Picture:
     """The figure that ``draw(theme)`` returns the axes of, in both themes."""
     return Picture(_data_uri(draw("light")), _data_uri(draw("dark")), alt)
 
 
-def diagram(name: str, predictions: Predictions, num_bins: int) -> Picture:
-    """A small reliability diagram titled ``name``."""
+def diagram(name: str, predictions: Predictions, num_bins: int, *, band: bool = False) -> Picture:
+    """A small reliability diagram titled ``name``, with the consistency band if asked for."""
 
     def draw(theme: ThemeName) -> Any:
         axes = new_axes(LIGHT if theme == "light" else DARK, size=(3.1, 4.0))
-        return reliability_diagram(predictions, num_bins=num_bins, ax=axes, title=name, theme=theme, legend=False)
+        return reliability_diagram(
+            predictions, num_bins=num_bins, ax=axes, title=name, theme=theme, legend=False, band=band
+        )
 
     return picture(draw, f"Reliability diagram of {name}")
 

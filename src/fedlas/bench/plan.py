@@ -16,7 +16,7 @@ from fedlas.bench.recipe import DataConfig, ModelConfig, Recipe
 from fedlas.data import DATASETS
 from fedlas.data.base import COMMON_OPTIONS
 from fedlas.losses import LOSSES
-from fedlas.models import MODELS
+from fedlas.models import builder_of
 from fedlas.train import check_select
 
 
@@ -50,28 +50,46 @@ class Run:
     @property
     def loss_options(self) -> dict[str, Any]:
         """Options of the loss in this recipe."""
-        return {key: value for key, value in self.recipe.losses.get(self.loss, {}).items() if key != "loss"}
+        own = self.recipe.losses.get(self.loss, {})
+        return {key: value for key, value in own.items() if key not in ("loss", "features")}
+
+    @property
+    def features(self) -> str:
+        """Which features the loss is given, as :class:`~fedlas.Objective` takes it: the recipe's, else the head's."""
+        return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
 
     def config(self) -> dict[str, Any]:
         """Resolved configuration, plain values only: what ``config.yaml`` holds and a checkpoint is compared with.
 
-        Where the data lies is left out: the same run on another machine is the same run.
+        Where the data lies and how many read it are left out: the same run on another machine is the same run.
         """
         recipe = asdict(self.recipe)
         for key in ("methods", "seeds", "losses", "title"):
             del recipe[key]
-        del recipe["data"]["root"]
+        del recipe["data"]["root"], recipe["data"]["workers"]
         # What is not used is left out, so that folders from before there was the option stay the same runs.
-        if recipe["model"]["bayesian"] is None:
-            del recipe["model"]["bayesian"]
+        for key in ("bayesian", "weights"):
+            if recipe["model"][key] is None:
+                del recipe["model"][key]
         if recipe["data"]["split_seed"] is None:
             del recipe["data"]["split_seed"]
+        if not recipe["data"]["hold_out_classes"]:
+            del recipe["data"]["hold_out_classes"]
+        for key in ("long_tail", "label_noise", "corruption", "test_mean", "test_std"):
+            if recipe["data"][key] is None:
+                del recipe["data"][key]
         if recipe["train"]["average"] == "none":
             for key in ("average", "average_decay", "average_start"):
                 del recipe["train"][key]
+        train = recipe["train"]
+        for key, unused in (("accumulate", 1), ("channels_last", False)):
+            if train[key] == unused:
+                del train[key]
+        del train["shard"]  # like the number of processes: the same run, divided in another way
         name = recipe.pop("name")
         variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
-        loss = {"name": self.loss, **variant, **self.loss_options}
+        features = {"features": self.features} if self.features != "head" else {}
+        loss = {"name": self.loss, **variant, **features, **self.loss_options}
         return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
 
 
@@ -101,7 +119,7 @@ def plan(
         raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
     for seed in chosen:
         check_count("bench", "seeds", seed, low=0)
-    loader, model = DATASETS[recipe.data.name].value, MODELS[recipe.model.name].value
+    loader, model = DATASETS[recipe.data.name].value, builder_of(recipe.model.name)
     _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
     _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
     check_select(recipe.train.select)
@@ -110,6 +128,23 @@ def plan(
     for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too
         build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
     return runs
+
+
+def _build(name: str, options: dict[str, Any], *, num_classes: int, num_samples: int) -> torch.nn.Module:
+    """A loss by its registry name; ``variant: reference`` means its ``reference`` constructor where it has one."""
+    reference = getattr(LOSSES[name].value, "reference", None)
+    as_published = reference is not None and options.get("variant") == "reference"
+    plain = {key: value for key, value in options.items() if not (as_published and key == "variant")}
+    loss: torch.nn.Module = LOSSES.build(name, plain, num_classes=num_classes, num_samples=num_samples)
+    if reference is None or not as_published:
+        return loss
+    try:
+        built: torch.nn.Module = reference(num_classes, **plain)
+    except TypeError as error:
+        raise InputError(
+            f"loss {name}", "it must have a variant 'reference'", "one that cannot be", "Leave variant out."
+        ) from error
+    return built
 
 
 def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
@@ -134,8 +169,8 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
         num_samples: Size of the training part, for a loss that asks for it.
 
     Raises:
-        InputError: For an unknown loss or option, a value it does not accept, a reduction but the mean, or a variant
-            whose name is another loss's or cannot name a folder.
+        InputError: For an unknown loss or option, a value it does not accept, a reduction but the mean, ``features``
+            for a loss that needs none, or a variant whose name is another loss's or cannot name a folder.
     """
     name = run.registered_loss
     if name not in LOSSES:
@@ -148,7 +183,14 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             f"{run.loss!r} for {name!r}",
             f"Call it e.g. {name}-variant.",
         )
-    loss: torch.nn.Module = LOSSES.build(name, run.loss_options, num_classes=num_classes, num_samples=num_samples)
+    loss = _build(name, run.loss_options, num_classes=num_classes, num_samples=num_samples)
+    if run.features != "head" and "features" not in getattr(loss, "needs", ()):
+        raise InputError(
+            f"loss {run.loss}",
+            "features can be chosen for a loss that needs them",
+            f"features={run.features!r} for {name}",
+            "Leave it out.",
+        )
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
             f"loss {run.loss}",

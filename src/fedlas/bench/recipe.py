@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from fedlas._core.check import InputError, check_count, suggestion
+from fedlas._core.check import InputError, check_count, check_number, suggestion
 from fedlas._core.extras import require
+from fedlas.bench.recipe_text import apply_override, is_group, read_content, shipped_names
+from fedlas.data.corruptions import Corruption
+from fedlas.data.label_noise import LabelNoise
 from fedlas.train import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.uncertainty.bayesian_layers import BayesianConfig
 
@@ -31,6 +29,18 @@ class DataConfig:
         test_size: Test samples, stratified; null takes all.
         split_seed: Seed of the division into parts; null is the run's seed. With one for all, runs of several seeds are
             validated on the same samples, as an ensemble that is to be calibrated on them needs.
+        hold_out_classes: Classes, by number or name, that are neither trained nor tested on; their test images are kept
+            as unknown ones, for ``fedlas ood``. The others are numbered anew from 0.
+        long_tail: Training images of the first class for one of the last: the classes between shrink exponentially;
+            null leaves them as they are.
+        label_noise: Make training labels wrong on purpose: a section with ``rate`` and ``kind`` (``symmetric`` or
+            ``asymmetric``); null does not. Which ones is in ``splits.npz``.
+        corruption: Test on corrupted images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null does
+            not. ``fedlas shift`` measures finished runs under all of them.
+        test_mean: Mean by which a run's own test images alone are normalised, a number a channel; null takes that of
+            the data, as it should be. Published code for CIFAR-100 has another one than in training.
+        test_std: Standard deviation to go with it.
+        workers: Processes that read images from disk; null takes one a core, at most eight. Changes speed only.
         options: Further options of the data set; in a recipe they stand beside the others.
     """
 
@@ -40,11 +50,31 @@ class DataConfig:
     train_size: int | None = None
     test_size: int | None = None
     split_seed: int | None = None
+    hold_out_classes: list[int | str] | None = None
+    long_tail: float | None = None
+    label_noise: LabelNoise | None = None
+    corruption: Corruption | None = None
+    test_mean: list[float] | None = None
+    test_std: list[float] | None = None
+    workers: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.split_seed is not None:
             check_count("data", "split_seed", self.split_seed, low=0)
+        if check_number("data", "val_size", self.val_size) <= 0:
+            raise InputError(
+                "data",
+                "val_size must be above 0, since epochs and temperature are never chosen on the test part",
+                self.val_size,
+                "Hold out e.g. 0.1 of the training part.",
+            )
+        if (self.test_mean is None) != (self.test_std is None):
+            raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
+        if self.workers is not None:
+            check_count("data", "workers", self.workers, low=0)
+        if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
+            raise InputError("data", "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1.")
 
 
 @dataclass(frozen=True)
@@ -52,13 +82,16 @@ class ModelConfig:
     """Model of a run.
 
     Args:
-        name: Registered model.
+        name: Registered model, or ``timm:NAME``.
+        weights: File of pre-trained weights to start from (see :func:`fedlas.models.load_weights`); null starts
+            untrained.
         bayesian: Make every weight a Gaussian (Bayes by backprop): ``true``, or a section of its options; null does
             not. Takes the place of weight decay, which must be 0.
         options: Its options, such as ``width``; in a recipe they stand beside the name.
     """
 
     name: str
+    weights: str | None = None
     bayesian: BayesianConfig | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -75,7 +108,8 @@ class Recipe:
         methods: Losses a bench runs when none are named.
         seeds: Seeds a bench runs when none are named.
         losses: Options of losses, by registry name; a loss that is not here runs with its own defaults. An entry with a
-            key ``loss`` is a variant of that loss under a name of its own.
+            key ``loss`` is a variant of that loss under a name of its own. A key ``features`` says which features the
+            loss is given: ``head`` (the default), ``map`` (before the global pool), or the module whose input they are.
         optimizer: The optimizer.
         schedule: The learning rate.
         train: The loop.
@@ -98,52 +132,35 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(_shipped())
+    """Names of the recipes that come with the package, groups of recipes left out."""
+    return [name for name in shipped_names() if not is_group(read_content(name)[1])]
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
-        name: Name of a recipe of the package, or path of a ``.yaml`` file.
+        name: Name of a recipe of the package, or path of a ``.yaml`` file; see :mod:`fedlas.bench.recipe_text`.
         overrides: ``key=value`` with a dotted key and a YAML value, e.g. ``"optimizer.lr=0.05"``.
 
     Raises:
-        InputError: For an unknown recipe or key (the nearest is named), a value of the wrong type or out of range, or a
-            milestone that is not before the last epoch. Nothing has started then.
+        InputError: For an unknown recipe or key (the nearest is named), a value of the wrong type or out of range, a
+            milestone that is not before the last epoch, or a group of recipes. Nothing has started then.
 
     Example:
         >>> load_recipe("digits", ["train.epochs=2"]).train.epochs
         2
     """
-    source: Traversable | Path
-    if name.endswith((".yaml", ".yml")):
-        source = Path(name)
-        if not source.is_file():
-            raise InputError("recipe", "the file must exist", name, "Check the path.")
-        short = Path(name).stem
-    else:
-        shipped = _shipped()
-        if name not in shipped:
-            raise InputError(
-                "recipe",
-                "it must be a recipe of the package or the path of a .yaml file",
-                repr(name),
-                suggestion(name, sorted(shipped)),
-            )
-        source, short = shipped[name], name
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    short, content = read_content(name)
+    if is_group(content):
         raise InputError(
-            "recipe", "it must be a readable text file", f"{source} ({error})", "Check the path and its permissions."
-        ) from error
-    content = _parse(text, str(source))
-    if not isinstance(content, dict):
-        raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
+            "recipe",
+            "it must be one recipe",
+            f"the group {name!r} of {len(content['recipes'])}",
+            "Run it with fedlas bench, or name one of them.",
+        )
     for override in overrides:
-        _apply(content, override)
+        apply_override(content, override)
     return recipe_from(short, content)
 
 
@@ -159,51 +176,13 @@ def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     for override in overrides:
-        _apply(options, override)
+        apply_override(options, override)
     return options
 
 
-def _shipped() -> dict[str, Traversable]:
-    folder = files("fedlas.bench") / "recipes"
-    return {item.name.removesuffix(".yaml"): item for item in folder.iterdir() if item.name.endswith(".yaml")}
-
-
-@cache
-def _loader() -> Any:
-    """YAML's safe loader, made to read ``5e-4`` as a number as everybody expects."""
-    yaml = require("yaml", extra="bench")
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_implicit_resolver(  # type: ignore[attr-defined]  # inherited; mypy sees a plain type
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-    return loader
-
-
-def _parse(text: str, where: str) -> Any:
-    yaml = require("yaml", extra="bench")
-    try:
-        return yaml.load(text, Loader=_loader())
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError("recipe", "it must be valid YAML", f"{where}: {reason}", "Correct it.") from error
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(
-            "--set", "an override must be key=value", repr(override), "Write e.g. --set optimizer.lr=0.05 (no spaces)."
-        )
-    *parents, last = key.split(".")
-    place = content
-    for parent in parents:
-        place = place.setdefault(parent, {})
-        if not isinstance(place, dict):
-            raise InputError("--set", f"{parent} must be a section", repr(override), "Check the key.")
-    place[last] = _parse(value, override)
-
-
 _SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "train": TrainConfig}
+
+_DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corruption}
 
 
 def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
@@ -224,7 +203,10 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     ready: dict[str, Any] = {"title": str(content["title"])}
     for section, kind in _SECTIONS.items():
         ready[section] = _typed(kind, content.get(section) or {}, section)
-    ready["data"] = _typed(DataConfig, _with_options(DataConfig, content["data"], "data"), "data")
+    data = _with_options(DataConfig, content["data"], "data")
+    given = {key: value for key in _DATA_SECTIONS if (value := data.pop(key, None)) is not None}
+    inner: dict[str, Any] = {key: _typed(_DATA_SECTIONS[key], value, f"data.{key}") for key, value in given.items()}
+    ready["data"] = replace(_typed(DataConfig, data, "data"), **inner)
     model = _with_options(ModelConfig, content["model"], "model")
     bayesian = model.pop("bayesian", None)
     if bayesian is not None and bayesian is not False:

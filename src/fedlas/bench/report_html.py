@@ -11,8 +11,18 @@ from fedlas._core.registry import Entry
 from fedlas.bench import evidence
 from fedlas.bench.page import Picture, ThemeName, diagram, picture, render
 from fedlas.bench.results import FinishedRun, Summary
-from fedlas.bench.statement import findings, title, what_was_run
-from fedlas.bench.tables import SYMBOLS, column, legend, missing_notes, plain_summary, spread_note, stage_tables
+from fedlas.bench.run_page import PAGE
+from fedlas.bench.statement import calibrated_note, findings, title, verdicts, what_was_run
+from fedlas.bench.tables import (
+    SYMBOLS,
+    legend,
+    missing_notes,
+    noise_notes,
+    plain_summary,
+    run_cell,
+    spread_note,
+    stage_tables,
+)
 from fedlas.bench.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import DARK, LIGHT, new_axes, training_curves
@@ -35,6 +45,9 @@ def html_report(summary: Summary) -> str:
         spread=spread_note(summary),
         legend=[(mark or "worse", SYMBOLS[mark], text) for mark, text in legend(summary).items()],
         missing=missing_notes(summary),
+        noise_notes=noise_notes(summary),
+        calibrated=calibrated_note(summary),
+        verdicts=verdicts(summary),
         methods=_methods(summary),
         show_n=not summary.common_seeds or len({row.n for row in tables[0][2].rows}) > 1,
         diagrams=diagrams,
@@ -65,14 +78,15 @@ def link(*parts: str) -> str:
 
 
 def _row(run: FinishedRun) -> dict[str, Any]:
-    before, after = run.measured["test"], run.measured["test_scaled"]
+    page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
     return {
         "run": run,
-        "accuracy": column("accuracy").format(before.get("accuracy")),
-        "nll": column("nll").format(before.get("nll")),
-        "ece": column("ece").format(before.get("ece")),
-        "ece_after": column("ece").format(after.get("ece")),
-        "files": [(PurePosixPath(name).stem, link(run.name, name)) for name in evidence.files(run)],
+        "accuracy": run_cell(run, "accuracy"),
+        "nll": run_cell(run, "nll"),
+        "ece": run_cell(run, "ece"),
+        "ece_after": run_cell(run, "ece", "test_scaled"),
+        "address": page[0][1] if page else f"{link(run.name)}/",
+        "files": page + [(PurePosixPath(name).stem, link(run.name, name)) for name in evidence.files(run)],
     }
 
 

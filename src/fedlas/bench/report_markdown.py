@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-
 from fedlas.bench import evidence
-from fedlas.bench.results import Summary
-from fedlas.bench.statement import title, what_was_run
-from fedlas.bench.tables import SYMBOLS, Cell, column, legend, missing_notes, spread_note, stage_tables
+from fedlas.bench.markdown import code_block as _code
+from fedlas.bench.markdown import grid as _grid
+from fedlas.bench.markdown import plain as _plain
+from fedlas.bench.results import FinishedRun, Summary
+from fedlas.bench.statement import calibrated_note, findings, title, verdicts, what_was_run
+from fedlas.bench.tables import (
+    SYMBOLS,
+    Cell,
+    column,
+    legend,
+    missing_notes,
+    noise_notes,
+    run_cell,
+    spread_note,
+    stage_tables,
+)
 
 
 def markdown_report(summary: Summary) -> str:
@@ -16,13 +26,22 @@ def markdown_report(summary: Summary) -> str:
     parts = [f"# {_plain(title(summary))}", _plain(what_was_run(summary))]
     if commands := evidence.commands(summary):
         parts.append(_code(commands))
+    if found_best := [f"- {f.question}: {_plain(f.method)}, {_plain(f.verdict)}" for f in findings(summary)]:
+        parts.append("\n".join(found_best))
+    if note := calibrated_note(summary):
+        parts.append(_plain(note))
     for heading, _, table in stage_tables(summary):
         heads = ["method", "n", *(c.head for c in table.columns)]
         rows = [[_plain(row.method), str(row.n), *map(_cell, row.cells)] for row in table.rows]
         parts += [f"## {heading}", _grid(heads, rows, left=1)]
     notes = [spread_note(summary)]
     notes += [f"{SYMBOLS[mark]} {meaning}.".strip() for mark, meaning in legend(summary).items()]
-    parts.append("\n".join(f"- {_plain(note)}" for note in (*notes, *missing_notes(summary))))
+    parts.append("\n".join(f"- {_plain(note)}" for note in (*notes, *noise_notes(summary), *missing_notes(summary))))
+    for heading, lines in verdicts(summary):
+        parts += [
+            f"## Who is best, {heading[:1].lower()}{heading[1:]}",
+            "\n".join(f"- {_plain(metric)}: {_plain(best)}, {_plain(said)}" for metric, best, said in lines),
+        ]
     parts += ["## Runs", _runs(summary)]
     if run_notes := [f"- {_plain(run.name)}: {_plain(note)}" for run in summary.runs for note in run.notes]:
         parts.append("\n".join(run_notes))
@@ -41,16 +60,21 @@ def markdown_report(summary: Summary) -> str:
 
 def _runs(summary: Summary) -> str:
     accuracy, ece = column("accuracy"), column("ece")
-    rows = []
-    for run in summary.runs:
-        before, after = run.measured["test"], run.measured["test_scaled"]
-        rows.append([
-            _plain(run.name), _plain(run.loss), str(run.seed), accuracy.format(before.get("accuracy")),
-            ece.format(before.get("ece")), ece.format(after.get("ece")), _number(run.temperature, ".3f"),
+    rows = [
+        [
+            _plain(run.name), _plain(run.loss), str(run.seed), _of_run(run, "accuracy"),
+            _of_run(run, "ece"), _of_run(run, "ece", "test_scaled"), _number(run.temperature, ".3f"),
             _number(run.best_epoch, ".0f"), _number(run.seconds, ".0f"),
-        ])  # fmt: skip
+        ]
+        for run in summary.runs
+    ]  # fmt: skip
     heads = ["run", "method", "seed", accuracy.head, ece.head, "ECE after, %", "temperature", "best epoch", "seconds"]
     return _grid(heads, rows, left=2)
+
+
+def _of_run(run: FinishedRun, metric: str, stage: str = "test") -> str:
+    cell = run_cell(run, metric, stage)
+    return "<br>".join(part for part in (cell.mean, cell.noise.interval, cell.noise.test) if part)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -59,26 +83,5 @@ def _number(value: float | None, form: str) -> str:
 
 def _cell(cell: Cell) -> str:
     text = f"{cell.mean} ± {cell.std}" if cell.std else cell.mean
-    return f"{f'**{text}**' if cell.mark == 'best' else text} {cell.symbol}".strip()
-
-
-def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    """A table padded to equal widths, so that it reads as plain text too; the first ``left`` columns to the left."""
-    body = [list(heads), *map(list, rows)]
-    widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(heads))]
-    rule = [("-" * w if i < left else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    lines = [
-        [text.ljust(w) if i < left else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
-        for row in (body[0], rule, *body[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(text: str) -> str:
-    """``text`` on one line, with what Markdown would read as markup escaped."""
-    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
-
-
-def _code(lines: Iterable[str]) -> str:
-    """An indented block, which no content can end early."""
-    return "\n".join(f"    {line}" for text in lines for line in text.splitlines())
+    text = f"{f'**{text}**' if cell.mark == 'best' else text} {cell.symbol}".strip()
+    return "<br>".join(part for part in (text, cell.noise.interval, cell.noise.test) if part)

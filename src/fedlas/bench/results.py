@@ -6,9 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedlas.metrics import METRICS
 from fedlas.stats import Comparison, compare_to_best
+
+if TYPE_CHECKING:
+    from fedlas.bench.noise import RunNoise
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
@@ -27,6 +31,8 @@ class FinishedRun:
         measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
+        noise: Intervals and noise floors of its metrics; None where nobody asked, see
+            :func:`fedlas.bench.intervals.with_noise`.
     """
 
     path: Path
@@ -43,6 +49,7 @@ class FinishedRun:
     temperature_ece: float | None = None
     notes: tuple[str, ...] = ()
     made_by: str | None = None
+    noise: RunNoise | None = None
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import warnings
 from collections.abc import Mapping
@@ -15,20 +16,31 @@ from torch import nn
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas.bench.environment import environment, read_starts
-from fedlas.bench.fingerprint import source_fingerprint, split_fingerprint
+from fedlas.bench.fingerprint import outputs_fingerprint, source_fingerprint, split_fingerprint
 from fedlas.bench.plan import Run, build_loss
 from fedlas.bench.results import FORMAT
 from fedlas.bench.run_folder import claim, finished, locked
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
-from fedlas.data import Batches, Images, Source, Splits, load_dataset, split
+from fedlas.data import Source, Splits, load_dataset, split
+from fedlas.data.base import Part
+from fedlas.data.corrupted import corrupted
+from fedlas.data.label_noise import with_label_noise
+from fedlas.data.long_tail import long_tailed
+from fedlas.data.open_set import OpenSet, open_set
+from fedlas.features import find_head
 from fedlas.metrics import evaluate
-from fedlas.models import build_model
+from fedlas.models import build_model, load_weights, weights_digest
 from fedlas.objective import Objective
+from fedlas.ood import Outputs
 from fedlas.predictions import Predictions
 from fedlas.train import Fitted, derive, fit, predict, seed_everything
+from fedlas.train.loop import EpochBatches
 from fedlas.train.ranks import new_accelerator, on_main
 from fedlas.uncertainty.bayes_by_backprop import KLPenalty
 from fedlas.uncertainty.bayesian_layers import to_bayesian
+
+HELD_OUT = "held-out"
+"""Name of the images of the classes that a run holds out, where other data sets have theirs."""
 
 
 def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
@@ -54,6 +66,7 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         return metrics
     # Whatever is wrong with data, model or loss shows before anything is written.
     splits = prepare_data(run).to(accelerator.device)
+    as_tested(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
     batches = _training_batches(run, splits, accelerator)
     with locked(run.folder, accelerator):
@@ -68,14 +81,14 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
 
 
 def _train_and_measure(
-    run: Run, objective: Objective, splits: Splits, batches: Batches, accelerator: Any, label: str
+    run: Run, objective: Objective, splits: Splits, batches: EpochBatches, accelerator: Any, label: str
 ) -> dict[str, Any]:
     train = run.recipe.train
     fitted = train_as_planned(run, objective, splits, batches=batches, accelerator=accelerator, label=label)
     started = time.monotonic()
     val, test = (
-        predictions_of(objective, splits, part, batch_size=train.batch_size, features=train.save_features)
-        for part in (splits.val, splits.test)
+        predictions_of(objective, by, part, batch_size=train.batch_size, features=train.save_features)
+        for by, part in ((splits, splits.val), (as_tested(run, splits), splits.test))
     )
     metrics = {
         "format": FORMAT,
@@ -94,9 +107,44 @@ def _train_and_measure(
     if accelerator.is_main_process:
         for name, predictions in (("val", val), ("test", test)):
             predictions.save(run.folder / "predictions" / f"{name}.npz")
+        if run.recipe.data.hold_out_classes:
+            _save_unknown(run, objective, splits)
         write_json(run.folder / "metrics.json", metrics)
     accelerator.wait_for_everyone()
     return metrics
+
+
+def as_tested(run: Run, splits: Splits) -> Splits:
+    """The splits with the test part's own normalisation, if the recipe has one.
+
+    Raises:
+        InputError: If it does not fit the images.
+    """
+    mean, std = run.recipe.data.test_mean, run.recipe.data.test_std
+    if mean is None or std is None:
+        return splits
+    if not len(mean) == len(std) == splits.in_channels or min(std) <= 0:
+        raise InputError(
+            "data",
+            f"test_mean and test_std must hold {splits.in_channels} numbers, std above 0",
+            f"{mean} and {std}",
+            "Give one per channel.",
+        )
+    return replace(splits, mean=tuple(mean), std=tuple(std))
+
+
+def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
+    """What the model says of the classes that it never saw, where ``fedlas ood`` looks for it."""
+    train, part = run.recipe.train, unknown_images(run)
+    said = predictions_of(
+        objective,
+        as_tested(run, splits),
+        part.with_target(part.target * 0).to(splits.test.target.device),  # their labels are no classes of the model
+        batch_size=train.batch_size,
+        features=train.save_features,
+    )
+    path = run.folder / "predictions" / f"ood-{HELD_OUT}.npz"
+    Outputs.of(said).save(path, about=outputs_fingerprint(run.folder, part))
 
 
 def train_as_planned(
@@ -105,7 +153,7 @@ def train_as_planned(
     splits: Splits,
     *,
     accelerator: Any,
-    batches: Batches | None = None,
+    batches: EpochBatches | None = None,
     identity: Mapping[str, Any] | None = None,
     label: str | None = None,
 ) -> Fitted:
@@ -127,7 +175,7 @@ def train_as_planned(
     return fit(
         objective,
         _training_batches(run, splits, accelerator) if batches is None else batches,
-        _batches(splits, splits.val, train.batch_size),
+        splits.batches(splits.val, batch_size=train.batch_size),
         folder=run.folder,
         config=train,
         optimizer=run.recipe.optimizer,
@@ -167,13 +215,20 @@ def prepare_data(run: Run) -> Splits:
     """The three parts of a run's data; the same for every loss of the same seed, and for every ``data.split_seed``."""
     data, source = run.recipe.data, _source(*_source_key(run))
     seed = run.seed if data.split_seed is None else data.split_seed
-    return split(
+    splits = split(
         source,
         seed=derive(seed, "split"),
         val_size=data.val_size,
         train_size=data.train_size,
         test_size=data.test_size,
     )
+    if data.long_tail is not None:
+        splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
+    if data.label_noise is not None:
+        splits = with_label_noise(splits, data.label_noise, seed=derive(seed, "label noise"))
+    if data.corruption is not None:
+        splits = replace(splits, test=corrupted(splits.test, data.corruption))
+    return replace(splits, workers=data.workers)
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:
@@ -181,8 +236,14 @@ def data_fingerprint(run: Run) -> dict[str, Any]:
     return _fingerprint(*_source_key(run))
 
 
-def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
+def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:
     """Model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+
+    Args:
+        run: The run.
+        splits: Its data.
+        rank: Of this process.
+        pretrained: Read the recipe's file of weights, if it names one; not needed where a checkpoint follows.
 
     State:
         Seeds the global generators for training; for each rank differently, or all would drop out the same units.
@@ -195,38 +256,70 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0) -> Objective:
         image_size=splits.image_size,
         **run.recipe.model.options,
     )
+    if run.recipe.model.weights is not None and pretrained:
+        for note in load_weights(model, run.recipe.model.weights):
+            _say(note)
+    if run.recipe.train.save_features:
+        find_head(model)  # an error after the last epoch would come too late
     bayesian, penalty = run.recipe.model.bayesian, None
     if bayesian is not None:
         model = to_bayesian(model, bayesian)
         penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
     seed_everything(derive(run.seed, "criterion"))
     loss = build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train))
-    objective = Objective(model, loss, penalty=penalty)
+    objective = Objective(model, loss, features=run.features, penalty=penalty)
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 
 
+@lru_cache(maxsize=16)
+def _say(note: str) -> None:
+    """Once, however many runs it concerns."""
+    logging.getLogger("fedlas").warning("%s", note)
+
+
 @lru_cache(maxsize=1)
-def _source(name: str, root: str | None, options: str) -> Source:
+def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
     """The data set, kept from run to run: reading it can take longer than an epoch."""
-    return load_dataset(name, root, **json.loads(options))
+    source, classes = load_dataset(name, root, **json.loads(options)), json.loads(held_out)
+    return open_set(source, classes) if classes else source
+
+
+def _source(name: str, root: str | None, options: str, held_out: str) -> Source:
+    """What of the data set is trained and tested on."""
+    found = _open_set(name, root, options, held_out)
+    return found.known if isinstance(found, OpenSet) else found
+
+
+def unknown_images(run: Run) -> Part:
+    """Test images of the classes that the run holds out.
+
+    Raises:
+        InputError: If it holds out none.
+    """
+    found = _open_set(*_source_key(run))
+    if isinstance(found, OpenSet):
+        return found.unknown
+    raise InputError("run", "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...].")
 
 
 def _fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
-    return {**data_fingerprint(run), "split": split_fingerprint(splits)}
+    weights = run.recipe.model.weights
+    start = {} if weights is None else {"weights": weights_digest(weights)}
+    return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
 
 
 @lru_cache(maxsize=1)
-def _fingerprint(name: str, root: str | None, options: str) -> dict[str, Any]:
-    return source_fingerprint(_source(name, root, options))
+def _fingerprint(name: str, root: str | None, options: str, held_out: str) -> dict[str, Any]:
+    return source_fingerprint(_source(name, root, options, held_out))
 
 
-def _source_key(run: Run) -> tuple[str, str | None, str]:
+def _source_key(run: Run) -> tuple[str, str | None, str, str]:
     data = run.recipe.data
-    return data.name, data.root, json.dumps(data.options, sort_keys=True)
+    return data.name, data.root, json.dumps(data.options, sort_keys=True), json.dumps(data.hold_out_classes)
 
 
-def _training_batches(run: Run, splits: Splits, accelerator: Any) -> Batches:
+def _training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches:
     train, processes = run.recipe.train, int(accelerator.num_processes)
     last = len(splits.train) % train.batch_size
     if 0 < last < processes and not train.drop_last:
@@ -236,14 +329,8 @@ def _training_batches(run: Run, splits: Splits, accelerator: Any) -> Batches:
             f"{last} of {len(splits.train)} training samples in it",
             "Set train.drop_last=true, or another train.batch_size.",
         )
-    return Batches(
-        splits.train,
-        mean=splits.mean,
-        std=splits.std,
+    return splits.training_batches(
         batch_size=train.batch_size,
-        flip=splits.flip,
-        crop_padding=splits.crop_padding,
-        shuffle=True,
         drop_last=train.drop_last,
         seed=derive(run.seed, "order"),
         rank=accelerator.process_index,
@@ -251,12 +338,7 @@ def _training_batches(run: Run, splits: Splits, accelerator: Any) -> Batches:
     )
 
 
-def _batches(splits: Splits, part: Images, batch_size: int) -> Batches:
-    """Batches in fixed order, without augmentation."""
-    return Batches(part, mean=splits.mean, std=splits.std, batch_size=max(batch_size, 256))
-
-
-def predictions_of(model: nn.Module, splits: Splits, part: Images, *, batch_size: int, features: bool) -> Predictions:
+def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool) -> Predictions:
     """Predictions on one part of the data, with the label probabilities where they are known."""
-    predictions = predict(model, _batches(splits, part, batch_size), features=features)
+    predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())

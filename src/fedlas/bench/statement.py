@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedlas.bench.results import Summary
-from fedlas.bench.tables import Cell, column, summary_table
+from fedlas.bench.cells import p_text
+from fedlas.bench.results import STAGES, Summary
+from fedlas.bench.tables import TEST, Cell, column, summary_table
 
 
 def title(summary: Summary) -> str:
@@ -37,7 +39,7 @@ def what_was_run(summary: Summary) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """The best method by one metric, and those that could be as good.
+    """The best method by one metric, and how sure that is.
 
     Attributes:
         question: E.g. ``"Lowest ECE, after temperature"``.
@@ -45,6 +47,7 @@ class Finding:
         cell: Its mean and spread.
         unit: ``"%"`` or nothing.
         others: Methods not distinguishable from it.
+        verdict: Whether it is best or only has the best mean, by which test and with what p-value.
     """
 
     question: str
@@ -52,6 +55,7 @@ class Finding:
     cell: Cell
     unit: str
     others: tuple[str, ...]
+    verdict: str
 
 
 def findings(summary: Summary) -> list[Finding]:
@@ -60,11 +64,78 @@ def findings(summary: Summary) -> list[Finding]:
     for metric, stage in (("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_scaled")):
         head = column(metric)
         rows = [(row.method, row.cells[0]) for row in summary_table(summary, stage, [metric]).rows]
-        best = [(method, cell) for method, cell in rows if cell.mark == "best"]
+        best = [(method, cell) for method, cell in rows if cell.mark in ("best", "leading")]
         if best:
             (method, cell), others = best[0], tuple(m for m, c in rows if c.mark == "same")
             name = head.title if head.title.isupper() else head.title.lower()
             question = f"{'Highest' if head.arrow == '↑' else 'Lowest'} {name}"
             question += ", after temperature" if stage == "test_scaled" else ""
-            found.append(Finding(question, method, cell, head.unit, others))
+            found.append(Finding(question, method, cell, head.unit, others, verdict(summary, metric, stage) or ""))
     return found
+
+
+def verdict(summary: Summary, metric: str, stage: str = "test") -> str | None:
+    """Whether the best mean is distinguishable from the next, by which test and with what p-value.
+
+    Returns:
+        E.g. ``"best mean, not distinguishable from ls (p = 0.31, paired t-test over 5 seeds, Holm over 7)"``; None
+        where there is no best, or nothing to compare it with.
+    """
+    comparison = summary.compare(metric, stage)
+    if comparison is None or comparison.best is None or not comparison.tests:
+        return None
+    if comparison.n == 1:
+        return "best value of one seed, not tested"
+    # The differences are best minus other: the smallest is that of the next.
+    ranked = sorted(comparison.tests, key=lambda other: abs(comparison.tests[other].mean_difference))
+    p_values = comparison.p_values
+    test = f"{TEST} over {comparison.n} seeds"
+    test += f", Holm over {len(p_values)}" if len(p_values) > 1 else ""
+    following = ranked[0]
+    if following not in p_values:
+        return f"best mean; {following}, the next, differs by the same amount at every seed, which no test can judge"
+    said = f"{following} (p = {p_text(p_values[following])}, {test})".replace("p = <", "p < ")
+    if following in comparison.not_distinguishable:
+        rest = [other for other in ranked[1:] if other in comparison.not_distinguishable]
+        more = f", nor from {_listed(rest)}" if rest else ""
+        return f"best mean, not distinguishable from {said}{more}"
+    doubtful = [other for other in ranked[1:] if other not in comparison.distinguishable]
+    more = f", but not from {_listed(doubtful)}" if doubtful else ""
+    return f"{'best mean' if doubtful else 'best'}, distinguishable from the next, {said}{more}"
+
+
+def verdicts(summary: Summary) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """For each stage its heading, and title of the metric, best method and :func:`verdict` of each metric that has."""
+    found = []
+    for stage, when in STAGES.items():
+        lines = []
+        for metric in summary.metrics:
+            said, comparison = verdict(summary, metric, stage), summary.compare(metric, stage)
+            if said and comparison and comparison.best:
+                lines.append((column(metric).title, comparison.best, said))
+        if lines:
+            found.append((f"{when.capitalize()} temperature scaling", lines))
+    return found
+
+
+def calibrated_note(summary: Summary) -> str | None:
+    """Which methods' ECE cannot be told from that of calibrated models; None where all can, or nothing is known."""
+    parts = []
+    for stage, when in STAGES.items():
+        rows = [(row.method, row.cells[0].noise) for row in summary_table(summary, stage, ["ece"]).rows]
+        known = [(method, noise) for method, noise in rows if noise.floor]
+        among = [method for method, noise in known if noise.calibrated]
+        if among:
+            which = "every method" if len(among) == len(rows) > 1 else _listed(among)
+            parts.append(f"{when} temperature scaling that of {which}")
+    if not parts:
+        return None
+    return (
+        f"Some ECE cannot be told from that of a perfectly calibrated model, at any seed: {'; '.join(parts)}. Such a "
+        "number is noise, and so is its order among others like it; noise floor and test say more than the value."
+    )
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

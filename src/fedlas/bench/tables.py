@@ -9,12 +9,16 @@ from math import isnan
 from statistics import fmean, stdev
 from typing import Literal
 
-from fedlas.bench.results import LEVEL, STAGES, Summary
+from fedlas.bench.cells import NOTHING, NoiseText, noise_legend, noise_text
+from fedlas.bench.intervals import reasons
+from fedlas.bench.results import LEVEL, STAGES, FinishedRun, Summary
 from fedlas.metrics import METRICS
 
-Mark = Literal["best", "same", "worse", "untested", ""]
+Mark = Literal["best", "leading", "same", "worse", "untested", ""]
+TEST = "paired t-test"
+"""By which methods are compared, see :func:`fedlas.stats.compare_to_best`."""
 ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
-SYMBOLS: dict[str, str] = {"best": "★", "same": "≈", "worse": "", "untested": "?", "": ""}
+SYMBOLS: dict[str, str] = {"best": "★", "leading": "☆", "same": "≈", "worse": "", "untested": "?", "": ""}
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Column:
         """``value`` (a fraction where the unit is percent) with two decimals in percent; a dash for none."""
         if value is None or isnan(value):
             return "—"
-        return f"{100 * value:.2f}" if self.unit else f"{value:.{self.places}f}"
+        text = f"{100 * value:.2f}" if self.unit else f"{value:.{self.places}f}"
+        return text.removeprefix("-") if not text.strip("-0.") else text  # no "-0.00"
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,14 @@ class Cell:
 
     Attributes:
         p_value: Holm-adjusted p-value of the difference from the best; None where nothing was tested.
+        noise: Interval, noise floor and p-value of the calibration test, over the same runs.
     """
 
     mean: str
     std: str
     mark: Mark
     p_value: float | None = None
+    noise: NoiseText = NOTHING
 
     @property
     def symbol(self) -> str:
@@ -135,14 +142,30 @@ def summary_table(
                     c.format(stdev(values)) if len(values) > 1 else "",
                     mark.get(method, ""),
                     p_values.get(method),
+                    _noise(summary, method, c, stage, seeds[method]),
                 )
             )
         rows.append(Row(method, len(seeds[method]), tuple(cells)))
     return Table(tuple(columns), tuple(rows))
 
 
+def _noise(summary: Summary, method: str, column: Column, stage: str, seeds: Sequence[int]) -> NoiseText:
+    """Of the runs behind a cell; empty unless it is known of all of them, or it would be about other runs than it."""
+    runs = [run for seed in seeds if (run := summary.run(method, seed)) and column.metric in run.measured[stage]]
+    found = [noise for run in runs if run.noise and (noise := run.noise.get(column.metric, stage))]
+    return noise_text(found if len(found) == len(runs) else [], column.format)
+
+
 def _is_detail(metric: str) -> bool:
     return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
+
+
+def run_cell(run: FinishedRun, metric: str, stage: str = "test") -> Cell:
+    """The number of one run, with its own interval, noise floor and p-value."""
+    about = column(metric)
+    noise = run.noise.get(metric, stage) if run.noise else None
+    found = noise_text([noise] if noise else [], about.format)
+    return Cell(about.format(run.measured[stage].get(metric)), "", "", noise=found)
 
 
 def stage_tables(summary: Summary) -> list[tuple[str, str, Table]]:
@@ -176,7 +199,8 @@ def _marks(summary: Summary, metric: str, stage: str) -> tuple[dict[str, Mark], 
     comparison = summary.compare(metric, stage)
     if comparison is None or comparison.best is None or len(summary.tested) == 1:
         return {}, {}
-    marks: dict[str, Mark] = {comparison.best: "best"}
+    alone = comparison.n > 1 and not comparison.not_distinguishable and not comparison.untested
+    marks: dict[str, Mark] = {comparison.best: "best" if alone else "leading"}
     marks.update(dict.fromkeys(comparison.not_distinguishable, "same"))
     marks.update(dict.fromkeys(comparison.distinguishable, "worse"))
     if comparison.n > 1:  # with one seed nothing is tested, which is said once instead of in every cell
@@ -199,21 +223,34 @@ def legend(summary: Summary) -> dict[Mark, str]:
     n, others = len(summary.common_seeds), len(summary.tested) - 1
     if others == 0 or n == 0:
         return {}
-    only = "best value" if len(summary.seeds) == 1 else "best value at the only seed that all methods have"
-    best = "best mean" if n > 1 else f"{only}; one seed cannot show whether a difference is more than chance"
-    texts: dict[Mark, str] = {"best": best}
-    if n > 1:
-        texts["same"] = (
-            f"not distinguishable from the best: two-sided paired t-test over the {n} seeds against ★, p > {LEVEL:g} "
-            f"after Holm's correction for {others} comparison{'s' * (others != 1)}. "
-            "Few seeds find few differences, so this does not say that the two are equal"
-        )
-        texts[""] = "no mark: worse than the best by that test"
-        rows = (row for _, _, table in stage_tables(summary) for row in table.rows)
-        if any(cell.mark == "untested" for row in rows for cell in row.cells):
-            apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
-            texts["untested"] = f"not tested: {apart}differs from the best by the same amount at every seed"
+    if n == 1:
+        only = "best value" if len(summary.seeds) == 1 else "best value at the only seed that all methods have"
+        return {"leading": f"{only}; one seed cannot show whether a difference is more than chance"}
+    used = {cell.mark for _, _, table in stage_tables(summary) for row in table.rows for cell in row.cells}
+    comparisons = f"{others} comparison{'s' * (others != 1)}"
+    texts: dict[Mark, str] = {
+        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {LEVEL:g} after Holm's "
+        f"correction for {comparisons}",
+        "leading": "best mean, but another method could be as good by that test, or was not tested",
+        "same": f"not distinguishable from the best mean: two-sided {TEST} over the {n} seeds against ★ or ☆, "
+        f"p > {LEVEL:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
+        "say that the two are equal",
+        "": "no mark: worse than the best by that test",
+    }
+    texts = {mark: text for mark, text in texts.items() if mark in used}
+    if "untested" in used:
+        apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
+        texts["untested"] = f"not tested: {apart}differs from the best by the same amount at every seed"
     return texts
+
+
+def noise_notes(summary: Summary) -> list[str]:
+    """What stands below a number in the tables, as sentences, and why it is missing where it is."""
+    cells = [cell for _, _, table in stage_tables(summary) for row in table.rows for cell in row.cells]
+    found = [cell.noise for cell in cells if cell.noise.interval]
+    several = any(len(seeds) > 1 for seeds in _seeds(summary).values())
+    notes = noise_legend(several=several, floors=any(noise.floor for noise in found)) if found else []
+    return [f"{note}." for note in notes] + [f"{reason}." for reason in reasons(summary)]
 
 
 def missing_notes(summary: Summary) -> list[str]:

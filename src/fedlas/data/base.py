@@ -1,4 +1,4 @@
-"""What a data set is here: two parts of uint8 images with labels, class names, and one transform for all of them."""
+"""What a data set is here: two parts of images with labels, class names, and one transform for all of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe, suggestion
+from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
 from fedlas._core.registry import Registry
+from fedlas.data.files import Files
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,16 @@ class Images:
     def __len__(self) -> int:
         return int(self.target.shape[0])
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(channels, H, W)`` of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def image(self, row: int) -> Tensor:
+        """One image, uint8 ``(channels, H, W)``, to be shown."""
+        return self.images[row]
+
     def take(self, indices: Tensor) -> Images:
         """The images at ``indices`` (int64), copied, in that order."""
         probs = self.label_probs
@@ -77,6 +88,14 @@ class Images:
         """The same part on ``device``; no copy if it is there already."""
         probs = self.label_probs
         return Images(self.images.to(device), self.target.to(device), None if probs is None else probs.to(device))
+
+    def with_target(self, target: Tensor) -> Images:
+        """The same images with other labels ``(N,)`` int64; true probabilities no longer belong to them."""
+        return Images(self.images, target)
+
+
+Part = Images | Files
+"""One part of a data set: images in memory, or on disk."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +109,10 @@ class Source:
         classes: Class names, ``C`` of them, in the order of the labels.
         flip: Whether training images may be mirrored left to right.
         crop_padding: Black pixels added on each side before a random crop back to the original size; 0 for no crop.
+            For images in memory; those on disk have a :class:`~fedlas.data.view.View`.
         mean: Mean of each channel in [0, 1] units, or None: computed from the training images that are really used.
         std: Standard deviation of each channel, in the same units; None exactly when ``mean`` is.
+        mistaken_for: Pairs of class names, a class and what it is mistaken for, for asymmetric label noise.
 
     Raises:
         InputError: If the parts do not fit each other, images are not square, labels lie outside ``[0, C)``, there are
@@ -99,16 +120,17 @@ class Source:
     """
 
     name: str
-    train: Images
-    test: Images
+    train: Part
+    test: Part
     classes: tuple[str, ...]
     flip: bool = False
     crop_padding: int = 0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    mistaken_for: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        channels, height, width = self.train.images.shape[1:]
+        channels, height, width = self.train.shape
         if len(self.classes) < 2:
             raise InputError(
                 self.name,
@@ -116,11 +138,11 @@ class Source:
                 f"{len(self.classes)} ({', '.join(self.classes)})",
                 "Add images of another class: with one class there is nothing to tell apart.",
             )
-        if height != width or self.test.images.shape[1:] != self.train.images.shape[1:]:
+        if height != width or self.test.shape != self.train.shape:
             raise InputError(
                 self.name,
                 "all images must be square and of one shape",
-                f"train {tuple(self.train.images.shape[1:])}, test {tuple(self.test.images.shape[1:])}",
+                f"train {self.train.shape}, test {self.test.shape}",
                 "Crop or resize them first (the folder loader does it with image_size).",
             )
         for part, images in (("train", self.train), ("test", self.test)):
@@ -134,6 +156,13 @@ class Source:
                 "Add images of these classes, or number the labels without gaps.",
             )
         check_count(self.name, "crop_padding", self.crop_padding, low=0)
+        if isinstance(self.train, Files) and self.crop_padding:
+            raise InputError(
+                self.name,
+                "crop_padding must be 0 for images on disk, which are resized and cropped",
+                self.crop_padding,
+                "Choose resize, crop and train_crop instead.",
+            )
         given = [value for value in (self.mean, self.std) if value is not None]
         if any(len(value) != channels for value in given) or len(given) == 1 or min(self.std or (1.0,)) <= 0:
             raise InputError(
@@ -143,7 +172,7 @@ class Source:
                 "Give one number per channel in [0, 1] units, or leave both out to have them computed.",
             )
 
-    def _check_labels(self, part: str, images: Images) -> None:
+    def _check_labels(self, part: str, images: Part) -> None:
         low, high = int(images.target.min()), int(images.target.max())
         if low < 0 or high >= len(self.classes):
             raise InputError(
@@ -180,8 +209,8 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     Args:
         name: A name in :data:`DATASETS`.
         root: Where its files are; None for ``$FEDLAS_DATA`` or wherever the loader looks by itself.
-        options: Options of that loader. ``flip`` and ``crop_padding`` are understood for every data set and replace
-            its usual augmentation.
+        options: Options of that loader. ``flip``, ``crop_padding``, ``mean`` and ``std`` are understood for every data
+            set and replace its usual augmentation and normalisation.
 
     Raises:
         InputError: For an unknown name or option (the nearest one is named), or whatever the loader finds wrong.
@@ -201,11 +230,19 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
     if not isinstance(options.get("flip", False), bool):
         raise InputError(name, "flip must be true or false", describe(options["flip"]), "Pass a bool.")
     check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
+    for option in ("mean", "std"):
+        options |= {option: _numbers(name, option, options[option])} if options.get(option) is not None else {}
     source = loader(root, **{key: value for key, value in options.items() if key in known})
     return replace(source, **{key: value for key, value in options.items() if key in COMMON_OPTIONS})
 
 
-COMMON_OPTIONS = ("flip", "crop_padding")
+def _numbers(name: str, option: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(name, f"{option} must be a list of numbers", describe(value), "Give one per channel.")
+    return tuple(check_number(name, option, number) for number in value)
+
+
+COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")
 """Options that every data set understands."""
 
 

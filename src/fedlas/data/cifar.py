@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.data.base import DATASETS, Source
+from fedlas.data.cifar_mistaken import CIFAR10_MISTAKEN, CIFAR100_MISTAKEN
+from fedlas.data.expected import Expected
+from fedlas.data.layout import misplaced
 from fedlas.data.npz import images_from_arrays, read_npz
 from fedlas.data.places import ENVIRONMENT, data_folder
 
-_PAPER = {"paper": "Krizhevsky 2009", "url": "https://www.cs.toronto.edu/~kriz/cifar.html"}
+_PAPER: dict[str, Any] = {"paper": "Krizhevsky 2009", "url": "https://www.cs.toronto.edu/~kriz/cifar.html"}
 
 
-@DATASETS.register("cifar10", files="cifar10.npz, or torchvision's folder cifar-10-batches-py", **_PAPER)
+@DATASETS.register(
+    "cifar10",
+    files="cifar10.npz, or torchvision's folder cifar-10-batches-py",
+    expected=Expected(train=50_000, test=10_000, classes=10, per_class=(5_000, 5_000)),
+    **_PAPER,
+)
 def load_cifar10(root: str | None = None) -> Source:
     """60,000 colour photographs of 32 x 32 pixels in 10 classes: 50,000 to train, 10,000 to test.
 
@@ -28,10 +37,16 @@ def load_cifar10(root: str | None = None) -> Source:
         InputError: If neither is there, or what is there is damaged.
     """
     source = _load("cifar10", root, "CIFAR10", "cifar-10-batches-py", 10)
-    return replace(source, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return replace(source, mean=mean, std=std, mistaken_for=CIFAR10_MISTAKEN)
 
 
-@DATASETS.register("cifar100", files="cifar100.npz, or torchvision's folder cifar-100-python", **_PAPER)
+@DATASETS.register(
+    "cifar100",
+    files="cifar100.npz, or torchvision's folder cifar-100-python",
+    expected=Expected(train=50_000, test=10_000, classes=100, per_class=(500, 500)),
+    **_PAPER,
+)
 def load_cifar100(root: str | None = None) -> Source:
     """60,000 colour photographs of 32 x 32 pixels in 100 classes: 50,000 to train, 10,000 to test.
 
@@ -43,7 +58,8 @@ def load_cifar100(root: str | None = None) -> Source:
         InputError: If neither is there, or what is there is damaged.
     """
     source = _load("cifar100", root, "CIFAR100", "cifar-100-python", 100)
-    return replace(source, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return replace(source, mean=mean, std=std, mistaken_for=CIFAR100_MISTAKEN)
 
 
 def _load(name: str, root: str | None, torchvision_name: str, batches: str, num_classes: int) -> Source:
@@ -55,13 +71,7 @@ def _load(name: str, root: str | None, torchvision_name: str, batches: str, num_
     elif folder is not None and (folder / batches).is_dir():
         source = _read_torchvision(name, folder, torchvision_name)
     else:
-        raise InputError(
-            name,
-            f"there must be a file {name}.npz or torchvision's folder {batches}",
-            f"neither in {folder}" if folder else f"no root, and ${ENVIRONMENT} is not set",
-            f"Pass root=FOLDER or set {ENVIRONMENT}; "
-            f"torchvision.datasets.{torchvision_name}(FOLDER, download=True) fetches the files.",
-        )
+        raise _missing(name, folder, torchvision_name, batches)
     if source.num_classes != num_classes:
         raise InputError(
             name,
@@ -70,6 +80,22 @@ def _load(name: str, root: str | None, torchvision_name: str, batches: str, num_
             "Use the data set 'npz' for arrays of your own.",
         )
     return replace(source, flip=True, crop_padding=4)
+
+
+def _missing(name: str, folder: Path | None, torchvision_name: str, batches: str) -> InputError:
+    expected = f"there must be a file {name}.npz or torchvision's folder {batches}"
+    fix = (
+        f"Pass root=FOLDER or set {ENVIRONMENT}; "
+        f"torchvision.datasets.{torchvision_name}(FOLDER, download=True) fetches the files."
+    )
+    if folder is None:
+        return InputError(name, expected, f"no root, and ${ENVIRONMENT} is not set", fix)
+
+    def holds(place: Path) -> bool:
+        return (place / f"{name}.npz").is_file() or (place / batches).is_dir()
+
+    archive = (batches.removesuffix("-py").removesuffix("-batches").removesuffix("-python") + "-",)
+    return InputError(name, expected, *(misplaced(folder, holds, archive) or (f"neither in {folder}", fix)))
 
 
 def _read_torchvision(name: str, folder: Path, torchvision_name: str) -> Source:

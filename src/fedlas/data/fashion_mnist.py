@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.data.base import DATASETS, Source
-from fedlas.data.idx import read_idx
+from fedlas.data.expected import Expected
+from fedlas.data.idx import idx_places, read_idx
 from fedlas.data.npz import images_from_arrays
 from fedlas.data.places import ENVIRONMENT, data_folder
 
@@ -25,12 +25,6 @@ _CLASSES = (
     "Bag",
     "Ankle boot",
 )
-_FILES = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_target": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_target": "t10k-labels-idx1-ubyte",
-}
 
 
 @DATASETS.register(
@@ -38,6 +32,7 @@ _FILES = {
     paper="Xiao, Rasul and Vollgraf 2017",
     url="https://arxiv.org/abs/1708.07747",
     files="the four IDX files, raw or .gz",
+    expected=Expected(train=60_000, test=10_000, classes=10, per_class=(6_000, 6_000)),
 )
 def load_fashion_mnist(root: str | None = None) -> Source:
     """70,000 grey pictures of clothes, 28 x 28 pixels in 10 classes: 60,000 to train, 10,000 to test.
@@ -55,11 +50,11 @@ def load_fashion_mnist(root: str | None = None) -> Source:
     places = [folder / below for below in ("", "fashion-mnist", "FashionMNIST/raw")] if folder else []
     if root is None:
         places.append(DEBIAN_FOLDER)
-    found = next(_complete(places), None)
+    found = next(idx_places(places), None)
     problem = ""
     if found is None and folder is not None:
         problem = _download(folder)
-        found = next(_complete(places), None)
+        found = next(idx_places(places), None)
     if found is None:
         raise InputError(
             "fashion-mnist",
@@ -71,19 +66,14 @@ def load_fashion_mnist(root: str | None = None) -> Source:
         )
     arrays = {key: read_idx("fashion-mnist", path, 3 if "images" in key else 1) for key, path in found.items()}
     train, test = (images_from_arrays("fashion-mnist", arrays, part) for part in ("train", "test"))
+    if len(train) == 60_000 and int(train.target.bincount().max()) != 6_000:
+        raise InputError(
+            "fashion-mnist",
+            "its training part must have 6,000 images of each class",
+            f"{next(iter(found.values())).parent} with other counts (MNIST's files have the same names)",
+            "Keep both in folders of their own: fashion-mnist and mnist below the root.",
+        )
     return Source("fashion-mnist", train, test, _CLASSES, flip=True, mean=(0.2860,), std=(0.3530,))
-
-
-def _complete(places: list[Path]) -> Iterator[dict[str, Path]]:
-    """For each place that has all four files: where they are."""
-    for place in places:
-        found = {}
-        for key, name in _FILES.items():
-            candidates = (place / name, place / f"{name}.gz")
-            if (path := next((path for path in candidates if path.is_file()), None)) is not None:
-                found[key] = path
-        if len(found) == len(_FILES):
-            yield found
 
 
 def _download(folder: Path) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.extras import require
 from fedlas.data.base import DATASETS, Images, Source
+from fedlas.data.layout import SUFFIXES, is_image_name
+from fedlas.data.pictures import read_pictures
 from fedlas.data.places import required_root
 from fedlas.data.stratify import hold_out
 from fedlas.data.streams import Purpose, stream
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _TEST_FRACTION = 0.2
 _LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/*, or as ROOT/CLASS/*."
 
@@ -63,7 +59,7 @@ def load_folder(
     classes = tuple(parts["train"])
     files = [file for part in parts.values() for paths in part.values() for file in paths]
     target = np.array([label for part in parts.values() for label, name in enumerate(part) for _ in part[name]])
-    images = _read_all(files, image_size, channels, max_gib)
+    images = read_pictures("folder", files, image_size=image_size, channels=channels, max_gib=max_gib)
     if "test" in parts:
         kept, held_out = np.split(np.arange(len(files)), [sum(map(len, parts["train"].values()))])
     else:
@@ -103,7 +99,7 @@ def _find_classes(place: Path) -> dict[str, list[Path]]:
         if not files:
             raise InputError(
                 "folder",
-                f"every class folder must hold images ({', '.join(sorted(_SUFFIXES))})",
+                f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})",
                 f"none in {place / name}",
                 "Add images, or remove the folder if it is not a class.",
             )
@@ -115,73 +111,4 @@ def _subfolders(place: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _read_all(files: list[Path], image_size: int | None, channels: int, max_gib: float) -> NDArray[np.uint8]:
-    """All files as ``(N, channels, S, S)``."""
-    first = _read(files[0], image_size, channels)
-    gib = first.nbytes * len(files) / 2**30
-    if gib > max_gib:
-        raise InputError(
-            "folder",
-            f"the images must fit into max_gib={max_gib:g} GiB of memory",
-            f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
-            "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
-        )
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-
-    def fill(row: int) -> None:
-        image = _read(files[row], image_size, channels)
-        if image.shape != first.shape or image.shape[1] != image.shape[2]:
-            raise InputError(
-                "folder",
-                "without image_size all images must be square and of one size",
-                f"{files[row]} with {image.shape[1]} x {image.shape[2]}, after {files[0]} with "
-                f"{first.shape[1]} x {first.shape[2]}",
-                "Pass image_size, e.g. image_size=32.",
-            )
-        images[row] = image
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter lock
-        for _ in pool.map(fill, range(len(files))):
-            pass
-    return images
-
-
-def _read(file: Path, image_size: int | None, channels: int) -> NDArray[np.uint8]:
-    """One image as ``(channels, H, W)``."""
-    pil: Any = require("PIL.Image", extra="data")
-    ops: Any = require("PIL.ImageOps", extra="data")
-    try:
-        with pil.open(file) as opened:
-            if opened.mode.startswith(("I", "F")):  # Pillow would clip such values to 255, not scale them
-                raise InputError("folder", "images must have 8 bits a channel", f"{file} in mode {opened.mode}", _DEPTH)
-            image = ops.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            "folder",
-            "every file with an image suffix must be a readable image",
-            f"{file} ({type(error).__name__}: {error})",
-            "Repair or remove the file.",
-        ) from error
-    if image_size is not None:
-        image = _shorter_side(image, image_size, pil.Resampling.BILINEAR)
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-_DEPTH = "Convert it to 8 bits, choosing yourself which value becomes white."
-
-
-def _shorter_side(image: Any, size: int, resampling: Any) -> Any:
-    """``image`` resized until its shorter side is ``size``, then its centre square."""
-    width, height = image.size
-    scale = size / min(width, height)
-    width, height = max(size, round(width * scale)), max(size, round(height * scale))
-    if image.size != (width, height):
-        image = image.resize((width, height), resampling)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    return is_image_name(path.name) and path.is_file()

@@ -5,12 +5,33 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
+from fedlas.data.damage import damage
+
+_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_target": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_target": "t10k-labels-idx1-ubyte",
+}
+
+
+def idx_places(places: Sequence[Path]) -> Iterator[dict[str, Path]]:
+    """For each place that has all four files of a data set, raw or gzipped: where they are, by what they hold."""
+    for place in places:
+        found = {}
+        for key, name in _FILES.items():
+            candidates = (place / name, place / f"{name}.gz", place / name.replace("-idx", ".idx"))
+            if (path := next((path for path in candidates if path.is_file()), None)) is not None:
+                found[key] = path
+        if len(found) == len(_FILES):
+            yield found
 
 
 def read_idx(owner: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -34,10 +55,12 @@ def read_idx(owner: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
     start = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(data[4:start], dtype=">u4")) if len(data) >= start else ()
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != start + math.prod(shape):
+        what, fix = damage(path)
         raise InputError(
             owner,
             f"the file must be IDX of unsigned bytes with {dimensions} dimension{'s' * (dimensions > 1)}",
-            f"{path} with {len(data)} bytes that begin {data[:4].hex(' ')} and announce shape {shape}",
-            "The file is truncated or another one; fetch it again.",
+            f"{path} with {len(data)} bytes that begin {data[:4].hex(' ')} and announce shape {shape}"
+            f"{f' ({what})' if what else ''}",
+            fix or "The file is truncated or another one; fetch it again.",
         )
     return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it

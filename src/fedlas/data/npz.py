@@ -12,6 +12,7 @@ import torch
 
 from fedlas._core.check import InputError, describe
 from fedlas.data.base import DATASETS, Images, Source
+from fedlas.data.damage import unreadable
 from fedlas.data.places import required_root
 
 _NEEDED = ("train_images", "train_target", "test_images", "test_target")
@@ -54,12 +55,8 @@ def read_npz(name: str, path: Path) -> Source:
         zlib.error,
     ) as error:
         # AttributeError and TypeError: numpy returns a bare array, not an archive, for an .npy file.
-        raise InputError(
-            name,
-            "the file must be an .npz of plain arrays",
-            f"{path} ({type(error).__name__}: {error})",
-            f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}",
-        ) from error
+        fix = f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}"
+        raise unreadable(name, "the file must be an .npz of plain arrays", path, error, fix) from error
     if missing:
         raise InputError(name, f"the file must hold {', '.join(_NEEDED)}", f"{path} with {names}", _RECIPE)
     train, test = (images_from_arrays(name, arrays, part) for part in ("train", "test"))

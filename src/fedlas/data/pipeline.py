@@ -93,7 +93,9 @@ class Batches:
             )
         self.flip, self.shuffle, self.drop_last = flip, shuffle, drop_last
         self.images = images if device is None else images.to(device)
-        self._scale, self._shift = _multiply_add(mean, std, self.images.images)
+        self._scale, self._shift = multiply_add(
+            mean, std, channels=self.images.images.shape[1], device=self.images.images.device
+        )
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -155,9 +157,14 @@ def _crop(pixels: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     return windows[torch.arange(batch, device=pixels.device), :, top, left]
 
 
-def _multiply_add(mean: Sequence[float], std: Sequence[float], images: Tensor) -> tuple[Tensor, Tensor]:
-    """``scale`` and ``shift`` with ``pixel * scale + shift == (pixel / 255 - mean) / std``, ``(1, channels, 1, 1)``."""
-    channels = images.shape[1]
+def multiply_add(
+    mean: Sequence[float], std: Sequence[float], *, channels: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """``scale`` and ``shift`` with ``pixel * scale + shift == (pixel / 255 - mean) / std``, ``(1, channels, 1, 1)``.
+
+    Raises:
+        InputError: If the statistics do not fit the channels.
+    """
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
         raise InputError(
             "Batches",
@@ -169,6 +176,6 @@ def _multiply_add(mean: Sequence[float], std: Sequence[float], images: Tensor) -
     scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
 
     def shaped(value: Tensor) -> Tensor:
-        return value.float().to(images.device).view(1, -1, 1, 1)
+        return value.float().to(device).view(1, -1, 1, 1)
 
     return shaped(scale), shaped(shift)

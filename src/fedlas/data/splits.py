@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import write_atomically
-from fedlas.data.base import Images, Source
+from fedlas.data.base import Images, Part, Source
+from fedlas.data.pipeline import Batches
 from fedlas.data.stratify import allocate, choose, shuffled_classes
+from fedlas.data.streamed import StreamedBatches
 from fedlas.data.streams import Purpose, stream
 
 
@@ -32,18 +35,24 @@ class Splits:
         classes: Class names.
         flip: Whether training images may be mirrored left to right.
         crop_padding: Black pixels added on each side before a random crop; 0 for no crop.
+        clean_target: Labels of ``train`` before some were made wrong on purpose, ``(N,)`` int64; None if none were.
+        mistaken_for: Pairs of class names, as the source has them.
+        workers: Processes that read images from disk; None chooses. Changes speed only.
     """
 
     name: str
-    train: Images
-    val: Images
-    test: Images
+    train: Part
+    val: Part
+    test: Part
     indices: dict[str, NDArray[np.int64]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
     flip: bool
     crop_padding: int
+    clean_target: NDArray[np.int64] | None = None
+    mistaken_for: tuple[tuple[str, str], ...] = ()
+    workers: int | None = None
 
     @property
     def num_classes(self) -> int:
@@ -53,12 +62,12 @@ class Splits:
     @property
     def in_channels(self) -> int:
         """Channels of an image: 1 for grey, 3 for colour."""
-        return int(self.train.images.shape[1])
+        return self.train.shape[0]
 
     @property
     def image_size(self) -> int:
         """Height and width of an image in pixels."""
-        return int(self.train.images.shape[2])
+        return self.train.shape[1]
 
     def to(self, device: torch.device | str) -> Splits:
         """The same splits with all three parts on ``device``."""
@@ -67,11 +76,53 @@ class Splits:
     def save_indices(self, path: str | Path) -> Path:
         """Write ``indices`` to ``path`` (``.npz`` with arrays ``train``, ``val``, ``test``) atomically and return it.
 
+        With label noise there are two more, each beside ``train``: ``train_target`` (the labels trained on) and
+        ``train_clean_target``.
+
         Raises:
             InputError: If the folder cannot be written to.
         """
-        train, val, test = (self.indices[part] for part in ("train", "val", "test"))
-        return write_atomically(path, lambda file: np.savez(file, train=train, val=val, test=test))
+        arrays = {part: self.indices[part] for part in ("train", "val", "test")}
+        if self.clean_target is not None:
+            arrays |= {"train_target": self.train.target.cpu().numpy(), "train_clean_target": self.clean_target}
+        return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
+
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Batches | StreamedBatches:
+        """Augmented batches of the training part in random order; see :class:`Batches` for the arguments.
+
+        Args:
+            batch_size: Samples per step over all processes together.
+            seed: Of order and augmentation.
+            drop_last: Leave out a last batch that is smaller.
+            rank: Which slice of each batch this process gets.
+            world_size: Number of processes.
+        """
+        common: dict[str, Any] = {
+            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
+            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
+        }  # fmt: skip
+        if isinstance(self.train, Images):
+            return Batches(self.train, crop_padding=self.crop_padding, **common)
+        return StreamedBatches(self.train, augment=True, workers=self.workers, **common)
+
+    def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
+        """Batches of any part in fixed order, without augmentation.
+
+        Args:
+            part: One of the three, or another whose images have the same shape.
+            batch_size: Samples per step; small images come in batches of 256 at least, which changes nothing but speed.
+        """
+        if isinstance(part, Images):
+            return Batches(part, mean=self.mean, std=self.std, batch_size=max(batch_size, 256))
+        return StreamedBatches(part, mean=self.mean, std=self.std, batch_size=batch_size, workers=self.workers)
 
 
 def split(
@@ -137,16 +188,16 @@ def split(
     test = _draw_test(source, seed, test_count)
     indices = {"train": train, "val": val, "test": test}
     # The same device as the source's: no transfer is hidden here.
-    parts = {
+    parts: dict[str, Any] = {
         name: (source.test if name == "test" else source.train).take(
             torch.from_numpy(rows).to(source.train.target.device)
         )
         for name, rows in indices.items()
     }
-    mean, std = (source.mean, source.std) if source.mean and source.std else channel_moments(parts["train"].images)
+    mean, std = (source.mean, source.std) if source.mean and source.std else _moments(source.name, parts["train"])
     return Splits(
         source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
-        crop_padding=source.crop_padding,
+        crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
     )  # fmt: skip
 
 
@@ -165,6 +216,13 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
         mean.append(centre / 255)
         std.append(spread / 255 if spread > 0 else 1.0)
     return tuple(mean), tuple(std)
+
+
+def _moments(name: str, part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if isinstance(part, Images):
+        return channel_moments(part.images)
+    expected = "images on disk must come with mean and std, since reading all of them takes too long"
+    raise InputError(name, expected, "none", "Pass one number in [0, 1] per channel for each.")
 
 
 def _val_count(val_size: object, available: int) -> int:

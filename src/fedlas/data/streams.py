@@ -15,6 +15,9 @@ class Purpose(IntEnum):
     EPOCH = 2
     SYNTHETIC = 3
     FIXED_TEST = 4
+    LABEL_NOISE = 5
+    LONG_TAIL = 6
+    CORRUPTION = 7
 
 
 def stream(purpose: Purpose, *key: int) -> np.random.RandomState:

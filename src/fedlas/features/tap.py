@@ -12,8 +12,11 @@ from fedlas._core.check import InputError, describe
 class FeatureTap:
     """Captures the first positional input of a module during one forward pass.
 
+    Of a convolution that runs on a single position, ``(N, D, 1, 1)``, it is ``(N, D)``.
+
     Args:
         module: The module whose input is wanted, usually the classifier head.
+        flatten: Expect a map ``(N, D, ...)`` and return it as ``(N, D * ...)``, all positions of a sample in one row.
 
     State:
         A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model
@@ -32,7 +35,9 @@ class FeatureTap:
         torch.Size([5, 3])
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
+        self._flatten = flatten
+        self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         self._listening = False
         self._captured: Tensor | None = None
         self._calls = 0
@@ -51,16 +56,19 @@ class FeatureTap:
         """Return what was captured since :meth:`start`, and let go of it.
 
         Raises:
-            InputError: If the module did not run exactly once, or not on a positional tensor.
+            InputError: If the module did not run exactly once, or not on a positional tensor; with ``flatten``, if that
+                was no map.
         """
         captured, calls = self._captured, self._calls
         self.cancel()
         if calls != 1:
             raise InputError(
                 "FeatureTap",
-                "the head must run exactly once in a forward pass",
+                f"{'the pool' if self._flatten else 'the head'} must run exactly once in a forward pass",
                 f"{calls} runs",
-                "Name the module that produces the logits, e.g. Objective(model, criterion, head='fc').",
+                "Name the module whose input is the map, e.g. Objective(model, criterion, features='avgpool')."
+                if self._flatten
+                else "Name the module that produces the logits, e.g. Objective(model, criterion, head='fc').",
             )
         if not isinstance(captured, Tensor):
             raise InputError(
@@ -69,7 +77,18 @@ class FeatureTap:
                 describe(captured),
                 "Name another head module.",
             )
-        return captured
+        if self._conv and captured.ndim > 2 and captured.shape[2:].numel() == 1:
+            return captured.flatten(1)  # a head of one 1 x 1 convolution is a linear layer on a pooled map
+        if not self._flatten:
+            return captured
+        if captured.ndim < 3:
+            raise InputError(
+                "FeatureTap",
+                "the input of the pool must be a map (N, D, ...)",
+                describe(captured),
+                "Name a module that sees the map, e.g. Objective(model, criterion, features='avgpool').",
+            )
+        return captured.flatten(1)
 
     def cancel(self) -> None:
         """Stop listening and let go of whatever was captured; for a forward pass that failed."""

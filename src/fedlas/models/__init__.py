@@ -1,9 +1,21 @@
-"""Backbones for small images, by name."""
+"""Backbones by name."""
 
 from __future__ import annotations
 
 # Importing a module registers its models.
-from fedlas.models import mlp, resnet_small, resnet_torchvision  # noqa: F401
-from fedlas.models.base import MODELS, Builder, build_model
+from fedlas.models import densenet, mlp, resnet_small, resnet_torchvision, timm_models, wide_resnet  # noqa: F401
+from fedlas.models.base import LIBRARIES, MODELS, Builder, build_model, builder_of
+from fedlas.models.timm_models import InputConfig, input_config
+from fedlas.models.weights import load_weights, weights_digest
 
-__all__ = ["MODELS", "Builder", "build_model"]
+__all__ = [
+    "LIBRARIES",
+    "MODELS",
+    "Builder",
+    "InputConfig",
+    "build_model",
+    "builder_of",
+    "input_config",
+    "load_weights",
+    "weights_digest",
+]

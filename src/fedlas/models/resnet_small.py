@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_count
 from fedlas.models.base import MODELS, check_dropout
+from fedlas.models.pooled import GlobalMean
 
 
 class BasicBlock(nn.Module):
@@ -68,6 +69,7 @@ class SmallResNet(nn.Module):
             first = BasicBlock(in_width, out_width, stride=1 if stage == 0 else 2)
             stages.append(nn.Sequential(first, *(BasicBlock(out_width, out_width, 1) for _ in range(blocks - 1))))
         self.stages = nn.Sequential(*stages)
+        self.pool = GlobalMean()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(4 * width, num_classes)
         for module in self.modules():
@@ -77,7 +79,7 @@ class SmallResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, C)`` of ``images (N, in_channels, H, W)``."""
         maps = self.stages(F.relu(self.bn1(self.conv1(images))))
-        logits: Tensor = self.fc(self.dropout(maps.mean((2, 3))))
+        logits: Tensor = self.fc(self.dropout(self.pool(maps)))
         return logits
 
 

@@ -4,8 +4,34 @@ Each function draws on the Axes it is given, or on a new figure, and returns the
 Save a figure with ``ax.figure.savefig("name.svg")``.
 """
 
+from fedlas.plots.classwise import ClassGap, class_gap_plot, class_gaps
+from fedlas.plots.confidence import confidence_histogram
+from fedlas.plots.consistency import ConsistencyBand, consistency_band
+from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
+from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.reliability import reliability_diagram
+from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
 from fedlas.plots.training import training_curves
 
-__all__ = ["DARK", "LIGHT", "Theme", "new_axes", "reliability_diagram", "training_curves"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "ClassGap",
+    "ConsistencyBand",
+    "Theme",
+    "class_gap_plot",
+    "class_gaps",
+    "confidence_histogram",
+    "consistency_band",
+    "new_axes",
+    "reliability_diagram",
+    "risk_coverage",
+    "risk_coverage_curve",
+    "roc_curves",
+    "score_bins",
+    "score_histogram",
+    "score_scatter",
+    "strength_histogram",
+    "training_curves",
+]

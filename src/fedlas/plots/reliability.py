@@ -9,6 +9,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
+from fedlas.plots.consistency import ConsistencyBand, consistency_band
 from fedlas.plots.theme import Theme, dress, new_axes, theme_named
 from fedlas.predictions import Predictions
 
@@ -28,6 +29,7 @@ def reliability_diagram(
     title: str | None = None,
     theme: Literal["light", "dark"] = "light",
     legend: bool = True,
+    band: bool = False,
 ) -> Axes:
     r"""Draw accuracy against confidence in equal-width bins, the gap between the two, and each bin's share of samples.
 
@@ -44,6 +46,8 @@ def reliability_diagram(
         title: Above the axes, left-aligned.
         theme: Palette.
         legend: Whether to name the two kinds of gap.
+        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: where the accuracy
+            of each bin would lie if the model were calibrated.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
@@ -58,7 +62,8 @@ def reliability_diagram(
         ('three samples', 'ECE 29.9 %  ·  n = 3')
 
     Source:
-        DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap.
+        DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
+        Bröcker and Smith 2007 for the band.
     """
     owner = "reliability_diagram"
     palette = theme_named(owner, theme)
@@ -86,6 +91,8 @@ def reliability_diagram(
             edgecolor=palette.background,
         )  # fmt: skip
         _draw_gap(axes, left[i], width[i], accuracy[i], gap[i], palette=palette, alpha=faint[i])
+    if band:
+        _draw_band(axes, consistency_band(predictions, num_bins=num_bins), edges, faint, palette)
     axes.plot([0, 1], [0, 1], color=palette.ink, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
     axes.set(xlim=(0, 1), ylim=(0, 1), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
@@ -113,6 +120,16 @@ def _draw_gap(
         facecolor=palette.over if over else palette.under, edgecolor=palette.background,
         hatch=_OVER_HATCH if over else _UNDER_HATCH,
     )  # fmt: skip
+
+
+def _draw_band(axes: Any, band: ConsistencyBand, edges: Any, faint: Any, palette: Theme) -> None:
+    for i in np.flatnonzero(np.isfinite(band.low)):
+        ends = edges[i : i + 2]
+        axes.fill_between(
+            ends, band.low[i], band.high[i], facecolor=palette.ink, alpha=0.15 * faint[i], linewidth=0, zorder=2.5
+        )
+        for end in (band.low[i], band.high[i]):
+            axes.plot(ends, [end, end], color=palette.ink, linewidth=1.2, alpha=faint[i], zorder=2.6)
 
 
 def _explain(axes: Any, palette: Theme) -> None:

@@ -108,7 +108,15 @@ class TrainConfig:
         drop_last: Leave out a last, smaller batch.
         num_bins: Bins of every calibration error.
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
+        accumulate: Parts that a process cuts its batch into and runs one after the other, to make one step of them: for
+            batches that do not fit into memory. ``batch_size`` stays the samples of a step. What moves or looks once a
+            forward pass (NCI, batch norms, losses that look at a whole batch) does so once a part: see
+            ``docs/scale.md``.
+        channels_last: Keep images and convolutions with channels last in memory, which tensor cores prefer. Results
+            differ by rounding.
         compile: Run the objective through ``torch.compile``.
+        shard: Divide weights, gradients and optimizer state among the processes (FSDP2) in place of a copy for each,
+            for models too large for one device; without batch norms. Says nothing for one process.
         save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes a sample: what
             calibrators and scores that look at features need.
         average: ``none``; ``ema``, an exponential moving average of the weights after every step; or ``swa``, the mean
@@ -126,15 +134,21 @@ class TrainConfig:
     drop_last: bool = False
     num_bins: int = 15
     checkpoint_every: int = 1
+    accumulate: int = 1
+    channels_last: bool = False
     compile: bool = False
+    shard: bool = False
     save_features: bool = True
     average: str = "none"
     average_decay: float = 0.999
     average_start: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "num_bins", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "num_bins", "checkpoint_every", "accumulate"):
             check_count("train", name, getattr(self, name))
+        if self.accumulate > self.batch_size:
+            expected = f"accumulate must be at most batch_size {self.batch_size}"
+            raise InputError("train", expected, self.accumulate, "Choose fewer parts.")
         check_choice("train", "precision", self.precision, ("fp32", "bf16"))
         check_choice("train", "average", self.average, ("none", "ema", "swa"))
         check_number("train", "average_decay", self.average_decay, low=0, high=1)

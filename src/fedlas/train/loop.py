@@ -19,6 +19,7 @@ from fedlas.predictions import Predictions
 from fedlas.train.average import AVERAGES, Weights
 from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.train.engine import Engine, engine_of
 from fedlas.train.log import append_log, truncate_log
 from fedlas.train.optim import build_optimizer, build_schedule
 from fedlas.train.predict import predict
@@ -92,17 +93,15 @@ def fit(
         end; until then the average is in a model of its own.
 
     Note:
-        Under several processes each takes its slice of every batch, and its loss is weighed by the samples in it. For
-        a criterion that averages over samples the gradient is that of one process with the whole batch. It is only
-        approximately that where a mean divides by something else than the number of samples (class weights, or ignored
-        targets, that the slices hold unequal shares of). Batch normalisation normalises by the statistics of each
-        process's slice, so a model with it trains as with a smaller batch.
+        Under several processes each takes its slice of every batch, and ``config.accumulate`` cuts that into parts.
+        Each part's loss is weighed by the samples in it; :class:`~fedlas.train.engine.Engine` says when the gradient is
+        that of the whole batch. Batch normalisation normalises by the statistics of each part, so a model with it
+        trains as with a smaller batch.
     """
     better = _better(config.select)
     accelerator = accelerator or new_accelerator()
     main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
-    torch_optimizer = build_optimizer(objective, optimizer)
-    scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
+    schedule.milestone_epochs(config.epochs)  # wrong ones are named before anything is read or changed
     path, log = folder / "checkpoint.pt", folder / "log.jsonl"
     done = 0
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
@@ -110,13 +109,14 @@ def fit(
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
     if saved is not None:
         _restore(objective, saved, path)
-    wrapped, prepared = accelerator.prepare(objective, torch_optimizer)
-    if config.compile:
-        wrapped = torch.compile(wrapped)
+    engine = engine_of(objective, config, accelerator)
+    torch_optimizer = build_optimizer(objective, optimizer)
+    scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
+    engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
     monitor = monitor_of(objective.criterion)
     if saved is not None:
-        torch_optimizer.load_state_dict(saved["optimizer"])
+        engine.load_optimizer(torch_optimizer, saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
@@ -131,9 +131,7 @@ def fit(
             started = time.monotonic()
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
-            trained = _train_epoch(
-                wrapped, train, prepared, accelerator, config, optimizer.clip_norm, weights, monitor, bar, epoch
-            )
+            trained = _train_epoch(engine, train, optimizer.clip_norm, weights, monitor, bar, epoch)
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
             predictions, watched = _validate(objective, weights.model, val, monitor, accelerator)
@@ -141,7 +139,7 @@ def fit(
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
             if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
-                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(engine, weights.model)}
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -159,8 +157,8 @@ def fit(
             if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                 state = {
                     "epoch": epoch,
-                    "objective": objective.state_dict(),
-                    "optimizer": torch_optimizer.state_dict(),
+                    "objective": engine.plain(objective.state_dict()),
+                    "optimizer": engine.plain(torch_optimizer.state_dict()),
                     "schedule": scheduler.state_dict(),
                     "average": weights.state_dict(),
                     "monitor": {} if monitor is None else monitor.state_dict(),
@@ -170,7 +168,7 @@ def fit(
                 if main:
                     save_checkpoint(path, state, identity)
             accelerator.wait_for_everyone()
-    objective.load_state_dict(best["objective"])
+    engine.load(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
@@ -193,11 +191,8 @@ def _restore(objective: Objective, saved: Mapping[str, Any], path: Path) -> None
 
 
 def _train_epoch(
-    objective: nn.Module,
+    engine: Engine,
     batches: EpochBatches,
-    optimizer: torch.optim.Optimizer,
-    accelerator: Any,
-    config: TrainConfig,
     clip_norm: float | None,
     weights: Weights,
     monitor: Monitor | None,
@@ -205,21 +200,22 @@ def _train_epoch(
     epoch: int,
 ) -> dict[str, float]:
     """One pass over the training data; mean loss and accuracy of the batches as they were trained on."""
+    objective, accelerator = engine.wrapped, engine.accelerator
     objective.train()
     device = accelerator.device
     totals = torch.zeros(3, device=device)  # loss, hits, samples: read once, at the end
-    for step, (inputs, target, index) in enumerate(batches, start=1):
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, logits = objective(inputs, target, index=index)
-        if monitor is not None:
-            monitor.trained(logits, index)
-        accelerator.backward(_shared(loss, target, accelerator))
-        if clip_norm is not None:
-            accelerator.clip_grad_norm_(objective.parameters(), clip_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+    for step, batch in enumerate(batches, start=1):
+        parts = list(engine.parts(*batch))
+        for number, (inputs, target, index, share) in enumerate(parts, start=1):
+            with engine.collecting(last=number == len(parts)):
+                with torch.autocast(device.type, torch.bfloat16, enabled=engine.config.precision == "bf16"):
+                    loss, logits = objective(inputs, target, index=index)
+                if monitor is not None:
+                    monitor.trained(logits, index)
+                engine.backward(loss, share)
+            totals += _totals(loss, logits, target)
+        engine.step(clip_norm)
         weights.step(epoch)
-        totals += _totals(loss, logits, target)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not loss_sum - loss_sum == 0:
@@ -244,17 +240,6 @@ def _validate(
     return predictions, monitor.end_epoch(predictions, directions)
 
 
-def _shared(loss: Tensor, target: Tensor, accelerator: Any) -> Tensor:
-    """The loss such that the mean of the processes' gradients is that of the whole batch, if slices differ in size.
-
-    Exact for a mean over samples; see the note in :func:`fit` on class weights and ignored targets.
-    """
-    if accelerator.num_processes == 1:
-        return loss
-    samples = loss.new_tensor(len(target))
-    return loss * (samples * accelerator.num_processes / accelerator.reduce(samples, reduction="sum"))
-
-
 @torch.no_grad()
 def _totals(loss: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     hits = (logits.argmax(1) == target).sum()
@@ -274,7 +259,7 @@ def _better(metric: str) -> Callable[[float, float], bool]:
     return lambda new, old: new <= old
 
 
-def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
+def _snapshot(engine: Engine, model: nn.Module) -> dict[str, Tensor]:
     """A copy of the objective's state with the weights of ``model``."""
-    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
-    return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
+    state = engine.objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.detach().to("cpu", copy=True) for key, value in engine.plain(state).items()}

@@ -68,7 +68,7 @@ def predict(
                 if tap is not None:
                     tapped = tap.stop()
                     if observe is not None:
-                        observe(logits, tapped)
+                        observe(logits, tapped.flatten(1))  # a map, if the criterion reads one
                     if features:
                         parts["features"].append(tapped.float().cpu())
                 parts["logits"].append(logits.float().cpu())

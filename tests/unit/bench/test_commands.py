@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.bench.commands import evaluate_file, print_listing, train
+from fedlas.bench.commands import evaluate_file, print_listing, report, train
 from fedlas.bench.recipe import load_recipe, recipe_names
 from fedlas.calibrators import CALIBRATORS
 from fedlas.data import DATASETS
@@ -13,6 +13,7 @@ from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS, evaluate
 from fedlas.models import MODELS
 from fedlas.predictions import Predictions
+from fedlas.stats import bootstrap_interval, noise_floor
 
 
 def predictions(classes=4, scale=4.0, seed=0, samples=200):
@@ -30,7 +31,7 @@ def files(tmp_path):
 
 
 def test_evaluate_prints_percent_and_says_so(files, capsys):
-    assert evaluate_file(files[0]) == 0
+    assert evaluate_file(files[0], replicates=0) == 0
     text = capsys.readouterr().out
     scores = evaluate(Predictions.load(files[0]))
     assert "200 samples, 4 classes, 15 bins" in text
@@ -39,34 +40,64 @@ def test_evaluate_prints_percent_and_says_so(files, capsys):
 
 
 def test_evaluate_json_is_exact(files, capsys):
-    assert evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10) == 0
+    assert evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10, replicates=0) == 0
     found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"as predicted", "after temperature"}
     assert found["as predicted"] == evaluate(Predictions.load(files[0]), num_bins=10)
     assert found["after temperature"]["accuracy"] == found["as predicted"]["accuracy"]
     assert found["after temperature"]["nll"] < found["as predicted"]["nll"]
 
 
+def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, capsys):
+    options = {"calibrate": "temperature", "on": files[1], "replicates": 60}
+    assert evaluate_file(files[0], as_json=True, **options) == 0
+    found = json.loads(capsys.readouterr().out)
+    before, after = (found["intervals"][stage]["ece"] for stage in ("as predicted", "after temperature"))
+    interval = bootstrap_interval(Predictions.load(files[0]), metric="ece", replicates=60)
+    floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
+    assert before == {
+        "value": interval.value, "low": interval.low, "high": interval.high, "replicates": 60, "floor": floor.mean,
+        "p_value": floor.p_value,
+    }  # fmt: skip
+    assert before["p_value"] < 0.05 < after["p_value"]
+    assert "floor" not in found["intervals"]["as predicted"]["accuracy"]
+
+    assert evaluate_file(files[0], html=tmp_path / "page.html", **options) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
+        assert f"[{100 * before['low']:.2f}, {100 * before['high']:.2f}]" in text
+        assert f"floor {100 * before['floor']:.2f}" in text
+        assert f"≈ floor {100 * after['floor']:.2f}" in text
+
+
+@pytest.mark.parametrize("replicates", [-1, 1, 38])
+def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicates):
+    with pytest.raises(InputError, match="0 or at least 39"):
+        evaluate_file(tmp_path / "none.npz", replicates=replicates)
+    with pytest.raises(InputError, match="0 or at least 39"):
+        report(tmp_path / "none", replicates=replicates)
+
+
 def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
     folder = files[0].parent.parent
-    evaluate_file(folder, calibrate="temperature", as_json=True)
+    evaluate_file(folder, calibrate="temperature", as_json=True, replicates=0)
     from_folder = json.loads(capsys.readouterr().out)
-    evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True)
+    evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, replicates=0)
     assert json.loads(capsys.readouterr().out) == from_folder
 
 
 def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, capsys):
     test, val = files
-    assert evaluate_file(test, calibrate="all", on=val, as_json=True) == 0
+    assert evaluate_file(test, calibrate="all", on=val, as_json=True, replicates=39) == 0
     found = json.loads(capsys.readouterr().out)
     ran = {stage.removeprefix("after ") for stage in found if stage.startswith("after ")}
-    assert set(found) == {"as predicted", "not run", *(f"after {name}" for name in ran)}
+    assert set(found) == {"as predicted", "not run", "intervals", *(f"after {name}" for name in ran)}
     assert ran | set(found["not run"]) == set(CALIBRATORS)
     assert not ran & set(found["not run"])
     assert all("features" in found["not run"][name] for name in CALIBRATORS if CALIBRATORS[name].value.needs)
-    evaluate_file(test, calibrate="temperature", on=val, as_json=True)
+    evaluate_file(test, calibrate="temperature", on=val, as_json=True, replicates=0)
     assert json.loads(capsys.readouterr().out)["after temperature"] == found["after temperature"]
 
-    assert evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html") == 0
+    assert evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
     captured = capsys.readouterr()
     for name in ran:
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
@@ -81,7 +112,9 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
 def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_path, capsys):
     certain = predictions()
     Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
-    assert evaluate_file(files[0], calibrate="temperature", on=tmp_path / "certain.npz", as_json=True) == 0
+    assert (
+        evaluate_file(files[0], calibrate="temperature", on=tmp_path / "certain.npz", as_json=True, replicates=0) == 0
+    )
     captured = capsys.readouterr()
     assert captured.err.startswith("note: TemperatureScaling: ")
     json.loads(captured.out)
@@ -122,16 +155,16 @@ def test_evaluate_never_replaces_predictions(files, tmp_path):
     page = tmp_path / "predictions" / "odd.html"
     page.write_bytes(test.read_bytes())
     before = test.read_bytes()
-    for report in (test, tmp_path / "page", tmp_path / "page.txt"):
+    for place in (test, tmp_path / "page", tmp_path / "page.txt"):
         with pytest.raises(InputError, match=r"--report must end in \.html"):
-            evaluate_file(test, html=report)
+            evaluate_file(test, html=place)
     for options in ({"file": page}, {"file": test, "calibrate": "temperature", "on": page}):
         with pytest.raises(InputError, match="--report must be another file"):
             evaluate_file(**options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html")
     with pytest.raises(InputError, match="--on must be other predictions than FILE"):
         evaluate_file(test, calibrate="temperature", on=test.parent / ".." / "predictions" / "test.npz")
     assert test.read_bytes() == page.read_bytes() == before
-    assert evaluate_file(test, html=tmp_path / "page.HTM") == 0
+    assert evaluate_file(test, html=tmp_path / "page.HTM", replicates=0) == 0
 
 
 @pytest.mark.parametrize(

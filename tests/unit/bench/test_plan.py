@@ -45,6 +45,20 @@ def test_a_recipe_can_name_variants():
     assert acls.config()["loss"] == {"name": "acls", "alpha": 0.1, "margin": 6}
 
 
+@pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "cifar100"])
+def test_the_map_before_the_pool_is_a_variant(name):
+    """So that the norm of the map can be compared with that of the pooled features."""
+    recipe = load_recipe(name)
+    losses = ["fedlas", "fedlas-map-l1", "fedlas-map-l2", "fedlas-map-linf"]
+    pooled, *maps = plan(recipe, losses=losses, seeds=[0])
+    assert (pooled.features, [run.features for run in maps]) == ("head", ["map"] * 3)
+    assert "features" not in pooled.config()["loss"]
+    assert all(run.config()["loss"]["features"] == "map" and "features" not in run.loss_options for run in maps)
+    built = [build_loss(run, num_classes=10, num_samples=5) for run in maps]
+    assert [loss.nci.norm_p for loss in built] == [1, 2, float("inf")]
+    assert {(loss.alpha, loss.beta) for loss in built} == {(recipe.losses["fedlas"]["alpha"], 4)}
+
+
 def test_what_is_not_used_is_not_in_the_configuration():
     """Folders from before there was an option are taken up again."""
     (run,) = plan(load_recipe("digits", ["seeds=[0]", "methods=[ce]", "train.average_decay=0.9"]))
@@ -79,6 +93,7 @@ def test_what_is_not_used_is_not_in_the_configuration():
         (["losses.fedlas.alhpa=1"], {"losses": ["ce"]}, "Did you mean 'alpha'"),
         (["losses.focl.gamma=1"], {"losses": ["ce"]}, "Did you mean 'focal'"),
         (["losses.ce.reduction=none"], {"losses": ["ce"]}, "loss ce: reduction must be 'mean'"),
+        (["losses.ls.features=map"], {"losses": ["ce"]}, "loss ls: features can be chosen for a loss that needs them"),
         (["losses.fedlas.reduction=sum"], {"losses": ["fedlas"]}, "loss fedlas: reduction must be 'mean'"),
         (["data.train_siz=100"], {}, "'data.train_siz'. Did you mean 'train_size'"),
         (["data.crop_paddin=1"], {}, "Did you mean 'crop_padding'"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedlas.bench.run import predictions_of
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.data import Images
+from fedlas.data import Part
 from fedlas.features import find_head
 from fedlas.predictions import Predictions
 from fedlas.train import derive
@@ -61,7 +61,7 @@ def last_layer_laplace(
     )
     splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
 
-    def with_features(part: Images) -> Predictions:
+    def with_features(part: Part) -> Predictions:
         return predictions_of(trained.objective, splits, part, batch_size=batch_size, features=True)
 
     laplace.fit(with_features(splits.train))

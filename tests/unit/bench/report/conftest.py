@@ -2,15 +2,19 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from fedlas.bench.report import write_report
+from fedlas.bench.report import write_report as write_everything
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
+
+# Intervals and pages of runs have tests of their own, which take their time.
+write_report = partial(write_everything, replicates=0, pages=False)
 
 # Factor on the log of the true probabilities: above 1 is over-confident, below 1 under-confident.
 SHARPNESS = {"acls": 1.06, "ce": 1.55, "fedlas": 1.03, "fedlas+": 1.12, "ls": 0.72, "mbls": 1.22}
@@ -101,6 +105,12 @@ def _write_run():
 
 @pytest.fixture(name="write_bench")
 def _write_bench():
+    return write_bench
+
+
+@pytest.fixture(scope="session")
+def bench_writer():
+    """``write_bench`` for fixtures that outlive a test."""
     return write_bench
 
 

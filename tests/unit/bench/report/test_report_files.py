@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
@@ -12,9 +13,12 @@ import rich.console
 
 from fedlas._core.check import InputError
 from fedlas.bench import evidence
-from fedlas.bench.report import collect, terminal_table, write_report
+from fedlas.bench.report import collect, terminal_table
+from fedlas.bench.report import write_report as write_everything
 from fedlas.bench.tables import plain_summary, stage_tables, summary_table
 from fedlas.metrics import METRICS
+
+write_report = partial(write_everything, replicates=0, pages=False)
 
 
 class Page(HTMLParser):
@@ -128,7 +132,8 @@ def test_marks_are_those_of_the_comparison(full_bench):
         for i, column in enumerate(table.columns):
             comparison = summary.compare(column.metric, stage)
             marks = {row.method: row.cells[i].mark for row in table.rows}
-            assert marks.pop(comparison.best) == "best"
+            alone = not comparison.not_distinguishable and not comparison.untested
+            assert marks.pop(comparison.best) == ("best" if alone else "leading")
             assert {m for m, mark in marks.items() if mark == "same"} == comparison.not_distinguishable
             assert {m for m, mark in marks.items() if mark == "worse"} == comparison.distinguishable
 
@@ -151,8 +156,9 @@ def test_one_seed_is_not_tested(tmp_path, write_bench):
 
 def test_one_method_is_no_winner(tmp_path, write_bench):
     report = write_report(write_bench(tmp_path / "b", losses=("ce",), seeds=(0, 1), samples=80))
-    assert "★" not in report.html.read_text(encoding="utf-8")
-    assert "★" not in report.markdown.read_text(encoding="utf-8")
+    for mark in "★☆":
+        assert mark not in report.html.read_text(encoding="utf-8")
+        assert mark not in report.markdown.read_text(encoding="utf-8")
 
 
 def test_missing_seeds_are_named_and_left_out_of_tests(tmp_path, write_bench, write_run):
@@ -299,4 +305,4 @@ def test_means_are_over_the_same_seeds_for_all(tmp_path, write_run):
     table = summary_table(collect(tmp_path), "test", ["ece"])
     cells = {row.method: row.cells[0] for row in table.rows}
     assert (cells["ce"].mean, cells["ls"].mean) == ("3.00", "2.00")  # not 2.00 and 2.00
-    assert (cells["ls"].mark, cells["ce"].mark) == ("best", "")
+    assert (cells["ls"].mark, cells["ce"].mark) == ("leading", "")

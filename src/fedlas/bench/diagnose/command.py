@@ -1,0 +1,160 @@
+"""What ``fedlas diagnose`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.extras import require
+from fedlas._core.files import write_json, write_text
+from fedlas.bench.diagnose.page import diagnose_page
+from fedlas.bench.diagnose.study import Study, study_run
+from fedlas.stats.intervals import Interval
+
+
+def diagnose(
+    folders: Sequence[Path],
+    *,
+    out: Path | None = None,
+    replicates: int = 1000,
+    data: str | None = None,
+) -> int:
+    """Study finished runs; print the table, write ``diagnose.json`` and ``diagnose.html``.
+
+    Args:
+        folders: Run folders, or bench folders, of which every finished run with features is taken.
+        out: Folder of the two files; None is the run's own for one run, else the folder the first one lies in.
+        replicates: Of the bootstrap behind every interval.
+        data: Where the runs' data is, for the failure cases' images; None searches the usual places.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If there is no finished run, one lacks features, or the files cannot be written.
+    """
+    check_count("fedlas diagnose", "replicates", replicates, low=39)
+    runs = _runs(folders)
+    console = require("rich.console", extra="bench")
+    progress = require("rich.progress", extra="bench")
+    errors = console.Console(stderr=True)
+    with progress.Progress(
+        *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
+    ) as bar:
+        studies = [
+            study_run(folder, replicates=replicates, data=data)
+            for folder in bar.track(runs, description="studying runs")
+        ]
+    target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
+    screen = console.Console()
+    screen.print(summary_table(studies))
+    for study in studies:
+        for text in _alarm_lines(study):
+            screen.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    written = (
+        write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
+        write_text(target / "diagnose.html", diagnose_page(studies, data=data)),
+    )
+    for path in written:
+        screen.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _runs(folders: Sequence[Path]) -> list[Path]:
+    """Run folders as given, and the finished ones of bench folders."""
+    found: list[Path] = []
+    for folder in folders:
+        if (folder / "config.yaml").is_file() or not folder.is_dir():
+            found.append(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob("*/metrics.json") if (path.parent / "splits.npz").is_file())
+        if not inside:
+            raise InputError(
+                "fedlas diagnose", "a folder must be a run, or hold finished runs", folder, "Pass one that bench made."
+            )
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _alarm_lines(study: Study) -> list[str]:
+    """One line for each kind of alarm: first and last epoch, and its latest words."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for epoch, alarm in study.alarms:
+        kinds.setdefault(" ".join(alarm.split()[:2]), []).append((epoch, alarm))
+    lines = []
+    for alarms in kinds.values():
+        first, last = alarms[0][0], alarms[-1][0]
+        when = f"epoch {first}" if first == last else f"{len(alarms)} epochs from {first} to {last}"
+        lines.append(f"{study.run.name}: {when}: {alarms[-1][1]}")
+    return lines
+
+
+def summary_table(studies: Sequence[Study]) -> Any:
+    """A ``rich`` table: one row a run with intervals; for several seeds of a loss, a row with mean and spread."""
+    table = require("rich.table", extra="bench").Table(
+        title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0)
+    )
+    table.caption = (
+        "~ Spearman's correlation, right? AUROC for right predictions; conf is the confidence, gap it minus right; "
+        "± half of the 95 % interval over the test samples (diagnose.json has both ends); flips at the last epoch. "
+        "A row with x is the mean ± standard deviation over seeds."
+    )
+    table.caption_justify = "left"
+    box = require("rich.box", extra="bench").SIMPLE_HEAD
+    table.box = box
+    heads = ("run", "Z ~ conf", "Z right?", "conf right?", "Z ~ gap", "+1 %", "flips %", "alpha_i")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
+    for loss in dict.fromkeys(study.run.loss for study in studies):
+        members = [study for study in studies if study.run.loss == loss]
+        for study in members:
+            table.add_row(
+                study.run.name, *(_show(interval) for interval in _intervals(study)), *map(_text, _gate(study))
+            )
+        if len(members) > 1:
+            columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
+            table.add_row(f"{loss} x {len(members)}", *map(_mean_text, columns), style="bold")
+    return table
+
+
+def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
+    found = study.indicator
+    right, baseline = found.correctness.auroc, found.baseline.auroc
+    if right is None or baseline is None:
+        raise TypeError("correctness is boolean, so it has an AUROC")
+    return found.confidence.spearman, right, baseline, found.gap.spearman
+
+
+def _gate(study: Study) -> tuple[float, float, float]:
+    """Share of +1, and of flips at the last epoch, in percent, and the mean strength; NaN without a gate."""
+    if study.gate is None:
+        return (math.nan,) * 3
+    flips = [record["gate"]["train_flips"] for record in study.history if record.get("gate")]
+    last = flips[-1] if flips and flips[-1] is not None else math.nan
+    return 100 * study.gate.plus, 100 * last, study.gate.alpha
+
+
+def _show(interval: Interval) -> str:
+    if math.isnan(interval.value):
+        return "—"
+    return _short(f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}")
+
+
+def _short(text: str) -> str:
+    """Without the zero before the point, so that a row fits a terminal."""
+    return text.replace("0.", ".")
+
+
+def _text(value: float) -> str:
+    return "—" if math.isnan(value) else f"{value:.2g}"
+
+
+def _mean_text(values: Sequence[float]) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "—"
+    return _short(f"{fmean(known):.2g}±{stdev(known):.1g}") if len(known) > 1 else _text(known[0])

@@ -1,0 +1,147 @@
+"""The page of ``fedlas diagnose``: figures of each run, its course over the epochs, and its failure cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
+from fedlas.bench.diagnose.study import Study
+from fedlas.bench.page import Picture, ThemeName, picture, render
+from fedlas.bench.run import prepare_data
+from fedlas.bench.thumbnails import thumbnail
+from fedlas.data.base import Part
+from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
+from fedlas.stats.intervals import Interval
+
+_COURSES = {
+    "gate.plus": "Share of held-out samples sent up (psi = +1)",
+    "gate.train_flips": "Share of training samples whose direction flips per epoch",
+    "gate.alpha": "Mean strength alpha_i of held-out samples",
+    "indicator.spearman_confidence": "Spearman correlation of Z and confidence, held out",
+    "indicator.auroc_correct": "AUROC of Z for right predictions, held out",
+    "indicator.spearman_gap": "Spearman correlation of Z and signed gap, held out",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One failure case: the image as a data URI (empty without data) and what is known of it."""
+
+    image: str
+    index: int
+    text: str
+
+
+def diagnose_page(studies: Sequence[Study], *, data: str | None = None) -> str:
+    """The page as HTML, without anything outside it.
+
+    Args:
+        studies: At least one.
+        data: Where the runs' data is, for the images.
+    """
+    sections = [_section(study, data) for study in studies]
+    history: dict[str, list[dict[str, Any]]] = {}
+    for study in studies:
+        if study.gate is not None:
+            history.setdefault(study.run.loss, []).extend(study.history)
+    courses = []
+    for path, title in _COURSES.items():
+        if any(_has(record, path) for records in history.values() for record in records):
+            courses.append((title, picture(lambda theme, path=path: _course(history, path, theme), title)))  # type: ignore[misc]
+    return render("diagnose.html.j2", sections=sections, courses=courses, several=len(studies) > 1)
+
+
+def _has(record: dict[str, Any], path: str) -> bool:
+    room, name = path.split(".")
+    return (record.get(room) or {}).get(name) is not None
+
+
+def _course(history: dict[str, list[dict[str, Any]]], path: str, theme: ThemeName) -> Any:
+    axes = training_curves(history, metric=path, theme=theme)
+    axes.set_ylabel(path.split(".")[1].replace("_", " "))
+    axes.yaxis.label.set_color((LIGHT if theme == "light" else DARK).ink)
+    return axes
+
+
+def _section(study: Study, data: str | None) -> dict[str, Any]:
+    name, test = study.run.name, study.predictions
+
+    def new(theme: ThemeName) -> Any:
+        return new_axes(LIGHT if theme == "light" else DARK, size=(4.4, 3.4))
+
+    def scatter(theme: ThemeName) -> Any:
+        return score_scatter(study.score, test.confidence, test.correct, ax=new(theme), theme=theme)
+
+    def bins(theme: ThemeName) -> Any:
+        b = study.bins
+        return score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=new(theme), theme=theme)
+
+    pictures: list[tuple[str, Picture]] = [
+        ("Confidence over Z", picture(scatter, f"Confidence over the indicator's Z, {name}")),
+        ("Signed gap by Z", picture(bins, f"Confidence minus accuracy in groups by Z, {name}")),
+    ]
+    if study.alpha_i is not None and study.alpha is not None:
+        alpha_i, alpha = study.alpha_i, study.alpha
+
+        def strengths(theme: ThemeName) -> Any:
+            return strength_histogram(alpha_i, test.correct, alpha=alpha, ax=new(theme), theme=theme)
+
+        pictures.append(("Strengths", picture(strengths, f"Distribution of alpha_i, {name}")))
+    images, missing = _images(study, data)
+    return {
+        "name": name,
+        "samples": test.num_samples,
+        "source": study.score_source,
+        "rows": [(label, *map(_show, (a.pearson, a.spearman)), "" if a.auroc is None else _show(a.auroc))
+                 for label, a in _associations(study)],
+        "gate": study.gate,
+        "pictures": pictures,
+        "alarms": study.alarms,
+        "cases": [
+            ("High Z, yet under-confident: right, and doubted", _cases(study, study.failures.high, images)),
+            ("Low Z, yet over-confident: wrong, and believed", _cases(study, study.failures.low, images)),
+        ],
+        "missing": missing,
+    }  # fmt: skip
+
+
+def _associations(study: Study) -> list[tuple[str, Any]]:
+    found = study.indicator
+    return [
+        ("Z and confidence", found.confidence),
+        ("Z and being right", found.correctness),
+        ("Z and signed gap (confidence - right)", found.gap),
+        ("for comparison: confidence and being right", found.baseline),
+    ]
+
+
+def _show(interval: Interval) -> str:
+    if math.isnan(interval.value):
+        return "—"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
+    """Test images of the run, or why there are none: a page without pictures is better than none."""
+    try:
+        splits = prepare_data(replace(study.run, recipe=study.run.recipe.with_data_root(data)))
+    except (InputError, MissingExtraError) as error:
+        return None, f"No images: {error}"
+    return splits.test, ""
+
+
+def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Case]:
+    test = study.predictions
+    return [
+        Case(
+            "" if images is None else thumbnail(images, i),
+            i,
+            f"Z {float(study.score[i]):+.1f}, {float(test.confidence[i]):.0%} for class {int(test.predicted[i])}, "
+            f"is {int(test.target[i])}",
+        )
+        for i in chosen
+    ]

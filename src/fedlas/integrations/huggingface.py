@@ -1,0 +1,357 @@
+"""Hugging Face: a Trainer for any loss of this library, and metrics for its ``compute_metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+from fedlas._core.collective import sum_across_ranks, world_size
+from fedlas._core.extras import require
+from fedlas._core.files import write_atomically
+from fedlas.features import FeatureTap, find_head
+from fedlas.integrations.huggingface_metrics import CalibrationMetrics, rows_of
+from fedlas.objective import logits_of
+from fedlas.predictions import Predictions
+
+require("transformers", extra="hf")
+
+from transformers import PreTrainedModel, Trainer  # noqa: E402 (after what says how to install it)
+
+__all__ = ["CRITERION_FILE", "CalibrationMetrics", "CriterionMixin", "CriterionTrainer"]
+
+CRITERION_FILE = "criterion.pt"
+"""Name of the file with gate and NCI, in each checkpoint and beside a saved model."""
+
+Pool = Callable[[Tensor, Mapping[str, Any]], Tensor]
+
+
+class CriterionMixin:
+    """Puts a criterion into a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
+
+    For image, text and token classification: models that return ``.logits`` ``(N, C)``, or ``(N, L, C)`` a token.
+
+    Args:
+        *args: Those of the Trainer.
+        criterion: Any loss of this library, or a module such as ``nn.CrossEntropyLoss``, with reduction ``"mean"``.
+        head: The model's classifier head, if the criterion needs features: its dotted name, the module, or None to
+            find it.
+        pool: Called as ``pool(features, inputs)``, where the head runs on every token and the logits are of one: makes
+            ``(N, D)`` of the head's input ``(N, L, D)``, given the batch.
+        **kwargs: Those of the Trainer.
+
+    Attributes:
+        criterion: The criterion; its gate is trained by the Trainer's optimizer, in a group of its own without decay.
+
+    Raises:
+        InputError: If the criterion cannot be used here, no head is found, or the model returns something else; on
+            loading, if a checkpoint lacks the criterion's file.
+        MissingExtraError: On import, if transformers is not installed.
+
+    State:
+        Each checkpoint, and each ``save_model``, holds the criterion's state in ``criterion.pt`` beside the model's own
+        files, whose keys stay as they are; resuming and ``load_best_model_at_end`` read it back. The optimizer's state
+        holds the gate's momenta.
+
+    Note:
+        Gradient accumulation: each part's loss is divided by what the whole accumulated batch's mean divides by (its
+        valid labels, or their class weights), so that the gradient is that of one large batch. NCI moves with every
+        part, as batch normalisation does. The Trainer clips the model's gradient and leaves the gate's alone, as the
+        published code does. Under several processes the gate starts from the main process's and its gradient is
+        averaged before each step; DeepSpeed and FSDP are not supported.
+
+        A criterion that learns from validation is called after each evaluation during training.
+
+    Example:
+        >>> from transformers import TrainingArguments
+        >>> from fedlas.losses import FedLAS
+        >>> class Model(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.classifier = nn.Linear(4, 3)
+        ...     def forward(self, pixel_values):
+        ...         return {"logits": self.classifier(pixel_values)}
+        >>> args = TrainingArguments("out", report_to="none", use_cpu=True)
+        >>> CriterionTrainer(Model(), args, criterion=FedLAS(3)).head
+        Linear(in_features=4, out_features=3, bias=True)
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        criterion: nn.Module,
+        head: str | nn.Module | None = None,
+        pool: Pool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        this: Any = self
+        self._owner = type(self).__name__
+        needs = frozenset(getattr(criterion, "needs", ()))
+        if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
+            raise InputError(
+                self._owner,
+                "criterion must be a loss with reduction 'mean'",
+                describe(criterion),
+                "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
+            )
+        if "mixed" in needs or hasattr(criterion, "mix"):
+            raise InputError(
+                self._owner, "criterion must not mix samples", criterion, "Mix in the data collator, with soft labels."
+            )
+        if this.compute_loss_func is not None or this.label_smoother is not None:
+            raise InputError(
+                self._owner,
+                "criterion must be the only loss",
+                "compute_loss_func or label_smoothing_factor too",
+                "Leave them out.",
+            )
+        self.criterion = criterion.to(this.args.device)
+        self.needs = needs
+        self.pool = pool
+        self.head: nn.Module | None = None
+        self._tap: FeatureTap | None = None
+        if needs & {"features", "head_weight"}:
+            self.head = find_head(this.model, head, num_classes=getattr(criterion, "num_classes", None))
+            self._tap = FeatureTap(self.head)
+        this.model_accepts_loss_kwargs = True  # so that the loss is not divided a second time
+        this.loss_is_scaled_for_ga = True  # the same, in later releases
+
+    # --- the loss -------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Loss of a batch: its mean, or its part of the accumulated batch's mean while training."""
+        inputs = dict(inputs)
+        labels, index = inputs.pop("labels", None), inputs.pop("index", None)
+        if labels is None:
+            raise InputError(
+                self._owner, "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
+            )
+        outputs, features = self._run(model, inputs)
+        logits = logits_of(self._owner, outputs)
+        if logits.ndim == 3:  # (N, L, C): here classes are the second axis
+            logits = logits.movedim(-1, 1)
+        extra: dict[str, Any] = {}
+        if features is not None and "features" in self.needs:
+            extra["features"] = self._fitting(features, logits, inputs)
+        if self.head is not None and "head_weight" in self.needs:
+            extra["head_weight"] = self.head.weight
+        if index is not None and "index" in self.needs:
+            extra["index"] = index
+        self.criterion.train(model.training)
+        if model.training and num_items_in_batch is not None:
+            args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
+            ranks = world_size() if args.average_tokens_across_devices else 1  # DDP is going to divide by it
+            loss = self._sum(logits, labels, extra) * (ranks / num_items_in_batch)
+        elif self._none_counts(labels):
+            loss = logits.sum() * float("nan")  # as F.cross_entropy
+        else:
+            loss = self.criterion(logits, labels, **extra)
+        return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """The parts of an accumulated batch, and what its mean divides by; the gate's gradient starts from zero."""
+        parent: Any = super()
+        parts, _ = parent.get_batch_samples(epoch_iterator, num_batches, device)
+        self.criterion.zero_grad()  # the Trainer does that for the model alone
+        if not parts or any("labels" not in part for part in parts):
+            return parts, None
+        total = torch.stack([self._normaliser(part["labels"].to(device)).float() for part in parts]).sum()
+        args: Any = self.args  # type: ignore[attr-defined]
+        total = sum_across_ranks(total) if args.average_tokens_across_devices else total
+        return parts, torch.where(total > 0, total, 1.0)  # nothing counts: the loss is 0, not 0 / 0
+
+    def _run(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor | None]:
+        if self._tap is None:
+            return _with_logits(model(**inputs)), None
+        self._tap.start()
+        try:
+            outputs = model(**inputs)
+        except BaseException:
+            self._tap.cancel()
+            raise
+        return _with_logits(outputs), self._tap.stop()
+
+    def _fitting(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Features as the criterion wants them: ``(N, D)``, or ``(N, D, L)`` for logits a token."""
+        if logits.ndim == 3:
+            return features.movedim(-1, 1) if features.ndim == 3 else features
+        if features.ndim > 2 and self.pool is not None:
+            features = self.pool(features, inputs)
+        if features.ndim != 2:
+            raise InputError(
+                self._owner,
+                f"the head's input must be (N, D), since the logits are {tuple(logits.shape)}",
+                describe(features),
+                "Pass pool=lambda features, inputs: ..., which picks the token whose logits are returned.",
+            )
+        return features
+
+    def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
+        """The criterion's sum over a part of a batch; 0 for a part in which no label counts."""
+        if self._none_counts(labels):
+            return logits.sum() * 0.0
+        criterion: Any = self.criterion
+        criterion.reduction = "sum"  # a mean times its divisor would be NaN where all weights are 0
+        try:
+            return criterion(logits, labels, **extra)
+        finally:
+            criterion.reduction = "mean"
+
+    def _none_counts(self, labels: Tensor) -> bool:
+        """Whether it is known that no label counts, which a loss refuses; on a CPU alone, where looking is free."""
+        looks = labels.device.type == "cpu" and not labels.is_floating_point()
+        return looks and bool((labels == self._ignored).all())
+
+    @property
+    def _ignored(self) -> int:
+        return getattr(self.criterion, "ignore_index", -100)
+
+    def _normaliser(self, labels: Tensor) -> Tensor:
+        """What the criterion's mean divides by."""
+        if labels.is_floating_point():
+            return torch.tensor(labels.shape[0] if labels.ndim == 2 else labels[..., 0].numel(), device=labels.device)
+        valid = labels != self._ignored
+        weight = getattr(self.criterion, "weight", None)
+        if weight is None:
+            return valid.sum()
+        return (weight.to(labels.device)[torch.where(valid, labels, 0)] * valid).sum()
+
+    # --- the gate -------------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The Trainer's optimizer, with the criterion's parameters in a group of their own, without decay."""
+        parent: Any = super()
+        made = parent.create_optimizer(*args, **kwargs)
+        optimizer: torch.optim.Optimizer = made if made is not None else self.optimizer  # type: ignore[attr-defined]
+        parameters = [p for p in self.criterion.parameters() if p.requires_grad]
+        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if parameters and not known & set(map(id, parameters)):
+            optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
+            if world_size() > 1:
+                for parameter in self.criterion.parameters():
+                    dist.broadcast(parameter.data, src=0)
+                optimizer.register_step_pre_hook(lambda *_: self._average_gradients())
+        return optimizer
+
+    def _average_gradients(self) -> None:
+        for parameter in self.criterion.parameters():
+            if parameter.grad is not None:
+                parameter.grad = sum_across_ranks(parameter.grad) / world_size()
+
+    # --- what is saved --------------------------------------------------------------------------------------------
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The Trainer's own, and the criterion's state beside it."""
+        parent: Any = super()
+        parent.save_model(output_dir, _internal_call=_internal_call)
+        args: Any = self.args  # type: ignore[attr-defined]
+        if args.should_save:
+            path = Path(output_dir or args.output_dir) / CRITERION_FILE
+            write_atomically(path, lambda file: torch.save(self.criterion.state_dict(), file))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        parent: Any = super()
+        self._untranslated = False
+        parent._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_rest(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        parent: Any = super()
+        self._untranslated = False
+        parent._load_best_model()
+        state: Any = self.state  # type: ignore[attr-defined]
+        self._load_rest(state.best_model_checkpoint)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # transformers 5 saves some models (ViT) under the keys of older releases, and the Trainer loads them without
+        # translating: weights stay as they were. from_pretrained translates, so what is missing is loaded through it.
+        this: Any = self
+        if load_result.missing_keys and isinstance(this.accelerator.unwrap_model(this.model), PreTrainedModel):
+            self._untranslated = True
+            return
+        parent: Any = super()
+        parent._issue_warnings_after_load(load_result)
+
+    def _load_rest(self, folder: str) -> None:
+        if self._untranslated:
+            this: Any = self
+            model = this.accelerator.unwrap_model(this.model)
+            found, about = type(model).from_pretrained(
+                folder, config=model.config, dtype=model.dtype, local_files_only=True, output_loading_info=True
+            )
+            if about["missing_keys"]:
+                raise InputError(
+                    self._owner,
+                    "a checkpoint must hold every weight of the model",
+                    f"{folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
+                    "Resume with the model that wrote it.",
+                )
+            model.load_state_dict(found.state_dict())
+        self._load_criterion(folder)
+
+    def _load_criterion(self, folder: str) -> None:
+        path = Path(folder) / CRITERION_FILE
+        if not path.exists():
+            if not self.criterion.state_dict():
+                return
+            raise InputError(
+                self._owner,
+                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
+                f"{folder} without it",
+                "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
+            )
+        self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+    # --- validation -----------------------------------------------------------------------------------------------
+
+    def evaluation_loop(
+        self, dataloader: Any, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """The Trainer's own; a criterion that learns from validation then gets its predictions."""
+        parent: Any = super()
+        update = getattr(self.criterion, "update_from_validation", None)
+        if update is None or not self.is_in_train:  # type: ignore[attr-defined]
+            return parent.evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
+        output = parent.evaluation_loop(dataloader, description, False, *args, **kwargs)
+        if output.predictions is None or output.label_ids is None:
+            raise InputError(
+                self._owner,
+                "the criterion must see the predictions of each evaluation",
+                "an evaluation that keeps none",
+                "Set batch_eval_metrics=False.",
+            )
+        update(Predictions(*rows_of(output.predictions, output.label_ids, self._ignored)))
+        return output
+
+
+class CriterionTrainer(CriterionMixin, Trainer):
+    """``transformers.Trainer`` with a criterion; see :class:`CriterionMixin`.
+
+    Args:
+        *args: Those of ``transformers.Trainer``.
+        criterion: Any loss of this library.
+        head: The classifier head, if it cannot be found.
+        pool: Picks the token whose logits are returned.
+        **kwargs: Those of ``transformers.Trainer``.
+    """
+
+
+def _with_logits(outputs: Any) -> Any:
+    """A plain dictionary or tuple as Hugging Face's own output, so that there is ``.logits`` to read."""
+    if isinstance(outputs, Mapping) and not hasattr(outputs, "logits"):
+        return require("transformers.utils", extra="hf").ModelOutput(**outputs)
+    return outputs

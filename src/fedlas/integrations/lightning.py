@@ -1,0 +1,277 @@
+"""Lightning: a callback that measures calibration, watches gate and NCI, and lets a loss learn from validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fedlas._core.check import InputError
+from fedlas._core.collective import world_size
+from fedlas._core.extras import require
+from fedlas.diagnose import Monitor, monitor_of
+from fedlas.features import FeatureTap
+from fedlas.integrations.positions import valid_positions
+from fedlas.metrics import StreamingMetrics
+from fedlas.objective import Objective
+from fedlas.plots import reliability_diagram
+from fedlas.predictions import Predictions
+
+require("lightning", extra="lightning")
+
+from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 (after what says how to install it)
+
+__all__ = ["CalibrationCallback"]
+
+_OWNER = "CalibrationCallback"
+_log = logging.getLogger(__name__)
+
+
+class CalibrationCallback(Callback):
+    """Reads every call of the module's :class:`~fedlas.Objective` in validation and test, and reports on it.
+
+    The module keeps its own steps. It holds an objective, calls it in ``training_step`` and ``validation_step``
+    (``loss, logits = self.objective(images, target)``), and gives ``fedlas.param_groups(self.objective)`` to its
+    optimizer. After each validation the callback logs ``val_accuracy``, ``val_ece`` and so on, so that
+    ``ModelCheckpoint(monitor="val_nll")`` and early stopping can use them; calls ``update_from_validation`` of a
+    criterion that has it; and logs what gate and indicator do.
+
+    Args:
+        metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
+        num_bins: Number of bins of metrics and diagram, at least 1.
+        diagram: Draw a reliability diagram after each validation and test. It goes to the loggers that take a figure
+            (TensorBoard, Weights & Biases, MLflow), and as a file into ``reliability/`` below the first logger's or the
+            trainer's folder for the others.
+        objective: Dotted name of the objective in the module; None searches the only one.
+
+    Attributes:
+        records: What the monitor said after each validation of this run, the latest last; empty for a loss without a
+            gate.
+
+    Raises:
+        InputError: If the module holds no objective, or several and none is named; if a validation ends without a call
+            of it, or saw soft targets.
+        MissingExtraError: On import, if Lightning is not installed.
+
+    State:
+        Gate and NCI are part of the module's ``state_dict``, and so of every checkpoint. The monitor's memory is the
+        callback's own state in it. Metrics are integer sums of ``O(num_bins)`` size; all predictions of a validation
+        are kept only while a diagram, a monitor or ``update_from_validation`` needs them.
+
+    Note:
+        Nothing happens in the sanity check before training. Under several processes metrics are those of all samples
+        together and ``update_from_validation`` gets all predictions; diagram and monitor are of the main process's
+        part. Dense outputs are measured at every position that counts; the monitor leaves them out. Flips of training
+        samples are counted if the module passes ``index=`` to its objective. A checkpoint in the middle of an epoch
+        does not hold the decisions of that epoch so far: its flips are counted from there.
+
+    Example:
+        >>> from fedlas.integrations.lightning import CalibrationCallback
+        >>> CalibrationCallback(metrics=["accuracy", "ece"]).metrics
+        ['accuracy', 'ece']
+    """
+
+    def __init__(
+        self,
+        *,
+        metrics: Sequence[str] | None = None,
+        num_bins: int = 15,
+        diagram: bool = True,
+        objective: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.metrics = None if metrics is None else list(metrics)
+        self.num_bins = num_bins
+        self.diagram = diagram
+        self.objective = objective
+        self.records: list[dict[str, Any]] = []
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options are named before anything runs
+        self._monitor: Monitor | None = None
+        self._state: Mapping[str, Any] | None = None
+        self._handles: list[Any] = []
+        self._tap: FeatureTap | None = None
+        self._listening = ""  # to calls in "train", "fit" (its validation), "val" (alone), "test", or not
+        self._streaming: StreamingMetrics | None = None
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._held = False
+
+    # --- what Lightning calls -------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the objective and listen to it."""
+        self.teardown(trainer, pl_module, stage)
+        objective = _objective_in(pl_module, self.objective)
+        self._monitor = monitor_of(objective.criterion)
+        if self._monitor is not None and self._state:
+            self._monitor.load_state_dict(self._state)
+        self._handles.append(objective.register_forward_hook(self._heard, with_kwargs=True))
+        read = objective.head_in(objective.model)
+        if self._monitor is not None and read is not None:
+            self._tap = FeatureTap(read)
+            self._handles.append(objective.register_forward_pre_hook(self._before))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        """Take every hook off the objective."""
+        for handle in self._handles:
+            handle.remove()
+        if self._tap is not None:
+            self._tap.remove()
+        self._handles, self._tap, self._listening = [], None, ""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Listen to the gate's decisions on training samples."""
+        self._listening = "train"
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop listening."""
+        self._listening = ""
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Forget the last validation, and listen; not in the sanity check before training."""
+        alone = "" if trainer.sanity_checking else "val"
+        self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log metrics, diagram, gate and indicator, and hand the predictions to a criterion that learns from them."""
+        if self._listening:
+            self._finish(trainer, pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Forget the last test, and listen."""
+        self._begin("test")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log metrics and diagram."""
+        self._finish(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The monitor's memory, for Lightning's checkpoint."""
+        return {} if self._monitor is None else {"monitor": self._monitor.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self._state = state_dict.get("monitor")
+        if self._monitor is not None and self._state:
+            self._monitor.load_state_dict(self._state)
+
+    # --- what the objective's hooks call --------------------------------------------------------------------------
+
+    def _before(self, *_: Any) -> None:
+        if self._listening == "fit" and self._tap is not None:
+            self._tap.start()
+
+    @torch.no_grad()
+    def _heard(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        logits = output[1].detach()
+        if self._listening == "train" and self._monitor is not None:
+            self._monitor.trained(logits, kwargs.get("index"))
+        if self._listening in ("", "train"):
+            return
+        criterion, target = objective.criterion, kwargs["target"] if "target" in kwargs else args[1]
+        ignored = getattr(criterion, "ignore_index", -100)
+        rows, labels = valid_positions(logits, target, ignore_index=ignored)
+        features = None if self._tap is None or self._listening != "fit" else self._tap.stop()
+        if not len(rows):
+            return
+        if self._streaming is None:
+            self._streaming = StreamingMetrics(rows.shape[1], metrics=self.metrics, num_bins=self.num_bins)
+        self._streaming.update(rows, labels)
+        watched = self._monitor is not None and features is not None and logits.ndim == 2
+        learns = self._listening == "fit" and (watched or hasattr(criterion, "update_from_validation"))
+        if self.diagram or learns:
+            self._kept.append((rows.float().cpu(), labels.cpu()))
+        if watched:
+            counts = target != ignored
+            self._monitor.held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # known to be there
+            self._held = True
+
+    # --- one epoch ------------------------------------------------------------------------------------------------
+
+    def _begin(self, listening: str) -> None:
+        self._listening, self._streaming, self._kept, self._held = listening, None, [], False
+
+    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
+        heard, self._listening = self._listening, ""
+        stage = "test" if heard == "test" else "val"
+        if self._streaming is None:
+            raise InputError(
+                _OWNER,
+                f"{'test' if stage == 'test' else 'validation'}_step must call the module's objective",
+                "no call of it",
+                "Write loss, logits = self.objective(images, target) there.",
+            )
+        whole = self._streaming.sum_across_ranks()
+        values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
+        if self._kept:
+            own = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
+            self._kept = []
+            update = getattr(_objective_in(module, self.objective).criterion, "update_from_validation", None)
+            if heard == "fit" and update is not None:
+                update(_of_all_ranks(own))
+            if self._held:
+                values |= self._watch(own)
+            if self.diagram and trainer.is_global_zero:
+                self._draw(trainer, own, stage)
+        for name, value in values.items():
+            module.log(name, torch.tensor(value, dtype=torch.float64))
+
+    def _watch(self, own: Predictions) -> dict[str, float]:
+        record = self._monitor.end_epoch(own)  # type: ignore[union-attr]  # something was held, so there is one
+        self.records.append(record)
+        for alarm in record["alarms"]:
+            _log.warning("%s", alarm)
+        named = {f"{part}_{name}": value for part in ("gate", "indicator") for name, value in record[part].items()}
+        return {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
+
+    def _draw(self, trainer: Trainer, predictions: Predictions, stage: str) -> None:
+        figure_class = require("matplotlib.figure", extra="plots").Figure
+        figure = figure_class(figsize=(4.8, 4.8), layout="constrained")
+        title = f"{stage}, epoch {trainer.current_epoch + 1}"
+        reliability_diagram(predictions, num_bins=self.num_bins, ax=figure.add_subplot(), title=title)
+        taken = [_to_logger(logger, figure, f"{stage}_reliability", trainer) for logger in trainer.loggers]
+        if not any(taken):
+            folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability"
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"{stage}-epoch{trainer.current_epoch + 1:03d}.svg")
+
+
+def _objective_in(module: LightningModule, name: str | None) -> Objective:
+    found = {key: part for key, part in module.named_modules() if isinstance(part, Objective)}
+    if name is not None:
+        found = {key: part for key, part in found.items() if key == name}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    raise InputError(
+        _OWNER,
+        "the module must hold one fedlas.Objective" + ("" if name is None else f" named {name!r}"),
+        f"{type(module).__name__} with {', '.join(found) or 'none'}",
+        "Write self.objective = fedlas.Objective(model, criterion) in its __init__, or name one: objective='...'.",
+    )
+
+
+def _of_all_ranks(own: Predictions) -> Predictions:
+    """The predictions of every process, in the order of the ranks; the same on each."""
+    if world_size() == 1:
+        return own
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, (own.logits, own.target))
+    return Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _to_logger(logger: Any, figure: Any, name: str, trainer: Trainer) -> bool:
+    """Whether the logger took the figure; known by what it can do, so that no logger's package is imported."""
+    experiment = logger.experiment
+    if hasattr(experiment, "add_figure"):  # TensorBoard
+        experiment.add_figure(name, figure, global_step=trainer.global_step)
+    elif hasattr(experiment, "log_figure") and hasattr(logger, "run_id"):  # MLflow
+        experiment.log_figure(logger.run_id, figure, f"{name}-{trainer.global_step}.png")
+    elif hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(name, [figure], step=trainer.global_step)
+    else:
+        return False
+    return True

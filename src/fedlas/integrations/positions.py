@@ -1,0 +1,46 @@
+"""Rows for metrics out of what a model says of whole sequences and images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_logits, describe
+
+
+def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """One row for each position that counts: what :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions`` take.
+
+    Args:
+        logits: ``(N, C)`` or dense ``(N, C, d1, ...)``.
+        target: Class indices ``(N,)`` or ``(N, d1, ...)``.
+        ignore_index: Target value that is left out.
+
+    Returns:
+        Logits ``(M, C)`` and target ``(M,)``; ``M`` is 0 if nothing counts.
+
+    Raises:
+        InputError: For other shapes, or soft targets.
+
+    Example:
+        >>> import torch
+        >>> logits, target = torch.zeros(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
+        >>> target[0, 0, 0] = -100
+        >>> [tuple(part.shape) for part in valid_positions(logits, target)]
+        [(31, 5), (31,)]
+    """
+    owner = "valid_positions"
+    logits = check_logits(owner, logits)
+    shape = (logits.shape[0], *logits.shape[2:])
+    if not isinstance(target, Tensor) or target.is_floating_point() or target.shape != shape:
+        raise InputError(
+            owner,
+            f"target must be class indices {shape} for logits {tuple(logits.shape)}",
+            describe(target),
+            "Put the classes second, logits.movedim(-1, 1), and pass hard labels.",
+        )
+    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
+    target = target.reshape(-1)
+    counts = target != ignore_index
+    return (rows, target) if bool(counts.all()) else (rows[counts], target[counts])

@@ -1,0 +1,171 @@
+"""timm: a task for its training script, and a loss that takes the place of the script's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.extras import require
+from fedlas.integrations.drop_in import DropInLoss
+from fedlas.objective import Objective
+
+require("timm.task", extra="timm")
+
+from timm.task import TrainingTask  # noqa: E402 (after what says how to install it)
+from timm.utils.model import unwrap_model  # noqa: E402
+
+__all__ = ["CriterionTask", "DropInLoss"]
+
+
+class CriterionTask(TrainingTask):
+    """A ``timm.task.TrainingTask`` whose loss is a criterion of this library.
+
+    In timm's ``train.py`` it takes the place of ``ClassificationTask(model, train_loss_fn)``; a script of before tasks
+    takes :class:`~fedlas.integrations.drop_in.DropInLoss` in place of its ``train_loss_fn``.
+
+    Args:
+        model: A classifier, of timm or not.
+        criterion: Any loss of this library, or e.g. timm's own.
+        head: The classifier head, if it cannot be found.
+        device: As for ``TrainingTask``.
+        dtype: As for ``TrainingTask``.
+        verbose: As for ``TrainingTask``.
+
+    Attributes:
+        objective: Model and criterion in one module; also what an EMA averages and DDP wraps.
+
+    Raises:
+        InputError: As :class:`~fedlas.Objective`.
+        MissingExtraError: On import, if timm is not installed or older than its tasks.
+
+    State:
+        ``get_checkpoint_state()`` holds the model under its own keys as ``state_dict``, as timm's tools expect, and
+        gate and NCI as ``task_state``; ``load_checkpoint_state`` reads both, EMA alike.
+
+    Note:
+        timm's optimizer factory decays every matrix, a gate's too. :meth:`create_optimizer` builds the model's groups
+        with it and adds the criterion's without decay.
+
+    Example:
+        >>> from fedlas.losses import FedLAS
+        >>> _ = torch.manual_seed(0)
+        >>> task = CriterionTask(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), FedLAS(num_classes=3))
+        >>> sorted(task(torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])))
+        ['loss', 'output']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: nn.Module,
+        *,
+        head: str | nn.Module | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        verbose: bool = True,
+    ) -> None:
+        super().__init__(device=device, dtype=dtype, verbose=verbose)
+        self.trainable_module: nn.Module = Objective(model, criterion, head)
+        self.trainable_module.to(device=self.device, dtype=dtype)
+
+    @property
+    def objective(self) -> Objective:
+        """Model and criterion, without whatever is wrapped around them."""
+        return unwrap_model(self.trainable_module)
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 (timm's name)
+        """Loss and logits of a batch.
+
+        Args:
+            input: Images ``(N, D, H, W)``.
+            target: Labels ``(N,)``, or soft ones ``(N, C)`` as timm's mixup makes them.
+
+        Returns:
+            ``loss`` and ``output``.
+        """
+        loss, logits = self.trainable_module(input, target)
+        return {"loss": loss, "output": logits}
+
+    def create_optimizer(self, opt: str = "sgd", **options: Any) -> torch.optim.Optimizer:
+        """``timm.optim.create_optimizer_v2`` of the model, and the criterion's parameters without decay.
+
+        Args:
+            opt: timm's name of the optimizer.
+            **options: Those of ``create_optimizer_v2``.
+        """
+        optimizer: torch.optim.Optimizer = require("timm.optim", extra="timm").create_optimizer_v2(
+            self.objective.model, opt=opt, **options
+        )
+        parameters = [p for p in self.objective.criterion.parameters() if p.requires_grad]
+        if parameters:
+            optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
+        return optimizer
+
+    def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> CriterionTask:
+        """Wrap model and criterion together in DDP, so that all ranks have one gate.
+
+        Args:
+            device_ids: As for DDP.
+            **ddp_kwargs: Those of DDP.
+        """
+        wrapper = torch.nn.parallel.DistributedDataParallel
+        self.trainable_module = wrapper(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
+        return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **compile_kwargs: Any) -> nn.Module | None:  # type: ignore[override]  # timm's own differs from PyTorch's too
+        """Compile model and criterion; call it before :meth:`prepare_distributed`.
+
+        Args:
+            backend: As for ``torch.compile``.
+            mode: As for ``torch.compile``.
+            **compile_kwargs: Those of ``torch.compile``.
+        """
+        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+        self.trainable_module = compiled
+        return self.get_eval_model()
+
+    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
+        """The model alone, which maps images to logits."""
+        found = super().get_eval_model(module, ema)
+        inner = None if found is None else unwrap_model(found)
+        return inner.model if isinstance(inner, Objective) else inner
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
+        """The model's parameters; the gate's gradient is left alone, as in the published code.
+
+        Args:
+            exclude_head: Leave out the last two, as timm does for adaptive clipping.
+        """
+        parameters = list(self.objective.model.parameters())
+        return parameters[:-2] if exclude_head else parameters
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """Gate and NCI, for timm's checkpoint."""
+        objective = self._objective(module, ema)
+        return {} if objective is None else dict(objective.criterion.state_dict())
+
+    def load_task_state(
+        self,
+        state: dict[str, Any] | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
+    ) -> None:
+        """Take back what :meth:`get_task_state` returned.
+
+        Args:
+            state: The state; None, of a checkpoint without one, for a criterion that has none.
+            strict: Whether every key must be there.
+            module: As for ``TrainingTask``.
+            ema: Whether it is the average's.
+        """
+        objective = self._objective(module, ema)
+        if objective is not None:
+            objective.criterion.load_state_dict(state or {}, strict=strict)
+
+    def _objective(self, module: nn.Module | None, ema: bool) -> Objective | None:
+        found = self.get_trainable_module(ema=ema) if module is None else module
+        inner = None if found is None else unwrap_model(found)
+        return inner if isinstance(inner, Objective) else None

@@ -1,0 +1,128 @@
+"""Two classes with one logit: any loss of this library on a model that ends in a single output.
+
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; what is here is this library's reading:
+``docs/tasks.md``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+
+
+def two_logits(logit: Tensor) -> Tensor:
+    """Logits ``(-z / 2, z / 2)`` of two classes for one logit ``z``: their softmax is ``(1 - sigmoid(z), sigmoid(z))``.
+
+    Args:
+        logit: ``(N,)`` or ``(N, 1)``, or dense ``(N, 1, d1, ...)``; any floating dtype.
+
+    Returns:
+        ``(N, 2)`` or ``(N, 2, d1, ...)``: for losses, ``Predictions`` and metrics.
+
+    Raises:
+        InputError: For other shapes.
+
+    Note:
+        ``(0, z)`` has the same softmax. The symmetric form treats the classes alike where a loss reads more than the
+        softmax: a gate sees both classes move, and none is a constant.
+
+    Example:
+        >>> two_logits(torch.tensor([2.0, -4.0]))
+        tensor([[-1.,  1.],
+                [ 2., -2.]])
+    """
+    single = isinstance(logit, Tensor) and logit.is_floating_point() and logit.ndim >= 1
+    if not single or (logit.ndim > 1 and logit.shape[1] != 1):
+        raise InputError(
+            "two_logits",
+            "the logit must be a floating tensor (N,), (N, 1) or (N, 1, d1, ...)",
+            describe(logit),
+            "Pass one raw score a sample, before any sigmoid.",
+        )
+    half = (logit[:, None] if logit.ndim == 1 else logit) / 2
+    return torch.cat((-half, half), dim=1)
+
+
+class OneLogit(nn.Module):
+    """A criterion of two classes on a model with one logit, as ``nn.BCEWithLogitsLoss`` is called.
+
+    ``criterion((-z / 2, z / 2), y)``: with cross-entropy exactly the binary cross-entropy of ``sigmoid(z)``, with label
+    smoothing that of ``y (1 - alpha) + alpha / 2``; with FedLAS the gate sees both logits.
+
+    Args:
+        criterion: A loss of this library, built for two classes. Class weights ``(2,)`` are those of negative and
+            positive; ``pos_weight=p`` of ``nn.BCEWithLogitsLoss`` is ``weight=[1, p]``, but for the mean, which divides
+            by the weights as ``F.cross_entropy`` does.
+
+    Attributes:
+        criterion: The criterion.
+
+    Raises:
+        InputError: If it was built for another number of classes; when called, for wrong shapes, and as the criterion.
+
+    Example:
+        >>> from fedlas.losses import LabelSmoothing
+        >>> OneLogit(LabelSmoothing(alpha=0.0))(torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0]))
+        tensor(0.2201)
+    """
+
+    num_classes: ClassVar[int] = 1
+    """Outputs of the head, by which :func:`~fedlas.find_head` knows it."""
+
+    def __init__(self, criterion: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(criterion, nn.Module) or getattr(criterion, "num_classes", 2) not in (2, None):
+            raise InputError(
+                "OneLogit",
+                "the criterion must be a loss for two classes",
+                describe(criterion),
+                "Build it so, e.g. OneLogit(FedLAS(num_classes=2)).",
+            )
+        if "head_weight" in getattr(criterion, "needs", ()):
+            raise InputError(
+                "OneLogit",
+                "the criterion must not need the head's weight",
+                criterion,
+                "Give the model two logits for it.",
+            )
+        self.criterion = criterion
+        self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
+
+    def forward(self, logits: Tensor, target: Tensor, **extra: Any) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: One a sample, ``(N,)``, ``(N, 1)`` or dense ``(N, 1, d1, ...)``.
+            target: 0 or 1, shaped like ``logits`` or without its second axis: integers, where the criterion's
+                ``ignore_index`` counts too, or floats in [0, 1] (a probability of class 1).
+            **extra: What the criterion needs, as it takes it.
+
+        Raises:
+            InputError: For other shapes, and as the criterion.
+        """
+        pair = two_logits(logits)
+        shape = (pair.shape[0], *pair.shape[2:])
+        if not isinstance(target, Tensor) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
+            raise InputError(
+                "OneLogit",
+                f"target must be {shape} for logits {tuple(logits.shape)}",
+                describe(target),
+                "Pass 0 or 1 a sample, or the probability of class 1.",
+            )
+        target = target.reshape(shape)
+        if target.is_floating_point():
+            target = torch.stack((1 - target, target), dim=1).to(pair.dtype)
+        elif target.dtype == torch.bool:
+            target = target.long()
+        loss: Tensor = self.criterion(pair, target, **extra)
+        return loss
+
+    def update_from_validation(self, predictions: Any) -> None:
+        """Pass validation predictions, of two logits, on to a criterion that learns from them."""
+        update = getattr(self.criterion, "update_from_validation", None)
+        if update is not None:
+            update(predictions)

@@ -1,0 +1,240 @@
+"""Several labels a sample, each by a sigmoid of its own: losses with a strength, and FedLAS, label by label.
+
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; what is here is this library's reading:
+``docs/tasks.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.losses.base import _class_weights
+from fedlas.losses.batch import Batch, prepare
+from fedlas.losses.binary import two_logits
+from fedlas.losses.composite import Base, OnBase
+from fedlas.losses.modulated import Modulated
+
+
+def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
+    """Each known label of each sample as a row of two classes: for ``Predictions`` and metrics.
+
+    Args:
+        logits: ``(N, L)``, one a label, before any sigmoid.
+        target: 0 or 1 ``(N, L)``, any dtype; ``ignore_index`` where a label is not known.
+        ignore_index: See ``target``.
+
+    Returns:
+        Logits ``(M, 2)`` and target ``(M,)`` int64, sample by sample.
+
+    Raises:
+        InputError: For other shapes, or targets other than 0 and 1.
+
+    Example:
+        >>> label_pairs(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
+        (tensor([[-1.,  1.]]), tensor([1]))
+    """
+    _check_shapes("label_pairs", logits, target)
+    known = target != ignore_index
+    labels = target[known]
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise InputError(
+            "label_pairs",
+            f"target must be 0, 1 or ignore_index {ignore_index}",
+            f"values from {float(labels.min()):g} to {float(labels.max()):g}",
+            "Metrics need hard labels.",
+        )
+    return two_logits(logits[known]), labels.long()
+
+
+class MultiLabel(OnBase):
+    """The base's loss of each label as a problem of two classes, with sigmoids: the mean over all known labels.
+
+    With cross-entropy it is ``nn.BCEWithLogitsLoss``; with label smoothing targets are ``t (1 - alpha) + alpha / 2``.
+
+    Args:
+        num_labels: Number of labels L.
+        base: A loss that needs logits and target alone; see :class:`~fedlas.losses.Modulated` for its forms.
+        weight: Weight of each label ``(L,)``, or None.
+        pos_weight: Factor of the loss of present labels ``(L,)``, or None; a soft target gets
+            ``1 + t (pos_weight - 1)``.
+        reduction: ``"mean"`` over known labels, ``"sum"``, or ``"none"`` for ``(N, L)``.
+        ignore_index: Target of a label that is not known.
+
+    Attributes:
+        base: The loss.
+
+    Raises:
+        InputError: If an argument is out of range, or the base needs more; when called, for wrong shapes, targets
+            outside [0, 1], or nothing known.
+
+    Note:
+        The mean divides by the number of known labels, not by their weights, as ``nn.BCEWithLogitsLoss`` does.
+
+    Example:
+        >>> criterion = MultiLabel(3, base="ce")
+        >>> criterion(torch.zeros(2, 3), torch.tensor([[1, 0, 0], [0, 1, -100]]))
+        tensor(0.6931)
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        num_labels: int,
+        *,
+        base: Base = "ls",
+        weight: Tensor | Sequence[float] | None = None,
+        pos_weight: Tensor | Sequence[float] | None = None,
+        reduction: str = "mean",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(base, num_classes=2, reduction=reduction, ignore_index=ignore_index, weight=weight)
+        self.num_classes = check_count(type(self).__name__, "num_labels", num_labels)  # outputs of the head
+        if self.needs:
+            raise InputError(
+                type(self).__name__,
+                "the base must need logits and target alone",
+                f"{type(self.base).__name__}, which needs {', '.join(sorted(self.needs))}",
+                "Use MultiLabelFedLAS for a gate; other losses are not defined for several labels.",
+            )
+        _register_weights(self, pos_weight)
+
+    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+        del given  # nothing is needed
+        pairs = _pairs(self, logits, target)
+        return _reduced(self, self.base.per_sample(pairs), logits, target)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """The base's loss of each row, two classes a row."""
+        return self.base.per_sample(batch)
+
+
+class MultiLabelFedLAS(Modulated):
+    """FedLAS with sigmoids: one strength a sample, from its feature norm and all its logits, for each of its labels.
+
+    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` as in :class:`~fedlas.losses.FedLAS`; NCI reads the features, the gate
+    the logits ``(N, L)``; the base's loss of every label, a problem of two classes, is taken at ``alpha_i``.
+
+    Args:
+        num_labels: Number of labels L.
+        base: A loss with a strength: ``ls`` (FedLAS), ``mbls`` (FedLAS+), ``focal`` and so on.
+        pos_weight: Factor of the loss of present labels ``(L,)``, or None.
+        **options: Those of :class:`~fedlas.losses.Modulated`; ``weight`` is ``(L,)``.
+
+    Raises:
+        InputError: As :class:`~fedlas.losses.Modulated`; when called, as :class:`MultiLabel`.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> criterion = MultiLabelFedLAS(3)
+        >>> logits, features = torch.randn(4, 3), torch.rand(4, 8)
+        >>> criterion(logits, torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]), features=features).ndim
+        0
+        >>> criterion.smoothing(logits, features).shape
+        torch.Size([4])
+    """
+
+    pos_weight: Tensor | None
+
+    def __init__(
+        self,
+        num_labels: int,
+        *,
+        base: Base = "ls",
+        pos_weight: Tensor | Sequence[float] | None = None,
+        **options: Any,
+    ) -> None:
+        check_count(type(self).__name__, "num_labels", num_labels)
+        super().__init__(num_labels, base=base, **options)
+        _register_weights(self, pos_weight)
+
+    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+        pairs = _pairs(self, logits, target)  # checks everything, so that an error here moves no moments
+        known = target != self.ignore_index
+        present = torch.zeros(logits.shape[0], dtype=torch.int64, device=logits.device)
+        counted = torch.where(known.any(dim=1), present, self.ignore_index)
+        features = given["features"]
+        if features is None:
+            raise TypeError(f"{type(self).__name__}: features must be passed (N, D); got None. Pass the head's input.")
+        rows = prepare(type(self).__name__, logits, counted, features, ignore_index=self.ignore_index)
+        alpha = self._strength(rows).repeat_interleave(logits.shape[1])
+        return _reduced(self, self.base.with_strength(pairs, alpha), logits, target)
+
+
+def _check_shapes(owner: str, logits: object, target: object) -> None:
+    fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
+    if not fits or not isinstance(target, Tensor) or target.shape != logits.shape:  # type: ignore[attr-defined]
+        raise InputError(
+            owner,
+            "logits and target must both be (N, L), one a label",
+            f"{describe(logits)} and {describe(target)}",
+            "Pass 0 or 1 for each label of each sample.",
+        )
+
+
+def _register_weights(loss: MultiLabel | MultiLabelFedLAS, pos_weight: Tensor | Sequence[float] | None) -> None:
+    """Keep ``pos_weight`` as a buffer, and check the lengths of both weights."""
+    owner = type(loss).__name__
+    given = None if pos_weight is None else _class_weights(owner, pos_weight)
+    loss.register_buffer("pos_weight", given)
+    for name in ("weight", "pos_weight"):
+        value = getattr(loss, name)
+        if value is not None and value.shape != (loss.num_classes,):
+            raise InputError(
+                owner, f"{name} must be ({loss.num_classes},)", describe(value), "Pass one weight for each label."
+            )
+
+
+def _pairs(loss: MultiLabel | MultiLabelFedLAS, logits: Tensor, target: Tensor) -> Batch:
+    """Every label of every sample as a row of two classes, unknown ones masked."""
+    owner = type(loss).__name__
+    _check_shapes(owner, logits, target)
+    if logits.shape[1] != loss.num_classes:
+        raise InputError(
+            owner,
+            f"logits must be (N, {loss.num_classes})",
+            describe(logits),
+            "Build the loss with the number of labels of the model.",
+        )
+    known = target != loss.ignore_index
+    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
+        inside = target[known]
+        if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):  # so worded that NaN fails
+            raise InputError(
+                owner,
+                f"target must be in [0, 1] or ignore_index {loss.ignore_index}, with one known label or more",
+                f"values from {float(target.min()):g} to {float(target.max()):g}",
+                "Check the labels, and skip batches without a known one.",
+            )
+    wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+    labels = torch.where(known, target, 0).reshape(-1)
+    if target.is_floating_point():
+        labels = torch.stack((1 - labels, labels), dim=1).to(wide.dtype)
+    return Batch(
+        logits=two_logits(wide.reshape(-1)),
+        target=labels if target.is_floating_point() else labels.long(),
+        valid=known.reshape(-1),
+        weight=None,
+        features=None,
+        index=None,
+        shape=tuple(logits.shape),
+    )
+
+
+def _reduced(loss: MultiLabel | MultiLabelFedLAS, values: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """Losses ``(N L,)`` weighted and reduced over the known ones."""
+    values = values.reshape(logits.shape)
+    known = target != loss.ignore_index
+    if loss.weight is not None:
+        values = values * loss.weight.to(values.dtype)
+    if loss.pos_weight is not None:
+        values = values * (1 + target * (loss.pos_weight.to(values.dtype) - 1))
+    values = torch.where(known, values, values.new_zeros(()))
+    if loss.reduction == "none":
+        return values
+    return values.sum() if loss.reduction == "sum" else values.sum() / known.sum()

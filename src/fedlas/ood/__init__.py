@@ -1,0 +1,49 @@
+"""Out-of-distribution detection: scores (higher = more OOD) of saved logits and features, and how well they detect."""
+
+# Importing a module registers its scores, in the order of tables: hence no sorting here.
+# ruff: noqa: I001
+from fedlas.ood.adapt import adapt_images
+from fedlas.ood.base import GIVEN, OOD_SCORES, Score, follows_temperature, needs_of, options_of
+from fedlas.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
+from fedlas.ood.feature_norm import feature_norm_score
+from fedlas.ood.compute import Reference, compute_score
+from fedlas.ood.detection import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
+from fedlas.ood.fitted_scores import (
+    kl_matching_score,
+    knn_score,
+    mahalanobis_score,
+    relative_mahalanobis_score,
+    vim_score,
+)
+from fedlas.ood.odin import odin_score
+from fedlas.ood.outputs import Outputs
+
+__all__ = [
+    "DETECTION",
+    "GIVEN",
+    "OOD_SCORES",
+    "Outputs",
+    "Reference",
+    "Score",
+    "adapt_images",
+    "compute_score",
+    "detection_intervals",
+    "detection_metrics",
+    "energy_score",
+    "entropy_score",
+    "feature_norm_score",
+    "follows_temperature",
+    "fpr_at",
+    "gen_score",
+    "kl_matching_score",
+    "knn_score",
+    "mahalanobis_score",
+    "max_logit_score",
+    "msp_score",
+    "needs_of",
+    "odin_score",
+    "options_of",
+    "relative_mahalanobis_score",
+    "roc_points",
+    "vim_score",
+]

@@ -1,0 +1,91 @@
+"""A score by name: given what it needs, checked on the way in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.ood.base import GIVEN, OOD_SCORES, needs_of
+from fedlas.ood.outputs import Outputs
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What scores are fitted on: in-distribution samples, none of which is scored.
+
+    Attributes:
+        val: Predictions on held-out samples.
+        train: Predictions with features on training samples.
+        head: The linear head that makes logits of features.
+    """
+
+    val: Predictions | None = None
+    train: Predictions | None = None
+    head: nn.Linear | None = None
+
+    def scaled(self, temperature: float) -> Reference:
+        """The same with all logits divided by ``temperature``; features and head stay."""
+        val, train = (
+            None if part is None else part.with_logits(part.logits / temperature) for part in (self.val, self.train)
+        )
+        return Reference(val, train, self.head)
+
+
+def compute_score(
+    name: str, outputs: Outputs, *, reference: Reference | None = None, options: Mapping[str, Any] | None = None
+) -> Tensor:
+    """The score of every sample.
+
+    Args:
+        name: Registry name.
+        outputs: What the model says of them; one that takes more (:class:`Outputs`) must hold the score itself.
+        reference: What the score is fitted on, if it is.
+        options: Options of the score; the others keep their defaults.
+
+    Returns:
+        ``(N,)`` float64 on the CPU, higher = more OOD.
+
+    Raises:
+        InputError: For an unknown name or option, if something is missing that the score needs, or if it is not finite.
+        MissingExtraError: If it needs a package that is not installed.
+
+    Example:
+        >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
+        [-2.0]
+    """
+    entry, given = OOD_SCORES[name], reference or Reference()
+    needs = needs_of(entry)
+    owner = f"OOD score {name}"
+    if "model" in needs:
+        if name not in outputs.scores:
+            raise InputError(
+                owner,
+                "it is computed from images, so outputs must hold it",
+                f"some with {', '.join(outputs.scores) or 'no scores'}",
+                "Compute it with the function of that name, and pass it in scores.",
+            )
+        return outputs.scores[name].double().cpu()
+    offered: dict[str, Any] = {
+        "logits": outputs.logits, "features": outputs.features, "val": given.val, "train": given.train,
+        "head": given.head,
+    }  # fmt: skip
+    for need in sorted(needs):
+        if offered[need] is None:
+            raise InputError(owner, f"it needs {GIVEN[need]}", "none", "Pass them, or choose another score.")
+    score: Tensor = OOD_SCORES.build(name, options, **offered)
+    score = score.detach().double().cpu()
+    if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
+        finite = int(torch.isfinite(score).sum())
+        raise InputError(
+            owner,
+            f"it must be finite ({outputs.num_samples},)",
+            f"{tuple(score.shape)}, {finite} finite",
+            "Look at the logits and features: they may be far outside what float32 can tell apart.",
+        )
+    return score

@@ -1,0 +1,60 @@
+"""The norm of the features: small for what a network has not learnt to see."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_number, describe
+from fedlas.ood.base import OOD_SCORES
+
+
+@OOD_SCORES.register(
+    "feature-norm",
+    title="Feature norm",
+    paper="Understanding the Feature Norm for Out-of-Distribution Detection",
+    year=2023,
+    url="https://arxiv.org/abs/2310.05316",
+)
+def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
+    """Norm of the features, negated.
+
+    Args:
+        features: Input of the classifier head, ``(N, D)``.
+        order: Of the norm, > 0; 1 sums the absolute values (what FedLAS's indicator looks at), 2 is the Euclidean
+            length, ``inf`` the largest value.
+
+    Returns:
+        ``(N,)``, higher = more OOD.
+
+    Raises:
+        InputError: If the features are no floating tensor ``(N, D)``, or ``order`` is not positive.
+
+    Example:
+        >>> feature_norm_score(torch.tensor([[3.0, 4.0]]), order=2).tolist()
+        [-5.0]
+
+    Source:
+        Park, Chai, Yoon and Teoh 2023: the norm is the confidence of a classifier hidden in the layer.
+    """
+    if order != math.inf:
+        check_number("feature_norm_score", "order", order, low=0.0, low_open=True)
+    return -torch.linalg.vector_norm(check_features("feature_norm_score", features), ord=float(order), dim=1)
+
+
+def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
+    """Return ``features`` in float64 if they are a floating tensor ``(N, D)``.
+
+    Raises:
+        InputError: Otherwise, or if there are not ``columns`` of them.
+    """
+    if features.ndim == 2 and features.is_floating_point() and columns in (None, features.shape[1]):
+        return features.double()
+    raise InputError(
+        owner,
+        f"features must be a floating tensor (N, {columns or 'D'})",
+        describe(features),
+        "Pass the input of the classifier head, pooled over space, of the same model throughout.",
+    )

@@ -1,0 +1,161 @@
+"""Calibration class by class: when a classifier says this class, is it right as often as it claims?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas.metrics.scan import check_predictions
+from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class ClassGap:
+    """Confidence and accuracy of the samples that are predicted as one class.
+
+    Attributes:
+        label: The class.
+        num_samples: How many are predicted as it.
+        confidence: Their mean confidence.
+        accuracy: Share of them that are right.
+        low: Lower end of the interval of ``gap``.
+        high: Upper end.
+    """
+
+    label: int
+    num_samples: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+    @property
+    def gap(self) -> float:
+        """``confidence - accuracy``: positive where the model is too confident of the class."""
+        return self.confidence - self.accuracy
+
+
+def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGap]:
+    """The signed gap of every class that is predicted, with an interval, the most over-confident first.
+
+    The interval is Wilson's for the accuracy, taken from the mean confidence. It has a width where all predictions of a
+    class are right, too, which a bootstrap has not; where the confidences of a class differ it is a little too wide.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        level: Confidence level of each interval in ``(0, 1)``, one class at a time.
+
+    Raises:
+        InputError: If ``predictions`` are something else, or the level is out of range.
+
+    Example:
+        >>> gaps = class_gaps(Predictions([[0.0, 9.0], [0.0, 9.0], [0.0, 0.0]], [1, 0, 0]))
+        >>> [(g.label, round(g.gap, 2)) for g in gaps]
+        [(1, 0.5), (0, -0.5)]
+
+    Source:
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    check_predictions("class_gaps", predictions)
+    if check_number("class_gaps", "level", level, low=0.0, high=1.0, low_open=True) == 1.0:
+        raise InputError("class_gaps", "level must be below 1", level, "Choose a level such as 0.95.")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    predicted = predictions.predicted.cpu().numpy()
+    count = np.bincount(predicted, minlength=predictions.num_classes)
+    sums = (
+        np.bincount(predicted, values.cpu().double().numpy(), predictions.num_classes)
+        for values in (predictions.confidence, predictions.correct)
+    )
+    confidence, right = sums
+    gaps = []
+    for label in np.flatnonzero(count).tolist():
+        n, claimed = int(count[label]), float(confidence[label] / count[label])
+        accuracy = float(right[label]) / n
+        centre, half = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
+        half *= math.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
+        gaps.append(ClassGap(label, n, claimed, accuracy, claimed - centre - half, claimed - centre + half))
+    return sorted(gaps, key=lambda gap: (-gap.gap, gap.label))
+
+
+def class_gap_plot(
+    predictions: Predictions,
+    *,
+    classes: Sequence[str] | None = None,
+    most: int = 40,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> Axes:
+    """Draw the signed gap of each predicted class with its 95 % interval, the most over-confident at the top.
+
+    A filled marker is a class whose interval does not hold 0. Of one hundred classes of a calibrated model that are
+    five or so.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        classes: Names of the ``C`` classes; numbers if None.
+        most: Of more classes than this only the ends are drawn, and how many lie between them is said.
+        ax: Where to draw; a new figure, as high as it need be, if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+
+    Returns:
+        The Axes, gaps in percent.
+
+    Raises:
+        InputError: If ``predictions`` are something else, an argument is out of range, or there is not one name for
+            each class.
+
+    Example:
+        >>> p = Predictions([[0.0, 9.0], [0.0, 9.0], [0.0, 0.0]], [1, 0, 0])
+        >>> [label.get_text() for label in class_gap_plot(p, classes=["cat", "dog"]).get_yticklabels()]
+        ['dog', 'cat']
+    """
+    owner = "class_gap_plot"
+    palette = theme_named(owner, theme)
+    check_count(owner, "most", most, low=2)
+    gaps = class_gaps(predictions)
+    names = [str(label) for label in range(predictions.num_classes)] if classes is None else list(classes)
+    if len(names) != predictions.num_classes:
+        raise InputError(
+            owner,
+            f"classes must hold {predictions.num_classes} names",
+            f"{len(names)}",
+            "Name all classes, in the order of the logits.",
+        )
+    between = max(0, len(gaps) - most)
+    shown = [*gaps[: most // 2], *gaps[len(gaps) - (most - most // 2) :]] if between else gaps
+    rows = np.arange(len(shown)) + (np.arange(len(shown)) >= most // 2) * (1.0 if between else 0.0)
+    axes: Any = new_axes(palette, size=(5.6, 0.9 + 0.19 * (rows[-1] + 1))) if ax is None else ax
+    dress(axes, palette)
+    axes.axvline(0, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+    for row, gap in zip(rows, shown, strict=True):
+        beyond = gap.low > 0 or gap.high < 0
+        colour = (palette.over if gap.gap > 0 else palette.under) if beyond else palette.muted
+        axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        axes.plot(
+            [100 * gap.gap], [row], marker=">" if gap.gap > 0 else "<", markersize=5.5, color=colour, linestyle="none",
+            markerfacecolor=colour if beyond else palette.background, markeredgecolor=colour,
+        )  # fmt: skip
+    if between:
+        axes.text(
+            0.5, most // 2, f"{between} more classes between", transform=axes.get_yaxis_transform(), fontsize=8,
+            ha="center", va="center", color=palette.muted, style="italic",
+        )  # fmt: skip
+    axes.set_yticks(rows, [names[gap.label] for gap in shown], color=palette.ink, fontsize=8)
+    axes.set_ylim(rows[-1] + 0.7, -0.7)
+    axes.grid(axis="x", color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("confidence - accuracy, percentage points", color=palette.ink, fontsize=9)
+    if title is not None:
+        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+    return axes

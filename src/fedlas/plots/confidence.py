@@ -1,0 +1,86 @@
+"""Confidence of right and of wrong predictions: how far apart are they?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from fedlas._core.check import check_count
+from fedlas.metrics.scan import check_predictions
+from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def confidence_histogram(
+    predictions: Predictions,
+    *,
+    num_bins: int = 20,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> Axes:
+    """Draw how the confidences of right predictions are spread (upwards) and those of wrong ones (downwards).
+
+    Each kind adds up to 100 % of itself, or a few wrong predictions would not be seen beside many right ones. The
+    dashed lines are the mean confidences. A useful confidence puts right predictions to the right and wrong ones to the
+    left; a calibrated one may still not do so.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
+        ax: Where to draw; a new figure if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+
+    Returns:
+        The Axes; shares of right predictions are positive, those of wrong ones negative, in percent.
+
+    Raises:
+        InputError: If ``predictions`` are something else, or an argument is out of range.
+
+    Example:
+        >>> ax = confidence_histogram(Predictions([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [0, 0, 0]), num_bins=2)
+        >>> [float(bar.get_height()) for bar in ax.patches]
+        [0.0, 100.0, 0.0, -100.0]
+    """
+    owner = "confidence_histogram"
+    palette = theme_named(owner, theme)
+    check_count(owner, "num_bins", num_bins)
+    check_predictions(owner, predictions)
+    confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
+    edges = np.linspace(0, 1, num_bins + 1)
+    axes: Any = new_axes(palette, size=(4.2, 3.2)) if ax is None else ax
+    dress(axes, palette)
+    tallest = 0.0
+    for kind, sign, colour, hatch in ((correct, 1.0, palette.under, None), (~correct, -1.0, palette.over, "////")):
+        count = int(kind.sum())
+        shares = 100 * np.histogram(confidence[kind], edges)[0] / max(1, count)
+        tallest = max(tallest, float(shares.max()))
+        name = "right" if sign > 0 else "wrong"
+        axes.bar(
+            edges[:-1], sign * shares, 1 / num_bins, align="edge", facecolor=colour, hatch=hatch, linewidth=0.6,
+            edgecolor=palette.background,
+        )  # fmt: skip
+        mean = float(confidence[kind].mean()) if count else float("nan")
+        said = f"{count:,} {name}" + (f", mean {100 * mean:.1f} %" if count else "")
+        axes.text(
+            0.02, 0.96 if sign > 0 else 0.04, said, transform=axes.transAxes, fontsize=9, color=palette.ink,
+            va="top" if sign > 0 else "bottom", fontweight="bold",
+        )  # fmt: skip
+        if count:
+            ends = (0.5, 1.0) if sign > 0 else (0.0, 0.5)
+            axes.axvline(mean, *ends, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+    reach = 1.08 * max(tallest, 1.0)
+    axes.axhline(0, color=palette.muted, linewidth=0.8)
+    axes.set(xlim=(0, 1), ylim=(-reach, reach), xticks=np.linspace(0, 1, 6))
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{abs(value):g}")
+    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("confidence", color=palette.ink, fontsize=9)
+    axes.set_ylabel("share of its kind, %", color=palette.ink, fontsize=9)
+    if title is not None:
+        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+    return axes

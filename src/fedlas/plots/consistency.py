@@ -1,0 +1,72 @@
+"""The consistency band of a reliability diagram: where its bins would lie if the model were calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas.metrics import reliability_bins
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class ConsistencyBand:
+    """Range of each bin's accuracy for a calibrated model.
+
+    Attributes:
+        low: Lower ends ``(B,)``, NaN where the bin is empty.
+        high: Upper ends ``(B,)``.
+        level: Share of calibrated models that lie within the range, one bin at a time.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    level: float
+
+
+def consistency_band(
+    predictions: Predictions, *, num_bins: int = 15, level: float = 0.95, replicates: int = 2000, seed: int = 0
+) -> ConsistencyBand:
+    """Quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
+
+    As in the paper, a replicate draws ``N`` confidences with replacement, and for each whether it was right with that
+    probability. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the number
+    of samples in the bins is multinomial and the number of right ones in each binomial: drawn as such, without a loop.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``; the target plays no part.
+        num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
+        level: In ``(0, 1)``. Of 15 bins of a calibrated model, one lies outside a band of level 0.95 in every second
+            diagram.
+        replicates: Number of replicates; those that leave a bin empty do not count for it.
+        seed: The same seed draws the same.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Example:
+        >>> band = consistency_band(Predictions([[0.0, 0.0]] * 100, [0] * 100), num_bins=2)
+        >>> bool(0.35 < band.low[0] < 0.45), bool(0.55 < band.high[0] < 0.65), bool(np.isnan(band.low[1]))
+        (True, True, True)
+
+    Source:
+        Bröcker & Smith, "Increasing the reliability of reliability diagrams", Weather and Forecasting 22 (2007).
+    """
+    owner = "consistency_band"
+    check_count(owner, "replicates", replicates, low=2)
+    check_count(owner, "seed", seed, low=0)
+    if check_number(owner, "level", level, low=0.0, high=1.0, low_open=True) == 1.0:
+        raise InputError(owner, "level must be below 1", level, "Choose a level such as 0.95.")
+    bins = reliability_bins(predictions, num_bins=num_bins)
+    count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
+    filled = np.flatnonzero(count)
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(int(count.sum()), count[filled] / count.sum(), size=replicates)
+    right = random.binomial(drawn, np.clip(confidence[filled], 0.0, 1.0))
+    accuracy = np.where(drawn > 0, right / np.maximum(drawn, 1), np.nan)
+    low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)
+    low[filled], high[filled] = np.nanquantile(accuracy, (0.5 - level / 2, 0.5 + level / 2), axis=0)
+    return ConsistencyBand(low, high, level)

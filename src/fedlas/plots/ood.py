@@ -1,0 +1,164 @@
+"""How a score tells OOD samples from others: ROC curves, and the two distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.extras import require
+from fedlas.plots.theme import DASHES, dress, new_axes, theme_named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TAIL = 0.005
+"""Share of the samples on each side that does not stretch the axis of a histogram."""
+
+
+def roc_curves(
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: Literal["light", "dark"] = "light",
+    legend: bool = True,
+) -> Axes:
+    """Draw ROC curves: the share of OOD samples found against the share of in-distribution ones flagged with them.
+
+    Args:
+        curves: False and true positive rates, each ``(P,)`` in ``[0, 1]`` and ascending, by name; see
+            :func:`fedlas.ood.roc_points`. A name may hold its area, as nothing else is written beside the curves.
+        ax: Where to draw; a new figure if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+        legend: Whether to name the curves beside the axes.
+
+    Returns:
+        The Axes, with the diagonal of chance as its first line.
+
+    Raises:
+        InputError: If there are no curves, or one is not as described.
+
+    Example:
+        >>> ax = roc_curves({"a score": ([0.0, 0.2, 1.0], [0.0, 0.9, 1.0])})
+        >>> [line.get_label() for line in ax.lines]
+        ['chance', 'a score']
+    """
+    owner = "roc_curves"
+    palette = theme_named(owner, theme)
+    if not curves:
+        raise InputError(owner, "curves must hold at least one", "none", "Pass rates by name.")
+    checked = {name: tuple(_rates(owner, name, side) for side in sides) for name, sides in curves.items()}
+    axes: Any = new_axes(palette, size=(6.2, 4.0)) if ax is None else ax
+    dress(axes, palette)
+    axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance")
+    for i, (name, (false, true)) in enumerate(checked.items()):
+        if len(false) != len(true):
+            raise InputError(
+                owner, f"rates of {name} must be equally many", f"{len(false)}, {len(true)}", "Pass points."
+            )
+        axes.plot(
+            false, true, color=palette.lines[i % len(palette.lines)], linestyle=DASHES[i % len(DASHES)], linewidth=1.5,
+            label=name,
+        )  # fmt: skip
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
+    axes.set_box_aspect(1)
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("share of in-distribution flagged", color=palette.ink, fontsize=9)
+    axes.set_ylabel("share of OOD flagged", color=palette.ink, fontsize=9)
+    if title is not None:
+        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+    if legend:
+        axes.legend(
+            loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, labelcolor=palette.ink,
+            handlelength=2.6,
+        )  # fmt: skip
+    return axes
+
+
+def score_histogram(
+    id_score: ArrayLike,
+    ood_score: ArrayLike,
+    *,
+    num_bins: int = 40,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: Literal["light", "dark"] = "light",
+    legend: bool = True,
+) -> Axes:
+    """Draw how a score is distributed in and out of distribution, each as shares of its own samples.
+
+    In-distribution bars are plain grey, OOD ones an outline with hatching. The dashed line is the threshold that 95 %
+    of the in-distribution samples are below or at: OOD samples left of it pass for known.
+
+    Args:
+        id_score: ``(N,)``, finite, higher = more OOD.
+        ood_score: ``(M,)``, the same.
+        num_bins: Bins between the outermost half percents of all samples; what is beyond is counted in the last ones.
+        ax: Where to draw; a new figure if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+        legend: Whether to name the two.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        InputError: If scores are not one-dimensional and finite, or an argument is out of range.
+
+    Example:
+        >>> ax = score_histogram([0.0, 0.1, 0.2], [0.2, 0.9], num_bins=5, title="MSP")
+        >>> ax.get_title(loc="left"), len(ax.patches)
+        ('MSP', 10)
+    """
+    owner = "score_histogram"
+    palette = theme_named(owner, theme)
+    check_count(owner, "num_bins", num_bins)
+    known, unknown = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
+    low, high = np.quantile(np.concatenate((known, unknown)), (_TAIL, 1 - _TAIL))
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, num_bins + 1)
+    axes: Any = new_axes(palette, size=(3.6, 2.7)) if ax is None else ax
+    dress(axes, palette)
+    shares = [np.histogram(values.clip(low, high), edges)[0] / len(values) for values in (known, unknown)]
+    width = np.diff(edges)
+    axes.bar(
+        edges[:-1], shares[0], width, align="edge", color=palette.bar, edgecolor=palette.background, linewidth=0.4,
+        label="in-distribution",
+    )  # fmt: skip
+    axes.bar(
+        edges[:-1], shares[1], width, align="edge", facecolor="none", edgecolor=palette.over, linewidth=0.7,
+        hatch="//", label="OOD",
+    )  # fmt: skip
+    threshold = np.quantile(known, 0.95, method="inverted_cdf")
+    axes.axvline(min(max(threshold, low), high), color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
+    axes.set_xlabel("score (higher = more OOD)", color=palette.ink, fontsize=9)
+    axes.set_ylabel("share of samples", color=palette.ink, fontsize=9)
+    if title is not None:
+        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+    if legend:
+        axes.legend(loc="best", frameon=False, fontsize=8, labelcolor=palette.ink)
+    return axes
+
+
+def _rates(owner: str, name: str, given: ArrayLike) -> Any:
+    rates = np.asarray(given, dtype=np.float64)
+    if rates.ndim != 1 or len(rates) < 2 or not ((rates >= 0) & (rates <= 1)).all() or (np.diff(rates) < 0).any():
+        raise InputError(
+            owner, f"rates of {name} must be ascending in [0, 1], at least 2", describe(rates), "See roc_points."
+        )
+    return rates
+
+
+def _finite(owner: str, name: str, given: ArrayLike) -> Any:
+    values = np.asarray(given, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise InputError(owner, f"{name} must be finite scores (N,), at least one", describe(values), "Check them.")
+    return values

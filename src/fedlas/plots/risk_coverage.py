@@ -1,0 +1,116 @@
+"""The risk-coverage curve: how wrong is a classifier on what it is most confident of?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.metrics.scan import check_predictions
+from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
+from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.predictions import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_POINTS = 400
+"""More would make the figure large and no different."""
+
+
+def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coverage and risk: among the ``k`` most confident of ``N`` samples, the share of errors.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        ``coverage (N,)``, ``k / N`` for ``k = 1 .. N``, and ``risk (N,)`` in ``[0, 1]``, whose mean is AURC. Among
+        equal confidences it is the expectation over their order.
+
+    Raises:
+        InputError: If ``predictions`` are something else.
+
+    Example:
+        >>> coverage, risk = risk_coverage(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))
+        >>> risk.round(2).tolist()
+        [0.0, 0.5, 0.33]
+
+    Source:
+        El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
+    """
+    check_predictions("risk_coverage", predictions)
+    confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
+    _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
+    share = np.bincount(group, wrong) / count  # errors that each of equal confidences has in expectation
+    samples = np.arange(1, len(wrong) + 1)
+    return samples / len(wrong), np.cumsum(np.repeat(share, count)) / samples
+
+
+def risk_coverage_curve(
+    predictions: Predictions,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> Axes:
+    """Draw risk over coverage, between the curve of a perfect order and that of none.
+
+    *Random* is the error rate, which a confidence that says nothing has at every coverage; *oracle* puts every error
+    last. Its area is the least possible with as many errors, and E-AURC is the area between it and the curve.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        ax: Where to draw; a new figure if None.
+        title: Above the axes, left-aligned.
+        theme: Palette.
+
+    Returns:
+        The Axes, both axes in percent; its lines are the curve, random and oracle.
+
+    Raises:
+        InputError: If ``predictions`` are something else, or for an unknown theme.
+
+    Example:
+        >>> ax = risk_coverage_curve(Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0]))
+        >>> ax.texts[0].get_text(), [line.get_label() for line in ax.lines]
+        ('AURC 27.8 %  ·  E-AURC 16.7 %', ['model', 'random', 'oracle'])
+
+    Source:
+        Geifman et al. 2019, "Bias-reduced uncertainty estimation for deep neural classifiers"
+        (https://arxiv.org/abs/1805.08206).
+    """
+    palette = theme_named("risk_coverage_curve", theme)
+    coverage, risk = risk_coverage(predictions)
+    samples, errors = len(risk), round(risk[-1] * len(risk))
+    rank = np.arange(1, samples + 1)
+    oracle = np.maximum(0, rank - (samples - errors)) / rank
+    axes: Any = new_axes(palette, size=(4.2, 3.2)) if ax is None else ax
+    dress(axes, palette)
+    few = np.unique(np.linspace(0, samples - 1, min(samples, _MOST_POINTS)).round().astype(int))
+    x, model, best = 100 * coverage[few], 100 * risk[few], 100 * oracle[few]
+    axes.fill_between(x, best, model, color=palette.lines[2], alpha=0.13, linewidth=0)
+    axes.plot(x, model, color=palette.lines[2], linewidth=1.8, label="model")
+    axes.plot(
+        [0, 100], [100 * risk[-1]] * 2, color=palette.muted, linewidth=1.2, linestyle=(0, (1.5, 1.2)), label="random"
+    )
+    axes.plot(x, best, color=palette.ink, linewidth=1.2, linestyle=(0, (5, 1.5)), label="oracle")
+    # The first few samples can all be wrong, or none: they must not set the scale.
+    steady = model[x >= 5] if (x >= 5).any() else model
+    axes.set(xlim=(0, 100), ylim=(0, 1.25 * max(100 * risk[-1], float(steady.max()), 0.4)))
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("coverage, %", color=palette.ink, fontsize=9)
+    axes.set_ylabel("risk (errors), %", color=palette.ink, fontsize=9)
+    aurc, excess = area_under_risk_coverage(predictions), excess_area_under_risk_coverage(predictions)
+    axes.text(
+        0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
+        fontsize=9, fontweight="bold", color=palette.ink,
+    )  # fmt: skip
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(0.01, 0.9), frameon=False, fontsize=8, labelcolor=palette.ink, ncols=3,
+        handlelength=2.2,
+    )  # fmt: skip
+    if title is not None:
+        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+    return axes

@@ -1,0 +1,319 @@
+"""``fedlas ood`` as a stranger meets it."""
+
+import csv
+import json
+import shutil
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.bench.ood import command as ood_command
+from fedlas.bench.ood import outputs as ood_outputs
+from fedlas.bench.page import Picture
+from fedlas.bench.plan import plan
+from fedlas.bench.recipe import load_recipe
+from fedlas.bench.run import execute
+from fedlas.cli import main
+from fedlas.ood import DETECTION, OOD_SCORES, Outputs
+from fedlas.predictions import Predictions
+
+TINY = [
+    "train.epochs=2", "train.batch_size=50", "data.train_size=120", "data.val_size=50", "data.test_size=60",
+    "model.hidden=[8]",
+]  # fmt: skip
+PICTURE = Picture("", "", "")
+FAST = ["--replicates", "39", "--set", "knn.k=10"]
+
+
+def train(out, *settings, losses=("ce", "ls"), seeds=(0, 1)):
+    for run in plan(load_recipe("synthetic", [*TINY, *settings]), losses=list(losses), seeds=list(seeds), out=out):
+        execute(run)
+    return out
+
+
+@pytest.fixture(scope="session")
+def finished_bench(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("ood") / "bench")
+
+
+@pytest.fixture(scope="session")
+def finished_open_set(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ood") / "open"
+    return train(out, "data.hold_out_classes=[7,8,'9']", losses=("ce",), seeds=(0,)) / "ce-s0"
+
+
+@pytest.fixture
+def bench(finished_bench, tmp_path):
+    return shutil.copytree(finished_bench, tmp_path / "bench")
+
+
+@pytest.fixture
+def run(bench):
+    return bench / "ce-s0"
+
+
+@pytest.fixture
+def open_set_run(finished_open_set, tmp_path):
+    return shutil.copytree(finished_open_set, tmp_path / "open")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures(request, monkeypatch):
+    """Drawing takes longer than all else here; one test looks at the page."""
+    if request.node.name != "test_one_run":
+        monkeypatch.setattr("fedlas.bench.ood.files._figures", lambda *_args: (PICTURE, [], ""))
+
+
+def call(capsys, *arguments):
+    """Exit status, standard output and standard error."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        status = ended.code
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return status, captured.out, captured.err
+
+
+def test_one_run(capsys, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    status, out, _ = call(capsys, "ood", run, "--data", "digits", *FAST)
+    assert status == 0
+    for part in ("synthetic vs digits", "AUPR-out % ↑", "Relative Mahalanobis", "Energy, after T", "60 test images"):
+        assert part in out
+    assert all(len(line) <= 100 for line in out.splitlines() if "│" in line or "─" in line)
+    content = json.loads((run / "ood.json").read_text())
+    results = content["runs"][0]["results"]
+    assert {r["score"] for r in results} == set(OOD_SCORES)
+    for found in results:
+        for metric in DETECTION:
+            value = found[metric]
+            assert 0 <= value["low"] <= value["value"] + 0.2
+            assert value["value"] <= 1
+    assert content["scores"]["knn"]["options"] == {"k": 10}
+    with (run / "ood.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(results)
+    assert float(rows[0]["auroc"]) == results[0]["auroc"]["value"]
+    page, text = (run / "ood.html").read_text(), (run / "ood.md").read_text()
+    assert page.count("data:image/svg") == 2 * (1 + len(OOD_SCORES))
+    assert "| MSP" in text
+
+
+def test_values_are_those_of_the_saved_predictions(capsys, run):
+    call(capsys, "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
+    found = json.loads((run / "ood.json").read_text())["runs"][0]["results"]
+    test = Predictions.load(run / "predictions" / "test.npz")
+    other, _ = Outputs.load(run / "predictions" / "ood-digits.npz")
+    assert other.num_samples == 600
+    own, theirs = 1 - test.probs.double().amax(1), 1 - other.logits.double().softmax(1).amax(1)
+    auroc = (theirs[:, None] > own).double().mean() + 0.5 * (theirs[:, None] == own).double().mean()
+    assert found[0]["auroc"]["value"] == pytest.approx(float(auroc), abs=1e-6)
+
+
+def test_predictions_are_made_once(capsys, run, monkeypatch):
+    command = ("ood", run, "--data", "digits", "--scores", "odin", "knn", *FAST)
+    call(capsys, *command)
+    files = {path.name: path.stat().st_mtime_ns for path in (run / "predictions").glob("*.npz")}
+    assert set(files) == {"val.npz", "test.npz", "in-test.npz", "in-train.npz", "ood-digits.npz"}
+    with monkeypatch.context() as patch:
+        patch.setattr(ood_outputs, "predict", None)
+        assert call(capsys, *command)[0] == 0
+    assert files == {path.name: path.stat().st_mtime_ns for path in (run / "predictions").glob("*.npz")}
+    call(capsys, *command, "--set", "odin.temperature=10")
+    changed = {p.name for p in (run / "predictions").glob("*.npz") if p.stat().st_mtime_ns != files[p.name]}
+    assert changed == {"in-test.npz", "ood-digits.npz"}
+    (run / "predictions" / "ood-digits.npz").write_bytes(b"damaged")
+    assert call(capsys, *command)[0] == 0
+    assert Outputs.load(run / "predictions" / "ood-digits.npz")[0].num_samples == 600
+
+
+def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path):
+    random = np.random.default_rng(0)
+    for count in (30, 40):
+        arrays = {
+            f"{part}_images": random.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8) for part in ("train", "test")
+        }
+        arrays |= {f"{part}_target": np.arange(count) % 2 for part in ("train", "test")}
+        np.savez(tmp_path / f"{count}.npz", **arrays)
+        status, out, _ = call(
+            capsys, "ood", run, "--data", f"mine=npz:{tmp_path}/{count}.npz", "--scores", "energy", *FAST[:2]
+        )
+        assert status == 0
+        assert "colour made grey" in out
+        assert "scaled from 9 x 9 to 8 x 8 pixels" in out
+        assert Outputs.load(run / "predictions" / "ood-mine.npz")[0].num_samples == count
+
+
+def test_a_bench_is_compared_over_seeds(capsys, bench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    status, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", *FAST)
+    assert status == 0
+    assert "Mean ± sample standard deviation over seeds (n = 2)" in out
+    assert "★" in out
+    content = json.loads((bench / "ood.json").read_text())
+    assert [(run["loss"], run["seed"]) for run in content["runs"]] == [("ce", 0), ("ce", 1), ("ls", 0), ("ls", 1)]
+    values = [
+        100 * result["auroc"]["value"]
+        for run in content["runs"]
+        if run["loss"] == "ls"
+        for result in run["results"]
+        if (result["score"], result["stage"]) == ("msp", "before")
+    ]
+    assert f"{np.mean(values):.2f} ±{np.std(values, ddof=1):.2f}" in out
+    assert "Losses compared" in (bench / "ood.html").read_text()
+
+
+def test_seeds_of_one_loss(capsys, bench, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    _, out, _ = call(
+        capsys, "ood", bench / "ce-s0", bench / "ce-s1", "--data", "digits", "--scores", "msp", "energy", *FAST[:2]
+    )
+    assert "ce, 2 seeds: synthetic vs digits" in out
+    assert " ±" in out
+    assert (bench / "ood.json").is_file()
+
+
+def test_what_cannot_be_taken_from_a_bench_is_named(capsys, bench):
+    (bench / "ls-s1" / "metrics.json").unlink()
+    _, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", *FAST[:2])
+    assert "ls-s1 was left out: it is not finished." in out
+
+
+def test_open_set(capsys, open_set_run):
+    run = open_set_run
+    test = Predictions.load(run / "predictions" / "test.npz")
+    assert test.num_classes == 7
+    saved = (run / "predictions" / "ood-held-out.npz").stat().st_mtime_ns
+    unknown, _ = Outputs.load(run / "predictions" / "ood-held-out.npz")
+    assert unknown.logits.shape[1] == 7
+    status, out, _ = call(capsys, "ood", run, "--scores", "max-logit", "feature-norm", *FAST[:2])
+    assert status == 0
+    assert "synthetic vs held-out" in out
+    assert "test images of the classes held out: 7, 8, 9" in out
+    assert (run / "predictions" / "ood-held-out.npz").stat().st_mtime_ns == saved
+    _, out, _ = call(capsys, "ood", run, "--data", "digits", "--scores", "msp", *FAST[:2])
+    assert "held-out" in out
+    assert "synthetic vs digits" in out
+
+
+def test_runs_that_hold_out_nothing_are_the_runs_they_were(run):
+    assert "hold_out" not in (run / "config.yaml").read_text()
+    assert not (run / "predictions" / "ood-held-out.npz").exists()
+
+
+def test_a_score_that_cannot_run_is_left_out_and_named(capsys, run, monkeypatch):
+    """Unless it was asked for, with --scores or with an option of its own."""
+    monkeypatch.setattr(ood_command, "OOD_SCORES", {name: OOD_SCORES[name] for name in ("msp", "knn")})
+    monkeypatch.setattr("fedlas.ood.fitted_scores.check_features", lambda *_args, **_more: torch.zeros(9, 8))
+    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
+    assert status == 0
+    assert "ce-s0: knn was not computed. knn_score: k must be at most 9" in out
+    for asked in (["--scores", "knn"], ["--set", "knn.k=10"]):
+        status, _, err = call(capsys, "ood", run, "--data", "digits", "--replicates", "39", *asked)
+        assert status == 2
+        assert "at most 9" in err
+
+
+def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
+    for module in ("pytorch_ood", "pytorch_ood.detector"):
+        monkeypatch.setitem(sys.modules, module, None)
+    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--replicates", "39")
+    assert status == 0
+    assert "Feature norm" in out
+    assert "odin was not computed. fedlas[ood]: this needs the package 'pytorch_ood'" in out
+    status, _, err = call(capsys, "ood", run, "--data", "digits", "--replicates", "39", "--scores", "odin")
+    assert status == 2
+    assert "pip install 'fedlas[ood]'" in err
+
+
+def test_the_same_images_are_refused(capsys, run, tmp_path):
+    from fedlas.bench.load import load_trained
+
+    own = load_trained(run).splits.test
+    arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
+    arrays |= {f"{part}_target": own.target.numpy() for part in ("train", "test")}
+    np.savez(tmp_path / "own.npz", **arrays)
+    status, _, err = call(
+        capsys, "ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp", "--replicates", "39"
+    )
+    assert status == 2
+    assert "run's own test images" in err
+    arrays["test_images"] = arrays["test_images"].copy()
+    arrays["test_images"][5:] += 1
+    np.savez(tmp_path / "own.npz", **arrays)
+    _, out, _ = call(
+        capsys, "ood", run, "--data", f"own=npz:{tmp_path}/own.npz", "--scores", "msp", "--replicates", "39"
+    )
+    assert "5 of 60 images are among the run's own test images" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: RUN"),
+        (["nowhere", "--data", "digits"], "it must be the folder of a run"),
+        (["{run}"], "no --data, and a run that holds out no classes"),
+        (["{run}", "--data", "digit"], "Did you mean 'digits'?"),
+        (["{run}", "--data", "digits", "digits"], "each data set must be named once"),
+        (["{run}", "--data", "cifar10:"], "NAME:ROOT"),
+        (["{run}", "--data", "held-out=digits"], "NAME:ROOT"),
+        (["{run}", "--data", "../x=digits"], "a label of letters"),
+        (["{run}", "--data", "npz:/nowhere.npz"], "does not exist"),
+        (["{run}", "--data", "digits:/tmp"], "needs no files"),
+        (["{run}", "--data", "digits", "--scores", "mps"], "Did you mean 'msp'?"),
+        (["{run}", "--data", "digits", "--scores", "msp", "msp"], "differ from each other"),
+        (["{run}", "--data", "digits", "--set", "knn.n=3"], "Choose one of: k"),
+        (["{run}", "--data", "digits", "--set", "msp.k=3"], "it has none"),
+        (["{run}", "--data", "digits", "--set", "kn.k=3"], "Did you mean 'knn'?"),
+        (["{run}", "--data", "digits", "--set", "knn=3"], "SCORE.KEY=VALUE"),
+        (["{run}", "--data", "digits", "--scores", "msp", "--set", "knn.k=3"], "of a score that is computed"),
+        (["{run}", "--data", "digits", "--scores", "energy", "--set", "energy.temperature=hot"], "temperature must be"),
+        (["{run}", "--data", "digits", "--replicates", "3"], "replicates must be at least 39"),
+        (["{run}", "{run}", "--data", "digits"], "each run must be named once"),
+        (["{run}/predictions", "--data", "digits"], "the folder of a run or of a bench"),
+        (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
+    ],
+)
+def test_nonsense(capsys, finished_bench, finished_open_set, arguments, message):
+    words = [a.format(run=finished_bench / "ce-s0", open=finished_open_set) for a in arguments]
+    before = time.monotonic()
+    status, out, err = call(capsys, "ood", *words)
+    assert status == 2
+    assert message in err, err
+    assert out == ""
+    assert time.monotonic() - before < 20
+    assert not (finished_bench / "ce-s0" / "ood.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[0,1,2,3,4,5,6,7,8]", "leave at least two"),
+        ("[ten]", "names of classes"),
+        ("3", "hold_out_classes"),
+        ("[]", ""),
+    ],
+)
+def test_classes_that_cannot_be_held_out(capsys, tmp_path, value, message):
+    words = [w for s in (*TINY, f"data.hold_out_classes={value}") for w in ("--set", s)]
+    status, _, err = call(capsys, "train", "synthetic", "--loss", "ce", *words, "--out", tmp_path / "x")
+    assert status == (2 if message else 0)
+    assert message in err
+    if message:
+        assert not (tmp_path / "x").exists()
+
+
+def test_the_model_is_left_as_it_was(finished_bench):
+    from fedlas.bench.load import load_trained
+
+    trained = load_trained(finished_bench / "ce-s0")
+    before = {name: value.clone() for name, value in trained.objective.state_dict().items()}
+    speaker = ood_outputs.Speaker(trained, ood_outputs.Chosen(["odin"]))
+    score = speaker._score("odin", trained.splits.test, {"temperature": 1000.0, "eps": 0.001})
+    assert score.shape == (60,)
+    assert all(weight.requires_grad for weight in trained.objective.model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in trained.objective.state_dict().items())

@@ -1,0 +1,263 @@
+"""Intervals and noise floors: where they come from, when they are computed anew, and that every table carries them."""
+
+import csv
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import rich.console
+
+from fedlas._core.check import InputError
+from fedlas.bench.cells import noise_text, p_text
+from fedlas.bench.collect import collect
+from fedlas.bench.intervals import FILE, reasons, with_noise
+from fedlas.bench.noise import COSTLY, Noise, is_calibration_error
+from fedlas.bench.report import terminal_table, write_report
+from fedlas.bench.statement import calibrated_note, findings, verdict
+from fedlas.bench.tables import legend, stage_tables
+from fedlas.metrics import METRICS
+from fedlas.predictions import Predictions
+from fedlas.stats import bootstrap_interval, noise_floor
+
+REPLICATES = 39
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, bench_writer):
+    """Two methods, two seeds, with the ``intervals.json`` and the report of all; tests copy it to change it."""
+    folder = bench_writer(tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300)
+    return write_report(folder, replicates=REPLICATES, pages=False)
+
+
+@pytest.fixture
+def folder(measured, tmp_path):
+    shutil.copytree(measured.html.parent, tmp_path / "digits")
+    return tmp_path / "digits"
+
+
+def noise(folder, **options):
+    return with_noise(collect(folder), **{"replicates": REPLICATES, **options})
+
+
+def test_numbers_are_those_of_the_statistics(measured):
+    run = measured.summary.runs[0]
+    test = Predictions.load(run.path / "predictions" / "test.npz")
+    scaled = test.with_logits(test.logits / run.temperature)
+    for stage, predictions in (("test", test), ("test_scaled", scaled)):
+        for metric in ("accuracy", "ece", "classwise_ece", "smooth_ece"):
+            found, drawn = run.noise.get(metric, stage), min(REPLICATES, COSTLY.get(metric, REPLICATES))
+            interval = bootstrap_interval(predictions, metric=metric, replicates=drawn)
+            assert (found.value, found.low) == (interval.value, interval.low)
+            assert found.high == min(interval.high, 1.0)
+            if metric == "accuracy":
+                assert (found.floor, found.p_value) == (None, None)
+            else:
+                floor = noise_floor(predictions, metric=metric, replicates=drawn)
+                assert (found.floor, found.p_value) == (floor.mean, floor.p_value)
+
+
+def test_every_calibration_error_of_every_table_carries_them(measured):
+    markdown, html = measured.markdown.read_text(encoding="utf-8"), measured.html.read_text(encoding="utf-8")
+    seen = 0
+    for _, _, table in stage_tables(measured.summary):
+        for i, column in enumerate(table.columns):
+            for row in table.rows:
+                cell = row.cells[i]
+                assert cell.noise.interval
+                assert bool(cell.noise.floor) == bool(cell.noise.p_value) == is_calibration_error(column.metric)
+                if cell.noise.floor:
+                    seen += 1
+                    assert f"{cell.noise.interval}<br>{cell.noise.test}" in markdown
+                    for text in (cell.noise.interval, f"floor {cell.noise.floor}", cell.noise.p_value):
+                        assert f">{text}<" in html or f"≈ {text}<" in html
+    assert seen == 2 * 2 * sum(map(is_calibration_error, measured.summary.metrics))
+    console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(terminal_table(measured.summary))
+    console.file.close()
+    shown = console.export_text()
+    for row in stage_tables(measured.summary)[0][2].rows:
+        (cell,) = [c for c, about in zip(row.cells, stage_tables(measured.summary)[0][2].columns, strict=True)
+                   if about.metric == "ece"]  # fmt: skip
+        assert cell.noise.interval in shown
+        assert f"{cell.noise.floor} {cell.noise.p_value.replace(' ', '')}" in shown
+
+
+def test_csv_has_them_in_full(measured):
+    rows = list(csv.DictReader(measured.csv.read_text(encoding="utf-8").splitlines()))
+    for row in rows:
+        run = measured.summary.run(row["loss"], int(row["seed"]))
+        found = run.noise.get("ece", "test" if row["stage"] == "before" else "test_scaled")
+        assert [float(row[f"ece_{end}"]) for end in ("low", "high", "floor", "p")] == [
+            found.low, found.high, found.floor, found.p_value
+        ]  # fmt: skip
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        assert "accuracy_floor" not in row
+
+
+def test_they_are_computed_once(folder, monkeypatch):
+    before = {run.name: run.noise for run in noise(folder).runs}
+
+    def never(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("fedlas.bench.intervals.noise_of", never)
+    assert {run.name: run.noise for run in noise(folder).runs} == before
+
+
+@pytest.mark.parametrize("change", ["predictions", "temperature", "bins", "replicates", "broken", "format"])
+def test_what_is_stale_is_computed_again(folder, change):
+    run, options = folder / "ce-s0", {}
+    for other in ("ce-s1", "ls-s0", "ls-s1"):
+        shutil.rmtree(folder / other)
+    old = json.loads((run / FILE).read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    if change == "predictions":
+        test = Predictions.load(run / "predictions" / "test.npz")
+        test.with_logits(test.logits * 1.5).save(run / "predictions" / "test.npz")
+    elif change == "temperature":
+        (run / "metrics.json").write_text(json.dumps({**metrics, "temperature": metrics["temperature"] * 2}))
+    elif change == "bins":
+        path = run / "config.yaml"
+        path.write_text(path.read_text().replace("batch_size: 64", "batch_size: 64\n  num_bins: 5"))
+    elif change == "replicates":
+        options = {"replicates": 40}
+    else:
+        (run / FILE).write_text("{" if change == "broken" else json.dumps({**old, "format": 99}))
+    found = next(r for r in noise(folder, **options).runs if r.name == "ce-s0")
+    new = json.loads((run / FILE).read_text())
+    if change in ("broken", "format"):
+        assert new == old
+    else:
+        assert new != old
+        key = {"predictions": "predictions", "temperature": "temperature", "bins": "num_bins"}.get(change, "replicates")
+        assert new[key] != old[key]
+    if change == "predictions":  # and metrics.json is not about them any more
+        assert found.noise.get("ece") is None
+        assert "other values than metrics.json for" in found.noise.reasons[0]
+
+
+def test_without_predictions_what_is_kept_is_taken(folder, measured):
+    for path in folder.rglob("*.npz"):
+        path.unlink()
+    again = write_report(folder, replicates=REPLICATES)
+    assert [run.noise for run in again.summary.runs] == [run.noise for run in measured.summary.runs]
+    assert again.csv.read_bytes() == measured.csv.read_bytes()
+    assert len(again.notes) == 4
+    assert "no page" in again.notes[0]
+
+
+def test_without_either_there_is_a_dash_and_a_reason(folder):
+    shutil.rmtree(folder / "ce-s1" / "predictions")
+    (folder / "ce-s1" / FILE).unlink()
+    report = write_report(folder, replicates=REPLICATES, pages=False)
+    (reason,) = reasons(report.summary)
+    assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
+    for path in (report.markdown, report.html):
+        assert reason in path.read_text(encoding="utf-8")
+    ce, ls = stage_tables(report.summary)[0][2].rows
+    assert not any(cell.noise.interval for cell in ce.cells)  # of one seed alone they would not be about the mean
+    assert all(cell.noise.interval for cell in ls.cells)
+
+
+def test_zero_replicates_compute_nothing(folder):
+    for path in folder.rglob(FILE):
+        path.unlink()
+    summary = noise(folder, replicates=0)
+    assert not list(folder.rglob(FILE))
+    assert "no replicates were asked for" in reasons(summary)[0]
+    with pytest.raises(InputError, match="0 or at least 39"):
+        noise(folder, replicates=20)
+
+
+def test_hostile_content_is_no_interval(folder):
+    path = folder / "ce-s0" / FILE
+    content = json.loads(path.read_text())
+    content["stages"]["test"]["ece"] = {"value": "<b>", "low": None, "high": 1, "replicates": 1}
+    content["stages"]["test"]["nll"] = [1]
+    path.write_text(json.dumps(content))
+    run = noise(folder).runs[0]
+    assert (run.noise.get("ece"), run.noise.get("nll")) == (None, None)
+    assert run.noise.get("brier") is not None
+
+
+def test_a_calibrated_model_is_said_to_be_one(measured):
+    """Only where no seed's test tells it from one."""
+    summary, note = measured.summary, calibrated_note(measured.summary)
+    assert note in measured.html.read_text(encoding="utf-8")
+    parts = dict(part.split(" temperature scaling that of ") for part in note.split(": ")[1].split(". ")[0].split("; "))
+    for stage, when in (("test", "before"), ("test_scaled", "after")):
+        expected = {
+            method
+            for method in summary.methods
+            if min(run.noise.get("ece", stage).p_value for run in summary.runs if run.loss == method) > 0.05
+        }
+        said = parts.get(when, "")
+        assert expected == (set(summary.methods) if said == "every method" else set(said.split(" and ")) - {""})
+    assert expected  # temperature scaling leaves nothing that 300 samples could show
+
+
+def test_text_of_several_runs():
+    runs = [Noise(0.02, 0.01, 0.03, 99, 0.008, 0.01), Noise(0.03, 0.0, 0.04, 99, 0.012, 0.2)]
+    text = noise_text(runs, lambda v: f"{100 * v:.2f}")
+    assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.2")
+    assert not text.calibrated  # one of them is told from a calibrated one
+    assert noise_text(runs[1:], str).calibrated
+    assert noise_text(runs[1:], str).p_value == "p = 0.2"
+    assert noise_text([Noise(0.9, 0.8, 1.0, 99)], str).text == "[0.8, 1.0]"
+    assert p_text(0.00012) == "0.0001"
+
+
+def test_signed_and_vanishing_metrics_have_a_floor():
+    found = {name for name in METRICS if is_calibration_error(name)}
+    assert {"ece", "adaptive_ece", "classwise_ece", "smooth_ece", "ks", "debiased_ece2", "confidence_gap"} <= found
+    assert not {"accuracy", "nll", "brier", "aurc", "mystery"} & found
+
+
+@pytest.mark.parametrize(
+    ("values", "mark", "said"),
+    [
+        (  # far apart
+            {"ce": [0.10, 0.11, 0.12], "ls": [0.01, 0.021, 0.029], "mbls": [0.2, 0.21, 0.23]},
+            "best",
+            r"best, distinguishable from the next, ce \(p < 0\.0001, paired t-test over 3 seeds, Holm over 2\)",
+        ),
+        (
+            {"ce": [0.02, 0.01, 0.03], "ls": [0.01, 0.02, 0.029], "mbls": [0.2, 0.21, 0.23]},
+            "leading",
+            r"best mean, not distinguishable from ce \(p = 0\.9\d, paired t-test over 3 seeds, Holm over 2\)",
+        ),
+        (  # the next is worse for sure, a farther one varies too much to tell
+            {"ce": [0.0201, 0.0302, 0.0391], "ls": [0.01, 0.02, 0.029], "mbls": [0.0, 0.3, 0.5]},
+            "leading",
+            r"best mean, distinguishable from the next, ce \(p < 0\.0001, .*\), but not from mbls",
+        ),
+        (
+            {"ce": [0.25, 0.5, 0.75], "ls": [0.125, 0.375, 0.625]},
+            "leading",
+            r"best mean; ce, the next, differs by the same amount at every seed, which no test can judge",
+        ),
+        ({"ce": [0.2], "ls": [0.1]}, "leading", "best value of one seed, not tested"),
+        ({"ce": [0.2, 0.1]}, "", None),
+    ],
+)
+def test_best_is_what_a_test_tells_from_the_next(tmp_path, values, mark, said):
+    for loss, numbers in values.items():
+        for seed, value in enumerate(numbers):
+            (tmp_path / f"{loss}-s{seed}").mkdir()
+            content = {"format": 1, "loss": loss, "seed": seed, "recipe": "r", "test": {"ece": value}}
+            (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
+    summary = collect(tmp_path)
+    best = min(values, key=lambda loss: np.mean(values[loss]))
+    (column,) = zip(*(row.cells for row in stage_tables(summary)[0][2].rows), strict=True)
+    assert dict(zip(summary.methods, (cell.mark for cell in column), strict=True))[best] == mark
+    found = verdict(summary, "ece")
+    assert (found is None) if said is None else re.fullmatch(said, found), found
+    if said:
+        (finding,) = findings(summary)
+        assert (finding.method, finding.verdict) == (best, found)
+        report = write_report(tmp_path, replicates=0, pages=False)
+        assert f"{best}, {found}".replace("<", "\\<") in report.markdown.read_text(encoding="utf-8")
+        assert mark in legend(summary)

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas import Predictions
+from fedlas.diagnose import monitor_of
+from fedlas.losses import LOSSES, FedLAS
+
+CLASSES, FEATURES = 4, 6
+
+
+def criterion(**options):
+    torch.manual_seed(0)
+    loss = FedLAS(CLASSES, **options)
+    loss(torch.randn(64, CLASSES), torch.randint(CLASSES, (64,)), features=torch.rand(64, FEATURES))
+    return loss
+
+
+def epoch(monitor, *, seed=0, flip=False, shift=0.0, samples=40):
+    """Two training batches and two held-out ones."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(samples, CLASSES, generator=generator)
+    features = torch.rand(samples, FEATURES, generator=generator) + shift
+    target = torch.randint(CLASSES, (samples,), generator=generator)
+    for part in torch.arange(samples).chunk(2):
+        monitor.trained(-logits[part] if flip else logits[part], part)
+        monitor.held_out(logits[part], features[part])
+    return monitor.end_epoch(Predictions(logits, target))
+
+
+def test_only_losses_with_gate_and_indicator_are_watched():
+    watched = set()
+    for entry in LOSSES.entries():
+        loss = LOSSES.build(entry.name, {}, num_classes=CLASSES, num_samples=100)
+        if monitor_of(loss) is not None:
+            watched.add(entry.name)
+    assert watched == {"fedlas", "fedlas+", "modulated", "fedlas-ablation"}
+    assert monitor_of(nn.CrossEntropyLoss()) is None
+
+
+def test_watching_changes_nothing():
+    loss = criterion()
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    random = torch.get_rng_state()
+    loss.train()
+    epoch(monitor_of(loss))
+    assert loss.training
+    assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_record_is_json_and_agrees_with_the_loss():
+    loss = criterion()
+    record = epoch(monitor_of(loss), seed=3)
+    again = json.loads(json.dumps(record, allow_nan=False))
+    assert again["indicator"]["mean"] == float(loss.nci.mean)
+    generator = torch.Generator().manual_seed(3)
+    logits = 3 * torch.randn(40, CLASSES, generator=generator)
+    features = torch.rand(40, FEATURES, generator=generator)
+    assert again["gate"]["alpha"] == pytest.approx(float(loss.smoothing(logits, features).mean()), rel=1e-5)
+    assert again["gate"]["plus"] == pytest.approx(float((loss.gate(logits) > 0).float().mean()))
+    assert again["gate"]["flips"] is None
+    assert again["gate"]["train_flips"] is None
+
+
+def test_flips_are_counted_from_the_second_epoch_on():
+    loss = criterion()
+    monitor = monitor_of(loss)
+    epoch(monitor)
+    same = epoch(monitor)
+    assert same["gate"]["flips"] == same["gate"]["train_flips"] == 0
+    with torch.no_grad():
+        loss.gate.out.weight.neg_()
+        loss.gate.out.bias.neg_()
+    turned = epoch(monitor)
+    assert turned["gate"]["flips"] == turned["gate"]["train_flips"] == 1
+
+
+def test_goes_on_from_its_state():
+    loss = criterion()
+    whole, first = monitor_of(loss), monitor_of(loss)
+    epoch(whole)
+    epoch(first)
+    second = monitor_of(loss)
+    second.load_state_dict(first.state_dict())
+    assert epoch(whole, flip=True) == epoch(second, flip=True)
+
+
+def test_alarm_for_a_gate_that_learns_nothing_new():
+    loss = criterion()
+    with torch.no_grad():
+        loss.gate.out.weight.zero_()
+        loss.gate.out.bias.copy_(torch.tensor([0.0, 1.0]))
+    monitor = monitor_of(loss)
+    alarms = [epoch(monitor)["alarms"] for _ in range(4)]
+    assert [any("stuck on +1" in alarm for alarm in found) for found in alarms] == [False, False, True, True]
+
+
+def test_no_alarm_for_a_gate_that_is_meant_to_be_fixed():
+    loss = LOSSES.build("fedlas-ablation", {"direction": "plus"}, num_classes=CLASSES, num_samples=10)
+    monitor = monitor_of(loss)
+    for _ in range(4):
+        assert not any("stuck" in alarm for alarm in epoch(monitor)["alarms"])
+
+
+def test_alarms_for_drift_and_saturation():
+    loss = criterion(beta=50.0)
+    record = epoch(monitor_of(loss), shift=5.0)
+    assert any("held-out norms off the running mean by +" in alarm for alarm in record["alarms"])
+    assert any("saturated" in alarm for alarm in record["alarms"])
+    loss = criterion(beta=0.1)
+    assert not epoch(monitor_of(loss))["alarms"]
+    monitor = monitor_of(loss)
+    epoch(monitor)
+    loss.nci.mean += 3 * loss.nci.std
+    assert any("running mean moved by 3.0" in alarm for alarm in epoch(monitor)["alarms"])
+
+
+def test_a_replaced_indicator_without_moments_is_watched_too():
+    loss = LOSSES.build("fedlas-ablation", {"score": "constant"}, num_classes=CLASSES, num_samples=10)
+    record = epoch(monitor_of(loss))
+    assert record["indicator"]["mean"] is None
+    assert record["indicator"]["pearson_confidence"] is None

@@ -1,0 +1,233 @@
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedlas import Predictions, evaluate
+from fedlas.losses import FedLAS, LabelSmoothing
+
+transformers = pytest.importorskip("transformers")
+from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*pin_memory")
+logging.getLogger("transformers").setLevel(logging.ERROR)
+transformers.utils.logging.disable_progress_bar()
+
+C = 5
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def image_model():
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(image_size=4, patch_size=2, num_channels=1, num_labels=C, **SIZES)
+    return transformers.ViTForImageClassification(config)
+
+
+def bert(kind):
+    torch.manual_seed(0)
+    config = transformers.BertConfig(vocab_size=30, max_position_embeddings=12, num_labels=C, **SIZES, **STILL)
+    return kind(config)
+
+
+def images(samples=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(samples, 1, 4, 4, generator=generator)
+    target = pixels.flatten(1)[:, :C].argmax(1)
+    return [{"pixel_values": x, "labels": y} for x, y in zip(pixels, target, strict=True)]
+
+
+def texts(samples=8, tokens=False, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, 30, (samples, 10), generator=generator)
+    target = ids % C if tokens else ids[:, 0] % C
+    if tokens:  # the first samples have few labels, so that parts of a batch weigh differently
+        target[: samples // 2, 2:] = -100
+        target[:2] = -100  # and one may have none
+    return [{"input_ids": x, "labels": y} for x, y in zip(ids, target, strict=True)]
+
+
+def trainer(folder, model, criterion, train, *, made=CriterionTrainer, metrics=None, evaluated=None, **options):
+    usual = {"num_train_epochs": 2, "learning_rate": 0.01, "per_device_train_batch_size": 8, "use_cpu": True}
+    usual |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_strategy": "no", "seed": 1}
+    usual |= {"lr_scheduler_type": "constant", "remove_unused_columns": False, "weight_decay": 0.1}
+    args = transformers.TrainingArguments(str(folder), **usual | options)
+    return made(model, args, criterion=criterion, train_dataset=train, eval_dataset=evaluated, compute_metrics=metrics)
+
+
+def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
+    whole = trainer(tmp_path / "whole", image_model(), FedLAS(C), images(), num_train_epochs=4)
+    whole.train()
+    first = trainer(tmp_path / "half", image_model(), FedLAS(C), images(), num_train_epochs=2, save_strategy="epoch")
+    first.train()
+    model, criterion = image_model(), FedLAS(C)
+    for parameter in [*model.parameters(), *criterion.parameters()]:
+        nn.init.zeros_(parameter)  # what the checkpoint must overwrite
+    rest = trainer(tmp_path / "half", model, criterion, images(), num_train_epochs=4, save_strategy="no")
+    rest.train(resume_from_checkpoint=True)
+    expected = {**whole.model.state_dict(), **{f"criterion.{k}": v for k, v in whole.criterion.state_dict().items()}}
+    found = {**rest.model.state_dict(), **{f"criterion.{k}": v for k, v in rest.criterion.state_dict().items()}}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    assert int(found["criterion.nci.num_batches_tracked"]) == 12
+    assert len(rest.optimizer.param_groups) == len(whole.optimizer.param_groups)
+
+
+def test_the_gate_learns_in_a_group_of_its_own_and_the_model_keeps_its_keys(tmp_path):
+    criterion, model = FedLAS(C), image_model()
+    before = {name: value.clone() for name, value in criterion.gate.state_dict().items()}
+    keys = set(model.state_dict())
+    run = trainer(tmp_path, model, criterion, images())
+    run.train()
+    group = run.optimizer.param_groups[-1]
+    assert {id(p) for p in group["params"]} == {id(p) for p in criterion.gate.parameters()}
+    assert group["weight_decay"] == 0
+    assert all(not torch.equal(value, before[name]) for name, value in criterion.gate.state_dict().items())
+    run.save_model(tmp_path / "final")
+    assert set(run.model.state_dict()) == keys
+    again = transformers.ViTForImageClassification.from_pretrained(tmp_path / "final")
+    assert torch.equal(again.classifier.weight, run.model.classifier.weight)
+    state = torch.load(tmp_path / "final" / CRITERION_FILE, weights_only=True)
+    assert float(state["nci.mean"]) == float(criterion.nci.mean)
+
+
+def centred(features, valid=None):
+    return features.abs().sum(1) - 10.0
+
+
+LOSSES = {
+    "cross-entropy": lambda: nn.CrossEntropyLoss(),
+    "weighted": lambda: LabelSmoothing(alpha=0.1, weight=[1.0, 2.0, 0.5, 0.0, 3.0]),
+    "fedlas": lambda: FedLAS(C, alpha=0.2, nci=centred),  # running moments would move with each part
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("tokens", [True, False])
+def test_accumulated_parts_are_one_batch(tmp_path, name, tokens):
+    kind = transformers.BertForTokenClassification if tokens else transformers.BertForSequenceClassification
+    found = []
+    for size, parts in ((8, 1), (2, 4)):
+        torch.manual_seed(3)
+        criterion = LOSSES[name]()
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "max_steps": 3}
+        options |= {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+        run = trainer(tmp_path, bert(kind), criterion, texts(tokens=tokens), **options)
+        run.train()
+        found.append([p.detach() for p in (*run.model.parameters(), *criterion.parameters())])
+    for one, many in zip(*found, strict=True):
+        torch.testing.assert_close(many, one, atol=2e-6, rtol=1e-4)
+
+
+def test_one_step_is_the_gradient_of_the_mean(tmp_path):
+    model = bert(transformers.BertForTokenClassification)
+    samples = texts(tokens=True)
+    batch = {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    reference = bert(transformers.BertForTokenClassification)
+    logits = reference(input_ids=batch["input_ids"]).logits
+    F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten()).backward()
+    options = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0.0, "max_steps": 1, "weight_decay": 0.0}
+    run = trainer(tmp_path, model, nn.CrossEntropyLoss(), samples, **options)
+    run.train()
+    with torch.no_grad():
+        expected = reference.classifier.weight - 0.5 * reference.classifier.weight.grad
+    torch.testing.assert_close(run.model.classifier.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("batch_by_batch", [True, False])
+def test_metrics_of_tokens_that_count(tmp_path, batch_by_batch):
+    model = bert(transformers.BertForTokenClassification)
+    run = trainer(
+        tmp_path,
+        model,
+        FedLAS(C),
+        None,
+        metrics=CalibrationMetrics(["accuracy", "ece"], num_bins=10),
+        evaluated=texts(tokens=True),
+        batch_eval_metrics=batch_by_batch,
+        per_device_eval_batch_size=3,
+    )
+    samples = texts(tokens=True)
+    labels = torch.stack([sample["labels"] for sample in samples])
+    with torch.no_grad():
+        logits = model.eval()(input_ids=torch.stack([sample["input_ids"] for sample in samples])).logits
+    expected = evaluate(Predictions(logits[labels != -100], labels[labels != -100]), num_bins=10)
+    for _ in range(2):  # nothing of the first is left in the second
+        found = run.evaluate()
+        assert found["eval_accuracy"] == expected["accuracy"]
+        assert found["eval_ece"] == pytest.approx(expected["ece"], abs=1e-6)
+
+
+def test_the_best_checkpoint_brings_its_criterion(tmp_path):
+    worse = [{**sample, "labels": (sample["labels"] + 1) % C} for sample in images()]
+    options = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
+    run = trainer(tmp_path, image_model(), FedLAS(C), images(), evaluated=worse, num_train_epochs=3, **options)
+    run.train()
+    best = torch.load(f"{run.state.best_model_checkpoint}/{CRITERION_FILE}", weights_only=True)
+    assert int(best["nci.num_batches_tracked"]) < 9  # the first epochs are the best, since the labels are wrong
+    for name, value in run.criterion.state_dict().items():
+        assert torch.equal(value, best[name]), name
+
+
+class Learner(LabelSmoothing):
+    seen = ()
+
+    def update_from_validation(self, predictions):
+        self.seen = (*self.seen, predictions)
+
+
+def test_a_criterion_learns_from_each_evaluation_while_training(tmp_path):
+    criterion = Learner()
+    run = trainer(tmp_path, image_model(), criterion, images(), evaluated=images(10, 1), eval_strategy="epoch")
+    run.train()
+    run.evaluate()
+    assert [seen.num_samples for seen in criterion.seen] == [10, 10]
+    with torch.no_grad():
+        pixels = torch.stack([sample["pixel_values"] for sample in images(10, 1)])
+        torch.testing.assert_close(criterion.seen[-1].logits, run.model.eval()(pixels).logits)
+
+
+class LastToken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(30, 8)
+        self.score = nn.Linear(8, C)
+
+    def forward(self, input_ids):
+        return {"logits": self.score(self.embed(input_ids))[:, -1]}
+
+
+def test_a_head_on_every_token_needs_a_pool(tmp_path):
+    run = trainer(tmp_path, LastToken(), FedLAS(C), texts(), max_steps=1)
+    with pytest.raises(ValueError, match=r"the head's input must be \(N, D\).*pool="):
+        run.train()
+
+    def made(*args, **kwargs):
+        return CriterionTrainer(*args, pool=lambda features, inputs: features[:, -1], **kwargs)
+
+    run = trainer(tmp_path, LastToken(), FedLAS(C), texts(), max_steps=1, made=made)
+    run.train()
+    assert int(run.criterion.nci.num_batches_tracked) == 1
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    with pytest.raises(ValueError, match="criterion must be a loss with reduction 'mean'"):
+        trainer(tmp_path, image_model(), FedLAS(C, reduction="sum"), images())
+    with pytest.raises(ValueError, match="criterion must be the only loss"):
+        trainer(tmp_path, image_model(), FedLAS(C), images(), label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="each batch must have 'labels'"):
+        trainer(tmp_path, image_model(), FedLAS(C), [{"pixel_values": torch.zeros(1, 4, 4)}] * 8).train()
+    run = trainer(tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch")
+    run.train()
+    (tmp_path / "other" / "checkpoint-6" / CRITERION_FILE).unlink()
+    with pytest.raises(ValueError, match=r"must hold the criterion's state in criterion.pt"):
+        trainer(tmp_path / "other", image_model(), FedLAS(C), images()).train(resume_from_checkpoint=True)
+    with pytest.raises(ValueError, match="'adaptive'"):
+        CalibrationMetrics(["adaptive"])
+    with pytest.raises(ValueError, match="target must be class indices"):
+        CalibrationMetrics()(SimpleNamespace(predictions=np.zeros((3, C)), label_ids=np.zeros((4,), int)))

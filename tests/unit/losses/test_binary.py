@@ -1,0 +1,96 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import fedlas
+from fedlas.losses import CrossEntropy, FedLAS, LabelSmoothing, MbLS
+from fedlas.losses.binary import OneLogit, two_logits
+
+
+def data(samples=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(samples, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(0, 2, (samples,), generator=generator)
+
+
+@settings(deadline=None)
+@given(st.floats(-50, 50))
+def test_the_softmax_of_the_pair_is_the_sigmoid(value):
+    z = torch.tensor([value], dtype=torch.float64)
+    pair = two_logits(z)
+    torch.testing.assert_close(pair.softmax(1)[0, 1], torch.sigmoid(z)[0])
+    assert float(pair.sum()) == 0  # no class is a constant
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 1), (3, 1, 4), (3, 1, 2, 2)])
+def test_cross_entropy_is_the_binary_one(shape):
+    logits, target = data()
+    criterion = OneLogit(CrossEntropy())
+    expected = F.binary_cross_entropy_with_logits(logits, target.double())
+    for given_target in (target, target.bool(), target.double()):
+        found = criterion(logits.reshape(shape), given_target.reshape(shape))
+        torch.testing.assert_close(found, expected)
+    if len(shape) > 1:
+        axisless = target.reshape(shape).squeeze(1)
+        torch.testing.assert_close(criterion(logits.reshape(shape), axisless), expected)
+
+
+def test_label_smoothing_smooths_the_target_and_soft_ones_are_taken():
+    logits, target = data()
+    expected = F.binary_cross_entropy_with_logits(logits, target.double() * 0.8 + 0.1)
+    torch.testing.assert_close(OneLogit(LabelSmoothing(alpha=0.2))(logits, target), expected)
+    torch.testing.assert_close(OneLogit(CrossEntropy())(logits, target.double() * 0.8 + 0.1), expected)
+
+
+def test_class_weights_and_ignored_positions():
+    logits, target = data()
+    weights = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    found = OneLogit(CrossEntropy(weight=[1.0, 3.0], reduction="sum"))(logits, target)
+    expected = F.binary_cross_entropy_with_logits(logits, target.double(), pos_weight=weights[1], reduction="sum")
+    torch.testing.assert_close(found, expected)
+    target[3:] = -100
+    found = OneLogit(CrossEntropy())(logits, target)
+    torch.testing.assert_close(found, F.binary_cross_entropy_with_logits(logits[:3], target[:3].double()))
+
+
+def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1))
+    criterion = FedLAS(2, alpha=0.2)
+    objective = fedlas.Objective(model, OneLogit(criterion))  # finds the head, which has one output
+    images, target = torch.randn(12, 6), data()[1]
+    loss, logits = objective(images, target)
+    loss.backward()
+    assert logits.shape == (12, 1)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.parameters())
+    assert int(criterion.nci.num_batches_tracked) == 1
+    features = model[:2](images)
+    again = FedLAS(2, alpha=0.2)
+    again.load_state_dict(criterion.state_dict())
+    strength = again.eval().smoothing(two_logits(logits), features)
+    expected = F.binary_cross_entropy_with_logits(
+        logits[:, 0], target * (1 - strength) + strength / 2, reduction="none"
+    ).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_gradients_and_margins():
+    logits, target = data(5)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: OneLogit(MbLS(alpha=0.1, margin=1.0))(z, target), logits)
+
+
+def test_what_is_wrong_is_said():
+    with pytest.raises(ValueError, match="loss for two classes"):
+        OneLogit(FedLAS(3))
+    with pytest.raises(ValueError, match=r"the logit must be a floating tensor \(N,\), \(N, 1\)"):
+        OneLogit(CrossEntropy())(torch.zeros(4, 2), torch.zeros(4).long())
+    with pytest.raises(ValueError, match=r"target must be \(4,\)"):
+        OneLogit(CrossEntropy())(torch.zeros(4), torch.zeros(5).long())
+    with pytest.raises(TypeError, match="features must be passed"):
+        OneLogit(FedLAS(2))(torch.zeros(4), torch.zeros(4).long())
+    with pytest.raises(ValueError, match=r"target must be in \[0, 2\)"):
+        OneLogit(CrossEntropy())(torch.zeros(4), torch.full((4,), 2))

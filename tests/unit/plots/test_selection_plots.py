@@ -1,0 +1,175 @@
+"""Consistency band, confidence histogram, risk-coverage curve and class gaps show the numbers they are given."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy.stats import binomtest
+
+from fedlas._core.check import InputError
+from fedlas.metrics import METRICS, reliability_bins
+from fedlas.plots import (
+    DARK,
+    class_gap_plot,
+    class_gaps,
+    confidence_histogram,
+    consistency_band,
+    reliability_diagram,
+    risk_coverage,
+    risk_coverage_curve,
+)
+from fedlas.predictions import Predictions
+
+
+def predictions(samples=400, classes=4, seed=0, sharp=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator)
+    return Predictions(sharp * logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0])
+
+
+DRAW = [confidence_histogram, risk_coverage_curve, class_gap_plot]
+
+
+@pytest.mark.parametrize("draw", DRAW)
+def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
+    before, figure = dict(matplotlib.rcParams), Figure(facecolor="#123456")
+    axes = figure.subplots()
+    assert draw(predictions(), ax=axes, theme="dark", title="here") is axes
+    assert matplotlib.colors.to_hex(axes.get_facecolor()) == DARK.background
+    assert matplotlib.colors.to_hex(figure.get_facecolor()) == "#123456"
+    assert axes.get_title(loc="left") == "here"
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("draw", DRAW)
+@pytest.mark.parametrize("correct", [True, False])
+def test_extreme_predictions_draw(draw, correct, tmp_path):
+    p = Predictions([[1e4, -1e4, 0.0]] * 3, [0 if correct else 1] * 3)
+    draw(p).figure.savefig(tmp_path / "a.svg")
+    draw(Predictions([[0.0, 0.0]], [int(correct)])).figure.savefig(tmp_path / "b.svg")
+
+
+@pytest.mark.parametrize("draw", [*DRAW, class_gaps, risk_coverage])
+def test_they_refuse_logits(draw):
+    with pytest.raises(InputError, match="Predictions"):
+        draw(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("draw", DRAW)
+def test_they_refuse_an_unknown_theme(draw):
+    with pytest.raises(InputError, match="theme"):
+        draw(predictions(), theme="drak")
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_the_mean_risk_is_aurc_whatever_the_order_of_ties(seed, samples, levels):
+    random = np.random.default_rng(seed)
+    logits = np.stack([random.integers(0, levels, samples) / 2.0, np.full(samples, -1.0)], 1)
+    p = Predictions(logits, random.integers(0, 2, samples))
+    coverage, risk = risk_coverage(p)
+    assert risk.mean() == pytest.approx(METRICS["aurc"].value(p), abs=1e-12)
+    assert coverage[-1] == 1.0
+    assert risk[-1] == pytest.approx(1 - float(p.correct.double().mean()))
+
+
+def test_the_curve_lies_between_oracle_and_its_area_is_e_aurc():
+    p = predictions(samples=300)
+    model, random, oracle = (line.get_ydata() for line in risk_coverage_curve(p).lines)
+    assert (model >= oracle - 1e-9).all()
+    assert np.mean(model - oracle) / 100 == pytest.approx(METRICS["e_aurc"].value(p), abs=1e-9)
+    assert random[0] == pytest.approx(100 * (1 - float(p.correct.double().mean())))
+
+
+def test_histogram_adds_up_to_each_kind():
+    p = predictions()
+    bars = np.array([bar.get_height() for bar in confidence_histogram(p, num_bins=10).patches])
+    assert bars[:10].sum() == pytest.approx(100)
+    assert bars[10:].sum() == pytest.approx(-100)
+    right = np.histogram(p.confidence[p.correct], np.linspace(0, 1, 11))[0]
+    np.testing.assert_allclose(bars[:10], 100 * right / right.sum())
+
+
+def test_gaps_and_intervals_are_wilsons():
+    p = predictions(samples=500, sharp=2.0)
+    gaps = class_gaps(p)
+    assert [gap.gap for gap in gaps] == sorted((gap.gap for gap in gaps), reverse=True)
+    for gap in gaps:
+        mine = p.predicted == gap.label
+        assert gap.num_samples == int(mine.sum())
+        assert gap.confidence == pytest.approx(float(p.confidence[mine].double().mean()))
+        right = int(p.correct[mine].sum())
+        reference = binomtest(right, gap.num_samples).proportion_ci(0.95, method="wilson")
+        assert gap.confidence - gap.low == pytest.approx(reference.high)
+        assert gap.confidence - gap.high == pytest.approx(reference.low)
+
+
+def test_intervals_hold_the_gap_of_a_calibrated_model_as_often_as_they_say():
+    inside = [gap.low <= 0 <= gap.high for seed in range(60) for gap in class_gaps(predictions(seed=seed, samples=300))]
+    assert 0.92 < np.mean(inside) < 1.0
+
+
+def test_of_many_classes_the_ends_are_drawn():
+    p = predictions(samples=5000, classes=100)
+    names = [f"class {i}" for i in range(100)]
+    axes = class_gap_plot(p, classes=names, most=10)
+    gaps = class_gaps(p)
+    shown = [names[gap.label] for gap in (*gaps[:5], *gaps[-5:])]
+    assert [label.get_text() for label in axes.get_yticklabels()] == shown
+    assert f"{len(gaps) - 10} more classes between" in [text.get_text() for text in axes.texts]
+    assert not class_gap_plot(p, most=100).texts
+    with pytest.raises(InputError, match="100 names"):
+        class_gap_plot(p, classes=["a"])
+    for bad in ({"most": 1}, {"most": 2.5}):
+        with pytest.raises(InputError, match="most"):
+            class_gap_plot(p, **bad)
+
+
+def test_the_band_is_that_of_resampling_samples_one_by_one():
+    """The paper's own procedure, with a loop: draw forecasts, then outcomes from them."""
+    p = predictions(samples=300)
+    bins = reliability_bins(p, num_bins=5)
+    band = consistency_band(p, num_bins=5, replicates=4000)
+    random, confidence = np.random.default_rng(1), p.confidence.double().numpy()
+    found = []
+    for _ in range(4000):
+        drawn = random.choice(confidence, len(confidence))
+        right = random.random(len(drawn)) < drawn
+        place = np.clip(np.ceil(drawn * 5).astype(int) - 1, 0, 4)
+        count = np.bincount(place, minlength=5)
+        found.append(np.where(count, np.bincount(place, right, 5) / np.maximum(count, 1), np.nan))
+    filled = (bins.count > 10).numpy()
+    low, high = np.nanquantile(np.array(found)[:, filled], (0.025, 0.975), axis=0)
+    np.testing.assert_allclose(band.low[filled], low, atol=0.03)
+    np.testing.assert_allclose(band.high[filled], high, atol=0.03)
+
+
+def test_a_calibrated_model_lies_within_the_band_as_often_as_it_says():
+    inside = []
+    for seed in range(60):
+        p = predictions(samples=500, seed=seed)
+        bins, band = reliability_bins(p, num_bins=8), consistency_band(p, num_bins=8, replicates=300)
+        filled = (bins.count >= 10).numpy()
+        accuracy = bins.accuracy.numpy()[filled]
+        inside += ((band.low[filled] <= accuracy) & (accuracy <= band.high[filled])).tolist()
+    assert 0.92 < np.mean(inside) < 0.985
+
+
+def test_the_band_is_drawn_when_asked_for():
+    p = predictions()
+    plain, banded = reliability_diagram(p), reliability_diagram(p, band=True)
+    filled = int((reliability_bins(p).count > 0).sum())
+    assert len(plain.collections) == 0
+    assert len(banded.collections) == filled
+    assert [bar.get_height() for bar in plain.patches] == [bar.get_height() for bar in banded.patches]
+
+
+@pytest.mark.parametrize(
+    "bad", [{"level": 0.0}, {"level": 1.0}, {"replicates": 1}, {"num_bins": 0}, {"seed": -1}], ids=str
+)
+def test_the_band_refuses(bad):
+    with pytest.raises(InputError, match=next(iter(bad))):
+        consistency_band(predictions(), **bad)

@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from fedlas._core.check import InputError
+from fedlas.stats.selective_risk import STARTS, clopper_pearson, risk_threshold, threshold_grid
+
+
+def sample(seed, size=400):
+    """Confidences of a calibrated model of two classes: above ``t`` its risk is ``(1 - t) / 2``."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.5, 1, size)
+    return confidence, rng.random(size) < confidence
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+@given(samples=st.integers(1, 300), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.999]))
+@settings(max_examples=25, deadline=None)
+def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
+    successes = round(share * samples)
+    found = clopper_pearson(successes, samples, level=level, sides=sides)
+    ends = [binomtest(successes, samples, alternative=a).proportion_ci(level, "exact") for a in ("less", "greater")]
+    expected = (ends[1].low, ends[0].high)
+    if sides == 2:
+        interval = binomtest(successes, samples).proportion_ci(level, "exact")
+        expected = (interval.low, interval.high)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+def test_the_risk_is_kept_as_often_as_promised():
+    wanted, level, repeats = 0.1, 0.8, 300
+    found = [risk_threshold(*sample(seed, 2000), risk=wanted, num_classes=2, level=level) for seed in range(repeats)]
+    broken = sum(f.threshold is not None and (1 - f.threshold) / 2 > wanted for f in found)
+    assert broken <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
+    assert sum(f.threshold is not None for f in found) > 0.9 * repeats  # it does not refuse everything
+
+
+def test_the_risk_is_kept_where_confidence_says_nothing():
+    """The hardest case: every threshold has a risk just above the wanted one, so that any that is given is wrong."""
+    wanted, repeats = 0.1, 400
+    given_out = 0
+    for seed in range(repeats):
+        rng = np.random.default_rng(seed)
+        confidence, correct = rng.uniform(0.5, 1, 300), rng.random(300) >= wanted * 1.0001
+        given_out += risk_threshold(confidence, correct, risk=wanted, num_classes=2, level=0.8).threshold is not None
+    assert given_out <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
+
+
+@given(
+    seed=st.integers(0, 10**6), size=st.integers(1, 600), risks=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4))
+)
+@settings(max_examples=40, deadline=None)
+def test_counts_are_true_and_a_smaller_risk_accepts_no_more(seed, size, risks):
+    confidence, correct = sample(seed, size)
+    small, large = (risk_threshold(confidence, correct, risk=risk, num_classes=2) for risk in sorted(risks))
+    for found in (small, large):
+        if found.threshold is not None:
+            chosen = confidence >= found.threshold
+            assert (found.selected, found.wrong) == (chosen.sum(), (chosen & ~correct).sum())
+            assert found.wrong / found.selected <= found.risk
+            assert found.coverage == found.selected / size
+    assert small.selected <= large.selected
+
+
+def test_how_many_samples_are_needed_is_exact():
+    needed = risk_threshold(np.ones(1), np.ones(1), risk=0.02, num_classes=10).needed
+    assert needed == math.ceil(math.log(0.05 / STARTS) / math.log(0.98))
+    for size, known in ((needed - 1, False), (needed, True)):
+        found = risk_threshold(np.ones(size), np.ones(size), risk=0.02, num_classes=10)
+        assert (found.threshold is not None) is known
+    assert found.threshold == pytest.approx(0.1)  # nothing speaks against accepting all there is
+    assert found.selected == needed
+
+
+def test_the_grid_ends_where_all_is_accepted():
+    assert threshold_grid(4)[-1] == 0.25
+    assert (np.diff(threshold_grid(1000)) < 0).all()
+    below = np.full(2000, np.float32(1 / 3), dtype=np.float64) - 1e-8  # float32 uniform probabilities lie below a third
+    assert risk_threshold(below, np.ones(2000), risk=0.1, num_classes=3).selected == 2000
+
+
+def test_nonsense():
+    for confidence, correct in ((np.ones(3), np.ones(2)), (np.ones((2, 2)), np.ones((2, 2))), ([], [])):
+        with pytest.raises(InputError, match="confidence and correct"):
+            risk_threshold(np.array(confidence), np.array(correct), risk=0.1, num_classes=2)
+    for risk in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="risk"):
+            risk_threshold(np.ones(3), np.ones(3), risk=risk, num_classes=2)
+    with pytest.raises(InputError, match="successes"):
+        clopper_pearson(3, 2)
