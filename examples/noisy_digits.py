@@ -10,6 +10,8 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import TensorDataset
 
+torch.manual_seed(0)  # so that an example prints the same each time
+
 
 def data_sets(noise=0.3, shape=(64,)):
     """600 digits to train, 400 to validate, 797 to test: images ``(N, *shape)`` of standard deviation about 0.5."""

@@ -19,9 +19,7 @@ from fedlas.integrations.huggingface_metrics import CalibrationMetrics, rows_of
 from fedlas.objective import logits_of
 from fedlas.predictions import Predictions
 
-require("transformers", extra="hf")
-
-from transformers import PreTrainedModel, Trainer  # noqa: E402 (after what says how to install it)
+_transformers = require("transformers", extra="hf")
 
 __all__ = ["CRITERION_FILE", "CalibrationMetrics", "CriterionMixin", "CriterionTrainer"]
 
@@ -68,6 +66,7 @@ class CriterionMixin:
         A criterion that learns from validation is called after each evaluation during training.
 
     Example:
+        >>> import tempfile
         >>> from transformers import TrainingArguments
         >>> from fedlas.losses import FedLAS
         >>> class Model(nn.Module):
@@ -76,7 +75,7 @@ class CriterionMixin:
         ...         self.classifier = nn.Linear(4, 3)
         ...     def forward(self, pixel_values):
         ...         return {"logits": self.classifier(pixel_values)}
-        >>> args = TrainingArguments("out", report_to="none", use_cpu=True)
+        >>> args = TrainingArguments(tempfile.mkdtemp(), report_to="none", use_cpu=True)
         >>> CriterionTrainer(Model(), args, criterion=FedLAS(3)).head
         Linear(in_features=4, out_features=3, bias=True)
     """
@@ -280,7 +279,8 @@ class CriterionMixin:
         # transformers 5 saves some models (ViT) under the keys of older releases, and the Trainer loads them without
         # translating: weights stay as they were. from_pretrained translates, so what is missing is loaded through it.
         this: Any = self
-        if load_result.missing_keys and isinstance(this.accelerator.unwrap_model(this.model), PreTrainedModel):
+        model = this.accelerator.unwrap_model(this.model)
+        if load_result.missing_keys and isinstance(model, _transformers.PreTrainedModel):
             self._untranslated = True
             return
         parent: Any = super()
@@ -338,7 +338,7 @@ class CriterionMixin:
         return output
 
 
-class CriterionTrainer(CriterionMixin, Trainer):
+class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[name-defined]  # known on import
     """``transformers.Trainer`` with a criterion; see :class:`CriterionMixin`.
 
     Args:

@@ -106,6 +106,9 @@ class CalibrationCallback(Callback):
         """Find the objective and listen to it."""
         self.teardown(trainer, pl_module, stage)
         objective = _objective_in(pl_module, self.objective)
+        criterion: Any = objective.criterion
+        if self._monitor is not None and self._monitor.criterion is criterion:
+            self._state = self._monitor.state_dict()  # a second fit goes on; what an aborted epoch held is let go
         self._monitor = monitor_of(objective.criterion)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.objective import Objective
 from fedlas.train.config import TrainConfig
+from fedlas.train.ranks import launched_sharded
 
 
 class Engine:
@@ -71,14 +72,14 @@ class Engine:
             ``share`` is None where nothing is cut and no other process works along. A batch with fewer samples a
             process than ``accumulate`` makes fewer parts. A collective.
         """
-        pieces, total = self.config.accumulate, float(len(target))
-        samples: Any = total
+        pieces, fewest = self.config.accumulate, len(target)
+        total: Any = len(target)
         if self.processes > 1:
             each = self.accelerator.gather(torch.tensor([len(target)], device=target.device))
             total = each.sum()
             if pieces > 1:  # looked at only if there is something to cut, since looking stalls an accelerator
-                samples = float(each.min())
-        pieces = max(1, min(pieces, int(samples)))
+                fewest = int(each.min())
+        pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
             raise InputError(
                 "training",
@@ -131,8 +132,7 @@ def engine_of(objective: Objective, config: TrainConfig, accelerator: Any) -> En
     Raises:
         InputError: If the objective cannot be run so.
     """
-    from fedlas.train.ranks import launched_sharded
-    from fedlas.train.shard import ShardedEngine
+    from fedlas.train.shard import ShardedEngine  # which is an engine, too
 
     shard = config.shard or launched_sharded()
     return (ShardedEngine if shard and accelerator.num_processes > 1 else Engine)(objective, config, accelerator)

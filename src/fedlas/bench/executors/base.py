@@ -57,7 +57,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run; one of ``line``, ``error`` and ``busy`` is not None, or the run was only handed over.
+    """What became of a run; one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
         name: Name of the run.

@@ -67,7 +67,7 @@ def _together(task: Task) -> Result | str:
                     deadline = min(deadline, time.monotonic() + (0 if silent else _GRACE))
         failures = [result for result in results.values() if result.error]
         if failures or not silent:
-            return failures[0] if failures else results[0]
+            return failures[0] if failures else results.get(0) or next(iter(results.values()))
         return silent
     finally:
         end(processes)
