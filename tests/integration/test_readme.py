@@ -28,7 +28,7 @@ def test_python_block_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_commands_name_recipes_that_exist():
-    used = re.findall(r"fedlas (?:bench|train) ([a-z0-9-]+)", README)
+    used = re.findall(r"fedlas (?:bench|train) ([a-z0-9/-]+)", README)
     assert used
     assert set(used) <= set(recipe_names())
 

@@ -41,7 +41,6 @@ class Engine:
     def __init__(self, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
         self.objective, self.config, self.accelerator = objective, config, accelerator
         self.processes = int(accelerator.num_processes)
-        self.layout = torch.channels_last if config.channels_last else torch.preserve_format
         if config.channels_last:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
@@ -87,8 +86,8 @@ class Engine:
                 describe(inputs),
                 "Set train.accumulate=1.",
             )
-        if isinstance(inputs, Tensor) and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=self.layout)
+        if self.config.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         if pieces == 1:
             yield inputs, target, index, None if self.processes == 1 else len(target) * self.processes / total
             return

@@ -85,6 +85,13 @@ def test_inputs_that_cannot_be_cut():
         TrainConfig(accumulate=5, batch_size=4)
 
 
+def test_inputs_of_any_layout_pass_as_they_are():
+    inputs = torch.zeros(4, 3, 5, 5).permute(0, 1, 3, 2)[:, :, ::2]
+    engine = engine_of(linear(), TrainConfig(), ACCELERATOR)
+    ((found, *_),) = engine.parts(inputs, torch.zeros(4, dtype=torch.long), None)
+    assert found is inputs
+
+
 def train(module, folder, **config):
     normalisation = {"mean": SPLITS.mean, "std": SPLITS.std}
     return fit(

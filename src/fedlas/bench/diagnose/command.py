@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -93,10 +94,14 @@ def _alarm_lines(study: Study) -> list[str]:
     return lines
 
 
+_PLACES = (2, 2, 2, 2, 0, 1, 3)
+"""Decimals of the columns after the run's name."""
+
+
 def summary_table(studies: Sequence[Study]) -> Any:
     """A ``rich`` table: one row a run with intervals; for several seeds of a loss, a row with mean and spread."""
     table = require("rich.table", extra="bench").Table(
-        title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0)
+        title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
     )
     table.caption = (
         "~ Spearman's correlation, right? AUROC for right predictions; conf is the confidence, gap it minus right; "
@@ -106,18 +111,20 @@ def summary_table(studies: Sequence[Study]) -> Any:
     table.caption_justify = "left"
     box = require("rich.box", extra="bench").SIMPLE_HEAD
     table.box = box
-    heads = ("run", "Z ~ conf", "Z right?", "conf right?", "Z ~ gap", "+1 %", "flips %", "alpha_i")
+    heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     for i, head in enumerate(heads):
         table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
     for loss in dict.fromkeys(study.run.loss for study in studies):
         members = [study for study in studies if study.run.loss == loss]
         for study in members:
             table.add_row(
-                study.run.name, *(_show(interval) for interval in _intervals(study)), *map(_text, _gate(study))
+                study.run.name,
+                *(_show(interval) for interval in _intervals(study)),
+                *map(_text, _gate(study), _PLACES[4:]),
             )
         if len(members) > 1:
             columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
-            table.add_row(f"{loss} x {len(members)}", *map(_mean_text, columns), style="bold")
+            table.add_row(f"{loss} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
     return table
 
 
@@ -146,15 +153,15 @@ def _show(interval: Interval) -> str:
 
 def _short(text: str) -> str:
     """Without the zero before the point, so that a row fits a terminal."""
-    return text.replace("0.", ".")
+    return re.sub(r"(?<!\d)0\.", ".", text)
 
 
-def _text(value: float) -> str:
-    return "—" if math.isnan(value) else f"{value:.2g}"
+def _text(value: float, places: int) -> str:
+    return "—" if math.isnan(value) else _short(f"{value:.{places}f}")
 
 
-def _mean_text(values: Sequence[float]) -> str:
+def _mean_text(values: Sequence[float], places: int) -> str:
     known = [value for value in values if not math.isnan(value)]
-    if not known:
-        return "—"
-    return _short(f"{fmean(known):.2g}±{stdev(known):.1g}") if len(known) > 1 else _text(known[0])
+    if len(known) < 2:
+        return _text(known[0] if known else math.nan, places)
+    return _short(f"{fmean(known):.{places}f}±{stdev(known):.{places}f}")
