@@ -36,6 +36,7 @@ bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratio
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/scaling.py
 
 examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries; accuracy and ECE before and after
 	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \
