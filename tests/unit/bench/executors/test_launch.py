@@ -19,7 +19,7 @@ def rank_of(_):
 
 
 def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, told, resumed):
-    (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=60", "model.hidden=[8]")
+    (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=300", "model.hidden=[8]")
     task = replace(task, processes=2, threads=2, retries=1)
     killer, ended = told({"fedlas-s0": [3]}, find=rank_of), threading.Event()
     killer.started(task)
@@ -37,7 +37,7 @@ def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, to
         thread.join()
     assert "test accuracy" in (result.line or result.error)
     assert len(load_checkpoint(task.run.folder / "checkpoint.pt")["rng"]) == 2
-    resumed(task.run.folder, killer.logs["fedlas-s0"][0], epochs=60)
+    resumed(task.run.folder, killer.logs["fedlas-s0"][0], epochs=300)
     assert not rank_of(None)
 
 

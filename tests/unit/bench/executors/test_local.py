@@ -7,7 +7,8 @@ from fedlas._core.check import InputError
 from fedlas.bench.executors import LocalExecutor
 from fedlas.bench.executors.local import _devices
 
-LONG = ("train.epochs=80", "model.hidden=[8]")
+LONG = ("train.epochs=400", "model.hidden=[8]")  # seconds: time enough to be killed in
+ENDLESS = ("train.epochs=20000", "model.hidden=[8]")
 
 
 def worker_of(number):
@@ -24,13 +25,16 @@ def numbers(folder):
 
 def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path, tasks, told, resumed):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
-    both = tasks(tmp_path / "two", "synthetic", ["ce", "ls"], *LONG)
+    both = [
+        *tasks(tmp_path / "two", "synthetic", ["ce"], *LONG),
+        *tasks(tmp_path / "two", "synthetic", ["ls"], *ENDLESS),
+    ]
     short = tasks(tmp_path / "two", "digits", ["fedlas"], "model.width=4")
     seen = told({"ce-s0": [3], "ls-s0": [3, 6]}, find=lambda name: worker_of(int(name == "ls-s0")))
     results = {r.name: r for r in LocalExecutor(workers=2, retries=1).results([*both, *short], seen)}
     assert seen.names == ["ce-s0", "ls-s0", "fedlas-s0"]
     assert sorted(seen.losses) == [("ce-s0", "signal 9"), ("ls-s0", "signal 9")]
-    resumed(both[0].run.folder, seen.logs["ce-s0"][0], epochs=80)
+    resumed(both[0].run.folder, seen.logs["ce-s0"][0], epochs=400)
     assert results["ls-s0"].error == "its process ended with signal 9, 2 times"
     assert "signal 9" in (both[1].run.folder / "error.txt").read_text()
     assert not (both[1].run.folder / "metrics.json").exists()

@@ -56,7 +56,7 @@ def numbers(folder):
 
 def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(executor, tmp_path, tasks, told, resumed):
     digits = ("digits", ["ce", "fedlas"], "model.width=4")
-    (long,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=150", "model.hidden=[8]")
+    (long,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=400", "model.hidden=[8]")
     seen = told({"mbls-s0": [3]}, find=running)
     (bad,) = tasks(tmp_path / "ray", "synthetic", ["ls"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
     results = {r.name: r for r in executor.results([long, *tasks(tmp_path / "ray", *digits), bad], seen)}
@@ -64,7 +64,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(ex
     assert "Traceback" in (bad.run.folder / "error.txt").read_text()
     assert [result.error for result in results.values()] == [None] * 3
     assert seen.names == ["mbls-s0", "ce-s0", "fedlas-s0", "ls-s0"]
-    resumed(long.run.folder, seen.logs["mbls-s0"][0], epochs=150)
+    resumed(long.run.folder, seen.logs["mbls-s0"][0], epochs=400)
     assert all(result.error is None for result in LocalExecutor().results(tasks(tmp_path / "local", *digits), told()))
     for name in ("ce-s0", "fedlas-s0"):
         assert numbers(tmp_path / "local" / name) == numbers(tmp_path / "ray" / name)
