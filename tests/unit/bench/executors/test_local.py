@@ -8,7 +8,7 @@ from fedlas.bench.executors import LocalExecutor
 from fedlas.bench.executors.local import _devices
 
 LONG = ("train.epochs=400", "model.hidden=[8]")  # seconds: time enough to be killed in
-ENDLESS = ("train.epochs=20000", "model.hidden=[8]")
+ENDLESS = ("train.epochs=2000", "model.hidden=[8]")
 
 
 def worker_of(number):
@@ -23,6 +23,7 @@ def numbers(folder):
     return metrics
 
 
+@pytest.mark.long  # kills by polling, which a busy machine can make miss: not for a run that decides what lands
 def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path, tasks, told, resumed):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
     both = [
