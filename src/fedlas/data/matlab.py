@@ -35,7 +35,7 @@ def read_mat(owner: str, path: Path, names: tuple[str, ...], fix: str) -> list[A
         TypeError,
         IndexError,
         OverflowError,
-        NotImplementedError,
+        NotImplementedError,  # what scipy says of a file of Matlab 7.3
         struct.error,
         zlib.error,
         scipy_io.matlab.MatReadError,

@@ -92,25 +92,29 @@ def association_values(score: Tensor | Floats, value: Tensor | Floats) -> dict[s
     """The numbers of :func:`associations` without their intervals: for every epoch's log.
 
     Args:
-        score: ``(N,)``, finite, at least 3 samples.
+        score: ``(N,)``, finite.
         value: ``(N,)``, finite, or boolean.
 
     Returns:
-        ``pearson``, ``spearman`` and, for a boolean value, ``auroc``; NaN where one of the two does not vary.
+        ``pearson``, ``spearman`` and, for a boolean value, ``auroc``; NaN where one of the two does not vary, and for
+        fewer than 3 samples.
 
     Raises:
-        InputError: As :func:`associations`.
+        InputError: For other shapes, or values that are not finite.
     """
-    x, y = _pair(score, value)
+    x, y = _pair(score, value, fewest=0)
+    if len(x) < 3:  # two correlate perfectly, whatever they are
+        names = ("pearson", "spearman", "auroc") if _is_boolean(value) else ("pearson", "spearman")
+        return dict.fromkeys(names, float("nan"))
     return {k: float(v[0]) for k, v in _statistics(x, y, _is_boolean(value))(np.ones((1, len(x)))).items()}
 
 
-def _pair(score: Tensor | Floats, value: Tensor | Floats) -> tuple[Floats, Floats]:
+def _pair(score: Tensor | Floats, value: Tensor | Floats, *, fewest: int = 3) -> tuple[Floats, Floats]:
     x, y = _numbers("score", score), _numbers("value", value)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
+    if x.shape != y.shape or x.ndim != 1 or len(x) < fewest:
         raise InputError(
             "associations",
-            "score and value must be (N,) with at least 3 samples",
+            f"score and value must be (N,) with at least {fewest} samples",
             f"{describe(score)} and {describe(value)}",
             "Pass one number a sample.",
         )

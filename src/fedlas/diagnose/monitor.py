@@ -73,7 +73,8 @@ class Monitor:
         """A held-out batch, seen by the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
         psi = self.criterion.gate(logits)
         parts = (self.criterion.nci(features), psi, self.criterion.smoothing(logits, features))
-        self._held.append(tuple(part.detach().float().cpu() for part in parts))  # type: ignore[arg-type]
+        score, psi, alpha_i = (part.detach().float().cpu() for part in parts)
+        self._held.append((score, psi, alpha_i))
 
     def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:
         """The epoch's record.
@@ -101,18 +102,19 @@ class Monitor:
         return {"indicator": _without_nan(indicator), "gate": _without_nan(gate), "alarms": alarms}
 
     def _indicator(self, score: Tensor, predictions: Predictions) -> dict[str, Any]:
+        known = score.isfinite()  # a watcher must not end a run over an overflowing norm
         confidence, correct = predictions.confidence.double(), predictions.correct
         values = {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
         found = {
             f"{measure}_{name}": number
             for name, value in values.items()
-            for measure, number in association_values(score, value).items()
+            for measure, number in association_values(score[known], value[known]).items()
         }
         moments = {
             name: float(getattr(self.criterion.nci, name, math.nan))  # a replaced indicator may have none
             for name in ("mean", "std")
         }
-        return {**moments, "z_mean": float(score.mean()), "z_std": float(score.std()), **found}
+        return {**moments, "z_mean": float(score.mean()), "z_std": float(score.std(correction=0)), **found}
 
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []

@@ -123,3 +123,22 @@ def test_a_replaced_indicator_without_moments_is_watched_too():
     record = epoch(monitor_of(loss))
     assert record["indicator"]["mean"] is None
     assert record["indicator"]["pearson_confidence"] is None
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_too_few_held_out_samples_for_a_correlation_do_not_end_a_run(samples):
+    record = epoch(monitor_of(criterion()), samples=samples)
+    assert record["indicator"]["pearson_confidence"] is None
+    assert record["indicator"]["auroc_correct"] is None
+    assert record["gate"]["plus"] is not None
+
+
+def test_an_overflowing_norm_does_not_end_a_run():
+    loss = criterion()
+    monitor = monitor_of(loss)
+    logits, features = torch.randn(8, CLASSES), torch.rand(8, FEATURES)
+    features[0] = torch.finfo(torch.float32).max
+    monitor.held_out(logits, features)
+    record = monitor.end_epoch(Predictions(logits, torch.randint(CLASSES, (8,))))
+    assert json.dumps(record, allow_nan=False)
+    assert record["indicator"]["pearson_confidence"] is not None

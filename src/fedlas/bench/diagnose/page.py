@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
@@ -51,7 +52,7 @@ def diagnose_page(studies: Sequence[Study], *, data: str | None = None) -> str:
     courses = []
     for path, title in _COURSES.items():
         if any(_has(record, path) for records in history.values() for record in records):
-            courses.append((title, picture(lambda theme, path=path: _course(history, path, theme), title)))  # type: ignore[misc]
+            courses.append((title, picture(partial(_course, history, path), title)))
     return render("diagnose.html.j2", sections=sections, courses=courses, several=len(studies) > 1)
 
 
