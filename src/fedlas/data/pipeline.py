@@ -11,10 +11,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.data.base import Images
+from fedlas.data.epochs import Epochs
 from fedlas.data.streams import Purpose, stream
 
 
-class Batches:
+class Batches(Epochs):
     """Iterate over one part of a data set, once per epoch.
 
     Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalised; ``target`` int64 ``(B,)``;
@@ -96,21 +97,11 @@ class Batches:
         self._scale, self._shift = multiply_add(
             mean, std, channels=self.images.images.shape[1], device=self.images.images.device
         )
-        self._epoch = 0
 
     def __len__(self) -> int:
         """Number of batches in an epoch, the same on every rank."""
         count = len(self.images)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose order and augmentation the next iteration has."""
-        return self._epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, a whole number >= 0, for iterations that start from now on."""
-        self._epoch = check_count("Batches.set_epoch", "epoch", epoch, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         plan = self._plan()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fedlas._core.check import InputError, check_count
+from fedlas.data.epochs import Epochs
 from fedlas.data.files import Files
 from fedlas.data.pipeline import multiply_add
 from fedlas.data.streams import Purpose, stream
@@ -20,7 +21,7 @@ _Place = tuple[int, int | None]
 """Row of an image, and what seeds its augmentation; None where nothing is drawn."""
 
 
-class StreamedBatches:
+class StreamedBatches(Epochs):
     """Iterate over one part of a data set on disk, once per epoch; the counterpart of :class:`~fedlas.data.Batches`.
 
     Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip bytes; they
@@ -87,21 +88,11 @@ class StreamedBatches:
             )
         self.augment, self.flip, self.shuffle, self.drop_last = augment, flip, shuffle, drop_last
         self._scale, self._shift = multiply_add(mean, std, channels=files.channels, device=files.device)
-        self._epoch = 0
 
     def __len__(self) -> int:
         """Number of batches in an epoch, the same on every rank."""
         count = len(self.files)
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose order and augmentation the next iteration has."""
-        return self._epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, a whole number >= 0, for iterations that start from now on."""
-        self._epoch = check_count("Batches.set_epoch", "epoch", epoch, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         device = self.files.device
