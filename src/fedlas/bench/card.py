@@ -20,10 +20,9 @@ from fedlas.bench.collect import read_run
 from fedlas.bench.environment import read_starts
 from fedlas.bench.export.calibration import Calibration, fit_calibration, read_calibration
 from fedlas.bench.intervals import noise_by_stage
-from fedlas.bench.load import load_plan
+from fedlas.bench.load import splits_at_hand
 from fedlas.bench.noise import REPLICATES, Noise, check_replicates
 from fedlas.bench.results import FinishedRun
-from fedlas.bench.run import prepare_data
 from fedlas.bench.run_folder import read_config, read_data
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.predictions import Predictions
@@ -256,10 +255,8 @@ def _predictions(folder: Path, part: str) -> Predictions:
 
 def _class_names(folder: Path, data: str | None) -> tuple[str, ...] | None:
     """Names of the classes, where the run's data is at hand."""
-    try:
-        return prepare_data(load_plan(folder, data=data)).classes
-    except InputError:
-        return None
+    splits, _ = splits_at_hand(folder, data=data)
+    return None if splits is None else splits.classes
 
 
 def _split_sizes(folder: Path) -> dict[str, int]:

@@ -54,7 +54,7 @@ def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseTe
     return NoiseText(
         interval,
         form(sum(floors) / len(floors)),
-        f"p {'=' if len(set(p_values)) == 1 else '≤'} {p_text(largest)}",
+        f"p {'=' if len(set(p_values)) == 1 else '≤'} {p_text(largest)}".replace("= <", "< ").replace("≤ <", "< "),
         calibrated=min(p_values) > LEVEL,
     )
 

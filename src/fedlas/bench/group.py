@@ -77,7 +77,8 @@ def load_group(name: str, overrides: Iterable[str] = (), *, data: str | None = N
     for key in ("recipes", "methods", "seeds", "then"):
         if key in content and not (isinstance(content[key], list) and content[key]):
             raise InputError("recipe", f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...].")
-    own = {key: content[key] for key in ("methods", "seeds") if key in content}
+    said = {override.partition("=")[0].strip() for override in overrides}
+    own = {key: content[key] for key in ("methods", "seeds") if key in content and key not in said}
     recipes = tuple(
         replace(load_recipe(str(member), overrides), **own).with_data_root(data) for member in content["recipes"]
     )

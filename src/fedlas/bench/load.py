@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
 from fedlas.bench.plan import Run
 from fedlas.bench.recipe import recipe_from
 from fedlas.bench.run import build_objective, data_fingerprint, prepare_data
@@ -79,3 +80,24 @@ def load_trained(folder: Path, *, data: str | None = None) -> Trained:
     objective = build_objective(run, splits, pretrained=False)
     objective.load_state_dict(load_checkpoint(folder / "checkpoint.pt", run.config())["best"]["objective"])
     return Trained(run, objective.eval(), splits, metrics)
+
+
+def splits_at_hand(folder: Path, *, data: str | None = None) -> tuple[Splits | None, str]:
+    """The data of a run, for what is better shown than not, such as images and names of classes.
+
+    Args:
+        folder: A run folder.
+        data: Where its data is; None searches the usual places.
+
+    Returns:
+        The splits, and why there are none: the data is not there, is not what the run was trained on, or cannot be
+        read; whoever shows less for it says so.
+    """
+    try:
+        run = load_plan(folder, data=data)
+        check_data(folder, data_fingerprint(run))
+        return prepare_data(run), ""
+    except (InputError, MissingExtraError) as error:
+        return None, str(error)
+    except (KeyError, TypeError, AttributeError, OSError) as error:  # a configuration that somebody edited
+        return None, f"its configuration cannot be read ({type(error).__name__}: {error})"

@@ -88,7 +88,7 @@ def _train_and_measure(
     started = time.monotonic()
     val, test = (
         predictions_of(objective, by, part, batch_size=train.batch_size, features=train.save_features)
-        for by, part in ((splits, splits.val), (as_tested(run, splits), splits.test))
+        for by, part in held_out(run, splits)
     )
     metrics = {
         "format": FORMAT,
@@ -112,6 +112,14 @@ def _train_and_measure(
         write_json(run.folder / "metrics.json", metrics)
     accelerator.wait_for_everyone()
     return metrics
+
+
+def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
+    """Validation and test part, each with the splits whose normalisation it is predicted under: :func:`as_tested`.
+
+    Whoever predicts on the test part of a run goes through one of the two, or would measure another transform.
+    """
+    return (splits, splits.val), (as_tested(run, splits), splits.test)
 
 
 def as_tested(run: Run, splits: Splits) -> Splits:

@@ -12,8 +12,9 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas.bench.load import Trained, load_trained
-from fedlas.bench.run import predictions_of
+from fedlas.bench.run import as_tested, predictions_of
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.data import Part, Splits
 from fedlas.data.corrupted import corrupted
 from fedlas.data.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.metrics import evaluate
@@ -106,12 +107,14 @@ def measure_shift(
     scaling = TemperatureScaling()
     bins = run.recipe.train.num_bins
 
-    def predicted(part: Any) -> Predictions:
-        return predictions_of(model, splits, part, batch_size=run.recipe.train.batch_size, features=False)
+    tested = as_tested(run, splits)
+
+    def predicted(by: Splits, part: Part) -> Predictions:
+        return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalibrationWarning)
-        scaling.fit(predicted(splits.val))
+        scaling.fit(predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         return {
@@ -121,7 +124,7 @@ def measure_shift(
 
     def each() -> Iterator[dict[str, Any]]:
         for corruption in corruptions:
-            predictions = predicted(corrupted(splits.test, corruption))
+            predictions = predicted(tested, corrupted(splits.test, corruption))
             if save_to is not None:
                 predictions.save(save_to / f"test-{corruption.name}-{corruption.severity}.npz")
             if on_step is not None:
@@ -132,7 +135,7 @@ def measure_shift(
     return {
         "temperature": scaling.temperature,
         "notes": [str(warning.message) for warning in caught],
-        "clean": measured(predicted(splits.test)),
+        "clean": measured(predicted(tested, splits.test)),
         "corrupted": list(each()),
     }
 

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
 
 from fedlas._core.extras import require
-from fedlas.data.base import Images, Part
+from fedlas.data import Files
+from fedlas.data.base import Part
+from fedlas.data.pictures import open_picture
 
 LONGEST_SIDE = 96
-"""Pixels; larger images are reduced, smaller ones stay as they are."""
+"""Pixels; larger images are reduced, so that a page stays small."""
 
 
 def thumbnail(part: Part, row: int) -> str:
-    """The image at a position of a part as a data URI.
+    """The image at a position of a part, as the model sees it, as a data URI.
 
     Args:
         part: In memory or in files.
         row: Position, from 0.
 
+    Returns:
+        A PNG; of two or more than three channels the first is shown.
+
     Raises:
-        OSError: If its file is gone or broken.
+        InputError: If its file is gone or broken.
     """
-    images = require("PIL.Image", extra="data")
-    if isinstance(part, Images):
-        pixels = part.images[row].cpu().permute(1, 2, 0).numpy()
-        image: Any = images.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels[:, :, :3])
+    if isinstance(part, Files):
+        view = part.view.pipeline(augment=False, flip=False)
+        image = view(open_picture("report", part.path(row), channels=part.channels))
     else:
-        with images.open(part.path(row)) as opened:
-            image = opened.convert("RGB")
-    if max(image.size) > LONGEST_SIDE:
-        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        image = part.images[row].cpu()
+    pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()
+    picture = require("PIL.Image", extra="data").fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

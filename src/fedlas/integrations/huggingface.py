@@ -220,7 +220,10 @@ class CriterionMixin:
         return getattr(self.criterion, "ignore_index", -100)
 
     def _normaliser(self, labels: Tensor) -> Tensor:
-        """What the criterion's mean divides by."""
+        """What the criterion's mean divides by; a criterion with a count of its own has ``counted``."""
+        counted: Callable[[Tensor], Tensor] | None = getattr(self.criterion, "counted", None)
+        if counted is not None:
+            return counted(labels)
         if labels.is_floating_point():
             return torch.tensor(labels.shape[0] if labels.ndim == 2 else labels[..., 0].numel(), device=labels.device)
         valid = labels != self._ignored

@@ -210,6 +210,8 @@ class CalibrationCallback(Callback):
             )
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
+        # Asking for the folder is a broadcast: every process must, whether it draws or not.
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability" if self.diagram else None
         if self._kept:
             own = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
             self._kept = []
@@ -218,8 +220,8 @@ class CalibrationCallback(Callback):
                 update(_of_all_ranks(own))
             if self._held:
                 values |= self._watch(own)
-            if self.diagram and trainer.is_global_zero:
-                self._draw(trainer, own, stage)
+            if folder is not None and trainer.is_global_zero:
+                self._draw(trainer, own, stage, folder)
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
 
@@ -231,14 +233,13 @@ class CalibrationCallback(Callback):
         named = {f"{part}_{name}": value for part in ("gate", "indicator") for name, value in record[part].items()}
         return {name: float(value) for name, value in named.items() if isinstance(value, int | float)}
 
-    def _draw(self, trainer: Trainer, predictions: Predictions, stage: str) -> None:
+    def _draw(self, trainer: Trainer, predictions: Predictions, stage: str, folder: Path) -> None:
         figure_class = require("matplotlib.figure", extra="plots").Figure
         figure = figure_class(figsize=(4.8, 4.8), layout="constrained")
         title = f"{stage}, epoch {trainer.current_epoch + 1}"
         reliability_diagram(predictions, num_bins=self.num_bins, ax=figure.add_subplot(), title=title)
         taken = [_to_logger(logger, figure, f"{stage}_reliability", trainer) for logger in trainer.loggers]
         if not any(taken):
-            folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability"
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / f"{stage}-epoch{trainer.current_epoch + 1:03d}.svg")
 

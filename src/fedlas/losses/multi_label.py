@@ -113,6 +113,10 @@ class MultiLabel(OnBase):
         """The base's loss of each row, two classes a row."""
         return self.base.per_sample(batch)
 
+    def counted(self, target: Tensor) -> Tensor:
+        """What the mean divides by: how many labels of ``target (N, L)`` are known, a scalar."""
+        return (target != self.ignore_index).sum()
+
 
 class MultiLabelFedLAS(Modulated):
     """FedLAS with sigmoids: one strength a sample, from its feature norm and all its logits, for each of its labels.
@@ -164,6 +168,10 @@ class MultiLabelFedLAS(Modulated):
         rows = prepare(type(self).__name__, logits, counted, features, ignore_index=self.ignore_index)
         alpha = self._strength(rows).repeat_interleave(logits.shape[1])
         return _reduced(self, self.base.with_strength(pairs, alpha), logits, target)
+
+    def counted(self, target: Tensor) -> Tensor:
+        """What the mean divides by: how many labels of ``target (N, L)`` are known, a scalar."""
+        return (target != self.ignore_index).sum()
 
 
 def _check_shapes(owner: str, logits: object, target: object) -> None:

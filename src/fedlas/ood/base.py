@@ -52,5 +52,5 @@ def options_of(entry: Entry[Score]) -> dict[str, Any]:
 
 
 def follows_temperature(entry: Entry[Score]) -> bool:
-    """Whether a temperature that divides all logits changes the score: whether it looks at them."""
+    """Whether the score is computed of saved logits, and so again with a temperature; ViM and ODIN make their own."""
     return "logits" in needs_of(entry)

@@ -171,3 +171,14 @@ def test_a_dry_run_finds_what_the_bench_would_find():
         dry_run(load_group("paper/table-1", ["losses.fedlas.momentun=1"]))
     with pytest.raises(InputError, match="val_size must be above 0"):
         load_group("digits", ["data.val_size=0"])
+
+
+def test_overrides_win_over_what_a_group_names():
+    group = load_group("paper/flips", ["methods=[ce]", "seeds=[7]"])
+    assert {(tuple(recipe.methods), tuple(recipe.seeds)) for recipe in group.recipes} == {(("ce",), (7,))}
+
+
+def test_the_published_table_reports_its_own_folders():
+    group = load_group("paper/table-1-published")
+    assert all(recipe.name.endswith("-published") for recipe in group.recipes)
+    assert "runs/paper/CELL-published" in group.then[0]

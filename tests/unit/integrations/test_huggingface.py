@@ -9,6 +9,7 @@ from torch import nn
 
 from fedlas import Predictions, evaluate
 from fedlas.losses import FedLAS, LabelSmoothing
+from fedlas.losses.multi_label import MultiLabel
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402
@@ -137,6 +138,19 @@ def test_one_step_is_the_gradient_of_the_mean(tmp_path):
     with torch.no_grad():
         expected = reference.classifier.weight - 0.5 * reference.classifier.weight.grad
     torch.testing.assert_close(run.model.classifier.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("weight", [None, [1.0, 9.0, 1.0, 1.0, 1.0]])
+def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
+    criterion = MultiLabel(C, base="ce", weight=weight)
+    run = trainer(tmp_path, bert(transformers.BertForSequenceClassification), criterion, texts(tokens=False))
+    labels = torch.randint(2, (8, C)).to(dtype)
+    labels[0, 0] = -100
+    logits = torch.randn(8, C)
+    mean = criterion(logits, labels)
+    criterion.reduction = "sum"
+    torch.testing.assert_close(criterion(logits, labels) / run._normaliser(labels), mean)
 
 
 @pytest.mark.parametrize("batch_by_batch", [True, False])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fedlas._core.check import InputError
-from fedlas._core.extras import MissingExtraError
+import torch
+
 from fedlas.bench.diagnose.study import Study
+from fedlas.bench.load import splits_at_hand
 from fedlas.bench.page import Picture, ThemeName, picture, render
-from fedlas.bench.run import prepare_data
 from fedlas.bench.thumbnails import thumbnail
 from fedlas.data.base import Part
 from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
@@ -128,10 +128,11 @@ def _show(interval: Interval) -> str:
 
 def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
     """Test images of the run, or why there are none: a page without pictures is better than none."""
-    try:
-        splits = prepare_data(replace(study.run, recipe=study.run.recipe.with_data_root(data)))
-    except (InputError, MissingExtraError) as error:
-        return None, f"No images: {error}"
+    splits, missing = splits_at_hand(study.run.folder, data=data)
+    if splits is None:
+        return None, f"No images: {missing}"
+    if not torch.equal(splits.test.target.cpu(), study.predictions.target.cpu()):
+        return None, "No images: the test set found is not the one that was predicted."
     return splits.test, ""
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError
 from fedlas.bench.load import load_plan, load_trained
 from fedlas.bench.plan import Run, build_loss
+from fedlas.bench.run import as_tested
 from fedlas.bench.run_folder import finished
 from fedlas.diagnose import (
     GateReport,
@@ -189,10 +190,11 @@ def _asked(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tensor, Te
 def _asked_on_maps(folder: Path, data: str | None) -> tuple[Tensor, Tensor, Tensor]:
     """The same for a loss that reads features which no run saves, the maps before the pool."""
     trained = load_trained(folder, data=data)
+    splits = as_tested(trained.run, trained.splits)
     objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
     predict(
         objective,
-        trained.splits.batches(trained.splits.test, batch_size=trained.run.recipe.train.batch_size),
+        splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
         head=objective.head_in(objective.model),
         observe=lambda logits, maps: parts.append(_asked(objective.criterion, logits, maps)),
     )

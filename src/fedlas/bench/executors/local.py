@@ -169,12 +169,14 @@ def _devices(worker: int, workers: int, wanted: float | None, gpus: Sequence[str
         return gpus[worker % len(gpus)] if gpus else None
     if wanted == 0:
         return ""
-    if workers * wanted > len(gpus):
+    share = max(1, int(1 / wanted + 1e-9))  # runs on one GPU: of 0.7 each it is one, or two would take 1.4
+    needed = workers * int(wanted) if wanted >= 1 else -(-workers // share)
+    if needed > len(gpus):
         raise InputError(
             "executor local",
-            f"{workers} workers with {wanted:g} GPUs each need {workers * wanted:g}",
+            f"{workers} workers with {wanted:g} GPUs each need {needed}",
             f"{len(gpus)} here",
             "Lower --workers or --gpus-per-run.",
         )
-    first = int(worker * wanted) if wanted < 1 else worker * int(wanted)
+    first = worker // share if wanted < 1 else worker * int(wanted)
     return ",".join(gpus[first : first + max(1, int(wanted))])

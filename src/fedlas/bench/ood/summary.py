@@ -181,8 +181,8 @@ def statement(summary: OodSummary) -> list[str]:
         "images that pass when 95 % of the others do). AUPR-out, FPR95-out: OOD is. AUROC is the same either way."
     )
     lines.append(
-        "after T: logits divided by the temperature fitted on validation; scores without such a row do not look at "
-        "logits, and one temperature cannot change the order of max logit."
+        "after T: saved logits divided by the temperature fitted on validation; scores without such a row are of "
+        "features or make logits of their own (ViM, ODIN), and one temperature cannot change the order of max logit."
     )
     for run in summary.runs:
         lines += [f"{run.run}: {score} was not computed. {reason}" for score, reason in run.not_run.items()]

@@ -126,6 +126,13 @@ class Table:
     def _scores(self, block: Block) -> NDArray[Any]:
         """Scores of every class ``(n, C)``, checked; the missing class of two added."""
         scores, binary = block.scores, block.scores.shape[1] == 1
+        if self._labels is not None and binary is not self._binary:  # blocks after the first must be of its kind
+            raise InputError(
+                OWNER,
+                f"every row must have as many scores as the first, {'one' if self._binary else self._num_classes}",
+                f"{scores.shape[1]} in row {block.first_row} of {self.path.name}",
+                "Check the file.",
+            )
         self._binary = binary
         wrong = ~np.isfinite(scores)
         if wrong.any():

@@ -102,6 +102,15 @@ class JsonLines:
                     for name in (*scores, *([] if target is None else [target])):
                         if row.get(name) is None:
                             raise missing(name, first + place, self.path.name)
+                    if len(scores) == 1 and isinstance(row[scores[0]], list) is not isinstance(
+                        block[0][scores[0]], list
+                    ):
+                        raise InputError(
+                            OWNER,
+                            f"column {scores[0]!r} must hold lists in every row or in none",
+                            f"both in row {first + place} of {self.path.name} and before",
+                            FIX,
+                        )
                 lists = len(scores) == 1 and isinstance(block[0][scores[0]], list)
                 cells = [row[scores[0]] if lists else [row[name] for name in scores] for row in block]
                 labels = None if target is None else [row[target] for row in block]

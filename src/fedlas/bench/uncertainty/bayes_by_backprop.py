@@ -9,7 +9,7 @@ from pathlib import Path
 from fedlas._core.check import InputError, check_count
 from fedlas.bench.load import Trained
 from fedlas.bench.plan import Run
-from fedlas.bench.run import build_objective, predictions_of, train_as_planned
+from fedlas.bench.run import build_objective, held_out, predictions_of, train_as_planned
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.objective import Objective
 from fedlas.train import derive
@@ -88,8 +88,8 @@ def bayes_by_backprop(
     run, splits = trained.run, trained.splits
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _NAME))
     val, test = (
-        predictions_of(model, splits, part, batch_size=run.recipe.train.batch_size, features=False)
-        for part in (splits.val, splits.test)
+        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+        for by, part in held_out(run, splits)
     )
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return Result(test=test, val=val, notes=[note], parameters=parameters)

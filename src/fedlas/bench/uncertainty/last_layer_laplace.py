@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlas.bench.run import predictions_of
+from fedlas.bench.run import held_out, predictions_of
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.data import Part
+from fedlas.data import Part, Splits
 from fedlas.features import find_head
 from fedlas.predictions import Predictions
 from fedlas.train import derive
@@ -61,11 +61,11 @@ def last_layer_laplace(
     )
     splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
 
-    def with_features(part: Part) -> Predictions:
-        return predictions_of(trained.objective, splits, part, batch_size=batch_size, features=True)
+    def with_features(by: Splits, part: Part) -> Predictions:
+        return predictions_of(trained.objective, by, part, batch_size=batch_size, features=True)
 
-    laplace.fit(with_features(splits.train))
-    val, test = (laplace.predict(with_features(part)) for part in (splits.val, splits.test))
+    laplace.fit(with_features(splits, splits.train))
+    val, test = (laplace.predict(with_features(by, part)) for by, part in held_out(runs[0].run, splits))
     model = sum(parameter.numel() for parameter in trained.objective.model.parameters())
     return Result(
         test=_without_features(test),

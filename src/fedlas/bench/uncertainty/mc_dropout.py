@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlas._core.check import check_count
-from fedlas.bench.run import predictions_of
+from fedlas.bench.run import held_out, predictions_of
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.bench.uncertainty.progress import track
 from fedlas.train import derive
@@ -41,8 +41,8 @@ def mc_dropout(runs: Sequence[Member], *, samples: int = 20) -> Result:
     run, splits = trained.run, trained.splits
     model = DropoutSamples(trained.objective.model, samples=samples, seed=derive(run.seed, _NAME))
     val, test = (
-        predictions_of(model, splits, part, batch_size=run.recipe.train.batch_size, features=False)
-        for part in track((splits.val, splits.test), f"{samples} passes")
+        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+        for by, part in track(held_out(run, splits), f"{samples} passes")
     )
     layers = len(active_dropout(trained.objective.model))
     return Result(test, val, notes=[f"{samples} passes, {layers} layer{'s' * (layers != 1)} of dropout"])

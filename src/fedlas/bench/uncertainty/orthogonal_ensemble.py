@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas.bench.plan import Run
-from fedlas.bench.run import build_objective, predictions_of, train_as_planned
+from fedlas.bench.run import build_objective, held_out, predictions_of, train_as_planned
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.predictions import Predictions
 from fedlas.train import derive
@@ -86,9 +86,9 @@ def orthogonal_ensemble(
         )
         earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
-        for name, part in (("val", splits.val), ("test", splits.test)):
+        for name, (by, part) in zip(("val", "test"), held_out(run, splits), strict=True):
             size = run.recipe.train.batch_size
-            parts[name].append(predictions_of(objective, splits, part, batch_size=size, features=False))
+            parts[name].append(predictions_of(objective, by, part, batch_size=size, features=False))
     val, test = (average(*found) for found in parts.values())
     return Result(test=test, val=val, parameters=parameters, details={"members": members})
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.bench.run import predictions_of, train_as_planned
+from fedlas.bench.run import held_out, predictions_of, train_as_planned
 from fedlas.bench.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.features import find_head
 from fedlas.losses import LOSSES
@@ -156,7 +156,7 @@ def _second_stage(
     )
     size = recipe.train.batch_size
     val, test = (
-        predictions_of(model, splits, part, batch_size=size, features=False) for part in (splits.val, splits.test)
+        predictions_of(model, by, part, batch_size=size, features=False) for by, part in held_out(member.run, splits)
     )
     return Result(
         test=test,

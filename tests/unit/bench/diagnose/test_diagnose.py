@@ -71,13 +71,9 @@ def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
 
 
 def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch):
-    from fedlas._core.check import InputError
     from fedlas.bench.diagnose import page
 
-    def missing(run):
-        raise InputError("digits", "data must be there", "none", "Get it.")
-
-    monkeypatch.setattr(page, "prepare_data", missing)
+    monkeypatch.setattr(page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there"))
     out = tmp_path / "out"
     out.mkdir()
     assert main(["diagnose", str(folder / "fedlas-s0"), "--replicates", "60", "--out", str(out)]) == 0
@@ -101,3 +97,20 @@ def test_errors_say_what_to_do(folder, tmp_path, capsys):
     assert "it must have its val predictions" in " ".join(
         capsys.readouterr().err.replace("the run must", "it must").split()
     )
+
+
+def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from fedlas.bench.diagnose import page
+    from fedlas.bench.load import splits_at_hand
+
+    def other(run, data):
+        splits, _ = splits_at_hand(run, data=data)
+        return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
+
+    monkeypatch.setattr(page, "splits_at_hand", other)
+    assert main(["diagnose", str(folder / "ce-s0"), "--replicates", "60", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "diagnose.html").read_text()
+    assert "not the one that was predicted" in text
+    assert 'alt="test image' not in text

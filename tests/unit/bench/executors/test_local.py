@@ -75,6 +75,8 @@ def test_what_each_worker_sees_of_the_gpus():
     assert _devices(0, 2, None, []) is None
     assert [_devices(n, 2, 2, gpus) for n in range(2)] == ["4,5", "6,7"]
     assert [_devices(n, 4, 0.5, gpus) for n in range(4)] == ["4", "4", "5", "5"]
+    assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]  # two would take 1.4 of one
+    assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
     assert _devices(0, 1, 0, gpus) == ""
     with pytest.raises(InputError, match=r"3 workers with 2 GPUs each need 6; got 4 here\. Lower --workers"):
         _devices(0, 3, 2, gpus)

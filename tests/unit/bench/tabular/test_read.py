@@ -193,6 +193,12 @@ def test_more_refusals(tmp_path):
     (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
     with pytest.raises(InputError, match="none in row 2, column 'b'"):
         read_predictions(tmp_path / "lacks.jsonl", Columns(logits="a,b", target="y"))
+    (tmp_path / "mixed.jsonl").write_text('{"l": [1, 2], "y": 0}\n{"l": 3, "y": 1}\n')
+    with pytest.raises(InputError, match="lists in every row or in none; got both in row 2"):
+        read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
+    (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
+    with pytest.raises(InputError, match="as many scores as the first, 2; got 1 in row 4097"):
+        read_predictions(tmp_path / "late.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no table")
     pytest.importorskip("pyarrow")
     with pytest.raises(InputError, match="readable Parquet"):
