@@ -11,7 +11,7 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
 	$(BIN)/fedlas bench digits
 
-test: $(VENV)/.test    ## the tests, under ten minutes on two cores
+test: $(VENV)/.test    ## the tests, about twelve minutes on two cores
 	$(BIN)/python -m pytest
 
 test-long: $(VENV)/.test   ## the tests that take minutes
