@@ -92,6 +92,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     from fedlas.bench.executor_arguments import add_executor_arguments
     from fedlas.bench.export.arguments import add_production_verbs
     from fedlas.bench.tabular.arguments import add_evaluate
+    from fedlas.bench.trackers.arguments import add_track
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
@@ -250,12 +251,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     listing.add_argument(
         "kind",
         metavar="KIND",
-        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors or recipes",
+        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors, trackers or "
+        "recipes",
     )
     listing.add_argument(
         "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
     )
     add_production_verbs(add)
+    add_track(add)
     return parser, verbs
 
 
@@ -270,6 +273,8 @@ def _replicates_argument(parser: _Parser) -> None:
 
 
 def _recipe_arguments(parser: _Parser) -> None:
+    from fedlas.bench.trackers.arguments import add_track_option
+
     parser.add_argument(
         "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
     )
@@ -286,12 +291,13 @@ def _recipe_arguments(parser: _Parser) -> None:
         metavar="FOLDER",
         help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
     )
+    add_track_option(parser)
 
 
 def _recipe(args: argparse.Namespace) -> Any:
     from fedlas.bench.recipe import load_recipe
 
-    return load_recipe(args.recipe, _overrides(args)).with_data_root(args.data)
+    return load_recipe(args.recipe, _overrides(args)).with_data_root(args.data).with_trackers(args.track)
 
 
 def _overrides(args: argparse.Namespace) -> list[str]:
@@ -304,7 +310,7 @@ def _bench(args: argparse.Namespace) -> int:
     from fedlas.bench.executor_arguments import executor_of
     from fedlas.bench.group import bench_group, load_group
 
-    group = load_group(args.recipe, _overrides(args), data=args.data)
+    group = load_group(args.recipe, _overrides(args), data=args.data, trackers=args.track)
     chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
     return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
 

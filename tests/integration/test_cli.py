@@ -15,7 +15,7 @@ import fedlas
 from fedlas.calibrators import CALIBRATORS
 from fedlas.cli import _parsers, main
 
-VERBS = ["bench", "train", "evaluate", "report", "uncertainty", "list"]
+VERBS = list(_parsers()[1])
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
     "model.hidden=[8]",

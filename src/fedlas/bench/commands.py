@@ -23,6 +23,7 @@ from fedlas.bench.run import execute
 from fedlas.bench.run_page import write_run_report
 from fedlas.bench.tables import column
 from fedlas.bench.tabular import Columns, Reader
+from fedlas.bench.trackers.tracking import hints
 from fedlas.metrics import METRICS, evaluate
 from fedlas.train.ranks import is_main_process
 
@@ -81,6 +82,7 @@ def bench(
         )
     if is_main_process():
         report(folder)
+        _say_where(recipe, folder)
     if outcome.failed:
         console.print(f"failed: {', '.join(outcome.failed)} (see error.txt in each)", style="bold red", highlight=False)
     return 1 if outcome.failed else 0
@@ -102,7 +104,14 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     for note in metrics["notes"]:
         console.print(note, highlight=False, markup=False)
     console.print(f"run folder: {run.folder}", highlight=False, markup=False, soft_wrap=True)
+    _say_where(recipe, run.folder.parent)
     return 0
+
+
+def _say_where(recipe: Recipe, folder: Path) -> None:
+    """How to look at the runs in the trackers that they were shown to."""
+    for hint in hints(recipe.trackers, folder):
+        _console().print(hint, highlight=False, markup=False, soft_wrap=True)
 
 
 def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = None) -> int:

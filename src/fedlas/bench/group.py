@@ -55,13 +55,16 @@ class Group:
         ]
 
 
-def load_group(name: str, overrides: Iterable[str] = (), *, data: str | None = None) -> Group:
+def load_group(
+    name: str, overrides: Iterable[str] = (), *, data: str | None = None, trackers: Sequence[str] = ()
+) -> Group:
     """A group of recipes, or one recipe as a group of its own.
 
     Args:
         name: As for :func:`fedlas.bench.recipe.load_recipe`, or the name of a group.
         overrides: Applied to every recipe.
         data: Where every recipe's data is; None for the recipes' own places.
+        trackers: Trackers that every recipe's runs are shown to, besides the recipe's own.
 
     Raises:
         InputError: As :func:`fedlas.bench.recipe.load_recipe`, for any of the recipes.
@@ -70,7 +73,7 @@ def load_group(name: str, overrides: Iterable[str] = (), *, data: str | None = N
     _, content = read_content(name)
     if not is_group(content):
         recipe = load_recipe(name, overrides)
-        return Group(name, recipe.title, (recipe.with_data_root(data),))
+        return Group(name, recipe.title, (recipe.with_data_root(data).with_trackers(trackers),))
     for key in content:
         if key not in _KEYS:
             raise InputError("recipe", f"a group may have {', '.join(_KEYS)}", repr(key), suggestion(str(key), _KEYS))
@@ -80,7 +83,8 @@ def load_group(name: str, overrides: Iterable[str] = (), *, data: str | None = N
     said = {override.partition("=")[0].strip() for override in overrides}
     own = {key: content[key] for key in ("methods", "seeds") if key in content and key not in said}
     recipes = tuple(
-        replace(load_recipe(str(member), overrides), **own).with_data_root(data) for member in content["recipes"]
+        replace(load_recipe(str(member), overrides), **own).with_data_root(data).with_trackers(trackers)
+        for member in content["recipes"]
     )
     return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
 

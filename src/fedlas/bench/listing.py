@@ -12,6 +12,7 @@ from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
 from fedlas.bench.executors import EXECUTORS
 from fedlas.bench.recipe_text import read_content, shipped_names
+from fedlas.bench.trackers import TRACKERS
 from fedlas.bench.uncertainty import UNCERTAINTY
 from fedlas.calibrators import CALIBRATORS
 from fedlas.data import DATASETS
@@ -31,6 +32,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "executors": EXECUTORS,
     "ood": OOD_SCORES,
     "corruptions": CORRUPTIONS,
+    "trackers": TRACKERS,
 }
 
 KINDS = (*_REGISTRIES, "recipes")

@@ -13,6 +13,7 @@ import torch
 
 from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.bench.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.bench.trackers import trackers_of
 from fedlas.data import DATASETS
 from fedlas.data.base import COMMON_OPTIONS
 from fedlas.losses import LOSSES
@@ -64,7 +65,7 @@ class Run:
         Where the data lies and how many read it are left out: the same run on another machine is the same run.
         """
         recipe = asdict(self.recipe)
-        for key in ("methods", "seeds", "losses", "title"):
+        for key in ("methods", "seeds", "losses", "title", "trackers"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
         # What is not used is left out, so that folders from before there was the option stay the same runs.
@@ -106,7 +107,7 @@ def plan(
         out: Folder of the bench; None is ``runs/RECIPE``.
 
     Raises:
-        InputError: For an unknown loss, data set, model, metric or option of a loss, or a number twice.
+        InputError: For an unknown loss, data set, model, metric, tracker or option of a loss, or a number twice.
     """
     names = list(losses) or recipe.methods
     if names == ["all"]:
@@ -123,6 +124,7 @@ def plan(
     _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
     _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
     check_select(recipe.train.select)
+    trackers_of(recipe.trackers)
     folder = out or Path("runs") / recipe.name
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
     for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too

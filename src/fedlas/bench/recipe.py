@@ -113,6 +113,7 @@ class Recipe:
         optimizer: The optimizer.
         schedule: The learning rate.
         train: The loop.
+        trackers: Options of the experiment trackers that runs are shown to, by name; the log is written in any case.
     """
 
     name: str
@@ -125,10 +126,15 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def with_data_root(self, root: str | None) -> Recipe:
         """The same recipe reading its data from ``root``."""
         return self if root is None else replace(self, data=replace(self.data, root=root))
+
+    def with_trackers(self, names: Iterable[str]) -> Recipe:
+        """The same recipe, its runs shown to these trackers too."""
+        return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
 
 
 def recipe_names() -> list[str]:
@@ -217,10 +223,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
         ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
     if "seeds" in content:
         ready["seeds"] = [check_count("recipe", "seeds", s, low=0) for s in _listed(content["seeds"], "seeds")]
-    losses = content.get("losses") or {}
-    if not isinstance(losses, dict) or not all(isinstance(options, dict | None) for options in losses.values()):
-        raise InputError("recipe", "losses must map names to options", losses, "Write e.g. losses: {ls: {alpha: 0.1}}.")
-    ready["losses"] = {loss: dict(options or {}) for loss, options in losses.items()}
+    ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
+    ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
@@ -231,6 +235,13 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
             "Write --set optimizer.weight_decay=0.",
         )
     return recipe
+
+
+def _options_by_name(content: dict[str, Any], section: str, example: str) -> dict[str, dict[str, Any]]:
+    named = content.get(section) or {}
+    if not isinstance(named, dict) or not all(isinstance(options, dict | None) for options in named.values()):
+        raise InputError("recipe", f"{section} must map names to options", named, f"Write e.g. {section}: {example}.")
+    return {str(name): dict(options or {}) for name, options in named.items()}
 
 
 def _listed(value: Any, name: str) -> list[Any]:

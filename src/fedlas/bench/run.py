@@ -6,7 +6,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from fedlas.bench.fingerprint import outputs_fingerprint, source_fingerprint, sp
 from fedlas.bench.plan import Run, build_loss
 from fedlas.bench.results import FORMAT
 from fedlas.bench.run_folder import claim, finished, locked
+from fedlas.bench.trackers.tracking import Tracking, tracking_of
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.data import Source, Splits, load_dataset, split
 from fedlas.data.base import Part
@@ -77,14 +78,23 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
             splits.save_indices(run.folder / "splits.npz")
             starts = run.folder / "environment.json"
             write_json(starts, [*read_starts(starts), environment(accelerator.device)])
-        return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name)
+        with tracking_of(run, accelerator) as tracking:
+            return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)
 
 
 def _train_and_measure(
-    run: Run, objective: Objective, splits: Splits, batches: EpochBatches, accelerator: Any, label: str
+    run: Run,
+    objective: Objective,
+    splits: Splits,
+    batches: EpochBatches,
+    accelerator: Any,
+    label: str,
+    tracking: Tracking,
 ) -> dict[str, Any]:
     train = run.recipe.train
-    fitted = train_as_planned(run, objective, splits, batches=batches, accelerator=accelerator, label=label)
+    fitted = train_as_planned(
+        run, objective, splits, batches=batches, accelerator=accelerator, label=label, on_epoch=tracking.epoch
+    )
     started = time.monotonic()
     val, test = (
         predictions_of(objective, by, part, batch_size=train.batch_size, features=train.save_features)
@@ -110,6 +120,7 @@ def _train_and_measure(
         if run.recipe.data.hold_out_classes:
             _save_unknown(run, objective, splits)
         write_json(run.folder / "metrics.json", metrics)
+        tracking.final(metrics, test)
     accelerator.wait_for_everyone()
     return metrics
 
@@ -164,6 +175,7 @@ def train_as_planned(
     batches: EpochBatches | None = None,
     identity: Mapping[str, Any] | None = None,
     label: str | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
 
@@ -175,6 +187,7 @@ def train_as_planned(
         batches: Training batches; None makes those of the run.
         identity: What a checkpoint in the folder is compared with; None is ``run.config()``.
         label: Shown in front of the progress bar; None is the run's name.
+        on_epoch: Called with each record of the log, on the main process.
 
     Raises:
         InputError: As :func:`fedlas.train.fit`.
@@ -191,6 +204,7 @@ def train_as_planned(
         identity=run.config() if identity is None else identity,
         accelerator=accelerator,
         name=label or run.name,
+        on_epoch=on_epoch,
     )
 
 
