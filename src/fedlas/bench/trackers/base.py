@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.registry import Registry
 
 EXTRA = "trackers"
@@ -123,6 +125,12 @@ def values_of(record: Mapping[str, Any]) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
             found[key] = value
     return found
+
+
+def pixels_of(figure: Any) -> np.ndarray:
+    """A drawn figure as ``(height, width, 3)`` bytes: tools that are given the figure itself ask for pyplot's state."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -102,6 +103,8 @@ class Tracking:
         except Exception as error:  # noqa: BLE001 - whatever a tool dies of, training must not
             del self._held[name]
             self.failed.append(name)
+            with suppress(Exception):  # or the tool would take the next run of this process for the same one
+                self.trackers[name].close()
             logging.getLogger("fedlas").warning(
                 "tracker %s of %s failed and is given up: %s: %s. The run goes on; 'fedlas track %s --to %s' shows it "
                 "the rest.",

@@ -7,10 +7,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedlas._core.extras import require
-from fedlas.bench.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker
+from fedlas.bench.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
 
 
 @TRACKERS.register("trackio", url="https://huggingface.co/docs/trackio")
@@ -58,9 +56,7 @@ class Trackio(Tracker):
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
         """Among the media."""
-        figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
-        self._tracker.log({name: require("trackio", extra=EXTRA).Image(pixels)}, step=epoch)
+        self._tracker.log({name: require("trackio", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
 
     def close(self) -> None:
         """Write what is left."""

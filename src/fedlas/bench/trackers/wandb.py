@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
-from fedlas.bench.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker
+from fedlas.bench.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
 
 
 @TRACKERS.register("wandb", url="https://docs.wandb.ai")
@@ -75,7 +75,7 @@ class WandB(Tracker):
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
         """Among the media."""
-        self._tracker.log({name: require("wandb", extra=EXTRA).Image(figure)}, step=epoch)
+        self._tracker.log({name: require("wandb", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
 
     def where(self, folder: Path) -> str:
         """The command that sends offline runs, or where online ones are."""

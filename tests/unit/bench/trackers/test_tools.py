@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -120,3 +121,15 @@ def test_trackio(stopped_and_finished, tmp_path):
     assert [(entry["step"], entry["val/ece"]) for entry in logs if "val/ece" in entry] == expected
     assert [entry["test/nll"] for entry in logs if "test/nll" in entry] == [pytest.approx(metrics["test"]["nll"])]
     assert sum("reliability" in entry for entry in logs) == 1
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb", "trackio"])
+def test_runs_of_one_process_are_runs_of_their_own(planned, tmp_path, monkeypatch, name):
+    tool(name)
+    monkeypatch.delattr("matplotlib.pyplot", raising=False)  # as in a process that never drew on a screen
+    run = planned({})
+    execute(run)
+    other = replace(run, seed=1, folder=tmp_path / "fedlas-s1")
+    execute(other)
+    assert track([tmp_path], to=[name], options=[f"{name}.project={tmp_path.name}"]) == 0
+    assert place_of(run).id != place_of(other).id

@@ -17,7 +17,7 @@ class Notebook(Tracker):
 
     def __init__(self, *, project=None, fail=""):
         super().__init__(project=project)
-        self.shown, self.pictures, self.places, self.opened = [], [], [], 0
+        self.shown, self.pictures, self.places, self.opened, self.closed = [], [], [], 0, 0
         self.fail = fail
 
     def open(self, place):
@@ -38,6 +38,7 @@ class Notebook(Tracker):
 
     def close(self):
         self._may_fail("close")
+        self.closed += 1
 
     def where(self, folder):
         return f"look into {folder}"
@@ -126,6 +127,7 @@ def test_a_failing_tracker_does_not_end_the_run(planned, shown, caplog, action):
     (warning,) = [record.getMessage() for record in caplog.records if "given up" in record.getMessage()]
     assert "ConnectionError: gone" in warning
     assert f"fedlas track {run.folder} --to notebook" in warning
+    assert shown.closed == (action != "close")
     shown.fail = ""
     if action == "log":
         assert track([run.folder], to=["notebook"]) == 0
