@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"fedlas: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumes = given[:1] in (["bench"], ["train"], ["uncertainty"])
+        resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
         print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -93,6 +93,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     from fedlas.bench.export.arguments import add_production_verbs
     from fedlas.bench.tabular.arguments import add_evaluate
     from fedlas.bench.trackers.arguments import add_track
+    from fedlas.bench.tune.arguments import add_tune
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
@@ -129,6 +130,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
     train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
 
+    add_tune(add)
     add_evaluate(add)
     report = add(
         "report",
@@ -251,8 +253,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     listing.add_argument(
         "kind",
         metavar="KIND",
-        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors, trackers or "
-        "recipes",
+        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors, trackers, "
+        "recipes or tuning",
     )
     listing.add_argument(
         "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"

@@ -20,7 +20,12 @@ from fedlas.losses.modulated import ABOUT
 _DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 1.0}  # of "against" the sign comes later
 
 
-@LOSSES.register("fedlas-ablation", **ABOUT, note="this library's own, to test claims about FedLAS")
+@LOSSES.register(
+    "fedlas-ablation",
+    **ABOUT,
+    note="this library's own, to test claims about FedLAS",
+    tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"},
+)
 class FedLASAblation(FedLAS):
     """FedLAS, ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``, with another direction ``psi``, score ``Z`` or spread.
 

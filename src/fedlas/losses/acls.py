@@ -43,7 +43,13 @@ def adaptive_penalty(
     return lambda1 * pull_down + lambda2 * pull_up
 
 
-@LOSSES.register("acls", paper="ACLS", year=2023, url="https://arxiv.org/abs/2308.11911")
+@LOSSES.register(
+    "acls",
+    paper="ACLS",
+    year=2023,
+    url="https://arxiv.org/abs/2308.11911",
+    tune={"alpha": "0.01:1:log", "margin": "0:20"},
+)
 class ACLS(Loss):
     """Adaptive and conditional label smoothing: cross-entropy plus ``alpha`` times :func:`adaptive_penalty`.
 

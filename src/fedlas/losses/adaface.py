@@ -52,6 +52,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
     year=2022,
     url="https://arxiv.org/abs/2204.00964",
     note="after the paper, by default in a form whose prediction is the model's own logits",
+    tune={"margin": "0.05:0.8", "spread": "0.05:1:log", "momentum": "0.001:1:log"},
 )
 class AdaFace(Loss):
     """AdaFace: cross-entropy after ``z_y <- z_y + ||w_y|| ||h|| (cos(theta_y + g_angle) - g_add - cos theta_y)``.

@@ -45,6 +45,7 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     year=2022,
     url="https://arxiv.org/abs/2211.11838",
     signed=("gamma", "gamma_min"),
+    tune={"rate": "0.1:10:log", "switch": "0.05:1:log"},
 )
 class AdaFocal(PreciseBuffers, Loss):
     """AdaFocal: focal loss with one exponent a bin of confidence, learned from the validation set.

@@ -23,7 +23,8 @@ LOSSES: Registry[type[Loss]] = Registry("loss")
 Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
 changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes), ``signed``
 (names of numeric options that may be negative), ``order_invariant`` (False: the order of the batch matters), ``note``
-(where it comes from, if not simply from the paper).
+(where it comes from, if not simply from the paper), ``tune`` (what ``fedlas tune`` searches unless told otherwise:
+ranges of options, written as there, e.g. ``{"alpha": "0.01:0.3:log"}``; for a loss around another one, the base's too).
 """
 
 

@@ -78,6 +78,7 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
     paper="Class Adaptive Network Calibration",
     year=2023,
     url="https://arxiv.org/abs/2211.15088",
+    tune={"margin": "1:20", "rho": "0.1:10:log"},
 )
 class CALS(PreciseBuffers, Loss):
     """CALS-ALM: ``-log p_y + mean_k P(h_k, l_k, rho_k)`` with ``h_k = (max_j z_j - z_k) / margin - 1``.

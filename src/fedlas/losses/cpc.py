@@ -128,6 +128,7 @@ def pairwise_constraints(
     url="https://openaccess.thecvf.com/content/CVPR2022/html/"
     "Cheng_Calibrating_Deep_Neural_Networks_by_Pairwise_Constraints_CVPR_2022_paper.html",
     pairwise=True,
+    tune={"lambda1": "0.001:1:log", "lambda2": "0.001:1:log"},
 )
 class CPC(Loss):
     """Calibration by pairwise constraints: cross-entropy plus :func:`pairwise_constraints`.

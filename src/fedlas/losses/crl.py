@@ -66,6 +66,7 @@ def next_valid(valid: Tensor) -> Tensor:
     year=2020,
     url="https://arxiv.org/abs/2007.01458",
     order_invariant=False,
+    tune={"alpha": "0.1:10:log"},
 )
 class CRL(PreciseBuffers, Loss):
     """CRL: ``-log p_y + alpha relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)``, j the next sample in the batch.

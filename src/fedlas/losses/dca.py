@@ -39,6 +39,7 @@ def confidence_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None 
     paper="Improved Trainable Calibration Method for Neural Networks",
     year=2020,
     url="https://arxiv.org/abs/2009.04057",
+    tune={"alpha": "0.1:20:log"},
 )
 class DCA(Loss):
     """DCA: ``-log p_y + alpha |mean confidence - accuracy|``, the means taken over the batch.

@@ -49,7 +49,11 @@ def _rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
 
 
 @LOSSES.register(
-    "dual-focal", paper="Dual Focal Loss for Calibration", year=2023, url="https://arxiv.org/abs/2305.13665"
+    "dual-focal",
+    paper="Dual Focal Loss for Calibration",
+    year=2023,
+    url="https://arxiv.org/abs/2305.13665",
+    tune={"gamma": "0.5:10"},
 )
 class DualFocalLoss(Loss):
     """Dual focal loss: ``-(1 - p_y + p_j)^gamma log p_y`` with ``p_j = max{p_k : p_k < p_y}``, or 0.

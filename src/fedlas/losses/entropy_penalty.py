@@ -49,6 +49,7 @@ def entropy(logits: Tensor) -> Tensor:
     paper="Penalizing Confident Output Distributions",
     year=2017,
     url="https://arxiv.org/abs/1701.06548",
+    tune={"alpha": "0.01:1:log"},
 )
 class EntropyPenalty(Loss):
     """Confidence penalty: ``-log p_y - alpha H(p)``.

@@ -17,7 +17,7 @@ from fedlas.losses.margin import MbLS
 from fedlas.losses.modulated import ABOUT, Modulated
 
 
-@LOSSES.register("fedlas", **ABOUT)
+@LOSSES.register("fedlas", **ABOUT, tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"})
 class FedLAS(Modulated):
     """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a strength of its own for every sample.
 
@@ -86,7 +86,11 @@ class FedLAS(Modulated):
         )
 
 
-@LOSSES.register("fedlas+", **ABOUT)
+@LOSSES.register(
+    "fedlas+",
+    **ABOUT,
+    tune={"alpha": "0.01:0.5:log", "beta": "0.25:16:log", "margin": "0:20", "momentum": "0.001:1:log"},
+)
 class FedLASPlus(Modulated):
     """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
 

@@ -48,7 +48,11 @@ def _bracket(log_probs: Tensor, rival: Tensor | None) -> Tensor:
 
 
 @LOSSES.register(
-    "focal", paper="Focal Loss for Dense Object Detection", year=2017, url="https://arxiv.org/abs/1708.02002"
+    "focal",
+    paper="Focal Loss for Dense Object Detection",
+    year=2017,
+    url="https://arxiv.org/abs/1708.02002",
+    tune={"gamma": "0.5:8"},
 )
 class FocalLoss(Loss):
     """Focal loss: ``-(1 - p_y)^gamma log p_y``.

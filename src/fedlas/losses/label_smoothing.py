@@ -172,7 +172,13 @@ class CrossEntropy(Loss):
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
 
 
-@LOSSES.register("ls", paper="When Does Label Smoothing Help?", year=2019, url="https://arxiv.org/abs/1906.02629")
+@LOSSES.register(
+    "ls",
+    paper="When Does Label Smoothing Help?",
+    year=2019,
+    url="https://arxiv.org/abs/1906.02629",
+    tune={"alpha": "0.005:0.3:log"},
+)
 class LabelSmoothing(Loss):
     """Label smoothing: ``(1 - alpha) (-log p_y) + alpha mean_k(-log p_k)``.
 

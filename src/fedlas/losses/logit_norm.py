@@ -82,6 +82,7 @@ def normalised_logits(logits: Tensor, *, temperature: float, variant: str = "pap
     year=2022,
     url="https://arxiv.org/abs/2205.09310",
     shift_invariant=False,
+    tune={"temperature": "0.01:1:log"},
 )
 class LogitNorm(Loss):
     """LogitNorm: cross-entropy of ``z / (temperature ||z||_2)``.

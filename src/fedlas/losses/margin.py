@@ -31,7 +31,13 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
     return F.relu((row_max(logits) - margin) - logits).mean(dim=1)
 
 
-@LOSSES.register("mbls", paper="The Devil is in the Margin", year=2022, url="https://arxiv.org/abs/2111.15430")
+@LOSSES.register(
+    "mbls",
+    paper="The Devil is in the Margin",
+    year=2022,
+    url="https://arxiv.org/abs/2111.15430",
+    tune={"alpha": "0.01:1:log", "margin": "0:20"},
+)
 class MbLS(Loss):
     """Margin-based label smoothing: ``-log p_y + alpha mean_k relu(max_j z_j - z_k - margin)``.
 

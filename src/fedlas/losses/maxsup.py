@@ -51,7 +51,11 @@ def top_excess(logits: Tensor) -> Tensor:
 
 
 @LOSSES.register(
-    "maxsup", paper="Overcoming Representation Collapse", year=2025, url="https://arxiv.org/abs/2502.15798"
+    "maxsup",
+    paper="Overcoming Representation Collapse",
+    year=2025,
+    url="https://arxiv.org/abs/2502.15798",
+    tune={"alpha": "0.005:0.5:log"},
 )
 class MaxSup(Loss):
     """MaxSup: ``-log p_y + alpha (max_k z_k - mean_k z_k)``.

@@ -45,7 +45,13 @@ def _mean(rows: Tensor, valid: Tensor | None) -> Tensor:
     return torch.where(valid[:, None], rows, 0.0).sum(dim=0) / valid.sum().clamp(min=1)
 
 
-@LOSSES.register("mdca", paper="A Stitch in Time Saves Nine", year=2022, url="https://arxiv.org/abs/2203.13834")
+@LOSSES.register(
+    "mdca",
+    paper="A Stitch in Time Saves Nine",
+    year=2022,
+    url="https://arxiv.org/abs/2203.13834",
+    tune={"alpha": "0.1:20:log"},
+)
 class MDCA(OnBase):
     """MDCA: a base loss plus ``alpha mean_k |mean_i p_ik - mean_i 1[y_i = k]|``, the means taken over the batch.
 

@@ -92,7 +92,9 @@ class _Mixing(OnBase):
         return ", ".join(filter(None, (own, super().extra_repr())))
 
 
-@LOSSES.register("mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412")
+@LOSSES.register(
+    "mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412", tune={"alpha": "0.05:2:log"}
+)
 class Mixup(_Mixing):
     """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
 
@@ -163,7 +165,9 @@ class Mixup(_Mixing):
         )
 
 
-@LOSSES.register("cutmix", paper="CutMix", year=2019, url="https://arxiv.org/abs/1905.04899")
+@LOSSES.register(
+    "cutmix", paper="CutMix", year=2019, url="https://arxiv.org/abs/1905.04899", tune={"alpha": "0.1:2:log"}
+)
 class CutMix(_Mixing):
     """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
 

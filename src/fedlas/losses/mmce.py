@@ -162,7 +162,7 @@ ABOUT: dict[str, Any] = {
 """Registry metadata of both forms."""
 
 
-@LOSSES.register("mmce", **ABOUT)
+@LOSSES.register("mmce", **ABOUT, tune={"alpha": "0.1:20:log", "width": "0.1:1:log"})
 class MMCE(_OnKernel):
     """MMCE: ``-log p_y + alpha sqrt(mean_ij (c_i - r_i)(c_j - r_j) exp(-|r_i - r_j| / width))`` over the batch.
 
@@ -194,7 +194,7 @@ class MMCE(_OnKernel):
     balanced = False
 
 
-@LOSSES.register("mmce-weighted", **ABOUT)
+@LOSSES.register("mmce-weighted", **ABOUT, tune={"alpha": "0.1:20:log", "width": "0.1:1:log"})
 class WeightedMMCE(_OnKernel):
     """Weighted MMCE: as MMCE, with right and wrong predictions of the batch given equal weight in the error.
 

@@ -40,7 +40,12 @@ def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float)
     return torch.sigmoid(psi * (scores * beta)) * (2 * alpha)
 
 
-@LOSSES.register("modulated", **ABOUT, note="written from the paper; bases but LS and MbLS are this library's reading")
+@LOSSES.register(
+    "modulated",
+    **ABOUT,
+    note="written from the paper; bases but LS and MbLS are this library's reading",
+    tune={"beta": "0.25:16:log", "momentum": "0.001:1:log"},
+)
 class Modulated(OnBase):
     """A loss whose strength NCI and BCG set: ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` in place of ``alpha``.
 

@@ -17,7 +17,9 @@ from fedlas.losses.base import LOSSES, Batch, Loss
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
-@LOSSES.register("poly", paper="PolyLoss", year=2022, url="https://arxiv.org/abs/2204.12511", signed=("eps",))
+@LOSSES.register(
+    "poly", paper="PolyLoss", year=2022, url="https://arxiv.org/abs/2204.12511", signed=("eps",), tune={"eps": "-1:6"}
+)
 class PolyLoss(Loss):
     """Poly-1 loss: ``-log p_y + eps (1 - p_y)``.
 

@@ -110,7 +110,7 @@ class _RankMixup(Loss):
 _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
 
 
-@LOSSES.register("rankmixup-mrl", **_ABOUT)
+@LOSSES.register("rankmixup-mrl", **_ABOUT, tune={"alpha": "0.01:1:log", "margin": "0:5", "mix_alpha": "0.2:5:log"})
 class RankMixupMRL(_RankMixup):
     """RankMixup with its margin ranking loss: ``-log p_y + alpha mean_k relu(max z(mixed_k) - max z + margin)``.
 
@@ -167,7 +167,7 @@ class RankMixupMRL(_RankMixup):
         return ranking_penalty(logits, mixed, self.margin)
 
 
-@LOSSES.register("rankmixup-ndcg", **_ABOUT)
+@LOSSES.register("rankmixup-ndcg", **_ABOUT, tune={"alpha": "0.01:1:log", "mix_alpha": "0.2:5:log"})
 class RankMixupNDCG(_RankMixup):
     """RankMixup with its ranking measure M-NDCG: ``-log p_y + alpha (1 - DCG / IDCG)``.
 

@@ -126,6 +126,7 @@ def uncertain_cross_entropy(
     year=2021,
     url="https://arxiv.org/abs/2103.15718",
     note="after the paper, in a form whose prediction is the model's own logits",
+    tune={"confidence": "0.3:0.99"},
 )
 class VMF(PreciseBuffers, Loss):
     """Von Mises-Fisher loss: a bound of ``E[-log softmax(W s z + b)_y]``, z a random unit vector around the features.

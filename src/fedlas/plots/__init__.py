@@ -13,6 +13,7 @@ from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
 from fedlas.plots.training import training_curves
+from fedlas.plots.tuning import best_so_far, parameter_effect
 
 __all__ = [
     "DARK",
@@ -20,11 +21,13 @@ __all__ = [
     "ClassGap",
     "ConsistencyBand",
     "Theme",
+    "best_so_far",
     "class_gap_plot",
     "class_gaps",
     "confidence_histogram",
     "consistency_band",
     "new_axes",
+    "parameter_effect",
     "reliability_diagram",
     "risk_coverage",
     "risk_coverage_curve",

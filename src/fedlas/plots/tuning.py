@@ -1,0 +1,161 @@
+"""What tuning found: the best value so far over the trials, and the value over each parameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.plots.theme import DASHES, dress, legend_below, new_axes, theme_named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Value = float | str | bool | None
+
+
+def best_so_far(
+    values: Mapping[str, Sequence[float | None]],
+    *,
+    label: str,
+    maximise: bool = False,
+    ax: Axes | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> Axes:
+    """Draw the best value that each method has reached after each trial, as steps.
+
+    Args:
+        values: For each method the values of its trials, in order; None where a trial has none.
+        label: Of the vertical axis.
+        maximise: Whether higher is better.
+        ax: Where to draw; a new figure if None.
+        theme: Palette.
+
+    Returns:
+        The Axes. A method's line begins at its first trial with a value and ends at its last trial.
+
+    Raises:
+        InputError: If no trial has a value.
+
+    Example:
+        >>> ax = best_so_far({"ls": [0.4, 0.5, None, 0.3]}, label="NLL")
+        >>> ax.lines[0].get_ydata().tolist()
+        [0.4, 0.4, 0.4, 0.3]
+    """
+    owner = "best_so_far"
+    palette = theme_named(owner, theme)
+    if not any(value is not None for found in values.values() for value in found):
+        raise InputError(owner, "a trial must have a value", "none", "Draw it once one is done.")
+    axes: Any = new_axes(palette, size=(5.6, 3.8)) if ax is None else ax
+    dress(axes, palette)
+    best = max if maximise else min
+    most = 0
+    for i, (name, found) in enumerate(values.items()):
+        numbers: list[int] = []
+        heights: list[float] = []
+        for number, value in enumerate(found):
+            known = [v for v in (value, *heights[-1:]) if v is not None]
+            if known:
+                numbers.append(number)
+                heights.append(best(known))
+        colour, dashes = palette.lines[i % len(palette.lines)], DASHES[i % len(DASHES)]
+        # A marker where it improves, and so also for a method with one trial.
+        news = [k for k in range(len(heights)) if k == 0 or heights[k] != heights[k - 1]]
+        axes.plot(
+            numbers, heights, color=colour, linestyle=dashes, linewidth=1.5, drawstyle="steps-post", label=name,
+            marker="o", markersize=4, markevery=news,
+        )  # fmt: skip
+        most = max(most, len(found))
+    axes.set_xlim(-0.02 * most, max(most - 1, 1) + 0.02 * most)
+    axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.set_xlabel("trial (0 is the preset)", color=palette.ink, fontsize=9)
+    axes.set_ylabel(f"{label}, best so far", color=palette.ink, fontsize=9)
+    legend_below(axes, palette)
+    return axes
+
+
+def parameter_effect(
+    settings: Sequence[Value],
+    values: Sequence[float | None],
+    *,
+    name: str,
+    label: str,
+    best: int | None = None,
+    log: bool = False,
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> Axes:
+    """Draw the value of each trial over one parameter, with the preset and the best marked.
+
+    Args:
+        settings: The parameter in each trial, the preset first. Anything but numbers gets a place each, in the order in
+            which they come.
+        values: The value of each trial; None where it has none: a tick on the axis shows what was tried.
+        name: Of the parameter.
+        label: Of the vertical axis.
+        best: Which trial is the best.
+        log: Logarithmic horizontal axis, where all settings are above 0.
+        limits: Ends of what was searched.
+        ax: Where to draw; a new figure if None.
+        theme: Palette.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        InputError: If there is not one value for each setting.
+
+    Example:
+        >>> ax = parameter_effect([0.05, 0.1, 0.2], [0.3, 0.2, None], name="alpha", label="NLL", best=1)
+        >>> [text.get_text() for text in ax.get_legend().get_texts()]
+        ['trial', 'preset', 'best', 'failed']
+    """
+    owner = "parameter_effect"
+    palette = theme_named(owner, theme)
+    if len(settings) != len(values):
+        got = f"{len(settings)} settings and {len(values)} values"
+        raise InputError(owner, "there must be one value for each setting", got, "Pass both for every trial.")
+    axes: Any = new_axes(palette, size=(3.6, 3.0)) if ax is None else ax
+    dress(axes, palette)
+    numeric = all(isinstance(setting, int | float) and not isinstance(setting, bool) for setting in settings)
+    words = list(dict.fromkeys(map(str, settings)))
+    places = [float(s) if numeric else float(words.index(str(s))) for s in settings]  # type: ignore[arg-type]  # numbers
+    plain = [k for k, value in enumerate(values) if value is not None and k not in (0, best)]
+    axes.scatter(
+        [places[k] for k in plain], [values[k] for k in plain], s=22, color=palette.lines[2], alpha=0.8, label="trial",
+        linewidths=0,
+    )  # fmt: skip
+    if values and values[0] is not None:
+        axes.scatter(
+            places[:1], values[:1], s=52, marker="s", facecolors="none", edgecolors=palette.ink, linewidths=1.6,
+            label="preset", zorder=3,
+        )  # fmt: skip
+    if best is not None:
+        axes.scatter(places[best], values[best], s=90, marker="*", color=palette.over, label="best", zorder=4)
+    failed = [places[k] for k, value in enumerate(values) if value is None]
+    if failed:
+        axes.plot(
+            failed, [0.02] * len(failed), "x", color=palette.muted, label="failed", markersize=5,
+            transform=axes.get_xaxis_transform(),
+        )  # fmt: skip
+    if numeric:
+        if log and min(places) > 0 and (limits is None or limits[0] > 0):
+            axes.set_xscale("log")
+            axes.tick_params(axis="x", which="minor", colors=palette.muted, labelsize=8, length=2)
+        for end in limits or ():
+            axes.axvline(end, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 2)))
+    else:
+        axes.set_xticks(range(len(words)), words)
+        axes.set_xlim(-0.5, len(words) - 0.5)
+    axes.grid(color=palette.grid, linewidth=0.8)
+    axes.set_xlabel(name, color=palette.ink, fontsize=9)
+    axes.set_ylabel(label, color=palette.ink, fontsize=9)
+    legend_below(axes, palette)
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if known and min(known) == max(known):  # one value alone would get an axis without a scale
+        axes.set_ylim(min(known) - (abs(min(known)) or 1) * 0.05, max(known) + (abs(max(known)) or 1) * 0.05)
+    return axes
