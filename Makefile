@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-long lint types format tables bench examples all-checks clean
+.PHONY: help demo test test-long lint types format tables bench examples docs docs-serve all-checks clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -42,10 +42,17 @@ examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries;
 	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \
 	  echo "$$example"; OMP_NUM_THREADS=1 $(BIN)/python $$example || exit 1; done
 
+docs: $(VENV)/.docs $(VENV)/.plots   ## build the documentation site into site/, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+	@echo "open site/index.html"
+
+docs-serve: $(VENV)/.docs $(VENV)/.plots   ## the site at http://127.0.0.1:8000, built again when a page changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 all-checks: lint types test   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

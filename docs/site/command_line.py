@@ -1,0 +1,41 @@
+"""The command line's reference, from the parsers themselves."""
+
+from __future__ import annotations
+
+import argparse
+import html
+
+from fedlas.cli import _parsers
+
+
+def command_line() -> str:
+    """A section for each verb: what it does, how it is called, its arguments and options."""
+    _, verbs = _parsers()
+    exits = (
+        "Exit status: 0; 1 if a run of a bench failed; 2 for arguments or input that cannot be used; "
+        "3 if `fedlas monitor` found a drift; 130 after Ctrl-C."
+    )
+    lines = ["| verb | what it does |", "|---|---|"]
+    lines += [f"| [`{name}`](#{name}) | {_text(verb.description or '')} |" for name, verb in verbs.items()]
+    sections = [_section(name, verb) for name, verb in verbs.items()]
+    return "\n\n".join(["\n".join(lines), exits, *sections])
+
+
+def _section(name: str, verb: argparse.ArgumentParser) -> str:
+    parts = [f"## {name}", _text(verb.description or ""), f"<pre><code>{html.escape(verb.usage or '')}</code></pre>"]
+    terms = [_term(action) for action in verb._actions if not isinstance(action, argparse._HelpAction)]
+    return "\n\n".join([*parts, "<dl class='options'>\n" + "\n".join(terms) + "\n</dl>"])
+
+
+def _term(action: argparse.Action) -> str:
+    value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    value = " ".join(value) if isinstance(value, tuple) else value
+    more = " ..." if action.nargs in ("+", "*") and value else ""
+    names = ", ".join(action.option_strings)
+    said = f"{names} {value}{more}".strip() if names else f"{value}{more}"
+    explained = (action.help or "") % {**vars(action), "prog": "fedlas"}
+    return f"<dt><code>{html.escape(said)}</code></dt>\n<dd>{html.escape(explained)}</dd>"
+
+
+def _text(words: str) -> str:
+    return html.escape(words, quote=False).replace("|", "\\|").replace("*", "\\*")

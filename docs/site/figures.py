@@ -1,0 +1,231 @@
+"""The figures of the documentation, drawn by the library: ``draw(name, theme)`` is an SVG with no background.
+
+Curves are the library's own functions, predictions are synthetic with known calibration, and what happened in training
+is read from the logs in ``results/``. The same code and the same matplotlib draw the same bytes.
+"""
+
+# ruff: noqa: RUF001 (axes are labelled in Greek)
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+
+from fedlas import Predictions
+from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
+from fedlas.metrics import expected_calibration_error
+from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram, training_curves
+from fedlas.plots.theme import DASHES, dress
+from fedlas.stats import noise_floor
+
+RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
+SIZE = (4.3, 3.1)  # inches: about as wide as a phone, so that the text is not scaled down there
+
+FIGURES: dict[str, Callable[[str], Any]] = {}
+"""By name, functions from ``"light"`` or ``"dark"`` to the Axes that were drawn on."""
+
+
+def draw(name: str, theme: str) -> str:
+    """The SVG of a figure."""
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure, file = FIGURES[name](theme).figure, io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def _figure(name: str) -> Callable[[Callable[[str], Any]], Callable[[str], Any]]:
+    def register(function: Callable[[str], Any]) -> Callable[[str], Any]:
+        FIGURES[name] = function
+        return function
+
+    return register
+
+
+def synthetic(samples: int, *, sharpness: float = 1.0, seed: int = 0) -> Predictions:
+    """Predictions of ten classes: labels drawn from ``softmax(logits)``, then the logits times ``sharpness``.
+
+    At 1 the classifier is calibrated by construction; above it claims too much, below too little.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 10, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(sharpness * logits, target)
+
+
+@_figure("strength")
+def _strength(theme: str) -> Any:
+    palette, axes = _axes(theme)
+    z = torch.linspace(-3, 3, 301)
+    for i, beta in enumerate((4.0, 1.0, 0.5)):
+        for psi, width in ((1, 1.8), (-1, 1.0)):
+            alpha_i = adaptive_strength(z, torch.full_like(z, psi), alpha=0.05, beta=beta)
+            label = f"β = {beta:g}, ψ = {'+1' if psi > 0 else '-1'}"
+            axes.plot(
+                z, alpha_i, color=palette.lines[i], linestyle=DASHES[0 if psi > 0 else 1], linewidth=width, label=label
+            )
+    axes.axhline(0.05, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 3)))
+    _label(axes, palette, "standardised norm Z", "strength α_i (α = 0.05)")
+    return axes
+
+
+@_figure("gradient")
+def _gradient(theme: str) -> Any:
+    palette, axes = _axes(theme)
+    gap = torch.linspace(-3, 9, 241)
+    for i, alpha in enumerate((0.0, 0.05, 0.1, 0.2)):
+        logits = torch.zeros(len(gap), 10)
+        logits[:, 0] = gap
+        logits.requires_grad_(True)
+        target = torch.zeros(len(gap), dtype=torch.int64)
+        smoothed_cross_entropy(logits, target, alpha=alpha, reduction="sum").backward()
+        axes.plot(
+            logits.detach().softmax(1)[:, 0], logits.grad[:, 0], color=palette.lines[i], linestyle=DASHES[i],
+            linewidth=1.6, label=f"α = {alpha:g}",
+        )  # fmt: skip
+    axes.axhline(0, color=palette.ink, linewidth=0.8)
+    axes.set(xlim=(0.5, 1.0), ylim=(-0.3, 0.22))
+    _label(axes, palette, "probability of the right class, p_y", "gradient ∂l / ∂z_y")
+    return axes
+
+
+@_figure("indicator")
+def _indicator(theme: str) -> Any:
+    palette, axes = _axes(theme)
+    generator = torch.Generator().manual_seed(0)
+    steps = np.arange(1, 121)
+    level = 20 + 25 * (1 - np.exp(-steps / 25)) + 6 * (steps > 80)
+    batches = [float(at) * (1 + 0.35 * torch.randn(32, 1, generator=generator)) for at in level]
+    axes.plot(
+        steps, [float(b.abs().mean()) for b in batches], ".", color=palette.muted, markersize=3, label="batch mean"
+    )
+    for i, momentum in enumerate((0.95, 0.5, 0.05)):
+        indicator, means = NormConfidenceIndicator(momentum), []
+        for batch in batches:
+            indicator(batch)
+            means.append(float(indicator.mean))
+        axes.plot(steps, means, color=palette.lines[i], linestyle=DASHES[i], linewidth=1.4, label=f"m = {momentum:g}")
+    _label(axes, palette, "training step", "feature norm")
+    return axes
+
+
+@_figure("flips")
+def _flips(theme: str) -> Any:
+    axes = _from_logs("gate.train_flips", theme)
+    axes.yaxis.set_major_formatter(lambda value, _position: f"{100 * value:g}")
+    return _named(axes, theme, "flips in an epoch (%)")
+
+
+@_figure("mean-strength")
+def _mean_strength(theme: str) -> Any:
+    axes = _from_logs("gate.alpha", theme)
+    return _named(axes, theme, "mean strength α_i")
+
+
+@_figure("tracks-confidence")
+def _tracks_confidence(theme: str) -> Any:
+    axes = _from_logs("indicator.spearman_confidence", theme)
+    axes.axhline(0, color=_palette(theme).muted, linewidth=0.8)
+    return _named(axes, theme, "correlation of Z, confidence")
+
+
+@_figure("calibrated")
+def _calibrated(theme: str) -> Any:
+    return reliability_diagram(synthetic(10_000), band=True, title="calibrated", theme=theme)
+
+
+@_figure("over-confident")
+def _over_confident(theme: str) -> Any:
+    return reliability_diagram(synthetic(10_000, sharpness=1.7), band=True, title="over-confident", theme=theme)
+
+
+@_figure("under-confident")
+def _under_confident(theme: str) -> Any:
+    return reliability_diagram(synthetic(10_000, sharpness=0.6), band=True, title="under-confident", theme=theme)
+
+
+@_figure("few-samples")
+def _few_samples(theme: str) -> Any:
+    return reliability_diagram(synthetic(300), band=True, title="calibrated, 300 samples", theme=theme)
+
+
+@_figure("noise-floor")
+def _noise_floor(theme: str) -> Any:
+    palette, axes = _axes(theme)
+    sizes = (100, 300, 1000, 3000, 10_000, 30_000)
+    for i, num_bins in enumerate((15, 50)):
+        floors = [_floor(samples, num_bins) for samples in sizes]
+        low, high = ([100 * floor.quantiles[q] for floor in floors] for q in (0.05, 0.95))
+        colour = palette.lines[i]
+        axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(
+            sizes, [100 * floor.mean for floor in floors], color=colour, linestyle=DASHES[i], linewidth=1.6,
+            label=f"{num_bins} bins", marker="o", markersize=3,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    _label(axes, palette, "samples N", "ECE if calibrated (%)")
+    return axes
+
+
+@_figure("bins")
+def _bins(theme: str) -> Any:
+    palette, axes = _axes(theme)
+    counts = (5, 10, 15, 20, 30, 50, 75, 100)
+    for i, (sharpness, name) in enumerate(((1.0, "calibrated"), (1.15, "a little over-confident"))):
+        predictions = synthetic(1000, sharpness=sharpness, seed=3)
+        values = [100 * expected_calibration_error(predictions, num_bins=n) for n in counts]
+        axes.plot(
+            counts, values, color=palette.lines[i], linestyle=DASHES[i], linewidth=1.6, label=name, marker="o",
+            markersize=3,
+        )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    _label(axes, palette, "bins", "ECE, 1,000 samples (%)")
+    return axes
+
+
+@cache
+def _floor(samples: int, num_bins: int) -> Any:
+    return noise_floor(synthetic(samples), replicates=200, num_bins=num_bins)
+
+
+def _palette(theme: str) -> Theme:
+    return {"light": LIGHT, "dark": DARK}[theme]
+
+
+def _axes(theme: str) -> tuple[Theme, Any]:
+    palette = _palette(theme)
+    axes = new_axes(palette, size=SIZE)
+    dress(axes, palette)
+    axes.grid(color=palette.grid, linewidth=0.8)
+    return palette, axes
+
+
+def _label(axes: Any, palette: Theme, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=palette.ink, fontsize=9)
+    axes.set_ylabel(y, color=palette.ink, fontsize=9)
+    axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8.5, labelcolor=palette.ink)
+
+
+def _from_logs(metric: str, theme: str) -> Any:
+    """Curves of FedLAS and FedLAS+ over the epochs of the runs in ``results/``: mean of the seeds, and their range."""
+    history = {}
+    for loss in ("fedlas", "fedlas+"):
+        logs = sorted(RUNS.glob(f"{loss}-s*/log.jsonl"))
+        if not logs:
+            raise FileNotFoundError(f"{RUNS} must hold logs of {loss}, which the figures of the method are drawn from.")
+        history[loss] = [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
+    axes = new_axes(_palette(theme), size=SIZE)
+    return training_curves(history, metric=metric, ax=axes, theme=theme, legend=False)
+
+
+def _named(axes: Any, theme: str, name: str) -> Any:
+    _label(axes, _palette(theme), "epoch", name)
+    return axes
