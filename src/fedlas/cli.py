@@ -89,6 +89,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     import fedlas
+    from fedlas.bench.compare import add_compare
     from fedlas.bench.executor_arguments import add_executor_arguments
     from fedlas.bench.export.arguments import add_production_verbs
     from fedlas.bench.tabular.arguments import add_evaluate
@@ -261,6 +262,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     add_production_verbs(add)
     add_track(add)
+    add_compare(add)
     return parser, verbs
 
 

@@ -1,0 +1,241 @@
+"""``fedlas compare``: differences that were asked about before looking, each method against what it is measured by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import require
+from fedlas.bench.collect import collect
+from fedlas.bench.markdown import grid
+from fedlas.bench.results import Summary
+from fedlas.bench.tables import column
+from fedlas.metrics import METRICS
+from fedlas.stats import EffectSize, effect_size, holm, paired_t_test, seeds_needed, sign_test, wilcoxon_test
+
+LEVEL = 0.05
+STAGES = {"before": "test", "after": "test_scaled"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method minus another on one metric, over the seeds that both have.
+
+    Attributes:
+        pair: The two methods.
+        seeds: The seeds.
+        values: Of each method, ``(n,)`` each, in the order of ``seeds``.
+        mean: Mean difference.
+        interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
+        t: p-value of the paired t-test; None where there is none.
+        holm: The same with Holm's correction over all pairs asked about.
+        wilcoxon: p-value of the signed-rank test, which needs 6 seeds to reach 0.05.
+        sign: p-value of the sign test, which needs 6 as well.
+        effect: Size of the difference in its own spreads.
+        needed: Seeds with which a paired t-test would find a difference of this size four times in five, if size and
+            spread are what they seem; None where they cannot be told.
+    """
+
+    pair: tuple[str, str]
+    seeds: tuple[int, ...]
+    values: tuple[tuple[float, ...], tuple[float, ...]]
+    mean: float
+    interval: tuple[float, float] | None
+    t: float | None
+    holm: float | None
+    wilcoxon: float | None
+    sign: float | None
+    effect: EffectSize
+    needed: int | None
+
+
+def compare(
+    folder: Path,
+    pairs: Sequence[str],
+    *,
+    metrics: Sequence[str] = ("ece",),
+    stage: str = "before",
+    markdown: bool = False,
+) -> int:
+    """Print the differences between methods of a bench, with tests over seeds.
+
+    Args:
+        folder: Folder of the bench.
+        pairs: ``A:B`` each: A minus B.
+        metrics: Registered metrics that the runs measured.
+        stage: ``before`` or ``after`` temperature scaling.
+        markdown: A Markdown table rather than one for the terminal.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, or a pair has
+            no seed in common.
+    """
+    summary = collect(folder)
+    screen = require("rich.console", extra="bench").Console()
+    for metric in metrics:
+        found = differences(summary, pairs, metric=metric, stage=STAGES[stage])
+        about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
+        heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
+        if markdown:
+            screen.print(f"{about}\n\n{grid(heads, rows, left=1)}\n", highlight=False, markup=False, soft_wrap=True)
+            continue
+        box = require("rich.box", extra="bench").SIMPLE
+        table = require("rich.table", extra="bench").Table(title=about, box=box, padding=(0, 1, 0, 0))
+        narrow = [heads.index(head) for head in ("A - B", *_NARROW)]
+        for number in narrow:
+            table.add_column(heads[number], justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[number] for number in narrow))
+        screen.print(table)
+    screen.print(CAPTION, highlight=False, markup=False, soft_wrap=markdown)
+    return 0
+
+
+CAPTION = (
+    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
+    "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
+    "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
+    "few seeds a rough guess."
+)
+_NARROW = ("seeds", "difference [95 %]", "t", "Holm", "g", "needed")
+_HEADS = ("seeds", "A", "B", "difference [95 %]", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+
+
+def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
+    """The differences of :func:`compare`, as numbers.
+
+    Args:
+        summary: Runs of a bench.
+        pairs: ``A:B`` each.
+        metric: Name of a metric.
+        stage: ``test`` or ``test_scaled``.
+
+    Raises:
+        InputError: As :func:`compare`.
+    """
+    if metric not in summary.metrics:
+        known = list(summary.metrics)
+        fix = suggestion(metric, known) if metric not in METRICS else f"They measured {', '.join(known)}."
+        raise InputError("fedlas compare", "the runs must have measured the metric", repr(metric), fix)
+    found = [_difference(summary, _methods(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)]
+    tested = [number for number, difference in enumerate(found) if difference.t is not None]
+    adjusted = holm([float(found[number].t or 0.0) for number in tested])
+    for number, p_value in zip(tested, adjusted, strict=True):
+        found[number] = Difference(**{**vars(found[number]), "holm": p_value})
+    return found
+
+
+def _methods(summary: Summary, pair: str) -> tuple[str, str]:
+    first, colon, second = pair.partition(":")
+    if not colon or not first or not second or first == second:
+        raise InputError(
+            "fedlas compare", "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+        )
+    for method in (first, second):
+        if method not in summary.methods:
+            raise InputError(
+                "fedlas compare",
+                "a method must have a finished run",
+                f"{method!r} in {summary.folder}",
+                suggestion(method, summary.methods),
+            )
+    return first, second
+
+
+def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
+    values = zip(summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True)
+    both = [(seed, a, b) for seed, a, b in values if not (math.isnan(a) or math.isnan(b))]
+    if not both:
+        raise InputError(
+            "fedlas compare", "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+        )
+    seeds, first, second = (tuple(column) for column in zip(*both, strict=True))
+    gaps = [a - b for a, b in zip(first, second, strict=True)]
+    mean, effect = fmean(gaps), effect_size(first, second)
+    spread = stdev(gaps) if len(gaps) > 1 else 0.0
+    test = paired_t_test(first, second)
+    interval, needed = None, None
+    if test.p_value is not None and spread > 0:
+        half = (
+            float(require("scipy.stats", extra="stats").t.isf(LEVEL / 2, len(gaps) - 1)) * spread / math.sqrt(len(gaps))
+        )
+        interval = (mean - half, mean + half)
+        needed = _needed(mean, spread)
+    return Difference(
+        pair,
+        tuple(int(seed) for seed in seeds),
+        (first, second),
+        mean,
+        interval,
+        test.p_value,
+        None,
+        wilcoxon_test(first, second).p_value,
+        sign_test(first, second).p_value,
+        effect,
+        needed,
+    )
+
+
+def _needed(mean: float, spread: float) -> int | None:
+    try:
+        return seeds_needed(mean, spread)
+    except InputError:  # no difference, or one that no affordable number of seeds finds
+        return None
+
+
+def _cells(difference: Difference, metric: str) -> list[str]:
+    percent = column(metric).unit == "%"
+    scale, digits = (100, 2) if percent else (1, 4)
+    first, second = (fmean(values) * scale for values in difference.values)
+
+    def signed(value: float) -> str:
+        return f"{value * scale:+.{digits}f}"
+
+    low_high = difference.interval
+    g = difference.effect.hedges_g
+    return [
+        " - ".join(difference.pair),
+        str(len(difference.seeds)),
+        f"{first:.{digits}f}",
+        f"{second:.{digits}f}",
+        signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
+        *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
+        "-" if g is None else f"{g:+.1f}",
+        "-" if difference.needed is None else str(difference.needed),
+    ]
+
+
+def _title(metric: str) -> str:
+    shown = column(metric)
+    return f"{shown.title} {shown.unit}".strip()
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def add_compare(add: Any) -> None:
+    """Add the verb ``compare``; ``add`` makes a verb."""
+    verb = add(
+        "compare",
+        lambda args: compare(args.folder, args.pairs, metrics=args.metrics, stage=args.stage, markdown=args.markdown),
+        "Test differences that you asked about beforehand, each method against the one it is measured by.",
+        "FOLDER A:B [A:B ...]",
+    )
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+    verb.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
+    verb.add_argument(
+        "--metrics", nargs="+", default=["ece"], metavar="NAME", help="metrics of the runs (default: ece)"
+    )
+    verb.add_argument(
+        "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
+    )
+    verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")

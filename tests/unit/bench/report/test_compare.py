@@ -1,0 +1,106 @@
+import json
+import math
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.bench.collect import collect
+from fedlas.bench.compare import compare, differences
+from fedlas.cli import main
+from fedlas.stats import holm, paired_t_test, wilcoxon_test
+
+ECE = {
+    "ls": [0.040, 0.041, 0.039, 0.040, 0.042],
+    "fedlas": [0.019, 0.025, 0.018, 0.021, 0.020],
+    "mbls": [0.030, 0.031, 0.033],
+}
+
+
+def write(folder, ece=ECE):
+    for loss, values in ece.items():
+        for seed, value in enumerate(values):
+            run = folder / f"{loss}-s{seed}"
+            run.mkdir(parents=True)
+            stages = {"val": {}, "test": {"ece": value, "nll": 10 * value}, "test_scaled": {"ece": value / 2}}
+            about = {"format": 1, "recipe": "digits", "loss": loss, "seed": seed, "temperature": 1.0}
+            about |= {"best_epoch": 1, "seconds": 1.0, "notes": []}
+            (run / "metrics.json").write_text(json.dumps(about | stages))
+    return folder
+
+
+def test_numbers_are_those_of_the_tests(tmp_path):
+    summary = collect(write(tmp_path))
+    first, second = differences(summary, ["fedlas:ls", "fedlas:mbls"], metric="ece")
+    assert first.seeds == (0, 1, 2, 3, 4)
+    assert second.seeds == (0, 1, 2)
+    assert first.mean == pytest.approx(-0.0198)
+    assert first.t == paired_t_test(ECE["fedlas"], ECE["ls"]).p_value
+    assert second.t == paired_t_test(ECE["fedlas"][:3], ECE["mbls"]).p_value
+    assert [first.holm, second.holm] == holm([first.t, second.t])
+    assert first.wilcoxon == wilcoxon_test(ECE["fedlas"], ECE["ls"]).p_value == 0.0625
+    assert first.sign == 0.0625
+    assert first.interval[0] < first.mean < first.interval[1] < 0
+
+
+def test_interval_and_t_test_agree_at_the_level(tmp_path):
+    """0 lies on the edge of the 95 % interval where p = 0.05, whatever the spread."""
+    values = {"a": [0.0, 0.0, 0.0], "b": [-0.01, 0.01, 0.0]}
+    half = 4.302652729911275 * 0.01 / math.sqrt(3)
+    shifted = {"ls": [half - b for b in values["b"]], "ce": values["a"]}
+    (found,) = differences(collect(write(tmp_path, shifted)), ["ls:ce"], metric="ece")
+    assert found.t == pytest.approx(0.05)
+    assert found.interval[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_seed_and_no_spread_have_no_test(tmp_path):
+    summary = collect(write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03, 0.04], "mbls": [0.02]}))
+    level, single = differences(summary, ["ls:ce", "mbls:ce"], metric="ece")
+    assert (level.t, level.holm, level.interval, level.needed) == (None, None, None, None)
+    assert (single.t, single.holm, single.interval, single.needed) == (None, None, None, None)
+    assert single.mean == pytest.approx(-0.01)
+
+
+def test_after_temperature_is_another_number(tmp_path):
+    summary = collect(write(tmp_path))
+    (before,) = differences(summary, ["fedlas:ls"], metric="ece")
+    (after,) = differences(summary, ["fedlas:ls"], metric="ece", stage="test_scaled")
+    assert after.mean == pytest.approx(before.mean / 2)
+
+
+def test_the_table(tmp_path, capsys):
+    write(tmp_path)
+    assert main(["compare", str(tmp_path), "fedlas:ls", "fedlas:mbls", "--metrics", "ece", "nll"]) == 0
+    out = capsys.readouterr().out
+    assert "ECE %, before temperature scaling, digits" in out
+    assert "NLL, before temperature scaling, digits" in out
+    assert "-1.98 [-2.28, -1.68]  < 0.001  < 0.001" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "after"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ECE %, after temperature scaling, digits\n\n| A - B")
+    assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [" in out
+    assert "cannot reach 0.05 with fewer than 6 seeds" in out
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "message"),
+    [
+        (["fedlas"], {}, "a pair must be A:B"),
+        (["fedlas:fedlas"], {}, "a pair must be A:B"),
+        (["fedlas:"], {}, "a pair must be A:B"),
+        (["fedls:ls"], {}, "Did you mean 'fedlas'"),
+        (["fedlas:ls"], {"metrics": ["eec"]}, "Did you mean 'ece'"),
+        (["fedlas:ls"], {"metrics": ["ks"]}, "They measured"),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path, pairs, options, message):
+    write(tmp_path)
+    with pytest.raises(InputError, match=message):
+        compare(tmp_path, pairs, **options)
+
+
+def test_no_seed_in_common(tmp_path):
+    write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03]})
+    (tmp_path / "ls-s0" / "metrics.json").unlink()
+    with pytest.raises(InputError, match="a pair must have a seed in common; got ls:ce"):
+        compare(tmp_path, ["ls:ce"])
