@@ -14,6 +14,8 @@ from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram
 from fedlas.predictions import Predictions
 
 ThemeName = Literal["light", "dark"]
+MOST_WIDTH = 3.7
+"""Inches of a figure: on the 340 pixels of a phone, labels of 8 points are 10 pixels; in a wider one, unreadable."""
 
 
 @dataclass(frozen=True)

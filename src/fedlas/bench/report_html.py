@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry
 from fedlas.bench import evidence
-from fedlas.bench.page import Picture, ThemeName, diagram, picture, render
+from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, diagram, picture, render
 from fedlas.bench.results import FinishedRun, Summary
 from fedlas.bench.run_page import PAGE
 from fedlas.bench.statement import calibrated_note, findings, title, verdicts, what_was_run
@@ -112,7 +112,7 @@ def _curves(summary: Summary) -> list[Picture]:
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
 
         def draw(theme: ThemeName, metric: str = metric) -> Any:
-            axes = new_axes(LIGHT if theme == "light" else DARK, size=(4.6, 3.4))
+            axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
             return training_curves(history, metric=metric, ax=axes, theme=theme)
 
         try:

@@ -16,7 +16,7 @@ from fedlas.bench.cells import noise_legend
 from fedlas.bench.collect import read_run
 from fedlas.bench.intervals import fingerprint, scaled, with_noise
 from fedlas.bench.noise import REPLICATES
-from fedlas.bench.page import Picture, ThemeName, picture, render, template_texts
+from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
 from fedlas.bench.results import STAGES, FinishedRun, Summary
 from fedlas.bench.tables import column, run_cell
 from fedlas.metrics import METRICS, calibration_by_class
@@ -37,6 +37,7 @@ PAGE = "report.html"
 """Name of the page in the run's folder."""
 _STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
 _CLASS_ROWS = 40
+_WIDE = (MOST_WIDTH, 2.8)
 _TEMPLATES = ("run.html.j2", "reliability_note.html.j2", "band_note.html.j2", "report.css")
 
 
@@ -140,10 +141,10 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
         noise_reasons=run.noise.reasons if run.noise else (),
         reliability=[_reliability(name, each, evidence.num_bins(run)) for name, each in stages],
         confidence=_figure(
-            lambda ax, theme: confidence_histogram(predictions, ax=ax, theme=theme), (4.6, 3.3), "Confidence histogram"
+            lambda ax, theme: confidence_histogram(predictions, ax=ax, theme=theme), _WIDE, "Confidence histogram"
         ),
         risk=_figure(
-            lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), (4.6, 3.3), "Risk-coverage curve"
+            lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), _WIDE, "Risk-coverage curve"
         ),
         classes=_classes(predictions, cases),
         class_rows=_class_rows(predictions, cases, evidence.num_bins(run)),
@@ -176,14 +177,16 @@ def _reliability(name: str, predictions: Predictions, num_bins: int) -> Picture:
             predictions, num_bins=num_bins, ax=ax, title=name, theme=theme, legend=False, band=True
         )
 
-    return _figure(draw, (3.7, 4.6), f"Reliability diagram, {name.lower()}")
+    return _figure(draw, (MOST_WIDTH, 4.6), f"Reliability diagram, {name.lower()}")
 
 
 def _classes(predictions: Predictions, cases: Cases) -> Picture:
     names = [name if len(name) <= 24 else f"{name[:23]}…" for name in cases.classes]
 
     def draw(theme: ThemeName) -> Any:
-        return class_gap_plot(predictions, classes=names, most=_CLASS_ROWS, theme=theme)
+        axes = class_gap_plot(predictions, classes=names, most=_CLASS_ROWS, theme=theme)
+        axes.figure.set_figwidth(MOST_WIDTH)
+        return axes
 
     return picture(draw, "Signed calibration gap of each class")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.plots.theme import dress, entitle, new_axes, theme_named
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -157,5 +157,5 @@ def class_gap_plot(
     axes.grid(axis="x", color=palette.grid, linewidth=0.8)
     axes.set_xlabel("confidence - accuracy, percentage points", color=palette.ink, fontsize=9)
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+        entitle(axes, title, palette)
     return axes

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.plots.theme import backing, dress, entitle, new_axes, theme_named
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -69,12 +69,12 @@ def confidence_histogram(
         said = f"{count:,} {name}" + (f", mean {100 * mean:.1f} %" if count else "")
         axes.text(
             0.02, 0.96 if sign > 0 else 0.04, said, transform=axes.transAxes, fontsize=9, color=palette.ink,
-            va="top" if sign > 0 else "bottom", fontweight="bold",
+            va="top" if sign > 0 else "bottom", fontweight="bold", bbox=backing(palette),
         )  # fmt: skip
         if count:
-            ends = (0.5, 1.0) if sign > 0 else (0.0, 0.5)
+            ends = (0.5, 0.87) if sign > 0 else (0.13, 0.5)  # up to the text
             axes.axvline(mean, *ends, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
-    reach = 1.08 * max(tallest, 1.0)
+    reach = 1.35 * max(tallest, 1.0)  # with room for the text
     axes.axhline(0, color=palette.muted, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(-reach, reach), xticks=np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{abs(value):g}")
@@ -82,5 +82,5 @@ def confidence_histogram(
     axes.set_xlabel("confidence", color=palette.ink, fontsize=9)
     axes.set_ylabel("share of its kind, %", color=palette.ink, fontsize=9)
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+        entitle(axes, title, palette)
     return axes

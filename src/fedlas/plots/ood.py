@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas.plots.theme import DASHES, dress, new_axes, theme_named
+from fedlas.plots.theme import DASHES, dress, entitle, legend_below, new_axes, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def roc_curves(
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
-        legend: Whether to name the curves beside the axes.
+        legend: Whether to name the curves, beside the axes in a figure that is wider than high, else below.
 
     Returns:
         The Axes, with the diagonal of chance as its first line.
@@ -71,8 +71,11 @@ def roc_curves(
     axes.set_xlabel("share of in-distribution flagged", color=palette.ink, fontsize=9)
     axes.set_ylabel("share of OOD flagged", color=palette.ink, fontsize=9)
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
-    if legend:
+        entitle(axes, title, palette)
+    if legend and axes.figure.get_figwidth() < axes.figure.get_figheight():
+        axes.set_anchor("N")  # what its square shape leaves free is the legend's
+        legend_below(axes, palette)
+    elif legend:
         axes.legend(
             loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, labelcolor=palette.ink,
             handlelength=2.6,
@@ -139,10 +142,11 @@ def score_histogram(
     axes.axvline(min(max(threshold, low), high), color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
     axes.grid(axis="y", color=palette.grid, linewidth=0.8)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
-    axes.set_xlabel("score (higher = more OOD)", color=palette.ink, fontsize=9)
+    # To the left: on the right is the power of ten that scores which differ little are offset by.
+    axes.set_xlabel("score (higher = more OOD)", loc="left", color=palette.ink, fontsize=9)
     axes.set_ylabel("share of samples", color=palette.ink, fontsize=9)
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+        entitle(axes, title, palette)
     if legend:
         axes.legend(loc="best", frameon=False, fontsize=8, labelcolor=palette.ink)
     return axes

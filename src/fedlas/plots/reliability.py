@@ -10,7 +10,7 @@ from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.plots.consistency import ConsistencyBand, consistency_band
-from fedlas.plots.theme import Theme, dress, new_axes, theme_named
+from fedlas.plots.theme import Theme, backing, dress, entitle, new_axes, theme_named
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def reliability_diagram(
     axes.set_ylabel("accuracy", color=palette.ink, fontsize=9)
     axes.text(
         0.04, 0.955, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, va="top",
-        fontsize=9, fontweight="bold", color=palette.ink,
+        fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+        entitle(axes, title, palette)
     if legend:
         _explain(axes, palette)
     _draw_shares(axes, left, width, share, palette)

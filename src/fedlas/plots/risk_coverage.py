@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedlas.metrics.scan import check_predictions
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
-from fedlas.plots.theme import dress, new_axes, theme_named
+from fedlas.plots.theme import backing, dress, entitle, new_axes, theme_named
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -98,19 +98,19 @@ def risk_coverage_curve(
     axes.plot(x, best, color=palette.ink, linewidth=1.2, linestyle=(0, (5, 1.5)), label="oracle")
     # The first few samples can all be wrong, or none: they must not set the scale.
     steady = model[x >= 5] if (x >= 5).any() else model
-    axes.set(xlim=(0, 100), ylim=(0, 1.25 * max(100 * risk[-1], float(steady.max()), 0.4)))
+    axes.set(xlim=(0, 100), ylim=(0, 1.4 * max(100 * risk[-1], float(steady.max()), 0.4)))
     axes.grid(color=palette.grid, linewidth=0.8)
     axes.set_xlabel("coverage, %", color=palette.ink, fontsize=9)
     axes.set_ylabel("risk (errors), %", color=palette.ink, fontsize=9)
     aurc, excess = area_under_risk_coverage(predictions), excess_area_under_risk_coverage(predictions)
     axes.text(
         0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
-        fontsize=9, fontweight="bold", color=palette.ink,
+        fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     axes.legend(
         loc="upper left", bbox_to_anchor=(0.01, 0.9), frameon=False, fontsize=8, labelcolor=palette.ink, ncols=3,
         handlelength=2.2,
     )  # fmt: skip
     if title is not None:
-        axes.set_title(title, loc="left", color=palette.ink, fontsize=11, fontweight="bold")
+        entitle(axes, title, palette)
     return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,37 @@ def new_axes(theme: Theme, *, size: tuple[float, float]) -> Any:
         figsize=size, layout="constrained", facecolor=theme.background
     )
     return figure.subplots()
+
+
+def entitle(ax: Any, title: str, theme: Theme) -> None:
+    """Write ``title`` above ``ax``, left-aligned, in as many lines as the width of the figure asks for."""
+    letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
+    ax.set_title(textwrap.fill(title, max(letters, 8)), loc="left", color=theme.ink, fontsize=11, fontweight="bold")
+
+
+def backing(theme: Theme) -> dict[str, Any]:
+    """What lies behind text in an axes, so that it can be read where it meets bars or lines: settings of ``bbox``."""
+    return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
+
+
+def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
+    """Name what ``ax`` shows below it, in as many columns as its width has room for.
+
+    Args:
+        ax: Its figure's layout must make room, as that of :func:`new_axes` does.
+        theme: Gives the colour of the names.
+        most: Of columns.
+    """
+    translation = require("matplotlib.transforms", extra="plots").ScaledTranslation
+    names = ax.get_legend_handles_labels()[1]
+    width = ax.get_position().width * ax.figure.get_figwidth() * 72  # points
+    entry = 46 + 5.4 * max(map(len, names))
+    # In points, not in shares of a height: below a low axes, too, are two lines, of tick labels and of the axis.
+    below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, frameon=False, fontsize=8.5,
+        ncols=max(1, min(len(names), most, int(width / entry))), labelcolor=theme.ink, handlelength=2.6,
+    )  # fmt: skip
 
 
 def dress(ax: Any, theme: Theme) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import DASHES, dress, new_axes, theme_named
+from fedlas.plots.theme import DASHES, dress, legend_below, new_axes, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,13 +91,7 @@ def training_curves(
     axes.set_xlabel("epoch", color=palette.ink, fontsize=9)
     axes.set_ylabel(label, color=palette.ink, fontsize=9)
     if legend:
-        width = axes.get_position().width * axes.figure.get_figwidth() * 72  # points
-        entry = 46 + 5.4 * max(map(len, curves))
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=max(1, min(len(curves), 4, int(width / entry))),
-            frameon=False, fontsize=8.5,
-            labelcolor=palette.ink, handlelength=2.6,
-        )  # fmt: skip
+        legend_below(axes, palette)
     return axes
 
 

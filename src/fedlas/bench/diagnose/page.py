@@ -12,7 +12,7 @@ import torch
 
 from fedlas.bench.diagnose.study import Study
 from fedlas.bench.load import splits_at_hand
-from fedlas.bench.page import Picture, ThemeName, picture, render
+from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
 from fedlas.bench.thumbnails import thumbnail
 from fedlas.data.base import Part
 from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
@@ -62,24 +62,25 @@ def _has(record: dict[str, Any], path: str) -> bool:
 
 
 def _course(history: dict[str, list[dict[str, Any]]], path: str, theme: ThemeName) -> Any:
-    axes = training_curves(history, metric=path, theme=theme)
+    axes = training_curves(history, metric=path, ax=_new(theme), theme=theme)
     axes.set_ylabel(path.split(".")[1].replace("_", " "))
     axes.yaxis.label.set_color((LIGHT if theme == "light" else DARK).ink)
     return axes
 
 
+def _new(theme: ThemeName) -> Any:
+    return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.9))
+
+
 def _section(study: Study, data: str | None) -> dict[str, Any]:
     name, test = study.run.name, study.predictions
 
-    def new(theme: ThemeName) -> Any:
-        return new_axes(LIGHT if theme == "light" else DARK, size=(4.4, 3.4))
-
     def scatter(theme: ThemeName) -> Any:
-        return score_scatter(study.score, test.confidence, test.correct, ax=new(theme), theme=theme)
+        return score_scatter(study.score, test.confidence, test.correct, ax=_new(theme), theme=theme)
 
     def bins(theme: ThemeName) -> Any:
         b = study.bins
-        return score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=new(theme), theme=theme)
+        return score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=_new(theme), theme=theme)
 
     pictures: list[tuple[str, Picture]] = [
         ("Confidence over Z", picture(scatter, f"Confidence over the indicator's Z, {name}")),
@@ -89,7 +90,7 @@ def _section(study: Study, data: str | None) -> dict[str, Any]:
         alpha_i, alpha = study.alpha_i, study.alpha
 
         def strengths(theme: ThemeName) -> Any:
-            return strength_histogram(alpha_i, test.correct, alpha=alpha, ax=new(theme), theme=theme)
+            return strength_histogram(alpha_i, test.correct, alpha=alpha, ax=_new(theme), theme=theme)
 
         pictures.append(("Strengths", picture(strengths, f"Distribution of alpha_i, {name}")))
     images, missing = _images(study, data)

@@ -14,7 +14,8 @@ from fedlas._core.files import write_text
 from fedlas.bench.markdown import code_block, grid, plain
 from fedlas.bench.ood.measure import BEFORE
 from fedlas.bench.ood.summary import OodSummary, Table, head_of, method_tables, score_tables, statement
-from fedlas.bench.page import Picture, ThemeName, picture, render
+from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
+from fedlas.bench.tables import plain_summary
 from fedlas.ood import DETECTION, OOD_SCORES, roc_points
 from fedlas.plots import DARK, LIGHT, new_axes, roc_curves, score_histogram
 
@@ -138,8 +139,14 @@ def page(summary: OodSummary, command: str) -> str:
         figures=[(label, _figures(summary, label)) for label in summary.data],
         metrics=[(head_of(entry.name), entry.summary) for entry in DETECTION.entries()],
         scores=[OOD_SCORES[name] for name in summary.chosen.names],
-        options={name: ", ".join(f"{k} {v}" for k, v in summary.chosen.of(name).items()) for name in OOD_SCORES},
+        options={name: _options(summary, name) for name in OOD_SCORES},
+        plain=plain_summary,
     )
+
+
+def _options(summary: OodSummary, score: str) -> str:
+    """The options of a score; one without a value is left to the score."""
+    return ", ".join(f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None)
 
 
 def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], str]:
@@ -160,7 +167,7 @@ def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], s
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
     def draw_roc(theme: ThemeName) -> Any:
-        axes = new_axes(LIGHT if theme == "light" else DARK, size=(6.2, 4.0))
+        axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 4.1 + 0.2 * len(curves)))
         return roc_curves(curves, ax=axes, title="ROC, with AUROC in percent", theme=theme)
 
     def histogram(name: str, pair: tuple[Any, Any]) -> Picture:
