@@ -61,7 +61,7 @@ def load_group(
     """A group of recipes, or one recipe as a group of its own.
 
     Args:
-        name: As for :func:`fedlas.bench.recipe.load_recipe`, or the name of a group.
+        name: As for :func:`fedlas.bench.recipe.load_recipe`, or the name of a group; files that it names are beside it.
         overrides: Applied to every recipe.
         data: Where every recipe's data is; None for the recipes' own places.
         trackers: Trackers that every recipe's runs are shown to, besides the recipe's own.
@@ -83,10 +83,15 @@ def load_group(
     said = {override.partition("=")[0].strip() for override in overrides}
     own = {key: content[key] for key in ("methods", "seeds") if key in content and key not in said}
     recipes = tuple(
-        replace(load_recipe(str(member), overrides), **own).with_data_root(data).with_trackers(trackers)
+        replace(load_recipe(_place(name, str(member)), overrides), **own).with_data_root(data).with_trackers(trackers)
         for member in content["recipes"]
     )
     return Group(name, str(content.get("title", name)), recipes, tuple(map(str, content.get("then", ()))))
+
+
+def _place(group: str, member: str) -> str:
+    """A member's name; a file lies beside the group's own, as what a recipe extends does."""
+    return str(Path(group).parent / member) if member.endswith((".yaml", ".yml")) else member
 
 
 def bench_group(

@@ -13,6 +13,7 @@ from fedlas._core.registry import Entry, Registry
 from fedlas.bench.executors import EXECUTORS
 from fedlas.bench.recipe_text import read_content, shipped_names
 from fedlas.bench.trackers import TRACKERS
+from fedlas.bench.tune.listing import tuned_rows
 from fedlas.bench.uncertainty import UNCERTAINTY
 from fedlas.calibrators import CALIBRATORS
 from fedlas.data import DATASETS
@@ -35,7 +36,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "trackers": TRACKERS,
 }
 
-KINDS = (*_REGISTRIES, "recipes")
+KINDS = (*_REGISTRIES, "recipes", "tuning")
 """What can be listed."""
 
 # Not options of one thing but of all of its kind, or given by the bench.
@@ -76,6 +77,8 @@ def listing(kind: str) -> Listing:
     check_choice("fedlas list", "kind", kind, KINDS)
     if kind == "recipes":
         return Listing([{"name": name, "what it is": str(read_content(name)[1]["title"])} for name in shipped_names()])
+    if kind == "tuning":
+        return Listing(tuned_rows())
     more = _MORE.get(kind, lambda _entry: {})
     rows = [_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()]
     if kind == "models":

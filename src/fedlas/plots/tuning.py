@@ -88,6 +88,7 @@ def parameter_effect(
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
     theme: Literal["light", "dark"] = "light",
+    legend: bool = True,
 ) -> Axes:
     """Draw the value of each trial over one parameter, with the preset and the best marked.
 
@@ -102,6 +103,7 @@ def parameter_effect(
         limits: Ends of what was searched.
         ax: Where to draw; a new figure if None.
         theme: Palette.
+        legend: Whether to say below the axes what the marks are.
 
     Returns:
         The Axes.
@@ -145,7 +147,10 @@ def parameter_effect(
     if numeric:
         if log and min(places) > 0 and (limits is None or limits[0] > 0):
             axes.set_xscale("log")
-            axes.tick_params(axis="x", which="minor", colors=palette.muted, labelsize=8, length=2)
+            ticker = require("matplotlib.ticker", extra="plots")
+            axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+            axes.tick_params(axis="x", which="minor", colors=palette.muted, length=2)
         for end in limits or ():
             axes.axvline(end, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 2)))
     else:
@@ -154,7 +159,8 @@ def parameter_effect(
     axes.grid(color=palette.grid, linewidth=0.8)
     axes.set_xlabel(name, color=palette.ink, fontsize=9)
     axes.set_ylabel(label, color=palette.ink, fontsize=9)
-    legend_below(axes, palette)
+    if legend:
+        legend_below(axes, palette)
     known = [value for value in values if value is not None and math.isfinite(value)]
     if known and min(known) == max(known):  # one value alone would get an axis without a scale
         axes.set_ylim(min(known) - (abs(min(known)) or 1) * 0.05, max(known) + (abs(max(known)) or 1) * 0.05)

@@ -31,7 +31,8 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
     require("optuna", extra="tune")
     errors = _console(stderr=True)
     trials = sum(method.trials(tuning.budget) for method in tuning.methods)
-    text = f"{tuning.recipe.name}: {len(tuning.methods)} methods, {trials} trials, in {tuning.folder}"
+    methods = ", ".join(method.name for method in tuning.methods)
+    text = f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}"
     errors.print(text, highlight=False, markup=False)
     run_study(tuning, console=errors, keep=keep, after_round=partial(write_numbers, tuning))
     if not is_main_process():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedlas._core.extras import require
 from fedlas.bench.dry_run import forecast, train_size
-from fedlas.bench.tune.domain import Range
+from fedlas.bench.tune.listing import words
 from fedlas.bench.tune.plan import Tuning
 from fedlas.bench.tune.study import check_study
 from fedlas.bench.tune.summary import outcomes_of, what_was_run
@@ -32,10 +32,7 @@ def dry_run(tuning: Tuning) -> int:
     spaces = [("method", "parameter", "preset", "searched")]
     for method in tuning.methods:
         for key, domain in method.space.items():
-            words = f"{domain.low:g} to {domain.high:g}" if isinstance(domain, Range) else domain.text
-            words += ", equal factors equally likely" if isinstance(domain, Range) and domain.log else ""
-            words += ", whole numbers" if isinstance(domain, Range) and domain.whole else ""
-            spaces.append((method.name, key, str(method.preset[key]), words))
+            spaces.append((method.name, key, str(method.preset[key]), words(domain)))
         if not method.space:
             spaces.append((method.name, "—", "", "nothing to tune: one setting"))
     _print(console, spaces)

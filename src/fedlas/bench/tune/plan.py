@@ -161,8 +161,8 @@ def _check_space(tuning: Tuning, method: Method) -> None:
             raise InputError(
                 "--space",
                 f"{what} must be accepted wherever it is searched",
-                f"at {shown}: {error}",
-                f"Narrow it, e.g. --space {method.name}.{next(iter(params))}=LOW:HIGH.",
+                f"at {shown}: {str(error).rstrip('.')}",
+                f"Narrow it: --space {method.name}.{next(iter(params))}=LOW:HIGH, with :int for whole numbers.",
             ) from error
 
 

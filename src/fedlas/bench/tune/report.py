@@ -15,6 +15,7 @@ from fedlas.bench.markdown import code_block, grid, plain
 from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
 from fedlas.bench.tune.best import next_commands, write_best
 from fedlas.bench.tune.domain import Range
+from fedlas.bench.tune.listing import words
 from fedlas.bench.tune.plan import Tuning
 from fedlas.bench.tune.record import Trial
 from fedlas.bench.tune.sampler import STARTUP, write_storage
@@ -147,7 +148,7 @@ def _space(outcome: Outcome) -> str:
     method = outcome.method
     if not method.space:
         return "Nothing to tune."
-    ranges = "; ".join(f"{key} {domain.text}, preset {method.preset[key]}" for key, domain in method.space.items())
+    ranges = "; ".join(f"{key} {words(domain)}, preset {method.preset[key]}" for key, domain in method.space.items())
     return f"Searched: {ranges}."
 
 
@@ -194,7 +195,7 @@ def _effects(tuning: Tuning, outcome: Outcome) -> list[Picture]:
 
 def _effect(theme: ThemeName, **options: Any) -> Any:
     axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
-    return parameter_effect(ax=axes, theme=theme, **options)
+    return parameter_effect(ax=axes, theme=theme, legend=False, **options)
 
 
 def _scaled(tuning: Tuning, trial: Trial) -> float | None:

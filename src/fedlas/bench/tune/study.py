@@ -126,7 +126,7 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any) -> int:
     path = tuning.folder / "environment.json"
     starts = read_starts(path)
     if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
-        write_json(path, [*starts, environment(device)])
+        write_json(path, [*starts, {**environment(device), "optuna": require("optuna", extra="tune").__version__}])
     return len(starts)
 
 
@@ -188,7 +188,8 @@ class _Progress:
         if trial.value is None:
             text, style = f"{head}  failed: {trial.reason}", "red"
         else:
-            was = "" if best is None or best.number == trial.number else f"  best {goal.show(best.value)} in trial {best.number}"
+            other = best is not None and best.number != trial.number
+            was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and other else ""
             text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
         self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
         if (left := self.left()) and self.done < self.total:

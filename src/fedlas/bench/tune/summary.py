@@ -70,7 +70,7 @@ def title(tuning: Tuning) -> str:
 def what_was_run(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     """The budget, in a sentence."""
     seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
-    each = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds > 1)} ({listed(tuning.seeds)}) x {epochs} epochs"
+    each = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds > 1)} ({listed(tuning.seeds)}) x {epochs} epoch{'s' * (epochs > 1)}"
     methods = f"{len(outcomes)} methods" if len(outcomes) > 1 else outcomes[0].method.name
     return (
         f"{methods}, the same budget for each: {each}. Objective: {tuning.goal.title} of the validation part "
