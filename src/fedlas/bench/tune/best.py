@@ -60,7 +60,8 @@ def next_commands(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[tuple[str
     if _apart(outcomes):
         preset = _command(tuning, "preset.yaml", "bench-preset", *data)
         return [(f"the tuned methods on test, {seeds}, one report each", bench), ("the presets", preset)]
-    untuned = _untuned(tuning, outcomes)
+    moved = [outcome for outcome in outcomes if outcome.best is not None and not outcome.best.is_preset]
+    untuned = _untuned(tuning, moved)
     both = [name for loss in best for name in (loss, untuned.get(loss)) if name is not None]
     commands = [(f"the tuned methods on test, {seeds}", bench)]
     if untuned:
@@ -89,10 +90,10 @@ def _apart(outcomes: Sequence[Outcome]) -> bool:
 
 
 def _untuned(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """A free name for the preset of each method whose best is another setting."""
+    """A free name for the preset of each method that was tuned."""
     names = {}
     for outcome in outcomes:
-        if outcome.best is not None and not outcome.best.is_preset:
+        if outcome.best is not None and outcome.method.space:
             name = f"{outcome.method.name}-preset"
             while name in (tuning.content.get("losses") or {}):
                 name += "-preset"

@@ -33,7 +33,7 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
     trials = sum(method.trials(tuning.budget) for method in tuning.methods)
     methods = ", ".join(method.name for method in tuning.methods)
     text = f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}"
-    errors.print(text, highlight=False, markup=False)
+    errors.print(text, highlight=False, markup=False, soft_wrap=True)
     run_study(tuning, console=errors, keep=keep, after_round=partial(write_numbers, tuning))
     if not is_main_process():
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,11 @@ class Tuning:
             InputError: If the recipe, or its loss, cannot be made with them.
         """
         content = self.content_with({method.name: params})
-        recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
+        if any(map(is_recipe_key, params)):
+            recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
+        else:  # the same, without reading everything again
+            losses = {loss: dict(options or {}) for loss, options in (content.get("losses") or {}).items()}
+            recipe = replace(self.recipe, losses=losses)
         build_loss(Run(recipe, method.name, self.seeds[0], self.folder), num_classes=10, num_samples=1000)
         return recipe
 

@@ -22,7 +22,7 @@ from fedlas.bench.tune.space import Method
 from fedlas.train import derive
 
 STARTUP = 5
-"""Trials, the preset's among them, before the sampler learns from those that came before; until then it draws evenly."""
+"""Trials, the preset's among them, before the sampler learns from those before; until then it draws evenly."""
 _ATTEMPTS = 20  # draws of a finite space before the first setting that is left is taken
 
 

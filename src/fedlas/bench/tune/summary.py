@@ -70,7 +70,8 @@ def title(tuning: Tuning) -> str:
 def what_was_run(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     """The budget, in a sentence."""
     seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
-    each = f"{tuning.budget} trials x {seeds} seed{'s' * (seeds > 1)} ({listed(tuning.seeds)}) x {epochs} epoch{'s' * (epochs > 1)}"
+    runs = f"{_count(seeds, 'seed')} ({listed(tuning.seeds)}) x {_count(epochs, 'epoch')}"
+    each = f"{_count(tuning.budget, 'trial')} x {runs}"
     methods = f"{len(outcomes)} methods" if len(outcomes) > 1 else outcomes[0].method.name
     return (
         f"{methods}, the same budget for each: {each}. Objective: {tuning.goal.title} of the validation part "
@@ -103,6 +104,10 @@ def notes(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
         "The test part was not looked at. An honest number comes from a bench of the tuned settings with other seeds.",
     ]
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def listed(values: Sequence[object]) -> str:

@@ -1,0 +1,43 @@
+"""What a loss declares for tuning is an option of its own, in a range that it accepts and that holds its default."""
+
+import inspect
+
+import pytest
+
+from fedlas.bench.recipe import load_recipe
+from fedlas.bench.tune.domain import parse_domain
+from fedlas.bench.tune.plan import plan_tuning
+from fedlas.losses import LOSSES
+
+NUMBERS = {
+    entry.name: {
+        p.name
+        for p in inspect.signature(entry.value).parameters.values()
+        if isinstance(p.default, float) and p.name not in ("weight",)
+    }
+    for entry in LOSSES.entries()
+}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_what_is_declared(name):
+    parameters = inspect.signature(LOSSES[name].value).parameters
+    for option, text in LOSSES[name].metadata.get("tune", {}).items():
+        assert option in parameters, f"{name} has no option {option}"
+        assert parse_domain(text, option).contains(parameters[option].default), f"{name}: {option} {text}"
+    plan_tuning("digits", losses=[name])  # refuses a range that the loss does not accept
+
+
+@pytest.mark.parametrize("name", [name for name, numbers in NUMBERS.items() if numbers])
+def test_a_loss_with_numbers_says_which_are_tuned(name):
+    assert "tune" in LOSSES[name].metadata, (
+        f"{name} has {sorted(NUMBERS[name])}: say at its registration which are tuned and where, e.g. "
+        'tune={"alpha": "0.01:1:log"}, or tune={} for none'
+    )
+
+
+def test_presets_of_the_packages_recipes_can_be_drawn():
+    """Otherwise the sampler would never look near what the recipe says."""
+    for recipe in ("digits", "fashion-mnist", "cifar10", "cifar100"):
+        for method in plan_tuning(recipe, losses=list(load_recipe(recipe).losses)).methods:
+            assert method.preset_inside, (recipe, method)

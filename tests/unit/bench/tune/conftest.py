@@ -1,0 +1,28 @@
+import pytest
+
+from fakes_tuning import TINY, Exploding, Touchy
+from fedlas.bench.tune.command import tune
+from fedlas.bench.tune.plan import plan_tuning
+from fedlas.losses import LOSSES
+
+pytest.importorskip("optuna")  # in CI every extra is there: tests/integration/test_package.py sees to it
+
+
+@pytest.fixture
+def touchy(monkeypatch):
+    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    LOSSES.add("touchy", Touchy, tune={"alpha": "0.1:0.9"})
+    LOSSES.add("exploding", Exploding)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Plans, and runs unless told otherwise; returns the plan."""
+
+    def start(*, out=tmp_path / "out", run=True, keep=False, overrides=(), **options):
+        tuning = plan_tuning("synthetic", [*TINY, *overrides], out=out, **options)
+        if run:
+            tune(tuning, keep=keep)
+        return tuning
+
+    return start
