@@ -2,6 +2,7 @@
 
 Cross-references such as ``:class:`~fedlas.losses.FedLAS` `` become links where the site documents the name, else plain
 code. The section ``Example`` is called ``Examples``, which is how griffe knows that it holds an interpreter's session.
+Of a function and the module that it stands in (``fedlas.metrics.evaluate``) a package exports the function.
 """
 
 from __future__ import annotations
@@ -19,8 +20,31 @@ class Docstrings(Extension):
     """Rewrites every docstring of a package once it is loaded."""
 
     def on_package(self, *, pkg: Module, **_kwargs: Any) -> None:
-        """Rewrite the package's docstrings."""
+        """Rewrite the package's docstrings, and let functions take the place of modules of the same name."""
         _rewrite(pkg)
+        shadowing = [module for module in _modules(pkg) if module.name in module.members and _exported(module)]
+        for package in [pkg, *_modules(pkg)]:
+            for name, member in package.members.items():
+                path = str(member.target_path) if isinstance(member, Alias) else ""
+                found = next((module for module in shadowing if f"{path}.".startswith(f"{module.path}.")), None)
+                if found is not None:
+                    target = found.members[path.removeprefix(found.path).removeprefix(".") or found.name]
+                    package.members[name] = Alias(name, target, parent=package)
+        for module in shadowing:
+            home: Any = module.parent
+            home.members[module.name] = Alias(module.name, module.members[module.name], parent=home)
+
+
+def _modules(package: Module) -> list[Module]:
+    """Every module below ``package``."""
+    inner = [member for member in package.members.values() if isinstance(member, Module)]
+    return [*inner, *(deeper for module in inner for deeper in _modules(module))]
+
+
+def _exported(module: Module) -> bool:
+    """Whether the package around ``module`` exports something by its name."""
+    home: Any = module.parent
+    return module.name in map(str, home.exports or ())
 
 
 def _rewrite(item: Object) -> None:

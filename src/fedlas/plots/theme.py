@@ -45,6 +45,7 @@ LIGHT = Theme(
     under="#5aa9dd",
     lines=("#3b4048", "#b45309", "#0369a1", "#a21caf", "#15803d", "#dc2626", "#7c6f00", "#4f46e5"),
 )
+"""The palette of ``theme="light"``."""
 DARK = Theme(
     background="#15181d",
     ink="#e8eaed",
@@ -55,6 +56,7 @@ DARK = Theme(
     under="#2f6f9f",
     lines=("#d5d9de", "#f5a524", "#58b4f0", "#e58af2", "#5bd08a", "#ff7b72", "#d8cb4a", "#a5a0ff"),
 )
+"""The palette of ``theme="dark"``."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), "-", (0, (3, 1)), (0, (1, 2)))
 """Line styles of a cycle length coprime to the eight colours, so that 56 methods differ."""
 
