@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fedlas._core.extras import require
 from fedlas.bench.dry_run import forecast, train_size
@@ -53,8 +54,8 @@ def dry_run(tuning: Tuning) -> int:
     return 0
 
 
-def _print(console: object, rows: Sequence[tuple[str, ...]]) -> None:
+def _print(console: Any, rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        console.print(f"  {text}")  # type: ignore[attr-defined]  # a rich console
+        console.print(f"  {text}")

@@ -52,7 +52,7 @@ def run_study(
     on_main(accelerator, partial(check_study, tuning))
     fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # whatever is wrong with it shows here
     with locked(tuning.folder, accelerator):
-        start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device))
+        start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
         show = _Progress(tuning, console)
         for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
             worked = False
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) or content is None else {}
 
 
-def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any) -> int:
+def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: bool) -> int:
     """Make the locked folder this study's; returns the number of starts before this one."""
     yaml = require("yaml", extra="bench")
     check_study(tuning)
@@ -123,6 +123,8 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any) -> int:
     remove_parts(tuning.folder)
     write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
     write_json(tuning.folder / "data.json", fingerprint)
+    for method in () if keep else tuning.methods:
+        _drop_checkpoints(tuning, method)  # an earlier start may have been stopped right before it
     path = tuning.folder / "environment.json"
     starts = read_starts(path)
     if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
@@ -142,8 +144,12 @@ def _begin(tuning: Tuning, method: Method, number: int) -> Trial:
 
 def _end(tuning: Tuning, method: Method, trial: Trial, *, keep: bool) -> None:
     save_trial(tuning, method, trial)
-    if keep:
-        return
+    if not keep:
+        _drop_checkpoints(tuning, method)
+
+
+def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
+    """Remove those of all trials that have ended but the best one; logs and numbers stay."""
     trials = _ended(tuning, method)
     best = best_of(tuning, trials)
     for other in trials:

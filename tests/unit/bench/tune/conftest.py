@@ -5,8 +5,6 @@ from fedlas.bench.tune.command import tune
 from fedlas.bench.tune.plan import plan_tuning
 from fedlas.losses import LOSSES
 
-pytest.importorskip("optuna")  # in CI every extra is there: tests/integration/test_package.py sees to it
-
 
 @pytest.fixture
 def touchy(monkeypatch):

@@ -14,6 +14,7 @@ from fedlas.bench.tune.goal import goal_named
 from fedlas.bench.tune.plan import plan_tuning
 from fedlas.cli import main
 
+pytest.importorskip("optuna")  # in CI every extra is there: tests/integration/test_package.py sees to it
 LOSSES = ["ls", "fedlas+", "ce"]
 
 

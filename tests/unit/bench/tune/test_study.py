@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import filelock
-import optuna
 import pytest
 import yaml
 from rich.console import Console
@@ -25,6 +24,7 @@ from fedlas.bench.tune.study import run_study
 from fedlas.bench.tune.trial import without_test
 from fedlas.train import loop, read_log
 
+optuna = pytest.importorskip("optuna")  # in CI every extra is there: tests/integration/test_package.py sees to it
 THREE = {"losses": ["ls", "fedlas+", "ce"], "trials": 3}
 
 
