@@ -1,0 +1,71 @@
+"""What can be clicked, folded and scrolled in the pages does what it promises."""
+
+import pytest
+
+from browser.made import PAGES
+from browser.screens import SCREENS, Screen, opened
+
+DESK, PHONE = SCREENS[0], Screen("dark", 390)
+FOLDED = (
+    "digits/report.html",
+    "digits/fedlas-s0/report.html",
+    "digits/diagnose.html",
+    "evaluated/all.html",
+    "tune/tune.html",
+)
+SHOWN = "element => element.checkVisibility({contentVisibilityAuto: true})"
+
+
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=str)
+@pytest.mark.parametrize("name", FOLDED)
+def test_parts_unfold_and_fold_by_mouse_and_keyboard(browser, folder, name, screen):
+    with opened(browser, (folder / name).as_uri(), screen) as there:
+        parts = there.page.locator("details:not([open])")
+        assert parts.count()
+        for part in parts.element_handles()[:4]:
+            head, content = part.query_selector("summary"), part.query_selector(":scope > :not(summary)")
+            assert not content.evaluate(SHOWN)
+            head.click()
+            assert content.evaluate(SHOWN)
+            head.press("Enter")
+            assert not content.evaluate(SHOWN)
+
+
+def test_the_report_leads_to_a_run_and_back(browser, folder):
+    with opened(browser, (folder / "digits/report.html").as_uri(), DESK) as there:
+        page = there.page
+        page.get_by_role("link", name="fedlas-s1", exact=True).click()
+        assert page.locator("h1").inner_text() == "fedlas-s1"
+        page.get_by_role("link", name="all runs").click()
+        assert page.url.endswith("/digits/report.html")
+        page.get_by_role("link", name="error.txt").click()
+        assert "must stay finite" in page.locator("body").inner_text()
+        page.go_back()
+        page.get_by_role("link", name="runs without numbers").click()
+        page.wait_for_function("document.querySelector('#problems').getBoundingClientRect().top < innerHeight")
+        assert there.faults == []
+
+
+def test_only_the_page_of_a_bench_leads_back(browser, folder):
+    with opened(browser, (folder / "clothes/mbls-s3/report.html").as_uri(), DESK) as there:
+        assert not there.page.get_by_role("link", name="all runs").count()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_scrolls_sideways_is_reached_by_keyboard(browser, folder, name):
+    """On a phone with a keyboard; the first column stays where it is."""
+    with opened(browser, (folder / name).as_uri(), PHONE) as there:
+        there.open_all()
+        boxes = there.page.locator(".scroll").element_handles()
+        wide = [box for box in boxes if box.evaluate("e => e.scrollWidth > e.clientWidth + 40")]
+        if name not in ("digits/fedlas-s0/card.html", "evaluated/table.html"):
+            assert wide or not boxes
+        for box in wide[:3]:
+            box.focus()
+            assert box.evaluate("e => document.activeElement === e")
+            first = box.query_selector("tbody th:first-child")
+            before = first.bounding_box()["x"]
+            box.press("ArrowRight")
+            there.page.wait_for_function("e => e.scrollLeft > 20", arg=box)
+            box.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
+            assert abs(first.bounding_box()["x"] - before) < 2
