@@ -11,8 +11,8 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
 	$(BIN)/fedlas bench digits
 
-test: $(VENV)/.test    ## the tests, about twelve minutes on two cores
-	$(BIN)/python -m pytest
+test: $(VENV)/.test    ## the tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-long: $(VENV)/.test   ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
