@@ -100,7 +100,7 @@ def execute(words):
 def quick(arguments):
     """The same command with few epochs, images, losses, seeds and replicates, where it does not say how many itself."""
     verb = arguments[0]
-    if verb in ("train", "bench") and "--dry-run" not in arguments:
+    if verb in ("train", "bench", "tune") and "--dry-run" not in arguments:
         few = [word for value in SMALL for word in ("--set", value)]
         if verb == "bench":
             losses = _parse(arguments).losses or ["ce", "fedlas"]
@@ -171,6 +171,8 @@ def compare(block, _namespace, printed):
 @pytest.mark.parametrize("page", OUTSIDE)
 def test_the_commands_of_other_pages_exist(page):
     for block in blocks_of(page):
+        tested = page == "README.md" and block.language == "python"  # by test_readme
+        assert block.language == "console" or tested or block.marker == "not run", block.where
         if block.language == "console":
             for words in block.commands():
                 check(words, block)
