@@ -165,6 +165,7 @@ def load_yaml(block, _namespace, _printed):
 
 def compare(block, _namespace, printed):
     assert printed is not None, f"{block.where}: what printed this? It must follow a block that is run."
+    assert block.text.strip(" .\n"), f"{block.where}: dots alone are like anything."
     if not doctest.OutputChecker().check_output(block.text, printed, FLAGS):
         raise AssertionError(f"{block.where} says\n{block.text}\nbut this was printed\n{printed}")
 
