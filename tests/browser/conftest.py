@@ -1,5 +1,6 @@
 """The machine's own Chromium, and the pages it opens."""
 
+import importlib.util
 import os
 import shutil
 
@@ -18,23 +19,34 @@ def missing(reason):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """Chromium without a window: the one in $FEDLAS_CHROMIUM, or the first on the PATH."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
+def chromium():
+    """Where Chromium is: $FEDLAS_CHROMIUM, or the first on the PATH."""
+    if importlib.util.find_spec("playwright") is None:
         missing("playwright is not installed: pip install 'fedlas[test]'")
     program = os.environ.get("FEDLAS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         missing("there is no Chromium: apt-get install chromium, or name it in FEDLAS_CHROMIUM")
+    return program
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Chromium without a window. It ends with the module: while playwright runs, other tests cannot use asyncio."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")
-def folder(browser, tmp_path_factory):
+def folder(chromium, tmp_path_factory):
     """Folder of all pages. Test processes side by side share it; without a browser nothing is made."""
+    return make_pages(shared(tmp_path_factory) / "pages")
+
+
+def shared(tmp_path_factory):
+    """A folder that lives as long as the tests, the same for every process of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
-    return make_pages((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pages")
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

@@ -51,6 +51,7 @@ def make_pages(folder):
     """Make all pages in ``folder``, once for all test processes that share it."""
     with FileLock(folder.parent / f"{folder.name}.lock"):
         if not (folder / TEMPLATES).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what another process began and could not end
             folder.mkdir()
             before = Path.cwd()
             os.chdir(folder)

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -53,6 +53,11 @@ class Opened:
             self.faults.append(f"outside: {route.request.url}")
             route.abort()
 
+    def wear(self, theme):
+        """Change the theme of the system while the page is open."""
+        self.screen = replace(self.screen, theme=theme)
+        self.page.emulate_media(color_scheme=theme)
+
     def audit(self, *, printed=False):
         """What the rules find, and the faults so far."""
         screen = self.screen
@@ -65,9 +70,8 @@ class Opened:
 
     def open_all(self):
         """Open every folded part by a click on its head, and check that it opens."""
-        for i, details in enumerate(self.page.locator("details:visible").all()):
-            if details.get_attribute("open") is None:
-                details.locator("> summary").click()
+        for i, details in enumerate(self.page.locator("details:visible:not([open])").element_handles()):
+            details.query_selector("summary").click()
             assert details.get_attribute("open") is not None, f"folded part {i} stays shut"
 
     def picture(self, name):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from browser.conftest import missing
+from browser.conftest import missing, shared
 from browser.reported import unreported
 from browser.screens import SCREENS, Screen, broken_links, opened
 
@@ -21,7 +21,6 @@ PAGES = (
     "method.html",
     "methods.html",
     "faq.html",
-    "results.html",
     "reliability-diagram.html",
     "reference/command-line.html",
     "reference/diagnose.html",
@@ -35,15 +34,14 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="session")
-def built(browser, tmp_path_factory):
+def built(chromium, tmp_path_factory):
     """The site on disk; test processes side by side share it."""
     try:
         import material  # noqa: F401  the theme, which brings mkdocs
         import mkdocstrings  # noqa: F401
     except ModuleNotFoundError as error:
         missing(f"{error}: pip install 'fedlas[docs]'")
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    folder = shared(tmp_path_factory) / "site"
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "sitemap.xml").exists():
             command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", "mkdocs.yml"]
@@ -73,20 +71,16 @@ def site(built):
 
 @pytest.mark.parametrize("screen", SCREENS, ids=str)
 @pytest.mark.parametrize("name", PAGES)
-def test_it_looks_right(browser, site, name, screen):
+def test_it_looks_right_and_leads_somewhere(browser, built, site, name, screen):
     with opened(browser, site + name, screen, inside=site) as there:
         there.open_all()
         there.picture(f"docs/{name}")
         found = there.audit()
+        broken = broken_links(there.page, built, site) if screen == DESK else []
         on_paper = [] if screen.phone else there.audit(printed=True)
     faults = unreported(f"docs/{name}", found + on_paper)
     assert not faults, "\n".join(["", *faults])
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_somewhere(browser, built, site, name):
-    with opened(browser, site + name, DESK, inside=site) as there:
-        assert broken_links(there.page, built, site) == []
+    assert broken == []
 
 
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=str)

@@ -10,16 +10,23 @@ from browser.reported import unreported
 from browser.screens import SCREENS, broken_links, opened
 
 
-@pytest.mark.parametrize("screen", SCREENS, ids=str)
+@pytest.mark.parametrize("screen", SCREENS[:2], ids=["desk", "phone"])
 @pytest.mark.parametrize("name", PAGES)
-def test_it_looks_right(browser, folder, name, screen):
+def test_it_looks_right_and_leads_somewhere(browser, folder, name, screen):
     with opened(browser, (folder / name).as_uri(), screen) as there:
         there.open_all()
-        there.picture(name)
-        found = there.audit()
-        on_paper = [] if screen.phone else there.audit(printed=True)  # paper is as wide, whoever prints
-    faults = unreported(name, found + on_paper)
-    assert not faults, "\n".join(["", *faults])
+        broken = broken_links(there.page, folder)
+        found = []
+        for theme in ("light", "dark"):
+            there.wear(theme)
+            there.picture(name)
+            found += [f"{theme}: {fault}" for fault in unreported(name, there.audit())]
+        if not screen.phone:  # paper is as wide, whoever prints
+            for theme in ("dark", "light"):
+                there.wear(theme)
+                found += [f"{theme}, printed: {fault}" for fault in unreported(name, there.audit(printed=True))]
+    assert not found, "\n".join(["", *found])
+    assert broken == []
 
 
 def test_every_page_is_opened(folder):
@@ -31,9 +38,3 @@ def test_every_template_is_used_by_a_page(folder):
     whole = {path.name for path in templates.iterdir() if "<!doctype" in path.read_text(encoding="utf-8").lower()}
     assert whole
     assert whole <= set((folder / TEMPLATES).read_text(encoding="utf-8").splitlines())
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_somewhere(browser, folder, name):
-    with opened(browser, (folder / name).as_uri(), SCREENS[0]) as there:
-        assert broken_links(there.page, folder) == []

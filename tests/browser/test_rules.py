@@ -1,5 +1,7 @@
 """The rules themselves: each finds the page that breaks it, and none finds fault with a plain good page."""
 
+import contextlib
+
 import pytest
 
 from browser.screens import Screen, broken_links, opened
@@ -44,21 +46,34 @@ def figure(*, at=(0.5, 0.5), size=9, colour=None, text="label", background=None,
     return f"<figure><img src='{drawn.light}' alt='{drawn.alt}' style='width: 340px'></figure>"
 
 
-def faults(browser, folder, html, screen=DESK, *, printed=False):
-    path = folder / "page.html"
-    path.write_text(html, encoding="utf-8")
-    with opened(browser, path.as_uri(), screen) as there:
-        return there.audit(printed=printed)
+@pytest.fixture(scope="module")
+def look(browser, tmp_path_factory):
+    """What is wrong with a page, given as text. One window a screen shows them all, one after the other."""
+    path = tmp_path_factory.mktemp("bad") / "page.html"
+    path.write_text(page(), encoding="utf-8")
+    with contextlib.ExitStack() as stack:
+        windows = {s: stack.enter_context(opened(browser, path.as_uri(), s)) for s in (PHONE, DESK, NIGHT)}
+
+        def faults(html, screen=DESK, *, printed=False):
+            path.write_text(html, encoding="utf-8")
+            if printed:  # this window stays as wide as paper
+                with opened(browser, path.as_uri(), screen) as there:
+                    return there.audit(printed=True)
+            windows[screen].faults.clear()
+            windows[screen].page.goto(path.as_uri())
+            return windows[screen].audit()
+
+        yield faults
 
 
 @pytest.mark.parametrize("printed", [False, True])
 @pytest.mark.parametrize("screen", [PHONE, DESK, NIGHT], ids=str)
-def test_a_good_page_passes(browser, tmp_path, screen, printed):
-    assert faults(browser, tmp_path, page(), screen, printed=printed) == []
+def test_a_good_page_passes(look, screen, printed):
+    assert look(page(), screen, printed=printed) == []
 
 
-def test_a_good_figure_passes(browser, tmp_path):
-    assert faults(browser, tmp_path, page(GOOD + figure()), PHONE) == []
+def test_a_good_figure_passes(look):
+    assert look(page(GOOD + figure()), PHONE) == []
 
 
 BAD = [
@@ -110,8 +125,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("rule", "body", "screen"), BAD, ids=[f"{i}-{rule}" for i, (rule, *_) in enumerate(BAD)])
-def test_a_bad_page_is_found(browser, tmp_path, rule, body, screen):
-    found = faults(browser, tmp_path, page(body), screen)
+def test_a_bad_page_is_found(look, rule, body, screen):
+    found = look(page(body), screen)
     also = {"outside": "console", "theme": "contrast"}.get(rule)  # a refused request is an error of the console, too
     assert {fault.split(":")[0] for fault in found} - {also} == {rule}, found
 
@@ -121,8 +136,8 @@ def test_a_bad_page_is_found(browser, tmp_path, rule, body, screen):
     [(page(lang=""), "head"), (page(head=""), "head"), (page().replace("viewport", "view"), "head")],
     ids=["lang", "title", "viewport"],
 )
-def test_a_bad_head_is_found(browser, tmp_path, html, rule):
-    assert {fault.split(":")[0] for fault in faults(browser, tmp_path, html)} == {rule}
+def test_a_bad_head_is_found(look, html, rule):
+    assert {fault.split(":")[0] for fault in look(html)} == {rule}
 
 
 @pytest.mark.parametrize(
@@ -135,9 +150,9 @@ def test_a_bad_head_is_found(browser, tmp_path, html, rule):
     ],
     ids=["pale", "white on black", "dark", "wide"],
 )
-def test_a_bad_print_is_found(browser, tmp_path, style, rules):
-    assert faults(browser, tmp_path, page(style=style), NIGHT) == []
-    assert {fault.split(":")[0] for fault in faults(browser, tmp_path, page(style=style), NIGHT, printed=True)} == rules
+def test_a_bad_print_is_found(look, style, rules):
+    assert look(page(style=style), NIGHT) == []
+    assert {fault.split(":")[0] for fault in look(page(style=style), NIGHT, printed=True)} == rules
 
 
 def test_broken_links_are_found(browser, tmp_path):

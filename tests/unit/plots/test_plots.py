@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, reliability_bins
-from fedlas.plots import DARK, LIGHT, reliability_diagram, training_curves
+from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram, training_curves
+from fedlas.plots.theme import entitle
 from fedlas.predictions import Predictions
 
 
@@ -145,3 +146,24 @@ def test_an_unknown_metric_names_those_in_the_log():
         training_curves({"ce": log([0.1])}, metric="val.eec")
     with pytest.raises(InputError, match="lines with nothing"):
         training_curves({}, metric="val.ece")
+
+
+def test_a_long_title_takes_a_second_line_and_a_short_one_does_not():
+    long = "cross-entropy-without-label-smoothing"
+    narrow, wide = (new_axes(LIGHT, size=(width, 3.0)) for width in (3.1, 6.0))
+    entitle(narrow, long, LIGHT)
+    entitle(wide, long, LIGHT)
+    assert narrow.get_title(loc="left") == "cross-entropy-without-\nlabel-smoothing"
+    assert wide.get_title(loc="left") == long
+
+
+@pytest.mark.parametrize("height", [2.2, 3.0, 4.4])
+def test_a_legend_below_leaves_the_axis_alone_and_stays_in_the_figure(height):
+    axes = new_axes(LIGHT, size=(3.7, height))
+    training_curves({f"method number {i}": log([0.1, 0.2]) for i in range(3)}, metric="val.ece", ax=axes)
+    axes.figure.canvas.draw()
+    legend, label = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
+    assert legend.y1 < label.y0
+    assert legend.y0 >= 0
+    assert legend.x0 >= 0
+    assert legend.x1 <= axes.figure.bbox.x1

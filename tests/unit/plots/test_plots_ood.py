@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fedlas._core.check import InputError
 from fedlas.ood import roc_points
-from fedlas.plots import roc_curves, score_histogram
+from fedlas.plots import LIGHT, new_axes, roc_curves, score_histogram
 
 KNOWN, UNKNOWN = np.random.default_rng(0).normal([[0.0], [1.5]], 1.0, size=(2, 400))
 
@@ -64,3 +64,15 @@ def test_refuses():
             score_histogram(*bad)
     with pytest.raises(InputError, match="num_bins"):
         score_histogram([1.0], [2.0], num_bins=0)
+
+
+@pytest.mark.parametrize(("size", "below"), [((3.7, 5.0), True), ((6.2, 4.0), False)])
+def test_curves_are_named_where_there_is_room(size, below):
+    axes = new_axes(LIGHT, size=size)
+    roc_curves({f"score {i}": roc_points(KNOWN, UNKNOWN) for i in range(3)}, ax=axes)
+    axes.figure.canvas.draw()
+    legend, frame, whole = axes.get_legend().get_window_extent(), axes.get_window_extent(), axes.figure.bbox
+    assert (legend.y1 < frame.y0) == below
+    assert (legend.x0 > frame.x1) != below
+    assert 0 <= legend.x0 < legend.x1 <= whole.x1
+    assert 0 <= legend.y0 < legend.y1 <= whole.y1
