@@ -184,7 +184,7 @@ def _classes(predictions: Predictions, cases: Cases) -> Picture:
     names = [name if len(name) <= 24 else f"{name[:23]}…" for name in cases.classes]
 
     def draw(theme: ThemeName) -> Any:
-        axes = class_gap_plot(predictions, classes=names, most=_CLASS_ROWS, theme=theme)
+        axes: Any = class_gap_plot(predictions, classes=names, most=_CLASS_ROWS, theme=theme)
         axes.figure.set_figwidth(MOST_WIDTH)
         return axes
 

@@ -161,7 +161,7 @@ def test_a_long_title_takes_a_second_line_and_a_short_one_does_not():
 def test_a_legend_below_leaves_the_axis_alone_and_stays_in_the_figure(height):
     axes = new_axes(LIGHT, size=(3.7, height))
     training_curves({f"method number {i}": log([0.1, 0.2]) for i in range(3)}, metric="val.ece", ax=axes)
-    axes.figure.canvas.draw()
+    axes.figure.draw_without_rendering()
     legend, label = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
     assert legend.y1 < label.y0
     assert legend.y0 >= 0

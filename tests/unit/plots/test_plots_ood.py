@@ -70,7 +70,7 @@ def test_refuses():
 def test_curves_are_named_where_there_is_room(size, below):
     axes = new_axes(LIGHT, size=size)
     roc_curves({f"score {i}": roc_points(KNOWN, UNKNOWN) for i in range(3)}, ax=axes)
-    axes.figure.canvas.draw()
+    axes.figure.draw_without_rendering()
     legend, frame, whole = axes.get_legend().get_window_extent(), axes.get_window_extent(), axes.figure.bbox
     assert (legend.y1 < frame.y0) == below
     assert (legend.x0 > frame.x1) != below
