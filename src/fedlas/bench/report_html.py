@@ -26,6 +26,7 @@ from fedlas.bench.tables import (
 from fedlas.bench.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
 from fedlas.plots import DARK, LIGHT, new_axes, training_curves
+from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
 
 
@@ -112,7 +113,8 @@ def _curves(summary: Summary) -> list[Picture]:
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
 
         def draw(theme: ThemeName, metric: str = metric) -> Any:
-            axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
+            height = 2.7 + legend_height(list(history), MOST_WIDTH)
+            axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, height))
             return training_curves(history, metric=metric, ax=axes, theme=theme)
 
         try:

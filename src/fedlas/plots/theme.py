@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,23 @@ def backing(theme: Theme) -> dict[str, Any]:
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
+def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float:
+    """Inches that :func:`legend_below` takes under an axes in a figure of its own, so that one can be made as high.
+
+    Args:
+        names: What will be named.
+        width: Of the figure, in inches.
+        most: As there.
+    """
+    lines = -(-len(names) // _columns(names, 0.775 * width, most))  # an axes is that part of its figure at first
+    return 0.19 * lines
+
+
+def _columns(names: Sequence[str], width: float, most: int) -> int:
+    entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
+    return max(1, min(len(names), most, int(1.1 * width / entry)))  # it may stick out where the tick labels are
+
+
 def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
     """Name what ``ax`` shows below it, in as many columns as its width has room for.
 
@@ -104,13 +122,12 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
     """
     translation = require("matplotlib.transforms", extra="plots").ScaledTranslation
     names = ax.get_legend_handles_labels()[1]
-    width = ax.get_position().width * ax.figure.get_figwidth() * 72  # points
-    entry = 46 + 5.4 * max(map(len, names))
+    width = ax.get_position().width * ax.figure.get_figwidth()
     # In points, not in shares of a height: below a low axes, too, are two lines, of tick labels and of the axis.
     below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, frameon=False, fontsize=8.5,
-        ncols=max(1, min(len(names), most, int(width / entry))), labelcolor=theme.ink, handlelength=2.6,
+        ncols=_columns(names, width, most), labelcolor=theme.ink, handlelength=2.6,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, reliability_bins
 from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram, training_curves
-from fedlas.plots.theme import entitle
+from fedlas.plots.theme import entitle, legend_height
 from fedlas.predictions import Predictions
 
 
@@ -157,13 +157,16 @@ def test_a_long_title_takes_a_second_line_and_a_short_one_does_not():
     assert wide.get_title(loc="left") == long
 
 
-@pytest.mark.parametrize("height", [2.2, 3.0, 4.4])
-def test_a_legend_below_leaves_the_axis_alone_and_stays_in_the_figure(height):
-    axes = new_axes(LIGHT, size=(3.7, height))
-    training_curves({f"method number {i}": log([0.1, 0.2]) for i in range(3)}, metric="val.ece", ax=axes)
+@pytest.mark.parametrize("width", [3.7, 5.6])
+@pytest.mark.parametrize("methods", [1, 2, 8, 28])
+def test_a_figure_made_for_its_legend_shows_all_of_it(methods, width):
+    names = [f"method number {i}" for i in range(methods)]
+    axes = new_axes(LIGHT, size=(width, 2.7 + legend_height(names, width)))
+    training_curves({name: log([0.1, 0.2]) for name in names}, metric="val.ece", ax=axes)
     axes.figure.draw_without_rendering()
-    legend, label = axes.get_legend().get_window_extent(), axes.xaxis.label.get_window_extent()
-    assert legend.y1 < label.y0
+    legend, across, up = (part.get_window_extent() for part in (axes.get_legend(), axes.xaxis.label, axes.yaxis.label))
+    whole = axes.figure.bbox
+    assert legend.y1 < across.y0
     assert legend.y0 >= 0
-    assert legend.x0 >= 0
-    assert legend.x1 <= axes.figure.bbox.x1
+    assert 0 <= legend.x0 < legend.x1 <= whole.x1
+    assert 0 <= up.y0 < up.y1 <= whole.y1

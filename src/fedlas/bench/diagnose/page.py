@@ -16,6 +16,7 @@ from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
 from fedlas.bench.thumbnails import thumbnail
 from fedlas.data.base import Part
 from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
+from fedlas.plots.theme import legend_height
 from fedlas.stats.intervals import Interval
 
 _COURSES = {
@@ -62,14 +63,14 @@ def _has(record: dict[str, Any], path: str) -> bool:
 
 
 def _course(history: dict[str, list[dict[str, Any]]], path: str, theme: ThemeName) -> Any:
-    axes = training_curves(history, metric=path, ax=_new(theme), theme=theme)
+    axes = training_curves(history, metric=path, ax=_new(theme, legend_height(list(history), MOST_WIDTH)), theme=theme)
     axes.set_ylabel(path.split(".")[1].replace("_", " "))
     axes.yaxis.label.set_color((LIGHT if theme == "light" else DARK).ink)
     return axes
 
 
-def _new(theme: ThemeName) -> Any:
-    return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.9))
+def _new(theme: ThemeName, more: float = 0.2) -> Any:
+    return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + more))
 
 
 def _section(study: Study, data: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
 from fedlas.bench.tables import plain_summary
 from fedlas.ood import DETECTION, OOD_SCORES, roc_points
 from fedlas.plots import DARK, LIGHT, new_axes, roc_curves, score_histogram
+from fedlas.plots.theme import legend_height
 
 FORMAT = "fedlas.ood/1"
 
@@ -167,7 +168,9 @@ def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], s
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
     def draw_roc(theme: ThemeName) -> Any:
-        axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 4.1 + 0.2 * len(curves)))
+        axes = new_axes(
+            LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.9 + legend_height(["chance", *curves], MOST_WIDTH))
+        )
         return roc_curves(curves, ax=axes, title="ROC, with AUROC in percent", theme=theme)
 
     def histogram(name: str, pair: tuple[Any, Any]) -> Picture:
