@@ -8,10 +8,12 @@ import re
 REPORTED = {
     "docs/": [
         r"^contrast: code > span\.(m[if]|nb|bp) '[^']*': 4\.4[58]",  # numbers and built-in names in dark code
-        r"^contrast: small\.doc\.doc-label > code '[^']*': 4\.49",  # labels of the reference
-        r"^(contrast|print): .*\b(a|autorefs-internal)\b.*: 2\.(09|28)",  # links of a dark page on paper
+        r"contrast: small\.doc\.doc-label > code '[^']*': 4\.49",  # labels of the reference
+        r"^printed: (contrast|print): .*\b(a|autorefs-internal)\b.*: 2\.(09|28)",  # links of a dark page
+        r"^printed: contrast: '.*' in figure ",  # figures of a dark page
+        r"small: '.*' in figure '.*': [89]\.\d px",  # figures of 4.3 inches
         r"^small: .* > code '[^']*': 1[01]\.\d px",  # code in tables, captions and links on a phone
-        r"^names: td > a has no name",  # the link of timm:NAME in the table of models
+        r"names: td > a has no name",  # the link of timm:NAME in the table of models
     ],
     "tune/tune.html": [
         r"^table: div\.scroll > table 'Trial.* has an empty header cell",

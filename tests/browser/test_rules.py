@@ -72,8 +72,9 @@ def test_a_good_page_passes(look, screen, printed):
     assert look(page(), screen, printed=printed) == []
 
 
-def test_a_good_figure_passes(look):
-    assert look(page(GOOD + figure()), PHONE) == []
+@pytest.mark.parametrize("background", [None, "none"], ids=["opaque", "clear"])
+def test_a_good_figure_passes(look, background):
+    assert look(page(GOOD + figure(background=background)), PHONE) == []
 
 
 BAD = [

@@ -5,8 +5,10 @@ const FIGURE_TEXT = 9.99;  // pixels; a label may be smaller than a sentence
 
 async function figures(options, report) {
   for (const image of document.images) {
-    if (!isShown(image) || !image.src.startsWith("data:image/svg+xml")) continue;
-    const source = await (await decoded(image.src)).text();
+    const inside = image.src.startsWith("data:image/svg+xml;base64,");
+    if (!isShown(image) || !(inside || /\.svg(#|$)/.test(image.src))) continue;
+    const source = inside ? decoded(image.src) : await (await fetch(image.src)).text();
+    if (!source.includes("Matplotlib")) continue;  // a logo
     const host = document.createElement("div");
     const box = image.getBoundingClientRect();
     host.style.cssText = `position: fixed; left: 0; top: 0; width: ${box.width}px; height: ${box.height}px`;
@@ -21,14 +23,15 @@ async function figures(options, report) {
   }
 }
 
-async function decoded(address) {
+function decoded(address) {
   const bytes = Uint8Array.from(atob(address.slice(address.indexOf(",") + 1)), (c) => c.charCodeAt(0));
-  return new Blob([bytes]);
+  return new TextDecoder().decode(bytes);
 }
 
 function figure(image, drawing, options, report) {
   const fill = (e) => colour(getComputedStyle(e).fill);
-  const paper = fill(drawing.querySelector("#patch_1 path"));
+  const own = getComputedStyle(drawing.querySelector("#patch_1 path")).fill;
+  const paper = over(own === "none" ? [0, 0, 0, 0] : colour(own), painted(image).back);  // a clear one shows the page
   const dark = options.theme === "dark" && !options.print;
   if (dark ? luminance(paper) > 0.05 : luminance(paper) < 0.8) {
     report("theme", `figure '${image.alt}' has a background of luminance ${luminance(paper).toFixed(2)}`);
