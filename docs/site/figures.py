@@ -27,7 +27,7 @@ from fedlas.plots.theme import DASHES, dress
 from fedlas.stats import noise_floor
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
-SIZE = (4.3, 3.1)  # inches: about as wide as a phone, so that the text is not scaled down there
+SIZE = (3.7, 3.0)  # inches: about as wide as a phone, so that the text is not scaled down there
 
 FIGURES: dict[str, Callable[[str], Any]] = {}
 """By name, functions from ``"light"`` or ``"dark"`` to the Axes that were drawn on."""
@@ -67,7 +67,7 @@ def _strength(theme: str) -> Any:
     for i, beta in enumerate((4.0, 1.0, 0.5)):
         for psi, width in ((1, 1.8), (-1, 1.0)):
             alpha_i = adaptive_strength(z, torch.full_like(z, psi), alpha=0.05, beta=beta)
-            label = f"β = {beta:g}, ψ = {'+1' if psi > 0 else '-1'}"
+            label = f"β {beta:g}, ψ {'+1' if psi > 0 else '-1'}"
             axes.plot(
                 z, alpha_i, color=palette.lines[i], linestyle=DASHES[0 if psi > 0 else 1], linewidth=width, label=label
             )

@@ -93,7 +93,7 @@ def _row(entry: Entry[Any]) -> dict[str, str]:
         "what it is": re.sub(r":\w+:`~?([^`]*)`", r"\1", entry.summary).replace("``", "").removesuffix("."),
         "paper": paper,
         "year": year,
-        "linked": f"[{paper}]({url})" if url else paper,
+        "linked": f"[{paper or entry.name}]({url})" if url else paper,
         "defaults": _defaults(entry.value),
     }
 

@@ -22,6 +22,7 @@ from fedlas.bench.tune.sampler import STARTUP, write_storage
 from fedlas.bench.tune.study import settings
 from fedlas.bench.tune.summary import Outcome, notes, outcomes_of, title, what_was_run
 from fedlas.plots import DARK, LIGHT, best_so_far, new_axes, parameter_effect
+from fedlas.plots.theme import legend_height
 
 HEADS = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
 """Heads of the table of methods."""
@@ -167,7 +168,9 @@ def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
         return None
 
     def draw(theme: ThemeName) -> Any:
-        axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
+        axes = new_axes(
+            LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
+        )
         return best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=axes, theme=theme)
 
     return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
