@@ -86,11 +86,12 @@ class Tracking:
         shown = {key: metrics[key] for key in ("test", "test_scaled", "temperature", "best_epoch", "seconds")}
         for name, held in list(self._held.items()):
             tracker = self.trackers[name]
-            if held.final or not self._try(name, partial(tracker.log, values_of(shown), metrics["epochs"])):
+            if held.final:
                 continue
-            if test is not None:
-                figure = _diagram(test, num_bins=self.run.recipe.train.num_bins)
-                self._try(name, partial(tracker.picture, "reliability", figure, metrics["epochs"]))
+            # The values come last: a tracker that has them is taken to have everything.
+            figure = None if test is None else _diagram(test, num_bins=self.run.recipe.train.num_bins)
+            if figure is None or self._try(name, partial(tracker.picture, "reliability", figure, metrics["epochs"])):
+                self._try(name, partial(tracker.log, values_of(shown), metrics["epochs"]))
 
     def _close(self) -> None:
         for name in list(self._held):
