@@ -11,7 +11,7 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
 	$(BIN)/fedlas bench digits
 
-test: $(VENV)/.test    ## the tests, about twenty minutes; one process, since some of them kill runs at measured moments
+test: $(VENV)/.test    ## the tests, about a quarter of an hour; one process, since some of them kill runs at measured moments
 	$(BIN)/python -m pytest
 
 test-long: $(VENV)/.test   ## the tests that take minutes

@@ -92,8 +92,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     from fedlas.bench.compare import add_compare
     from fedlas.bench.executor_arguments import add_executor_arguments
     from fedlas.bench.export.arguments import add_production_verbs
+    from fedlas.bench.recipe_arguments import add_recipe_arguments
     from fedlas.bench.tabular.arguments import add_evaluate
-    from fedlas.bench.trackers.arguments import add_track
+    from fedlas.bench.trackers.arguments import add_track, add_track_option
     from fedlas.bench.tune.arguments import add_tune
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
@@ -112,7 +113,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     bench = add(
         "bench", _bench, "Run a recipe with several losses and seeds, and report. Stopped? Run it again.", "RECIPE"
     )
-    _recipe_arguments(bench)
+    add_recipe_arguments(bench)
+    add_track_option(bench)
     bench.add_argument(
         "--losses", nargs="+", default=[], metavar="LOSS", help="losses to run, or 'all' (default: the recipe's)"
     )
@@ -126,7 +128,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_executor_arguments(bench)
 
     train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
-    _recipe_arguments(train)
+    add_recipe_arguments(train)
+    add_track_option(train)
     train.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
     train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
@@ -276,45 +279,20 @@ def _replicates_argument(parser: _Parser) -> None:
     )
 
 
-def _recipe_arguments(parser: _Parser) -> None:
-    from fedlas.bench.trackers.arguments import add_track_option
-
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the recipe, e.g. optimizer.lr=0.05; may be repeated (default: none)",
-    )
-    parser.add_argument("--precision", help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)")
-    parser.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
-    )
-    add_track_option(parser)
-
-
 def _recipe(args: argparse.Namespace) -> Any:
     from fedlas.bench.recipe import load_recipe
+    from fedlas.bench.recipe_arguments import overrides_of
 
-    return load_recipe(args.recipe, _overrides(args)).with_data_root(args.data).with_trackers(args.track)
-
-
-def _overrides(args: argparse.Namespace) -> list[str]:
-    short = [f"train.precision={args.precision}"] if args.precision is not None else []
-    return [*args.set, *short]
+    return load_recipe(args.recipe, overrides_of(args)).with_data_root(args.data).with_trackers(args.track)
 
 
 def _bench(args: argparse.Namespace) -> int:
     from fedlas.bench.dry_run import dry_run
     from fedlas.bench.executor_arguments import executor_of
     from fedlas.bench.group import bench_group, load_group
+    from fedlas.bench.recipe_arguments import overrides_of
 
-    group = load_group(args.recipe, _overrides(args), data=args.data, trackers=args.track)
+    group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
     return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
 

@@ -38,6 +38,10 @@ class InputError(ValueError):
         return (type(self), self.parts)
 
 
+class NonFiniteError(InputError):
+    """Numbers that must be finite are not."""
+
+
 def describe(value: object) -> str:
     """What ``value`` is, short enough for an error: shape and dtype of a tensor or array, else type and value."""
     shape = getattr(value, "shape", None)
@@ -132,13 +136,13 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     """Refuse NaN and infinities. Synchronises an accelerator: not for a training step.
 
     Raises:
-        InputError: If any element is not finite; the message counts them and names the first.
+        NonFiniteError: If any element is not finite; the message counts them and names the first.
     """
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in bad.nonzero()[0])
-        raise InputError(
+        raise NonFiniteError(
             owner,
             f"{name} must be finite",
             f"{count} NaN or infinite of {value.numel()}, the first at {first}",

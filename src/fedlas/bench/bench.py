@@ -15,6 +15,7 @@ from fedlas.bench.plan import Run
 from fedlas.bench.run import build_objective, data_fingerprint, prepare_data
 from fedlas.bench.run_folder import check_alike, check_claim, check_data, read_config
 from fedlas.bench.uncertainty.comparable import is_derived
+from fedlas.train.progress import duration
 
 
 @dataclass
@@ -79,7 +80,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
                 note(result)
                 left, seconds = len(todo) - count, progress.remaining()
                 if result.line is not None and left and seconds is not None:
-                    text = f"  about {_duration(seconds)} for {left} more"
+                    text = f"  about {duration(seconds)} for {left} more"
                     console.print(text, style="dim", highlight=False, soft_wrap=True)
     return _outcome(runs, results)
 
@@ -121,13 +122,3 @@ def _siblings(runs: Sequence[Run]) -> list[Path]:
     """The run folders of the bench, those of other losses and seeds included."""
     found = {path for run in runs for path in run.folder.parent.glob("*") if path.is_dir() and path.name[0] != "."}
     return sorted(found)
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -129,7 +129,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
     tested = [number for number, difference in enumerate(found) if difference.t is not None]
     adjusted = holm([float(found[number].t or 0.0) for number in tested])
     for number, p_value in zip(tested, adjusted, strict=True):
-        found[number] = Difference(**{**vars(found[number]), "holm": p_value})
+        found[number] = replace(found[number], holm=p_value)
     return found
 
 

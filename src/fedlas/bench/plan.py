@@ -45,14 +45,13 @@ class Run:
 
     @property
     def registered_loss(self) -> str:
-        """Registry name of the loss: what the recipe's entry names in ``loss``, else the loss's own name."""
-        return str(self.recipe.losses.get(self.loss, {}).get("loss", self.loss))
+        """Registry name of the loss."""
+        return self.recipe.registered_loss(self.loss)
 
     @property
     def loss_options(self) -> dict[str, Any]:
         """Options of the loss in this recipe."""
-        own = self.recipe.losses.get(self.loss, {})
-        return {key: value for key, value in own.items() if key not in ("loss", "features")}
+        return self.recipe.loss_options(self.loss)
 
     @property
     def features(self) -> str:

@@ -128,6 +128,14 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def registered_loss(self, loss: str) -> str:
+        """Registry name of a loss: what its entry names in ``loss``, else its own name."""
+        return str(self.losses.get(loss, {}).get("loss", loss))
+
+    def loss_options(self, loss: str) -> dict[str, Any]:
+        """Options of a loss, as its entry gives them."""
+        return {key: value for key, value in self.losses.get(loss, {}).items() if key not in ("loss", "features")}
+
     def with_data_root(self, root: str | None) -> Recipe:
         """The same recipe reading its data from ``root``."""
         return self if root is None else replace(self, data=replace(self.data, root=root))

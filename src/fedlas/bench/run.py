@@ -71,7 +71,7 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
     objective = build_objective(run, splits, rank=accelerator.process_index)
     batches = _training_batches(run, splits, accelerator)
     with locked(run.folder, accelerator):
-        metrics = on_main(accelerator, lambda: claim(run, _fingerprints(run, splits)))
+        metrics = on_main(accelerator, lambda: claim(run, fingerprints(run, splits)))
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:
@@ -325,7 +325,8 @@ def unknown_images(run: Run) -> Part:
     raise InputError("run", "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...].")
 
 
-def _fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
+def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
+    """What a run is tied to beside its configuration: data set, split, and the weights that it starts from."""
     weights = run.recipe.model.weights
     start = {} if weights is None else {"weights": weights_digest(weights)}
     return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}

@@ -4,12 +4,13 @@ from fedlas.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.train.drift import drifted_predictions
 from fedlas.train.log import read_log
-from fedlas.train.loop import Fitted, fit
+from fedlas.train.loop import DivergedError, Fitted, fit
 from fedlas.train.optim import build_optimizer, build_schedule
 from fedlas.train.predict import predict
 from fedlas.train.seed import derive, seed_everything
 
 __all__ = [
+    "DivergedError",
     "Fitted",
     "OptimizerConfig",
     "ScheduleConfig",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, NonFiniteError
 from fedlas.diagnose import Monitor, monitor_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
@@ -35,6 +35,10 @@ class EpochBatches(Protocol):
     def __len__(self) -> int: ...
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0."""
+
+
+class DivergedError(InputError):
+    """Loss or logits are no longer finite: a setting that does not train, not a mistake in what was passed."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,8 @@ def fit(
 
     Raises:
         InputError: For a checkpoint that cannot be read or belongs to another configuration, a metric that cannot
-            select (``config.select``), a loss that is no longer finite, or a folder that cannot be written to.
+            select (``config.select``), or a folder that cannot be written to.
+        DivergedError: For a loss, or validation logits, that are no longer finite.
 
     State:
         A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
@@ -134,7 +139,10 @@ def fit(
             trained = _train_epoch(engine, train, optimizer.clip_norm, weights, monitor, bar, epoch)
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
-            predictions, watched = _validate(objective, weights.model, val, monitor, accelerator)
+            try:
+                predictions, watched = _validate(objective, weights.model, val, monitor, accelerator)
+            except NonFiniteError as error:
+                raise DivergedError(*error.parts) from error
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
@@ -219,7 +227,7 @@ def _train_epoch(
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not loss_sum - loss_sum == 0:
-        raise InputError(
+        raise DivergedError(
             "training",
             "the loss must stay finite",
             f"a mean of {loss_sum / samples} in epoch {epoch}",

@@ -10,6 +10,18 @@ from typing import Any, Self
 from fedlas._core.extras import require
 
 
+def duration(seconds: float) -> str:
+    """A time in words, as precise as an estimate is.
+
+    Example:
+        >>> duration(42), duration(900), duration(9000)
+        ('42 s', '15 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class TrainingProgress:
     """Shows how far a run is. A context manager.
 

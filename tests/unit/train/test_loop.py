@@ -10,7 +10,16 @@ from fedlas._core.check import InputError
 from fedlas.data import Batches, load_dataset, split
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
-from fedlas.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint, predict, read_log
+from fedlas.train import (
+    DivergedError,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    fit,
+    load_checkpoint,
+    predict,
+    read_log,
+)
 from fedlas.train.loop import _better
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
@@ -225,11 +234,19 @@ def test_divergence_is_named_and_leaves_the_last_checkpoint(tmp_path):
             return loss * float("nan") if self.steps > 8 else loss
 
     with pytest.raises(
-        InputError, match=r"training: the loss must stay finite; got .* in epoch 3\. Lower optimizer\.lr"
+        DivergedError, match=r"training: the loss must stay finite; got .* in epoch 3\. Lower optimizer\.lr"
     ):
         train(objective(Diverges()), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2
     assert [record["epoch"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2]
+
+
+def test_validation_logits_that_are_not_finite_are_divergence_too(tmp_path):
+    module = objective(LabelSmoothing())
+    module.model[3].register_forward_hook(lambda layer, _, out: out if layer.training else out * float("inf"))
+    with pytest.raises(DivergedError, match="Predictions: logits must be finite"):
+        train(module, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_folder_that_cannot_be_written_to(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fedlas.bench.recipe_arguments import add_recipe_arguments, overrides_of
 from fedlas.bench.tabular.arguments import AddVerb
 
 
@@ -16,9 +17,7 @@ def add_tune(add: AddVerb) -> None:
         "Search the options of losses on validation, the same budget for each. Stopped? Run it again.",
         "RECIPE",
     )
-    tune.add_argument(
-        "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
-    )
+    add_recipe_arguments(tune)
     tune.add_argument(
         "--losses", nargs="+", default=[], metavar="LOSS", help="losses to tune, or 'all' (default: the recipe's)"
     )
@@ -44,13 +43,6 @@ def add_tune(add: AddVerb) -> None:
         help="seeds to run each setting with; the objective is their mean (default: 0)",
     )
     tune.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key of the recipe, e.g. train.epochs=5; may be repeated (default: none)",
-    )
-    tune.add_argument(
         "--space",
         nargs="+",
         action="extend",
@@ -69,12 +61,6 @@ def add_tune(add: AddVerb) -> None:
     tune.add_argument(
         "--dry-run", action="store_true", help="print ranges, trials, steps and folders; do nothing (default: do)"
     )
-    tune.add_argument("--precision", help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)")
-    tune.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
-    )
 
 
 def _tune(args: argparse.Namespace) -> int:
@@ -84,7 +70,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     tuning = plan_tuning(
         args.recipe,
-        [*args.set, *([f"train.precision={args.precision}"] if args.precision is not None else [])],
+        overrides_of(args),
         losses=args.losses,
         trials=args.trials,
         objective=args.objective,

@@ -17,12 +17,12 @@ _GIVEN = ("num_classes", "num_samples", "reduction", "ignore_index", "weight")  
 
 def options_of(recipe: Recipe, loss: str) -> dict[str, Any]:
     """Every option of a loss, and of the one inside it, with its value in the recipe."""
-    return _values(registered(recipe, loss), _own(recipe, loss))
+    return _values(recipe.registered_loss(loss), recipe.loss_options(loss))
 
 
 def declared(recipe: Recipe, loss: str) -> dict[str, tuple[str, Any]]:
     """Range and value of every option that a loss, and the one inside it, declare; what is set to no number stays."""
-    return _declared(registered(recipe, loss), _own(recipe, loss))
+    return _declared(recipe.registered_loss(loss), recipe.loss_options(loss))
 
 
 def set_option(recipe: Recipe, losses: dict[str, Any], loss: str, key: str, value: Any) -> None:
@@ -36,7 +36,7 @@ def set_option(recipe: Recipe, losses: dict[str, Any], loss: str, key: str, valu
         value: Its value.
     """
     place = losses[loss] = dict(losses.get(loss) or {})
-    name = registered(recipe, loss)
+    name = recipe.registered_loss(loss)
     *parents, last = key.split(".")
     for parent in parents:
         inside = place.get(parent, _defaults(name).get(parent))
@@ -44,15 +44,6 @@ def set_option(recipe: Recipe, losses: dict[str, Any], loss: str, key: str, valu
         place = place[parent]
         name = str(place["name"])
     place[last] = value
-
-
-def registered(recipe: Recipe, loss: str) -> str:
-    """Registry name of a recipe's loss."""
-    return str(recipe.losses.get(loss, {}).get("loss", loss))
-
-
-def _own(recipe: Recipe, loss: str) -> dict[str, Any]:
-    return {key: value for key, value in recipe.losses.get(loss, {}).items() if key not in ("loss", "features")}
 
 
 def _defaults(name: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fedlas.bench.tune.sampler import draw
 from fedlas.bench.tune.space import Method
 from fedlas.bench.tune.trial import run_trial
 from fedlas.train.checkpoint import differences
+from fedlas.train.progress import duration
 from fedlas.train.ranks import new_accelerator, on_main
 
 _STUDY = "study.yaml"
@@ -181,10 +182,7 @@ class _Progress:
         """How long the rest will take, by the trials of this start; None before the first."""
         if self.done == self.before:
             return None
-        seconds = (time.monotonic() - self.began) / (self.done - self.before) * (self.total - self.done)
-        if seconds < 90:
-            return f"{seconds:.0f} s"
-        return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return duration((time.monotonic() - self.began) / (self.done - self.before) * (self.total - self.done))
 
     def ended(self, method: Method, trial: Trial, trials: list[Trial]) -> None:
         """A trial is over."""

@@ -12,9 +12,8 @@ from typing import Any, NoReturn, cast
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
-from fedlas.bench.fingerprint import split_fingerprint
 from fedlas.bench.plan import Run
-from fedlas.bench.run import build_objective, data_fingerprint, prepare_data, train_as_planned
+from fedlas.bench.run import build_objective, fingerprints, prepare_data, train_as_planned
 from fedlas.bench.run_folder import check_claim, claim
 from fedlas.bench.tune.goal import Goal
 from fedlas.bench.tune.plan import Tuning
@@ -22,17 +21,10 @@ from fedlas.bench.tune.record import DONE, FAILED, Trial
 from fedlas.bench.tune.space import Method
 from fedlas.data import Splits
 from fedlas.data.base import Part
-from fedlas.models import weights_digest
-from fedlas.train import read_log
+from fedlas.train import DivergedError, read_log
 from fedlas.train.ranks import on_main
 
 _MEASURED = "measured.json"
-# Of the loss while it trains, and of the logits when it is validated.
-_DIVERGED = ("the loss must stay finite", "logits must be finite")
-
-
-class DivergedError(InputError):
-    """A run whose loss or logits are no longer finite: a bad setting, not a mistake of anybody's."""
 
 
 class _Sealed:
@@ -100,18 +92,10 @@ def measured(run: Run, goal: Goal, accelerator: Any, *, label: str) -> dict[str,
     if ready is not None:
         return ready
     whole = prepare_data(run)
-    fingerprints = {**data_fingerprint(run), "split": split_fingerprint(whole)}
-    if run.recipe.model.weights is not None:
-        fingerprints["weights"] = weights_digest(run.recipe.model.weights)
     splits = without_test(whole, accelerator.device)
     objective = build_objective(run, splits, rank=accelerator.process_index)
-    on_main(accelerator, lambda: _claim(run, splits, fingerprints))
-    try:
-        fitted = train_as_planned(run, objective, splits, accelerator=accelerator, label=label)
-    except InputError as error:
-        if error.parts[1] in _DIVERGED:
-            raise DivergedError(*error.parts) from error
-        raise
+    on_main(accelerator, lambda: _claim(run, splits, fingerprints(run, whole)))
+    fitted = train_as_planned(run, objective, splits, accelerator=accelerator, label=label)
     scores = fitted.history[fitted.best_epoch - 1]["val"]
     value = goal.of(scores)
     if not math.isfinite(value):
@@ -129,8 +113,8 @@ def without_test(splits: Splits, device: Any) -> Splits:
     return replace(splits, train=train, val=val, test=cast(Part, _Sealed()))
 
 
-def _claim(run: Run, splits: Splits, fingerprints: dict[str, Any]) -> None:
-    claim(run, fingerprints)
+def _claim(run: Run, splits: Splits, data: dict[str, Any]) -> None:
+    claim(run, data)
     splits.save_indices(run.folder / "splits.npz")
 
 

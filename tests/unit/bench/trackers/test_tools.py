@@ -101,7 +101,9 @@ def test_wandb_offline(stopped_and_finished):
     wandb = tool("wandb")
     from wandb.proto.wandb_internal_pb2 import Record
 
-    run, metrics, expected = stopped_and_finished("wandb", between=wandb.teardown)  # or its service may still be writing
+    run, metrics, expected = stopped_and_finished(
+        "wandb", between=wandb.teardown
+    )  # or its service may still be writing
     known = place_of(run).id
     (folder,) = (tracked_in(run.folder.parent) / "wandb").glob("offline-run-*")
     assert folder.name.endswith(known)
