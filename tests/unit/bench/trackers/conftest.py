@@ -6,6 +6,8 @@ import pytest
 
 from fedlas.bench.plan import plan
 from fedlas.bench.recipe import load_recipe
+from fedlas.bench.run import execute
+from fedlas.bench.trackers.tracking import Tracking
 
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp(prefix="trackio-"))  # trackio reads it once, when imported
 
@@ -26,3 +28,23 @@ def planned(tmp_path, monkeypatch):
         return plan(recipe, losses=["fedlas"], seeds=[0], out=tmp_path)[0]
 
     return make
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Starts a run and stops it when its first epoch is logged, before or after it is shown."""
+    seen = Tracking.epoch
+
+    def start(run, *, shown=True):
+        def stops(self, record=None):
+            if shown:
+                seen(self, record)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Tracking, "epoch", stops)
+            with pytest.raises(KeyboardInterrupt):
+                execute(run)
+        return run
+
+    return start

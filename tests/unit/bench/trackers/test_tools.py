@@ -9,7 +9,7 @@ import pytest
 
 from fedlas.bench.run import execute
 from fedlas.bench.trackers.command import track
-from fedlas.bench.trackers.tracking import Tracking, place_of, tracked_in
+from fedlas.bench.trackers.tracking import place_of, tracked_in
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
@@ -24,23 +24,14 @@ def tool(name):
 
 
 @pytest.fixture
-def stopped_and_finished(planned, monkeypatch):
+def stopped_and_finished(planned, stopped):
     """A run shown to one tracker, stopped after its first epoch, finished by a second start, and shown once more.
 
     ``between`` is called after each: what the end of the process does, where starts are processes.
     """
 
     def make(name, *, between=lambda: None, **options):
-        run, seen = planned({name: options}), Tracking.epoch
-
-        def stops(self, record=None):
-            seen(self, record)
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Tracking, "epoch", stops)
-            with pytest.raises(KeyboardInterrupt):
-                execute(run)
+        run = stopped(planned({name: options}))
         between()
         metrics = execute(run)
         between()

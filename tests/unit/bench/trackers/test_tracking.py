@@ -9,7 +9,7 @@ from fedlas.bench.run import execute
 from fedlas.bench.trackers import TRACKERS, Held, Tracker
 from fedlas.bench.trackers.base import flat, values_of
 from fedlas.bench.trackers.command import track
-from fedlas.bench.trackers.tracking import Tracking, place_of, tracking_of
+from fedlas.bench.trackers.tracking import place_of, tracking_of
 
 
 class Notebook(Tracker):
@@ -84,20 +84,10 @@ def test_a_run_is_shown_while_it_trains(planned, shown):
     assert place.config["optimizer.lr"] == run.recipe.optimizer.lr
 
 
-@pytest.mark.parametrize("moment", ["before showing", "after showing"])
-def test_a_stopped_run_is_shown_once(planned, shown, monkeypatch, moment):
-    run, seen = planned({}), Tracking.epoch
-
-    def stops(self, record=None):
-        if moment == "after showing":
-            seen(self, record)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Tracking, "epoch", stops)
-        with pytest.raises(KeyboardInterrupt):
-            execute(run)
-    assert len(shown.shown) == (moment == "after showing")
+@pytest.mark.parametrize("after_showing", [False, True])
+def test_a_stopped_run_is_shown_once(planned, shown, stopped, after_showing):
+    run = stopped(planned({}), shown=after_showing)
+    assert len(shown.shown) == after_showing
     metrics = execute(run)
     assert shown.opened == 2
     assert shown.places[0].id == shown.places[1].id
