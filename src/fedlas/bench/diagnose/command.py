@@ -99,7 +99,10 @@ _PLACES = (2, 2, 2, 2, 0, 1, 3)
 
 
 def summary_table(studies: Sequence[Study]) -> Any:
-    """A ``rich`` table: one row a run with intervals; for several seeds of a loss, a row with mean and spread."""
+    """A ``rich`` table: one row a run with intervals; for several seeds of a loss, a row with mean and spread.
+
+    Runs of several recipes are named by them, and no mean is taken over recipes.
+    """
     table = require("rich.table", extra="bench").Table(
         title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -114,17 +117,20 @@ def summary_table(studies: Sequence[Study]) -> Any:
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     for i, head in enumerate(heads):
         table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
-    for loss in dict.fromkeys(study.run.loss for study in studies):
-        members = [study for study in studies if study.run.loss == loss]
+    kinds = dict.fromkeys((study.run.recipe.name, study.run.loss) for study in studies)
+    several = len({recipe for recipe, _ in kinds}) > 1
+    for recipe, loss in kinds:
+        members = [study for study in studies if (study.run.recipe.name, study.run.loss) == (recipe, loss)]
+        place = f"{recipe} " if several else ""
         for study in members:
             table.add_row(
-                study.run.name,
+                place + study.run.name,
                 *(_show(interval) for interval in _intervals(study)),
                 *map(_text, _gate(study), _PLACES[4:]),
             )
         if len(members) > 1:
             columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
-            table.add_row(f"{loss} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
+            table.add_row(f"{place}{loss} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
     return table
 
 

@@ -1,11 +1,13 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fedlas.bench.diagnose import study_run
+from fedlas.bench.diagnose.command import summary_table
 from fedlas.bench.load import load_trained
 from fedlas.cli import main
 
@@ -61,6 +63,13 @@ def test_command_writes_page_and_numbers(folder, capsys):
     page = (folder / "diagnose.html").read_text()
     assert page.count('alt="test image') > 10
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_no_mean_is_taken_over_recipes(folder):
+    study = study_run(folder / "ce-s0", replicates=50)
+    other = replace(study, run=replace(study.run, recipe=replace(study.run.recipe, name="other")))
+    names = list(summary_table([study, other, study]).columns[0].cells)
+    assert names == ["digits ce-s0", "digits ce-s0", "digits ce x 2", "other ce-s0"]
 
 
 def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):

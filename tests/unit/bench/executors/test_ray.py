@@ -60,7 +60,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(ex
     seen = told({"mbls-s0": [3]}, find=running)
     (bad,) = tasks(tmp_path / "ray", "synthetic", ["ls"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
     results = {r.name: r for r in executor.results([long, *tasks(tmp_path / "ray", *digits), bad], seen)}
-    assert results.pop("ls-s0").error.startswith("InputError: training: the loss must stay finite")
+    assert results.pop("ls-s0").error.startswith("DivergedError: training: the loss must stay finite")
     assert "Traceback" in (bad.run.folder / "error.txt").read_text()
     assert [result.error for result in results.values()] == [None] * 3
     assert seen.names == ["mbls-s0", "ce-s0", "fedlas-s0", "ls-s0"]
