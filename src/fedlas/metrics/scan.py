@@ -17,9 +17,9 @@ from fedlas._core.check import InputError, describe
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
 from fedlas.predictions import Predictions
 
-# Elements of logits per chunk. On a CPU, 1 MiB of float32 beside two buffers of that size stays in the cache; an
-# accelerator wants fewer and larger kernels.
-CHUNK_ELEMENTS = 2**18
+# Elements of logits per chunk. On a CPU, 2 MiB of float32 beside two buffers of that size stay in the cache, and are
+# enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
+CHUNK_ELEMENTS = 2**19
 ACCELERATOR_CHUNK_ELEMENTS = 2**24
 PROB_BITS = 40
 """Where every probability of every row is summed, it is rounded to a multiple of ``2**-PROB_BITS``, 1e-12."""

@@ -91,7 +91,7 @@ def test_rows_need_not_be_contiguous(small_chunks):
 def test_class_sums_are_integers_that_no_chunking_changes(monkeypatch, classes, dtype):
     predictions = random_predictions(9000, classes, dtype)  # more rows than are added in one go
     expected = (predictions.probs.double() * 2.0**scan.PROB_BITS).round().long().sum(dim=0)
-    for elements in (2**18, 7 * classes, classes):
+    for elements in (scan.CHUNK_ELEMENTS, 7 * classes, classes):
         monkeypatch.setattr(scan, "CHUNK_ELEMENTS", elements)
         sums = [chunk.class_sums for chunk in chunks(predictions)]
         assert torch.equal(torch.stack(sums).sum(dim=0), expected)
