@@ -16,6 +16,7 @@ class NoiseText:
     Attributes:
         interval: ``"[1.37, 2.31]"``; of several runs from the lowest to the highest end.
         floor: Mean noise floor.
+        floor_value: The same as a number, in the unit of the metric.
         p_value: ``"p = 0.001"``; of several runs ``"p ≤ 0.43"``, the largest.
         calibrated: Whether no run is told from a calibrated one, so that the number itself is noise.
     """
@@ -24,6 +25,7 @@ class NoiseText:
     floor: str = ""
     p_value: str = ""
     calibrated: bool = False
+    floor_value: float | None = None
 
     @property
     def test(self) -> str:
@@ -50,12 +52,13 @@ def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseTe
     p_values = [n.p_value for n in noises if n.p_value is not None]
     if len(floors) < len(noises) or len(p_values) < len(noises):
         return NoiseText(interval)
-    largest = max(p_values)
+    largest, floor = max(p_values), sum(floors) / len(floors)
     return NoiseText(
         interval,
-        form(sum(floors) / len(floors)),
+        form(floor),
         f"p {'=' if len(set(p_values)) == 1 else '≤'} {p_text(largest)}".replace("= <", "< ").replace("≤ <", "< "),
         calibrated=min(p_values) > LEVEL,
+        floor_value=floor,
     )
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 from fedlas.bench.collect import collect
 from fedlas.bench.markdown import grid
+from fedlas.bench.page import write_picture
 from fedlas.bench.results import Summary
 from fedlas.bench.tables import column
 from fedlas.metrics import METRICS
-from fedlas.stats import EffectSize, effect_size, holm, paired_t_test, seeds_needed, sign_test, wilcoxon_test
+from fedlas.plots import new_axes, seed_values
+from fedlas.plots.theme import legend_outside, theme_named
+from fedlas.stats import (
+    EffectSize,
+    effect_size,
+    holm,
+    mean_interval,
+    paired_t_test,
+    seeds_needed,
+    sign_test,
+    wilcoxon_test,
+)
 
 LEVEL = 0.05
 STAGES = {"before": "test", "after": "test_scaled"}
@@ -61,6 +73,8 @@ def compare(
     metrics: Sequence[str] = ("ece",),
     stage: str = "before",
     markdown: bool = False,
+    plot: Path | None = None,
+    theme: Literal["light", "dark"] = "light",
 ) -> int:
     """Print the differences between methods of a bench, with tests over seeds.
 
@@ -70,18 +84,23 @@ def compare(
         metrics: Registered metrics that the runs measured.
         stage: ``before`` or ``after`` temperature scaling.
         markdown: A Markdown table rather than one for the terminal.
+        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
+            .png, .pdf) says of which kind.
+        theme: Palette of the picture.
 
     Returns:
         0.
 
     Raises:
-        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, or a pair has
-            no seed in common.
+        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
+            no seed in common, or the picture cannot be written.
     """
     summary = collect(folder)
     screen = require("rich.console", extra="bench").Console()
-    for metric in metrics:
-        found = differences(summary, pairs, metric=metric, stage=STAGES[stage])
+    asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
+    if plot is not None:
+        write_picture(differences_figure(asked, theme=theme), plot)
+    for metric, found in asked.items():
         about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
         heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
         if markdown:
@@ -164,10 +183,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     test = paired_t_test(first, second)
     interval, needed = None, None
     if test.p_value is not None and spread > 0:
-        half = (
-            float(require("scipy.stats", extra="stats").t.isf(LEVEL / 2, len(gaps) - 1)) * spread / math.sqrt(len(gaps))
-        )
-        interval = (mean - half, mean + half)
+        interval = mean_interval(gaps, level=1 - LEVEL)
         needed = _needed(mean, spread)
     return Difference(
         pair,
@@ -213,6 +229,27 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     ]
 
 
+def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Literal["light", "dark"] = "light") -> Any:
+    """A figure of the differences seed by seed, one panel for each metric, one row for each pair.
+
+    Args:
+        asked: For each metric the differences, the same pairs in the same order.
+        theme: Palette.
+    """
+    palette = theme_named("fedlas compare", theme)
+    rows = max(map(len, asked.values()))
+    axes = new_axes(palette, size=(1.3 + 3.1 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
+    for ax, (metric, found) in zip(axes, asked.items(), strict=True):
+        scale = 100 if column(metric).unit == "%" else 1
+        values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in found}
+        unit = " (points)" if scale == 100 else ""
+        first = ax is axes[0]
+        seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, theme=theme, legend=False)
+        ax.tick_params(axis="y", labelleft=first)
+    legend_outside(axes[0], palette, most=3)
+    return axes[0].figure
+
+
 def _title(metric: str) -> str:
     shown = column(metric)
     return f"{shown.title} {shown.unit}".strip()
@@ -226,7 +263,15 @@ def add_compare(add: Any) -> None:
     """Add the verb ``compare``; ``add`` makes a verb."""
     verb = add(
         "compare",
-        lambda args: compare(args.folder, args.pairs, metrics=args.metrics, stage=args.stage, markdown=args.markdown),
+        lambda args: compare(
+            args.folder,
+            args.pairs,
+            metrics=args.metrics,
+            stage=args.stage,
+            markdown=args.markdown,
+            plot=args.plot,
+            theme=args.theme,
+        ),
         "Test differences that you asked about beforehand, each method against the one it is measured by.",
         "FOLDER A:B [A:B ...]",
     )
@@ -239,3 +284,7 @@ def add_compare(add: Any) -> None:
         "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
     )
     verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
+    verb.add_argument(
+        "--plot", type=Path, metavar="FILE", help="also draw the differences, seed by seed, to FILE (.svg, .png, .pdf)"
+    )
+    verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")

@@ -1,4 +1,4 @@
-"""What every HTML page of the bench shares: the template environment, and figures in both themes as data URIs."""
+"""What the pages and pictures of the bench share: template environment, figures in both themes as data URIs, files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from pathlib import Path
+from typing import IO, Any, Literal
 
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas._core.files import write_atomically
 from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram
 from fedlas.predictions import Predictions
 
@@ -64,9 +67,29 @@ def diagram(name: str, predictions: Predictions, num_bins: int, *, band: bool = 
     return picture(draw, f"Reliability diagram of {name}")
 
 
+def write_picture(figure: Any, path: Path) -> Path:
+    """Write ``figure`` to ``path``; the same figure gives the same bytes.
+
+    Raises:
+        InputError: If the end of the name is no kind of picture, or the folder cannot be written to.
+    """
+    kinds = figure.canvas.get_supported_filetypes()
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in kinds:
+        raise InputError(
+            "picture", "the name must end in a kind of picture", path.name, f"Take one of {', '.join(sorted(kinds))}."
+        )
+    return write_atomically(path, lambda file: _save(figure, file, kind))
+
+
 def _data_uri(axes: Any) -> str:
     buffer = io.BytesIO()
+    _save(axes.figure, buffer, "svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _save(figure: Any, file: IO[bytes], kind: str) -> None:
     # The salt and the missing date make the same runs give the same bytes.
     with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas"}):
-        axes.figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+        dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
+        figure.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)

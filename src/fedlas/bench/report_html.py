@@ -10,11 +10,12 @@ from fedlas._core.check import InputError
 from fedlas._core.registry import Entry
 from fedlas.bench import evidence
 from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, diagram, picture, render
-from fedlas.bench.results import FinishedRun, Summary
+from fedlas.bench.results import STAGES, FinishedRun, Summary
 from fedlas.bench.run_page import PAGE
 from fedlas.bench.statement import calibrated_note, findings, title, verdicts, what_was_run
 from fedlas.bench.tables import (
     SYMBOLS,
+    column,
     legend,
     missing_notes,
     noise_notes,
@@ -22,10 +23,11 @@ from fedlas.bench.tables import (
     run_cell,
     spread_note,
     stage_tables,
+    summary_table,
 )
 from fedlas.bench.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
-from fedlas.plots import DARK, LIGHT, new_axes, training_curves
+from fedlas.plots import DARK, LIGHT, new_axes, seed_values, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
 
@@ -42,6 +44,7 @@ def html_report(summary: Summary) -> str:
         commands=evidence.commands(summary),
         findings=findings(summary),
         tables=tables,
+        by_seed=_by_seed(summary),
         columns=[column for _, name, table in tables if name.startswith("before") for column in table.columns],
         spread=spread_note(summary),
         legend=[(mark or "worse", SYMBOLS[mark], text) for mark, text in legend(summary).items()],
@@ -62,6 +65,31 @@ def html_report(summary: Summary) -> str:
         configurations=evidence.configurations(summary),
         environment=evidence.environment(summary),
     )
+
+
+def _by_seed(summary: Summary) -> list[Picture]:
+    """What the tables say of ECE and NLL, method by method and seed by seed, where there is more than one method."""
+    pictures = []
+    for metric, stage in (("ece", "test"), ("ece", "test_scaled"), ("nll", "test"), ("nll", "test_scaled")):
+        about, when = column(metric), f"{STAGES[stage]} temperature scaling"
+        scale = 100 if about.unit else 1
+        cells = {row.method: row.cells[0] for row in summary_table(summary, stage, [metric]).rows}
+        values = {method: [scale * value for value in cell.values] for method, cell in cells.items()}
+        floors = {
+            method: scale * cell.noise.floor_value
+            for method, cell in cells.items()
+            if cell.noise.floor_value is not None
+        }
+        if sum(map(bool, values.values())) < 2:
+            continue
+
+        def draw(
+            theme: ThemeName, values: Any = values, floors: Any = floors, label: str = f"{about.head}, {when}"
+        ) -> Any:
+            return seed_values(values, floors=floors, label=label, theme=theme)
+
+        pictures.append(picture(draw, f"{about.title} {when}, one row per method with a dot for each seed"))
+    return pictures
 
 
 def _methods(summary: Summary) -> list[Entry[Any]]:

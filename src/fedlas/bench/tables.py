@@ -61,6 +61,7 @@ class Cell:
     Attributes:
         p_value: Holm-adjusted p-value of the difference from the best; None where nothing was tested.
         noise: Interval, noise floor and p-value of the calibration test, over the same runs.
+        values: What it is the mean of, one for each seed.
     """
 
     mean: str
@@ -68,6 +69,7 @@ class Cell:
     mark: Mark
     p_value: float | None = None
     noise: NoiseText = NOTHING
+    values: tuple[float, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -143,6 +145,7 @@ def summary_table(
                     mark.get(method, ""),
                     p_values.get(method),
                     _noise(summary, method, c, stage, seeds[method]),
+                    tuple(values),
                 )
             )
         rows.append(Row(method, len(seeds[method]), tuple(cells)))

@@ -11,6 +11,7 @@ from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
+from fedlas.plots.seeds import seed_values
 from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
 from fedlas.plots.training import training_curves
 from fedlas.plots.tuning import best_so_far, parameter_effect
@@ -35,6 +36,7 @@ __all__ = [
     "score_bins",
     "score_histogram",
     "score_scatter",
+    "seed_values",
     "strength_histogram",
     "training_curves",
 ]

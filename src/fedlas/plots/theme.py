@@ -71,17 +71,18 @@ def theme_named(owner: str, name: str) -> Theme:
     return {"light": LIGHT, "dark": DARK}[check_choice(owner, "theme", name, ("light", "dark"))]
 
 
-def new_axes(theme: Theme, *, size: tuple[float, float]) -> Any:
+def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
     """An Axes on a figure of its own that no global registry knows: it is freed when the caller drops it.
 
     Args:
         theme: Gives the background.
-        size: Width and height in inches.
+        size: Width and height of the figure in inches.
+        panels: So many Axes side by side, as an array, rather than one Axes.
     """
     figure = require("matplotlib.figure", extra="plots").Figure(
         figsize=size, layout="constrained", facecolor=theme.background
     )
-    return figure.subplots()
+    return figure.subplots() if panels is None else figure.subplots(1, panels, squeeze=False)[0]
 
 
 def entitle(ax: Any, title: str, theme: Theme) -> None:
@@ -128,6 +129,20 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, frameon=False, fontsize=8.5,
         ncols=_columns(names, width, most), labelcolor=theme.ink, handlelength=2.6,
+    )  # fmt: skip
+
+
+def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
+    """Name what ``ax`` shows at the foot of its figure, which must be one of :func:`new_axes`.
+
+    Args:
+        ax: Any of the figure, with the marks of all.
+        theme: Gives the colour of the names.
+        most: Of columns.
+    """
+    ax.figure.legend(
+        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=most, frameon=False, fontsize=8.5,
+        labelcolor=theme.ink,
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, 
 from fedlas.stats.intervals import Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
-from fedlas.stats.seeds import EffectSize, effect_size, seeds_needed, sign_test, wilcoxon_test
+from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
 
 __all__ = [
     "Comparison",
@@ -19,6 +19,7 @@ __all__ = [
     "compare_to_best",
     "effect_size",
     "holm",
+    "mean_interval",
     "noise_floor",
     "paired_bootstrap",
     "paired_t_test",

@@ -166,6 +166,44 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> EffectSize:
     return EffectSize(cohen, correction * cohen, n)
 
 
+def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
+
+    Of the differences of a pair it holds 0 where :func:`~fedlas.stats.paired_t_test` has ``p > 1 - level``. It is about
+    other seeds on the same test set, and :func:`~fedlas.stats.bootstrap_interval` of other samples for the same run.
+
+    Args:
+        values: ``(n,)``, finite, one for each seed.
+        level: Confidence level in ``(0, 1)``.
+
+    Returns:
+        Both ends, in the unit of the values; None for one seed, and where all values are the same: there is no spread
+        to measure.
+
+    Raises:
+        InputError: If there are no values, one is not finite, or the level is out of range.
+
+    Example:
+        >>> low, high = mean_interval([0.02, 0.03, 0.025])
+        >>> round(low, 4), round(high, 4)
+        (0.0126, 0.0374)
+
+    Source:
+        Student, "The probable error of a mean", Biometrika 6 (1908).
+    """
+    owner = "mean_interval"
+    check_level(owner, level)
+    numbers = [float(value) for value in values]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise InputError(owner, "values must be finite, one for each seed", numbers, "Drop the seeds without a value.")
+    spread = stdev(numbers) if len(numbers) > 1 else 0.0
+    if spread <= ROUNDING * max(map(abs, numbers)):
+        return None
+    n, mean = len(numbers), fmean(numbers)
+    half = float(require("scipy.stats", extra="stats").t.isf((1 - level) / 2, n - 1)) * spread / math.sqrt(n)
+    return mean - half, mean + half
+
+
 def seeds_needed(difference: float, spread: float, *, power: float = 0.8, level: float = 0.05, test: str = "t") -> int:
     """The fewest seeds with which a paired test finds a difference of this size as often as ``power`` says.
 

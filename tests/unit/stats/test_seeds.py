@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from fedlas._core.check import InputError
-from fedlas.stats import compare_to_best, effect_size, seeds_needed, sign_test, wilcoxon_test
+from fedlas.stats import compare_to_best, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
 
 EACH = pytest.mark.parametrize("test", [wilcoxon_test, sign_test], ids=lambda test: test.__name__)
 
@@ -197,3 +197,22 @@ def test_methods_can_be_compared_with_these_tests(test):
     assert result.p_values["m0"] == pytest.approx(2 * 2 / 2**9)  # Holm: two methods
     three = {name: numbers[:3] for name, numbers in values.items()}
     assert not compare_to_best(three, higher_is_better=True, test=test).distinguishable
+
+
+def test_the_interval_of_a_mean_is_scipys():
+    values = [0.3, 0.9, 0.4, 0.7]
+    error = float(scipy_stats.sem(values))
+    for level in (0.9, 0.95):
+        expected = scipy_stats.t.interval(level, 3, loc=np.mean(values), scale=error)
+        assert mean_interval(values, level=level) == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_a_spread_there_is_no_interval():
+    assert mean_interval([0.3]) is None
+    assert mean_interval([0.3, 0.3, 0.3]) is None
+    assert mean_interval([0.0, 0.0]) is None
+    for values in ([], [0.1, math.nan]):
+        with pytest.raises(InputError, match="one for each seed"):
+            mean_interval(values)
+    with pytest.raises(InputError, match="level must be below 1"):
+        mean_interval([0.1, 0.2], level=1.0)

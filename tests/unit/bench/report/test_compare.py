@@ -5,7 +5,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.bench.collect import collect
-from fedlas.bench.compare import compare, differences
+from fedlas.bench.compare import compare, differences, differences_figure
 from fedlas.cli import main
 from fedlas.stats import holm, paired_t_test, wilcoxon_test
 
@@ -80,6 +80,31 @@ def test_the_table(tmp_path, capsys):
     assert out.startswith("ECE %, after temperature scaling, digits\n\n| A - B")
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [" in out
     assert "cannot reach 0.05 with fewer than 6 seeds" in out
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_picture_shows_the_differences_of_each_metric(tmp_path, theme):
+    pairs, names = ["fedlas:ls", "fedlas:mbls"], ["ece", "nll"]
+    summary = collect(write(tmp_path))
+    asked = {name: differences(summary, pairs, metric=name) for name in names}
+    ece, nll = differences_figure(asked, theme=theme).axes
+    assert [tick.get_text() for tick in ece.get_yticklabels()] == ["fedlas - ls", "fedlas - mbls"]
+    assert ece.get_xlabel() == "ECE (points), A - B"
+    assert nll.get_xlabel() == "NLL, A - B"
+    assert ece.collections[0].get_offsets()[0, 0] == pytest.approx(100 * (0.019 - 0.040))
+    assert nll.collections[0].get_offsets()[0, 0] == pytest.approx(10 * (0.019 - 0.040))
+    files = [tmp_path / f"{name}.svg" for name in "ab"]
+    for file in files:
+        assert main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file), "--theme", theme]) == 0
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert first.startswith(b"<?xml")
+
+
+def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
+    assert main(["compare", str(write(tmp_path)), "fedlas:ls", "--plot", str(tmp_path / "a.pgn")]) == 2
+    assert "the name must end in a kind of picture; got a.pgn" in capsys.readouterr().err
+    assert not (tmp_path / "a.pgn").exists()
 
 
 @pytest.mark.parametrize(

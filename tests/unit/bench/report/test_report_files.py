@@ -58,7 +58,7 @@ def test_page_is_well_formed_and_needs_nothing_else(full_report):
     page = Page(full_report.html.read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert "link" not in page.tags
-    assert page.tags.count("img") == 2 * (6 + 2)  # two themes
+    assert page.tags.count("img") == 2 * (6 + 4 + 2)  # diagrams, seed by seed and curves, in two themes
     outside = [a for a in page.addresses if not a.startswith(("./", "#", "data:"))]
     assert all(a.startswith("https://arxiv.org/") for a in outside)  # links to papers, followed only by a click
     assert len(page.ids) == len(set(page.ids))
@@ -183,7 +183,7 @@ def test_disjoint_seeds_still_make_a_report(tmp_path, write_run):
     write_run(tmp_path / "b" / "ls-s1", loss="ls", seed=1, samples=80)
     page = Page(write_report(tmp_path / "b").html.read_text(encoding="utf-8"))
     assert "No seed is common" in page.text
-    assert page.tags.count("img") == 8
+    assert page.tags.count("img") == 16
 
 
 def test_names_cannot_become_markup(tmp_path, write_run):
