@@ -200,7 +200,7 @@ def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, No
     if found is None or found.floor is None:
         return number
     text = noise_text([found], about.format)
-    about_floor = f"{'≈' if text.calibrated else ''}{text.floor} {text.p_value.replace(' ', '')}"
+    about_floor = f"{text.sign}{text.floor} {text.p_value.replace(' ', '')}"
     return f"{number}\n[dim]\\{text.interval}\n{about_floor}[/dim]"
 
 

@@ -26,7 +26,7 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
     measured = content["metrics"]
     metrics = list(measured["calibrated"])
     rows = [(column(name), [_cell(column(name), measured[stage][name]) for stage in stages]) for name in metrics]
-    known = [cell.noise for _, cells in rows for cell in cells if cell.noise.interval]
+    known = [cell.noise for _, cells in rows for cell in cells]
     model, data, calibration = content["model"], content["data"], content["calibration"]
     return render(
         "card.html.j2",
@@ -36,7 +36,7 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
         calibration=_calibration(calibration),
         stages=list(stages),
         rows=rows,
-        noise_notes=noise_legend(several=False, floors=any(text.floor for text in known)) if known else [],
+        noise_notes=noise_legend(known, several=False),
         num_bins=num_bins,
         selective=content["selective"],
         level=f"{100 * content['selective']['level']:g}",

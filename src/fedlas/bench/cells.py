@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedlas.bench.noise import Noise
+from fedlas.bench.noise import COSTLY, Noise
 from fedlas.bench.results import LEVEL
+from fedlas.metrics import METRICS
+from fedlas.stats.noise_floor import rejects
+
+UNTOLD = "~"
+"""Before a noise floor: the calibration test does not tell the number from a calibrated model's. Not the sign for what
+is not distinguishable from the best method, which is about another test."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,11 @@ class NoiseText:
         interval: ``"[1.37, 2.31]"``; of several runs from the lowest to the highest end.
         floor: Mean noise floor.
         floor_value: The same as a number, in the unit of the metric.
-        p_value: ``"p = 0.001"``; of several runs ``"p ≤ 0.43"``, the largest.
-        calibrated: Whether no run is told from a calibrated one, so that the number itself is noise.
+        p_value: ``"p = 0.31"``; ``"p ≤ 0.001"`` where no replicate was as bad as the value, so that more of them could
+            make it smaller; of several runs ``"p ≤ 0.001 to 0.61"``, the smallest and the largest.
+        calibrated: Whether no run is told from a calibrated model: of ``n`` p-values the smallest is above ``0.05 / n``
+            (Bonferroni, which holds for runs that depend on each other, as those on one test set do).
+        replicates: Of the test; the fewest of several runs. 0 where there is none.
     """
 
     interval: str = ""
@@ -26,11 +35,22 @@ class NoiseText:
     p_value: str = ""
     calibrated: bool = False
     floor_value: float | None = None
+    replicates: int = 0
+
+    @property
+    def sign(self) -> str:
+        """:data:`UNTOLD` where it applies, else nothing."""
+        return UNTOLD if self.calibrated else ""
+
+    @property
+    def marked_floor(self) -> str:
+        """``"floor 0.48"``, or ``"~ floor 0.48"``."""
+        return f"{self.sign} floor {self.floor}".strip() if self.floor else ""
 
     @property
     def test(self) -> str:
         """Floor and p-value on one line."""
-        return ", ".join(part for part in (self.floor and f"floor {self.floor}", self.p_value) if part)
+        return ", ".join(part for part in (self.marked_floor, self.p_value) if part)
 
     @property
     def text(self) -> str:
@@ -52,14 +72,35 @@ def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseTe
     p_values = [n.p_value for n in noises if n.p_value is not None]
     if len(floors) < len(noises) or len(p_values) < len(noises):
         return NoiseText(interval)
-    largest, floor = max(p_values), sum(floors) / len(floors)
+    floor = sum(floors) / len(floors)
     return NoiseText(
         interval,
         form(floor),
-        f"p {'=' if len(set(p_values)) == 1 else '≤'} {p_text(largest)}".replace("= <", "< ").replace("≤ <", "< "),
-        calibrated=min(p_values) > LEVEL,
+        _p_values(noises),
+        calibrated=not seeds_reject(p_values),
         floor_value=floor,
+        replicates=min(n.replicates for n in noises),
     )
+
+
+def seeds_reject(p_values: Sequence[float]) -> bool:
+    """Whether some of a method's runs is told from a calibrated model, at 0.05 over all of them (Bonferroni).
+
+    Example:
+        >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
+        (True, False, True)
+    """
+    return rejects(len(p_values) * min(p_values), LEVEL)
+
+
+def _p_values(noises: Sequence[Noise]) -> str:
+    """The p-value, or the smallest and the largest; with ``≤`` where the smallest is a bound."""
+    lowest = min(noises, key=lambda n: n.p_value or 0.0)
+    low, high = (p_text(end(n.p_value or 0.0 for n in noises)) for end in (min, max))
+    bound = lowest.least_p is not None and rejects(lowest.p_value or 0.0, lowest.least_p)
+    if low == high:
+        return f"p {'≤' if bound else '='} {low}".replace("= <", "< ").replace("≤ <", "< ")
+    return f"p {'≤ ' if bound and not low.startswith('<') else ''}{low} to {high}"
 
 
 def noise_markup(noise: Noise | None, form: Callable[[float], str]) -> str:
@@ -67,8 +108,7 @@ def noise_markup(noise: Noise | None, form: Callable[[float], str]) -> str:
     if noise is None:
         return ""
     text = noise_text([noise], form)
-    about = "≈ " if text.calibrated else ""
-    below = f"\n[dim]{about}{text.test}[/dim]" if text.test else ""
+    below = f"\n[dim]{text.test}[/dim]" if text.test else ""
     return f" [dim]\\{text.interval}[/dim]{below}"  # the backslash, or rich would take the interval for markup
 
 
@@ -84,7 +124,9 @@ def p_text(p_value: float) -> str:
 
 EVALUATION_CAPTION = (
     "In brackets 95 % bootstrap intervals over the samples. Floor: mean of a perfectly calibrated model with the same "
-    "confidences; p: of the test that the model is calibrated. Above 0.05 the number cannot be told from the floor."
+    "confidences; p: of the test that the model is calibrated, after ≤ the smallest that its replicates can give. "
+    f"{UNTOLD}: p > {LEVEL:g}, so this test does not tell the model from a calibrated one on so many samples, which is "
+    "absence of evidence, not evidence of calibration."
 )
 NOTHING = NoiseText()
 """Below a number of which nothing is known."""
@@ -94,21 +136,38 @@ NOISE_LEGEND = (
 )
 FLOOR_LEGEND = (
     "floor: what the number would be on average if the model were perfectly calibrated, with the same confidences; p: "
-    "of the test that it is{p}. Where p > 0.05{every} (marked ≈) the number cannot be told from the floor: it is "
-    "noise, its interval reaches down to 0, and which of two such numbers is smaller says nothing"
+    "of the test that it is{p}. p ≤ stands where none of the {replicates} replicates was as bad as the number, so that "
+    "p can only be said to be no larger{fewer}. {sign}: {rule}, so this test does not tell the number from a "
+    "calibrated model's on so many samples. That is absence of evidence, not evidence of calibration; {interval} "
+    "reaches down to 0, and which of two such numbers is smaller says little"
 )
+_ONE = {
+    "p": "",
+    "rule": f"p > {LEVEL:g}",
+    "interval": "the interval",
+}
+_SEVERAL = {
+    "p": ", the smallest and the largest of all seeds",
+    "rule": f"the smallest p times the number of seeds is above {LEVEL:g} (Bonferroni)",
+    "interval": f"the interval of each seed with p > {LEVEL:g}",
+}
 
 
-def noise_legend(*, several: bool, floors: bool) -> list[str]:
+def noise_legend(known: Sequence[NoiseText], *, several: bool) -> list[str]:
     """What interval, floor and p-value are, in the order to print.
 
     Args:
+        known: What stands below the numbers; of none there is nothing to explain.
         several: Whether a number stands for several runs.
-        floors: Whether there are any floors.
     """
+    if not any(text.interval for text in known):
+        return []
     over = ", from the lowest to the highest end of all seeds" if several else ""
     texts = [NOISE_LEGEND.format(over=over)]
-    if floors:
-        words = {"p": ", the largest of all seeds", "every": " at every seed"} if several else {"p": "", "every": ""}
-        texts.append(FLOOR_LEGEND.format(**words))
+    if drawn := [text.replicates for text in known if text.floor]:
+        most = max(drawn)
+        costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
+        fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
+        words = _SEVERAL if several else _ONE
+        texts.append(FLOOR_LEGEND.format(**words, replicates=f"{most:,}", fewer=fewer, sign=UNTOLD))
     return texts

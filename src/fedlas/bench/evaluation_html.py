@@ -51,7 +51,7 @@ def write_evaluation(
 
     rows = [(about, [cell(stage, about) for stage in measured]) for about in columns]
     by_stage = {stage: [cell(stage, about) for about in columns] for stage in measured}
-    known = [c.noise for _, cells in rows for c in cells if c.noise.interval]
+    known = [c.noise for _, cells in rows for c in cells]
     page = render(
         "evaluation.html.j2",
         name=name,
@@ -62,7 +62,7 @@ def write_evaluation(
         rows=rows,
         by_stage=by_stage if len(stages) > _MOST_COLUMNS else {},
         remarks=remarks,
-        noise_notes=noise_legend(several=False, floors=any(n.floor for n in known)) if known else [],
+        noise_notes=noise_legend(known, several=False),
         diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],
     )
     return write_text(path, page)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,26 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas.bench.evidence import load_predictions, num_bins
-from fedlas.bench.noise import CONFIDENCE, REPLICATES, Noise, RunNoise, check_replicates, measurable, noise_of
+from fedlas.bench.noise import (
+    CONFIDENCE,
+    REPLICATES,
+    Noise,
+    RunNoise,
+    check_replicates,
+    is_unbiased,
+    least_p_value,
+    measurable,
+    noise_of,
+)
 from fedlas.bench.results import STAGES, FinishedRun, Summary
 from fedlas.predictions import Predictions
 from fedlas.train.ranks import is_main_process
 
 FILE = "intervals.json"
-FORMAT = 1
+FORMAT = 2
+"""Since 2 with ``least_p``, with centred intervals of unbiased metrics, and with intervals of calibration errors that
+reach 0 unless the test at ``LEVEL`` rejects (at half of it before)."""
+_READABLE = (1, FORMAT)
 SEED = 0
 """Of the replicates of every run: runs on the same test set are resampled alike."""
 _TOLERANCE = 1e-4
@@ -123,8 +136,8 @@ def _stored(run: FinishedRun) -> dict[str, Any] | None:
         content = json.loads((run.path / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    usable = isinstance(content, dict) and content.get("format") == FORMAT and isinstance(content.get("stages"), dict)
-    return content if usable else None
+    usable = isinstance(content, dict) and content.get("format") in _READABLE
+    return content if usable and isinstance(content.get("stages"), dict) else None
 
 
 def fingerprint(run: FinishedRun) -> str | None:
@@ -211,8 +224,12 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool
         return RunNoise(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
     stages: dict[str, dict[str, Noise]] = {}
     apart: dict[str, None] = {}
+    outdated: dict[str, None] = {}
     for stage in STAGES:
-        kept = {name: _noise(entry) for name, entry in _dict(content["stages"].get(stage)).items()}
+        kept = {name: _noise(name, entry) for name, entry in _dict(content["stages"].get(stage)).items()}
+        if content["format"] != FORMAT:  # there are no predictions to compute it anew from
+            outdated.update(dict.fromkeys(name for name in kept if is_unbiased(name)))
+            kept = {name: noise for name, noise in kept.items() if name not in outdated}
         recorded = run.measured.get(stage, {})
         stages[stage] = {}
         for name, noise in kept.items():
@@ -222,24 +239,29 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool
                 apart[name] = None
             else:
                 stages[stage][name] = noise
-    reasons = (f"its predictions give other values than metrics.json for {', '.join(apart)}",) if apart else ()
-    return RunNoise(stages, reasons)
+    reasons = [f"its predictions give other values than metrics.json for {', '.join(apart)}"] if apart else []
+    if outdated:
+        reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(outdated)} are not used")
+    return RunNoise(stages, tuple(reasons))
 
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _noise(entry: object) -> Noise | None:
+def _noise(metric: str, entry: object) -> Noise | None:
     """The entry of a file as :class:`Noise`; None if it is something else."""
     content = _dict(entry)
-    numbers = {name: content.get(name) for name in ("value", "low", "high", "replicates", "floor", "p_value")}
+    numbers = {each.name: content.get(each.name) for each in fields(Noise)}
     for name, number in numbers.items():
-        if number is None and name in ("floor", "p_value"):
+        if number is None and name in ("floor", "p_value", "least_p"):
             continue
         if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
             return None
-    return Noise(**numbers)  # type: ignore[arg-type]  # just checked
+    noise = Noise(**numbers)  # type: ignore[arg-type]  # just checked
+    if noise.p_value is not None and noise.least_p is None:  # the first format did without
+        noise = replace(noise, least_p=least_p_value(metric, noise.replicates))
+    return noise
 
 
 @contextmanager

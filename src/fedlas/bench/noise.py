@@ -13,6 +13,7 @@ from fedlas.predictions import Predictions
 from fedlas.stats import bootstrap_intervals, noise_floor
 from fedlas.stats.forms import ZERO_IF_CALIBRATED
 from fedlas.stats.intervals import fewest_replicates
+from fedlas.stats.noise_floor import least_p
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
@@ -34,6 +35,7 @@ class Noise:
         floor: Its mean for a perfectly calibrated model with the same confidences; None for what is no calibration
             error.
         p_value: Of the test that the model is calibrated, in ``(0, 1]``; None where there is no floor.
+        least_p: The smallest p-value that so many replicates can give; None where there is no floor.
     """
 
     value: float
@@ -42,6 +44,7 @@ class Noise:
     replicates: int
     floor: float | None = None
     p_value: float | None = None
+    least_p: float | None = None
 
     def plain(self) -> dict[str, float]:
         """Its numbers by name, as JSON has them; without those that there are not."""
@@ -94,6 +97,22 @@ def is_calibration_error(metric: str) -> bool:
     return entry.value in ZERO_IF_CALIBRATED or entry.metadata["higher_is_better"] is None
 
 
+def is_unbiased(metric: str) -> bool:
+    """Whether ``metric`` is registered as an unbiased estimator, whose intervals are centred."""
+    return metric in METRICS and bool(METRICS[metric].metadata.get("unbiased", False))
+
+
+def least_p_value(metric: str, replicates: int) -> float:
+    """:attr:`fedlas.stats.NoiseFloor.least_p` of the test of ``metric``, where only the number of replicates is kept.
+
+    Example:
+        >>> least_p_value("ece", 999), least_p_value("debiased_ece2", 999)
+        (0.001, 0.002)
+    """
+    both_ways = metric in METRICS and METRICS[metric].metadata["higher_is_better"] is None
+    return least_p(replicates, "different" if both_ways else "worse")
+
+
 def measurable(metrics: Sequence[str], predictions: Predictions) -> list[str]:
     """Those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
     known = [name for name in metrics if name in METRICS]
@@ -124,10 +143,10 @@ def noise_of(
         options: dict[str, Any] = {"replicates": drawn, "seed": seed, "num_bins": num_bins}
         found = bootstrap_intervals(predictions, metrics=names, level=CONFIDENCE, **options)
         for name, interval in found.items():
-            floor = p_value = None
+            floor = p_value = least_p = None
             if is_calibration_error(name):
                 calibrated = noise_floor(predictions, metric=name, **options)
-                floor, p_value = calibrated.mean, calibrated.p_value
+                floor, p_value, least_p = calibrated.mean, calibrated.p_value, calibrated.least_p
             # A reflected end can lie beyond what a fraction can be; to cut it off there loses no coverage.
             high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
-            yield name, Noise(interval.value, interval.low, high, drawn, floor, p_value)
+            yield name, Noise(interval.value, interval.low, high, drawn, floor, p_value, least_p)

@@ -141,14 +141,13 @@ def terminal_table(summary: Summary) -> Table:
 
 
 def _terminal_cell(cell: Cell, text: Any) -> Text:
-    """The number; below it, dimmed, the interval, and below that floor and p-value of a calibration error."""
+    """The number; below it, dimmed, the interval, floor and p-value of a calibration error, a line each."""
     found: Text = text(
         f"{cell.mean}{f' ±{cell.std}' if cell.std else ''}{cell.symbol or ' '}", style=_STYLES[cell.mark]
     )
     if cell.noise.floor:
         found.append(f"\n{cell.noise.interval} ", style="dim")
-        about = "≈" if cell.noise.calibrated else ""
-        found.append(f"\n{about}{cell.noise.floor} {cell.noise.p_value.replace(' ', '')} ", style="dim")
+        found.append(f"\n{cell.noise.sign}{cell.noise.floor} \n{cell.noise.p_value} ", style="dim")
     return found
 
 
@@ -156,4 +155,4 @@ def _terminal_notes(summary: Summary) -> list[str]:
     notes = noise_notes(summary)
     if not any(note.startswith("floor") for note in notes):
         return notes
-    return ["Below a calibration error: its interval, then its noise floor and p.", *notes]
+    return ["Below a calibration error: its interval, its noise floor, and p.", *notes]

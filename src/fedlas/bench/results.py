@@ -151,10 +151,10 @@ class Summary:
         A method made of other runs takes part if it has all these seeds.
 
         Returns:
-            None if the metric is not registered (then nobody knows which direction is better), has no direction, or
-            has no values.
+            None if the metric is not registered (then nobody knows which direction is better), is not ranked, or has
+            no values.
         """
-        if metric not in METRICS or METRICS[metric].metadata["higher_is_better"] is None:
+        if not is_ranked(metric):
             return None
         left_out = self.incomplete(metric, stage)
         values = {method: self.values(method, metric, stage) for method in self.methods if method not in left_out}
@@ -162,3 +162,16 @@ class Summary:
         if not values:
             return None
         return compare_to_best(values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), level=LEVEL)
+
+
+def is_ranked(metric: str) -> bool:
+    """Whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
+
+    Example:
+        >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]
+        ['ece']
+    """
+    if metric not in METRICS:
+        return False
+    about = METRICS[metric].metadata
+    return about["higher_is_better"] is not None and about.get("ranked", True)

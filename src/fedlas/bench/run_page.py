@@ -128,7 +128,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     after = scaled(run, predictions) if run.measured["test_scaled"] else None
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
     cells = [(column(m), [run_cell(run, m, stage) for stage in _shown(run)]) for m in _metrics(run)]
-    known = [cell.noise for _, row in cells for cell in row if cell.noise.interval]
+    known = [cell.noise for _, row in cells for cell in row]
     return render(
         "run.html.j2",
         run=run,
@@ -137,7 +137,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
         num_bins=evidence.num_bins(run),
         stages=[_STAGES[stage] for stage in _shown(run)],
         rows=cells,
-        noise_notes=noise_legend(several=False, floors=any(n.floor for n in known)) if known else [],
+        noise_notes=noise_legend(known, several=False),
         noise_reasons=run.noise.reasons if run.noise else (),
         reliability=[_reliability(name, each, evidence.num_bins(run)) for name, each in stages],
         confidence=_figure(

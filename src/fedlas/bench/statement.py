@@ -9,6 +9,9 @@ from fedlas.bench.cells import p_text
 from fedlas.bench.results import STAGES, Summary
 from fedlas.bench.tables import TEST, Cell, column, summary_table
 
+_ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
+"""ECE first; the others notice errors that it does not: all in one direction, or spread over the borders of bins."""
+
 
 def title(summary: Summary) -> str:
     """Head of a report."""
@@ -119,21 +122,38 @@ def verdicts(summary: Summary) -> list[tuple[str, list[tuple[str, str, str]]]]:
 
 
 def calibrated_note(summary: Summary) -> str | None:
-    """Which methods' ECE cannot be told from that of calibrated models; None where all can, or nothing is known."""
-    parts = []
+    """Which methods no test of :data:`_ALL_TESTS` tells from calibrated models; None where all are, or none is known.
+
+    A method that ECE does not tell from one, but another of these metrics does, is named as such.
+    """
+    parts, found_out = [], []
     for stage, when in STAGES.items():
-        rows = [(row.method, row.cells[0].noise) for row in summary_table(summary, stage, ["ece"]).rows]
-        known = [(method, noise) for method, noise in rows if noise.floor]
-        among = [method for method, noise in known if noise.calibrated]
+        table = summary_table(summary, stage, [name for name in _ALL_TESTS if name in summary.metrics])
+        heads = [c.title for c in table.columns]
+        among = []
+        for row in table.rows:
+            noises = [cell.noise for cell in row.cells]
+            if not heads or table.columns[0].metric != "ece" or not noises[0].calibrated:
+                continue
+            others = [head for head, noise in zip(heads, noises, strict=True) if noise.floor and not noise.calibrated]
+            if others:
+                found_out.append(f"{row.method} {when} temperature scaling ({_listed(others)})")
+            else:
+                among.append(row.method)
         if among:
-            which = "every method" if len(among) == len(rows) > 1 else _listed(among)
-            parts.append(f"{when} temperature scaling that of {which}")
-    if not parts:
-        return None
-    return (
-        f"Some ECE cannot be told from that of a perfectly calibrated model, at any seed: {'; '.join(parts)}. Such a "
-        "number is noise, and so is its order among others like it; noise floor and test say more than the value."
+            which = "every method" if len(among) == len(table.rows) > 1 else _listed(among)
+            parts.append(f"{when} temperature scaling {which}")
+    told = f"ECE does not tell from a calibrated model, but another test does: {'; '.join(found_out)}." * bool(
+        found_out
     )
+    if not parts:
+        return told or None
+    return (
+        "On so many test samples, ECE and its noise floor do not tell these from a perfectly calibrated model: "
+        f"{'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error would go "
+        "unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than the value. "
+        f"{told}"
+    ).strip()
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from fedlas.bench.cells import NOTHING, NoiseText, noise_legend, noise_text
 from fedlas.bench.intervals import reasons
-from fedlas.bench.results import LEVEL, STAGES, FinishedRun, Summary
+from fedlas.bench.results import LEVEL, STAGES, FinishedRun, Summary, is_ranked
 from fedlas.metrics import METRICS
 
 Mark = Literal["best", "leading", "same", "worse", "untested", ""]
@@ -238,9 +238,14 @@ def legend(summary: Summary) -> dict[Mark, str]:
         "same": f"not distinguishable from the best mean: two-sided {TEST} over the {n} seeds against ★ or ☆, "
         f"p > {LEVEL:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
         "say that the two are equal",
-        "": "no mark: worse than the best by that test",
+        "worse": "no mark: worse than the best by that test",
     }
     texts = {mark: text for mark, text in texts.items() if mark in used}
+    if unranked := [column(metric).title for metric in summary.metrics if not is_ranked(metric)]:
+        texts[""] = (
+            f"no mark in {', '.join(unranked)}: nobody is best there, because it has no direction, or one part of an "
+            "error falls when the other rises"
+        )
     if "untested" in used:
         apart = "has no run of its own at each seed, or " if others < len(summary.methods) - 1 else ""
         texts["untested"] = f"not tested: {apart}differs from the best by the same amount at every seed"
@@ -250,9 +255,8 @@ def legend(summary: Summary) -> dict[Mark, str]:
 def noise_notes(summary: Summary) -> list[str]:
     """What stands below a number in the tables, as sentences, and why it is missing where it is."""
     cells = [cell for _, _, table in stage_tables(summary) for row in table.rows for cell in row.cells]
-    found = [cell.noise for cell in cells if cell.noise.interval]
     several = any(len(seeds) > 1 for seeds in _seeds(summary).values())
-    notes = noise_legend(several=several, floors=any(noise.floor for noise in found)) if found else []
+    notes = noise_legend([cell.noise for cell in cells], several=several)
     return [f"{note}." for note in notes] + [f"{reason}." for reason in reasons(summary)]
 
 

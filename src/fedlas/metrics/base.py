@@ -20,8 +20,11 @@ Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it ha
 (reports multiply by 100), ``paper``; optional ``estimator`` (an :class:`Estimator`: shares the one pass of
 ``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
 ``estimator`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
-frozenset of names), ``default`` (False keeps the metric out of ``evaluate``) and ``detail`` (True shows it in a second
-table of reports).
+frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
+table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
+worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best)
+and ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap
+replicates is not, so that their bias must not be taken off the value).
 """
 
 S = TypeVar("S", bound=Statistic)

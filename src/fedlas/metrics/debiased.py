@@ -29,6 +29,7 @@ _DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
     higher_is_better=None,  # unbiased, so around 0 where there is nothing to find: below 0 is no better
     percent=False,
     detail=True,
+    unbiased=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
     estimator=_DEBIASED["equal-width"],
 )

@@ -61,7 +61,14 @@ _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neur
 
 
 @METRICS.register(
-    "o_ece", title="O-ECE", higher_is_better=False, percent=True, detail=True, paper=_FEDLAS, estimator=_OVER_ECE
+    "o_ece",
+    title="O-ECE",
+    higher_is_better=False,
+    ranked=False,
+    percent=True,
+    detail=True,
+    paper=_FEDLAS,
+    estimator=_OVER_ECE,
 )
 def overconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
@@ -82,6 +89,8 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
     Note:
         Biased upwards like ECE: in small bins the labels' chance takes one sign here and the other there.
 
+        Reports mark no best: a model that is less confident throughout has less of it and more of the other part.
+
     Example:
         >>> overconfident_calibration_error(Predictions([[0.0, 0.0], [9.0, 0.0]], [1, 0]))  # 1/2 is wrong, 1 is right
         0.25
@@ -93,7 +102,14 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
 
 
 @METRICS.register(
-    "u_ece", title="U-ECE", higher_is_better=False, percent=True, detail=True, paper=_FEDLAS, estimator=_UNDER_ECE
+    "u_ece",
+    title="U-ECE",
+    higher_is_better=False,
+    ranked=False,
+    percent=True,
+    detail=True,
+    paper=_FEDLAS,
+    estimator=_UNDER_ECE,
 )
 def underconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
@@ -155,6 +171,7 @@ def confidence_gap(predictions: Predictions) -> float:
     "overconfidence",
     title="Overconfidence",
     higher_is_better=False,
+    ranked=False,
     percent=True,
     default=False,
     paper="folklore",
@@ -184,6 +201,7 @@ def overconfidence(predictions: Predictions) -> float:
     "underconfidence",
     title="Underconfidence",
     higher_is_better=False,
+    ranked=False,
     percent=True,
     default=False,
     paper="folklore",

@@ -12,7 +12,7 @@ from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.forms import ZERO_IF_CALIBRATED, MetricEntry, metric_value, replicate_values
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
-from fedlas.stats.noise_floor import floor_values, share_at_least
+from fedlas.stats.noise_floor import floor_values, rejects, share_at_least
 from fedlas.stats.replicates import Resampled, resampled_weights, rows_for
 from fedlas.stats.rows import Floats
 
@@ -40,10 +40,11 @@ def bootstrap_interval(
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
         seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
         num_bins: Bins of the metrics that have any.
-        method: ``"percentile"``, ``"basic"`` (see Note), or ``"auto"``: the basic interval where the bootstrap finds
-            a bias of more than a quarter of a standard error, else the percentile interval. For calibration errors,
-            which are 0 for a calibrated model, it then goes down to 0 unless :func:`~fedlas.stats.noise_floor` rejects
-            calibration at ``(1 - level) / 2``, and up to the value at least.
+        method: ``"percentile"``, ``"basic"``, ``"centred"`` (see Note), or ``"auto"``: the basic interval where the
+            bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
+            registered as ``unbiased`` the centred one. For calibration errors, which are 0 for a calibrated model, it
+            then goes down to 0 unless :func:`~fedlas.stats.noise_floor` rejects calibration at ``1 - level``, and up to
+            the value at least.
 
     Returns:
         The interval, with the bootstrap's estimates of bias and standard error. ``value`` is what the metric's own
@@ -65,6 +66,11 @@ def bootstrap_interval(
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
         can hold it, neither percentile nor BCa (0.00 as well). The basic interval goes the other way, but not far
         enough there; hence the part of the noise floor. What stays is an interval somewhat too short.
+
+        An unbiased estimator has replicates that are biased all the same, for that reason: they estimate the square of
+        a gap with chance in it. The debiased square's are moved back about its value. There is too much chance in them
+        near calibration, so that its intervals are wider than they need be there: of 400 test sets of 1,000 samples all
+        hold a true gap of 0 or 0.03, and 0.97 one of 0.12 (percentile 0.92 to 0.94, basic 0.63 to 0.90).
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
         if it is a mean over samples (``fedlas.metrics.base.row_mean``); any other is called on one resampled
@@ -161,15 +167,22 @@ def _intervals(
         for entry in entries:
             drawn[entry.name].append(replicate_values(entry, block))
     found = {
-        name: interval_from(value, np.concatenate(drawn[name]), level=level, method=method)
-        for name, value in values.items()
+        entry.name: interval_from(
+            values[entry.name], np.concatenate(drawn[entry.name]), level=level, method=_method(entry, method)
+        )
+        for entry in entries
     }
     if method == "auto":
         errors = [entry for entry in entries if entry.value in ZERO_IF_CALIBRATED]
         doubtful = [entry for entry in errors if found[entry.name].low > 0]
         floors = floor_values(rows, doubtful, replicates=replicates, seed=seed)
         for name in (entry.name for entry in errors):
-            reject = name in floors and share_at_least(floors[name], values[name]) <= (1.0 - level) / 2.0
+            reject = name in floors and rejects(share_at_least(floors[name], values[name]), 1.0 - level)
             low, high = found[name].low if reject else 0.0, max(found[name].high, values[name])
             found[name] = replace(found[name], low=low, high=high)
     return found
+
+
+def _method(entry: MetricEntry, method: str) -> str:
+    """``"auto"`` finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's."""
+    return "centred" if method == "auto" and entry.metadata.get("unbiased", False) else method

@@ -10,7 +10,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.stats.rows import Floats
 
-METHODS = ("auto", "percentile", "basic")
+METHODS = ("auto", "percentile", "basic", "centred")
 SMALL_BIAS = 0.25
 """Bias in standard errors up to which it does no harm to an interval (Efron & Tibshirani 1993, chapter 10)."""
 
@@ -27,7 +27,7 @@ class Interval:
         replicates: Number of bootstrap replicates.
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high.
         standard_error: Standard deviation of the replicates.
-        method: ``"percentile"`` or ``"basic"``.
+        method: ``"percentile"``, ``"basic"`` or ``"centred"``.
     """
 
     value: float
@@ -45,8 +45,9 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
 
     With ``k = floor((R + 1) * (1 - level) / 2)``, the percentile interval goes from the ``k``-th lowest to the ``k``-th
     highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value - low)``. So it
-    moves away from a bias where the percentile interval follows it. ``"auto"`` is the basic interval where the bias
-    exceeds a quarter of a standard error, else the percentile interval.
+    moves away from a bias where the percentile interval follows it. The centred one moves these ends by the bias, so
+    that the replicates lie about the value: ``(low - bias, high - bias)``. ``"auto"`` is the basic interval where the
+    bias exceeds a quarter of a standard error, else the percentile interval.
 
     Args:
         value: From the sample itself.
@@ -63,6 +64,8 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
         method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
     if method == "basic":
         low, high = 2.0 * value - high, 2.0 * value - low
+    elif method == "centred":
+        low, high = low - bias, high - bias
     return Interval(value, low, high, level, len(ordered), bias, error, method)
 
 

@@ -30,7 +30,7 @@ class NoiseFloor:
         standard_deviation: Its spread then, from test set to test set.
         quantiles: Its quantiles then, by probability.
         p_value: Probability in ``(0, 1]`` of a value as bad as the observed one (``alternative="worse"``), or as far
-            out (``"different"``), if the model is calibrated.
+            out (``"different"``), if the model is calibrated. One that equals ``least_p`` is a bound, not an estimate.
         alternative: What ``p_value`` is about.
         replicates: Number of replicates.
     """
@@ -48,6 +48,11 @@ class NoiseFloor:
     def excess(self) -> float:
         """``value - mean``: what is left of the value beyond noise; can be negative."""
         return self.value - self.mean
+
+    @property
+    def least_p(self) -> float:
+        """The smallest p-value that so many replicates can give: that of a value which none of them reaches."""
+        return least_p(self.replicates, self.alternative)
 
 
 def noise_floor(
@@ -150,3 +155,13 @@ def share_at_least(values: Floats, observed: float) -> float:
     """P-value ``(1 + #{values >= observed}) / (1 + R)`` in ``(0, 1]``: the observed value counts as a replicate too."""
     reached = values >= observed - _TIE * max(1.0, abs(observed))
     return (1 + int(reached.sum())) / (1 + len(values))
+
+
+def least_p(replicates: int, alternative: str) -> float:
+    """The smallest p-value of ``replicates``: ``1 / (1 + R)``, and twice that for ``"different"``."""
+    return min(1.0, (2.0 if alternative == "different" else 1.0) / (1.0 + replicates))
+
+
+def rejects(p_value: float, significance: float) -> bool:
+    """Whether ``p_value`` is at most ``significance``, where rounding is no difference: ``1 - 0.9`` is below 1/10."""
+    return p_value <= significance * (1.0 + _TIE)

@@ -57,7 +57,7 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
     floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
     assert before == {
         "value": interval.value, "low": interval.low, "high": interval.high, "replicates": 60, "floor": floor.mean,
-        "p_value": floor.p_value,
+        "p_value": floor.p_value, "least_p": 1 / 61,
     }  # fmt: skip
     assert before["p_value"] < 0.05 < after["p_value"]
     assert "floor" not in found["intervals"]["as predicted"]["accuracy"]
@@ -66,7 +66,7 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
     for text in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
         assert f"[{100 * before['low']:.2f}, {100 * before['high']:.2f}]" in text
         assert f"floor {100 * before['floor']:.2f}" in text
-        assert f"≈ floor {100 * after['floor']:.2f}" in text
+        assert f"~ floor {100 * after['floor']:.2f}" in text
 
 
 @pytest.mark.parametrize("replicates", [-1, 1, 38])

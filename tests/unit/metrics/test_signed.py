@@ -3,6 +3,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import (
+    METRICS,
     confidence_gap,
     expected_calibration_error,
     overconfidence,
@@ -48,6 +49,18 @@ def test_confidence_of_the_wrong_and_doubt_of_the_right():
     confidence = p.confidence.double()
     assert overconfidence(p) == pytest.approx(float(confidence[~p.correct].mean()), rel=1e-12)
     assert underconfidence(p) == pytest.approx(float((1 - confidence)[p.correct].mean()), rel=1e-12)
+
+
+def test_nobody_is_best_by_half_of_an_error():
+    """Whoever is more confident throughout has less of the one and more of the other."""
+    p = mixed()
+    over, under, surer = overconfidence, underconfidence, p.with_logits(1.5 * p.logits)
+    assert over(surer) > over(p)
+    assert under(surer) < under(p)
+    for name in ("o_ece", "u_ece", "overconfidence", "underconfidence"):
+        assert METRICS[name].metadata["ranked"] is False
+        assert METRICS[name].metadata["higher_is_better"] is False  # it still has a direction
+    assert all(entry.metadata.get("ranked", True) for entry in METRICS.entries() if entry.name in ("ece", "smooth_ece"))
 
 
 def test_without_wrong_or_without_right_ones():

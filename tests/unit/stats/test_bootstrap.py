@@ -102,21 +102,55 @@ def test_threads_do_not_matter():
 def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
     calibrated, sharp = draw(1000), draw(1000, sharpness=2.0)
     calibrated_value = expected_calibration_error(calibrated)
-    assert noise_floor(calibrated).p_value > 0.025
+    assert noise_floor(calibrated).p_value > 0.05
     assert bootstrap_interval(calibrated).low == 0.0
-    assert noise_floor(sharp).p_value < 0.025
+    assert noise_floor(sharp).p_value < 0.05
     assert bootstrap_interval(sharp).low > 0.1
-    # what decides is half of 1 - level
+    # what decides is 1 - level, as in reports
     between = draw(1000, sharpness=1.05)
     p = noise_floor(between).p_value
     assert 0.1 < p < 0.4
-    assert bootstrap_interval(between, level=1 - 1.5 * p).low == 0.0
-    assert bootstrap_interval(between, level=1 - 2.5 * p).low > 0.0
+    assert bootstrap_interval(between, level=1 - 0.75 * p).low == 0.0
+    assert bootstrap_interval(between, level=1 - 1.25 * p).low > 0.0
     for method in ("basic", "percentile"):
         assert bootstrap_interval(calibrated, method=method).low != 0.0
     assert bootstrap_interval(calibrated, method="basic", level=0.3).high < calibrated_value
     assert bootstrap_interval(calibrated, level=0.3).high == calibrated_value
     assert bootstrap_interval(calibrated, metric="nll").low > 0.0
+
+
+def test_the_interval_leaves_zero_exactly_where_the_test_rejects_at_its_level():
+    """Also where p equals the level but for rounding: 1 - 0.9 is a little less than 1/10."""
+    seen = set()
+    for seed in range(60):
+        p = draw(300, sharpness=1.1, seed=seed)
+        found = {method: bootstrap_interval(p, replicates=19, level=0.9, method=method) for method in ("basic", "auto")}
+        p_value = noise_floor(p, replicates=19).p_value
+        if found["basic"].low > 0:  # else it reaches 0 as it is
+            assert (found["auto"].low > 0) == (p_value <= 0.1)
+            seen.add(p_value)
+    assert {0.05, 0.1, 0.15} <= seen  # from 20 in all
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
+def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(gap):
+    """Of the debiased square, the replicates' mean is too high by the labels' chance that the sample has already."""
+    held = {"auto": 0, "basic": 0}
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        confidence = 0.5 + 0.4 * torch.rand(1000, generator=generator, dtype=torch.float64)
+        wrong = torch.rand(1000, generator=generator, dtype=torch.float64) >= confidence - gap
+        p = Predictions(torch.stack([confidence, 1 - confidence], 1).log(), wrong.long())
+        for method in held:
+            interval = bootstrap_interval(p, metric="debiased_ece2", replicates=199, method=method)
+            held[method] += interval.low <= gap**2 <= interval.high
+            if method == "auto":
+                assert interval.low < interval.value < interval.high
+                assert interval.method == "centred"
+    # binomial(100, 0.95): mean 95, sd 2.2; wider than it need be where there is no gap
+    assert held["auto"] >= 89
+    if gap < 0.1:
+        assert held["basic"] < 80
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 1.05, 1.3])

@@ -24,6 +24,16 @@ def test_basic_is_reflected_about_the_value():
     assert basic.bias == 10.0  # the mean of 1 to 99 is 50
 
 
+def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
+    replicates = np.arange(1.0, 100.0) ** 2
+    percentile = interval_from(40.0, replicates, level=0.9, method="percentile")
+    centred = interval_from(40.0, replicates, level=0.9, method="centred")
+    assert (percentile.low, percentile.high) == (25.0, 95.0**2)
+    shift = 40.0 - replicates.mean()
+    assert (centred.low, centred.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
+    assert (centred.bias, centred.method) == (percentile.bias, "centred")
+
+
 @pytest.mark.parametrize(
     ("shift", "method"), [(0.0, "percentile"), (0.2, "percentile"), (0.3, "basic"), (-0.3, "basic")]
 )

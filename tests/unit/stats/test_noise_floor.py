@@ -9,7 +9,7 @@ from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import noise_floor
-from fedlas.stats.noise_floor import share_at_least
+from fedlas.stats.noise_floor import rejects, share_at_least
 
 
 def draw(samples=300, classes=5, sharpness=1.0, seed=0):
@@ -109,6 +109,23 @@ def test_p_value_by_hand():
     assert share_at_least(values, 0.5) == 1 / 5
     assert share_at_least(values, 0.0) == 1.0
     assert share_at_least(-values, -0.1) == 2 / 5
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(level):
+    at = float(f"{1 - level:.2g}")  # 0.1, which is more than 1 - 0.9
+    assert rejects(at, 1 - level)
+    assert not rejects(at * 1.001, 1 - level)
+
+
+def test_the_least_p_value_is_that_of_a_value_no_replicate_reaches():
+    wrong = Predictions(torch.eye(3) * 1e4, [1, 2, 0])
+    for metric, expected in (("ece", 0.01), ("debiased_ece2", 0.02), ("confidence_gap", 0.02)):
+        found = noise_floor(
+            Predictions(wrong.logits.repeat(9, 1), wrong.target.repeat(9)), metric=metric, replicates=99
+        )
+        assert (found.p_value, found.least_p) == (expected, expected)
+    assert noise_floor(draw(), replicates=99).least_p < noise_floor(draw(), replicates=99).p_value
 
 
 def test_quantiles_of_ones_own():

@@ -5,17 +5,22 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rich.console
 
 from fedlas._core.check import InputError
-from fedlas.bench.cells import noise_text, p_text
+from fedlas.bench.cases import cases_of
+from fedlas.bench.cells import noise_legend, noise_text, p_text
 from fedlas.bench.collect import collect
 from fedlas.bench.intervals import FILE, reasons, with_noise
 from fedlas.bench.noise import COSTLY, Noise, is_calibration_error
 from fedlas.bench.report import terminal_table, write_report
+from fedlas.bench.report_html import html_report
+from fedlas.bench.report_markdown import markdown_report
+from fedlas.bench.run_page import run_page
 from fedlas.bench.statement import calibrated_note, findings, verdict
 from fedlas.bench.tables import legend, stage_tables
 from fedlas.metrics import METRICS
@@ -38,6 +43,14 @@ def folder(measured, tmp_path):
     return tmp_path / "digits"
 
 
+def shown(summary):
+    """The terminal's table."""
+    console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(terminal_table(summary))
+    console.file.close()
+    return console.export_text()
+
+
 def noise(folder, **options):
     return with_noise(collect(folder), **{"replicates": REPLICATES, **options})
 
@@ -53,10 +66,10 @@ def test_numbers_are_those_of_the_statistics(measured):
             assert (found.value, found.low) == (interval.value, interval.low)
             assert found.high == min(interval.high, 1.0)
             if metric == "accuracy":
-                assert (found.floor, found.p_value) == (None, None)
+                assert (found.floor, found.p_value, found.least_p) == (None, None, None)
             else:
                 floor = noise_floor(predictions, metric=metric, replicates=drawn)
-                assert (found.floor, found.p_value) == (floor.mean, floor.p_value)
+                assert (found.floor, found.p_value, found.least_p) == (floor.mean, floor.p_value, floor.least_p)
 
 
 def test_every_calibration_error_of_every_table_carries_them(measured):
@@ -72,17 +85,15 @@ def test_every_calibration_error_of_every_table_carries_them(measured):
                     seen += 1
                     assert f"{cell.noise.interval}<br>{cell.noise.test}" in markdown
                     for text in (cell.noise.interval, f"floor {cell.noise.floor}", cell.noise.p_value):
-                        assert f">{text}<" in html or f"≈ {text}<" in html
+                        assert f">{text}<" in html or f">~ {text}<" in html
     assert seen == 2 * 2 * sum(map(is_calibration_error, measured.summary.metrics))
-    console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(terminal_table(measured.summary))
-    console.file.close()
-    shown = console.export_text()
+    terminal = shown(measured.summary)
     for row in stage_tables(measured.summary)[0][2].rows:
         (cell,) = [c for c, about in zip(row.cells, stage_tables(measured.summary)[0][2].columns, strict=True)
                    if about.metric == "ece"]  # fmt: skip
-        assert cell.noise.interval in shown
-        assert f"{cell.noise.floor} {cell.noise.p_value.replace(' ', '')}" in shown
+        assert cell.noise.interval in terminal
+        assert f"{cell.noise.sign}{cell.noise.floor} " in terminal
+        assert cell.noise.p_value in terminal
 
 
 def test_csv_has_them_in_full(measured):
@@ -183,31 +194,150 @@ def test_hostile_content_is_no_interval(folder):
     assert run.noise.get("brier") is not None
 
 
-def test_a_calibrated_model_is_said_to_be_one(measured):
-    """Only where no seed's test tells it from one."""
+def test_a_model_that_no_test_tells_from_a_calibrated_one_is_named(measured):
+    """Neither ECE nor either of its halves nor smooth ECE, each over all seeds."""
     summary, note = measured.summary, calibrated_note(measured.summary)
     assert note in measured.html.read_text(encoding="utf-8")
-    parts = dict(part.split(" temperature scaling that of ") for part in note.split(": ")[1].split(". ")[0].split("; "))
+    assert "absence of evidence" in note
+    parts = dict(part.split(" temperature scaling ") for part in note.split(": ")[1].split(". ")[0].split("; "))
     for stage, when in (("test", "before"), ("test_scaled", "after")):
         expected = {
             method
             for method in summary.methods
-            if min(run.noise.get("ece", stage).p_value for run in summary.runs if run.loss == method) > 0.05
+            if all(
+                2 * min(run.noise.get(metric, stage).p_value for run in summary.runs if run.loss == method) > 0.05
+                for metric in ("ece", "o_ece", "u_ece", "smooth_ece")
+            )
         }
         said = parts.get(when, "")
         assert expected == (set(summary.methods) if said == "every method" else set(said.split(" and ")) - {""})
     assert expected  # temperature scaling leaves nothing that 300 samples could show
 
 
+def changed(summary, **p_values):
+    """``summary`` with these p-values before temperature scaling, at the last seed of ``ce`` and at no other run."""
+
+    def noise_of(run):
+        last = (run.loss, run.seed) == ("ce", 1)
+        test = {
+            name: replace(noise, p_value=p_values.get(name, 0.5) if last else 0.5) if noise.floor is not None else noise
+            for name, noise in run.noise.stages["test"].items()
+        }
+        return replace(run.noise, stages={**run.noise.stages, "test": test})
+
+    return replace(summary, runs=tuple(replace(run, noise=noise_of(run)) for run in summary.runs))
+
+
+@pytest.mark.parametrize(
+    ("p_values", "said"),
+    [
+        ({}, r"before temperature scaling every method[;.]"),
+        ({"ece": 0.02}, r"before temperature scaling ls[;.]"),
+        ({"u_ece": 0.02}, r"before temperature scaling ls[;.].*another test does: ce before .* \(U-ECE\)\."),
+        ({"smooth_ece": 0.025, "o_ece": 0.001}, r"another test does: ce before .* \(O-ECE and Smooth ECE\)\."),
+        ({"smooth_ece": 0.03}, r"before temperature scaling every method[;.]"),  # 2 seeds: 0.06
+    ],
+)
+def test_whom_another_test_finds_out_is_not_among_the_calibrated(measured, p_values, said):
+    note = calibrated_note(changed(measured.summary, **p_values))
+    assert re.search(said, note), note
+    assert "noise, and" not in note
+
+
+def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(measured, tmp_path):
+    """Not ``≈``, which says that a method is not distinguishable from the best."""
+    summary = changed(measured.summary, ece=0.001)
+    i = [c.metric for c in stage_tables(summary)[0][2].columns].index("ece")
+    told, untold = (row.cells[i].noise for row in stage_tables(summary)[0][2].rows)
+    assert (told.calibrated, untold.calibrated) == (False, True)
+    markdown, html, terminal = markdown_report(summary), html_report(summary), shown(summary)
+    for text in (markdown, html):
+        assert f">~ floor {untold.floor}<" in text or f">~ floor {untold.floor}, {untold.p_value}" in text
+        assert f">floor {told.floor}" in text
+        assert f"~ floor {told.floor}" not in text
+        assert "~: the smallest p times the number of seeds is above 0.05" in text
+    assert f"~{untold.floor} " in terminal
+    assert f" {told.floor} " in terminal
+    assert f"~{told.floor}" not in terminal
+    for text in (markdown, html, terminal):
+        assert not re.search(r"≈ ?(floor|\d)", text)
+    test = Predictions.load(summary.runs[0].path / "predictions" / "test.npz")
+    page = run_page(summary.runs[0], test, cases_of(summary.runs[0], test))
+    own = noise_text([summary.runs[0].noise.get("ece")], lambda v: f"{100 * v:.2f}")
+    assert own.calibrated
+    assert f">~ {own.floor}</td>" in page
+    assert "≈" not in page
+
+
 def test_text_of_several_runs():
-    runs = [Noise(0.02, 0.01, 0.03, 99, 0.008, 0.01), Noise(0.03, 0.0, 0.04, 99, 0.012, 0.2)]
+    runs = [Noise(0.02, 0.01, 0.03, 99, 0.008, 0.01, 0.01), Noise(0.03, 0.0, 0.04, 99, 0.012, 0.2, 0.01)]
     text = noise_text(runs, lambda v: f"{100 * v:.2f}")
-    assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.2")
+    assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.01 to 0.2")
+    assert text.replicates == 99
     assert not text.calibrated  # one of them is told from a calibrated one
     assert noise_text(runs[1:], str).calibrated
     assert noise_text(runs[1:], str).p_value == "p = 0.2"
     assert noise_text([Noise(0.9, 0.8, 1.0, 99)], str).text == "[0.8, 1.0]"
     assert p_text(0.00012) == "0.0001"
+
+
+@pytest.mark.parametrize(
+    ("p_values", "least", "said", "calibrated"),
+    [
+        ([0.001], 0.001, "p ≤ 0.001", False),
+        ([0.002], 0.001, "p = 0.002", False),
+        ([0.001, 0.001], 0.001, "p ≤ 0.001", False),
+        ([0.61, 0.001, 0.3], 0.001, "p ≤ 0.001 to 0.61", False),
+        ([0.61, 0.004, 0.3], 0.001, "p 0.004 to 0.61", False),
+        ([0.05], 0.001, "p = 0.05", False),
+        ([0.0501], 0.001, "p = 0.05", True),
+        ([0.03, 0.5], 0.001, "p 0.03 to 0.5", True),  # of two, one in twenty is below 0.025 by chance
+        ([0.025, 0.5], 0.001, "p 0.025 to 0.5", False),
+        ([1e-5, 0.5], 1e-5, "p <0.0001 to 0.5", False),
+        ([1e-5], 1e-5, "p < 0.0001", False),
+        ([0.001], None, "p = 0.001", False),
+    ],
+)
+def test_p_values_are_a_range_a_bound_or_an_estimate(p_values, least, said, calibrated):
+    text = noise_text([Noise(0.1, 0.0, 0.2, 999, 0.05, p, least) for p in p_values], str)
+    assert (text.p_value, text.calibrated) == (said, calibrated)
+
+
+def test_the_legend_says_how_many_replicates_there_were_and_that_smooth_ece_has_fewer():
+    many = noise_text([Noise(0.1, 0.0, 0.2, 1000, 0.05, 0.5, 1 / 1001)], str)
+    few = noise_text([Noise(0.1, 0.0, 0.2, 99, 0.05, 0.5, 0.01)], str)
+    assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]
+    assert "Smooth ECE has 99" in noise_legend([many, few], several=False)[1]
+    assert "Smooth ECE" not in noise_legend([few], several=False)[1]
+    assert len(noise_legend([noise_text([Noise(0.9, 0.8, 1.0, 99)], str)], several=False)) == 1
+    assert noise_legend([], several=True) == []
+
+
+def test_a_file_of_the_first_format_is_read_where_it_cannot_be_made_anew(folder):
+    """It has no ``least_p``, and wrong intervals of the debiased square."""
+    before = {run.name: run.noise for run in noise(folder).runs}
+    for path in folder.rglob(FILE):
+        content = json.loads(path.read_text())
+        for metrics in content["stages"].values():
+            for entry in metrics.values():
+                entry.pop("least_p", None)
+        path.write_text(json.dumps({**content, "format": 1}))
+    again = {run.name: run.noise for run in noise(folder).runs}
+    assert again == before  # computed anew, from the predictions
+    for path in folder.rglob(FILE):
+        assert json.loads(path.read_text())["format"] == 2
+        content = json.loads(path.read_text())
+        for metrics in content["stages"].values():
+            for entry in metrics.values():
+                entry.pop("least_p", None)
+        path.write_text(json.dumps({**content, "format": 1}))
+    shutil.rmtree(folder / "ce-s0" / "predictions")
+    kept = noise(folder).runs[0].noise
+    assert kept.reasons == (
+        "its intervals.json is of an earlier version, whose intervals of debiased_ece2 are not used",
+    )
+    for stage, metrics in before["ce-s0"].stages.items():
+        assert kept.stages[stage] == {name: found for name, found in metrics.items() if name != "debiased_ece2"}
 
 
 def test_signed_and_vanishing_metrics_have_a_floor():

@@ -7,6 +7,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.bench.collect import collect
+from fedlas.bench.tables import legend, stage_tables
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 
@@ -41,6 +42,24 @@ def test_directions_come_from_the_registry(tmp_path, write_run):
     assert summary.compare("ece").best == "ce"
     assert summary.compare("mystery") is None
     assert summary.metrics[-1] == "mystery"
+
+
+def test_halves_of_an_error_have_no_best(tmp_path, write_run):
+    for loss, value in (("ce", 0.1), ("ls", 0.2)):
+        for seed in (0, 1, 2):
+            test = dict.fromkeys(("ece", "o_ece", "u_ece", "debiased_ece2"), value + seed / 99 * value)
+            write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test, test_scaled={})
+    summary = collect(tmp_path)
+    assert summary.compare("ece").best == "ce"
+    for metric in ("o_ece", "u_ece", "debiased_ece2", "overconfidence", "underconfidence", "confidence_gap"):
+        assert summary.compare(metric) is None
+    main, details = (table for _, name, table in stage_tables(summary) if name.startswith("before"))
+    assert [row.cells[0].mark for row in main.rows] == ["best", "worse"]
+    assert {cell.mark for row in details.rows for cell in row.cells} == {""}
+    assert [c.head for c in details.columns] == ["O-ECE % ↓", "U-ECE % ↓", "Debiased ECE² → 0"]
+    meaning = legend(summary)
+    assert meaning["worse"].startswith("no mark: worse")
+    assert meaning[""].startswith("no mark in O-ECE, U-ECE, Debiased ECE²: nobody is best there")
 
 
 def test_unregistered_losses_come_last(tmp_path, write_run):
