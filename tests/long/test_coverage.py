@@ -1,0 +1,61 @@
+"""How often intervals hold the truth and the calibration test cries wolf, over test sets of known distribution."""
+
+import functools
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import METRICS
+from fedlas.stats import bootstrap_intervals, noise_floor
+
+pytestmark = pytest.mark.long
+SETS, SAMPLES = 500, 2000
+# One more than the replicates is a multiple of 40 and of 20, so that both levels are exact.
+REPLICATES = 199
+
+
+def draw(samples, sharpness, seed):
+    """Labels from the softmax of the true logits; the model's are ``sharpness`` times as large."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 10, generator=generator, dtype=torch.float64)
+    probs = logits.softmax(1)
+    target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    return Predictions((sharpness * logits).float(), target, label_probs=probs)
+
+
+@functools.cache
+def truth(metric, sharpness):
+    """The metric of a million other samples; of ECE without the chance of their labels."""
+    return METRICS[{"ece": "true_ece"}.get(metric, metric)].value(draw(1_000_000, sharpness, seed=10**6))
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "metrics"),
+    [
+        (0.9, ["accuracy", "nll", "brier"]),
+        (1.0, ["accuracy", "nll", "brier"]),
+        (1.15, ["accuracy", "nll", "brier"]),
+        (1.5, ["accuracy", "nll", "brier", "ece"]),
+    ],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(sharpness, metrics):
+    """Near calibration ECE is left out: there the noise floor and its test say more than any interval."""
+    held = dict.fromkeys(metrics, 0)
+    for seed in range(SETS):
+        found = bootstrap_intervals(draw(SAMPLES, sharpness, seed), metrics=metrics, replicates=REPLICATES, seed=seed)
+        for metric, interval in found.items():
+            held[metric] += interval.low <= truth(metric, sharpness) <= interval.high
+    shares = {metric: count / SETS for metric, count in held.items()}
+    # binomial(500, 0.95): standard error 0.01
+    assert all(0.92 <= share <= 0.97 for share in shares.values()), shares
+
+
+@pytest.mark.parametrize("metric", ["ece", "adaptive_ece", "debiased_ece2"])
+def test_calibrated_models_are_rejected_as_often_as_the_level_says(metric):
+    sets = 4000  # standard error 0.0034
+    alarms = sum(
+        noise_floor(draw(500, 1.0, seed), metric=metric, replicates=REPLICATES, seed=seed).p_value <= 0.05
+        for seed in range(sets)
+    )
+    assert 0.04 <= alarms / sets <= 0.06, alarms / sets
