@@ -151,6 +151,32 @@ def test_a_constant_added_to_all_logits_changes_nothing(p, shift):
             close({n: evaluate(p)[n] for n in names}, {n: evaluate(moved)[n] for n in names}, 1e-7)
 
 
+@st.composite
+def shifted(draw):
+    """Coarse logits, where ties within a row, between rows and at the edges of bins abound, and an exact shift."""
+    samples, classes = draw(st.integers(1, 40)), draw(st.integers(1, 5))
+    halves = st.sampled_from([0, 0, 1, 2, 3, -2, 16, -400, 400])
+    values = draw(st.lists(halves, min_size=samples * classes, max_size=samples * classes))
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    logits = torch.tensor(values, dtype=dtype).view(samples, classes) / 2
+    target = draw(st.lists(st.integers(0, classes - 1), min_size=samples, max_size=samples))
+    return Predictions(logits, target), draw(st.sampled_from([-4096, -1000, -3, 1, 7, 1000, 4096]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(shifted(), st.integers(1, 20))
+def test_an_exact_shift_of_all_logits_changes_no_metric_of_the_registry(given, num_bins):
+    """Integers added to halves are exact, so ties stay ties, and no sample is left out for being near an edge."""
+    p, shift = given
+    moved = p.with_logits(p.logits + shift)
+    assert torch.equal(moved.logits - shift, p.logits)
+    for entry in METRICS.entries():
+        if not entry.metadata.get("needs"):
+            options = {"num_bins": num_bins} if "num_bins" in inspect.signature(entry.value).parameters else {}
+            expected = entry.value(p, **options)
+            assert entry.value(moved, **options) == pytest.approx(expected, rel=1e-12, abs=1e-14), entry.name
+
+
 def _near_an_edge(p, num_bins=15):
     scaled = p.probs.double() * num_bins
     middle = (p.probs > 1e-6) & (p.probs < 1 - 1e-6)

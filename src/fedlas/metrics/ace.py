@@ -18,12 +18,18 @@ _ELEMENTS = 2**22
 
 
 def _columns(predictions: Predictions) -> Iterator[Tensor]:
-    """The probabilities of one class after another ``(N,)`` float64, a block of classes in memory at a time."""
+    """The probabilities of one class after another ``(N,)`` float64, a block of classes in memory at a time.
+
+    The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
+    rows, between which no bin may be cut, would not be equal any more.
+    """
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
-    total = torch.cat([part.cpu().double().logsumexp(dim=1) for part in logits.split(rows)])
+    highest = logits.amax(dim=1, keepdim=True).cpu().double()
+    parts = zip(logits.split(rows), highest.split(rows), strict=True)
+    total = torch.cat([(part.cpu().double() - top).logsumexp(dim=1, keepdim=True) for part, top in parts])
     for block in logits.split(max(1, _ELEMENTS // predictions.num_samples), dim=1):
-        yield from (block.cpu().double() - total[:, None]).exp_().unbind(dim=1)
+        yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
 
 @METRICS.register(

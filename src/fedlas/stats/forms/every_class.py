@@ -25,9 +25,10 @@ def _adaptive_of_all_classes(replicates: Replicates) -> Floats:
 def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
     """For each class the rows by ascending probability, and the probabilities in that order; ``(C, N)`` both.
 
-    In double precision, as the metric has them: what is equal decides where bins may be cut.
+    In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     """
     logits = rows.predictions.logits.cpu().double()
+    logits = logits - logits.amax(dim=1, keepdim=True)
     probs = (logits - logits.logsumexp(dim=1, keepdim=True)).exp_().T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")
     return order, np.take_along_axis(probs, order, axis=1)
