@@ -16,14 +16,20 @@ from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, NormConfidenceIndicator
 
 RANKS, STEPS, SAMPLES, C = 2, 3, 12, 4
-NAMES = tuple(LOSSES)
+VARIANTS = {
+    "fedlas-ablation, mean": ("fedlas-ablation", {"spread": "mean"}),
+    "fedlas-ablation, against": ("fedlas-ablation", {"direction": "against"}),
+}
+NAMES = (*LOSSES, *VARIANTS)
+SUMMED = {"fedlas-ablation, mean"}  # samples share a number, and that is the one of all ranks' samples
 IGNORED = {0: (), 1: (1, 2, 5)}  # positions of each rank's half
 
 
 def objective(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, C))
-    return fedlas.Objective(model, LOSSES.build(name, {}, num_classes=C, num_samples=2 * SAMPLES), head="3")
+    name, options = VARIANTS.get(name, (name, {}))
+    return fedlas.Objective(model, LOSSES.build(name, options, num_classes=C, num_samples=2 * SAMPLES), head="3")
 
 
 def batch(step):
@@ -142,7 +148,7 @@ def test_halves_equal_the_whole(ranks, name):
     Where samples share a loss, ranks see other pairs or means than one process does: only the state is the same, as
     long as the parameters are.
     """
-    alone, separable = objective(name), is_separable(name)
+    alone, separable = objective(name), is_separable(name) or name in SUMMED
     expected = train(alone, alone, [batch(step) for step in range(STEPS)])
     for step, (loss, gradients, buffers) in enumerate(expected if separable else expected[:1]):
         losses = torch.stack([rank[name][step][0] for rank in ranks])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -25,3 +28,23 @@ def sum_across_ranks(value: Tensor) -> Tensor:
     total = value.detach().clone()
     dist.all_reduce(total)
     return total
+
+
+def add_up_across_ranks(value: Tensor) -> Tensor:
+    """As :func:`sum_across_ranks`, and differentiated: what every rank's loss makes of the sum reaches every rank.
+
+    Note:
+        The backward pass is a collective too.
+    """
+    total: Tensor = value if world_size() == 1 else _AddUp.apply(value)
+    return total
+
+
+class _AddUp(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: Any, value: Tensor) -> Tensor:
+        return sum_across_ranks(value)
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> Tensor:
+        return sum_across_ranks(gradient)

@@ -3,7 +3,7 @@
 from fedlas.diagnose.association import Associations, association_values, associations
 from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report
 from fedlas.diagnose.indicator import FailureCases, IndicatorReport, binned_scores, failure_cases, indicator_report
-from fedlas.diagnose.monitor import Monitor, monitor_of
+from fedlas.diagnose.monitor import Monitor, alarm_kind, asked, gated, monitor_of
 
 __all__ = [
     "Associations",
@@ -12,12 +12,15 @@ __all__ = [
     "GateReport",
     "IndicatorReport",
     "Monitor",
+    "alarm_kind",
+    "asked",
     "association_values",
     "associations",
     "binned_scores",
     "failure_cases",
     "flip_share",
     "gate_report",
+    "gated",
     "indicator_report",
     "monitor_of",
 ]

@@ -17,10 +17,17 @@ STUCK = 0.999
 """Share of held-out samples with one direction from which a gate counts as stuck."""
 STUCK_EPOCHS = 3
 """Epochs in a row it must be so."""
-SATURATED = 0.5
-"""Share of held-out samples with a strength at an end of its range from which the indicator counts as saturated."""
+FAR = 3.0
+"""Standard deviations from which a sample's Z counts as far out; of normal norms 0.3 % are."""
+SATURATED = 0.2
+"""Share of held-out samples that far out from which the indicator counts as saturated."""
 DRIFT = 1.0
 """Mean Z of held-out samples, or move of the running mean in an epoch in standard deviations, that counts as drift."""
+LONG_DRIFT = 3.0
+"""Move of the running mean in :data:`LONG_DRIFT_EPOCHS` epochs, in standard deviations, that counts as drift."""
+LONG_DRIFT_EPOCHS = 10
+SPREAD = 4.0
+"""Factor by which the standard deviation of held-out Z may be off 1, either way, before it counts as wrong."""
 
 
 class Gated(Protocol):
@@ -29,22 +36,60 @@ class Gated(Protocol):
     nci: Any
     gate: Any
     alpha: float
+    gate_decides: bool
+
+    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
+        """Direction that acts ``(N,)``, from scores and what the gate said ``(N,)``."""
 
     def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
         """Strengths ``(N,)`` without any change of state."""
 
 
+def gated(criterion: nn.Module | None) -> Any:
+    """The loss that has an indicator and a gate, a :class:`Gated`: ``criterion``, or one it is built on; else None."""
+    while criterion is not None:
+        if all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha", "direction_of")):
+            return criterion
+        criterion = getattr(criterion, "base", None)
+    return None
+
+
 def monitor_of(criterion: nn.Module) -> Monitor | None:
-    """A monitor if the loss has an indicator and a gate, whatever its class; else None."""
-    gated = all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha"))
-    return Monitor(criterion) if gated else None  # type: ignore[arg-type]  # has just been checked
+    """A monitor if the loss, or one it is built on, has an indicator and a gate, whatever its class; else None."""
+    watched = gated(criterion)
+    return None if watched is None else Monitor(watched)
+
+
+@torch.no_grad()
+def asked(criterion: Gated, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a loss says of each sample: score ``Z``, direction ``psi``, strength ``alpha_i``, ``(N,)`` each on the CPU.
+
+    Args:
+        criterion: As of :func:`gated`. In ``eval()`` or not, its state does not change.
+        logits: ``(N, C)``.
+        features: What its indicator reads, ``(N, D)``.
+    """
+    score = criterion.nci(features)
+    psi = criterion.direction_of(score, criterion.gate(logits))
+    score, psi, alpha_i = (part.float().cpu() for part in (score, psi, criterion.smoothing(logits, features)))
+    return score, psi, alpha_i
+
+
+def alarm_kind(alarm: str) -> str:
+    """What an alarm is about, without its numbers.
+
+    Example:
+        >>> alarm_kind("gate stuck on +1 for 4 epochs"), alarm_kind("indicator saturated: 22% of the samples")
+        ('gate stuck on +1', 'indicator saturated')
+    """
+    return alarm.split(":")[0].split(" by ")[0].split(" for ")[0]
 
 
 class Monitor:
     """Collects what gate and indicator do, and sums it up after each epoch.
 
     Args:
-        criterion: A loss with ``nci``, ``gate``, ``alpha`` and ``smoothing``.
+        criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``direction_of``.
 
     State:
         :meth:`trained` and :meth:`held_out` collect; :meth:`end_epoch` sums up and lets go. Between epochs the
@@ -57,24 +102,23 @@ class Monitor:
         self.decisions = Decisions()
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
         self._psi = torch.empty(0, dtype=torch.int8)
-        self._mean, self._stuck = math.nan, 0
+        self._means: list[float] = []  # the running mean after each of the last epochs
+        self._stuck, self._stuck_on = 0, ""
 
     @torch.no_grad()
     def trained(self, logits: Tensor, index: Tensor | None) -> None:
         """A training batch: the gate's directions for ``logits (B, C)`` of the samples ``index (B,)``.
 
-        Call it before the optimizer's step, so that the gate is the one that was trained on.
+        Call it before the optimizer's step, so that the gate is the one that was trained on. Of a loss whose gate does
+        not decide the directions are not in the logits, and so there are no ``train_flips``.
         """
-        if index is not None and logits.ndim == 2 and len(logits) == len(index):
+        if self.criterion.gate_decides and index is not None and logits.ndim == 2 and len(logits) == len(index):
             self.decisions.see(self.criterion.gate(logits), index)
 
     @torch.no_grad()
     def held_out(self, logits: Tensor, features: Tensor) -> None:
         """A held-out batch, seen by the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
-        psi = self.criterion.gate(logits)
-        parts = (self.criterion.nci(features), psi, self.criterion.smoothing(logits, features))
-        score, psi, alpha_i = (part.detach().float().cpu() for part in parts)
-        self._held.append((score, psi, alpha_i))
+        self._held.append(asked(self.criterion, logits, features))
 
     def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:
         """The epoch's record.
@@ -98,7 +142,7 @@ class Monitor:
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
         gate = {**report.as_dict(), "flips": flips, "train_flips": self.decisions.end_epoch(directions)}
         alarms = self._alarms(indicator, gate)
-        self._mean = indicator["mean"]
+        self._means = [*self._means, indicator["mean"]][-LONG_DRIFT_EPOCHS:]
         return {"indicator": _without_nan(indicator), "gate": _without_nan(gate), "alarms": alarms}
 
     def _indicator(self, score: Tensor, predictions: Predictions) -> dict[str, Any]:
@@ -114,33 +158,57 @@ class Monitor:
             name: float(getattr(self.criterion.nci, name, math.nan))  # a replaced indicator may have none
             for name in ("mean", "std")
         }
-        return {**moments, "z_mean": float(score.mean()), "z_std": float(score.std(correction=0)), **found}
+        far = float((score.abs() >= FAR).double().mean())
+        z = {"z_mean": float(score.mean()), "z_std": float(score.std(correction=0)), "z_far": far}
+        return {**moments, **z, **found}
 
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []
         learns = any(p.requires_grad for p in _parameters(self.criterion.gate))
-        one_way = max(("plus", "minus"), key=lambda name: gate[name])
-        self._stuck = self._stuck + 1 if learns and gate[one_way] >= STUCK else 0
+        name, sign = max(("plus", "+1"), ("minus", "-1"), key=lambda way: gate[way[0]])
+        on = sign if learns and gate[name] >= STUCK else ""
+        self._stuck = (self._stuck if on == self._stuck_on else 0) + 1 if on else 0
+        self._stuck_on = on
         if self._stuck >= STUCK_EPOCHS:
-            sign = "+1" if one_way == "plus" else "-1"
             alarms.append(f"gate stuck on {sign} for {self._stuck} epochs")
-        if gate["saturated"] >= SATURATED:
-            alarms.append(f"indicator saturated: {gate['saturated']:.0%} of the strengths at an end of their range")
-        if abs(indicator["z_mean"]) > DRIFT:
-            alarms.append(f"held-out norms off the running mean by {indicator['z_mean']:+.1f} standard deviations")
-        moved = abs(indicator["mean"] - self._mean) / indicator["std"] if indicator["std"] else math.nan
+        if indicator["z_far"] >= SATURATED:
+            share = f"{indicator['z_far']:.0%} of the held-out samples"
+            alarms.append(f"indicator saturated: {share} {FAR:g} or more standard deviations from the running mean")
+        if math.isfinite(indicator["std"]):  # a replaced indicator has no moments that could be wrong
+            alarms += self._moment_alarms(indicator)
+        return alarms
+
+    def _moment_alarms(self, indicator: Mapping[str, Any]) -> list[str]:
+        alarms = []
+        off, spread = indicator["z_mean"], indicator["z_std"]
+        if abs(off) > DRIFT:
+            alarms.append(f"held-out norms off the running mean by {off:+.1f} standard deviations")
+        if not 1 / SPREAD <= spread <= SPREAD:
+            alarms.append(f"held-out norms spread by {spread:.2g} running standard deviations, and not about one")
+        if not self._means or not indicator["std"]:
+            return alarms
+        moved, long = (abs(indicator["mean"] - mean) / indicator["std"] for mean in (self._means[-1], self._means[0]))
         if moved > DRIFT:
             alarms.append(f"running mean moved by {moved:.1f} standard deviations in an epoch")
+        elif len(self._means) == LONG_DRIFT_EPOCHS and long > LONG_DRIFT:
+            alarms.append(f"running mean drifts: {long:.1f} standard deviations in {LONG_DRIFT_EPOCHS} epochs")
         return alarms
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold for flips and alarms to go on."""
-        return {"decisions": self.decisions.state_dict(), "psi": self._psi, "mean": self._mean, "stuck": self._stuck}
+        return {
+            "decisions": self.decisions.state_dict(),
+            "psi": self._psi,
+            "means": self._means,
+            "stuck": self._stuck,
+            "stuck_on": self._stuck_on,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.decisions.load_state_dict(state["decisions"])
-        self._psi, self._mean, self._stuck = state["psi"], float(state["mean"]), int(state["stuck"])
+        self._psi, self._means = state["psi"], list(state["means"])
+        self._stuck, self._stuck_on = int(state["stuck"]), str(state["stuck_on"])
 
 
 def _parameters(part: Any) -> list[nn.Parameter]:

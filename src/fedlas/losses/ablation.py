@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
+from fedlas._core.collective import add_up_across_ranks
 from fedlas.losses.base import LOSSES
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS
 from fedlas.losses.modulated import ABOUT
 
-_DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 1.0}  # of "against" the sign comes later
+_DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}  # of "against" direction_of knows more
 
 
 @LOSSES.register(
@@ -36,7 +37,7 @@ class FedLASAblation(FedLAS):
             more than alpha, which descent drives the gate to).
         score: ``"norm"`` (the indicator), ``"constant"`` (Z = 1), ``"noise"`` (a standard normal number that depends on
             the features' bits and on nothing they mean).
-        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch.
+        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch, over all ranks.
         alpha: Strength at the mean feature norm, in [0, 0.5].
         beta: Sensitivity to the score, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
@@ -92,14 +93,23 @@ class FedLASAblation(FedLAS):
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:
         """``alpha_i (N,)``, with the parts replaced."""
-        if self.direction == "against":
-            psi = -scores.sign()
         alpha = super().strength_of(scores, psi, valid)
         if self.spread == "own":
             return alpha
         if valid is None:
-            return alpha.mean().expand_as(alpha)
-        return (torch.where(valid, alpha, 0.0).sum() / valid.sum().clamp(min=1)).expand_as(alpha)
+            valid = torch.ones_like(alpha, dtype=torch.bool)
+        sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
+        total, count = add_up_across_ranks(sums).unbind()
+        return (total / count.clamp(min=1)).expand_as(alpha)
+
+    @property
+    def gate_decides(self) -> bool:  # type: ignore[override]  # here it depends on an argument
+        """False where the score alone sets the direction."""
+        return self.direction != "against"
+
+    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
+        """Direction that acts ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
+        return psi if self.gate_decides else -scores.sign()
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

@@ -88,6 +88,8 @@ class Modulated(OnBase):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    gate_decides: bool = True
+    """Whether :meth:`direction_of` returns what the gate said, so that logits alone tell the directions."""
 
     def __init__(
         self,
@@ -191,7 +193,11 @@ class Modulated(OnBase):
 
     def strength_of(self, scores: Tensor, psi: Tensor, valid: Tensor | None) -> Tensor:  # noqa: ARG002 (for subclasses)
         """``alpha_i (N,)`` from standardised norms and directions ``(N,)``; ``valid (N,)`` marks samples that count."""
-        return adaptive_strength(scores, psi, alpha=self.alpha, beta=self.beta)
+        return adaptive_strength(scores, self.direction_of(scores, psi), alpha=self.alpha, beta=self.beta)
+
+    def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
+        """Direction that acts ``(N,)``, from standardised norms and what the gate said ``(N,)``: the same here."""
+        return psi
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""

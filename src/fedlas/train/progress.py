@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedlas._core.extras import require
+from fedlas.diagnose import alarm_kind
 
 
 def duration(seconds: float) -> str:
@@ -97,7 +98,7 @@ class TrainingProgress:
 
     def _alarm(self, epoch: int, alarms: Sequence[str]) -> None:
         """Say what is wrong with the gate or the indicator once, when it begins; the log has it at every epoch."""
-        kinds = {alarm.split(":")[0].split(" by ")[0].split(" for ")[0]: alarm for alarm in alarms}
+        kinds = {alarm_kind(alarm): alarm for alarm in alarms}
         for kind, alarm in kinds.items():
             if kind not in self._alarms and not self.quiet:
                 text = f"{self.name}  epoch {epoch}: {alarm}"
@@ -106,9 +107,11 @@ class TrainingProgress:
 
 
 def _gate_text(record: Mapping[str, Any]) -> str:
-    """Which way the gate sends samples and how many change, if the loss has one."""
+    """Which way the gate sends samples, how many change, and what the indicator says, if the loss has them."""
     gate = record.get("gate")
     if not gate:
         return ""
     flips = "" if gate["train_flips"] is None else f", {gate['train_flips']:.1%} flipped"
-    return f"  gate {gate['plus']:.0%} up{flips}"
+    tracks = record["indicator"]["spearman_confidence"]
+    follows = "" if tracks is None else f"  Z~confidence {tracks:+.2f}"
+    return f"  gate {gate['plus']:.0%} up{flips}{follows}"

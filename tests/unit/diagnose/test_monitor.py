@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedlas import Predictions
-from fedlas.diagnose import monitor_of
+from fedlas.diagnose import alarm_kind, asked, gated, monitor_of
 from fedlas.losses import LOSSES, FedLAS
 
 CLASSES, FEATURES = 4, 6
@@ -105,17 +105,92 @@ def test_no_alarm_for_a_gate_that_is_meant_to_be_fixed():
         assert not any("stuck" in alarm for alarm in epoch(monitor)["alarms"])
 
 
-def test_alarms_for_drift_and_saturation():
-    loss = criterion(beta=50.0)
-    record = epoch(monitor_of(loss), shift=5.0)
-    assert any("held-out norms off the running mean by +" in alarm for alarm in record["alarms"])
-    assert any("saturated" in alarm for alarm in record["alarms"])
-    loss = criterion(beta=0.1)
-    assert not epoch(monitor_of(loss))["alarms"]
+def test_a_gate_that_changes_its_sign_is_not_stuck():
+    loss = criterion()
     monitor = monitor_of(loss)
-    epoch(monitor)
+    for bias in (1.0, -1.0, 1.0, -1.0):
+        with torch.no_grad():
+            loss.gate.out.weight.zero_()
+            loss.gate.out.bias.copy_(torch.tensor([0.0, bias]))
+        record = epoch(monitor)
+        assert {record["gate"]["plus"], record["gate"]["minus"]} == {0.0, 1.0}
+        assert not record["alarms"]
+
+
+@pytest.mark.parametrize("beta", [0.1, 4.0, 50.0])
+def test_saturation_is_of_the_indicator_whatever_beta_makes_of_it(beta):
+    assert not epoch(monitor_of(criterion(beta=beta)))["alarms"]
+    found = epoch(monitor_of(criterion(beta=beta)), shift=5.0)
+    assert found["indicator"]["z_far"] == 1.0
+    assert [alarm_kind(alarm) for alarm in found["alarms"]] == [
+        "indicator saturated",
+        "held-out norms off the running mean",
+    ]
+
+
+def test_alarms_for_drift():
+    loss = criterion()
+    monitor = monitor_of(loss)
+    assert not epoch(monitor)["alarms"]
     loss.nci.mean += 3 * loss.nci.std
     assert any("running mean moved by 3.0" in alarm for alarm in epoch(monitor)["alarms"])
+
+
+def test_a_slow_drift_is_one_too_and_is_remembered():
+    loss = criterion()
+    whole = monitor_of(loss)
+    found = []
+    for number in range(1, 14):
+        if number == 6:  # as after a restart
+            whole, before = monitor_of(loss), whole
+            whole.load_state_dict(before.state_dict())
+        found.append([alarm for alarm in epoch(whole, shift=0.0)["alarms"] if "drifts" in alarm])
+        loss.nci.mean += 0.4 * loss.nci.std
+    assert [bool(alarms) for alarms in found] == [False] * 10 + [True] * 3
+    assert found[-1] == ["running mean drifts: 4.0 standard deviations in 10 epochs"]
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_an_indicator_whose_spread_is_not_that_of_the_norms(factor):
+    loss = criterion()
+    loss.nci.std *= factor
+    kinds = {alarm_kind(alarm) for alarm in epoch(monitor_of(loss))["alarms"]}
+    assert "held-out norms spread" in kinds
+
+
+@pytest.mark.parametrize("options", [{"score": "constant"}, {"score": "noise"}, {"alpha": 0.0}])
+def test_what_is_fixed_on_purpose_raises_no_alarm(options):
+    torch.manual_seed(0)
+    loss = LOSSES.build("fedlas-ablation", options, num_classes=CLASSES, num_samples=10)
+    loss(torch.randn(64, CLASSES), torch.randint(CLASSES, (64,)), features=torch.rand(64, FEATURES))
+    assert not epoch(monitor_of(loss))["alarms"]
+
+
+def test_the_direction_is_the_one_that_acts():
+    """Not the gate's, where the score alone decides."""
+    torch.manual_seed(0)
+    loss = LOSSES.build("fedlas-ablation", {"direction": "against"}, num_classes=CLASSES, num_samples=10)
+    loss(torch.randn(64, CLASSES), torch.randint(CLASSES, (64,)), features=torch.rand(64, FEATURES))
+    monitor = monitor_of(loss)
+    first, second = epoch(monitor), epoch(monitor, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, CLASSES, generator=generator)
+    features = torch.rand(40, FEATURES, generator=generator)
+    score, psi, alpha_i = asked(loss, logits, features)
+    assert torch.equal(psi, -score.sign())
+    assert (alpha_i <= loss.alpha + 1e-6).all()
+    assert first["gate"]["plus"] == pytest.approx(float((score < 0).double().mean()))
+    assert 0 < first["gate"]["plus"] < 1
+    assert first["gate"]["train_flips"] is second["gate"]["train_flips"] is None
+    assert second["gate"]["flips"] > 0
+
+
+@pytest.mark.parametrize("outer", ["mdca", "mixup"])
+def test_a_gate_inside_another_loss_is_watched(outer):
+    loss = LOSSES.build(outer, {"base": {"name": "fedlas", "alpha": 0.1}}, num_classes=CLASSES, num_samples=10)
+    monitor = monitor_of(loss)
+    assert monitor.criterion is gated(loss) is loss.base
+    assert epoch(monitor)["gate"]["alpha"] > 0
 
 
 def test_a_replaced_indicator_without_moments_is_watched_too():

@@ -63,3 +63,30 @@ def test_the_cursor_comes_back_after_an_error():
     with pytest.raises(KeyboardInterrupt), progress:
         raise KeyboardInterrupt
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
+
+
+def test_gate_indicator_and_alarms_are_shown_and_an_alarm_once():
+    out = io.StringIO()
+    progress = TrainingProgress("fedlas-s0", epochs=5, steps=1, console=Console(file=out, force_terminal=False))
+    gate = {"plus": 0.571, "train_flips": 0.082}
+    alarms = [
+        ["gate stuck on +1 for 3 epochs"],
+        ["gate stuck on +1 for 4 epochs"],
+        [],
+        ["gate stuck on +1 for 3 epochs"],
+    ]
+    with progress:
+        for epoch, found in enumerate(alarms, start=1):
+            progress.shown -= 20
+            tracks = None if epoch == 1 else 0.315
+            record = {"epoch": epoch, **RECORD, "gate": gate, "indicator": {"spearman_confidence": tracks}}
+            progress.epoch({**record, "alarms": found})
+    lines = out.getvalue().splitlines()
+    assert "gate 57% up, 8.2% flipped" in lines[0]
+    assert "Z~confidence" not in lines[0]
+    assert "gate 57% up, 8.2% flipped  Z~confidence +0.3" in lines[2]
+    told = [line for line in lines if "stuck" in line]
+    assert told == [
+        "fedlas-s0  epoch 1: gate stuck on +1 for 3 epochs",
+        "fedlas-s0  epoch 4: gate stuck on +1 for 3 epochs",
+    ]

@@ -9,11 +9,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas._core.files import write_json, write_text
+from fedlas._core.files import write_atomically, write_json, write_text
+from fedlas.bench.diagnose.groups import Group, grouped
 from fedlas.bench.diagnose.page import diagnose_page
-from fedlas.bench.diagnose.study import Study, study_run
+from fedlas.bench.diagnose.study import Study, lacking, study_run
 from fedlas.stats.intervals import Interval
 
 
@@ -24,11 +27,12 @@ def diagnose(
     replicates: int = 1000,
     data: str | None = None,
 ) -> int:
-    """Study finished runs; print the table, write ``diagnose.json`` and ``diagnose.html``.
+    """Study finished runs; print the table, write ``diagnose.json``, ``diagnose.html`` and ``diagnose.npz``.
 
     Args:
-        folders: Run folders, or bench folders, of which every finished run with features is taken.
-        out: Folder of the two files; None is the run's own for one run, else the folder the first one lies in.
+        folders: Run folders, or bench folders, of which every finished run whose predictions hold features is taken,
+            and the others are named.
+        out: Folder of the files; None is the run's own for one run, else the folder the first one lies in.
         replicates: Of the bootstrap behind every interval.
         data: Where the runs' data is, for the failure cases' images; None searches the usual places.
 
@@ -39,7 +43,7 @@ def diagnose(
         InputError: If there is no finished run, one lacks features, or the files cannot be written.
     """
     check_count("fedlas diagnose", "replicates", replicates, low=39)
-    runs = _runs(folders)
+    runs, left_out = _runs(folders)
     console = require("rich.console", extra="bench")
     progress = require("rich.progress", extra="bench")
     errors = console.Console(stderr=True)
@@ -50,59 +54,70 @@ def diagnose(
             study_run(folder, replicates=replicates, data=data)
             for folder in bar.track(runs, description="studying runs")
         ]
+    found = grouped(studies)
     target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
     screen = console.Console()
-    screen.print(summary_table(studies))
-    for study in studies:
-        for text in _alarm_lines(study):
-            screen.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    screen.print(summary_table(found))
+    for text in [f"left out: {reason}" for reason in left_out] + _alarm_lines(found):
+        screen.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
-        write_text(target / "diagnose.html", diagnose_page(studies, data=data)),
+        write_text(target / "diagnose.html", diagnose_page(found, data=data)),
+        write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(found))),
     )
     for path in written:
         screen.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _runs(folders: Sequence[Path]) -> list[Path]:
-    """Run folders as given, and the finished ones of bench folders."""
+def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders as given, and those of bench folders that can be studied; why others of these cannot."""
     found: list[Path] = []
+    left_out: list[str] = []
     for folder in folders:
         if (folder / "config.yaml").is_file() or not folder.is_dir():
             found.append(folder)
             continue
-        inside = sorted(path.parent for path in folder.glob("*/metrics.json") if (path.parent / "splits.npz").is_file())
-        if not inside:
+        inside = sorted(path.parent for path in folder.glob("*/metrics.json"))
+        reasons = {run: lacking(run) for run in inside}
+        if not inside or all(reasons.values()):
+            why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
             raise InputError(
-                "fedlas diagnose", "a folder must be a run, or hold finished runs", folder, "Pass one that bench made."
+                "fedlas diagnose",
+                "a folder must be a run, or hold finished runs with predictions and features",
+                f"{folder} ({why})" if why else folder,
+                "Pass one that bench made.",
             )
-        found += inside
-    return list(dict.fromkeys(found))
+        found += [run for run in inside if not reasons[run]]
+        left_out += [f"{run.name}: {reason}" for run, reason in reasons.items() if reason]
+    return list(dict.fromkeys(found)), left_out
 
 
-def _alarm_lines(study: Study) -> list[str]:
-    """One line for each kind of alarm: first and last epoch, and its latest words."""
-    kinds: dict[str, list[tuple[int, str]]] = {}
-    for epoch, alarm in study.alarms:
-        kinds.setdefault(" ".join(alarm.split()[:2]), []).append((epoch, alarm))
-    lines = []
-    for alarms in kinds.values():
-        first, last = alarms[0][0], alarms[-1][0]
-        when = f"epoch {first}" if first == last else f"{len(alarms)} epochs from {first} to {last}"
-        lines.append(f"{study.run.name}: {when}: {alarms[-1][1]}")
-    return lines
+def _alarm_lines(groups: Sequence[Group]) -> list[str]:
+    return [
+        f"{group.name_of(study)}: {text}"
+        for group in groups
+        for study in group.studies
+        for text in study.alarms_by_kind
+    ]
+
+
+def _samples(groups: Sequence[Group]) -> dict[str, Any]:
+    """What is known of each test sample, by ``RUN/NAME``."""
+    return {
+        f"{group.name_of(study)}/{name}": value.cpu().numpy()
+        for group in groups
+        for study in group.studies
+        for name, value in study.samples.items()
+    }
 
 
 _PLACES = (2, 2, 2, 2, 0, 1, 3)
 """Decimals of the columns after the run's name."""
 
 
-def summary_table(studies: Sequence[Study]) -> Any:
-    """A ``rich`` table: one row a run with intervals; for several seeds of a loss, a row with mean and spread.
-
-    Runs of several recipes are named by them, and no mean is taken over recipes.
-    """
+def summary_table(groups: Sequence[Group]) -> Any:
+    """A ``rich`` table: one row a run with intervals; for several seeds of a group, a row with mean and spread."""
     table = require("rich.table", extra="bench").Table(
         title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
     )
@@ -116,21 +131,18 @@ def summary_table(studies: Sequence[Study]) -> Any:
     table.box = box
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=True)
-    kinds = dict.fromkeys((study.run.recipe.name, study.run.loss) for study in studies)
-    several = len({recipe for recipe, _ in kinds}) > 1
-    for recipe, loss in kinds:
-        members = [study for study in studies if (study.run.recipe.name, study.run.loss) == (recipe, loss)]
-        place = f"{recipe} " if several else ""
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    for group in groups:
+        members = group.studies
         for study in members:
             table.add_row(
-                place + study.run.name,
+                group.name_of(study),
                 *(_show(interval) for interval in _intervals(study)),
                 *map(_text, _gate(study), _PLACES[4:]),
             )
         if len(members) > 1:
             columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
-            table.add_row(f"{place}{loss} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
+            table.add_row(f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
     return table
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fedlas.bench.diagnose.groups import Group
 from fedlas.bench.diagnose.study import Study
 from fedlas.bench.load import splits_at_hand
 from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render
@@ -38,23 +39,24 @@ class Case:
     text: str
 
 
-def diagnose_page(studies: Sequence[Study], *, data: str | None = None) -> str:
+def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
     """The page as HTML, without anything outside it.
 
     Args:
-        studies: At least one.
+        groups: At least one.
         data: Where the runs' data is, for the images.
     """
-    sections = [_section(study, data) for study in studies]
-    history: dict[str, list[dict[str, Any]]] = {}
-    for study in studies:
-        if study.gate is not None:
-            history.setdefault(study.run.loss, []).extend(study.history)
+    sections = [_section(group.name_of(study), study, data) for group in groups for study in group.studies]
+    history = {
+        group.name: [record for study in group.studies for record in study.history]
+        for group in groups
+        if group.studies[0].gate is not None
+    }
     courses = []
     for path, title in _COURSES.items():
         if any(_has(record, path) for records in history.values() for record in records):
             courses.append((title, picture(partial(_course, history, path), title)))
-    return render("diagnose.html.j2", sections=sections, courses=courses, several=len(studies) > 1)
+    return render("diagnose.html.j2", sections=sections, courses=courses, several=len(sections) > 1)
 
 
 def _has(record: dict[str, Any], path: str) -> bool:
@@ -73,8 +75,8 @@ def _new(theme: ThemeName, more: float = 0.2) -> Any:
     return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + more))
 
 
-def _section(study: Study, data: str | None) -> dict[str, Any]:
-    name, test = study.run.name, study.predictions
+def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
+    test = study.predictions
 
     def scatter(theme: ThemeName) -> Any:
         return score_scatter(study.score, test.confidence, test.correct, ax=_new(theme), theme=theme)
@@ -97,13 +99,14 @@ def _section(study: Study, data: str | None) -> dict[str, Any]:
     images, missing = _images(study, data)
     return {
         "name": name,
+        "id": name.replace(" ", "-"),
         "samples": test.num_samples,
         "source": study.score_source,
         "rows": [(label, *map(_show, (a.pearson, a.spearman)), "" if a.auroc is None else _show(a.auroc))
                  for label, a in _associations(study)],
         "gate": study.gate,
         "pictures": pictures,
-        "alarms": study.alarms,
+        "alarms": study.alarms_by_kind,
         "cases": [
             ("High Z, yet under-confident: right, and doubted", _cases(study, study.failures.high, images)),
             ("Low Z, yet over-confident: wrong, and believed", _cases(study, study.failures.low, images)),
@@ -119,6 +122,7 @@ def _associations(study: Study) -> list[tuple[str, Any]]:
         ("Z and being right", found.correctness),
         ("Z and signed gap (confidence - right)", found.gap),
         ("for comparison: confidence and being right", found.baseline),
+        *([] if study.strength is None else [("strength alpha_i and being right", study.strength)]),
     ]
 
 

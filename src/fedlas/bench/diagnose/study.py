@@ -17,16 +17,20 @@ from fedlas.bench.plan import Run, build_loss
 from fedlas.bench.run import as_tested
 from fedlas.bench.run_folder import finished
 from fedlas.diagnose import (
+    Associations,
     GateReport,
     IndicatorReport,
+    alarm_kind,
+    asked,
+    associations,
     binned_scores,
     failure_cases,
     gate_report,
+    gated,
     indicator_report,
-    monitor_of,
 )
 from fedlas.diagnose.indicator import Bins, FailureCases
-from fedlas.losses.nci import feature_norms
+from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.predictions import Predictions
 from fedlas.train import load_checkpoint, predict, read_log
 
@@ -48,6 +52,7 @@ class Study:
         alpha_i: Strengths ``(N,)``; None likewise.
         alpha: Strength at the mean norm; None likewise.
         gate: Summary of the two; None likewise.
+        strength: How strength and being right go together; None likewise.
         history: Log of the run.
     """
 
@@ -63,6 +68,7 @@ class Study:
     alpha_i: Tensor | None
     alpha: float | None
     gate: GateReport | None
+    strength: Associations | None
     history: list[dict[str, Any]]
 
     @property
@@ -70,10 +76,32 @@ class Study:
         """Epoch and text of every alarm in the log."""
         return [(record["epoch"], alarm) for record in self.history for alarm in record.get("alarms", ())]
 
+    @property
+    def alarms_by_kind(self) -> list[str]:
+        """A sentence for each kind of alarm: when it was raised, and its latest words."""
+        kinds: dict[str, list[tuple[int, str]]] = {}
+        for epoch, alarm in self.alarms:
+            kinds.setdefault(alarm_kind(alarm), []).append((epoch, alarm))
+        sentences = []
+        for alarms in kinds.values():
+            first, last = alarms[0][0], alarms[-1][0]
+            when = f"epoch {first}" if first == last else f"{len(alarms)} epochs from {first} to {last}"
+            sentences.append(f"{when}: {alarms[-1][1]}")
+        return sentences
+
+    @property
+    def samples(self) -> dict[str, Tensor]:
+        """What is known of each test sample, ``(N,)``: score, confidence, whether it is right, direction, strength."""
+        known = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
+        decided = {"psi": self.psi, "alpha_i": self.alpha_i}
+        return known | {name: value for name, value in decided.items() if value is not None}
+
     def as_dict(self) -> dict[str, Any]:
         """The numbers, for JSON."""
         content = {
             "run": self.run.name,
+            "recipe": self.run.recipe.name,
+            "data": self.run.recipe.data.name,
             "loss": self.run.loss,
             "seed": self.run.seed,
             "samples": self.predictions.num_samples,
@@ -81,6 +109,7 @@ class Study:
             "indicator": asdict(self.indicator),
             "bins": asdict(self.bins),
             "gate": None if self.gate is None else self.gate.as_dict(),
+            "strength_and_correctness": None if self.strength is None else asdict(self.strength),
             "failure_cases": asdict(self.failures),
             "alarms": [{"epoch": epoch, "alarm": alarm} for epoch, alarm in self.alarms],
         }
@@ -119,19 +148,23 @@ def study_run(
     if metrics is None:
         raise InputError("fedlas diagnose", "the run must be finished", folder, "Start its command again: it goes on.")
     test, features = _predictions(folder, "test")
-    criterion = _criterion(run, folder, test.num_classes)
-    psi = alpha_i = alpha = gate = None
-    if monitor_of(criterion) is None:
+    criterion = gated(_criterion(run, folder, test.num_classes))
+    psi = alpha_i = alpha = gate = strength = None
+    if criterion is None:
         score = _norm_score(features, _predictions(folder, "val")[1])
         source = "L1 feature norm, standardised on the validation part"
     else:
         if run.features == "head":
-            score, psi, alpha_i = _asked(criterion, test.logits, features)
+            criterion.eval()
+            score, psi, alpha_i = asked(criterion, test.logits, features)
         else:
             score, psi, alpha_i = _asked_on_maps(folder, data)
-        alpha = float(criterion.alpha)  # type: ignore[arg-type]  # has a monitor, so it has a strength
+        alpha = float(criterion.alpha)
         gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
+        strength = associations(alpha_i, test.correct, replicates=replicates, seed=seed)
         source = "Z of the run's own indicator, at the best epoch"
+        if not isinstance(criterion.nci, NormConfidenceIndicator):
+            source = "what this loss has in place of the indicator, which is no feature norm"
     return Study(
         run=run,
         metrics=metrics,
@@ -145,8 +178,22 @@ def study_run(
         alpha_i=alpha_i,
         alpha=alpha,
         gate=gate,
+        strength=strength,
         history=read_log(folder / "log.jsonl"),
     )
+
+
+def lacking(folder: Path) -> str:
+    """Why a finished run cannot be studied, or nothing: a file that is not there, or predictions without features."""
+    parts = [folder / "predictions" / f"{part}.npz" for part in ("val", "test")]
+    for path in (*parts, folder / "splits.npz", folder / "checkpoint.pt"):
+        if not path.is_file():
+            return f"no {path.relative_to(folder)}"
+    for path in parts:
+        with np.load(path) as arrays:
+            if "features" not in arrays:
+                return f"{path.relative_to(folder)} without features (train.save_features=true)"
+    return ""
 
 
 def _predictions(folder: Path, part: str) -> tuple[Predictions, Tensor]:
@@ -178,25 +225,17 @@ def _criterion(run: Run, folder: Path, num_classes: int) -> nn.Module:
     return criterion
 
 
-@torch.no_grad()
-def _asked(criterion: Any, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score, direction and strength of each sample, by the loss itself."""
-    criterion.eval()
-    answers = criterion.nci(features), criterion.gate(logits), criterion.smoothing(logits, features)
-    score, psi, alpha_i = (answer.float().cpu() for answer in answers)
-    return score, psi, alpha_i
-
-
 def _asked_on_maps(folder: Path, data: str | None) -> tuple[Tensor, Tensor, Tensor]:
     """The same for a loss that reads features which no run saves, the maps before the pool."""
     trained = load_trained(folder, data=data)
     splits = as_tested(trained.run, trained.splits)
     objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
+    criterion = gated(objective.criterion.eval())
     predict(
         objective,
         splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
         head=objective.head_in(objective.model),
-        observe=lambda logits, maps: parts.append(_asked(objective.criterion, logits, maps)),
+        observe=lambda logits, maps: parts.append(asked(criterion, logits, maps)),
     )
     score, psi, alpha_i = (torch.cat(part) for part in zip(*parts, strict=True))
     return score, psi, alpha_i

@@ -1,13 +1,17 @@
+import html
 import json
 import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from fedlas.bench.diagnose import study_run
 from fedlas.bench.diagnose.command import summary_table
+from fedlas.bench.diagnose.groups import grouped
+from fedlas.bench.diagnose.page import diagnose_page
 from fedlas.bench.load import load_trained
 from fedlas.cli import main
 
@@ -60,16 +64,79 @@ def test_command_writes_page_and_numbers(folder, capsys):
     assert [entry["run"] for entry in content] == ["ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1"]
     spearman = content[2]["indicator"]["confidence"]["spearman"]
     assert spearman["low"] <= spearman["value"] <= spearman["high"]
+    assert content[0]["strength_and_correctness"] is None
+    assert content[2]["strength_and_correctness"]["pearson"]["value"] == pytest.approx(
+        content[2]["gate"]["correlation"]
+    )
+    with np.load(folder / "diagnose.npz") as samples:
+        assert set(samples) == {
+            f"{run}/{name}"
+            for run in ("ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1")
+            for name in ("score", "confidence", "correct", *(("psi", "alpha_i") if "fedlas" in run else ()))
+        }
+        assert samples["fedlas-s0/psi"].mean() == pytest.approx(
+            content[2]["gate"]["plus"] - content[2]["gate"]["minus"]
+        )
     page = (folder / "diagnose.html").read_text()
+    assert page.count("strength alpha_i and being right") == 2
     assert page.count('alt="test image') > 10
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
-def test_no_mean_is_taken_over_recipes(folder):
-    study = study_run(folder / "ce-s0", replicates=50)
-    other = replace(study, run=replace(study.run, recipe=replace(study.run.recipe, name="other")))
-    names = list(summary_table([study, other, study]).columns[0].cells)
-    assert names == ["digits ce-s0", "digits ce-s0", "digits ce x 2", "other ce-s0"]
+def names(studies):
+    return list(summary_table(grouped(studies)).columns[0].cells)
+
+
+def test_only_seeds_of_one_configuration_are_averaged(folder):
+    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    assert names([first, second]) == ["fedlas-s0", "fedlas-s1", "fedlas x 2"]
+    recipe = first.run.recipe
+    other = replace(first, run=replace(first.run, recipe=replace(recipe, name="other")))
+    assert names([first, other, second]) == [
+        "digits fedlas-s0",
+        "digits fedlas-s1",
+        "digits fedlas x 2",
+        "other fedlas-s0",
+    ]
+    longer = replace(recipe, train=replace(recipe.train, epochs=7))
+    elsewhere = replace(second.run, recipe=longer, folder=folder.parent / "long" / "fedlas-s1")
+    assert names([first, replace(second, run=elsewhere)]) == ["bench fedlas-s0", "long fedlas-s1"]
+    assert names([first, first]) == ["#1 fedlas-s0", "#2 fedlas-s0"]
+
+
+def test_the_page_keeps_them_apart_too(folder):
+    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
+    page = diagnose_page(grouped([first, other]))
+    assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
+
+
+def test_all_kinds_of_alarm_are_told_once(folder):
+    study = study_run(folder / "fedlas-s0", replicates=50)
+    told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
+    history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
+    history[1]["alarms"].append(told[2])
+    raised = replace(study, history=history)
+    expected = [f"2 epochs from 3 to 4: {told[1]}", f"2 epochs from 4 to 5: {told[2]}"]
+    assert raised.alarms_by_kind == expected
+    page = diagnose_page(grouped([raised]))
+    assert [html.unescape(text) for text in re.findall(r"Alarm, ([^<]+)<", page)] == expected
+
+
+def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, tmp_path, capsys):
+    bench = tmp_path / "bench"
+    shutil.copytree(folder, bench)
+    (bench / "ce-s0" / "checkpoint.pt").unlink()
+    bare = bench / "fedlas-s1" / "predictions" / "test.npz"
+    with np.load(bare) as arrays:
+        np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
+    assert main(["diagnose", str(bench), "--replicates", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: ce-s0: no checkpoint.pt" in printed
+    assert "left out: fedlas-s1: predictions/test.npz without features (train.save_features=true)" in printed
+    assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == ["ce-s1", "fedlas-s0"]
+    assert main(["diagnose", str(bench / "fedlas-s1"), "--replicates", "60"]) == 2
+    assert "predictions must hold the features" in capsys.readouterr().err
 
 
 def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
