@@ -16,6 +16,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
 from fedlas.bench import evidence
 from fedlas.bench.card_limits import known_limits
+from fedlas.bench.cells import p_said
 from fedlas.bench.collect import read_run
 from fedlas.bench.environment import read_starts
 from fedlas.bench.export.calibration import Calibration, fit_calibration, read_calibration
@@ -343,7 +344,7 @@ def _said(entry: Mapping[str, float], *, percent: bool) -> str:
     if "low" in entry:
         text += f"  [{form(entry['low'])}, {form(entry['high'])}]"
     if "floor" in entry:
-        text += f"  floor {form(entry['floor'])}, p = {entry['p_value']:.2g}"
+        text += f"  floor {form(entry['floor'])}, {p_said(entry['p_value'], entry.get('least_p'))}"
     return text
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlas.bench.cells import p_said
 from fedlas.bench.results import LEVEL
 
 _FEW = 30
@@ -45,16 +46,17 @@ def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
     ece = content["metrics"]["calibrated"].get("ece", {})
     if "p_value" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
+        said = p_said(ece["p_value"], ece.get("least_p"))
         if ece["p_value"] > LEVEL:
             yield (
                 f"An ECE of {value} cannot be told from that of a perfectly calibrated model, which has {floor} on "
-                f"average on so few samples (p = {ece['p_value']:.2g}): errors smaller than chance makes are neither "
+                f"average on so few samples ({said}): errors smaller than chance makes are neither "
                 "shown nor excluded."
             )
         else:
             yield (
                 f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
-                f"(p = {ece['p_value']:.2g}). Confidences are not exactly probabilities."
+                f"({said}). Confidences are not exactly probabilities."
             )
     classes = int(content["model"]["num_classes"])
     few = int((torch.bincount(target.cpu(), minlength=classes) < _FEW).sum())

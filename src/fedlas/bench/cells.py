@@ -97,10 +97,19 @@ def _p_values(noises: Sequence[Noise]) -> str:
     """The p-value, or the smallest and the largest; with ``≤`` where the smallest is a bound."""
     lowest = min(noises, key=lambda n: n.p_value or 0.0)
     low, high = (p_text(end(n.p_value or 0.0 for n in noises)) for end in (min, max))
-    bound = lowest.least_p is not None and rejects(lowest.p_value or 0.0, lowest.least_p)
-    if low == high:
-        return f"p {'≤' if bound else '='} {low}".replace("= <", "< ").replace("≤ <", "< ")
-    return f"p {'≤ ' if bound and not low.startswith('<') else ''}{low} to {high}"
+    said = p_said(lowest.p_value or 0.0, lowest.least_p)
+    return said if low == high else f"{said.replace('p = ', 'p ')} to {high}"
+
+
+def p_said(p_value: float, least_p: float | None) -> str:
+    """``"p = 0.31"``; with ``≤`` where it is the smallest that its replicates could have given.
+
+    Example:
+        >>> p_said(0.3141, 0.001), p_said(0.001, 0.001), p_said(0.001, None), p_said(1e-9, None)
+        ('p = 0.31', 'p ≤ 0.001', 'p = 0.001', 'p < 0.0001')
+    """
+    bound = least_p is not None and rejects(p_value, least_p)
+    return f"p {'≤' if bound else '='} {p_text(p_value)}".replace("= <", "< ").replace("≤ <", "< ")
 
 
 def noise_markup(noise: Noise | None, form: Callable[[float], str]) -> str:
@@ -135,8 +144,8 @@ NOISE_LEGEND = (
     "number; how far another training would, only seeds can say"
 )
 FLOOR_LEGEND = (
-    "floor: what the number would be on average if the model were perfectly calibrated, with the same confidences; p: "
-    "of the test that it is{p}. p ≤ stands where none of the {replicates} replicates was as bad as the number, so that "
+    "floor: what the number would be on average if the model were perfectly calibrated, with the same confidences; the "
+    "interval allows for a bias between none and that. p: of the test that it is{p}. p ≤ stands where none of the {replicates} replicates was as bad as the number, so that "
     "p can only be said to be no larger{fewer}. {sign}: {rule}, so this test does not tell the number from a "
     "calibrated model's on so many samples. That is absence of evidence, not evidence of calibration; {interval} "
     "reaches down to 0, and which of two such numbers is smaller says little"

@@ -91,12 +91,13 @@ def test_limits_say_what_is_known(content):
     assert "cannot be told from that of a perfectly calibrated model" in limits
     rare = torch.tensor([0] * 1990 + [1] * 10)
     worse = json.loads(json.dumps(content))
-    worse["metrics"]["calibrated"]["ece"]["p_value"] = 0.001
+    worse["metrics"]["calibrated"]["ece"] |= {"p_value": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
     said = " ".join(known_limits(worse, rare, notes=["A doubt."], config={}))
     for part in (
         "3 of 4 classes have fewer than 30",
         "is more than chance",
+        "(p ≤ 0.001). Confidences",
         "has 20.00 % on the test part",
         "A doubt.",
     ):

@@ -293,7 +293,7 @@ def test_text_of_several_runs():
         ([0.0501], 0.001, "p = 0.05", True),
         ([0.03, 0.5], 0.001, "p 0.03 to 0.5", True),  # of two, one in twenty is below 0.025 by chance
         ([0.025, 0.5], 0.001, "p 0.025 to 0.5", False),
-        ([1e-5, 0.5], 1e-5, "p <0.0001 to 0.5", False),
+        ([1e-5, 0.5], 1e-5, "p < 0.0001 to 0.5", False),
         ([1e-5], 1e-5, "p < 0.0001", False),
         ([0.001], None, "p = 0.001", False),
     ],
