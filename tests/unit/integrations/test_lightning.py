@@ -67,7 +67,7 @@ def state_of(module, run, callback):
         **{f"momentum.{i}": s["momentum_buffer"] for i, s in enumerate(run.optimizers[0].state.values())},
         "psi": callback.state_dict()["monitor"]["psi"],
         "before": callback.state_dict()["monitor"]["decisions"]["before"],
-        "mean": torch.tensor(callback.state_dict()["monitor"]["mean"]),
+        "means": torch.tensor(callback.state_dict()["monitor"]["means"]),
     }
 
 
