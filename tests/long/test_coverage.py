@@ -30,25 +30,18 @@ def truth(metric, sharpness):
     return METRICS[{"ece": "true_ece"}.get(metric, metric)].value(draw(1_000_000, sharpness, seed=10**6))
 
 
-@pytest.mark.parametrize(
-    ("sharpness", "metrics"),
-    [
-        (0.9, ["accuracy", "nll", "brier"]),
-        (1.0, ["accuracy", "nll", "brier"]),
-        (1.15, ["accuracy", "nll", "brier"]),
-        (1.5, ["accuracy", "nll", "brier", "ece"]),
-    ],
-)
-def test_intervals_hold_the_truth_as_often_as_they_say(sharpness, metrics):
-    """Near calibration ECE is left out: there the noise floor and its test say more than any interval."""
-    held = dict.fromkeys(metrics, 0)
+@pytest.mark.parametrize("sharpness", [0.9, 1.0, 1.05, 1.15, 1.5])
+def test_intervals_hold_the_truth_as_often_as_they_say(sharpness):
+    """Near calibration those of ECE more often: there the noise floor and its test say more than any interval."""
+    held = dict.fromkeys(("accuracy", "nll", "brier", "ece"), 0)
     for seed in range(SETS):
-        found = bootstrap_intervals(draw(SAMPLES, sharpness, seed), metrics=metrics, replicates=REPLICATES, seed=seed)
+        found = bootstrap_intervals(draw(SAMPLES, sharpness, seed), metrics=held, replicates=REPLICATES, seed=seed)
         for metric, interval in found.items():
             held[metric] += interval.low <= truth(metric, sharpness) <= interval.high
     shares = {metric: count / SETS for metric, count in held.items()}
     # binomial(500, 0.95): standard error 0.01
-    assert all(0.92 <= share <= 0.97 for share in shares.values()), shares
+    most = {"ece": 0.97 if sharpness == 1.5 else 1.0}
+    assert all(0.92 <= share <= most.get(metric, 0.97) for metric, share in shares.items()), shares
 
 
 @pytest.mark.parametrize("metric", ["ece", "adaptive_ece", "debiased_ece2"])

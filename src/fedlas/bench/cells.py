@@ -132,10 +132,10 @@ def p_text(p_value: float) -> str:
 
 
 EVALUATION_CAPTION = (
-    "In brackets 95 % bootstrap intervals over the samples. Floor: mean of a perfectly calibrated model with the same "
-    "confidences; p: of the test that the model is calibrated, after ≤ the smallest that its replicates can give. "
-    f"{UNTOLD}: p > {LEVEL:g}, so this test does not tell the model from a calibrated one on so many samples, which is "
-    "absence of evidence, not evidence of calibration."
+    "In brackets 95 % bootstrap intervals over the samples. Floor: mean of a perfectly calibrated model with the same"
+    " confidences; p: of the test that the model is calibrated, after ≤ the smallest that its replicates can give. "
+    f"{UNTOLD}: p > {LEVEL:g}, so this test does not tell the model from a calibrated one with this number of samples,"
+    " which is absence of evidence, not evidence of calibration."
 )
 NOTHING = NoiseText()
 """Below a number of which nothing is known."""
@@ -144,11 +144,12 @@ NOISE_LEGEND = (
     "number; how far another training would, only seeds can say"
 )
 FLOOR_LEGEND = (
-    "floor: what the number would be on average if the model were perfectly calibrated, with the same confidences; the "
-    "interval allows for a bias between none and that. p: of the test that it is{p}. p ≤ stands where none of the {replicates} replicates was as bad as the number, so that "
-    "p can only be said to be no larger{fewer}. {sign}: {rule}, so this test does not tell the number from a "
-    "calibrated model's on so many samples. That is absence of evidence, not evidence of calibration; {interval} "
-    "reaches down to 0, and which of two such numbers is smaller says little"
+    "floor: what the number would be on average if the model were perfectly calibrated, with the same confidences; "
+    "the interval allows for a bias between none and that, if the number has one. p: of the test that it is{p}. p ≤"
+    " stands where none of the {replicates} replicates was as bad as the number, so that p can only be said to be "
+    "no larger{fewer}. {sign}: {rule}, so this test does not tell the number from a calibrated model's with this "
+    "number of samples. That is absence of evidence, not evidence of calibration; {interval} reaches down to 0, and"
+    " which of two such numbers is smaller says little"
 )
 _ONE = {
     "p": "",

@@ -34,7 +34,7 @@ from fedlas.train.ranks import is_main_process
 FILE = "intervals.json"
 FORMAT = 2
 """Since 2 with ``least_p``, with centred intervals of unbiased metrics, and with intervals of calibration errors that
-reach 0 unless the test at ``LEVEL`` rejects (at half of it before)."""
+allow for a bias between none and the noise floor, and reach 0 unless the test at ``LEVEL`` (not half of it) rejects."""
 _READABLE = (1, FORMAT)
 SEED = 0
 """Of the replicates of every run: runs on the same test set are resampled alike."""

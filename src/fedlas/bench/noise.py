@@ -147,6 +147,6 @@ def noise_of(
             if is_calibration_error(name):
                 calibrated = noise_floor(predictions, metric=name, **options)
                 floor, p_value, least_p = calibrated.mean, calibrated.p_value, calibrated.least_p
-            # A reflected end can lie beyond what a fraction can be; to cut it off there loses no coverage.
+            # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
             high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
             yield name, Noise(interval.value, interval.low, high, drawn, floor, p_value, least_p)

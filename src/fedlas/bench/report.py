@@ -147,7 +147,8 @@ def _terminal_cell(cell: Cell, text: Any) -> Text:
     )
     if cell.noise.floor:
         found.append(f"\n{cell.noise.interval} ", style="dim")
-        found.append(f"\n{cell.noise.sign}{cell.noise.floor} \n{cell.noise.p_value} ", style="dim")
+        p_value = cell.noise.p_value.replace(" to ", "-")  # as wide as an interval, or it would wrap
+        found.append(f"\n{cell.noise.sign}{cell.noise.floor} \n{p_value} ", style="dim")
     return found
 
 

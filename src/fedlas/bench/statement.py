@@ -149,9 +149,9 @@ def calibrated_note(summary: Summary) -> str | None:
     if not parts:
         return told or None
     return (
-        "On so many test samples, ECE and its noise floor do not tell these from a perfectly calibrated model: "
-        f"{'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error would go "
-        "unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than the value. "
+        "With this number of test samples, ECE and its noise floor do not tell these from a perfectly calibrated "
+        f"model: {'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error would "
+        "go unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than the value. "
         f"{told}"
     ).strip()
 

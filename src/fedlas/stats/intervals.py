@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Interval:
         replicates: Number of bootstrap replicates.
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high.
         standard_error: Standard deviation of the replicates.
-        method: ``"percentile"``, ``"basic"`` or ``"centred"``.
+        method: ``"percentile"``, ``"basic"``, ``"centred"``, or ``"floor"``, see :func:`floor_interval`.
     """
 
     value: float
@@ -67,6 +67,31 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
     elif method == "centred":
         low, high = low - bias, high - bias
     return Interval(value, low, high, level, len(ordered), bias, error, method)
+
+
+def floor_interval(value: float, replicates: Floats, *, floor: float, level: float) -> Interval:
+    """The interval of a calibration error, of whose bias only the bounds are known.
+
+    A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
+    where all gaps are larger than chance, by nothing. So the upper end takes no bias off, ``value + (high - mean)``
+    with the percentile interval's ``high`` and the replicates' ``mean``. The lower end takes off ``b``, which is the
+    bias at the error that then remains: ``value - b - (high - mean)``, where the bias falls on a straight line from
+    ``floor`` at an error of 0 to the replicates' bias at an error of ``value``. The curve is below that line, so ``b``
+    is rather too large.
+
+    Args:
+        value: From the sample itself.
+        replicates: At least :func:`fewest_replicates`.
+        floor: Mean of the metric if the model were calibrated; 0 gives the lower end with the replicates' bias alone.
+        level: In ``(0, 1)``.
+    """
+    found = interval_from(value, replicates, level=level, method="percentile")
+    least = max(found.bias, 0.0)
+    above = max(value - floor, 0.0)
+    remaining = value * above / (above + least) if above > 0.0 else 0.0
+    bias = max(least, min(value - remaining, floor))
+    reach = found.high - (value + found.bias)
+    return replace(found, low=value - bias - reach, high=value + reach, method="floor")
 
 
 def check_bootstrap(owner: str, *, level: float, replicates: int, seed: int, method: str) -> None:

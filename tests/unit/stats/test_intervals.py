@@ -3,7 +3,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from fedlas._core.check import InputError
-from fedlas.stats.intervals import check_bootstrap, fewest_replicates, interval_from
+from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_interval, interval_from
 
 
 def test_ends_are_order_statistics():
@@ -32,6 +32,21 @@ def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
     shift = 40.0 - replicates.mean()
     assert (centred.low, centred.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
     assert (centred.bias, centred.method) == (percentile.bias, "centred")
+
+
+def test_the_floor_bounds_the_bias_of_a_calibration_error():
+    replicates = np.arange(1.0, 100.0) - 50 + 240  # mean 240, the ends of level 0.9 are 45 from it
+    far, none = (floor_interval(200.0, replicates, floor=floor, level=0.9) for floor in (100.0, 0.0))
+    assert far.high == none.high == 200 + 45  # no bias taken off
+    assert none.low == 200 - 40 - 45  # the replicates' own
+    # on the line from 100 at an error of 0 to 40 at an error of 200, the bias at 1000 / 7 is 400 / 7
+    assert far.low == pytest.approx(200 - 400 / 7 - 45)
+    assert pytest.approx(400 / 7) == 100 - (100 - 40) * (1000 / 7) / 200
+    assert floor_interval(200.0, replicates, floor=250.0, level=0.9).low == -45  # nothing may be left
+    assert floor_interval(200.0, replicates, floor=20.0, level=0.9).low == none.low
+    assert (far.method, far.bias, far.value) == ("floor", 40.0, 200.0)
+    constant = floor_interval(0.0, np.zeros(99), floor=0.0, level=0.9)
+    assert (constant.low, constant.high) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
