@@ -179,8 +179,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"torch {torch.__version__}, numpy {np.__version__}, {arguments.threads} threads")
     if arguments.coverage:
-        # 499 and not 500: then 0.05 times one more than the replicates is a whole number, and the level is exact.
-        samples, sets, replicates = arguments.samples or 2000, arguments.coverage, arguments.replicates or 499
+        # One more than the replicates is a multiple of 40: then levels of 0.05 on one side and on two are both exact.
+        samples, sets, replicates = arguments.samples or 2000, arguments.coverage, arguments.replicates or 399
         if not arguments.paired and not arguments.alarms:
             coverage(samples, sets, replicates, arguments.metrics)
         if not arguments.paired:
