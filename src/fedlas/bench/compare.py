@@ -238,7 +238,7 @@ def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Lite
     """
     palette = theme_named("fedlas compare", theme)
     rows = max(map(len, asked.values()))
-    axes = new_axes(palette, size=(1.3 + 3.1 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
+    axes = new_axes(palette, size=(1.1 + 2.6 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
     for ax, (metric, found) in zip(axes, asked.items(), strict=True):
         scale = 100 if column(metric).unit == "%" else 1
         values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in found}
