@@ -98,7 +98,8 @@ def seed_values(
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     axes.grid(axis="x", color=palette.grid, linewidth=0.8)
-    axes.set_xlabel(label, color=palette.ink, fontsize=9)
+    # Ends where the axes end: beside long names these are narrower than the label, which may reach below the names.
+    axes.set_xlabel(label, color=palette.ink, fontsize=9, loc="right")
     if legend and ax is None:
         legend_outside(axes, palette, most=2)
     elif legend:
