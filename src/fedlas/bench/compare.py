@@ -285,6 +285,9 @@ def add_compare(add: Any) -> None:
     )
     verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
     verb.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also draw the differences, seed by seed, to FILE (.svg, .png, .pdf)"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
     verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
