@@ -20,6 +20,9 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
+from fedlas.bench.collect import collect
+from fedlas.bench.compare import differences, differences_figure
+from fedlas.bench.results import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram, training_curves
@@ -28,6 +31,11 @@ from fedlas.stats import noise_floor
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
 SIZE = (3.7, 3.0)  # inches: about as wide as a phone, so that the text is not scaled down there
+
+FIXED_STRENGTH = {"ce": 0.0, "ls-half": 0.025, "ls": 0.05}
+ABLATIONS = tuple(f"fedlas-{part}" for part in ("against", "frozen", "plus", "minus", "noise", "constant"))
+"""Of the runs in ``results/``, those with one part of FedLAS replaced."""
+MARKERS = ("s", "o", "x")
 
 FIGURES: dict[str, Callable[[str], Any]] = {}
 """By name, functions from ``"light"`` or ``"dark"`` to the Axes that were drawn on."""
@@ -136,6 +144,33 @@ def _tracks_confidence(theme: str) -> Any:
     return _named(axes, theme, "correlation of Z, confidence")
 
 
+@_figure("differences")
+def _differences(theme: str) -> Any:
+    return _measured(["fedlas:ls", "ls-half:ls", "fedlas:ls-half", "fedlas:ce", "fedlas+:mbls"], theme)
+
+
+@_figure("ablations")
+def _ablations(theme: str) -> Any:
+    return _measured([f"fedlas:{name}" for name in ABLATIONS], theme)
+
+
+@_figure("strength-and-ece")
+def _strength_and_ece(theme: str) -> Any:
+    """Every run of label smoothing, FedLAS and its ablations: a fixed strength or the mean one, and the ECE."""
+    palette, axes = _axes(theme)
+    named = {"label smoothing": FIXED_STRENGTH, "FedLAS": ("fedlas",), "ablations": ("fedlas-mean", *ABLATIONS)}
+    runs = collect(RUNS).runs
+    for i, (name, losses) in enumerate(named.items()):
+        points = [(_strength(run), 100 * run.measured["test"]["ece"]) for run in runs if run.loss in losses]
+        axes.scatter(
+            *zip(*points, strict=True), s=16, marker=MARKERS[i], color=palette.lines[i], alpha=0.85, label=name,
+        )  # fmt: skip
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=-0.002)
+    _label(axes, palette, "mean strength α_i on validation images", "ECE (%)")
+    return axes
+
+
 @_figure("calibrated")
 def _calibrated(theme: str) -> Any:
     return reliability_diagram(synthetic(10_000), band=True, title="calibrated", theme=theme)
@@ -194,6 +229,20 @@ def _bins(theme: str) -> Any:
 @cache
 def _floor(samples: int, num_bins: int) -> Any:
     return noise_floor(synthetic(samples), replicates=200, num_bins=num_bins)
+
+
+def _strength(run: FinishedRun) -> float:
+    """What a fixed strength is, or the mean strength on validation images at the epoch that was chosen."""
+    if run.loss in FIXED_STRENGTH:
+        return FIXED_STRENGTH[run.loss]
+    record = json.loads((run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()[int(run.best_epoch or 0) - 1])
+    return float(record["gate"]["alpha"])
+
+
+def _measured(pairs: list[str], theme: str) -> Any:
+    """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
+    found = differences(collect(RUNS), pairs, metric="ece")
+    return differences_figure({"ece": found}, theme=theme).axes[0]
 
 
 def _palette(theme: str) -> Theme:
