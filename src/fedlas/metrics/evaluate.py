@@ -26,7 +26,7 @@ def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float
         InputError: If ``predictions`` are no :class:`Predictions`, or ``num_bins`` is not a count.
 
     Note:
-        Memory beside the logits: two chunks of about 2 MiB, nine bytes a sample, 1 MiB for the smooth error, and
+        Memory beside the logits: two chunks of at most 4 MiB, nine bytes a sample, 1 MiB for the smooth error, and
         ``4 * C * num_bins`` int64. Sums are exact, so neither the order of samples nor the size of chunks changes a
         bit. A metric that was registered without an ``estimator`` is called after the pass with ``predictions`` alone.
 

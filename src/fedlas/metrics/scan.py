@@ -17,9 +17,11 @@ from fedlas._core.check import InputError, describe
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
 from fedlas.predictions import Predictions
 
-# Elements of logits per chunk. On a CPU, 2 MiB of float32 beside two buffers of that size stay in the cache, and are
-# enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
-CHUNK_ELEMENTS = 2**19
+# Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
+# are enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
+CHUNK_ELEMENTS = 2**20
+# Few classes make many rows of a chunk, and what is kept of each row must stay in the cache too.
+CHUNK_ROWS = 2**15
 ACCELERATOR_CHUNK_ELEMENTS = 2**24
 PROB_BITS = 40
 """Where every probability of every row is summed, it is rounded to a multiple of ``2**-PROB_BITS``, 1e-12."""
@@ -137,8 +139,9 @@ class Sums(Statistic, Protocol):
 def chunks(predictions: Predictions) -> Iterator[Chunk]:
     """The rows of ``predictions`` in order, a cache-sized chunk at a time."""
     logits = predictions.logits
-    elements = CHUNK_ELEMENTS if logits.device.type == "cpu" else ACCELERATOR_CHUNK_ELEMENTS
-    rows = min(max(1, elements // predictions.num_classes), predictions.num_samples)
+    on_cpu = logits.device.type == "cpu"
+    rows = max(1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes)
+    rows = min(rows, predictions.num_samples, CHUNK_ROWS if on_cpu else rows)
     buffers = (logits.new_empty(rows, predictions.num_classes), logits.new_empty(rows, predictions.num_classes))
     for start in range(0, predictions.num_samples, rows):
         part = slice(start, start + rows)
