@@ -163,7 +163,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "RUN [RUN ...]",
     )
     diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html and diagnose.json (default: the runs')")
+    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html, .json and .npz (default: the runs')")
     diagnose.add_argument(
         "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
     )

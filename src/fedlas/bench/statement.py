@@ -143,17 +143,17 @@ def calibrated_note(summary: Summary) -> str | None:
         if among:
             which = "every method" if len(among) == len(table.rows) > 1 else _listed(among)
             parts.append(f"{when} temperature scaling {which}")
-    told = f"ECE does not tell from a calibrated model, but another test does: {'; '.join(found_out)}." * bool(
-        found_out
-    )
-    if not parts:
-        return told or None
-    return (
-        "With this number of test samples, ECE and its noise floor do not tell these from a perfectly calibrated "
-        f"model: {'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error would "
-        "go unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than the value. "
-        f"{told}"
-    ).strip()
+    sentences = []
+    if parts:
+        sentences.append(
+            "With this number of test samples, ECE and its noise floor do not tell these from a perfectly calibrated "
+            f"model: {'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error "
+            "would go unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than "
+            "the value."
+        )
+    if found_out:
+        sentences.append(f"ECE does not tell from a calibrated model, but another test does: {'; '.join(found_out)}.")
+    return " ".join(sentences) or None
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

@@ -205,10 +205,14 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
-        self.decisions.load_state_dict(state["decisions"])
-        self._psi, self._means = state["psi"], list(state["means"])
-        self._stuck, self._stuck_on = int(state["stuck"]), str(state["stuck_on"])
+        """Go on from what :meth:`state_dict` returned.
+
+        Raises:
+            KeyError: If something is missing, as in what an earlier version returned; nothing is changed then.
+        """
+        decisions, psi, means, stuck, on = (state[name] for name in ("decisions", "psi", "means", "stuck", "stuck_on"))
+        self.decisions.load_state_dict(decisions)
+        self._psi, self._means, self._stuck, self._stuck_on = psi, list(means), int(stuck), str(on)
 
 
 def _parameters(part: Any) -> list[nn.Parameter]:

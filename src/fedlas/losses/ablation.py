@@ -37,7 +37,8 @@ class FedLASAblation(FedLAS):
             more than alpha, which descent drives the gate to).
         score: ``"norm"`` (the indicator), ``"constant"`` (Z = 1), ``"noise"`` (a standard normal number that depends on
             the features' bits and on nothing they mean).
-        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch, over all ranks.
+        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch, in
+            training over all ranks.
         alpha: Strength at the mean feature norm, in [0, 0.5].
         beta: Sensitivity to the score, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
@@ -99,7 +100,9 @@ class FedLASAblation(FedLAS):
         if valid is None:
             valid = torch.ones_like(alpha, dtype=torch.bool)
         sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
-        total, count = add_up_across_ranks(sums).unbind()
+        if self.training and torch.is_grad_enabled():  # elsewhere one rank may ask alone, and would wait for ever
+            sums = add_up_across_ranks(sums)
+        total, count = sums.unbind()
         return (total / count.clamp(min=1)).expand_as(alpha)
 
     @property

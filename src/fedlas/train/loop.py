@@ -112,21 +112,19 @@ def fit(
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
+    monitor = monitor_of(objective.criterion)
     if saved is not None:
-        _restore(objective, saved, path)
+        _restore(objective, monitor, saved, path)
     engine = engine_of(objective, config, accelerator)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
-    monitor = monitor_of(objective.criterion)
     if saved is not None:
         engine.load_optimizer(torch_optimizer, saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
-        if monitor is not None and saved.get("monitor"):
-            monitor.load_state_dict(saved["monitor"])
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
@@ -180,12 +178,16 @@ def fit(
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
-def _restore(objective: Objective, saved: Mapping[str, Any], path: Path) -> None:
+def _restore(objective: Objective, monitor: Monitor | None, saved: Mapping[str, Any], path: Path) -> None:
     absent = [key for key in ("epoch", "objective", "optimizer", "schedule", "rng", "best") if key not in saved]
     reason = f"it lacks {', '.join(absent)}"
     if not absent:
         try:
             objective.load_state_dict(saved["objective"])
+            if monitor is not None and saved.get("monitor"):
+                monitor.load_state_dict(saved["monitor"])
+        except KeyError as error:
+            reason = f"what it holds of the monitor lacks {error}"
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
         else:

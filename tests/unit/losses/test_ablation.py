@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing
+from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing, ablation
 from fedlas.losses.ablation import _Noise
 
 torch.manual_seed(0)
@@ -101,3 +101,18 @@ def test_mean_spread():
 def test_unknown_parts(options, message):
     with pytest.raises(InputError, match=message):
         FedLASAblation(5, **options)
+
+
+@pytest.mark.parametrize("direction", ["plus", "against"])
+def test_ranks_are_summed_over_in_training_only(monkeypatch, direction):
+    """Elsewhere one rank may ask alone, or for more batches than the others: a collective would wait for ever."""
+    calls = []
+    monkeypatch.setattr(ablation, "add_up_across_ranks", lambda sums: calls.append(1) or sums)
+    criterion = FedLASAblation(5, direction=direction, spread="mean")
+    criterion(LOGITS, TARGET, features=FEATURES)
+    assert len(calls) == 1
+    criterion.smoothing(LOGITS, FEATURES)
+    with torch.no_grad():
+        criterion(LOGITS, TARGET, features=FEATURES)
+    criterion.eval()(LOGITS, TARGET, features=FEATURES)
+    assert len(calls) == 1

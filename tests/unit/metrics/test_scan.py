@@ -32,7 +32,11 @@ def test_chunks_have_the_quantities_of_predictions_to_the_last_bit(small_chunks,
 def test_confidence_does_not_depend_on_the_size_of_the_chunk(monkeypatch, classes):
     predictions = random_predictions(2000, classes)
     whole = predictions.confidence
+    monkeypatch.setattr(scan, "CHUNK_ROWS", 300)
+    assert max(len(chunk.logits) for chunk in chunks(predictions)) == 300
+    assert torch.equal(every(predictions, "confidence"), whole)
     monkeypatch.setattr(scan, "CHUNK_ELEMENTS", 7 * classes)
+    assert max(len(chunk.logits) for chunk in chunks(predictions)) == 7
     assert torch.equal(every(predictions, "confidence"), whole)
     assert torch.equal(predictions.probs.amax(1), whole)
 

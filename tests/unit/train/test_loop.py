@@ -162,6 +162,16 @@ def test_checkpoint_of_another_model_under_the_same_configuration(tmp_path):
         train(objective(LabelSmoothing(alpha=0.1)), tmp_path)
 
 
+def test_checkpoint_with_the_monitor_of_an_earlier_version(tmp_path):
+    with pytest.raises(StoppedError):
+        train(objective(), tmp_path, on_epoch=stop_after(2))
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    saved["monitor"] = {name: value for name, value in saved["monitor"].items() if name != "means"}
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"what it holds of the monitor lacks 'means'\. Use the release that wrote it"):
+        train(objective(), tmp_path)
+
+
 def test_log_and_best_epoch(tmp_path):
     seen = []
     fitted = train(objective(), tmp_path, epochs=4, on_epoch=seen.append, schedule=ScheduleConfig(milestones=[2]))
