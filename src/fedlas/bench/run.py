@@ -93,7 +93,14 @@ def _train_and_measure(
 ) -> dict[str, Any]:
     train = run.recipe.train
     fitted = train_as_planned(
-        run, objective, splits, batches=batches, accelerator=accelerator, label=label, on_epoch=tracking.epoch
+        run,
+        objective,
+        splits,
+        batches=batches,
+        accelerator=accelerator,
+        label=label,
+        on_epoch=tracking.epoch,
+        watch_norms=train.save_features,
     )
     started = time.monotonic()
     val, test = (
@@ -176,6 +183,7 @@ def train_as_planned(
     identity: Mapping[str, Any] | None = None,
     label: str | None = None,
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    watch_norms: bool = False,
 ) -> Fitted:
     """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
 
@@ -188,6 +196,7 @@ def train_as_planned(
         identity: What a checkpoint in the folder is compared with; None is ``run.config()``.
         label: Shown in front of the progress bar; None is the run's name.
         on_epoch: Called with each record of the log, on the main process.
+        watch_norms: As :func:`fedlas.train.fit`.
 
     Raises:
         InputError: As :func:`fedlas.train.fit`.
@@ -205,6 +214,7 @@ def train_as_planned(
         accelerator=accelerator,
         name=label or run.name,
         on_epoch=on_epoch,
+        watch_norms=watch_norms,
     )
 
 

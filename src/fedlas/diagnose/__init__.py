@@ -1,9 +1,17 @@
 """Does the indicator track what it is said to, and what does the gate do? FedLAS looked at from outside."""
 
-from fedlas.diagnose.association import Associations, association_values, associations
+from fedlas.diagnose.association import Associations, associations
 from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report
-from fedlas.diagnose.indicator import FailureCases, IndicatorReport, binned_scores, failure_cases, indicator_report
+from fedlas.diagnose.indicator import (
+    FailureCases,
+    IndicatorReport,
+    binned_scores,
+    failure_cases,
+    indicator_numbers,
+    indicator_report,
+)
 from fedlas.diagnose.monitor import Monitor, alarm_kind, asked, gated, monitor_of
+from fedlas.diagnose.norms import NormMonitor
 
 __all__ = [
     "Associations",
@@ -12,15 +20,16 @@ __all__ = [
     "GateReport",
     "IndicatorReport",
     "Monitor",
+    "NormMonitor",
     "alarm_kind",
     "asked",
-    "association_values",
     "associations",
     "binned_scores",
     "failure_cases",
     "flip_share",
     "gate_report",
     "gated",
+    "indicator_numbers",
     "indicator_report",
     "monitor_of",
 ]

@@ -1,4 +1,4 @@
-"""How closely one number a sample follows another: Pearson, Spearman and AUROC, each with a bootstrap interval.
+"""How closely one number a sample follows another: Pearson, Spearman and AUROC, each with an interval.
 
 Source:
     Spearman: The Proof and Measurement of Association between Two Things, Am. J. Psychology 15 (1904).
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import check_choice
+from fedlas.diagnose.jackknife import jackknife
+from fedlas.diagnose.ranked import Floats, Ranked, is_boolean, pair_of
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
 
-Floats = NDArray[np.float64]
 _CELLS = 2_000_000  # weights of one chunk of replicates: 16 MB
 
 
@@ -44,6 +45,7 @@ def associations(
     level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
+    method: Literal["bootstrap", "jackknife"] = "bootstrap",
 ) -> Associations:
     """Pearson and Spearman correlation of ``score`` and ``value``, and AUROC of the score where the value is boolean.
 
@@ -53,9 +55,12 @@ def associations(
         level: Confidence level in ``(0, 1)``.
         replicates: Bootstrap replicates, each of ``N`` samples drawn with replacement.
         seed: The same seed draws the same samples, so intervals of several scores are paired.
+        method: ``"bootstrap"``, or ``"jackknife"``: the infinitesimal one, which draws nothing and costs about as much
+            as one replicate; for every epoch's log. ``replicates`` and ``seed`` do not count then.
 
     Returns:
-        The numbers with percentile intervals. A score or a value that is the same for all samples has none: NaN.
+        The numbers with percentile intervals, or the jackknife's. A score or a value that is the same for all samples
+        has none: NaN.
 
     Raises:
         InputError: For other shapes, fewer than three samples, values that are not finite, or options out of range.
@@ -71,8 +76,12 @@ def associations(
         (1.0, 0.91)
     """
     check_bootstrap("associations", level=level, replicates=replicates, seed=seed, method="percentile")
-    x, y = _pair(score, value)
-    statistics = _statistics(x, y, _is_boolean(value))
+    check_choice("associations", "method", method, ("bootstrap", "jackknife"))
+    x, y = pair_of(score, value)
+    if method == "jackknife":
+        by_name = jackknife(x, y, boolean=is_boolean(value), level=level)
+        return Associations(by_name["pearson"], by_name["spearman"], by_name.get("auroc"))
+    statistics = _statistics(x, y, is_boolean(value))
     found = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
 
     def interval(name: str) -> Interval:
@@ -88,42 +97,9 @@ def associations(
     return Associations(interval("pearson"), interval("spearman"), auroc)
 
 
-def association_values(score: Tensor | Floats, value: Tensor | Floats) -> dict[str, float]:
-    """The numbers of :func:`associations` without their intervals: for every epoch's log.
-
-    Args:
-        score: ``(N,)``, finite.
-        value: ``(N,)``, finite, or boolean.
-
-    Returns:
-        ``pearson``, ``spearman`` and, for a boolean value, ``auroc``; NaN where one of the two does not vary, and for
-        fewer than 3 samples.
-
-    Raises:
-        InputError: For other shapes, or values that are not finite.
-    """
-    x, y = _pair(score, value, fewest=0)
-    if len(x) < 3:  # two correlate perfectly, whatever they are
-        names = ("pearson", "spearman", "auroc") if _is_boolean(value) else ("pearson", "spearman")
-        return dict.fromkeys(names, float("nan"))
-    return {k: float(v[0]) for k, v in _statistics(x, y, _is_boolean(value))(np.ones((1, len(x)))).items()}
-
-
-def _pair(score: Tensor | Floats, value: Tensor | Floats, *, fewest: int = 3) -> tuple[Floats, Floats]:
-    x, y = _numbers("score", score), _numbers("value", value)
-    if x.shape != y.shape or x.ndim != 1 or len(x) < fewest:
-        raise InputError(
-            "associations",
-            f"score and value must be (N,) with at least {fewest} samples",
-            f"{describe(score)} and {describe(value)}",
-            "Pass one number a sample.",
-        )
-    return x, y
-
-
 def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[str, Floats]]:
     """From weights ``(R, N)`` to each number ``(R,)``."""
-    ranked_x, ranked_y = _Ranked(x), _Ranked(y)
+    ranked_x, ranked_y = Ranked(x), Ranked(y)
     # Moments by matrix product: centred first, so that no digits are lost to a large mean.
     centred_x, centred_y = x - x.mean(), y - y.mean()
 
@@ -135,35 +111,6 @@ def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[
         return found | ({"auroc": _auroc(weights, ranked_x, y)} if boolean else {})
 
     return of
-
-
-def _numbers(name: str, values: Tensor | Floats) -> Floats:
-    array = values.detach().double().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
-    if not np.isfinite(array).all():
-        raise InputError("associations", f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
-    return array
-
-
-def _is_boolean(value: Tensor | Floats) -> bool:
-    return str(value.dtype) in ("torch.bool", "bool")
-
-
-class _Ranked:
-    """Where each sample stands in ascending order, and which samples are equal."""
-
-    def __init__(self, values: Floats) -> None:
-        self.order = np.argsort(values, kind="stable")
-        ordered = values[self.order]
-        self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        self.sizes = np.diff(np.r_[self.starts, len(values)])
-
-    def ranks(self, weights: Floats) -> Floats:
-        """Middle ranks of the samples under weights ``(R, N)``, in the samples' own order."""
-        groups = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        middle = groups.cumsum(axis=1) - groups / 2
-        ranks = np.empty_like(weights)
-        ranks[:, self.order] = np.repeat(middle, self.sizes, axis=1)
-        return ranks
 
 
 def _weights(samples: int, replicates: int, seed: int) -> Iterator[Floats]:
@@ -186,7 +133,7 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     return _ratio(covariance, var_x, var_y, float(np.mean(x * x)), float(np.mean(y * y)))
 
 
-def _rank_correlation(weights: Floats, x: _Ranked, y: _Ranked) -> Floats:
+def _rank_correlation(weights: Floats, x: Ranked, y: Ranked) -> Floats:
     half = weights.sum(axis=1, keepdims=True) / 2  # the mean rank, whatever the weights
     ranks_x, ranks_y = x.ranks(weights) - half, y.ranks(weights) - half
     covariance = np.einsum("rn,rn,rn->r", weights, ranks_x, ranks_y)
@@ -203,7 +150,7 @@ def _ratio(covariance: Floats, var_x: Floats, var_y: Floats, scale_x: float, sca
     return np.where(constant, np.nan, np.clip(value, -1.0, 1.0))
 
 
-def _auroc(weights: Floats, score: _Ranked, truth: Floats) -> Floats:
+def _auroc(weights: Floats, score: Ranked, truth: Floats) -> Floats:
     """Mann and Whitney's statistic from the middle ranks."""
     positive = weights @ truth
     negative = weights.sum(axis=1) - positive

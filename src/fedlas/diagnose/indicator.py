@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.diagnose.association import Associations, associations
 from fedlas.predictions import Predictions
+from fedlas.stats.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,15 @@ class IndicatorReport:
 
 
 def indicator_report(
-    score: Tensor, predictions: Predictions, *, level: float = 0.95, replicates: int = 1000, seed: int = 0
+    score: Tensor,
+    predictions: Predictions,
+    *,
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+    method: Literal["bootstrap", "jackknife"] = "bootstrap",
 ) -> IndicatorReport:
-    """Correlations of a score with confidence, correctness and signed gap, with bootstrap intervals.
+    """Correlations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
         score: One number a sample ``(N,)``: NCI's ``Z``, or a norm.
@@ -40,27 +49,59 @@ def indicator_report(
         level: Confidence level.
         replicates: Bootstrap replicates; the same draws for all numbers.
         seed: Of the draws.
+        method: As of :func:`associations`.
 
     Raises:
-        InputError: If score is not ``(N,)`` or not finite.
+        InputError: If score is not ``(N,)`` or not finite, or there are fewer than three samples.
 
     Note:
         A score can follow the gap for a trivial reason. Wrong samples have gaps near +1 and right ones near 0 or
         below, so whatever is low for wrong samples correlates negatively with the gap. What the gap adds to
         correctness shows within bins of the score: :func:`binned_scores`.
     """
-    confidence, correct = predictions.confidence.double(), predictions.correct
     _check_rows("indicator_report", score, predictions)
+    options: Any = {"level": level, "replicates": replicates, "seed": seed, "method": method}
+    return _report(score, predictions.confidence, predictions.correct, options)
 
-    def against(first: Tensor, value: Tensor) -> Associations:
-        return associations(first, value, level=level, replicates=replicates, seed=seed)
 
+def _report(score: Tensor, confidence: Tensor, correct: Tensor, options: Any) -> IndicatorReport:
+    confidence = confidence.double()
     return IndicatorReport(
-        confidence=against(score, confidence),
-        correctness=against(score, correct),
-        gap=against(score, confidence - correct.double()),
-        baseline=against(confidence, correct),
+        confidence=associations(score, confidence, **options),
+        correctness=associations(score, correct, **options),
+        gap=associations(score, confidence - correct.double(), **options),
+        baseline=associations(confidence, correct, **options),
     )
+
+
+def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
+    """The numbers of :func:`indicator_report` by name, with the jackknife's 95 % intervals: for every epoch's log.
+
+    Args:
+        score: ``(N,)``; a sample whose score is not finite, an overflowing norm say, is left out.
+        predictions: Of the same samples.
+
+    Returns:
+        ``pearson_confidence``, ``spearman_confidence``, ``pearson_correct``, ``spearman_correct``, ``auroc_correct``,
+        ``pearson_gap`` and ``spearman_gap``, and for each the ends of its interval, ``..._low`` and ``..._high``. NaN
+        where one of the two does not vary, and for fewer than three samples.
+
+    Raises:
+        InputError: If score is not ``(N,)``.
+    """
+    _check_rows("indicator_numbers", score, predictions)
+    known = score.isfinite()
+    report = None
+    if int(known.sum()) >= 3:  # two correlate perfectly, whatever they are
+        confidence, correct = predictions.confidence[known], predictions.correct[known]
+        report = _report(score[known], confidence, correct, {"method": "jackknife"})
+    numbers: dict[str, float] = {}
+    for name, field in (("confidence", "confidence"), ("correct", "correctness"), ("gap", "gap")):
+        for measure in ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman"):
+            found: Interval | None = None if report is None else getattr(getattr(report, field), measure)
+            value, low, high = (math.nan,) * 3 if found is None else (found.value, found.low, found.high)
+            numbers |= {f"{measure}_{name}": value, f"{measure}_{name}_low": low, f"{measure}_{name}_high": high}
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlas.diagnose.association import association_values
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report
+from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.predictions import Predictions
 
 STUCK = 0.999
@@ -120,18 +120,22 @@ class Monitor:
         """A held-out batch, seen by the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
         self._held.append(asked(self.criterion, logits, features))
 
+    def directions(self) -> Tensor:
+        """Of the training samples this process saw in this epoch ``(N,)``; lets go of them."""
+        return self.decisions.epoch()
+
     def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:
         """The epoch's record.
 
         Args:
             predictions: Of the batches given to :meth:`held_out`, in their order.
-            directions: ``decisions.epoch()`` of each process; None is this one alone.
+            directions: :meth:`directions` of each process; None is this one alone.
 
         Returns:
-            ``indicator`` (running moments; mean and standard deviation of the held-out Z; its correlations with
-            confidence, correctness and signed gap), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips`` of
-            held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``, sentences. None
-            where there is no number.
+            ``indicator`` (running moments; mean and standard deviation of the held-out Z; what
+            :func:`~fedlas.diagnose.indicator_numbers` says of it), ``gate`` (see
+            :class:`~fedlas.diagnose.GateReport`; ``flips`` of held-out and ``train_flips`` of training samples since
+            the epoch before) and ``alarms``, sentences. None where there is no number.
         """
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         self._held = []
@@ -143,24 +147,16 @@ class Monitor:
         gate = {**report.as_dict(), "flips": flips, "train_flips": self.decisions.end_epoch(directions)}
         alarms = self._alarms(indicator, gate)
         self._means = [*self._means, indicator["mean"]][-LONG_DRIFT_EPOCHS:]
-        return {"indicator": _without_nan(indicator), "gate": _without_nan(gate), "alarms": alarms}
+        return {"indicator": without_nan(indicator), "gate": without_nan(gate), "alarms": alarms}
 
     def _indicator(self, score: Tensor, predictions: Predictions) -> dict[str, Any]:
-        known = score.isfinite()  # a watcher must not end a run over an overflowing norm
-        confidence, correct = predictions.confidence.double(), predictions.correct
-        values = {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
-        found = {
-            f"{measure}_{name}": number
-            for name, value in values.items()
-            for measure, number in association_values(score[known], value[known]).items()
-        }
         moments = {
             name: float(getattr(self.criterion.nci, name, math.nan))  # a replaced indicator may have none
             for name in ("mean", "std")
         }
         far = float((score.abs() >= FAR).double().mean())
         z = {"z_mean": float(score.mean()), "z_std": float(score.std(correction=0)), "z_far": far}
-        return {**moments, **z, **found}
+        return {**moments, **z, **indicator_numbers(score, predictions)}
 
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []
@@ -219,5 +215,6 @@ def _parameters(part: Any) -> list[nn.Parameter]:
     return list(part.parameters()) if isinstance(part, nn.Module) else []
 
 
-def _without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` as JSON can hold it: a number that is none becomes None."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}

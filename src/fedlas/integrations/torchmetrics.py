@@ -1,24 +1,53 @@
-"""``torchmetrics.Metric`` classes over :class:`~fedlas.metrics.StreamingMetrics`: for Lightning, and collections."""
+"""``torchmetrics.Metric`` classes over what streams in :mod:`fedlas.metrics`: for Lightning, and collections."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlas._core.extras import require
-from fedlas.metrics import METRICS, StreamingMetrics
+from fedlas.metrics import METRICS, StreamingClasses, StreamingGroups, StreamingMetrics
+from fedlas.metrics.accumulator import Accumulator
 
 require("torchmetrics", extra="torchmetrics")
 
 from torchmetrics import Metric  # noqa: E402 (after the line that says what to install)
 
-__all__ = ["CalibrationMetric", "CalibrationMetrics"]
+__all__ = ["CalibrationByClass", "CalibrationByGroup", "CalibrationMetric", "CalibrationMetrics"]
 
 
-class CalibrationMetrics(Metric):
+class _Sums(Metric):
+    """A metric whose state is that of an accumulator without samples, which ``torchmetrics`` adds up over ranks."""
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, empty: Accumulator, options: dict[str, Any]) -> None:
+        super().__init__(**options)
+        # A state's name is an attribute's: no dots.
+        self._keys = {name.replace(".", "_of_"): name for name in empty.state_dict()}
+        for key, name in self._keys.items():
+            self.add_state(key, empty.state_dict()[name], dist_reduce_fx="sum")
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
+        """Do nothing: the state is integers whatever the precision of a model is."""
+        return self
+
+    def _add(self, batch: Accumulator) -> None:
+        state = batch.state_dict()
+        for key, name in self._keys.items():
+            sums = getattr(self, key)
+            setattr(self, key, sums + state[name].to(sums.device))
+
+    def _fill(self, empty: Accumulator) -> None:
+        empty.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
+
+
+class CalibrationMetrics(_Sums):
     """Many metrics in one pass, as a dictionary: what :class:`~fedlas.metrics.StreamingMetrics` computes.
 
     Args:
@@ -46,21 +75,14 @@ class CalibrationMetrics(Metric):
         tensor(0.5000, dtype=torch.float64)
     """
 
-    is_differentiable = False
-    full_state_update = False
-
     def __init__(
         self, num_classes: int, *, metrics: Sequence[str] | None = None, num_bins: int = 15, **options: Any
     ) -> None:
-        super().__init__(**options)
         empty = StreamingMetrics(num_classes, metrics=metrics, num_bins=num_bins)
+        super().__init__(empty, options)
         self.num_classes = empty.num_classes
         self.num_bins = empty.num_bins
         self.metrics = empty.metrics
-        # A state's name is an attribute's: no dots.
-        self._keys = {name.replace(".", "_of_"): name for name in empty.state_dict()}
-        for key, name in self._keys.items():
-            self.add_state(key, empty.state_dict()[name], dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Take in a batch.
@@ -74,10 +96,7 @@ class CalibrationMetrics(Metric):
         """
         batch = self._empty()
         batch.update(logits, target)
-        state = batch.state_dict()
-        for key, name in self._keys.items():
-            sums = getattr(self, key)
-            setattr(self, key, sums + state[name].to(sums.device))
+        self._add(batch)
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric of all samples so far, float64, by registry name.
@@ -86,12 +105,8 @@ class CalibrationMetrics(Metric):
             InputError: If there are none.
         """
         whole = self._empty()
-        whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
+        self._fill(whole)
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in whole.compute().items()}
-
-    def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
-        """Do nothing: the state is integers whatever the precision of a model is."""
-        return self
 
     def _empty(self) -> StreamingMetrics:
         return StreamingMetrics(self.num_classes, metrics=self.metrics, num_bins=self.num_bins)
@@ -135,3 +150,114 @@ class CalibrationMetric(CalibrationMetrics):
             InputError: If there are none.
         """
         return super().compute()[self.name]
+
+
+class CalibrationByClass(_Sums):
+    """Calibration of every class's own probability: what :class:`~fedlas.metrics.StreamingClasses` computes.
+
+    Args:
+        num_classes: ``C``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+        **options: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        InputError: For options out of range.
+
+    State:
+        As :class:`CalibrationMetrics`.
+
+    Example:
+        >>> metric = CalibrationByClass(2)
+        >>> metric.update(torch.zeros(2, 2), torch.tensor([1, 1]))
+        >>> metric.compute()["gap"]
+        tensor([ 0.5000, -0.5000], dtype=torch.float64)
+    """
+
+    def __init__(self, num_classes: int, *, num_bins: int = 15, **options: Any) -> None:
+        super().__init__(StreamingClasses(num_classes, num_bins=num_bins), options)
+        self.num_classes = num_classes
+        self.num_bins = num_bins
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Take in a batch: ``logits (N, C)``, finite, and labels ``target (N,)``.
+
+        Raises:
+            InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
+        """
+        batch = self._empty()
+        batch.update(logits, target)
+        self._add(batch)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``ece``, ``gap``, ``mean_probability`` and ``frequency`` of every class ``(C,)``, float64.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        whole = self._empty()
+        self._fill(whole)
+        return _columns(list(whole.compute().values()), ("ece", "gap", "mean_probability", "frequency"))
+
+    def _empty(self) -> StreamingClasses:
+        return StreamingClasses(self.num_classes, num_bins=self.num_bins)
+
+
+class CalibrationByGroup(_Sums):
+    """Accuracy and calibration in groups of samples: what :class:`~fedlas.metrics.StreamingGroups` computes.
+
+    Args:
+        groups: Every group there can be, each once.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+        **options: Those of ``torchmetrics.Metric``.
+
+    Raises:
+        InputError: For options out of range.
+
+    State:
+        As :class:`CalibrationMetrics`.
+
+    Example:
+        >>> metric = CalibrationByGroup(["easy", "hard"])
+        >>> metric.update(torch.zeros(2, 2), torch.tensor([1, 1]), groups=["hard", "hard"])
+        >>> metric.compute()["gap"]
+        tensor([   nan, 0.5000], dtype=torch.float64)
+    """
+
+    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, **options: Any) -> None:
+        super().__init__(StreamingGroups(groups, num_bins=num_bins), options)
+        self.groups = list(groups)
+        self.num_bins = num_bins
+
+    def update(self, logits: Tensor, target: Tensor, groups: Tensor | Sequence[Hashable]) -> None:
+        """Take in a batch: ``logits (N, C)``, finite, labels ``target (N,)`` and the group of each sample ``(N,)``.
+
+        Raises:
+            InputError: As :class:`~fedlas.Predictions`, or for a group that was not named.
+        """
+        batch = self._empty()
+        batch.update(logits, target, groups=groups)
+        self._add(batch)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``num_samples``, ``accuracy``, ``confidence``, ``gap``, ``ece``, ``o_ece`` and ``u_ece`` of every group.
+
+        Returns:
+            ``(G,)`` float64 each, in the order of the groups; NaN for a group without samples.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        whole = self._empty()
+        self._fill(whole)
+        found = whole.compute()
+        names = ("num_samples", "accuracy", "confidence", "gap", "ece", "o_ece", "u_ece")
+        return _columns([found.get(group) for group in self.groups], names)
+
+    def _empty(self) -> StreamingGroups:
+        return StreamingGroups(self.groups, num_bins=self.num_bins)
+
+
+def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
+    """An attribute of all rows each, NaN for a row that is None."""
+    values = {name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names}
+    return {name: torch.tensor(column, dtype=torch.float64) for name, column in values.items()}

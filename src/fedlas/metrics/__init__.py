@@ -38,6 +38,7 @@ from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import ClassCalibration, GroupCalibration, calibration_by_class, calibration_by_group
 from fedlas.metrics.scan import Chunk, Statistic, Sums
 from fedlas.metrics.streaming import StreamingMetrics
+from fedlas.metrics.streaming_tables import StreamingClasses, StreamingGroups
 
 __all__ = [
     "METRICS",
@@ -49,6 +50,8 @@ __all__ = [
     "Estimator",
     "GroupCalibration",
     "Statistic",
+    "StreamingClasses",
+    "StreamingGroups",
     "StreamingMetrics",
     "Sums",
     "accuracy",

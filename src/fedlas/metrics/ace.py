@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS
+from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.class_grid import ClassGrid
 from fedlas.metrics.ranking import ranking
-from fedlas.metrics.scan import check_predictions
+from fedlas.metrics.scan import PROB_BITS, check_predictions
 from fedlas.predictions import Predictions
 
 # Probabilities held at a time: 32 MiB of float64.
@@ -18,11 +19,7 @@ _ELEMENTS = 2**22
 
 
 def _columns(predictions: Predictions) -> Iterator[Tensor]:
-    """The probabilities of one class after another ``(N,)`` float64, a block of classes in memory at a time.
-
-    The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
-    rows, between which no bin may be cut, would not be equal any more.
-    """
+    """What :func:`class_probs` says of one class after another ``(N,)``, a block of classes in memory at a time."""
     logits = predictions.logits
     rows = max(1, _ELEMENTS // predictions.num_classes)
     highest = logits.amax(dim=1, keepdim=True).cpu().double()
@@ -32,6 +29,20 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
         yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
 
+def _on_grid(grid: ClassGrid) -> float:
+    gaps = [float(each.equal_mass_gaps(grid.num_bins).abs().sum()) / each.num_samples for each in grid.rankings()]
+    return sum(gaps) / len(gaps)
+
+
+def _grid_error(grid: ClassGrid) -> float:
+    """That of the cuts, and of the rounding of every probability."""
+    errors = [each.equal_mass_error(grid.num_bins) / each.num_samples for each in grid.rankings()]
+    return sum(errors) / len(errors) + 2.0**-PROB_BITS
+
+
+_STREAMING = Approximation(Estimator("classwise_adaptive_calibration_error", ClassGrid, _on_grid), _grid_error)
+
+
 @METRICS.register(
     "ace",
     title="ACE",
@@ -39,6 +50,7 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
     percent=True,
     default=False,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",
+    streaming=_STREAMING,
 )
 def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Classwise ECE with bins of equal mass, ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``.
@@ -61,7 +73,8 @@ def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: 
         The paper averages over classes and bins alike, ``1 / (C * B)``. That is this formula when all bins hold
         ``N / B`` samples; equal probabilities are kept in one bin here, so where there are many, such as those that
         underflow to 0, bins differ and each counts by its samples. ``C`` sorts of ``N`` numbers, so slow for many
-        classes, and not computed by ``evaluate``.
+        classes, and not computed by ``evaluate``. :class:`~fedlas.metrics.StreamingMetrics` has it from a grid of
+        cells for each class, with a bound on what that costs.
 
     Example:
         >>> classwise_adaptive_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

@@ -28,11 +28,8 @@ def _fine_cut(grid: FineGrid) -> float:
 
 
 def _fine_cut_error(grid: FineGrid) -> float:
-    """Each cut is off by a part of the cell it falls into, whose gap then counts in one bin instead of the next."""
     ranking = grid.ranking()
-    cell = ranking.cut_runs(grid.num_bins)
-    gap = torch.maximum(ranking.wrong_confidence, ranking.right - ranking.right_confidence)[cell]
-    return 2 * float(gap.sum()) / ranking.num_samples
+    return ranking.equal_mass_error(grid.num_bins) / ranking.num_samples
 
 
 _ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: bins.sums.mean_gap())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.metrics.binning import BinSums, EqualMass, equal_width_edges
+from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.classwise import ClasswiseSums
-from fedlas.metrics.scan import check_predictions, scan
-from fedlas.metrics.signed import over_gap, under_gap
+from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.scan import Chunk, check_predictions, scan
 from fedlas.predictions import Predictions
 
 
@@ -146,23 +146,71 @@ def calibration_by_group(
             "Pass the group of every sample, in the order of the logits.",
         )
     names, number = np.unique(given, return_inverse=True)
-    samples = EqualMass(predictions, num_bins)
-    scan(predictions, [samples])
-    order = torch.from_numpy(np.argsort(number, kind="stable"))
-    sizes = np.bincount(number).tolist()
-    parts = zip(samples.confidence[order].split(sizes), samples.correct[order].split(sizes), strict=True)
-    return {name: _in_group(*part, num_bins) for name, part in zip(names.tolist(), parts, strict=True)}
+    statistic = RowsInGroups(torch.from_numpy(number), GroupSums(len(names), num_bins))
+    scan(predictions, [statistic])
+    return group_table(statistic.sums, names.tolist())
 
 
-def _in_group(confidence: Tensor, correct: Tensor, num_bins: int) -> GroupCalibration:
-    sums = BinSums(equal_width_edges(num_bins))
-    sums.add(confidence, correct)
-    samples = sums.num_samples
-    return GroupCalibration(
-        samples,
-        float(sums.outcome.sum()) / samples,
-        float(sums.confidence.sum()) / samples,
-        sums.mean_gap(),
-        over_gap(sums),
-        under_gap(sums),
-    )
+class GroupSums:
+    """Sums over bins of confidence of equal width, for each group of samples anew.
+
+    Args:
+        num_groups: ``G``.
+        num_bins: ``B``.
+    """
+
+    def __init__(self, num_groups: int, num_bins: int) -> None:
+        self.shape = (num_groups, num_bins)
+        self._edges = equal_width_edges(num_bins)
+        cells = num_groups * num_bins
+        self._count, self._right = (torch.zeros(cells, dtype=torch.int64, device="cpu") for _ in range(2))
+        self._confidence = ExactSum(cells)
+
+    def add(self, confidence: Tensor, correct: Tensor, group: Tensor) -> None:
+        """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
+        cell = group * self.shape[1] + bin_index(confidence, self._edges)
+        self._count.index_add_(0, cell, torch.ones_like(cell))
+        self._right.index_add_(0, cell, correct.long())
+        self._confidence.add(confidence, cell)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        return {"count": self._count, "right": self._right, "confidence": self._confidence.digits}
+
+    def in_group(self, number: int) -> GroupCalibration | None:
+        """What they say of one group; None if it has no samples."""
+        count, right, confidence = (
+            part.view(self.shape)[number] for part in (self._count, self._right, self._confidence.floats())
+        )
+        samples = int(count.sum())
+        if not samples:
+            return None
+        gaps = confidence - right
+        return GroupCalibration(
+            num_samples=samples,
+            accuracy=int(right.sum()) / samples,
+            confidence=float(confidence.sum()) / samples,
+            ece=float(gaps.abs().sum()) / samples,
+            o_ece=float(gaps.clamp(min=0).sum()) / samples,
+            u_ece=float((-gaps).clamp(min=0).sum()) / samples,
+        )
+
+
+def group_table(sums: GroupSums, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
+    """The groups that have samples, by name."""
+    found = ((name, sums.in_group(number)) for number, name in enumerate(names))
+    return {name: group for name, group in found if group is not None}
+
+
+class RowsInGroups:
+    """Statistic: :class:`GroupSums` of rows that come in the order of their groups' numbers ``(N,)``."""
+
+    def __init__(self, group: Tensor, sums: GroupSums) -> None:
+        self.sums = sums
+        self._group = group
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        rows = len(chunk.confidence)
+        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows])
+        self._group = self._group[rows:]

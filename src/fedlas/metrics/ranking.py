@@ -52,9 +52,14 @@ class Ranking:
         sums = torch.cat((gaps.new_zeros(1), gaps))[below_cut]
         return torch.diff(torch.cat((gaps.new_zeros(1), sums, gaps[-1:])))
 
-    def cut_runs(self, num_bins: int) -> Tensor:
-        """The runs that cuts into ``num_bins`` bins of equal mass fall into, with repetitions."""
-        return self._cuts(num_bins)[1]
+    def equal_mass_error(self, num_bins: int) -> float:
+        """How far the sum of ``|equal_mass_gaps|`` can be from that of the single samples that the runs are made of.
+
+        Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
+        """
+        run = self._cuts(num_bins)[1]
+        gap = torch.maximum(self.wrong_confidence, self.right - self.right_confidence)[run]
+        return 2 * float(gap.sum())
 
     def _cuts(self, num_bins: int) -> tuple[Tensor, Tensor]:
         cut = equal_mass_ranks(self.num_samples, num_bins)

@@ -29,6 +29,8 @@ def training_curves(
 ) -> Axes:
     """Draw ``metric`` over the epochs: the mean over seeds as a line, the range from lowest to highest seed as a band.
 
+    The band of a single run is the metric's interval, where its lines hold one as ``METRIC_low`` and ``METRIC_high``.
+
     Args:
         history: For each method the log lines of all its seeds, one after the other. A line holds ``"epoch"`` and the
             metric, as ``log.jsonl`` of a run folder does: ``{"epoch": 1, "val": {"ece": 0.1}}``.
@@ -79,6 +81,9 @@ def training_curves(
         low, mean, high = (
             [scale * statistic(points[e]) for e in epochs] for statistic in (min, lambda v: sum(v) / len(v), max)
         )
+        if all(len(values) == 1 for values in points.values()):
+            ends = (_by_epoch(history[name], metric + end) for end in ("_low", "_high"))
+            low, high = ([scale * of.get(e, points[e])[0] for e in epochs] for of in ends)
         axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
         marker = "o" if len(epochs) == 1 else None
         axes.plot(epochs, mean, color=colour, linestyle=dashes, linewidth=1.5, label=name, marker=marker, markersize=4)

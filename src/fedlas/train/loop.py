@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, NonFiniteError
-from fedlas.diagnose import Monitor, monitor_of
+from fedlas.diagnose import Monitor, NormMonitor, monitor_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.predictions import Predictions
@@ -67,6 +67,7 @@ def fit(
     accelerator: Any = None,
     name: str = "train",
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    watch_norms: bool = False,
 ) -> Fitted:
     """Train until the last epoch, from ``folder/checkpoint.pt`` if there is one.
 
@@ -82,6 +83,8 @@ def fit(
         accelerator: ``accelerate.Accelerator``; None makes one.
         name: Shown in front of the progress bar.
         on_epoch: Called with each record of the log, on the main process.
+        watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched;
+            the model's head must be found then.
 
     Returns:
         The best epoch and the log.
@@ -112,7 +115,7 @@ def fit(
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
-    monitor = monitor_of(objective.criterion)
+    monitor = monitor_of(objective.criterion) or (NormMonitor() if watch_norms else None)
     if saved is not None:
         _restore(objective, monitor, saved, path)
     engine = engine_of(objective, config, accelerator)
@@ -178,7 +181,7 @@ def fit(
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
-def _restore(objective: Objective, monitor: Monitor | None, saved: Mapping[str, Any], path: Path) -> None:
+def _restore(objective: Objective, monitor: Monitor | NormMonitor | None, saved: Mapping[str, Any], path: Path) -> None:
     absent = [key for key in ("epoch", "objective", "optimizer", "schedule", "rng", "best") if key not in saved]
     reason = f"it lacks {', '.join(absent)}"
     if not absent:
@@ -205,7 +208,7 @@ def _train_epoch(
     batches: EpochBatches,
     clip_norm: float | None,
     weights: Weights,
-    monitor: Monitor | None,
+    monitor: Monitor | NormMonitor | None,
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
@@ -239,14 +242,14 @@ def _train_epoch(
 
 
 def _validate(
-    objective: Objective, model: nn.Module, val: EpochBatches, monitor: Monitor | None, accelerator: Any
+    objective: Objective, model: nn.Module, val: EpochBatches, monitor: Monitor | NormMonitor | None, accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
-    """Predictions on the validation part, and what gate and indicator do there, if the loss has them."""
+    """Predictions on the validation part, and what the indicator says there and the gate does, if the loss has them."""
     if monitor is None:
         return predict(model, val, device=accelerator.device), {}
     head = objective.head_in(model)
     predictions = predict(model, val, device=accelerator.device, head=head, observe=monitor.held_out)
-    directions = gather_object(accelerator, monitor.decisions.epoch())  # each process saw samples of its own
+    directions = gather_object(accelerator, monitor.directions())  # each process saw samples of its own
     return predictions, monitor.end_epoch(predictions, directions)
 
 

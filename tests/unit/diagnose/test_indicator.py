@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.diagnose import binned_scores, failure_cases, indicator_report
+from fedlas.diagnose import NormMonitor, binned_scores, failure_cases, indicator_numbers, indicator_report
 
 
 @pytest.fixture
@@ -54,3 +56,40 @@ def test_refuse_a_score_of_another_length(predictions):
             function(torch.ones(299), predictions)
     with pytest.raises(ValueError, match="at most 300"):
         binned_scores(torch.ones(300), predictions, num_bins=301)
+
+
+def test_the_numbers_of_an_epoch_are_those_of_the_report_with_the_jackknifes_ends(predictions):
+    score = predictions.confidence + 0.3 * torch.randn(300, generator=torch.Generator().manual_seed(1))
+    numbers, report = indicator_numbers(score, predictions), indicator_report(score, predictions, method="jackknife")
+    assert numbers["auroc_correct"] == report.correctness.auroc.value
+    assert numbers["spearman_gap_low"] == report.gap.spearman.low
+    assert numbers["pearson_confidence_high"] == report.confidence.pearson.high
+    assert len(numbers) == 3 * 7
+    for name in (name for name in numbers if f"{name}_low" in numbers):
+        assert numbers[f"{name}_low"] < numbers[name] < numbers[f"{name}_high"]
+
+
+def test_the_numbers_leave_out_scores_that_are_not_finite(predictions):
+    score = predictions.confidence.clone()
+    score[7] = math.inf
+    kept = torch.arange(300) != 7
+    rest = Predictions(predictions.logits[kept], predictions.target[kept])
+    assert indicator_numbers(score, predictions) == indicator_numbers(score[kept], rest)
+    few = indicator_numbers(torch.full((300,), math.nan), predictions)
+    assert all(math.isnan(number) for number in few.values())
+
+
+def test_norms_are_watched_where_there_is_no_indicator(predictions):
+    features = torch.randn(300, 5, generator=torch.Generator().manual_seed(2))
+    monitor = NormMonitor()
+    for part in torch.arange(300).chunk(4):
+        monitor.held_out(predictions.logits[part], features[part])
+    record = monitor.end_epoch(predictions)
+    norms = features.abs().sum(1)
+    assert set(record) == {"indicator"}
+    assert record["indicator"]["mean"] == pytest.approx(float(norms.mean()))
+    assert record["indicator"]["std"] == pytest.approx(float(norms.std(correction=0)))
+    expected = indicator_numbers(norms, predictions)
+    assert {name: record["indicator"][name] for name in expected} == expected
+    monitor.held_out(predictions.logits, features)  # the epoch after starts from nothing
+    assert monitor.end_epoch(predictions) == record

@@ -11,8 +11,13 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from fedlas import Predictions, evaluate
-from fedlas.integrations.torchmetrics import CalibrationMetric, CalibrationMetrics
-from fedlas.metrics import METRICS
+from fedlas.integrations.torchmetrics import (
+    CalibrationByClass,
+    CalibrationByGroup,
+    CalibrationMetric,
+    CalibrationMetrics,
+)
+from fedlas.metrics import METRICS, calibration_by_class, calibration_by_group
 
 C, RANKS = 7, 2
 NAMES = ["accuracy", "nll", "ece", "classwise_ece", "smooth_ece", "ks"]
@@ -117,13 +122,36 @@ def test_changing_the_precision_of_a_module_leaves_integers_alone():
 
 
 def test_errors_are_those_of_the_library():
-    with pytest.raises(ValueError, match="metrics must be such as sums are enough for; got 'ace'"):
-        CalibrationMetric("ace", num_classes=C)
+    with pytest.raises(ValueError, match="Did you mean 'ece'"):
+        CalibrationMetric("ecee", num_classes=C)
     metric = CalibrationMetric("ece", num_classes=3)
     with pytest.raises(ValueError, match=r"logits must be \(N, 3\)"):
         metric.update(*data())
     with pytest.warns(UserWarning, match="before"), pytest.raises(ValueError, match="there must be samples"):
         CalibrationMetric("ece", num_classes=3).compute()
+
+
+def test_tables_by_class_and_group():
+    logits, target = data()
+    site = torch.arange(501) % 3
+    by_class, by_group = CalibrationByClass(C, num_bins=9), CalibrationByGroup(range(4), num_bins=9)
+    for rows in torch.arange(501).split([100, 1, 400]):
+        by_class.update(logits[rows], target[rows])
+        by_group.update(logits[rows], target[rows], site[rows])
+    whole = Predictions(logits, target)
+    for metric, table, missing in (
+        (by_class, calibration_by_class(whole, num_bins=9), 0),
+        (by_group, calibration_by_group(whole, site, num_bins=9), 1),
+    ):
+        for other in (metric, pickle.loads(pickle.dumps(metric)), metric.half()):
+            for name, column in other.compute().items():
+                assert column.tolist()[: len(table)] == [getattr(row, name) for row in table.values()], name
+                assert column.isnan().sum() == missing
+    batch = by_group(logits[:9], target[:9], groups=site[:9])
+    assert batch["num_samples"].tolist()[:3] == [3, 3, 3]
+    assert by_group.compute()["num_samples"].nansum() == 510
+    with pytest.raises(ValueError, match="groups must be out of"):
+        by_group.update(logits[:1], target[:1], groups=[9])
 
 
 def test_importing_fedlas_does_not_import_torchmetrics():

@@ -69,7 +69,8 @@ def test_approximations_keep_what_is_stated(name, scale, classes):
     (value,), (bound,) = streaming.compute().values(), streaming.error_bounds().values()
     difference = abs(value - METRICS[name].value(Predictions(logits, target)))
     assert difference <= bound + 1e-12
-    assert bound < 2e-3
+    assert bound < 3e-3
+    assert difference < 2e-4
 
 
 @pytest.mark.parametrize("name", APPROXIMATE)
@@ -178,10 +179,6 @@ def test_options_are_checked():
         StreamingMetrics(3, num_bins=2.5)
     with pytest.raises(ValueError, match="Did you mean 'ece'"):
         StreamingMetrics(3, metrics=["ecee"])
-    with pytest.raises(
-        ValueError, match=r"metrics must be such as sums are enough for; got 'ace'\. Choose one of: acc"
-    ):
-        StreamingMetrics(3, metrics=["ace"])
     with pytest.raises(ValueError, match="there must be samples; got none"):
         StreamingMetrics(3).compute()
 
@@ -190,6 +187,10 @@ def test_a_metric_registered_without_sums_is_left_out_of_the_default(monkeypatch
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
     METRICS.add("mine", lambda predictions: 0.0, title="mine", higher_is_better=True, percent=False, paper="none")
     assert "mine" not in StreamingMetrics(3).metrics
+    with pytest.raises(
+        ValueError, match=r"metrics must be such as sums are enough for; got 'mine'\. Choose one of: acc"
+    ):
+        StreamingMetrics(3, metrics=["mine"])
 
 
 def worker(rank, folder):

@@ -115,6 +115,23 @@ def test_curve_is_the_mean_and_the_band_the_range():
     assert axes.get_ylabel() == "Validation ECE (%)"
 
 
+def test_the_band_of_a_single_run_is_its_interval():
+    values = (0.5, 0.6, None)
+    lines = [
+        {"epoch": e, "nci": {"rho": v, "rho_low": v and v - 0.1, "rho_high": v and v + 0.2}}
+        for e, v in enumerate(values, 1)
+    ]
+
+    def ends(history):
+        (band,) = training_curves(history, metric="nci.rho").collections
+        vertical = band.get_paths()[0].vertices[:, 1]
+        return pytest.approx((vertical.min(), vertical.max()))
+
+    assert ends({"one": lines}) == (0.4, 0.8)
+    assert ends({"two": lines + lines}) == (0.5, 0.6)
+    assert ends({"no interval": [{"epoch": 1, "nci": {"rho": 0.5}}, {"epoch": 2, "nci": {"rho": 0.6}}]}) == (0.5, 0.6)
+
+
 def test_units_follow_the_registry():
     assert training_curves({"ce": log([0.5], "nll")}, metric="val.nll").get_ylabel() == "Validation NLL"
     assert training_curves({"ce": [{"epoch": 1, "lr": 0.1}]}, metric="lr").get_ylabel() == "lr"

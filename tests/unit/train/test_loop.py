@@ -36,17 +36,18 @@ def objective(criterion=None, seed=0):
     return Objective(model, criterion or FedLAS(3), head="4")
 
 
-def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=None, on_epoch=None, **config):
+def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=None, **more):
+    options = {name: more.pop(name) for name in ("on_epoch", "watch_norms") if name in more}
     return fit(
         module,
         batches(SPLITS.train, shuffle=True, seed=1),
         batches(SPLITS.val, 100),
         folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=32, **config),
+        config=TrainConfig(epochs=epochs, batch_size=32, **more),
         optimizer=OptimizerConfig(**{"lr": 0.05, **(optimizer or {})}),
         schedule=schedule or ScheduleConfig(name="constant"),
         identity=identity or {"epochs": epochs},
-        on_epoch=on_epoch,
+        **options,
     )
 
 
@@ -182,6 +183,28 @@ def test_log_and_best_epoch(tmp_path):
     for record in seen:
         assert 0 <= record["train"]["accuracy"] <= 1
         assert record["seconds"] > 0
+
+
+def only_linear(criterion):
+    torch.manual_seed(0)
+    inputs = SPLITS.train.images[0].numel()
+    return Objective(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(inputs), nn.ReLU(), nn.Linear(inputs, 3)), criterion)
+
+
+def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tmp_path):
+    watched = train(only_linear(LabelSmoothing()), tmp_path / "watched", watch_norms=True)
+    plain = train(only_linear(LabelSmoothing()), tmp_path / "plain")
+    for record, other in zip(watched.history, plain.history, strict=True):
+        found = record.pop("indicator")
+        assert 0 < found["std"] < found["mean"]
+        assert found["spearman_confidence_low"] < found["spearman_confidence"] < found["spearman_confidence_high"]
+        assert record.keys() == other.keys()
+        assert record["val"] == other["val"]
+
+
+def test_the_indicator_of_a_loss_that_has_one_is_watched_and_no_norm_beside_it(tmp_path):
+    history = train(objective(), tmp_path, watch_norms=True).history
+    assert all("gate" in record and "z_mean" in record["indicator"] for record in history)
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("accuracy", 1), ("nll", -1), ("ece", -1)])

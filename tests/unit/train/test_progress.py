@@ -79,12 +79,15 @@ def test_gate_indicator_and_alarms_are_shown_and_an_alarm_once():
         for epoch, found in enumerate(alarms, start=1):
             progress.shown -= 20
             tracks = None if epoch == 1 else 0.315
-            record = {"epoch": epoch, **RECORD, "gate": gate, "indicator": {"spearman_confidence": tracks}}
+            ends = (None, None) if epoch == 1 else (0.27, 0.36)
+            names = ("spearman_confidence", "spearman_confidence_low", "spearman_confidence_high")
+            indicator = dict(zip(names, (tracks, *ends), strict=True))
+            record = {"epoch": epoch, **RECORD, "gate": gate, "indicator": indicator}
             progress.epoch({**record, "alarms": found})
     lines = out.getvalue().splitlines()
     assert "gate 57% up, 8.2% flipped" in lines[0]
     assert "Z~confidence" not in lines[0]
-    assert "gate 57% up, 8.2% flipped  Z~confidence +0.3" in lines[2]
+    assert "gate 57% up, 8.2% flipped  Z~confidence +0.32±0.04" in lines[2]
     told = [line for line in lines if "stuck" in line]
     assert told == [
         "fedlas-s0  epoch 1: gate stuck on +1 for 3 epochs",

@@ -47,11 +47,7 @@ def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
         data: Where the runs' data is, for the images.
     """
     sections = [_section(group.name_of(study), study, data) for group in groups for study in group.studies]
-    history = {
-        group.name: [record for study in group.studies for record in study.history]
-        for group in groups
-        if group.studies[0].gate is not None
-    }
+    history = {group.name: [record for study in group.studies for record in study.history] for group in groups}
     courses = []
     for path, title in _COURSES.items():
         if any(_has(record, path) for records in history.values() for record in records):

@@ -1,0 +1,58 @@
+"""Two numbers a sample, checked, and where each sample stands in ascending order."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+
+Floats = NDArray[np.float64]
+
+
+def pair_of(score: Tensor | Floats, value: Tensor | Floats) -> tuple[Floats, Floats]:
+    """Both as float64 arrays ``(N,)``.
+
+    Raises:
+        InputError: For other shapes, fewer than three samples, or values that are not finite.
+    """
+    x, y = _numbers("score", score), _numbers("value", value)
+    if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
+        raise InputError(
+            "associations",
+            "score and value must be (N,) with at least 3 samples",
+            f"{describe(score)} and {describe(value)}",
+            "Pass one number a sample.",
+        )
+    return x, y
+
+
+def _numbers(name: str, values: Tensor | Floats) -> Floats:
+    array = values.detach().double().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
+    if not np.isfinite(array).all():
+        raise InputError("associations", f"{name} must be finite", "NaN or infinity", "Leave these samples out.")
+    return array
+
+
+def is_boolean(value: Tensor | Floats) -> bool:
+    """Whether a value is true or false for each sample."""
+    return str(value.dtype) in ("torch.bool", "bool")
+
+
+class Ranked:
+    """Where each sample stands in ascending order, and which samples are equal."""
+
+    def __init__(self, values: Floats) -> None:
+        self.order = np.argsort(values, kind="stable")
+        ordered = values[self.order]
+        self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        self.sizes = np.diff(np.r_[self.starts, len(values)])
+
+    def ranks(self, weights: Floats) -> Floats:
+        """Middle ranks of the samples under weights ``(R, N)``, in the samples' own order."""
+        groups = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        middle = groups.cumsum(axis=1) - groups / 2
+        ranks = np.empty_like(weights)
+        ranks[:, self.order] = np.repeat(middle, self.sizes, axis=1)
+        return ranks

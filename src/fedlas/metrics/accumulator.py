@@ -1,0 +1,114 @@
+"""What everything that streams has in common: integer sums that merge, add up over ranks, and are saved."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+from fedlas._core.collective import sum_across_ranks, world_size
+
+
+class Accumulator(ABC):
+    """int64 tensors that samples are taken into, in memory that does not depend on how many come.
+
+    State:
+        ``state_dict()`` holds int64 tensors on the CPU alone. Adding those of two objects adds what they took in.
+    """
+
+    def __init__(self) -> None:
+        self._tensors = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
+
+    @property
+    def num_samples(self) -> int:
+        """Samples so far."""
+        return int(self._tensors["num_samples"])
+
+    def merge(self, other: Self) -> None:
+        """Add what ``other`` has taken in; ``other`` stays as it is.
+
+        Raises:
+            InputError: If it was made with other options.
+        """
+        if type(other) is not type(self) or self._options != other._options:
+            got = other._options if isinstance(other, Accumulator) else describe(other)
+            raise InputError(self._owner, f"only the same can be merged: {self._options}", got, "Make both alike.")
+        for name, tensor in self._tensors.items():
+            tensor += other._tensors[name]
+
+    def sum_across_ranks(self) -> Self:
+        """The same over the samples of all ranks of the default process group, each counted once, on every rank.
+
+        Returns:
+            A new object; this one keeps its own samples and can go on.
+
+        Note:
+            A collective: every rank must call it. One sum of as many integers as ``state_dict()`` holds.
+        """
+        flat = torch.cat([tensor.flatten() for tensor in self._tensors.values()])
+        flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
+        parts = flat.split([tensor.numel() for tensor in self._tensors.values()])
+        total = self._empty()
+        for tensor, part in zip(total._tensors.values(), parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+        return total
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything taken in, as int64 tensors on the CPU that add up over shards; copies."""
+        return {name: tensor.clone() for name, tensor in self._tensors.items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Replace everything taken in by what :meth:`state_dict` returned.
+
+        Raises:
+            InputError: If it is of other options; nothing was replaced then.
+        """
+        given = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
+        wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
+        if given != wanted:
+            wrong = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
+            raise InputError(
+                self._owner,
+                f"the state must be of {self._options}",
+                f"one that differs in {', '.join(wrong)}",
+                "Load it into one made with the options it was saved with.",
+            )
+        for name, tensor in self._tensors.items():
+            tensor.copy_(state[name])
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        for tensor in self._tensors.values():
+            tensor.zero_()
+
+    @property
+    @abstractmethod
+    def _options(self) -> dict[str, Any]:
+        """What it was made with."""
+
+    @abstractmethod
+    def _empty(self) -> Self:
+        """Another one, made with the same options."""
+
+    @property
+    def _owner(self) -> str:
+        return type(self).__name__
+
+    def _count_samples(self, number: int) -> None:
+        self._tensors["num_samples"] += number
+
+    def _check_samples(self) -> None:
+        if not self.num_samples:
+            raise InputError(self._owner, "there must be samples", "none", "Call update first.")
+
+
+def _device_of_collectives() -> torch.device:
+    """Where the default process group can sum: NCCL knows GPUs only."""
+    if world_size() > 1 and "gloo" not in dist.get_backend() and "nccl" in dist.get_backend():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

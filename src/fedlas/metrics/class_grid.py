@@ -1,0 +1,87 @@
+"""A fixed grid of probabilities for every class: what stands for all of them where there are too many to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.ranking import Ranking
+from fedlas.metrics.scan import PROB_BITS, Chunk
+from fedlas.predictions import Predictions
+
+_OCTAVES = 24
+"""Octaves of probabilities that are told apart, on either side of 1/2."""
+
+
+def octave_bits(num_classes: int) -> int:
+    """An octave has ``2**bits`` cells: the fewer classes the more, for a grid of at most 35 MiB up to 511 classes."""
+    return min(10, max(5, 14 - num_classes.bit_length()))
+
+
+def num_cells(bits: int) -> int:
+    """Cells of a class: all octaves on either side, what is beyond them, and one that begins at 1/2."""
+    return 2 * ((_OCTAVES - 1 << bits) + 1) + 1
+
+
+def cell_of(probs: Tensor, *, bits: int) -> Tensor:
+    """The cell of each probability, int64 in ``[0, num_cells(bits))``, ascending with it.
+
+    Every octave of ``p`` below 1/2, and of ``1 - p`` above, has ``2**bits`` cells, down to ``2**-24``; the first cell
+    is what is below that and the last one what is closer to 1.
+    """
+    probs = probs.float()
+    # The bits of a positive float32 ascend with it: the exponent's, then as many of the mantissa's as are asked for.
+    key = torch.minimum(probs, 1 - probs).clamp(min=0).view(torch.int32) >> (23 - bits)
+    near = (key - ((127 - _OCTAVES << bits) - 1)).clamp(min=0).long()
+    return torch.where(probs > 0.5, num_cells(bits) - 1 - near, near)
+
+
+def class_probs(logits: Tensor) -> Tensor:
+    """Softmax in float64 on the CPU, row by row the same however many rows there are.
+
+    The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
+    rows, between which no bin may be cut, would not be equal any more.
+    """
+    below = logits.cpu().double() - logits.amax(dim=1, keepdim=True).cpu().double()
+    return (below - below.logsumexp(dim=1, keepdim=True)).exp_()
+
+
+class ClassGrid:
+    """Statistic: for each class and cell of the grid, number and sum of its probabilities, and those of its label.
+
+    Args:
+        predictions: Any with as many classes as those to come.
+        num_bins: ``B``.
+    """
+
+    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+        self.num_classes, self.num_bins = predictions.num_classes, num_bins
+        self._bits = octave_bits(self.num_classes)
+        self._cells = num_cells(self._bits)
+        size = 2 * self.num_classes * self._cells  # for each cell of a class, where it is not the label and where it is
+        self._count = torch.zeros(size, dtype=torch.int64, device="cpu")
+        self._probs = ExactSum(size)
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        probs = class_probs(chunk.logits)
+        place = cell_of(probs, bits=self._bits) + 2 * self._cells * torch.arange(self.num_classes, device="cpu")
+        place.scatter_add_(1, chunk.target[:, None], torch.full_like(place[:, :1], self._cells))
+        place, units = place.view(-1), (probs * 2.0**PROB_BITS).round_().long().view(-1)
+        self._count.index_add_(0, place, torch.ones_like(place))
+        self._probs.add_fixed(units, place, bits=PROB_BITS)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        return {"count": self._count, "probs": self._probs.digits}
+
+    def rankings(self) -> Iterator[Ranking]:
+        """For one class after the other, its cells that are not empty, by ascending probability."""
+        count = self._count.double().view(self.num_classes, 2, self._cells)
+        probs = self._probs.floats().view(self.num_classes, 2, self._cells)
+        for (others, own), (other_probs, own_probs) in zip(count, probs, strict=True):
+            filled = (others + own) > 0
+            yield Ranking(own[filled], others[filled], own_probs[filled], other_probs[filled])

@@ -1,0 +1,160 @@
+"""The tables by class and by group of more samples than memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.metrics.accumulator import Accumulator
+from fedlas.metrics.classwise import ClasswiseSums
+from fedlas.metrics.groups import ClassCalibration, GroupCalibration, GroupSums, RowsInGroups, class_table, group_table
+from fedlas.metrics.scan import scan
+from fedlas.predictions import Predictions
+
+
+class StreamingClasses(Accumulator):
+    """:func:`~fedlas.metrics.calibration_by_class` of samples that come batch by batch; the same to the last bit.
+
+    Args:
+        num_classes: ``C``.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+
+    Raises:
+        InputError: For options out of range.
+
+    State:
+        ``O(C B)`` int64 sums; batches, shards and ranks add up exactly, see :class:`~fedlas.metrics.StreamingMetrics`.
+
+    Example:
+        >>> streaming = StreamingClasses(2)
+        >>> streaming.update(torch.zeros(2, 2), torch.tensor([1, 1]))
+        >>> streaming.compute()[1].ece
+        0.5
+    """
+
+    def __init__(self, num_classes: int, *, num_bins: int = 15) -> None:
+        super().__init__()
+        self.num_classes = check_count(self._owner, "num_classes", num_classes)
+        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        template = Predictions(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
+        self._sums = ClasswiseSums(template, num_bins)
+        self._tensors |= self._sums.tensors()
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            logits: ``(N, C)``, finite, on any device.
+            target: Labels ``(N,)``.
+
+        Raises:
+            InputError: As :class:`~fedlas.Predictions`, or for another number of classes; nothing was taken in then.
+        """
+        batch = Predictions(logits, target)
+        if batch.num_classes != self.num_classes:
+            fix = "Make one for each number of classes."
+            raise InputError(self._owner, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
+        scan(batch, [self._sums])
+        self._count_samples(batch.num_samples)
+
+    def compute(self) -> dict[int, ClassCalibration]:
+        """One entry for each of the ``C`` classes, in their order.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        self._check_samples()
+        return class_table(self._sums)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"num_classes": self.num_classes, "num_bins": self.num_bins}
+
+    def _empty(self) -> StreamingClasses:
+        return StreamingClasses(self.num_classes, num_bins=self.num_bins)
+
+
+class StreamingGroups(Accumulator):
+    """:func:`~fedlas.metrics.calibration_by_group` of samples that come batch by batch; the same to the last bit.
+
+    Args:
+        groups: Every group there can be, such as ``["site A", "site B"]`` or ``range(10)``; all processes must name the
+            same ones in the same order.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
+
+    Raises:
+        InputError: If there is no group, one is there twice, or ``num_bins`` is below 1.
+
+    State:
+        ``O(G B)`` int64 sums; batches, shards and ranks add up exactly, see :class:`~fedlas.metrics.StreamingMetrics`.
+
+    Example:
+        >>> streaming = StreamingGroups(["easy", "hard"])
+        >>> streaming.update(torch.tensor([[0.0, 0.0], [9.0, 0.0]]), torch.tensor([1, 0]), groups=["hard", "easy"])
+        >>> streaming.compute()["hard"].gap
+        0.5
+    """
+
+    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15) -> None:
+        super().__init__()
+        self.groups = list(groups)
+        self.num_bins = check_count(self._owner, "num_bins", num_bins)
+        self._number = {name: number for number, name in enumerate(self.groups)}
+        if not self.groups or len(self._number) < len(self.groups):
+            got = f"{len(self.groups)} of which {len(self._number)} differ"
+            raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
+        self._sums = GroupSums(len(self.groups), num_bins)
+        self._tensors |= self._sums.tensors()
+
+    def update(
+        self, logits: Tensor, target: Tensor, *, groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable]
+    ) -> None:
+        """Take in a batch.
+
+        Args:
+            logits: ``(N, C)``, finite, on any device.
+            target: Labels ``(N,)``.
+            groups: The group of each sample ``(N,)``, each one of those it was made with.
+
+        Raises:
+            InputError: As :class:`~fedlas.Predictions`, or if a group is unknown or there is not one for each sample;
+                nothing was taken in then.
+        """
+        batch = Predictions(logits, target)
+        number = self._numbers(groups, batch.num_samples)
+        scan(batch, [RowsInGroups(number, self._sums)])
+        self._count_samples(batch.num_samples)
+
+    def compute(self) -> dict[Any, GroupCalibration]:
+        """One entry for each group that has samples, in the order in which they were named.
+
+        Raises:
+            InputError: If there are no samples.
+        """
+        self._check_samples()
+        return group_table(self._sums, self.groups)
+
+    def _numbers(self, groups: Any, samples: int) -> Tensor:
+        given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
+        if given.shape != (samples,):
+            fix = "Pass the group of every sample, in the order of the logits."
+            raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(given), fix)
+        names, place = np.unique(given, return_inverse=True)
+        unknown = [name for name in names.tolist() if name not in self._number]
+        if unknown:
+            known = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
+            more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
+            raise InputError(self._owner, known + more, repr(unknown[0]), "Name every group there can be at first.")
+        return torch.tensor([self._number[name] for name in names.tolist()])[torch.from_numpy(place)]
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"groups": self.groups, "num_bins": self.num_bins}
+
+    def _empty(self) -> StreamingGroups:
+        return StreamingGroups(self.groups, num_bins=self.num_bins)

@@ -1,0 +1,124 @@
+"""Tables by class and group that stream: those of the whole, to the last bit, whatever the parts."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fedlas import Predictions
+from fedlas.metrics import StreamingClasses, StreamingGroups, calibration_by_class, calibration_by_group
+
+C, RANKS = 5, 2
+SITES = ["north", "south", "east", "empty"]
+
+
+def data(samples=700, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, C, generator=generator)
+    target = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
+    return logits, target, [SITES[i] for i in torch.randint(3, (samples,), generator=generator).tolist()]
+
+
+def classes(rows, *, num_bins=15):
+    logits, target, _ = data()
+    streaming = StreamingClasses(C, num_bins=num_bins)
+    streaming.update(logits[rows], target[rows])
+    return streaming
+
+
+def groups(rows, *, num_bins=15):
+    logits, target, sites = data()
+    streaming = StreamingGroups(SITES, num_bins=num_bins)
+    streaming.update(logits[rows], target[rows], groups=[sites[i] for i in rows.tolist()])
+    return streaming
+
+
+def expected(num_bins=15):
+    logits, target, sites = data()
+    p = Predictions(logits, target)
+    by_group = calibration_by_group(p, sites, num_bins=num_bins)
+    in_order = {site: by_group[site] for site in SITES if site in by_group}
+    return {classes: calibration_by_class(p, num_bins=num_bins), groups: in_order}
+
+
+@pytest.mark.parametrize("kind", [classes, groups])
+@pytest.mark.parametrize("num_bins", [1, 4, 15])
+def test_every_split_and_order_gives_the_bits_of_the_whole(kind, num_bins):
+    wanted = expected(num_bins)[kind]
+    for seed, sizes in enumerate(([700], [1, 699], [50] * 14)):
+        torch.manual_seed(seed)
+        parts = [kind(rows, num_bins=num_bins) for rows in torch.randperm(700).split(sizes)]
+        for part in parts[1:]:
+            parts[0].merge(part)
+        assert parts[0].compute() == wanted
+        assert list(parts[0].compute()) == list(wanted)
+        assert parts[0].num_samples == 700
+
+
+@pytest.mark.parametrize("kind", [classes, groups])
+def test_state_is_saved_loaded_and_reset_and_does_not_grow(kind, tmp_path):
+    streaming, other = kind(torch.arange(700)), kind(torch.arange(3))
+    torch.save(streaming.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert other.compute() == streaming.compute() == expected()[kind]
+    assert {k: v.shape for k, v in kind(torch.arange(1)).state_dict().items()} == {
+        k: v.shape for k, v in streaming.state_dict().items()
+    }
+    streaming.reset()
+    with pytest.raises(ValueError, match="there must be samples; got none"):
+        streaming.compute()
+
+
+def test_groups_may_be_tensors_numbers_or_mixed_orders():
+    logits, target, _ = data()
+    number = torch.arange(700) % 4
+    streaming = StreamingGroups(range(3, -1, -1))
+    streaming.update(logits, target, groups=number)
+    assert list(streaming.compute()) == [3, 2, 1, 0]
+    assert streaming.compute() == calibration_by_group(Predictions(logits, target), number)
+
+
+def test_what_does_not_belong_is_refused_and_changes_nothing():
+    logits, target, _ = data()
+    streaming = groups(torch.arange(700))
+    before = streaming.compute()
+    with pytest.raises(ValueError, match="groups must be out of 'north', 'south', 'east', 'empty'; got 'west'"):
+        streaming.update(logits[:1], target[:1], groups=["west"])
+    with pytest.raises(ValueError, match=r"groups must be \(2,\), one for each sample"):
+        streaming.update(logits[:2], target[:2], groups=["north"])
+    with pytest.raises(ValueError, match="target must be in"):
+        streaming.update(logits[:1], torch.tensor([C]), groups=["north"])
+    with pytest.raises(ValueError, match="StreamingGroups: only the same can be merged"):
+        streaming.merge(StreamingGroups(SITES[:2]))
+    with pytest.raises(ValueError, match="StreamingClasses: only the same can be merged"):
+        classes(torch.arange(5)).merge(streaming)
+    assert streaming.compute() == before
+    with pytest.raises(ValueError, match=r"StreamingClasses: logits must be \(N, 5\); got"):
+        classes(torch.arange(5)).update(logits[:, :3], target % 3)
+    for names in ([], ["a", "a"]):
+        with pytest.raises(ValueError, match="StreamingGroups: groups must be at least one name, each once"):
+            StreamingGroups(names)
+    with pytest.raises(ValueError, match="num_bins must be a whole number"):
+        StreamingGroups(SITES, num_bins=0)
+    with pytest.raises(ValueError, match="num_classes must be a whole number"):
+        StreamingClasses(0)
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    try:
+        rows = torch.arange(0, 100) if rank == 0 else torch.arange(100, 700)
+        found = [kind(rows).sum_across_ranks().compute() for kind in (classes, groups)]
+        torch.save([{name: vars(row) for name, row in table.items()} for table in found], f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_add_up_to_one_process(tmp_path):
+    if not (dist.is_available() and dist.is_gloo_available()):
+        pytest.skip("this PyTorch has no gloo")
+    mp.spawn(worker, args=(str(tmp_path),), nprocs=RANKS)
+    wanted = [{name: vars(row) for name, row in expected()[kind].items()} for kind in (classes, groups)]
+    for rank in range(RANKS):
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == wanted
