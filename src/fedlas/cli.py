@@ -219,6 +219,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     shift.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
     shift.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
+    _replicates_argument(shift, default=199)
     shift.add_argument(
         "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
     )
@@ -269,11 +270,11 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     return parser, verbs
 
 
-def _replicates_argument(parser: _Parser) -> None:
+def _replicates_argument(parser: _Parser, *, default: int = 1000) -> None:
     parser.add_argument(
         "--replicates",
         type=int,
-        default=1000,
+        default=default,
         metavar="N",
         help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
     )
@@ -341,6 +342,7 @@ def _shift(args: argparse.Namespace) -> int:
         seed=args.seed,
         data=args.data,
         save=args.save,
+        replicates=args.replicates,
     )
 
 

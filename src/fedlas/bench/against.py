@@ -12,7 +12,9 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
+from fedlas.bench.cells import UNTOLD, noise_text
 from fedlas.bench.collect import collect
+from fedlas.bench.intervals import with_noise
 from fedlas.bench.markdown import grid, plain
 from fedlas.bench.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
 from fedlas.bench.results import Summary
@@ -24,6 +26,11 @@ AGAINST = ("paper",)
 FILE = "against-paper.md"
 _HEADS = ("method", "from", "model", "accuracy %", "ECE %", "adaptive ECE %", "differs in")
 _PERCENT = 100
+_CHANCE = (
+    "Below ours, where a report has computed them: from the lowest to the highest end of the seeds' 95 % bootstrap "
+    "intervals over the test samples; floor: the number if the model were calibrated; p: of the test that it is, the "
+    f"smallest and the largest; {UNTOLD}: no seed is told from a calibrated model (Bonferroni)."
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Cell:
             values = [_spread(self.summary.values(method, metric)) for metric in METRICS]
             seeds = sum(self.summary.run(method, seed) is not None for seed in self.summary.seeds)
             rows.append((method, f"here, {seeds} seed{'' if seeds == 1 else 's'}", self.model, *values, ""))
+            if any(chance := [_chance(self.summary, method, metric) for metric in METRICS]):
+                rows.append(("", "95 %, floor, p", "", *chance, ""))
             rows += [
                 ("", _origin(row), row.model, *_percents(row.values), letters[keys])
                 for row, keys in self.published.get(method, ())
@@ -102,6 +111,7 @@ def against_paper(folder: Path, *, against: str = "paper") -> int:
         console.print(_rich_table(_title(cell), _HEADS, cell.rows))
         for line in _differences(cell):
             console.print(line, highlight=False, markup=False)
+    console.print(_CHANCE, highlight=False, markup=False)
     if ranks:
         console.print(_rich_table(_RANKS_TITLE.format(len(cells)), _RANK_HEADS, ranks))
     console.print(f"against the paper: {path}", highlight=False, markup=False, soft_wrap=True)
@@ -114,9 +124,14 @@ def _summaries(folder: Path) -> list[Summary]:
         raise InputError("fedlas report", "the folder must exist", folder, "Pass the --out of a fedlas bench.")
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if any((path / "metrics.json").is_file() for path in inside):
-        return [collect(folder)]
+        return [_read(folder)]
     benches = [path for path in inside if any(run.is_file() for run in path.glob("*/metrics.json"))]
-    return [collect(path) for path in benches] if benches else [collect(folder)]
+    return [_read(path) for path in benches] if benches else [_read(folder)]
+
+
+def _read(folder: Path) -> Summary:
+    """The runs, with the intervals that are kept in their folders."""
+    return with_noise(collect(folder), replicates=0)
 
 
 def _cell(summary: Summary) -> Cell:
@@ -165,6 +180,13 @@ def _differences(cell: Cell) -> list[str]:
         if row.note
     ]
     return [*lines, *notes]
+
+
+def _chance(summary: Summary, method: str, metric: str) -> str:
+    """Intervals over the test samples, noise floor and test of the method's runs; nothing where one has none."""
+    runs = [run for run in summary.runs if run.loss == method and metric in run.measured["test"]]
+    known = [noise for run in runs if run.noise is not None and (noise := run.noise.get(metric)) is not None]
+    return noise_text(known, lambda value: f"{value * _PERCENT:.2f}").text if len(known) == len(runs) else ""
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -219,6 +241,7 @@ def _markdown(cells: Sequence[Cell], ranks: Sequence[tuple[str, ...]]) -> str:
         "# Published numbers beside measured ones\n",
         "Percent. Ours: mean and standard deviation over seeds. Published numbers are printed without a spread, so no "
         "difference is tested.\n",
+        f"{_CHANCE}\n",
     ]
     for cell in cells:
         rows = [tuple(plain(text) for text in row) for row in cell.rows]

@@ -11,8 +11,11 @@ from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
+from fedlas.bench.cells import noise_text
 from fedlas.bench.collect import collect
+from fedlas.bench.intervals import with_noise
 from fedlas.bench.markdown import grid
+from fedlas.bench.noise import Noise
 from fedlas.bench.page import write_picture
 from fedlas.bench.results import Summary
 from fedlas.bench.tables import column
@@ -42,6 +45,7 @@ class Difference:
         pair: The two methods.
         seeds: The seeds.
         values: Of each method, ``(n,)`` each, in the order of ``seeds``.
+        noise: What chance over the test samples does to these values of each method, where all its runs know.
         mean: Mean difference.
         interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
         t: p-value of the paired t-test; None where there is none.
@@ -56,6 +60,7 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
+    noise: tuple[tuple[Noise, ...], tuple[Noise, ...]]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -95,7 +100,7 @@ def compare(
         InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
             no seed in common, or the picture cannot be written.
     """
-    summary = collect(folder)
+    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
     screen = require("rich.console", extra="bench").Console()
     asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
     if plot is not None:
@@ -115,6 +120,8 @@ def compare(
             table.add_row(*(row[number] for number in narrow))
         screen.print(table)
     screen.print(CAPTION, highlight=False, markup=False, soft_wrap=markdown)
+    if markdown and any(any(difference.noise) for found in asked.values() for difference in found):
+        screen.print(f"\n{A_AND_B}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -123,6 +130,11 @@ CAPTION = (
     "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
     "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
     "few seeds a rough guess."
+)
+A_AND_B = (
+    "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
+    "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
+    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
 )
 _NARROW = ("seeds", "difference [95 %]", "t", "Holm", "g", "needed")
 _HEADS = ("seeds", "A", "B", "difference [95 %]", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
@@ -189,6 +201,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
+        (_noise(summary, pair[0], seeds, metric, stage), _noise(summary, pair[1], seeds, metric, stage)),
         mean,
         interval,
         test.p_value,
@@ -198,6 +211,14 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         effect,
         needed,
     )
+
+
+def _noise(summary: Summary, method: str, seeds: Sequence[float], metric: str, stage: str) -> tuple[Noise, ...]:
+    """Of the method's runs with these seeds; none if one of them lacks it."""
+    runs = (summary.run(method, int(seed)) for seed in seeds)
+    found = [None if run is None or run.noise is None else run.noise.get(metric, stage) for run in runs]
+    known = tuple(noise for noise in found if noise is not None)
+    return known if len(known) == len(found) else ()
 
 
 def _needed(mean: float, spread: float) -> int | None:
@@ -210,7 +231,12 @@ def _needed(mean: float, spread: float) -> int | None:
 def _cells(difference: Difference, metric: str) -> list[str]:
     percent = column(metric).unit == "%"
     scale, digits = (100, 2) if percent else (1, 4)
-    first, second = (fmean(values) * scale for values in difference.values)
+
+    def form(value: float) -> str:
+        return f"{value * scale:.{digits}f}"
+
+    def average(values: Sequence[float], noise: Sequence[Noise]) -> str:
+        return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
 
     def signed(value: float) -> str:
         return f"{value * scale:+.{digits}f}"
@@ -220,8 +246,7 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     return [
         " - ".join(difference.pair),
         str(len(difference.seeds)),
-        f"{first:.{digits}f}",
-        f"{second:.{digits}f}",
+        *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
         signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
         *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
         "-" if g is None else f"{g:+.1f}",

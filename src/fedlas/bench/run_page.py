@@ -12,12 +12,12 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas.bench import evidence
 from fedlas.bench.cases import Cases, cases_of
-from fedlas.bench.cells import noise_legend
+from fedlas.bench.cells import UNTOLD, noise_legend
 from fedlas.bench.collect import read_run
-from fedlas.bench.intervals import fingerprint, scaled, with_noise
+from fedlas.bench.intervals import SEED, fingerprint, scaled, with_noise
 from fedlas.bench.noise import REPLICATES
 from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
-from fedlas.bench.results import STAGES, FinishedRun, Summary
+from fedlas.bench.results import LEVEL, STAGES, FinishedRun, Summary
 from fedlas.bench.tables import column, run_cell
 from fedlas.metrics import METRICS, calibration_by_class
 from fedlas.plots import (
@@ -31,12 +31,15 @@ from fedlas.plots import (
     risk_coverage_curve,
 )
 from fedlas.predictions import Predictions
+from fedlas.stats import class_errors, holm
+from fedlas.stats.noise_floor import rejects
 from fedlas.train.ranks import is_main_process
 
 PAGE = "report.html"
 """Name of the page in the run's folder."""
 _STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
 _CLASS_ROWS = 40
+_CLASS_REPLICATES = 199
 _WIDE = (MOST_WIDTH, 2.8)
 _TEMPLATES = ("run.html.j2", "reliability_note.html.j2", "band_note.html.j2", "report.css")
 
@@ -147,7 +150,8 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
             lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), _WIDE, "Risk-coverage curve"
         ),
         classes=_classes(predictions, cases),
-        class_rows=_class_rows(predictions, cases, evidence.num_bins(run)),
+        class_rows=_class_rows(predictions, cases, evidence.num_bins(run), noise=_has_noise(run)),
+        class_replicates=_CLASS_REPLICATES,
         class_limit=_CLASS_ROWS if predictions.num_classes > _CLASS_ROWS else None,
         cases=cases,
         back=back,
@@ -191,10 +195,17 @@ def _classes(predictions: Predictions, cases: Cases) -> Picture:
     return picture(draw, "Signed calibration gap of each class")
 
 
-def _class_rows(predictions: Predictions, cases: Cases, num_bins: int) -> list[list[str]]:
-    """Name, samples, predictions, confidence, accuracy, gap, its interval and ECE of the probability of each class."""
+def _has_noise(run: FinishedRun) -> bool:
+    """Whether intervals were asked for, and there are enough samples for any."""
+    return run.noise is not None and bool(run.noise.stages.get("test"))
+
+
+def _class_rows(predictions: Predictions, cases: Cases, num_bins: int, *, noise: bool) -> list[list[str]]:
+    """A row of text for each class, as the page's heads say."""
     gaps = {gap.label: gap for gap in class_gaps(predictions)}
     whole = calibration_by_class(predictions, num_bins=num_bins)
+    errors = class_errors(predictions, num_bins=num_bins, replicates=_CLASS_REPLICATES, seed=SEED) if noise else {}
+    adjusted = dict(zip(errors, holm([error.p_value for error in errors.values()]), strict=True))
     rows = []
     for label in [*gaps, *(label for label in whole if label not in gaps)]:
         gap, own = gaps.get(label), whole[label]
@@ -204,5 +215,11 @@ def _class_rows(predictions: Predictions, cases: Cases, num_bins: int) -> list[l
                 f"{gap.num_samples:,}", *(f"{100 * value:.1f}" for value in (gap.confidence, gap.accuracy)),
                 f"{100 * gap.gap:+.1f}", f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]",
             ]  # fmt: skip
-        rows.append([cases.classes[label], f"{own.num_labels:,}", *numbers, f"{100 * own.ece:.2f}"])
+        chance = ["—", "—"]
+        if label in errors:
+            interval, sign = errors[label].interval, "" if rejects(adjusted[label], LEVEL) else f"{UNTOLD} "
+            chance = [
+                f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]", f"{sign}{100 * errors[label].floor:.2f}",
+            ]  # fmt: skip
+        rows.append([cases.classes[label], f"{own.num_labels:,}", *numbers, f"{100 * own.ece:.2f}", *chance])
     return rows

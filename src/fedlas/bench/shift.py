@@ -12,6 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas.bench.load import Trained, load_trained
+from fedlas.bench.noise import check_replicates, noise_of
 from fedlas.bench.run import as_tested, predictions_of
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.data import Part, Splits
@@ -22,6 +23,14 @@ from fedlas.predictions import Predictions
 from fedlas.train.ranks import new_accelerator
 
 _SHOWN = ("accuracy", "ece", "nll")
+REPLICATES = 199
+"""Of interval and noise floor: there are seventy-five sets of corrupted images, before and after temperature."""
+_CAPTION = (
+    "In brackets and as floor the means over the corruptions of the ends of each ECE's 95 % bootstrap interval over "
+    "the images, and of its noise floor, the ECE of a calibrated model with the same confidences. The images are the "
+    "same in all, so an interval of the mean would be no wider. shift.json has those of every corruption, with the "
+    "p-value of the calibration test."
+)
 
 
 def shift(
@@ -32,6 +41,7 @@ def shift(
     seed: int = 0,
     data: str | None = None,
     save: bool = False,
+    replicates: int = REPLICATES,
 ) -> int:
     """Measure finished runs on corrupted test images, write ``shift.json`` into each, and print their means.
 
@@ -42,14 +52,16 @@ def shift(
         seed: Of what the corruptions draw; the same for all runs, so that all see the same images.
         data: Where the data is; None searches the usual places.
         save: Keep the predictions too, ``predictions/test-NAME-SEVERITY.npz``.
+        replicates: Of the interval and the noise floor of every ECE, at least 39; 0 computes none.
 
     Returns:
         0.
 
     Raises:
-        InputError: For an unknown corruption or severity, a run that is not finished, or data that is not its own.
-            Nothing is measured then.
+        InputError: For an unknown corruption or severity, too few replicates, a run that is not finished, or data that
+            is not its own. Nothing is measured then.
     """
+    check_replicates("fedlas shift", replicates)
     chosen = [
         Corruption(name, severity, seed)
         for name in dict.fromkeys(corruptions or CORRUPTIONS)
@@ -67,10 +79,11 @@ def shift(
             def step(task: Any = task, progress: Any = progress) -> None:
                 progress.advance(task)
 
-            found = measure_shift(trained, chosen, on_step=step, save_to=folder / "predictions" if save else None)
+            save_to = folder / "predictions" if save else None
+            found = measure_shift(trained, chosen, on_step=step, save_to=save_to, replicates=replicates)
         write_json(folder / "shift.json", found)
         console.print(_table(folder, found))
-        for note in found["notes"]:
+        for note in [*([_CAPTION] if replicates else []), *found["notes"]]:
             console.print(note, highlight=False, markup=False)
         console.print(f"all figures: {folder / 'shift.json'}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -82,6 +95,7 @@ def measure_shift(
     *,
     on_step: Callable[[], None] | None = None,
     save_to: Path | None = None,
+    replicates: int = 0,
 ) -> dict[str, Any]:
     """Metrics of a run on its test images under each corruption, before and after the temperature of its validation.
 
@@ -90,10 +104,12 @@ def measure_shift(
         corruptions: Each at one severity.
         on_step: Called after each.
         save_to: Folder for the predictions; None keeps none.
+        replicates: Of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
         ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
-        and ``test_scaled``; ``temperature``, and ``notes``, what its fit warned of.
+        and ``test_scaled``, and with ``noise`` (interval, floor and test of the ECE of both);
+        ``temperature``, and ``notes``, what its fit warned of.
 
     Raises:
         InputError: If the run's test images are corrupted already.
@@ -117,10 +133,15 @@ def measure_shift(
         scaling.fit(predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
-        return {
-            "test": evaluate(predictions, num_bins=bins),
-            "test_scaled": evaluate(scaling.transform(predictions), num_bins=bins),
-        }
+        stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
+        found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
+        if replicates:
+            options: dict[str, Any] = {"num_bins": bins, "replicates": replicates}
+            found["noise"] = {
+                stage: {name: noise.plain() for name, noise in noise_of(each, ["ece"], **options)}
+                for stage, each in stages.items()
+            }
+        return found
 
     def each() -> Iterator[dict[str, Any]]:
         for corruption in corruptions:
@@ -156,8 +177,24 @@ def _table(folder: Path, found: Mapping[str, Any]) -> Any:
         before, after = (
             {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
         )
-        table.add_row(
-            severity, f"{before['accuracy']:.2%}".rstrip("%"), f"{before['ece']:.2%}".rstrip("%"),
-            f"{before['nll']:.3f}", f"{after['ece']:.2%}".rstrip("%"), f"{after['nll']:.3f}",
-        )  # fmt: skip
+        ece = [_percent(stage["ece"]) + _chance(entries, key) for key, stage in _stages(before, after)]
+        nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
+        table.add_row(severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1])
     return table
+
+
+def _stages(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[tuple[str, Mapping[str, float]], ...]:
+    return ("test", before), ("test_scaled", after)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _chance(entries: Sequence[Mapping[str, Any]], stage: str) -> str:
+    """Mean ends of the intervals and mean noise floor, below a mean ECE; nothing where there are none."""
+    known = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
+    if not known:
+        return ""
+    low, high, floor = (_percent(fmean(noise[name] for noise in known)) for name in ("low", "high", "floor"))
+    return f"\n[dim]\\[{low}, {high}]\nfloor {floor}[/dim]"  # the backslash, or rich would take it for markup

@@ -1,6 +1,7 @@
 """Is it more than noise? Intervals and tests over the samples of one test set, and paired tests over seeds."""
 
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
+from fedlas.stats.class_errors import ClassError, class_errors
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.intervals import Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
@@ -8,6 +9,7 @@ from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
 
 __all__ = [
+    "ClassError",
     "Comparison",
     "EffectSize",
     "Interval",
@@ -16,6 +18,7 @@ __all__ = [
     "PairedTest",
     "bootstrap_interval",
     "bootstrap_intervals",
+    "class_errors",
     "compare_to_best",
     "effect_size",
     "holm",

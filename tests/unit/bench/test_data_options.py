@@ -172,7 +172,22 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
     corrupted = execute(synthetic(tmp_path / "b", "data.corruption={name: contrast, severity: 5}"))
     assert found["corrupted"][1]["test"]["nll"] == pytest.approx(corrupted["test"]["nll"], rel=1e-6)
     assert saved.num_samples == 40
-    assert "means over 2 corruptions" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "means over 2 corruptions" in printed
+    rows = found["corrupted"]
+    for stage in ("test", "test_scaled"):
+        known = [row["noise"][stage]["ece"] for row in (found["clean"], *rows)]
+        assert all(noise["low"] <= noise["value"] <= noise["high"] and noise["floor"] > 0 for noise in known)
+        assert all(
+            noise["value"] == pytest.approx(row[stage]["ece"]) for noise, row in zip(known[1:], rows, strict=True)
+        )
+        mildest = [noise for noise, row in zip(known[1:], rows, strict=True) if row["severity"] == 1]
+        assert f"floor {100 * sum(noise['floor'] for noise in mildest) / 2:.2f}" in printed
+    assert shift([run.folder], corruptions=["fog"], severities=[1], replicates=0) == 0
+    assert "floor" not in capsys.readouterr().out
+    assert "noise" not in json.loads((run.folder / "shift.json").read_text())["clean"]
+    with pytest.raises(InputError, match="replicates must be 0 or at least 39"):
+        shift([run.folder], corruptions=["fog"], replicates=5)
 
 
 def test_shift_of_images_on_disk(done, birds):

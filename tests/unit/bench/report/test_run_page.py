@@ -113,6 +113,26 @@ def test_a_page_is_drawn_again_only_if_something_changed(folder, blank, monkeypa
         write_run_report(run, replicates=0)
 
 
+def test_every_error_of_a_class_has_interval_and_floor(folder, blank):
+    write_report(folder, replicates=99)
+    page = (folder / "ce-s0" / "report.html").read_text(encoding="utf-8")
+    table = page[page.index("Every class in numbers") : page.index("Most over-confident")]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table.split("<tr>")[2:]]
+    assert len(rows) == 10
+    for row in rows:
+        ece, interval, floor = row[-3:]
+        low, high = map(float, interval.strip("[]").split(", "))
+        assert low <= float(ece) <= high
+        assert float(floor.removeprefix("~ ")) > 0
+    write_report(folder, replicates=0)
+    shutil.rmtree(folder / "ls-s0")
+    (folder / "ce-s0" / "intervals.json").unlink()
+    write_report(folder, replicates=0)
+    page = (folder / "ce-s0" / "report.html").read_text(encoding="utf-8")
+    table = page[page.index("Every class in numbers") : page.index("Most over-confident")]
+    assert [re.findall(r"<td>(.*?)</td>", row)[-2:] for row in table.split("<tr>")[2:]] == [["—", "—"]] * 10
+
+
 def test_report_of_a_run_folder(folder, blank, capsys):
     assert report(folder / "ce-s0", replicates=39) == 0
     out = capsys.readouterr().out
