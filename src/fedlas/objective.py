@@ -26,7 +26,8 @@ class Objective(nn.Module):
         criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
             or a module with an attribute ``needs`` out of ``{"features", "index", "mixed", "head_weight"}``. One with a
             method ``mix(inputs, target)`` is trained on what that returns (:class:`~fedlas.losses.Mixed`).
-        head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
+        head: The classifier head, if the criterion needs features or somebody watches them: its dotted name, the
+            module, or None to find it.
         features: Which features the criterion is given: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input
             of the global pool, all positions of a sample in one row ``(N, D * H * W)``; or a module (or its dotted
             name) whose input is such a map, where the pool is not found.
@@ -95,7 +96,8 @@ class Objective(nn.Module):
                 "Leave features out.",
             )
         self._tap: FeatureTap | None = None
-        self._head: list[nn.Module] = []  # in lists, so that they are not registered a second time
+        self._wanted = [head]  # in lists, so that modules are not registered a second time
+        self._head: list[nn.Module] = []
         self._read: list[nn.Module] = []
         if self.needs & {"features", "head_weight"}:
             found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
@@ -153,6 +155,15 @@ class Objective(nn.Module):
             return None
         name = next(name for name, module in self.model.named_modules() if module is self._read[0])
         return model.get_submodule(name)
+
+    def classifier_in(self, model: nn.Module) -> nn.Module:
+        """The classifier head in a copy of the model, whether or not the criterion needs features.
+
+        Raises:
+            InputError: If none was named and not exactly one is found.
+        """
+        found = find_head(self.model, self._wanted[0], num_classes=getattr(self.criterion, "num_classes", None))
+        return model.get_submodule(next(name for name, module in self.model.named_modules() if module is found))
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Logits, and the head's input if the criterion needs it."""

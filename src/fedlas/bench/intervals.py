@@ -22,6 +22,7 @@ from fedlas.bench.noise import (
     Noise,
     RunNoise,
     check_replicates,
+    class_noise,
     is_unbiased,
     least_p_value,
     measurable,
@@ -174,6 +175,8 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
         return False
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True
+    if "classes" not in content:
+        return True
     stages = content["stages"]
     left_out = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
     known = {stage: {*_dict(stages.get(stage)), *map(str, left_out.get(stage, []))} for stage in STAGES}
@@ -199,7 +202,14 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, int], N
             for name, noise in noise_of(each, names, num_bins=num_bins(run), replicates=replicates, seed=SEED):
                 stages[stage][name] = noise.plain()
                 advance(run.name, 1)
-    return {**_about(run, replicates), "samples": predictions.num_samples, "left_out": left_out, "stages": stages}
+    classes = class_noise(predictions, num_bins=num_bins(run), replicates=replicates, seed=SEED)
+    return {
+        **_about(run, replicates),
+        "samples": predictions.num_samples,
+        "left_out": left_out,
+        "stages": stages,
+        "classes": {str(label): noise.plain() for label, noise in classes.items()},
+    }
 
 
 def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
@@ -242,7 +252,8 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool
     reasons = [f"its predictions give other values than metrics.json for {', '.join(apart)}"] if apart else []
     if outdated:
         reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(outdated)} are not used")
-    return RunNoise(stages, tuple(reasons))
+    classes = {int(label): _noise("classwise_ece", entry) for label, entry in _dict(content.get("classes")).items()}
+    return RunNoise(stages, tuple(reasons), {label: noise for label, noise in classes.items() if noise is not None})
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from fedlas._core.check import InputError
 from fedlas.bench.results import LEVEL
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
-from fedlas.stats import bootstrap_intervals, noise_floor
+from fedlas.stats import bootstrap_intervals, class_errors, noise_floor
 from fedlas.stats.forms import ZERO_IF_CALIBRATED
 from fedlas.stats.intervals import fewest_replicates
 from fedlas.stats.noise_floor import least_p
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
+CLASS_REPLICATES = 199
+"""At most so many for the ECE of each class: all classes together cost as much as classwise ECE does once more."""
 COSTLY = {"smooth_ece": 99}
 """At most so many replicates of metrics that take a hundred times as long as the others on small test sets."""
 CONFIDENCE = 1.0 - LEVEL
@@ -57,11 +59,13 @@ class RunNoise:
 
     Attributes:
         stages: :class:`Noise` by stage (``"test"``, ``"test_scaled"``), then by registry name.
+        classes: Of the ECE of each class's probability, by label, at stage ``"test"``; none where it is not known.
         reasons: Why something is missing, as sentences.
     """
 
     stages: Mapping[str, Mapping[str, Noise]] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    classes: Mapping[int, Noise] = field(default_factory=dict)
 
     def get(self, metric: str, stage: str = "test") -> Noise | None:
         """Of ``metric`` at ``stage``; None where it is not known."""
@@ -150,3 +154,21 @@ def noise_of(
             # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
             high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
             yield name, Noise(interval.value, interval.low, high, drawn, floor, p_value, least_p)
+
+
+def class_noise(predictions: Predictions, *, num_bins: int, replicates: int, seed: int = 0) -> dict[int, Noise]:
+    """:class:`Noise` of the ECE of each class's probability, by label, from at most :data:`CLASS_REPLICATES`.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        num_bins: Of each class.
+        replicates: At least 39.
+        seed: The same seed draws the same samples and labels.
+    """
+    drawn = min(replicates, CLASS_REPLICATES)
+    found = class_errors(predictions, num_bins=num_bins, level=CONFIDENCE, replicates=drawn, seed=seed)
+    least = least_p_value("classwise_ece", drawn)
+    return {
+        label: Noise(e.interval.value, e.interval.low, e.interval.high, drawn, e.floor, e.p_value, least)
+        for label, e in found.items()
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas.bench import evidence
 from fedlas.bench.cases import Cases, cases_of
-from fedlas.bench.cells import UNTOLD, noise_legend
+from fedlas.bench.cells import NOTHING, noise_legend, noise_text
 from fedlas.bench.collect import read_run
-from fedlas.bench.intervals import SEED, fingerprint, scaled, with_noise
-from fedlas.bench.noise import REPLICATES
+from fedlas.bench.intervals import fingerprint, scaled, with_noise
+from fedlas.bench.noise import REPLICATES, Noise
 from fedlas.bench.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
-from fedlas.bench.results import LEVEL, STAGES, FinishedRun, Summary
+from fedlas.bench.results import STAGES, FinishedRun, Summary
 from fedlas.bench.tables import column, run_cell
 from fedlas.metrics import METRICS, calibration_by_class
 from fedlas.plots import (
@@ -31,15 +31,12 @@ from fedlas.plots import (
     risk_coverage_curve,
 )
 from fedlas.predictions import Predictions
-from fedlas.stats import class_errors, holm
-from fedlas.stats.noise_floor import rejects
 from fedlas.train.ranks import is_main_process
 
 PAGE = "report.html"
 """Name of the page in the run's folder."""
 _STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
 _CLASS_ROWS = 40
-_CLASS_REPLICATES = 199
 _WIDE = (MOST_WIDTH, 2.8)
 _TEMPLATES = ("run.html.j2", "reliability_note.html.j2", "band_note.html.j2", "report.css")
 
@@ -132,6 +129,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
     cells = [(column(m), [run_cell(run, m, stage) for stage in _shown(run)]) for m in _metrics(run)]
     known = [cell.noise for _, row in cells for cell in row]
+    by_class = run.noise.classes if run.noise else {}
     return render(
         "run.html.j2",
         run=run,
@@ -150,8 +148,8 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
             lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), _WIDE, "Risk-coverage curve"
         ),
         classes=_classes(predictions, cases),
-        class_rows=_class_rows(predictions, cases, evidence.num_bins(run), noise=_has_noise(run)),
-        class_replicates=_CLASS_REPLICATES,
+        class_rows=_class_rows(predictions, cases, evidence.num_bins(run), noise=by_class),
+        class_replicates=max((each.replicates for each in by_class.values()), default=0),
         class_limit=_CLASS_ROWS if predictions.num_classes > _CLASS_ROWS else None,
         cases=cases,
         back=back,
@@ -195,17 +193,12 @@ def _classes(predictions: Predictions, cases: Cases) -> Picture:
     return picture(draw, "Signed calibration gap of each class")
 
 
-def _has_noise(run: FinishedRun) -> bool:
-    """Whether intervals were asked for, and there are enough samples for any."""
-    return run.noise is not None and bool(run.noise.stages.get("test"))
-
-
-def _class_rows(predictions: Predictions, cases: Cases, num_bins: int, *, noise: bool) -> list[list[str]]:
+def _class_rows(
+    predictions: Predictions, cases: Cases, num_bins: int, *, noise: Mapping[int, Noise]
+) -> list[list[str]]:
     """A row of text for each class, as the page's heads say."""
     gaps = {gap.label: gap for gap in class_gaps(predictions)}
     whole = calibration_by_class(predictions, num_bins=num_bins)
-    errors = class_errors(predictions, num_bins=num_bins, replicates=_CLASS_REPLICATES, seed=SEED) if noise else {}
-    adjusted = dict(zip(errors, holm([error.p_value for error in errors.values()]), strict=True))
     rows = []
     for label in [*gaps, *(label for label in whole if label not in gaps)]:
         gap, own = gaps.get(label), whole[label]
@@ -215,11 +208,7 @@ def _class_rows(predictions: Predictions, cases: Cases, num_bins: int, *, noise:
                 f"{gap.num_samples:,}", *(f"{100 * value:.1f}" for value in (gap.confidence, gap.accuracy)),
                 f"{100 * gap.gap:+.1f}", f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]",
             ]  # fmt: skip
-        chance = ["—", "—"]
-        if label in errors:
-            interval, sign = errors[label].interval, "" if rejects(adjusted[label], LEVEL) else f"{UNTOLD} "
-            chance = [
-                f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]", f"{sign}{100 * errors[label].floor:.2f}",
-            ]  # fmt: skip
-        rows.append([cases.classes[label], f"{own.num_labels:,}", *numbers, f"{100 * own.ece:.2f}", *chance])
+        chance = noise_text([noise[label]], lambda value: f"{100 * value:.2f}") if label in noise else NOTHING
+        texts = [chance.interval or "—", chance.marked_floor.replace("floor ", "") or "—"]
+        rows.append([cases.classes[label], f"{own.num_labels:,}", *numbers, f"{100 * own.ece:.2f}", *texts])
     return rows

@@ -108,7 +108,7 @@ def measure_shift(
 
     Returns:
         ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
-        and ``test_scaled``, and with ``noise`` (interval, floor and test of the ECE of both);
+        and ``test_scaled``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
         ``temperature``, and ``notes``, what its fit warned of.
 
     Raises:
@@ -177,14 +177,11 @@ def _table(folder: Path, found: Mapping[str, Any]) -> Any:
         before, after = (
             {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
         )
-        ece = [_percent(stage["ece"]) + _chance(entries, key) for key, stage in _stages(before, after)]
+        stages = (("test", before), ("test_scaled", after))
+        ece = [_percent(stage["ece"]) + _chance(entries, key) for key, stage in stages]
         nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
         table.add_row(severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1])
     return table
-
-
-def _stages(before: Mapping[str, float], after: Mapping[str, float]) -> tuple[tuple[str, Mapping[str, float]], ...]:
-    return ("test", before), ("test_scaled", after)
 
 
 def _percent(value: float) -> str:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.diagnose.jackknife import jackknife
-from fedlas.diagnose.ranked import Floats, Ranked, is_boolean, pair_of
-from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
+from fedlas.diagnose.ranked import Floats, Ranked, centred, is_boolean, pair_of
+from fedlas.stats.intervals import Interval, check_bootstrap, check_level, interval_from
 
 _CELLS = 2_000_000  # weights of one chunk of replicates: 16 MB
 
@@ -60,12 +60,16 @@ def associations(
 
     Returns:
         The numbers with percentile intervals, or the jackknife's. A score or a value that is the same for all samples
-        has none: NaN.
+        has no correlation: NaN, but for the AUROC of such a score, which is 1/2. Where there is no telling how far off
+        a number may be, as with an AUROC of a single true sample, the ends alone are NaN.
 
     Raises:
         InputError: For other shapes, fewer than three samples, values that are not finite, or options out of range.
 
     Note:
+        Intervals of few samples are too narrow: of 95 % ones from 20 samples the jackknife's held the truth in 92 %
+        (Pearson), 94 % (Spearman) and 86 % (AUROC, 85 % true) of 600 draws, of 100 samples in 92 to 95 %.
+
         Replicates are weights: a sample drawn twice counts twice. So the ranks of a replicate come from cumulative
         sums in one fixed order, without sorting again: ``O(N)`` a replicate.
 
@@ -75,12 +79,13 @@ def associations(
         >>> found.spearman.value, round(found.pearson.value, 2)
         (1.0, 0.91)
     """
-    check_bootstrap("associations", level=level, replicates=replicates, seed=seed, method="percentile")
     check_choice("associations", "method", method, ("bootstrap", "jackknife"))
+    check_level("associations", level)
     x, y = pair_of(score, value)
     if method == "jackknife":
         by_name = jackknife(x, y, boolean=is_boolean(value), level=level)
         return Associations(by_name["pearson"], by_name["spearman"], by_name.get("auroc"))
+    check_bootstrap("associations", level=level, replicates=replicates, seed=seed, method="percentile")
     statistics = _statistics(x, y, is_boolean(value))
     found = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
 
@@ -101,7 +106,7 @@ def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[
     """From weights ``(R, N)`` to each number ``(R,)``."""
     ranked_x, ranked_y = Ranked(x), Ranked(y)
     # Moments by matrix product: centred first, so that no digits are lost to a large mean.
-    centred_x, centred_y = x - x.mean(), y - y.mean()
+    centred_x, centred_y = centred(x), centred(y)
 
     def of(weights: Floats) -> dict[str, Floats]:
         found = {

@@ -61,17 +61,18 @@ def indicator_report(
     """
     _check_rows("indicator_report", score, predictions)
     options: Any = {"level": level, "replicates": replicates, "seed": seed, "method": method}
-    return _report(score, predictions.confidence, predictions.correct, options)
-
-
-def _report(score: Tensor, confidence: Tensor, correct: Tensor, options: Any) -> IndicatorReport:
-    confidence = confidence.double()
+    states = _states(predictions.confidence.double(), predictions.correct)
     return IndicatorReport(
-        confidence=associations(score, confidence, **options),
-        correctness=associations(score, correct, **options),
-        gap=associations(score, confidence - correct.double(), **options),
-        baseline=associations(confidence, correct, **options),
+        confidence=associations(score, states["confidence"], **options),
+        correctness=associations(score, states["correct"], **options),
+        gap=associations(score, states["gap"], **options),
+        baseline=associations(states["confidence"], states["correct"], **options),
     )
+
+
+def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
+    """What a score is held against, ``(N,)`` each, by the names of the log."""
+    return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
 def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
@@ -84,21 +85,20 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     Returns:
         ``pearson_confidence``, ``spearman_confidence``, ``pearson_correct``, ``spearman_correct``, ``auroc_correct``,
         ``pearson_gap`` and ``spearman_gap``, and for each the ends of its interval, ``..._low`` and ``..._high``. NaN
-        where one of the two does not vary, and for fewer than three samples.
+        where there is none, see :func:`associations`, and for fewer than three samples.
 
     Raises:
         InputError: If score is not ``(N,)``.
     """
     _check_rows("indicator_numbers", score, predictions)
+    score = score.to(predictions.logits.device)
     known = score.isfinite()
-    report = None
-    if int(known.sum()) >= 3:  # two correlate perfectly, whatever they are
-        confidence, correct = predictions.confidence[known], predictions.correct[known]
-        report = _report(score[known], confidence, correct, {"method": "jackknife"})
+    enough = int(known.sum()) >= 3  # two correlate perfectly, whatever they are
     numbers: dict[str, float] = {}
-    for name, field in (("confidence", "confidence"), ("correct", "correctness"), ("gap", "gap")):
+    for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
+        against = associations(score[known], value_of[known], method="jackknife") if enough else None
         for measure in ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman"):
-            found: Interval | None = None if report is None else getattr(getattr(report, field), measure)
+            found: Interval | None = None if against is None else getattr(against, measure)
             value, low, high = (math.nan,) * 3 if found is None else (found.value, found.low, found.high)
             numbers |= {f"{measure}_{name}": value, f"{measure}_{name}_low": low, f"{measure}_{name}_high": high}
     return numbers

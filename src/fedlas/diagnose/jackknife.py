@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fedlas.diagnose.ranked import Floats, Ranked
+from fedlas.diagnose.ranked import Floats, Ranked, centred
 from fedlas.stats.intervals import Interval
 
 
@@ -29,7 +29,7 @@ def jackknife(x: Floats, y: Floats, *, boolean: bool, level: float) -> dict[str,
         boolean: Whether y is 0 and 1.
         level: Confidence level in ``(0, 1)``.
     """
-    a, b = x - x.mean(), y - y.mean()
+    a, b = centred(x), centred(y)
     by_x, by_y = Ranked(x), Ranked(y)
     u, v = _standing(by_x), _standing(by_y)
     # What a sample changes in a mean over samples of standings: its own term, and the standings of those above it.
@@ -95,8 +95,8 @@ def _standard_error(influence: Floats) -> float:
 
 
 def _quantile(level: float) -> float:
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return -NormalDist().inv_cdf((1 - level) / 2)
 
 
 def _interval(value: float, low: float, high: float, error: float, level: float) -> Interval:
-    return Interval(value, low, high, level, 0, 0.0, error, "jackknife")
+    return Interval(value, low, high, level, 0, math.nan, error, "jackknife")

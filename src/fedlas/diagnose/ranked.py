@@ -28,6 +28,12 @@ def pair_of(score: Tensor | Floats, value: Tensor | Floats) -> tuple[Floats, Flo
     return x, y
 
 
+def centred(values: Floats) -> Floats:
+    """The values about their mean, over a power of two that brings them below 1: no product of them underflows."""
+    about = values - values.mean()
+    return np.ldexp(about, -np.frexp(np.abs(about).max())[1])
+
+
 def _numbers(name: str, values: Tensor | Floats) -> Floats:
     array = values.detach().double().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
     if not np.isfinite(array).all():

@@ -28,10 +28,11 @@ class _Sums(Metric):
 
     def __init__(self, empty: Accumulator, options: dict[str, Any]) -> None:
         super().__init__(**options)
+        state = empty.state_dict()
         # A state's name is an attribute's: no dots.
-        self._keys = {name.replace(".", "_of_"): name for name in empty.state_dict()}
+        self._keys = {name.replace(".", "_of_"): name for name in state}
         for key, name in self._keys.items():
-            self.add_state(key, empty.state_dict()[name], dist_reduce_fx="sum")
+            self.add_state(key, state[name], dist_reduce_fx="sum")
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
         """Do nothing: the state is integers whatever the precision of a model is."""
@@ -41,7 +42,7 @@ class _Sums(Metric):
         state = batch.state_dict()
         for key, name in self._keys.items():
             sums = getattr(self, key)
-            setattr(self, key, sums + state[name].to(sums.device))
+            sums += state[name].to(sums.device)
 
     def _fill(self, empty: Accumulator) -> None:
         empty.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})

@@ -40,7 +40,7 @@ def cell_of(probs: Tensor, *, bits: int) -> Tensor:
 
 
 def class_probs(logits: Tensor) -> Tensor:
-    """Softmax in float64 on the CPU, row by row the same however many rows there are.
+    """Softmax in float64 on the CPU; a row of up to some ten thousand classes is the same however many there are.
 
     The largest logit is taken off first: beside a large one the sum would be rounded, and equal probabilities of two
     rows, between which no bin may be cut, would not be equal any more.

@@ -148,7 +148,7 @@ def calibration_by_group(
     names, number = np.unique(given, return_inverse=True)
     statistic = RowsInGroups(torch.from_numpy(number), GroupSums(len(names), num_bins))
     scan(predictions, [statistic])
-    return group_table(statistic.sums, names.tolist())
+    return statistic.sums.table(names.tolist())
 
 
 class GroupSums:
@@ -177,29 +177,17 @@ class GroupSums:
         """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
         return {"count": self._count, "right": self._right, "confidence": self._confidence.digits}
 
-    def in_group(self, number: int) -> GroupCalibration | None:
-        """What they say of one group; None if it has no samples."""
+    def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
+        """The groups that have samples, by name ``(G,)``."""
         count, right, confidence = (
-            part.view(self.shape)[number] for part in (self._count, self._right, self._confidence.floats())
+            part.view(self.shape) for part in (self._count, self._right, self._confidence.floats())
         )
-        samples = int(count.sum())
-        if not samples:
-            return None
         gaps = confidence - right
-        return GroupCalibration(
-            num_samples=samples,
-            accuracy=int(right.sum()) / samples,
-            confidence=float(confidence.sum()) / samples,
-            ece=float(gaps.abs().sum()) / samples,
-            o_ece=float(gaps.clamp(min=0).sum()) / samples,
-            u_ece=float((-gaps).clamp(min=0).sum()) / samples,
-        )
-
-
-def group_table(sums: GroupSums, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
-    """The groups that have samples, by name."""
-    found = ((name, sums.in_group(number)) for number, name in enumerate(names))
-    return {name: group for name, group in found if group is not None}
+        parts = (right.double(), confidence, gaps.abs(), gaps.clamp(min=0), (-gaps).clamp(min=0))
+        samples = count.sum(dim=1)
+        means = zip(*((part.sum(dim=1) / samples).tolist() for part in parts), strict=True)
+        rows = zip(names, samples.tolist(), means, strict=True)
+        return {name: GroupCalibration(number, *values) for name, number, values in rows if number}
 
 
 class RowsInGroups:

@@ -62,12 +62,12 @@ class StreamingMetrics(Accumulator):
         self._entries = {entry.name: entry for entry in entries}
         self._estimators: dict[str, AnyEstimator] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
-        template = _template(self.num_classes)
+        empty = template(self.num_classes)
         for entry in entries:
-            estimator = _streaming_estimator(entry, template)
+            estimator = _streaming_estimator(entry, empty)
             self._estimators[entry.name] = estimator
             if estimator.statistic not in self._statistics:
-                statistic = estimator.statistic(template, self.num_bins)
+                statistic = estimator.statistic(empty, self.num_bins)
                 self._statistics[estimator.statistic] = statistic
                 self._tensors |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
 
@@ -137,27 +137,27 @@ class StreamingMetrics(Accumulator):
 def _default_entries() -> list[MetricEntry]:
     """Those of ``evaluate``; one that somebody registered without sums is left out, as it cannot be had here."""
     known = [e for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
-    return [entry for entry in known if _found_estimator(entry, _template(1))]
+    return [entry for entry in known if _found_estimator(entry, template(1))]
 
 
-def _streaming_estimator(entry: MetricEntry, template: Predictions) -> AnyEstimator:
-    found = _found_estimator(entry, template)
+def _streaming_estimator(entry: MetricEntry, empty: Predictions) -> AnyEstimator:
+    found = _found_estimator(entry, empty)
     if found is None:
-        able = [each.name for each in METRICS.entries() if _found_estimator(each, template)]
+        able = [each.name for each in METRICS.entries() if _found_estimator(each, empty)]
         raise InputError(_OWNER, "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able))
     return found
 
 
-def _found_estimator(entry: MetricEntry, template: Predictions) -> AnyEstimator | None:
+def _found_estimator(entry: MetricEntry, empty: Predictions) -> AnyEstimator | None:
     """The metric's own if its statistic is made of sums, else the one it names for streaming, if any."""
     own: AnyEstimator | None = entry.metadata.get("estimator")
-    if own is not None and isinstance(own.statistic(template, 1), Sums):
+    if own is not None and isinstance(own.statistic(empty, 1), Sums):
         return own
     approximation: Approximation[Any] | None = entry.metadata.get("streaming")
     return None if approximation is None else approximation.estimator
 
 
-def _template(num_classes: int) -> Predictions:
+def template(num_classes: int) -> Predictions:
     """Predictions from which statistics learn the number of classes, and nothing else."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
     return Predictions(torch.zeros_like(probs), torch.zeros(1, dtype=torch.int64, device="cpu"), label_probs=probs)

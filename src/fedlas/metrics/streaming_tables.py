@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.classwise import ClasswiseSums
-from fedlas.metrics.groups import ClassCalibration, GroupCalibration, GroupSums, RowsInGroups, class_table, group_table
+from fedlas.metrics.groups import ClassCalibration, GroupCalibration, GroupSums, RowsInGroups, class_table
 from fedlas.metrics.scan import scan
+from fedlas.metrics.streaming import template
 from fedlas.predictions import Predictions
 
 
@@ -41,8 +44,7 @@ class StreamingClasses(Accumulator):
         super().__init__()
         self.num_classes = check_count(self._owner, "num_classes", num_classes)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
-        template = Predictions(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
-        self._sums = ClasswiseSums(template, num_bins)
+        self._sums = ClasswiseSums(template(num_classes), num_bins)
         self._tensors |= self._sums.tensors()
 
     def update(self, logits: Tensor, target: Tensor) -> None:
@@ -83,8 +85,8 @@ class StreamingGroups(Accumulator):
     """:func:`~fedlas.metrics.calibration_by_group` of samples that come batch by batch; the same to the last bit.
 
     Args:
-        groups: Every group there can be, such as ``["site A", "site B"]`` or ``range(10)``; all processes must name the
-            same ones in the same order.
+        groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
+            must name the same ones in the same order.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
 
     Raises:
@@ -92,6 +94,8 @@ class StreamingGroups(Accumulator):
 
     State:
         ``O(G B)`` int64 sums; batches, shards and ranks add up exactly, see :class:`~fedlas.metrics.StreamingMetrics`.
+        Their names hold a digest of the groups' ``repr`` and the bins, so that a state of others is not taken for one
+        of these.
 
     Example:
         >>> streaming = StreamingGroups(["easy", "hard"])
@@ -102,14 +106,17 @@ class StreamingGroups(Accumulator):
 
     def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15) -> None:
         super().__init__()
-        self.groups = list(groups)
+        self.groups = _listed(groups)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
-        self._number = {name: number for number, name in enumerate(self.groups)}
+        self._number: dict[Hashable, int] = {}
+        with self._hashing():
+            self._number.update((name, number) for number, name in enumerate(self.groups))
         if not self.groups or len(self._number) < len(self.groups):
             got = f"{len(self.groups)} of which {len(self._number)} differ"
             raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
         self._sums = GroupSums(len(self.groups), num_bins)
-        self._tensors |= self._sums.tensors()
+        mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
+        self._tensors |= {f"{name}.{mark}": tensor for name, tensor in self._sums.tensors().items()}
 
     def update(
         self, logits: Tensor, target: Tensor, *, groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable]
@@ -137,20 +144,29 @@ class StreamingGroups(Accumulator):
             InputError: If there are no samples.
         """
         self._check_samples()
-        return group_table(self._sums, self.groups)
+        return self._sums.table(self.groups)
 
     def _numbers(self, groups: Any, samples: int) -> Tensor:
-        given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
-        if given.shape != (samples,):
+        given = _listed(groups)
+        if len(given) != samples or getattr(groups, "ndim", 1) != 1:
             fix = "Pass the group of every sample, in the order of the logits."
-            raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(given), fix)
-        names, place = np.unique(given, return_inverse=True)
-        unknown = [name for name in names.tolist() if name not in self._number]
-        if unknown:
+            raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(groups), fix)
+        with self._hashing():
+            numbers = [self._number.get(name, -1) for name in given]
+        if -1 in numbers:
             known = f"groups must be out of {', '.join(map(repr, self.groups[:10]))}"
             more = f" and {len(self.groups) - 10} more" if len(self.groups) > 10 else ""
-            raise InputError(self._owner, known + more, repr(unknown[0]), "Name every group there can be at first.")
-        return torch.tensor([self._number[name] for name in names.tolist()])[torch.from_numpy(place)]
+            got = repr(given[numbers.index(-1)])
+            raise InputError(self._owner, known + more, got, "Name every group there can be at first.")
+        return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+    @contextmanager
+    def _hashing(self) -> Iterator[None]:
+        try:
+            yield
+        except TypeError as error:
+            fix = "Pass strings, numbers or tuples."
+            raise InputError(self._owner, "every group must be hashable", str(error), fix) from error
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -158,3 +174,8 @@ class StreamingGroups(Accumulator):
 
     def _empty(self) -> StreamingGroups:
         return StreamingGroups(self.groups, num_bins=self.num_bins)
+
+
+def _listed(groups: Any) -> list[Any]:
+    """As Python's own objects, which compare and hash as the names do."""
+    return groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)

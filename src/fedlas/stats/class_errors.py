@@ -35,7 +35,9 @@ class ClassError:
 def class_errors(
     predictions: Predictions, *, num_bins: int = 15, level: float = 0.95, replicates: int = 1000, seed: int = 0
 ) -> dict[int, ClassError]:
-    """Interval, noise floor and calibration test of every class's ECE, that of :func:`~fedlas.calibration_by_class`.
+    """Interval, noise floor and calibration test of every class's ECE.
+
+    The ECE is that of :func:`~fedlas.metrics.calibration_by_class`, whose mean is the classwise ECE.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
@@ -52,7 +54,8 @@ def class_errors(
 
     Note:
         All samples count for every class. Of ``C`` p-values of a calibrated model one in twenty is below 0.05: correct
-        them, for instance by :func:`~fedlas.stats.holm`, before a class is singled out.
+        them, for instance by :func:`~fedlas.stats.holm`, before a class is singled out. No p-value is below
+        ``1 / (1 + R)``, so that after Holm's correction none is below 0.05 with fewer than ``20 C`` replicates.
 
     Example:
         >>> import torch

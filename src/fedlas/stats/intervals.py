@@ -17,17 +17,19 @@ SMALL_BIAS = 0.25
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with its bootstrap confidence interval.
+    """A number with its confidence interval, by the bootstrap where nothing else is said.
 
     Attributes:
         value: The number itself, from all samples.
         low: Lower end.
         high: Upper end.
         level: Confidence level in ``(0, 1)``.
-        replicates: Number of bootstrap replicates.
-        bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high.
-        standard_error: Standard deviation of the replicates.
-        method: ``"percentile"``, ``"basic"``, ``"centred"``, or ``"floor"``, see :func:`floor_interval`.
+        replicates: Number of bootstrap replicates; 0 without.
+        bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
+            without.
+        standard_error: Standard deviation of the replicates, or what is computed in its place.
+        method: ``"percentile"``, ``"basic"``, ``"centred"``, ``"floor"``, see :func:`floor_interval`, or
+            ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
     """
 
     value: float

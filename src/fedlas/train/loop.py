@@ -84,14 +84,15 @@ def fit(
         name: Shown in front of the progress bar.
         on_epoch: Called with each record of the log, on the main process.
         watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched;
-            the model's head must be found then.
+            the model's head must be found then, or be named in the objective.
 
     Returns:
         The best epoch and the log.
 
     Raises:
-        InputError: For a checkpoint that cannot be read or belongs to another configuration, a metric that cannot
-            select (``config.select``), or a folder that cannot be written to.
+        InputError: For a head that is to be watched and not found, a checkpoint that cannot be read or belongs to
+            another configuration, a metric that cannot select (``config.select``), or a folder that cannot be written
+            to.
         DivergedError: For a loss, or validation logits, that are no longer finite.
 
     State:
@@ -116,6 +117,9 @@ def fit(
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
     monitor = monitor_of(objective.criterion) or (NormMonitor() if watch_norms else None)
+    head_in = objective.classifier_in if isinstance(monitor, NormMonitor) else objective.head_in
+    if monitor is not None:
+        head_in(objective.model)  # an error after an epoch would come late
     if saved is not None:
         _restore(objective, monitor, saved, path)
     engine = engine_of(objective, config, accelerator)
@@ -141,7 +145,7 @@ def fit(
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
             try:
-                predictions, watched = _validate(objective, weights.model, val, monitor, accelerator)
+                predictions, watched = _validate(weights.model, val, monitor, head_in, accelerator)
             except NonFiniteError as error:
                 raise DivergedError(*error.parts) from error
             _update_from_validation(objective.criterion, predictions)
@@ -242,13 +246,16 @@ def _train_epoch(
 
 
 def _validate(
-    objective: Objective, model: nn.Module, val: EpochBatches, monitor: Monitor | NormMonitor | None, accelerator: Any
+    model: nn.Module,
+    val: EpochBatches,
+    monitor: Monitor | NormMonitor | None,
+    head_in: Callable[[nn.Module], nn.Module | None],
+    accelerator: Any,
 ) -> tuple[Predictions, dict[str, Any]]:
     """Predictions on the validation part, and what the indicator says there and the gate does, if the loss has them."""
     if monitor is None:
         return predict(model, val, device=accelerator.device), {}
-    head = objective.head_in(model)
-    predictions = predict(model, val, device=accelerator.device, head=head, observe=monitor.held_out)
+    predictions = predict(model, val, device=accelerator.device, head=head_in(model), observe=monitor.held_out)
     directions = gather_object(accelerator, monitor.directions())  # each process saw samples of its own
     return predictions, monitor.end_epoch(predictions, directions)
 

@@ -113,8 +113,6 @@ def _gate_text(record: Mapping[str, Any]) -> str:
         return ""
     flips = "" if gate["train_flips"] is None else f", {gate['train_flips']:.1%} flipped"
     tracks, low, high = (record["indicator"][f"spearman_confidence{end}"] for end in ("", "_low", "_high"))
-    known = (
-        "" if low is None else f"±{(high - low) / 2:.2f}"
-    )  # half of the 95 % interval, as `fedlas diagnose` prints it
+    known = "" if low is None else f"±{(high - low) / 2:.2f}"
     follows = "" if tracks is None else f"  Z~confidence {tracks:+.2f}{known}"
     return f"  gate {gate['plus']:.0%} up{flips}{follows}"

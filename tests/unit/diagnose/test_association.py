@@ -139,3 +139,23 @@ def test_refuses_what_is_no_number_a_sample(score, value, match):
 def test_refuses_another_method():
     with pytest.raises(ValueError, match="bootstrap, jackknife"):
         associations(torch.arange(4.0), torch.arange(4.0), method="jack")
+
+
+def test_the_jackknife_takes_every_level_and_counts_no_replicates():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=50), rng.normal(size=50)
+    narrow, wide, widest = (
+        associations(x, y, method="jackknife", replicates=1, level=level).pearson for level in (0.5, 0.999, 1 - 2**-53)
+    )
+    assert widest.low < wide.low < narrow.low < narrow.value < narrow.high < wide.high < widest.high
+    with pytest.raises(ValueError, match="level"):
+        associations(x, y, method="jackknife", level=1.0)
+
+
+@pytest.mark.parametrize("factor", [2.0**-540, 2.0**500])
+def test_scale_changes_nothing(factor):
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=60), rng.normal(size=60)
+    for options in ({"replicates": 39}, {"method": "jackknife"}):
+        far, near = (associations(f * x, f * y, **options).pearson for f in (factor, 1.0))
+        assert (far.value, far.low, far.high) == (near.value, near.low, near.high)

@@ -147,6 +147,11 @@ def test_tables_by_class_and_group():
             for name, column in other.compute().items():
                 assert column.tolist()[: len(table)] == [getattr(row, name) for row in table.values()], name
                 assert column.isnan().sum() == missing
+    collection = MetricCollection({"ab": CalibrationByGroup(["a", "b"]), "ba": CalibrationByGroup(["b", "a"])})
+    collection.update(torch.zeros(2, C), torch.zeros(2, dtype=torch.long), groups=["a", "b"])  # looks alike to both
+    collection.update(logits[:9], target[:9], groups=["a"] * 9)
+    found = collection.compute()
+    assert (found["ab_num_samples"].tolist(), found["ba_num_samples"].tolist()) == ([10, 1], [1, 10])
     batch = by_group(logits[:9], target[:9], groups=site[:9])
     assert batch["num_samples"].tolist()[:3] == [3, 3, 3]
     assert by_group.compute()["num_samples"].nansum() == 510
@@ -181,6 +186,10 @@ def worker(rank, folder):
         synced = metric.compute()
         metric.update(logits[rows], target[rows])  # sync must not have left the others' samples here
         torch.save((synced, metric.compute()), f"{folder}/{rank}.pt")
+        by_class, by_group = CalibrationByClass(C), CalibrationByGroup(range(3))
+        by_class.update(logits[rows], target[rows])
+        by_group.update(logits[rows], target[rows], (torch.arange(501) % 3)[rows])
+        torch.save((by_class.compute(), by_group.compute()), f"{folder}/tables-{rank}.pt")
     finally:
         dist.destroy_process_group()
 
@@ -193,5 +202,11 @@ def test_ranks_are_added_up(tmp_path):
     once = filled(CalibrationMetrics(C, metrics=NAMES), logits, target)
     expected = once.compute()
     twice = filled(once, logits, target).compute()
+    by_class, by_group = CalibrationByClass(C), CalibrationByGroup(range(3))
+    by_class.update(logits, target)
+    by_group.update(logits, target, torch.arange(501) % 3)
     for rank in range(RANKS):
         assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (expected, twice)
+        tables = torch.load(tmp_path / f"tables-{rank}.pt", weights_only=True)
+        for found, whole in zip(tables, (by_class.compute(), by_group.compute()), strict=True):
+            assert all(torch.equal(found[name], column) for name, column in whole.items())

@@ -1,5 +1,9 @@
 """Tables by class and group that stream: those of the whole, to the last bit, whatever the parts."""
 
+import statistics
+import time
+
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,10 +17,10 @@ SITES = ["north", "south", "east", "empty"]
 
 
 def data(samples=700, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(samples, C, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    logits = 2 * torch.randn(samples, C, generator=generator, device="cpu")
     target = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
-    return logits, target, [SITES[i] for i in torch.randint(3, (samples,), generator=generator).tolist()]
+    return logits, target, [SITES[i] for i in torch.randint(3, (samples,), generator=generator, device="cpu").tolist()]
 
 
 def classes(rows, *, num_bins=15):
@@ -78,6 +82,56 @@ def test_groups_may_be_tensors_numbers_or_mixed_orders():
     assert streaming.compute() == calibration_by_group(Predictions(logits, target), number)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [[1, "a"], [None, "a"], [("x", 1), ("x", 2)], [True, False], np.array(["b", "a"]), torch.arange(2), [1.5, 2]],
+    ids=["mixed", "none", "tuples", "bools", "numpy", "tensor", "floats"],
+)
+def test_names_may_be_whatever_hashes(names):
+    logits, target, _ = data(40)
+    streaming = StreamingGroups(names)
+    streaming.update(logits, target, groups=[streaming.groups[i % 2] for i in range(40)])
+    number = np.arange(40) % 2
+    wanted = calibration_by_group(Predictions(logits, target), number)
+    assert list(streaming.compute().values()) == list(wanted.values())
+    assert list(streaming.compute()) == streaming.groups
+    if not isinstance(names, list):
+        streaming.update(logits, target, groups=names[number])
+        assert [row.num_samples for row in streaming.compute().values()] == [40, 40]
+
+
+def test_a_state_of_other_groups_is_refused():
+    logits, target, _ = data(6)
+    north = StreamingGroups(["north", "south"])
+    north.update(logits, target, groups=["north"] * 6)
+    for other in (StreamingGroups(["south", "north"]), StreamingGroups("abc", num_bins=10)):
+        with pytest.raises(ValueError, match="StreamingGroups: the state must be of"):
+            other.load_state_dict(north.state_dict())
+        with pytest.raises(ValueError, match="there must be samples"):
+            other.compute()
+
+
+def test_many_groups_take_no_longer_than_their_samples():
+    """Ten thousand groups as fast as ten, to a factor that a loop over groups with all their sums would exceed."""
+    logits, target, _ = data(20_000)
+    p = Predictions(logits, target)
+
+    def seconds(groups):
+        start = time.perf_counter()
+        calibration_by_group(p, np.arange(20_000) % groups)
+        return time.perf_counter() - start
+
+    seconds(10)
+    few, many = (statistics.median(seconds(groups) for _ in range(3)) for groups in (10, 10_000))
+    assert many < 60 * few
+
+
+@pytest.mark.parametrize("kind", [classes, groups])
+def test_another_default_device_changes_nothing(kind):
+    with torch.device("meta"):
+        assert kind(torch.arange(700, device="cpu")).compute() == expected()[kind]
+
+
 def test_what_does_not_belong_is_refused_and_changes_nothing():
     logits, target, _ = data()
     streaming = groups(torch.arange(700))
@@ -95,6 +149,10 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
     assert streaming.compute() == before
     with pytest.raises(ValueError, match=r"StreamingClasses: logits must be \(N, 5\); got"):
         classes(torch.arange(5)).update(logits[:, :3], target % 3)
+    with pytest.raises(ValueError, match="every group must be hashable"):
+        StreamingGroups([["a"], ["b"]])
+    with pytest.raises(ValueError, match="every group must be hashable"):
+        streaming.update(logits[:1], target[:1], groups=[["north"]])
     for names in ([], ["a", "a"]):
         with pytest.raises(ValueError, match="StreamingGroups: groups must be at least one name, each once"):
             StreamingGroups(names)

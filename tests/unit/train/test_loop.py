@@ -185,21 +185,31 @@ def test_log_and_best_epoch(tmp_path):
         assert record["seconds"] > 0
 
 
-def only_linear(criterion):
-    torch.manual_seed(0)
-    inputs = SPLITS.train.images[0].numel()
-    return Objective(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(inputs), nn.ReLU(), nn.Linear(inputs, 3)), criterion)
-
-
-def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tmp_path):
-    watched = train(only_linear(LabelSmoothing()), tmp_path / "watched", watch_norms=True)
-    plain = train(only_linear(LabelSmoothing()), tmp_path / "plain")
+@pytest.mark.parametrize("average", ["none", "ema"])
+def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tmp_path, average):
+    watched = train(objective(LabelSmoothing()), tmp_path / "watched", watch_norms=True, average=average)
+    plain = train(objective(LabelSmoothing()), tmp_path / "plain", average=average)
     for record, other in zip(watched.history, plain.history, strict=True):
         found = record.pop("indicator")
         assert 0 < found["std"] < found["mean"]
         assert found["spearman_confidence_low"] < found["spearman_confidence"] < found["spearman_confidence_high"]
         assert record.keys() == other.keys()
         assert record["val"] == other["val"]
+
+
+def test_a_head_that_cannot_be_found_is_named_before_anything_is_trained(tmp_path):
+    unnamed = Objective(objective().model, LabelSmoothing())
+    with pytest.raises(InputError, match="one recognisable classifier head"):
+        train(unnamed, tmp_path, watch_norms=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_norm_that_is_watched_is_that_of_the_named_heads_input(tmp_path):
+    module = objective(LabelSmoothing())
+    (record,) = train(module, tmp_path, epochs=1, watch_norms=True).history
+    found = predict(module, batches(SPLITS.val, 100), features=True, head="4")
+    assert record["indicator"]["mean"] == pytest.approx(float(found.features.abs().sum(1).mean()), rel=1e-5)
+    assert module.classifier_in(copy.deepcopy(module.model)) is not module.model[4]
 
 
 def test_the_indicator_of_a_loss_that_has_one_is_watched_and_no_norm_beside_it(tmp_path):
