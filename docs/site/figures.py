@@ -32,9 +32,11 @@ from fedlas.stats import noise_floor
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
 SIZE = (3.7, 3.0)  # inches: about as wide as a phone, so that the text is not scaled down there
 
-FIXED_STRENGTH = {"ce": 0.0, "ls-half": 0.025, "ls": 0.05}
-ABLATIONS = tuple(f"fedlas-{part}" for part in ("against", "frozen", "plus", "minus", "noise", "constant"))
+FIXED_STRENGTH = {"ce": 0.0, "ls-quarter": 0.0125, "ls-half": 0.025, "ls": 0.05}
+ABLATIONS = tuple(f"fedlas-{part}" for part in ("against", "frozen", "plus", "minus", "zero", "noise", "constant"))
 """Of the runs in ``results/``, those with one part of FedLAS replaced."""
+NORMS = tuple(f"fedlas-{norm}" for norm in ("l2", "linf", "map-l2", "map-linf"))
+"""Those with another norm, or of features before the pool."""
 MARKERS = ("s", "o", "x")
 
 FIGURES: dict[str, Callable[[str], Any]] = {}
@@ -151,14 +153,14 @@ def _differences(theme: str) -> Any:
 
 @_figure("ablations")
 def _ablations(theme: str) -> Any:
-    return _measured([f"fedlas:{name}" for name in ABLATIONS], theme)
+    return _measured([f"fedlas:{name}" for name in (*ABLATIONS, *NORMS)], theme)
 
 
 @_figure("strength-and-ece")
 def _strength_and_ece(theme: str) -> Any:
     """Every run of label smoothing, FedLAS and its ablations: a fixed strength or the mean one, and the ECE."""
     palette, axes = _axes(theme)
-    named = {"label smoothing": FIXED_STRENGTH, "FedLAS": ("fedlas",), "ablations": ("fedlas-mean", *ABLATIONS)}
+    named = {"label smoothing": FIXED_STRENGTH, "FedLAS": ("fedlas",), "ablations": ("fedlas-mean", *ABLATIONS, *NORMS)}
     runs = collect(RUNS).runs
     for i, (name, losses) in enumerate(named.items()):
         points = [(_strength(run), 100 * run.measured["test"]["ece"]) for run in runs if run.loss in losses]
