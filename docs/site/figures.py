@@ -163,7 +163,7 @@ def _strength_and_ece(theme: str) -> Any:
     named = {"label smoothing": FIXED_STRENGTH, "FedLAS": ("fedlas",), "ablations": ("fedlas-mean", *ABLATIONS, *NORMS)}
     runs = collect(RUNS).runs
     for i, (name, losses) in enumerate(named.items()):
-        points = [(_strength(run), 100 * run.measured["test"]["ece"]) for run in runs if run.loss in losses]
+        points = [(_strength_of(run), 100 * run.measured["test"]["ece"]) for run in runs if run.loss in losses]
         axes.scatter(
             *zip(*points, strict=True), s=16, marker=MARKERS[i], color=palette.lines[i], alpha=0.85, label=name,
         )  # fmt: skip
@@ -233,7 +233,7 @@ def _floor(samples: int, num_bins: int) -> Any:
     return noise_floor(synthetic(samples), replicates=200, num_bins=num_bins)
 
 
-def _strength(run: FinishedRun) -> float:
+def _strength_of(run: FinishedRun) -> float:
     """What a fixed strength is, or the mean strength on validation images at the epoch that was chosen."""
     if run.loss in FIXED_STRENGTH:
         return FIXED_STRENGTH[run.loss]

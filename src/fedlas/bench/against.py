@@ -66,7 +66,7 @@ class Cell:
             values = [_spread(self.summary.values(method, metric)) for metric in METRICS]
             seeds = sum(self.summary.run(method, seed) is not None for seed in self.summary.seeds)
             rows.append((method, f"here, {seeds} seed{'' if seeds == 1 else 's'}", self.model, *values, ""))
-            if any(chance := [_chance(self.summary, method, metric) for metric in METRICS]):
+            if any(chance := [noise_text(self.summary.noise(method, name), _percent).text for name in METRICS]):
                 rows.append(("", "95 %, floor, p", "", *chance, ""))
             rows += [
                 ("", _origin(row), row.model, *_percents(row.values), letters[keys])
@@ -182,11 +182,8 @@ def _differences(cell: Cell) -> list[str]:
     return [*lines, *notes]
 
 
-def _chance(summary: Summary, method: str, metric: str) -> str:
-    """Intervals over the test samples, noise floor and test of the method's runs; nothing where one has none."""
-    runs = [run for run in summary.runs if run.loss == method and metric in run.measured["test"]]
-    known = [noise for run in runs if run.noise is not None and (noise := run.noise.get(metric)) is not None]
-    return noise_text(known, lambda value: f"{value * _PERCENT:.2f}").text if len(known) == len(runs) else ""
+def _percent(value: float) -> str:
+    return f"{value * _PERCENT:.2f}"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -197,7 +194,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _percents(values: Mapping[str, float]) -> list[str]:
-    return [f"{values[metric] * _PERCENT:.2f}" if metric in values else "-" for metric in METRICS]
+    return [_percent(values[metric]) if metric in values else "-" for metric in METRICS]
 
 
 _RANKS_TITLE = "Average ranks over {} cells here, and over the paper's six"

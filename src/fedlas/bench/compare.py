@@ -60,7 +60,7 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    noise: tuple[tuple[Noise, ...], tuple[Noise, ...]]
+    noise: tuple[tuple[Noise, ...], ...]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -201,7 +201,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
-        (_noise(summary, pair[0], seeds, metric, stage), _noise(summary, pair[1], seeds, metric, stage)),
+        tuple(tuple(summary.noise(method, metric, stage, seeds=seeds)) for method in pair),
         mean,
         interval,
         test.p_value,
@@ -211,14 +211,6 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         effect,
         needed,
     )
-
-
-def _noise(summary: Summary, method: str, seeds: Sequence[float], metric: str, stage: str) -> tuple[Noise, ...]:
-    """Of the method's runs with these seeds; none if one of them lacks it."""
-    runs = (summary.run(method, int(seed)) for seed in seeds)
-    found = [None if run is None or run.noise is None else run.noise.get(metric, stage) for run in runs]
-    known = tuple(noise for noise in found if noise is not None)
-    return known if len(known) == len(found) else ()
 
 
 def _needed(mean: float, spread: float) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from fedlas.metrics import METRICS
 from fedlas.stats import Comparison, compare_to_best
 
 if TYPE_CHECKING:
-    from fedlas.bench.noise import RunNoise
+    from fedlas.bench.noise import Noise, RunNoise
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
@@ -144,6 +144,25 @@ class Summary:
         """One value per entry of ``seeds``, in that order; NaN where there is none."""
         runs = (self.run(method, seed) for seed in self.seeds)
         return [math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan) for run in runs]
+
+    def noise(
+        self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
+    ) -> list[Noise]:
+        """What chance over the test samples does to the runs of ``method`` that measured ``metric``, by seed.
+
+        Args:
+            method: A loss.
+            metric: Name of a metric.
+            stage: ``test`` or ``test_scaled``.
+            seeds: Of which runs; None is all.
+
+        Returns:
+            One for each run; none unless it is known of all of them, or it would be about other runs than their mean.
+        """
+        found = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
+        runs = [run for run in found if run is not None and metric in run.measured.get(stage, {})]
+        known = [noise for run in runs if run.noise and (noise := run.noise.get(metric, stage))]
+        return known if len(known) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
         """The best method by ``metric`` and those that cannot be told from it, over the seeds that all have.

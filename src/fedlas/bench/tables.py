@@ -144,19 +144,12 @@ def summary_table(
                     c.format(stdev(values)) if len(values) > 1 else "",
                     mark.get(method, ""),
                     p_values.get(method),
-                    _noise(summary, method, c, stage, seeds[method]),
+                    noise_text(summary.noise(method, c.metric, stage, seeds=seeds[method]), c.format),
                     tuple(values),
                 )
             )
         rows.append(Row(method, len(seeds[method]), tuple(cells)))
     return Table(tuple(columns), tuple(rows))
-
-
-def _noise(summary: Summary, method: str, column: Column, stage: str, seeds: Sequence[int]) -> NoiseText:
-    """Of the runs behind a cell; empty unless it is known of all of them, or it would be about other runs than it."""
-    runs = [run for seed in seeds if (run := summary.run(method, seed)) and column.metric in run.measured[stage]]
-    found = [noise for run in runs if run.noise and (noise := run.noise.get(column.metric, stage))]
-    return noise_text(found if len(found) == len(runs) else [], column.format)
 
 
 def _is_detail(metric: str) -> bool:

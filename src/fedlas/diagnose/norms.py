@@ -31,7 +31,7 @@ class NormMonitor:
         """A training batch: nothing is decided on it."""
 
     @torch.no_grad()
-    def held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002
+    def held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002 (as of a monitor)
         """A held-out batch, seen by the model in ``eval()``: ``features (B, D)``, the head's input."""
         self._held.append(feature_norms(features.float()).cpu())
 
@@ -39,7 +39,7 @@ class NormMonitor:
         """Of the training samples: none."""
         return torch.empty(0, dtype=torch.int8)
 
-    def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:  # noqa: ARG002
+    def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:  # noqa: ARG002 (as of a monitor)
         """The epoch's record.
 
         Args:

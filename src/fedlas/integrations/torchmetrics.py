@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ __all__ = ["CalibrationByClass", "CalibrationByGroup", "CalibrationMetric", "Cal
 
 
 class _Sums(Metric):
-    """A metric whose state is that of an accumulator without samples, which ``torchmetrics`` adds up over ranks."""
+    """A metric whose state is that of an accumulator without samples, which torchmetrics adds up over ranks."""
 
     is_differentiable = False
     full_state_update = False
@@ -38,14 +39,24 @@ class _Sums(Metric):
         """Do nothing: the state is integers whatever the precision of a model is."""
         return self
 
-    def _add(self, batch: Accumulator) -> None:
-        state = batch.state_dict()
+    @abstractmethod
+    def _empty(self) -> Any:
+        """An accumulator without samples, of the metric's options."""
+
+    def _take(self, *batch: Any, **extra: Any) -> None:
+        """Add a batch, the arguments of the accumulator's ``update``, to the state."""
+        taken = self._empty()
+        taken.update(*batch, **extra)
+        state = taken.state_dict()
         for key, name in self._keys.items():
             sums = getattr(self, key)
             sums += state[name].to(sums.device)
 
-    def _fill(self, empty: Accumulator) -> None:
-        empty.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
+    def _whole(self) -> Any:
+        """What an accumulator computes of the state."""
+        whole = self._empty()
+        whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
+        return whole.compute()
 
 
 class CalibrationMetrics(_Sums):
@@ -95,9 +106,7 @@ class CalibrationMetrics(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
         """
-        batch = self._empty()
-        batch.update(logits, target)
-        self._add(batch)
+        self._take(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
         """Every metric of all samples so far, float64, by registry name.
@@ -105,9 +114,7 @@ class CalibrationMetrics(_Sums):
         Raises:
             InputError: If there are none.
         """
-        whole = self._empty()
-        self._fill(whole)
-        return {name: torch.tensor(value, dtype=torch.float64) for name, value in whole.compute().items()}
+        return {name: torch.tensor(value, dtype=torch.float64) for name, value in self._whole().items()}
 
     def _empty(self) -> StreamingMetrics:
         return StreamingMetrics(self.num_classes, metrics=self.metrics, num_bins=self.num_bins)
@@ -185,9 +192,7 @@ class CalibrationByClass(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
         """
-        batch = self._empty()
-        batch.update(logits, target)
-        self._add(batch)
+        self._take(logits, target)
 
     def compute(self) -> dict[str, Tensor]:
         """``ece``, ``gap``, ``mean_probability`` and ``frequency`` of every class ``(C,)``, float64.
@@ -195,9 +200,7 @@ class CalibrationByClass(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        whole = self._empty()
-        self._fill(whole)
-        return _columns(list(whole.compute().values()), ("ece", "gap", "mean_probability", "frequency"))
+        return _columns(list(self._whole().values()), ("ece", "gap", "mean_probability", "frequency"))
 
     def _empty(self) -> StreamingClasses:
         return StreamingClasses(self.num_classes, num_bins=self.num_bins)
@@ -235,9 +238,7 @@ class CalibrationByGroup(_Sums):
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for a group that was not named.
         """
-        batch = self._empty()
-        batch.update(logits, target, groups=groups)
-        self._add(batch)
+        self._take(logits, target, groups=groups)
 
     def compute(self) -> dict[str, Tensor]:
         """``num_samples``, ``accuracy``, ``confidence``, ``gap``, ``ece``, ``o_ece`` and ``u_ece`` of every group.
@@ -248,9 +249,7 @@ class CalibrationByGroup(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        whole = self._empty()
-        self._fill(whole)
-        found = whole.compute()
+        found = self._whole()
         names = ("num_samples", "accuracy", "confidence", "gap", "ece", "o_ece", "u_ece")
         return _columns([found.get(group) for group in self.groups], names)
 

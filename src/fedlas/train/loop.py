@@ -116,9 +116,10 @@ def fit(
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
-    monitor = monitor_of(objective.criterion) or (NormMonitor() if watch_norms else None)
-    head_in = objective.classifier_in if isinstance(monitor, NormMonitor) else objective.head_in
-    if monitor is not None:
+    monitor: Monitor | NormMonitor | None = monitor_of(objective.criterion)
+    head_in: Callable[[nn.Module], nn.Module | None] = objective.head_in
+    if monitor is None and watch_norms:
+        monitor, head_in = NormMonitor(), objective.classifier_in
         head_in(objective.model)  # an error after an epoch would come late
     if saved is not None:
         _restore(objective, monitor, saved, path)
