@@ -2,7 +2,7 @@
 
 Gradients: of one step of a small transformer in float64, as the largest difference to the gradient of the whole batch
 in one process (a plain forward and backward pass), over the largest gradient. Throughput: epochs of
-`fedlas.train.loop` on one process while the other waits, and on both, one after the other; medians. Each process has
+`fedlas.lab.train.loop` on one process while the other waits, and on both, one after the other; medians. Each process has
 one thread, and both talk through gloo. On a busy machine read the ratio of processor times, which says what a process
 has to do and not how long it waits.
 
@@ -22,15 +22,15 @@ import torch.multiprocessing as mp
 from torchvision.models import VisionTransformer
 
 from fedlas import Objective
-from fedlas.data import Batches, Images
+from fedlas._core.ranks import new_accelerator
+from fedlas.lab.data import Batches, Images
+from fedlas.lab.models import build_model
+from fedlas.lab.train import OptimizerConfig, TrainConfig, build_optimizer
+from fedlas.lab.train.average import Weights
+from fedlas.lab.train.engine import engine_of
+from fedlas.lab.train.loop import _train_epoch
+from fedlas.lab.train.progress import TrainingProgress
 from fedlas.losses import LOSSES
-from fedlas.models import build_model
-from fedlas.train import OptimizerConfig, TrainConfig, build_optimizer
-from fedlas.train.average import Weights
-from fedlas.train.engine import engine_of
-from fedlas.train.loop import _train_epoch
-from fedlas.train.progress import TrainingProgress
-from fedlas.train.ranks import new_accelerator
 
 BATCH, CLASSES = 128, 10
 ALONE = SimpleNamespace(

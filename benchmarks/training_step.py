@@ -1,7 +1,7 @@
 """Step time of the training loop over that of a bare step on the same model, on a batch that is already in memory.
 
 Both run in one process, a pass of one after a pass of the other, and medians of the passes are compared. The loop's
-pass is a whole epoch of `fedlas.train.loop`: it makes and normalises its batches, counts hits and tells the progress
+pass is a whole epoch of `fedlas.lab.train.loop`: it makes and normalises its batches, counts hits and tells the progress
 bar. On a busy machine, set OMP_NUM_THREADS=1 and read the ratio of processor times.
 
     python benchmarks/training_step.py [--passes 30] [--steps 4]
@@ -17,13 +17,13 @@ from accelerate import Accelerator
 from torch import nn
 
 from fedlas import Objective
-from fedlas.data import Batches, Images
-from fedlas.models import build_model
-from fedlas.train import OptimizerConfig, TrainConfig, build_optimizer
-from fedlas.train.average import Weights
-from fedlas.train.engine import engine_of
-from fedlas.train.loop import _train_epoch
-from fedlas.train.progress import TrainingProgress
+from fedlas.lab.data import Batches, Images
+from fedlas.lab.models import build_model
+from fedlas.lab.train import OptimizerConfig, TrainConfig, build_optimizer
+from fedlas.lab.train.average import Weights
+from fedlas.lab.train.engine import engine_of
+from fedlas.lab.train.loop import _train_epoch
+from fedlas.lab.train.progress import TrainingProgress
 
 BATCH = 128
 

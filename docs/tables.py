@@ -6,7 +6,7 @@ A Markdown file marks a place with ``<!-- fedlas list KIND -->`` and ``<!-- end 
 import re
 from pathlib import Path
 
-from fedlas.bench.listing import listing
+from fedlas.cli.listing import listing
 
 _PLACE = re.compile(r"(<!-- fedlas list (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.bench.collect import collect
-from fedlas.bench.compare import differences, differences_figure
-from fedlas.bench.results import FinishedRun
+from fedlas.lab.report.compare import differences, differences_figure
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram, training_curves

@@ -3,8 +3,8 @@
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups
+from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
-from fedlas.train.predict import predict
 
 __version__ = "0.1.0"
 

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from browser.screens import Screen, broken_links, opened
-from fedlas.bench.page import picture
+from fedlas.lab.report.page import picture
 from fedlas.plots import DARK, LIGHT, new_axes
 
 STYLE = """:root { color-scheme: light; } body { background: #fff; color: #222; font: 16px sans-serif; }

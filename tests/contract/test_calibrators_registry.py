@@ -11,9 +11,9 @@ import torch
 
 from fedlas import Predictions, predict
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
-from fedlas.data import Batches, load_dataset
+from fedlas.lab.data import Batches, load_dataset
+from fedlas.lab.models import build_model
 from fedlas.metrics import evaluate, true_calibration_error
-from fedlas.models import build_model
 
 # A fit that warns is a fit that succeeded; whether it should warn is tested where the calibrator is.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")

@@ -11,7 +11,7 @@ import torch
 
 from fakes_data import FAKES, OPTIONS
 from fedlas._core.check import InputError
-from fedlas.data import DATASETS, Files, Images, Source, load_dataset, split
+from fedlas.lab.data import DATASETS, Files, Images, Source, load_dataset, split
 
 
 @pytest.fixture(params=list(DATASETS))
@@ -104,12 +104,12 @@ def test_unknown_option_names_the_nearest(name, root):
 
 def test_missing_or_superfluous_root_is_a_clear_error(name, root, tmp_path, monkeypatch):
     monkeypatch.setenv("FEDLAS_DATA", str(tmp_path / "empty"))
-    monkeypatch.setattr("fedlas.data.fashion_mnist._download", lambda folder: "; no network")
+    monkeypatch.setattr("fedlas.lab.data.sets.fashion_mnist._download", lambda folder: "; no network")
     with pytest.raises(InputError, match="; got ") as error:
         load_dataset(name, str(tmp_path / "nowhere"))
     assert "nowhere" in str(error.value)
     if root is not None:
         monkeypatch.delenv("FEDLAS_DATA")
-        monkeypatch.setattr("fedlas.data.fashion_mnist.DEBIAN_FOLDER", tmp_path / "not installed")
+        monkeypatch.setattr("fedlas.lab.data.sets.fashion_mnist.DEBIAN_FOLDER", tmp_path / "not installed")
         with pytest.raises(InputError, match="; got "):
             load_dataset(name)

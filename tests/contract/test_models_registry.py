@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedlas._core.check import InputError
-from fedlas.models import MODELS, build_model
+from fedlas.lab.models import MODELS, build_model
 
 SIZE = 8
 

@@ -4,9 +4,9 @@ import inspect
 
 import pytest
 
-from fedlas.bench.recipe import load_recipe
-from fedlas.bench.tune.domain import parse_domain
-from fedlas.bench.tune.plan import plan_tuning
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.tune.domain import parse_domain
+from fedlas.lab.tune.plan import plan_tuning
 from fedlas.losses import LOSSES
 
 NUMBERS = {

@@ -8,12 +8,12 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.bench.collect import collect
-from fedlas.bench.commands import evaluate_file
-from fedlas.bench.plan import plan
-from fedlas.bench.recipe import load_recipe
-from fedlas.bench.run import execute
-from fedlas.bench.uncertainty import UNCERTAINTY, apply_method, plan_method
+from fedlas.cli.commands import evaluate_file
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 

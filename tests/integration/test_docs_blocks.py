@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from fedlas._core.extras import MissingExtraError
-from fedlas.bench.group import load_group
-from fedlas.bench.plan import plan
-from fedlas.bench.recipe import load_recipe, recipe_from
-from fedlas.bench.recipe_text import is_group, merged, parse_yaml, read_content
 from fedlas.cli import _parse, main
+from fedlas.lab.bench.suite import load_group
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe, recipe_from
+from fedlas.lab.recipes.text import is_group, merged, parse_yaml, read_content
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
 SMALL = ["train.epochs=1", "data.train_size=100", "data.test_size=100", "model.width=4"]

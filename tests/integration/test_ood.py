@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.bench.ood import command as ood_command
-from fedlas.bench.ood import outputs as ood_outputs
-from fedlas.bench.page import Picture
-from fedlas.bench.plan import plan
-from fedlas.bench.recipe import load_recipe
-from fedlas.bench.run import execute
 from fedlas.cli import main
+from fedlas.cli import ood as ood_command
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.report.page import Picture
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.studies.ood import outputs as ood_outputs
 from fedlas.ood import DETECTION, OOD_SCORES, Outputs
 from fedlas.predictions import Predictions
 
@@ -64,7 +64,7 @@ def open_set_run(finished_open_set, tmp_path):
 def _no_figures(request, monkeypatch):
     """Drawing takes longer than all else here; one test looks at the page."""
     if request.node.name != "test_one_run":
-        monkeypatch.setattr("fedlas.bench.ood.files._figures", lambda *_args: (PICTURE, [], ""))
+        monkeypatch.setattr("fedlas.lab.report.ood_files._figures", lambda *_args: (PICTURE, [], ""))
 
 
 def call(capsys, *arguments):
@@ -231,7 +231,7 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
 
 
 def test_the_same_images_are_refused(capsys, run, tmp_path):
-    from fedlas.bench.load import load_trained
+    from fedlas.lab.runs.load import load_trained
 
     own = load_trained(run).splits.test
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
@@ -308,7 +308,7 @@ def test_classes_that_cannot_be_held_out(capsys, tmp_path, value, message):
 
 
 def test_the_model_is_left_as_it_was(finished_bench):
-    from fedlas.bench.load import load_trained
+    from fedlas.lab.runs.load import load_trained
 
     trained = load_trained(finished_bench / "ce-s0")
     before = {name: value.clone() for name, value in trained.objective.state_dict().items()}

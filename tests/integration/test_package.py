@@ -55,7 +55,11 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         if path.is_file() and not skipped & set(path.parts)
     }
     assert tree <= set(zipfile.ZipFile(wheel).namelist())
-    assert {"fedlas/py.typed", "fedlas/bench/recipes/digits.yaml", "fedlas/bench/templates/report.css"} <= tree
+    assert {
+        "fedlas/py.typed",
+        "fedlas/lab/recipes/presets/digits.yaml",
+        "fedlas/lab/report/templates/report.css",
+    } <= tree
 
 
 def test_the_core_requires_torch_and_numpy_and_nothing_else(wheel):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedlas.bench.group import load_group
 from fedlas.cli import main
+from fedlas.lab.bench.suite import load_group
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

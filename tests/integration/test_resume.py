@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.train import load_checkpoint, read_log
+from fedlas.lab.train import load_checkpoint, read_log
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -22,9 +22,9 @@ SERVER = r"""
 import json, os, pathlib, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
-from fedlas.bench.plan import plan
-from fedlas.bench.recipe import load_recipe
-from fedlas.bench.run import execute, prepare_data
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.execute import execute, prepare_data
 import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
 
 def planned(job):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.train import load_checkpoint, read_log
+from fedlas.lab.train import load_checkpoint, read_log
 
 # 170 samples in batches of 33: slices of unequal size in every batch, and a last batch of 5
 SETTINGS = [

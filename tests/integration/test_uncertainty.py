@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from fedlas.bench.noise import COSTLY
-from fedlas.bench.page import Picture
 from fedlas.cli import main
+from fedlas.lab.report.page import Picture
+from fedlas.stats.noise import COSTLY
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "model.hidden=[8]",
@@ -34,7 +34,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setitem(COSTLY, "smooth_ece", 39)  # this and the figures of ten runs would take most of the time
-    monkeypatch.setattr("fedlas.bench.run_page.picture", lambda draw, alt: Picture("data:,", "data:,", alt))
+    monkeypatch.setattr("fedlas.lab.report.run_page.picture", lambda draw, alt: Picture("data:,", "data:,", alt))
     seeds = ["0", "1", "2"]
     call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
     runs = [f"b/ce-s{seed}" for seed in seeds]
@@ -65,10 +65,10 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
 def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average):
-    from fedlas.bench.load import load_trained
-    from fedlas.bench.run import predictions_of
+    from fedlas.lab.runs.execute import predictions_of
+    from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.train import load_checkpoint
     from fedlas.predictions import Predictions
-    from fedlas.train import load_checkpoint
 
     settings = ["--set", f"train.average={average}", "--set", "train.epochs=4", "--set", "optimizer.lr=0.2"]
     settings += ["--set", "train.average_start=0.25"]

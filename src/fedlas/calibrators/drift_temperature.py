@@ -30,7 +30,7 @@ class DriftTemperature(Calibrator):
     themselves when inputs drift away; a temperature fitted on clean inputs does not know that.
 
     Note:
-        What makes it differ is what it is fitted on: ``fedlas.train.drifted_predictions(model, validation_batches)``.
+        What makes it differ is what it is fitted on: ``fedlas.lab.train.drifted_predictions(model, validation_batches)``.
         On the command line ``fedlas evaluate RUN --calibrate drift-temperature`` makes these from the run. Fitted on
         clean predictions it is temperature scaling.
 
@@ -77,7 +77,7 @@ class DriftTemperature(Calibrator):
         self._temperature = temperature
         at_bound = (
             f"the NLL is lowest at a bound of the search, temperature {temperature:g}. Check that these are logits, "
-            "and predictions on drifted inputs (fedlas.train.drifted_predictions)."
+            "and predictions on drifted inputs (fedlas.lab.train.drifted_predictions)."
             if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE)
             else None
         )

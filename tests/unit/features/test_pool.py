@@ -10,8 +10,8 @@ from torch import nn
 from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas.features import FeatureTap, find_pool
+from fedlas.lab.models import build_model
 from fedlas.losses import AdaFace, FedLAS, LabelSmoothing
-from fedlas.models import build_model
 
 C = 4
 

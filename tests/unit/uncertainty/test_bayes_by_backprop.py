@@ -9,9 +9,8 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
-from fedlas.models import build_model
-from fedlas.objective import Objective
-from fedlas.train import predict
+from fedlas.lab.models import build_model
+from fedlas.objective import Objective, predict
 from fedlas.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights, gaussian_kl, kl_divergence
 from fedlas.uncertainty.bayesian_layers import BayesianConfig, bayesian_layers, sampling, to_bayesian
 

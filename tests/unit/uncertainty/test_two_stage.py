@@ -8,10 +8,9 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
+from fedlas.lab.models import build_model
 from fedlas.losses import FedLAS
-from fedlas.models import build_model
-from fedlas.objective import Objective
-from fedlas.train import predict
+from fedlas.objective import Objective, predict
 from fedlas.uncertainty.two_stage import (
     LatentKL,
     MLPHead,

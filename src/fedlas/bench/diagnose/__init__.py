@@ -1,5 +1,0 @@
-"""``fedlas diagnose``: what gate and indicator of finished runs did, in numbers, figures and failure cases."""
-
-from fedlas.bench.diagnose.study import Study, study_run
-
-__all__ = ["Study", "study_run"]

@@ -1,0 +1,325 @@
+"""What the verbs of the command line do once their arguments are parsed; each returns an exit status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.extras import require
+from fedlas._core.ranks import is_main_process
+from fedlas.cli.listing import listing
+from fedlas.lab.bench.executors import Executor
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_markup
+from fedlas.lab.report.report import terminal_table, write_report
+from fedlas.lab.report.run_page import write_run_report
+from fedlas.lab.report.tables import column
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.intervals import noise_by_stage
+from fedlas.lab.runs.tracking import hints
+from fedlas.lab.studies.calibrate import (
+    ALL,
+    COMPARED,
+    Calibrated,
+    HeldOut,
+    calibrated,
+    comparison_table,
+    progress,
+    remarks,
+)
+from fedlas.metrics import METRICS, evaluate
+from fedlas.predictions import Columns, Reader
+from fedlas.stats.noise import REPLICATES, Noise, check_replicates
+
+
+def bench(
+    recipe: Recipe,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    executor: Executor | None = None,
+) -> int:
+    """Run a recipe with several losses and seeds, write the report, print its table.
+
+    Args:
+        recipe: What to run.
+        losses: As :func:`fedlas.lab.recipes.plan.plan`.
+        seeds: As :func:`fedlas.lab.recipes.plan.plan`.
+        out: As :func:`fedlas.lab.recipes.plan.plan`.
+        executor: Where the runs happen; None is one after the other in this process.
+
+    Returns:
+        0, or 1 if a run failed (the others are done and reported all the same).
+
+    Raises:
+        InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
+    """
+    console = _console(stderr=True)
+    runs = plan(recipe, losses=losses, seeds=seeds, out=out)
+    folder = runs[0].folder.parent
+    methods = list(dict.fromkeys(run.loss for run in runs))
+    ready = sum((run.folder / "metrics.json").exists() for run in runs)
+    console.print(
+        f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
+        f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
+        highlight=False,
+        markup=False,
+    )
+    outcome = run_all(runs, executor=executor, console=console)
+    if outcome.pending:
+        return 1 if outcome.failed else 0
+    if outcome.failed and not outcome.finished:
+        run, error = next(iter(outcome.failed.items()))
+        raise InputError(
+            "fedlas bench",
+            "a run must finish",
+            f"{len(outcome.failed)} failed, {run} first: {error}",
+            f"See error.txt in the folders in {folder}.",
+        )
+    if not outcome.finished:
+        raise InputError(
+            "fedlas bench",
+            "a run must be free",
+            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
+    if is_main_process():
+        report(folder)
+        _say_where(recipe, folder)
+    if outcome.failed:
+        console.print(f"failed: {', '.join(outcome.failed)} (see error.txt in each)", style="bold red", highlight=False)
+    return 1 if outcome.failed else 0
+
+
+def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
+    """Do one run, or go on with it, and print its metrics.
+
+    Raises:
+        InputError: As :func:`fedlas.lab.runs.execute.execute`.
+    """
+    check_count("fedlas train", "seed", seed, low=0)
+    planned = plan(recipe, losses=[loss], seeds=[seed])[0]
+    run = planned if out is None else Run(recipe, loss, seed, out)
+    metrics = execute(run)
+    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_scaled"]}
+    console = _console()
+    console.print(metrics_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
+    for note in metrics["notes"]:
+        console.print(note, highlight=False, markup=False)
+    console.print(f"run folder: {run.folder}", highlight=False, markup=False, soft_wrap=True)
+    _say_where(recipe, run.folder.parent)
+    return 0
+
+
+def _say_where(recipe: Recipe, folder: Path) -> None:
+    """How to look at the runs in the trackers that they were shown to."""
+    for hint in hints(recipe.trackers, folder):
+        _console().print(hint, highlight=False, markup=False, soft_wrap=True)
+
+
+def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = None) -> int:
+    """Write the report over a bench folder, or the page of a single run, and print its table and place.
+
+    Args:
+        folder: Folder of a bench, or of a run.
+        replicates: Of intervals and noise floors; 0 computes none.
+        data: Where the runs' data is, for images; None searches the usual places.
+
+    Raises:
+        InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
+    """
+    check_replicates("fedlas report", replicates)
+    console, errors = _console(), _console(stderr=True)
+    if (folder / "metrics.json").is_file():
+        page, run = write_run_report(folder, replicates=replicates, data=data, console=errors)
+        keys = {"test": "test", "after temperature": "test_scaled"}
+        columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
+        noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
+        console.print(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
+        for reason in run.noise.reasons if run.noise else ():
+            console.print(f"{reason}.", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        return 0
+    written = write_report(folder, replicates=replicates, data=data, console=errors)
+    console.print(terminal_table(written.summary))
+    for note in written.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"        {written.markdown}  {written.csv}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def evaluate_file(
+    file: Path,
+    *,
+    num_bins: int = 15,
+    replicates: int = REPLICATES,
+    calibrate: str | None = None,
+    on: Path | None = None,
+    html: Path | None = None,
+    as_json: bool = False,
+    data: str | None = None,
+    table: Columns | None = None,
+) -> int:
+    """Measure predictions, before and after an optional calibrator, or after every one that can run.
+
+    Args:
+        file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
+            validation predictions calibrate); with ``table`` also CSV, JSON lines or Parquet.
+        num_bins: Bins of the calibration errors.
+        replicates: Of intervals and noise floors; 0 computes none.
+        calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
+        on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
+        html: Where to write a page with tables and reliability diagrams.
+        as_json: Print JSON with fractions in full precision instead of a table.
+        data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
+        table: Which columns of ``file`` and ``on`` hold scores and labels; None for what Predictions.save writes.
+
+    Raises:
+        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
+            ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
+            not end in ``.html``.
+    """
+    check_replicates("fedlas evaluate", replicates)
+    if on is not None and calibrate is None:
+        raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
+    folder = file if file.is_dir() else None
+    if folder is not None and table is not None:
+        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
+    if folder is not None:
+        file = folder / "predictions" / "test.npz"
+    if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
+        raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
+    if on is not None and on.resolve() == file.resolve():
+        raise InputError(
+            "fedlas evaluate",
+            "--on must be other predictions than FILE",
+            on,
+            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
+        )
+    read = Reader(table)
+    stages = {"as predicted": read(file)}
+    outcome = Calibrated({})
+    if calibrate is not None:
+        if on is None and folder is None:
+            raise InputError(
+                "fedlas evaluate",
+                "--calibrate needs held-out predictions",
+                "no --on",
+                "Pass --on val.npz; fitting on the test set would flatter it.",
+            )
+        errors = _console(stderr=True)
+        with progress(errors) as show:
+            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, show, read))
+        for note in outcome.notes:
+            errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
+    for note in read.notes:
+        _console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
+    noise = noise_by_stage(
+        stages,
+        COMPARED if calibrate == ALL else list(columns["as predicted"]),
+        num_bins=num_bins,
+        replicates=replicates,
+        console=_console(stderr=True),
+    )
+    console = _console()
+    if as_json:
+        chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
+        content: dict[str, Any] = {
+            **columns,
+            **(chance if noise else {}),
+            **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
+        }
+        console.print(json.dumps(content, indent=2), highlight=False, markup=False, soft_wrap=True)
+    else:
+        predictions = stages["as predicted"]
+        title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
+        console.print((comparison_table if calibrate == ALL else metrics_table)(columns, title=title, noise=noise))
+        for remark in remarks(outcome):
+            console.print(remark, highlight=False, markup=False, soft_wrap=True)
+    if html is not None:
+        from fedlas.lab.report.evaluation_page import write_evaluation
+
+        write_evaluation(
+            html,
+            stages,
+            columns,
+            name=file.name,
+            num_bins=num_bins,
+            remarks=[*remarks(outcome), *read.notes],
+            noise=noise,
+        )
+        if not as_json:
+            console.print(f"report: {html}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def metrics_table(
+    columns: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+) -> Any:
+    """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual.
+
+    Args:
+        columns: Metrics by stage, then by registry name.
+        title: Above the table.
+        noise: Intervals and noise floors of some of them, shown beside and below the numbers.
+    """
+    table = require("rich.table", extra="bench").Table(title=title, title_justify="left")
+    found = noise or {}
+    if any(found.values()):
+        table.caption, table.caption_justify = EVALUATION_CAPTION, "left"
+    table.add_column("metric")
+    for stage in columns:
+        table.add_column(stage, justify="right")
+    for name in next(iter(columns.values())):
+        about = METRICS[name].metadata
+        show: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
+        arrow = {True: "higher is better", False: "lower is better", None: "0 is best"}[about["higher_is_better"]]
+        cells = [
+            f"{show(values[name])}{noise_markup(found.get(stage, {}).get(name), column(name).format)}"
+            if name in values
+            else "—"
+            for stage, values in columns.items()
+        ]
+        table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *cells)
+    return table
+
+
+def print_listing(kind: str, *, markdown: bool = False) -> int:
+    """Print what can be named in a recipe or on the command line.
+
+    Args:
+        kind: See :data:`fedlas.cli.listing.KINDS`.
+        markdown: As a Markdown table, with every column, instead of one that fits a terminal.
+
+    Raises:
+        InputError: For an unknown kind; the nearest is named.
+    """
+    found = listing(kind)
+    if markdown:
+        _console().print(found.markdown(), markup=False, highlight=False, soft_wrap=True)
+        return 0
+    table = require("rich.table", extra="bench").Table("name", "what it is", box=None, pad_edge=False)
+    text = require("rich.text", extra="bench").Text
+    for row in found.rows:
+        about, details = text(row["what it is"]), found.details(row)
+        table.add_row(text(row["name"], style="bold"), about.append(f"\n{details}", style="dim") if details else about)
+    _console().print(table)
+    return 0
+
+
+def _console(*, stderr: bool = False) -> Any:
+    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())

@@ -1,0 +1,185 @@
+"""What ``fedlas diagnose`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.extras import require
+from fedlas._core.files import write_atomically, write_json, write_text
+from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.studies.diagnose.groups import Group, grouped
+from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
+from fedlas.stats.intervals import Interval
+
+
+def diagnose(
+    folders: Sequence[Path],
+    *,
+    out: Path | None = None,
+    replicates: int = 1000,
+    data: str | None = None,
+) -> int:
+    """Study finished runs; print the table, write ``diagnose.json``, ``diagnose.html`` and ``diagnose.npz``.
+
+    Args:
+        folders: Run folders, or bench folders, of which every finished run whose predictions hold features is taken,
+            and the others are named.
+        out: Folder of the files; None is the run's own for one run, else the folder the first one lies in.
+        replicates: Of the bootstrap behind every interval.
+        data: Where the runs' data is, for the failure cases' images; None searches the usual places.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If there is no finished run, one lacks features, or the files cannot be written.
+    """
+    check_count("fedlas diagnose", "replicates", replicates, low=39)
+    runs, left_out = _runs(folders)
+    console = require("rich.console", extra="bench")
+    progress = require("rich.progress", extra="bench")
+    errors = console.Console(stderr=True)
+    with progress.Progress(
+        *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
+    ) as bar:
+        studies = [
+            study_run(folder, replicates=replicates, data=data)
+            for folder in bar.track(runs, description="studying runs")
+        ]
+    found = grouped(studies)
+    target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
+    screen = console.Console()
+    screen.print(summary_table(found))
+    for text in [f"left out: {reason}" for reason in left_out] + _alarm_lines(found):
+        screen.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    written = (
+        write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
+        write_text(target / "diagnose.html", diagnose_page(found, data=data)),
+        write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(found))),
+    )
+    for path in written:
+        screen.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Run folders as given, and those of bench folders that can be studied; why others of these cannot."""
+    found: list[Path] = []
+    left_out: list[str] = []
+    for folder in folders:
+        if (folder / "config.yaml").is_file() or not folder.is_dir():
+            found.append(folder)
+            continue
+        inside = sorted(path.parent for path in folder.glob("*/metrics.json"))
+        reasons = {run: lacking(run) for run in inside}
+        if not inside or all(reasons.values()):
+            why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
+            raise InputError(
+                "fedlas diagnose",
+                "a folder must be a run, or hold finished runs with predictions and features",
+                f"{folder} ({why})" if why else folder,
+                "Pass one that bench made.",
+            )
+        found += [run for run in inside if not reasons[run]]
+        left_out += [f"{run.name}: {reason}" for run, reason in reasons.items() if reason]
+    return list(dict.fromkeys(found)), left_out
+
+
+def _alarm_lines(groups: Sequence[Group]) -> list[str]:
+    return [
+        f"{group.name_of(study)}: {text}"
+        for group in groups
+        for study in group.studies
+        for text in study.alarms_by_kind
+    ]
+
+
+def _samples(groups: Sequence[Group]) -> dict[str, Any]:
+    """What is known of each test sample, by ``RUN/NAME``."""
+    return {
+        f"{group.name_of(study)}/{name}": value.cpu().numpy()
+        for group in groups
+        for study in group.studies
+        for name, value in study.samples.items()
+    }
+
+
+_PLACES = (2, 2, 2, 2, 0, 1, 3)
+"""Decimals of the columns after the run's name."""
+
+
+def summary_table(groups: Sequence[Group]) -> Any:
+    """A ``rich`` table: one row a run with intervals; for several seeds of a group, a row with mean and spread."""
+    table = require("rich.table", extra="bench").Table(
+        title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.caption = (
+        "~ Spearman's correlation, right? AUROC for right predictions; conf is the confidence, gap it minus right; "
+        "± half of the 95 % interval over the test samples (diagnose.json has both ends); flips at the last epoch. "
+        "A row with x is the mean ± standard deviation over seeds."
+    )
+    table.caption_justify = "left"
+    box = require("rich.box", extra="bench").SIMPLE_HEAD
+    table.box = box
+    heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    for group in groups:
+        members = group.studies
+        for study in members:
+            table.add_row(
+                group.name_of(study),
+                *(_show(interval) for interval in _intervals(study)),
+                *map(_text, _gate(study), _PLACES[4:]),
+            )
+        if len(members) > 1:
+            columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
+            table.add_row(f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
+    return table
+
+
+def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
+    found = study.indicator
+    right, baseline = found.correctness.auroc, found.baseline.auroc
+    if right is None or baseline is None:
+        raise TypeError("correctness is boolean, so it has an AUROC")
+    return found.confidence.spearman, right, baseline, found.gap.spearman
+
+
+def _gate(study: Study) -> tuple[float, float, float]:
+    """Share of +1, and of flips at the last epoch, in percent, and the mean strength; NaN without a gate."""
+    if study.gate is None:
+        return (math.nan,) * 3
+    flips = [record["gate"]["train_flips"] for record in study.history if record.get("gate")]
+    last = flips[-1] if flips and flips[-1] is not None else math.nan
+    return 100 * study.gate.plus, 100 * last, study.gate.alpha
+
+
+def _show(interval: Interval) -> str:
+    if math.isnan(interval.value):
+        return "—"
+    return _short(f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}")
+
+
+def _short(text: str) -> str:
+    """Without the zero before the point, so that a row fits a terminal."""
+    return re.sub(r"(?<!\d)0\.", ".", text)
+
+
+def _text(value: float, places: int) -> str:
+    return "—" if math.isnan(value) else _short(f"{value:.{places}f}")
+
+
+def _mean_text(values: Sequence[float], places: int) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2:
+        return _text(known[0] if known else math.nan, places)
+    return _short(f"{fmean(known):.{places}f}±{stdev(known):.{places}f}")

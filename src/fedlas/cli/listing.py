@@ -1,0 +1,141 @@
+"""What can be named on the command line or in a recipe, as tables: the same for the terminal and the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlas._core.check import check_choice
+from fedlas._core.registry import Entry, Registry
+from fedlas.calibrators import CALIBRATORS
+from fedlas.lab.bench.executors import EXECUTORS
+from fedlas.lab.data import DATASETS
+from fedlas.lab.data.shift import CORRUPTIONS
+from fedlas.lab.models import LIBRARIES, MODELS
+from fedlas.lab.recipes.text import read_content, shipped_names
+from fedlas.lab.studies.uncertainty import UNCERTAINTY
+from fedlas.lab.trackers import TRACKERS
+from fedlas.lab.tune.listing import tuned_rows
+from fedlas.losses import LOSSES
+from fedlas.metrics import METRICS
+from fedlas.ood import GIVEN, OOD_SCORES, needs_of
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "losses": LOSSES,
+    "metrics": METRICS,
+    "calibrators": CALIBRATORS,
+    "datasets": DATASETS,
+    "models": MODELS,
+    "uncertainty": UNCERTAINTY,
+    "executors": EXECUTORS,
+    "ood": OOD_SCORES,
+    "corruptions": CORRUPTIONS,
+    "trackers": TRACKERS,
+}
+
+KINDS = (*_REGISTRIES, "recipes", "tuning")
+"""What can be listed."""
+
+# Not options of one thing but of all of its kind, or given by the bench.
+_SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", "in_channels", "image_size", "root"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table.
+
+    Attributes:
+        rows: Cells by heading; all have ``name`` and ``what it is``.
+    """
+
+    rows: Sequence[dict[str, str]]
+
+    def details(self, row: dict[str, str]) -> str:
+        """What else is known of a row, in one line for a terminal."""
+        paper = ", ".join(filter(None, (row.get("paper"), row.get("year"))))
+        rest = [key for key in row if key not in ("name", "what it is", "paper", "year", "linked", "note") and row[key]]
+        return " · ".join(filter(None, (paper, *(f"{key}: {row[key]}" for key in rest), row.get("note"))))
+
+    def markdown(self) -> str:
+        """All columns that hold something, as a Markdown table; papers are links."""
+        unseen = {"paper"} if "linked" in self.rows[0] else set()
+        headings = [heading for heading in self.rows[0] if heading not in unseen and any(r[heading] for r in self.rows)]
+        lines = [["paper" if heading == "linked" else heading for heading in headings], ["---"] * len(headings)]
+        lines += [[row[heading].replace("|", "\\|") for heading in headings] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def listing(kind: str) -> Listing:
+    """Everything of a kind that can be named.
+
+    Raises:
+        InputError: For an unknown kind; the nearest is named.
+    """
+    check_choice("fedlas list", "kind", kind, KINDS)
+    if kind == "recipes":
+        return Listing([{"name": name, "what it is": str(read_content(name)[1]["title"])} for name in shipped_names()])
+    if kind == "tuning":
+        return Listing(tuned_rows())
+    more = _MORE.get(kind, lambda _entry: {})
+    rows = [_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()]
+    if kind == "models":
+        rows += [_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""} for entry in LIBRARIES.entries()]
+    return Listing(rows)
+
+
+def _row(entry: Entry[Any]) -> dict[str, str]:
+    paper, year, url = (str(entry.metadata.get(key) or "") for key in ("paper", "year", "url"))
+    return {
+        "name": entry.name,
+        "what it is": re.sub(r":\w+:`~?([^`]*)`", r"\1", entry.summary).replace("``", "").removesuffix("."),
+        "paper": paper,
+        "year": year,
+        "linked": f"[{paper or entry.name}]({url})" if url else paper,
+        "defaults": _defaults(entry.value),
+    }
+
+
+def _loss(entry: Entry[Any]) -> dict[str, str]:
+    kind = entry.value
+    needs = [_NEEDS[need] for need in sorted(kind.needs)]
+    needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
+    if "base" in inspect.signature(kind).parameters:
+        needs.append("what its base needs")
+    if "update_from_validation" in vars(kind):
+        needs.append("validation")
+    note = str(entry.metadata.get("note", "written from the paper"))
+    return {"needs": ", ".join(needs), "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else "")}
+
+
+def _calibrator(entry: Entry[Any]) -> dict[str, str]:
+    return {
+        "needs": ", ".join([*sorted(entry.value.needs), *entry.metadata.get("packages", ())]),
+        "keeps the class": "yes" if entry.value.keeps_argmax else "no",
+    }
+
+
+def _ood(entry: Entry[Any]) -> dict[str, str]:
+    needs = [word for given, word in GIVEN.items() if given in needs_of(entry) and word]
+    return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
+
+
+_MORE: dict[str, Callable[[Entry[Any]], dict[str, str]]] = {"losses": _loss, "calibrators": _calibrator, "ood": _ood}
+_NEEDS = {
+    "features": "features",
+    "index": "sample index",
+    "mixed": "more forward passes",
+    "head_weight": "head weight",
+}
+
+
+def _defaults(value: Callable[..., Any]) -> str:
+    parameters = inspect.signature(value).parameters.values()
+    given = [
+        f"{p.name} {p.default:g}" if isinstance(p.default, float) else f"{p.name} {p.default}"
+        for p in parameters
+        if p.name not in _SHARED and p.default is not inspect.Parameter.empty and p.default is not None
+    ]
+    return ", ".join(given)

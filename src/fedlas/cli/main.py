@@ -1,0 +1,370 @@
+"""The command line: parses arguments; each verb calls one function.
+
+Only the standard library parses, so that ``--help`` and ``--version`` work without any extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import MissingExtraError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used,
+            3 if fedlas monitor found a drift, 130 after Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parsed = _parse(given)
+        status = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return status
+    except (InputError, MissingExtraError) as error:
+        print(f"fedlas: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
+        print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """Close the connections to other processes: one that ends first would make another's threads abort it."""
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse that takes no abbreviations, knows its options' names and complains in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def add_argument(self, *names: str, **settings: Any) -> Any:
+        self.options += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
+        stop = "" if message.endswith((".", "?")) else "."
+        usage = f"Usage: {self.usage}; see" if self.usage else "See"
+        self.exit(2, f"{self.prog}: error: {message}{stop} {usage} '{self.prog} --help'.\n")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser, verbs = _parsers()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
+    if not arguments[0].startswith("-") and arguments[0] not in verbs:
+        parser.error(f"there is no verb {arguments[0]!r}. {suggestion(arguments[0], verbs)}")
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        verb = verbs.get(parsed.verb, parser)
+        option = next((word for word in unknown if word.startswith("-")), None)
+        if option is None:
+            verb.error(f"there is no place for {' '.join(map(repr, unknown))}")
+        verb.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], verb.options)}")
+    if parsed.verb is None:
+        parser.error(f"a verb is missing. {suggestion('', verbs)}")
+    return parsed
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    import fedlas
+    from fedlas.cli.evaluate import add_evaluate
+    from fedlas.cli.executor_arguments import add_executor_arguments
+    from fedlas.cli.production import add_production_verbs
+    from fedlas.cli.recipe_arguments import add_recipe_arguments
+    from fedlas.cli.track_arguments import add_track, add_track_option
+    from fedlas.cli.tune_arguments import add_tune
+    from fedlas.lab.report.compare import add_compare
+
+    parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
+    parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
+    group = parser.add_subparsers(
+        dest="verb", title="verbs", metavar="VERB", description="'fedlas VERB --help' says more."
+    )
+    verbs: dict[str, _Parser] = {}
+
+    def add(name: str, run: Any, summary: str, positional: str) -> _Parser:
+        usage = f"fedlas {name} {positional} [options]"
+        verbs[name] = group.add_parser(name, help=summary, description=summary, usage=usage)
+        verbs[name].set_defaults(run=run)
+        return verbs[name]
+
+    bench = add(
+        "bench", _bench, "Run a recipe with several losses and seeds, and report. Stopped? Run it again.", "RECIPE"
+    )
+    add_recipe_arguments(bench)
+    add_track_option(bench)
+    bench.add_argument(
+        "--losses", nargs="+", default=[], metavar="LOSS", help="losses to run, or 'all' (default: the recipe's)"
+    )
+    bench.add_argument(
+        "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
+    )
+    bench.add_argument("--out", type=Path, help="folder of the runs and the report (default: runs/RECIPE)")
+    bench.add_argument(
+        "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
+    )
+    add_executor_arguments(bench)
+
+    train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
+    add_recipe_arguments(train)
+    add_track_option(train)
+    train.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
+    train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+
+    add_tune(add)
+    add_evaluate(add)
+    report = add(
+        "report",
+        _report,
+        "Write report.md, report.html and results.csv over finished runs, and a page a run.",
+        "FOLDER",
+    )
+    report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
+    report.add_argument(
+        "--against",
+        metavar="WHAT",
+        help="'paper': published numbers beside those of a bench, or of a folder of them, in place of the report "
+        "(default: the report)",
+    )
+    _replicates_argument(report)
+    report.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="where the runs' data is, for the images of the pages (default: $FEDLAS_DATA, then the usual places)",
+    )
+
+    diagnose = add(
+        "diagnose",
+        _diagnose,
+        "Show whether the feature-norm indicator tracks confidence, and what the gate did, in finished runs.",
+        "RUN [RUN ...]",
+    )
+    diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
+    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html, .json and .npz (default: the runs')")
+    diagnose.add_argument(
+        "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
+    )
+    diagnose.add_argument(
+        "--data", metavar="FOLDER", help="where the images are (default: $FEDLAS_DATA, then the usual places)"
+    )
+
+    uncertainty = add(
+        "uncertainty",
+        _uncertainty,
+        "Make an ensemble, MC dropout, Laplace and the like of finished runs. Again: resumes.",
+        "METHOD RUN [RUN ...]",
+    )
+    uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
+    uncertainty.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    uncertainty.add_argument(
+        "--out", type=Path, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+    )
+    uncertainty.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set an option of the method, e.g. samples=50; may be repeated (default: none)",
+    )
+    uncertainty.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
+    uncertainty.add_argument(
+        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
+    )
+
+    data = add("data", _data, "Check that a data set is there and whole; say what to do if not.", "check NAME [PATH]")
+    data.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
+    data.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
+    data.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="where it is (default: $FEDLAS_DATA, then the usual places)"
+    )
+    data.add_argument("--quick", action="store_true", help="count, but do not read images on disk (default: read all)")
+    data.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set an option of the data set, e.g. extra=true; may be repeated (default: none)",
+    )
+
+    shift = add("shift", _shift, "Measure finished runs on corrupted test images, in fifteen ways.", "RUN [RUN ...]")
+    shift.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    shift.add_argument(
+        "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"
+    )
+    shift.add_argument(
+        "--severities", nargs="+", type=int, default=[], metavar="N", help="of 1 to 5 (default: all five)"
+    )
+    shift.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
+    shift.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
+    _replicates_argument(shift, default=199)
+    shift.add_argument(
+        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
+    )
+
+    ood = add(
+        "ood", _ood, "Measure how well runs tell their test images from those of other data sets.", "RUN [RUN ...]"
+    )
+    ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
+    ood.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME[:ROOT]",
+        help="other data sets, or LABEL=NAME:ROOT (default: the classes that the run held out)",
+    )
+    ood.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="see 'fedlas list ood' (default: all)")
+    ood.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SCORE.KEY=VALUE",
+        help="set an option of a score, e.g. knn.k=10; may be repeated (default: none)",
+    )
+    ood.add_argument("--out", type=Path, help="where the report goes (default: the run, or the folder of all runs)")
+    ood.add_argument(
+        "--run-data",
+        metavar="FOLDER",
+        help="where the runs' own data is (default: $FEDLAS_DATA, then the usual places)",
+    )
+    ood.add_argument(
+        "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
+    )
+
+    listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
+    listing.add_argument(
+        "kind",
+        metavar="KIND",
+        help="losses, metrics, calibrators, datasets, models, uncertainty, ood, corruptions, executors, trackers, "
+        "recipes or tuning",
+    )
+    listing.add_argument(
+        "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
+    )
+    add_production_verbs(add)
+    add_track(add)
+    add_compare(add)
+    return parser, verbs
+
+
+def _replicates_argument(parser: _Parser, *, default: int = 1000) -> None:
+    parser.add_argument(
+        "--replicates",
+        type=int,
+        default=default,
+        metavar="N",
+        help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
+    )
+
+
+def _recipe(args: argparse.Namespace) -> Any:
+    from fedlas.cli.recipe_arguments import overrides_of
+    from fedlas.lab.recipes.recipe import load_recipe
+
+    return load_recipe(args.recipe, overrides_of(args)).with_data_root(args.data).with_trackers(args.track)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from fedlas.cli.executor_arguments import executor_of
+    from fedlas.cli.recipe_arguments import overrides_of
+    from fedlas.lab.bench.dry_run import dry_run
+    from fedlas.lab.bench.suite import bench_group, load_group
+
+    group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
+    chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
+    return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from fedlas.cli.commands import train
+
+    return train(_recipe(args), loss=args.loss, seed=args.seed, out=args.out)
+
+
+def _report(args: argparse.Namespace) -> int:
+    if args.against is not None:
+        from fedlas.lab.report.paper import against_paper
+
+        return against_paper(args.folder, against=args.against)
+    from fedlas.cli.commands import report
+
+    return report(args.folder, replicates=args.replicates, data=args.data)
+
+
+def _diagnose(args: argparse.Namespace) -> int:
+    from fedlas.cli.diagnose import diagnose
+
+    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data)
+
+
+def _uncertainty(args: argparse.Namespace) -> int:
+    from fedlas.cli.uncertainty import uncertainty
+
+    return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
+
+
+def _data(args: argparse.Namespace) -> int:
+    from fedlas.cli.data import data_check
+
+    return data_check(args.name, args.path, quick=args.quick, options=args.set)
+
+
+def _shift(args: argparse.Namespace) -> int:
+    from fedlas.lab.studies.shift import shift
+
+    return shift(
+        args.runs,
+        corruptions=args.corruptions,
+        severities=args.severities,
+        seed=args.seed,
+        data=args.data,
+        save=args.save,
+        replicates=args.replicates,
+    )
+
+
+def _ood(args: argparse.Namespace) -> int:
+    from fedlas.cli.ood import ood
+
+    return ood(
+        args.runs,
+        data=args.data,
+        scores=args.scores,
+        options=args.set,
+        out=args.out,
+        run_data=args.run_data,
+        replicates=args.replicates,
+    )
+
+
+def _list(args: argparse.Namespace) -> int:
+    from fedlas.cli.commands import print_listing
+
+    return print_listing(args.kind, markdown=args.markdown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What ``fedlas uncertainty`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fedlas._core.extras import require
+from fedlas._core.ranks import is_main_process
+from fedlas.cli.commands import metrics_table
+from fedlas.lab.recipes.recipe import parse_options
+from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member
+
+
+def uncertainty(
+    method: str,
+    folders: Sequence[Path],
+    *,
+    out: Path | None = None,
+    options: Iterable[str] = (),
+    name: str | None = None,
+    data: str | None = None,
+) -> int:
+    """Apply a method to finished runs, or find it done, and print the metrics beside the runs'.
+
+    Args:
+        method: Registry name.
+        folders: Folders of finished runs.
+        out: Folder of the result; None is one beside the first run.
+        options: Options of the method as ``key=value`` with a YAML value.
+        name: Its name in a report; None is the method with the losses of the runs.
+        data: Where the runs' data is; None searches the usual places.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: As :func:`plan_method` and :func:`apply_method`.
+    """
+    derived = plan_method(method, folders, out=out, options=parse_options(options), name=name, data=data)
+    metrics = apply_method(derived)
+    before = "mean of the runs" if len(derived.members) > 1 else derived.members[0].name
+    columns = {before: _mean(derived.members, metrics["test"]), derived.loss: metrics["test"]}
+    if metrics["test_scaled"]:
+        columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_scaled"]
+    console = require("rich.console", extra="bench").Console(quiet=not is_main_process())
+    title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
+    console.print(metrics_table(columns, title=title))
+    for note in metrics["notes"]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"folder: {derived.folder}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _mean(members: Sequence[Member], wanted: Iterable[str]) -> dict[str, float]:
+    """Mean over the runs of each metric on test that is wanted and that all have."""
+    tables = [member.metrics["test"] for member in members]
+    shared = [key for key in wanted if all(isinstance(table.get(key), int | float) for table in tables)]
+    return {key: sum(table[key] for table in tables) / len(tables) for key in shared}

@@ -1,0 +1,1 @@
+"""The laboratory: a recipe in, runs and a report out."""

@@ -1,0 +1,9 @@
+"""Where the runs of a bench happen: in this process, in several, on a Ray cluster, or on Slurm."""
+
+# Importing a module registers its executor.
+from fedlas.lab.bench.executors import local, ray, slurm  # noqa: F401
+from fedlas.lab.bench.executors.base import EXECUTORS, Executor, Result, Task, attempt
+from fedlas.lab.bench.executors.local import LocalExecutor
+from fedlas.lab.bench.executors.progress import JointProgress
+
+__all__ = ["EXECUTORS", "Executor", "JointProgress", "LocalExecutor", "Result", "Task", "attempt"]

@@ -1,0 +1,146 @@
+"""Runs as tasks of a Ray cluster: the one that is there, or one of its own on this machine.
+
+Source:
+    Moritz et al.: Ray: A Distributed Framework for Emerging AI Applications, OSDI 2018. https://arxiv.org/abs/1712.05889
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, failed, work
+
+
+@EXECUTORS.register("ray")
+class RayExecutor(Executor):
+    """On a Ray cluster, a task a run; Ray finds the place and starts a run again whose process or machine was lost.
+
+    Args:
+        workers: Runs at a time; None is as many as the cluster has room for.
+        gpus_per_run: As :class:`Executor`; None is one if the cluster has any.
+        cpus_per_run: CPUs that a run reserves, and its threads.
+        retries: How often Ray starts a run again whose process was killed.
+        address: Of the cluster, e.g. ``auto``; None is ``$RAY_ADDRESS``, else a cluster on this machine that ends with
+            the bench.
+
+    Raises:
+        InputError: For numbers out of range, or, once it starts, a cluster that cannot be reached or has no room for a
+            run.
+
+    Note:
+        All machines must see the bench's folder, the data and this package under the same names. A run that started
+        again goes on from its checkpoint: nothing is done twice but the epoch it was in.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        gpus_per_run: float | None = None,
+        cpus_per_run: int = 1,
+        retries: int = 3,
+        address: str | None = None,
+    ) -> None:
+        super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
+        self.address = address or os.environ.get("RAY_ADDRESS") or None
+
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+        """Do the tasks, in their order as far as there is room."""
+        ready = deque(self.ready(task) for task in tasks)
+        with self._cluster() as ray:
+            gpus = self._gpus(ray.cluster_resources())
+            options = {"num_cpus": self.cpus_per_run, "num_gpus": gpus, "max_retries": self.retries}
+            with _quiet():
+                remote = ray.remote(work)
+            running: dict[Any, Task] = {}
+            try:
+                while ready or running:
+                    while ready and (self.workers is None or len(running) < self.workers):
+                        task = ready.popleft()
+                        if not gpus:  # Ray leaves a task that asked for none all that it can see
+                            task = replace(task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""})
+                        events.started(task)
+                        running[remote.options(**options, name=f"fedlas {task.run.name}").remote(task)] = task
+                    done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
+                    events.idle()
+                    for reference in done:
+                        yield _result(ray, reference, running.pop(reference))
+            finally:
+                for reference in running:
+                    ray.cancel(reference, force=True)
+
+    @contextmanager
+    def _cluster(self) -> Iterator[Any]:
+        """Ray, connected; what was not connected before is left again."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of a bench is nobody else's business
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print, and leaves it so
+        with _quiet():
+            ray: Any = require("ray", extra="ray")
+            ours = not ray.is_initialized()
+            if ours:
+                cpus = self.workers * (self.cpus_per_run or 1) if self.workers and not self.address else None
+                try:
+                    ray.init(
+                        address=self.address,
+                        num_cpus=cpus,
+                        include_dashboard=False if self.address is None else None,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+                except (ConnectionError, RuntimeError, ValueError) as error:
+                    raise InputError(
+                        "executor ray",
+                        "the cluster must be reachable",
+                        f"{self.address or 'a cluster on this machine'} ({' '.join(str(error).split())[:200]})",
+                        "Check --executor-set address=... or $RAY_ADDRESS, or start a cluster: ray start --head.",
+                    ) from error
+        try:
+            yield ray
+        finally:
+            if ours:
+                with _quiet():
+                    ray.shutdown()
+
+    def _gpus(self, there: dict[str, float]) -> float:
+        """GPUs of a run.
+
+        Raises:
+            InputError: If the cluster will never have room for a run.
+        """
+        found = there.get("GPU", 0.0)
+        gpus = float(found > 0) if self.gpus_per_run is None else self.gpus_per_run
+        cpus = self.cpus_per_run or 1
+        if gpus > found or cpus > there.get("CPU", 0.0):
+            raise InputError(
+                "executor ray",
+                f"the cluster must have the {cpus} CPUs and {gpus:g} GPUs of a run",
+                f"{there.get('CPU', 0):g} CPUs and {found:g} GPUs",
+                "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
+            )
+        return gpus
+
+
+def _result(ray: Any, reference: Any, task: Task) -> Result:
+    try:
+        result: Result = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
+    return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray's imports and processes warn of things that a user of this package cannot change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,224 @@
+"""Runs as jobs of a Slurm cluster, one array for all; or a script that would submit them.
+
+Source:
+    Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
+    https://doi.org/10.1007/10968987_3
+"""
+
+from __future__ import annotations
+
+import pickle
+import shlex
+import sys
+import time
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.extras import require
+from fedlas._core.files import write_atomically, write_text
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, failed, work
+
+
+@EXECUTORS.register("slurm")
+class SlurmExecutor(Executor):
+    """On Slurm, through submitit: an array with a job a run, taken up again after a time limit or a preemption.
+
+    Args:
+        workers: Jobs at a time; None is as many as Slurm gives.
+        gpus_per_run: GPUs of a job, all on one machine; 0 for a cluster without.
+        cpus_per_run: CPUs of a job, and its threads.
+        retries: How often a job that ran out of time goes on.
+        minutes: Time limit of a job; one that takes longer goes on in another one, from its checkpoint.
+        partition: Where to run; None is the cluster's default, as in all that follow.
+        account: Who pays.
+        qos: Quality of service.
+        constraint: What machines must have.
+        memory_gb: Memory of a job.
+        setup: Shell commands before each job, such as ``module load cuda``.
+        more: Further options of ``sbatch``, e.g. ``{reservation: monday}``.
+        wait: Wait for the jobs and report; otherwise they are submitted, and that is all.
+
+    Raises:
+        InputError: For numbers out of range, or, once it starts, where there is no Slurm.
+
+    Note:
+        Ctrl-C cancels the jobs, as it stops the runs of every executor. What they print, and what submitit keeps,
+        lands in ``.slurm/`` beside the run folders. All machines must see these under the same name. A dry run writes
+        a script there that ``sbatch`` takes and that needs no submitit; it is not taken up again after a time limit by
+        itself, but can be submitted again.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        gpus_per_run: int = 1,
+        cpus_per_run: int = 4,
+        retries: int = 3,
+        minutes: int = 240,
+        partition: str | None = None,
+        account: str | None = None,
+        qos: str | None = None,
+        constraint: str | None = None,
+        memory_gb: int | None = None,
+        setup: Sequence[str] = (),
+        more: dict[str, Any] | None = None,
+        wait: bool = True,
+    ) -> None:
+        super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
+        if gpus_per_run != int(gpus_per_run):
+            raise InputError("executor slurm", "gpus_per_run must be whole", gpus_per_run, "Slurm gives whole GPUs.")
+        for name, value in (("minutes", minutes), ("memory_gb", memory_gb)):
+            if value is not None:
+                check_count("executor slurm", name, value)
+        if isinstance(setup, str) or not all(isinstance(line, str) for line in setup):
+            raise InputError("executor slurm", "setup must be a list of commands", setup, "Write setup=[...].")
+        if more is not None and not isinstance(more, dict):
+            raise InputError("executor slurm", "more must map options to values", more, "Write more={key: value}.")
+        self.wait, self.setup = wait, list(setup)
+        wanted = {
+            "nodes": 1,
+            "ntasks_per_node": 1,
+            "cpus_per_task": cpus_per_run,
+            "gpus_per_node": int(gpus_per_run) or None,
+            "time": minutes,
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "constraint": constraint,
+            "mem": None if memory_gb is None else f"{memory_gb}GB",
+        }
+        self.parameters = {key: value for key, value in wanted.items() if value is not None}
+        self.more = dict(more or {})
+
+    def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
+        """Submit the tasks and, unless told otherwise, wait for them."""
+        executor, folder = self._submitit(tasks), tasks[0].run.folder.parent
+        ready = [self.ready(task) for task in tasks]
+        with executor.batch():
+            jobs = [executor.submit(_Resumable(task)) for task in ready]
+        number = str(jobs[0].job_id).split("_")[0]
+        events.said(f"submitted as Slurm job {number}; what it prints is in {folder / '.slurm'}")
+        for task in ready:
+            events.started(task)
+        if not self.wait:
+            events.said(f"not waited for; once they have ended: fedlas report {shlex.quote(str(folder))}")
+            return
+        pending = dict(zip(jobs, ready, strict=True))
+        try:
+            while pending:
+                for job, task in list(pending.items()):
+                    if job.done():
+                        del pending[job]
+                        yield _result(job, task)
+                events.idle()
+                if pending:
+                    time.sleep(0.5)
+        finally:
+            for job in pending:
+                job.cancel(check=False)
+            if pending:
+                events.said(f"cancelled {len(pending)} Slurm jobs of {number}")
+
+    def describe(self, tasks: Sequence[Task]) -> list[str]:
+        """Write the script that would submit the tasks; says how to."""
+        folder = tasks[0].run.folder.parent / ".slurm"
+        ready = [self.ready(task) for task in tasks]
+        write_atomically(folder / "tasks.pkl", lambda file: pickle.dump(ready, file))
+        path = write_text(folder / "submit.sh", self.script(tasks, folder))
+        return [*super().describe(tasks), f"script: {path}", f"submit it: sbatch {shlex.quote(str(path))}"]
+
+    def script(self, tasks: Sequence[Task], folder: Path) -> str:
+        """The text of a script for ``sbatch``.
+
+        Args:
+            tasks: What it would do.
+            folder: Where it finds ``tasks.pkl``, and logs go.
+        """
+        at_a_time = min(len(tasks), self.workers or len(tasks))
+        logs = folder / "%A_%a.log"
+        options = {
+            "job_name": _name(tasks),
+            "array": f"0-{len(tasks) - 1}%{at_a_time}",
+            "output": logs,
+            "error": logs,
+            "open_mode": "append",
+            "requeue": True,
+            **self.parameters,
+            **self.more,
+        }
+        worker = [sys.executable, "-u", "-m", "fedlas.lab.bench.executors.worker", str(folder / "tasks.pkl")]
+        runs = [f"#   {number}: {task.run.name}" for number, task in enumerate(tasks)]
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *(_flag(key, value) for key, value in sorted(options.items())),
+                f"# {len(tasks)} runs; submitted again, each goes on from its checkpoint:",
+                *runs,
+                "set -e",
+                *self.setup,
+                f'srun --unbuffered {shlex.join(worker)} "$SLURM_ARRAY_TASK_ID"',
+                "",
+            ]
+        )
+
+    def _submitit(self, tasks: Sequence[Task]) -> Any:
+        """A ``submitit.SlurmExecutor`` with these parameters.
+
+        Raises:
+            InputError: If there is no Slurm here, or an option is not known.
+        """
+        submitit = require("submitit", extra="slurm")
+        folder = tasks[0].run.folder.parent / ".slurm"
+        try:
+            executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=self.retries)
+        except RuntimeError as error:
+            raise InputError(
+                "executor slurm",
+                "Slurm must be here",
+                "no srun",
+                "Start it on a machine of the cluster; --dry-run writes the script anywhere.",
+            ) from error
+        executor.update_parameters(
+            **self.parameters,
+            job_name=_name(tasks),
+            array_parallelism=min(len(tasks), self.workers or len(tasks)),
+            setup=self.setup or None,
+            stderr_to_stdout=True,
+            additional_parameters={"requeue": True, **self.more},
+        )
+        return executor
+
+
+class _Resumable:
+    """A task such that submitit submits it again when it has run out of time: it goes on from its checkpoint."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def __call__(self) -> Result:
+        return work(self.task)
+
+    def checkpoint(self) -> Any:
+        """What to submit again."""
+        return require("submitit.helpers", extra="slurm").DelayedSubmission(self)
+
+
+def _result(job: Any, task: Task) -> Result:
+    try:
+        result: Result = job.result()
+    except Exception as error:  # noqa: BLE001 - whatever became of a job, the others must go on
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
+    return result
+
+
+def _name(tasks: Sequence[Task]) -> str:
+    return f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}"
+
+
+def _flag(key: str, value: object) -> str:
+    option = f"#SBATCH --{key.replace('_', '-')}"
+    return option if value is True else f"{option}={shlex.quote(str(value))}"

@@ -1,0 +1,30 @@
+"""``python -m fedlas.lab.bench.executors.worker TASKS NUMBER``: does one of the tasks in a file, for a batch system."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlas._core.extras import require
+from fedlas.lab.bench.executors.base import Task, work
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do task ``NUMBER`` of the file that a dry run wrote.
+
+    Returns:
+        Exit status: 0, or 1 if the run failed.
+    """
+    file, number = arguments
+    tasks: list[Task] = pickle.loads(Path(file).read_bytes())
+    result = work(tasks[int(number)])
+    console = require("rich.console", extra="bench").Console(stderr=True)
+    text = result.line or result.busy or f"failed: {result.message}"
+    console.print(f"{result.name}  {text}", markup=False, highlight=False, soft_wrap=True)
+    return 1 if result.error else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

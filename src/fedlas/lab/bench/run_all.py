@@ -1,0 +1,124 @@
+"""All runs of a plan: checked before the first one starts, handed to an executor, each ending told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.comparable import is_derived
+from fedlas.lab.runs.execute import build_objective, data_fingerprint, prepare_data
+from fedlas.lab.runs.folder import check_alike, check_claim, check_data, read_config
+from fedlas.lab.train.progress import duration
+
+
+@dataclass
+class Outcome:
+    """What became of the runs of a bench, by run name, in the order of the plan.
+
+    Attributes:
+        finished: Runs that have metrics, those of earlier starts included.
+        failed: Error of each run that failed.
+        busy: Runs that another process is working on.
+        pending: Runs that were handed over and not waited for.
+    """
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+
+
+def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: Any = None) -> Outcome:
+    """Do every run that is not finished; one that fails is noted in its folder and does not stop the others.
+
+    Args:
+        runs: From :func:`fedlas.lab.recipes.plan`.
+        executor: Where they happen; None is one after the other in this process.
+        console: ``rich.console.Console`` for a line a run; None makes one on standard error.
+
+    Raises:
+        InputError: Before any run starts: if a folder holds a run of another configuration or on other data, data or
+            model cannot be had, or the executor cannot start.
+    """
+    console = console or require("rich.console", extra="bench").Console(stderr=True)
+    executor = executor or LocalExecutor()
+    _check_folders(runs)
+    todo = [run for run in runs if not (run.folder / "metrics.json").exists()]
+    for run in todo[:1]:
+        build_objective(run, prepare_data(run))
+        for folder in _siblings(runs):
+            check_data(folder, data_fingerprint(run))
+    labels = {run.name: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, start=1)}
+    results: dict[str, Result] = {}
+
+    def note(result: Result, style: str | None = None) -> None:
+        results[result.name] = result
+        text = result.line
+        if result.busy is not None:
+            text, style = f"skipped: {result.busy}", "yellow"
+        elif result.error is not None:
+            text, style = f"failed: {result.message}", "red"
+        line = f"{labels[result.name]}  {text}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False, style=style)
+
+    for run in runs:
+        if run not in todo:
+            note(attempt(run, labels[run.name]), "dim")
+    if todo:
+        tasks = [Task.of(run, labels[run.name]) for run in todo]
+        progress = JointProgress(console, tasks, watch=not executor.in_process)
+        with progress, closing(executor.results(tasks, progress)) as ended:
+            for count, result in enumerate(ended, start=1):
+                progress.ended(result)
+                note(result)
+                left, seconds = len(todo) - count, progress.remaining()
+                if result.line is not None and left and seconds is not None:
+                    text = f"  about {duration(seconds)} for {left} more"
+                    console.print(text, style="dim", highlight=False, soft_wrap=True)
+    return _outcome(runs, results)
+
+
+def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:
+    outcome = Outcome()
+    for run in runs:
+        result = results.get(run.name)
+        if result is None:
+            outcome.pending.append(run.name)
+        elif result.error is not None:
+            outcome.failed[run.name] = result.error
+        elif result.busy is not None:
+            outcome.busy.append(run.name)
+        else:
+            outcome.finished.append(run.name)
+    return outcome
+
+
+def _check_folders(runs: Sequence[Run]) -> None:
+    """Refuse to put runs beside others that the report could not compare them with."""
+    for run in runs:
+        check_claim(run)
+    planned = {run.folder for run in runs}
+    others: list[tuple[str, dict[str, Any]]] = []
+    for folder in _siblings(runs):
+        if folder not in planned:
+            with suppress(InputError):  # what cannot be read is no part of the report either
+                config = read_config(folder) or {}
+                others += [] if is_derived(config) else [(folder.name, config)]
+    check_alike(
+        "bench",
+        [*((name, config) for name, config in others if config), *((run.name, run.config()) for run in runs)],
+        "Use the old settings, or another --out for the new ones.",
+    )
+
+
+def _siblings(runs: Sequence[Run]) -> list[Path]:
+    """The run folders of the bench, those of other losses and seeds included."""
+    found = {path for run in runs for path in run.folder.parent.glob("*") if path.is_dir() and path.name[0] != "."}
+    return sorted(found)

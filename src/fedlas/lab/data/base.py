@@ -1,0 +1,256 @@
+"""What a data set is here: two parts of images with labels, class names, and one transform for all of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
+from fedlas._core.registry import Registry
+from fedlas.lab.data.files import Files
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and labels of one part, in memory.
+
+    Args:
+        images: ``(N, channels, H, W)`` uint8.
+        target: Class of each image, ``(N,)`` int64.
+        label_probs: True class probabilities ``(N, C)`` float32 where they are known (synthetic data), else None.
+
+    Raises:
+        InputError: For any other shape or dtype, or no images at all.
+
+    Example:
+        >>> part = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+        >>> len(part), part.take(torch.tensor([1, 3])).target.tolist()
+        (4, [1, 1])
+    """
+
+    images: Tensor
+    target: Tensor
+    label_probs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        images, target, label_probs = self.images, self.target, self.label_probs
+        for name, value in (("images", images), ("target", target), ("label_probs", label_probs)):
+            if not isinstance(value, Tensor) and (value is not None or name != "label_probs"):
+                raise InputError("Images", f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy.")
+        if images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
+            raise InputError(
+                "Images",
+                "images must be uint8 (N, channels, H, W) with at least one image",
+                describe(images),
+                "Scale to 0..255, convert to uint8, and put the channels second.",
+            )
+        if target.shape != (len(images),) or target.dtype != torch.int64:
+            raise InputError(
+                "Images",
+                f"target must be int64 ({len(images)},) like the {len(images)} images",
+                describe(target),
+                "Pass one class index per image.",
+            )
+        if label_probs is not None and (
+            label_probs.ndim != 2 or len(label_probs) != len(images) or label_probs.dtype != torch.float32
+        ):
+            raise InputError(
+                "Images",
+                f"label_probs must be float32 ({len(images)}, C)",
+                describe(label_probs),
+                "Pass one row of class probabilities per image.",
+            )
+
+    def __len__(self) -> int:
+        return int(self.target.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(channels, H, W)`` of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def image(self, row: int) -> Tensor:
+        """One image, uint8 ``(channels, H, W)``, to be shown."""
+        return self.images[row]
+
+    def take(self, indices: Tensor) -> Images:
+        """The images at ``indices`` (int64), copied, in that order."""
+        probs = self.label_probs
+        return Images(self.images[indices], self.target[indices], None if probs is None else probs[indices])
+
+    def to(self, device: torch.device | str) -> Images:
+        """The same part on ``device``; no copy if it is there already."""
+        probs = self.label_probs
+        return Images(self.images.to(device), self.target.to(device), None if probs is None else probs.to(device))
+
+    def with_target(self, target: Tensor) -> Images:
+        """The same images with other labels ``(N,)`` int64; true probabilities no longer belong to them."""
+        return Images(self.images, target)
+
+
+Part = Images | Files
+"""One part of a data set: images in memory, or on disk."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A whole data set as its authors (or the user's folders) divide it: a training and a test part.
+
+    Args:
+        name: Registry name or path, for messages and reports.
+        train: Training part; validation images are taken from it by :func:`fedlas.lab.data.split`.
+        test: Official test part.
+        classes: Class names, ``C`` of them, in the order of the labels.
+        flip: Whether training images may be mirrored left to right.
+        crop_padding: Black pixels added on each side before a random crop back to the original size; 0 for no crop.
+            For images in memory; those on disk have a :class:`~fedlas.lab.data.pipeline.view.View`.
+        mean: Mean of each channel in [0, 1] units, or None: computed from the training images that are really used.
+        std: Standard deviation of each channel, in the same units; None exactly when ``mean`` is.
+        mistaken_for: Pairs of class names, a class and what it is mistaken for, for asymmetric label noise.
+
+    Raises:
+        InputError: If the parts do not fit each other, images are not square, labels lie outside ``[0, C)``, there are
+            fewer than two classes, or a class has no training image.
+    """
+
+    name: str
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+    flip: bool = False
+    crop_padding: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    mistaken_for: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.train.shape
+        if len(self.classes) < 2:
+            raise InputError(
+                self.name,
+                "a data set needs at least two classes",
+                f"{len(self.classes)} ({', '.join(self.classes)})",
+                "Add images of another class: with one class there is nothing to tell apart.",
+            )
+        if height != width or self.test.shape != self.train.shape:
+            raise InputError(
+                self.name,
+                "all images must be square and of one shape",
+                f"train {self.train.shape}, test {self.test.shape}",
+                "Crop or resize them first (the folder loader does it with image_size).",
+            )
+        for part, images in (("train", self.train), ("test", self.test)):
+            self._check_labels(part, images)
+        present = torch.bincount(self.train.target, minlength=len(self.classes))
+        if absent := (present == 0).nonzero().flatten().tolist():
+            raise InputError(
+                self.name,
+                "every class must have training images",
+                f"none for {len(absent)} of {len(self.classes)} classes, the first {self.classes[absent[0]]!r}",
+                "Add images of these classes, or number the labels without gaps.",
+            )
+        check_count(self.name, "crop_padding", self.crop_padding, low=0)
+        if isinstance(self.train, Files) and self.crop_padding:
+            raise InputError(
+                self.name,
+                "crop_padding must be 0 for images on disk, which are resized and cropped",
+                self.crop_padding,
+                "Choose resize, crop and train_crop instead.",
+            )
+        given = [value for value in (self.mean, self.std) if value is not None]
+        if any(len(value) != channels for value in given) or len(given) == 1 or min(self.std or (1.0,)) <= 0:
+            raise InputError(
+                self.name,
+                f"mean and std must both be None or hold {channels} numbers, std above 0",
+                f"mean {self.mean}, std {self.std}",
+                "Give one number per channel in [0, 1] units, or leave both out to have them computed.",
+            )
+
+    def _check_labels(self, part: str, images: Part) -> None:
+        low, high = int(images.target.min()), int(images.target.max())
+        if low < 0 or high >= len(self.classes):
+            raise InputError(
+                self.name,
+                f"{part} labels must be in [0, {len(self.classes)}) for {len(self.classes)} classes",
+                f"values from {low} to {high}",
+                "Number the classes from 0, or name all of them.",
+            )
+        if images.label_probs is not None and images.label_probs.shape[1] != len(self.classes):
+            raise InputError(
+                self.name,
+                f"{part} label_probs must have {len(self.classes)} columns, one per class",
+                describe(images.label_probs),
+                "Name all classes.",
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """``C``."""
+        return len(self.classes)
+
+
+Loader = Callable[..., Source]
+"""``load(root: str | None = None, *, option=default, ...) -> Source``: a place, then keyword-only options."""
+
+DATASETS: Registry[Loader] = Registry("data set")
+"""Data sets by name. Metadata ``files`` says what must lie under ``root``; a data set without it needs no files.
+One small module per data set registers itself here."""
+
+
+def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
+    """Load the data set registered as ``name``.
+
+    Args:
+        name: A name in :data:`DATASETS`.
+        root: Where its files are; None for ``$FEDLAS_DATA`` or wherever the loader looks by itself.
+        options: Options of that loader. ``flip``, ``crop_padding``, ``mean`` and ``std`` are understood for every data
+            set and replace its usual augmentation and normalisation.
+
+    Raises:
+        InputError: For an unknown name or option (the nearest one is named), or whatever the loader finds wrong.
+
+    Example:
+        >>> source = load_dataset("synthetic", num_train=20, num_test=10, num_classes=3)
+        >>> source.num_classes, len(source.train), len(source.test)
+        (3, 20, 10)
+    """
+    loader = DATASETS[name].value
+    keywords = inspect.signature(loader).parameters.values()
+    known = [parameter.name for parameter in keywords if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    for option in options:
+        if option not in known and option not in COMMON_OPTIONS:
+            expected = f"options must be among {', '.join([*known, *COMMON_OPTIONS])}"
+            raise InputError(name, expected, repr(option), suggestion(option, [*known, *COMMON_OPTIONS]))
+    if not isinstance(options.get("flip", False), bool):
+        raise InputError(name, "flip must be true or false", describe(options["flip"]), "Pass a bool.")
+    check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
+    for option in ("mean", "std"):
+        options |= {option: _numbers(name, option, options[option])} if options.get(option) is not None else {}
+    source = loader(root, **{key: value for key, value in options.items() if key in known})
+    return replace(source, **{key: value for key, value in options.items() if key in COMMON_OPTIONS})
+
+
+def _numbers(name: str, option: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise InputError(name, f"{option} must be a list of numbers", describe(value), "Give one per channel.")
+    return tuple(check_number(name, option, number) for number in value)
+
+
+COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")
+"""Options that every data set understands."""
+
+
+def no_root(name: str, root: str | None) -> None:
+    """Refuse a ``root`` for a data set that needs no files: it would be ignored, which is not what was meant.
+
+    Raises:
+        InputError: If ``root`` is given.
+    """
+    if root is not None:
+        raise InputError(name, "this data set needs no files, so no root", repr(root), "Leave root out.")

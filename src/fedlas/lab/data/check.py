@@ -1,0 +1,170 @@
+"""Is a data set there, whole and readable? Everything that can be said without training on it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.lab.data.base import DATASETS, Part, Source, load_dataset
+from fedlas.lab.data.files import Files
+from fedlas.lab.data.readers.expected import Expected
+from fedlas.lab.data.readers.unreadable import damage
+
+_MOST = 10
+"""How many files or classes a problem names."""
+
+
+@dataclass(frozen=True)
+class PartFacts:
+    """What is in one part.
+
+    Attributes:
+        images: How many.
+        fewest: Images of the smallest class.
+        most: Images of the largest class.
+        sizes: Height and width in pixels of the images as they are stored, each with its number, most frequent first;
+            of those that were read.
+    """
+
+    images: int
+    fewest: int
+    most: int
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        source: The data set.
+        parts: Facts of ``train`` and ``test``.
+        expected: What its authors say; None for the user's own, and with options, which may choose a part.
+        problems: What is wrong, a sentence each; empty if nothing is.
+        decoded: Whether every image was decoded.
+    """
+
+    source: Source
+    parts: dict[str, PartFacts]
+    expected: Expected | None
+    problems: list[str]
+    decoded: bool
+
+
+def check_dataset(
+    name: str,
+    root: str | None = None,
+    *,
+    quick: bool = False,
+    options: dict[str, Any] | None = None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> Checked:
+    """Load a data set, count it, and decode every image of it.
+
+    Args:
+        name: A name in :data:`~fedlas.lab.data.DATASETS`.
+        root: Where its files are; None searches the usual places.
+        quick: Do not decode images on disk; empty files, pointers and web pages in their place are found all the same.
+        options: Options of the data set.
+        on_image: Called with how many images on disk are done, of how many.
+
+    Raises:
+        InputError: If it cannot be loaded: files are missing or wrongly placed, or a file that it needs is damaged.
+
+    Example:
+        >>> check_dataset("digits").problems
+        []
+    """
+    entry = DATASETS[name]
+    accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
+    source = load_dataset(name, root, **{**accept, **(options or {})})
+    parts = {"train": source.train, "test": source.test}
+    total = sum(len(part) for part in parts.values() if isinstance(part, Files))
+    facts, problems, done = {}, [], 0
+    for label, part in parts.items():
+        before = done
+        if isinstance(part, Files):
+
+            def count(images: int, before: int = before) -> None:
+                if on_image is not None:
+                    on_image(before + images, total)
+
+            sizes, broken = _decode(part, quick, count)
+            done += len(part)
+            problems += _summary(f"unreadable in {label}", broken, len(part))
+        else:
+            sizes = Counter({(part.shape[1], part.shape[2]): len(part)})
+        counts = part.target.bincount(minlength=source.num_classes)
+        facts[label] = PartFacts(len(part), int(counts.min()), int(counts.max()), tuple(sizes.most_common()))
+    expected: Expected | None = None if options else entry.metadata.get("expected")
+    if expected is not None:
+        problems += _differences(source, facts, expected)
+    return Checked(source, facts, expected, problems, decoded=not quick or not total)
+
+
+def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
+    """Sizes of the images that can be read, and a line for each that cannot."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    broken: list[str] = []
+
+    def look(row: int) -> tuple[int, int] | str | None:
+        try:
+            if quick:
+                what, _ = damage(part.path(row))
+                return f"{part.path(row)} ({what})" if what else None
+            image = part.open(row)
+        except InputError as error:
+            return error.parts[2]
+        return int(image.height), int(image.width)
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(part), 1000):  # a million futures at once would take a gigabyte
+            rows = range(start, min(start + 1000, len(part)))
+            for found in pool.map(look, rows):
+                if isinstance(found, str):
+                    broken.append(found)
+                elif found is not None:
+                    sizes[found] += 1
+            count(rows.stop)
+    return sizes, broken
+
+
+def _summary(what: str, items: list[str], of: int) -> list[str]:
+    if not items:
+        return []
+    more = f"\n  and {len(items) - _MOST} more" if len(items) > _MOST else ""
+    listed = "\n  ".join(items[:_MOST])
+    return [f"{len(items):,} of {of:,} images are {what}:\n  {listed}{more}"]
+
+
+def _differences(source: Source, facts: dict[str, PartFacts], expected: Expected) -> list[str]:
+    problems = []
+    if source.num_classes != expected.classes:
+        problems.append(f"There are {source.num_classes:,} classes, published are {expected.classes:,}.")
+    for label, count in (("train", expected.train), ("test", expected.test)):
+        if facts[label].images != count:
+            problems.append(f"There are {facts[label].images:,} images in {label}, published are {count:,}.")
+    if expected.per_class is not None:
+        counts = source.train.target.bincount(minlength=source.num_classes)
+        low, high = expected.per_class
+        outside = torch.nonzero((counts < low) | (counts > high)).flatten().tolist()
+        if outside:
+            named = ", ".join(f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MOST])
+            more = f" and {len(outside) - _MOST} more" if len(outside) > _MOST else ""
+            published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            what = f"{len(outside):,} classes have another number of training images than {published}"
+            problems.append(f"{what}: {named}{more}.")
+    return problems
+
+
+def where(part: Part) -> str:
+    """Where the images of a part are, in words."""
+    return "on disk" if isinstance(part, Files) else "in memory"

@@ -1,0 +1,259 @@
+"""Three disjoint parts to train, select and test on, drawn from a source by a seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.files import write_atomically
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import Images, Part, Source
+from fedlas.lab.data.pipeline.batches import Batches
+from fedlas.lab.data.pipeline.stratify import allocate, choose, shuffled_classes
+from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a run trains, selects and tests on, and the one transform for all three parts. Made by :func:`split`.
+
+    Args:
+        name: Name of the source.
+        train: Images to train on.
+        val: Images to choose a checkpoint and fit a temperature on.
+        test: Images to report on, nothing else.
+        indices: Positions of ``train`` and ``val`` in ``source.train`` and of ``test`` in ``source.test``; sorted.
+        mean: Mean of each channel in [0, 1] units.
+        std: Standard deviation of each channel.
+        classes: Class names.
+        flip: Whether training images may be mirrored left to right.
+        crop_padding: Black pixels added on each side before a random crop; 0 for no crop.
+        clean_target: Labels of ``train`` before some were made wrong on purpose, ``(N,)`` int64; None if none were.
+        mistaken_for: Pairs of class names, as the source has them.
+        workers: Processes that read images from disk; None chooses. Changes speed only.
+    """
+
+    name: str
+    train: Part
+    val: Part
+    test: Part
+    indices: dict[str, NDArray[np.int64]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    flip: bool
+    crop_padding: int
+    clean_target: NDArray[np.int64] | None = None
+    mistaken_for: tuple[tuple[str, str], ...] = ()
+    workers: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """``C``."""
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image: 1 for grey, 3 for colour."""
+        return self.train.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image in pixels."""
+        return self.train.shape[1]
+
+    def to(self, device: torch.device | str) -> Splits:
+        """The same splits with all three parts on ``device``."""
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def save_indices(self, path: str | Path) -> Path:
+        """Write ``indices`` to ``path`` (``.npz`` with arrays ``train``, ``val``, ``test``) atomically and return it.
+
+        With label noise there are two more, each beside ``train``: ``train_target`` (the labels trained on) and
+        ``train_clean_target``.
+
+        Raises:
+            InputError: If the folder cannot be written to.
+        """
+        arrays = {part: self.indices[part] for part in ("train", "val", "test")}
+        if self.clean_target is not None:
+            arrays |= {"train_target": self.train.target.cpu().numpy(), "train_clean_target": self.clean_target}
+        return write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]  # names are plain
+
+    def training_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Batches | StreamedBatches:
+        """Augmented batches of the training part in random order; see :class:`Batches` for the arguments.
+
+        Args:
+            batch_size: Samples per step over all processes together.
+            seed: Of order and augmentation.
+            drop_last: Leave out a last batch that is smaller.
+            rank: Which slice of each batch this process gets.
+            world_size: Number of processes.
+        """
+        common: dict[str, Any] = {
+            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
+            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
+        }  # fmt: skip
+        if isinstance(self.train, Images):
+            return Batches(self.train, crop_padding=self.crop_padding, **common)
+        return StreamedBatches(self.train, augment=True, workers=self.workers, **common)
+
+    def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
+        """Batches of any part in fixed order, without augmentation.
+
+        Args:
+            part: One of the three, or another whose images have the same shape.
+            batch_size: Samples per step; small images come in batches of 256 at least, which changes nothing but speed.
+        """
+        if isinstance(part, Images):
+            return Batches(part, mean=self.mean, std=self.std, batch_size=max(batch_size, 256))
+        return StreamedBatches(part, mean=self.mean, std=self.std, batch_size=batch_size, workers=self.workers)
+
+
+def split(
+    source: Source,
+    *,
+    seed: int,
+    val_size: int | float,
+    train_size: int | None = None,
+    test_size: int | None = None,
+) -> Splits:
+    """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
+
+    The validation part is drawn from the training part, then ``train_size`` images from the rest; the test part stays
+    the official one. Every class keeps its share as exactly as whole numbers allow. The validation part does not depend
+    on ``train_size``. Every class has a training image; a class too small for more is missing in the validation part.
+
+    Args:
+        source: The data set.
+        seed: Whole number >= 0.
+        val_size: Number of validation images, or their fraction of the training part (a float in (0, 1)).
+        train_size: Number of training images, at least one per class; None for all that validation leaves.
+        test_size: Number of test images; None for all.
+
+    Raises:
+        InputError: If the sizes do not fit the data set; the message gives both numbers.
+
+    Example:
+        >>> from fedlas.lab.data import load_dataset
+        >>> splits = split(load_dataset("synthetic", num_train=300), seed=0, val_size=0.2, train_size=100)
+        >>> len(splits.train), len(splits.val), len(splits.test)
+        (100, 60, 2000)
+    """
+    check_count("split", "seed", seed, low=0)
+    available, num_classes = len(source.train), source.num_classes
+    val_count = _val_count(val_size, available)
+    largest = available - num_classes
+    if val_count > largest:
+        raise InputError(
+            "split",
+            f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
+            f"{available} training images",
+            val_size,
+            "Choose a smaller val_size.",
+        )
+    rest = available - val_count
+    train_count = rest if train_size is None else check_count("split", "train_size", train_size, low=num_classes)
+    if train_count > rest:
+        raise InputError(
+            "split",
+            f"train_size must be at most {rest}: {available} training images less {val_count} for validation",
+            train_size,
+            "Choose a smaller train_size or val_size.",
+        )
+    test_count = len(source.test) if test_size is None else check_count("split", "test_size", test_size)
+    if test_count > len(source.test):
+        raise InputError(
+            "split",
+            f"test_size must be at most {len(source.test)}, the images in the test part",
+            test_size,
+            "Choose a smaller test_size, or leave it out for all.",
+        )
+    train, val = _draw_train_val(source, seed, val_count, train_count)
+    test = _draw_test(source, seed, test_count)
+    indices = {"train": train, "val": val, "test": test}
+    # The same device as the source's: no transfer is hidden here.
+    parts: dict[str, Any] = {
+        name: (source.test if name == "test" else source.train).take(
+            torch.from_numpy(rows).to(source.train.target.device)
+        )
+        for name, rows in indices.items()
+    }
+    mean, std = (source.mean, source.std) if source.mean and source.std else _moments(source.name, parts["train"])
+    return Splits(
+        source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
+        crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
+    )  # fmt: skip
+
+
+def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of ``images (N, channels, H, W)`` uint8, in [0, 1] units.
+
+    Exact (from counts of the 256 values), so the same on every device. A constant channel gets deviation 1, not 0.
+    """
+    values = torch.arange(256, dtype=torch.float64)
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        share = torch.bincount(images[:, channel].flatten(), minlength=256).cpu().double()
+        share /= share.sum()
+        centre = float(share @ values)
+        spread = float(share @ (values - centre) ** 2) ** 0.5
+        mean.append(centre / 255)
+        std.append(spread / 255 if spread > 0 else 1.0)
+    return tuple(mean), tuple(std)
+
+
+def _moments(name: str, part: Part) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if isinstance(part, Images):
+        return channel_moments(part.images)
+    expected = "images on disk must come with mean and std, since reading all of them takes too long"
+    raise InputError(name, expected, "none", "Pass one number in [0, 1] per channel for each.")
+
+
+def _val_count(val_size: object, available: int) -> int:
+    if isinstance(val_size, float):
+        if not 0 < val_size < 1 or round(val_size * available) < 1:
+            raise InputError(
+                "split",
+                f"val_size as a fraction must be in (0, 1) and come to at least 1 of {available} training images",
+                val_size,
+                "Choose a fraction such as 0.1, or a whole number of images.",
+            )
+        return round(val_size * available)
+    if isinstance(val_size, int) and not isinstance(val_size, bool):
+        return check_count("split", "val_size", val_size)
+    raise InputError("split", "val_size must be a whole number or a fraction", describe(val_size), "Pass e.g. 0.1.")
+
+
+def _draw_train_val(
+    source: Source, seed: int, val_count: int, train_count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    target = source.train.target.cpu().numpy()
+    counts = np.bincount(target, minlength=source.num_classes)
+    groups = shuffled_classes(target, source.num_classes, stream(Purpose.SPLIT_TRAIN, seed))
+    val = allocate(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
+    left = counts - val
+    train = allocate(left, train_count, low=np.ones_like(counts), high=left)
+    return choose(groups, train, skip=val), choose(groups, val)
+
+
+def _draw_test(source: Source, seed: int, test_count: int) -> NDArray[np.int64]:
+    target = source.test.target.cpu().numpy()
+    counts = np.bincount(target, minlength=source.num_classes)
+    groups = shuffled_classes(target, source.num_classes, stream(Purpose.SPLIT_TEST, seed))
+    return choose(groups, allocate(counts, test_count, low=np.zeros_like(counts), high=counts))

@@ -1,0 +1,1 @@
+"""File formats and folder layouts of published data sets."""

@@ -1,0 +1,118 @@
+"""Image files: one opened and converted, or many read into memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.lab.data.readers.unreadable import unreadable
+
+
+def open_picture(owner: str, file: Path, *, channels: int = 3, upright: bool = True) -> Any:
+    """One image file, decoded, as a PIL image of mode RGB or L.
+
+    Args:
+        owner: Data set that asks.
+        file: The file.
+        channels: 3 for colour, 1 for grey.
+        upright: Turn the image as its EXIF data say.
+
+    Raises:
+        InputError: If the file is missing or no readable image, or has more than 8 bits a channel.
+    """
+    pil: Any = require("PIL.Image", extra="data")
+    try:
+        with pil.open(file) as opened:
+            if opened.mode.startswith(("I", "F")):  # Pillow would clip such values to 255, not scale them
+                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", _DEPTH)
+            turned = require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
+            return turned.convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        expected = "every file with an image suffix must be a readable image"
+        raise unreadable(owner, expected, file, error, "Repair or remove the file.") from error
+
+
+_DEPTH = "Convert it to 8 bits, choosing yourself which value becomes white."
+
+
+def read_pictures(
+    owner: str,
+    files: Sequence[Path],
+    *,
+    image_size: int | None = None,
+    channels: int = 3,
+    upright: bool = True,
+    max_gib: float = 4.0,
+) -> NDArray[np.uint8]:
+    """All files in memory, decoded on every core.
+
+    Args:
+        owner: Data set that asks.
+        files: At least one.
+        image_size: Resize the shorter side to this many pixels and cut the centre square out; None: as they are.
+        channels: 3 for colour, 1 for grey.
+        upright: Turn each image as its EXIF data say.
+        max_gib: Most memory they may take, in GiB.
+
+    Returns:
+        ``(N, channels, S, S)``.
+
+    Raises:
+        InputError: If a file cannot be read, the images are not square and of one size, or they need more memory.
+    """
+
+    def read(file: Path) -> NDArray[np.uint8]:
+        image = open_picture(owner, file, channels=channels, upright=upright)
+        if image_size is not None:
+            image = _shorter_side(image, image_size)
+        pixels = np.asarray(image, dtype=np.uint8)
+        return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+    first = read(files[0])
+    gib = first.nbytes * len(files) / 2**30
+    if gib > max_gib:
+        raise InputError(
+            owner,
+            f"the images must fit into max_gib={max_gib:g} GiB of memory",
+            f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
+            "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
+        )
+    images = np.empty((len(files), *first.shape), dtype=np.uint8)
+
+    def fill(row: int) -> None:
+        image = read(files[row])
+        if image.shape != first.shape or image.shape[1] != image.shape[2]:
+            raise InputError(
+                owner,
+                "without image_size all images must be square and of one size",
+                f"{files[row]} with {image.shape[1]} x {image.shape[2]}, after {files[0]} with "
+                f"{first.shape[1]} x {first.shape[2]}",
+                "Pass image_size, e.g. image_size=32.",
+            )
+        images[row] = image
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter lock
+        for _ in pool.map(fill, range(len(files))):
+            pass
+    return images
+
+
+def _shorter_side(image: Any, size: int) -> Any:
+    """``image`` resized until its shorter side is ``size``, then its centre square."""
+    width, height = image.size
+    scale = size / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    if image.size != (width, height):
+        image = image.resize((width, height), require("PIL.Image", extra="data").Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

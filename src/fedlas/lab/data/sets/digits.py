@@ -1,0 +1,37 @@
+"""Handwritten digits of 8 x 8 pixels that come with scikit-learn: the data set that is always there."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fedlas._core.extras import require
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import DATASETS, Images, Source, no_root
+from fedlas.lab.data.pipeline.stratify import hold_out
+
+_NUM_TEST = 600
+
+
+@DATASETS.register("digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49")
+def load_digits(root: str | None = None) -> Source:
+    """1,797 grey digits of 8 x 8 pixels, embedded in scikit-learn: 1,197 to train, 600 to test.
+
+    Args:
+        root: Must be None: the data set needs no files.
+
+    Returns:
+        A source with ten classes; grey levels 0..16 stretched to 0..255. No flips and no crops: they would make other
+        digits.
+
+    Note:
+        scikit-learn has no official test part; this one is stratified and the same for every seed.
+    """
+    no_root("digits", root)
+    bunch = require("sklearn.datasets", extra="data").load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None])
+    target = bunch.target.astype(np.int64)
+    classes = tuple(str(digit) for digit in range(10))
+    kept, held_out = hold_out("digits", target, _NUM_TEST, classes, stream(Purpose.FIXED_TEST))
+    both = Images(images, torch.from_numpy(target))
+    return Source("digits", both.take(torch.from_numpy(kept)), both.take(torch.from_numpy(held_out)), classes)

@@ -1,0 +1,99 @@
+"""What a corruption is, and one of them at one severity as a function of image, seed and row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.registry import Registry
+from fedlas._core.streams import Purpose, stream
+
+Pixels = NDArray[np.float64]
+"""One image ``(H, W, channels)`` in [0, 1]."""
+
+CORRUPTIONS: Registry[Callable[[Pixels, Any, np.random.RandomState], Pixels]] = Registry("corruption")
+"""``corruption(image, strength, random) -> image``; metadata ``small`` and ``large`` hold the five published strengths,
+those of CIFAR-10-C for 32 x 32 pixels and those of ImageNet-C for 224 x 224."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+PAPER = {"paper": "Hendrycks and Dietterich 2019", "url": "https://arxiv.org/abs/1903.12261"}
+"""Metadata of each corruption."""
+
+_LARGEST_SMALL = 96
+"""Height up to which the strengths for small images are used."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One corruption at one severity.
+
+    Args:
+        name: A name in :data:`CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: Whole number >= 0; with the row it decides what is drawn for an image.
+
+    Raises:
+        InputError: For an unknown name (the nearest is named) or a number out of range.
+
+    Note:
+        Strengths are the published ones of CIFAR-10-C up to 96 pixels and those of ImageNet-C above. The formulas are
+        the paper's descriptions; what it draws from photographs (frost) or other programs (motion blur) is computed
+        here, so that images differ from the published files and numbers are comparable among themselves, not with
+        tables on those files.
+
+    Example:
+        >>> grey = torch.full((1, 8, 8), 128, dtype=torch.uint8)
+        >>> int(Corruption("brightness", 5)(grey, 0)[0, 0, 0])
+        204
+
+    Source:
+        Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+        ICLR 2019, section 3 and appendix A, https://arxiv.org/abs/1903.12261.
+    """
+
+    name: str
+    severity: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        CORRUPTIONS[self.name]
+        if check_count("corruption", "severity", self.severity) not in SEVERITIES:
+            raise InputError("corruption", "severity must be 1 to 5", self.severity, "Choose one of them.")
+        check_count("corruption", "seed", self.seed, low=0)
+
+    def __call__(self, image: Tensor, row: int) -> Tensor:
+        """The image, corrupted.
+
+        Args:
+            image: ``(channels, H, W)`` uint8, 1 or 3 channels.
+            row: Its position in its part: the same row is always corrupted in the same way.
+
+        Returns:
+            The same shape and dtype, on the CPU.
+
+        Raises:
+            InputError: For another shape or dtype.
+        """
+        if image.ndim != 3 or image.dtype != torch.uint8 or image.shape[0] not in (1, 3):
+            raise InputError(
+                "corruption",
+                "an image must be uint8 (channels, H, W) with 1 or 3 channels",
+                describe(image),
+                "Pass one image at a time, before it is normalised.",
+            )
+        entry = CORRUPTIONS[self.name]
+        strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
+        random = stream(Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row)
+        pixels = image.cpu().numpy().transpose(1, 2, 0) / 255.0
+        changed = entry.value(pixels, strengths[self.severity - 1], random)
+        values = np.rint(np.clip(changed, 0.0, 1.0) * 255.0).astype(np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

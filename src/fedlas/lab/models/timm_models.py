@@ -1,0 +1,134 @@
+"""Any model of timm, as ``timm:NAME``, and how the images it was made for are prepared."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import require
+from fedlas.lab.models.base import LIBRARIES, Builder, check_dropout
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """How a pre-trained model wants its images.
+
+    Attributes:
+        image_size: Height and width in pixels.
+        mean: Mean of each channel that is subtracted, in [0, 1] units.
+        std: Standard deviation of each channel that is divided by, in the same units.
+        crop_share: Share of the shorter edge of the resized image that the test crop keeps, in (0, 1].
+        interpolation: How images are resized, e.g. ``"bicubic"``.
+        fixed: Whether the model takes no other size than the one it is built for.
+    """
+
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_share: float
+    interpolation: str
+    fixed: bool
+
+
+def input_config(name: str) -> InputConfig:
+    """How a model of timm wants its images; needs no weights and no network.
+
+    Args:
+        name: ``timm:NAME`` or ``NAME``; with a ``.TAG``, of those weights.
+
+    Raises:
+        InputError: If timm has no such model; the nearest is named.
+
+    Example:
+        >>> config = input_config("timm:vit_base_patch16_384")
+        >>> config.image_size, config.mean, config.std
+        (384, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """
+    known = _known(name.removeprefix("timm:"))
+    config = require("timm", extra="timm").get_pretrained_cfg(known, allow_unregistered=True)
+    usual = require("timm.data", extra="timm").resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
+    return InputConfig(
+        image_size=int(usual["input_size"][-1]),
+        mean=tuple(map(float, usual["mean"])),
+        std=tuple(map(float, usual["std"])),
+        crop_share=float(usual["crop_pct"]),
+        interpolation=str(usual["interpolation"]),
+        fixed=bool(config is not None and config.fixed_input_size),
+    )
+
+
+@LIBRARIES.register("timm", url="https://huggingface.co/docs/timm")
+def timm_builder(name: str) -> Builder:
+    """Any model of timm by its name there; untrained, unless ``model.weights`` names a file.
+
+    Args:
+        name: Its name in timm, e.g. ``vit_base_patch16_384``; ``.TAG`` of pre-trained weights may follow.
+
+    Raises:
+        InputError: If timm has no such model; the nearest is named.
+    """
+    known = _known(name)
+
+    def build(
+        num_classes: int,
+        in_channels: int,
+        *,
+        image_size: int = 224,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        global_pool: str | None = None,
+    ) -> nn.Module:
+        """A model of timm.
+
+        Args:
+            num_classes: ``C``.
+            in_channels: Channels of an image.
+            image_size: Height and width of an image; fixed when a model is built that takes no other.
+            dropout: Rate of dropout on the features, before the classifier, in [0, 1).
+            drop_path: Rate at which whole residual branches are left out in training, in [0, 1).
+            global_pool: How the last map or the tokens are pooled, e.g. ``avg`` or ``token``; null is the model's own.
+        """
+        owner = f"timm:{name}"
+        options: dict[str, Any] = {"drop_rate": check_dropout(owner, dropout)}
+        if drop_path:
+            options["drop_path_rate"] = check_dropout(owner, drop_path, option="drop_path")
+        if global_pool is not None:
+            options["global_pool"] = global_pool
+        if input_config(name).fixed:
+            options["img_size"] = image_size
+        try:
+            model: nn.Module = require("timm", extra="timm").create_model(
+                known, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
+            )
+        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            given = ", ".join(f"{key}={value}" for key, value in options.items())
+            raise InputError(
+                owner,
+                f"timm must accept in_chans={in_channels}, {given}",
+                reason,
+                "Choose another image_size or leave the option out.",
+            ) from error
+        return model
+
+    return build
+
+
+def _known(name: str) -> str:
+    timm = require("timm", extra="timm")
+    if timm.is_model(name.partition(".")[0]) and _tag_is_known(timm, name):
+        return name
+    # timm has over a thousand names: those that begin alike are what can have been meant.
+    names = timm.list_models() if "." not in name else timm.list_pretrained(f"{name.partition('.')[0]}*")
+    head = re.split(r"[_.]", name)[0]
+    near = [known for known in names if known.startswith(head)] or names
+    raise InputError("model", "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near))
+
+
+def _tag_is_known(timm: Any, name: str) -> bool:
+    model, dot, _ = name.partition(".")
+    return not dot or name in timm.list_pretrained(f"{model}.*")

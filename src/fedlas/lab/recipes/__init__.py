@@ -1,0 +1,1 @@
+"""Recipes: YAML to a checked configuration and the runs it plans."""

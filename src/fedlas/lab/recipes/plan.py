@@ -1,0 +1,202 @@
+"""From a recipe to runs: recipe x losses x seeds, checked before the first one starts."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedlas._core.check import InputError, check_count, suggestion
+from fedlas.lab.data import DATASETS
+from fedlas.lab.data.base import COMMON_OPTIONS
+from fedlas.lab.models import builder_of
+from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.lab.trackers import trackers_of
+from fedlas.lab.train import check_select
+from fedlas.losses import LOSSES
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a recipe, a loss, a seed, and the folder that everything about it goes to.
+
+    Attributes:
+        recipe: The recipe, overrides applied.
+        loss: Name of the loss: of the registry, or one that the recipe gives to a variant.
+        seed: Whole number; decides split (unless the recipe has a ``split_seed``), data order and initial weights, the
+            same for every loss.
+        folder: Run folder.
+    """
+
+    recipe: Recipe
+    loss: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, e.g. ``fedlas-s0``."""
+        return f"{self.loss}-s{self.seed}"
+
+    @property
+    def registered_loss(self) -> str:
+        """Registry name of the loss."""
+        return self.recipe.registered_loss(self.loss)
+
+    @property
+    def loss_options(self) -> dict[str, Any]:
+        """Options of the loss in this recipe."""
+        return self.recipe.loss_options(self.loss)
+
+    @property
+    def features(self) -> str:
+        """Which features the loss is given, as :class:`~fedlas.Objective` takes it: the recipe's, else the head's."""
+        return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
+
+    def config(self) -> dict[str, Any]:
+        """Resolved configuration, plain values only: what ``config.yaml`` holds and a checkpoint is compared with.
+
+        Where the data lies and how many read it are left out: the same run on another machine is the same run.
+        """
+        recipe = asdict(self.recipe)
+        for key in ("methods", "seeds", "losses", "title", "trackers"):
+            del recipe[key]
+        del recipe["data"]["root"], recipe["data"]["workers"]
+        # What is not used is left out, so that folders from before there was the option stay the same runs.
+        for key in ("bayesian", "weights"):
+            if recipe["model"][key] is None:
+                del recipe["model"][key]
+        if recipe["data"]["split_seed"] is None:
+            del recipe["data"]["split_seed"]
+        if not recipe["data"]["hold_out_classes"]:
+            del recipe["data"]["hold_out_classes"]
+        for key in ("long_tail", "label_noise", "corruption", "test_mean", "test_std"):
+            if recipe["data"][key] is None:
+                del recipe["data"][key]
+        if recipe["train"]["average"] == "none":
+            for key in ("average", "average_decay", "average_start"):
+                del recipe["train"][key]
+        train = recipe["train"]
+        for key, unused in (("accumulate", 1), ("channels_last", False)):
+            if train[key] == unused:
+                del train[key]
+        del train["shard"]  # like the number of processes: the same run, divided in another way
+        name = recipe.pop("name")
+        variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
+        features = {"features": self.features} if self.features != "head" else {}
+        loss = {"name": self.loss, **variant, **features, **self.loss_options}
+        return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
+
+
+def plan(
+    recipe: Recipe, *, losses: Sequence[str] = (), seeds: Iterable[int] = (), out: Path | None = None
+) -> list[Run]:
+    """All runs of a bench, seed by seed so that every method has a first result early.
+
+    Args:
+        recipe: What to run.
+        losses: Registry names, or names that the recipe gives to variants; none means the recipe's methods, ``["all"]``
+            every registered loss.
+        seeds: None means the recipe's.
+        out: Folder of the bench; None is ``runs/RECIPE``.
+
+    Raises:
+        InputError: For an unknown loss, data set, model, metric, tracker or option of a loss, or a number twice.
+    """
+    names = list(losses) or recipe.methods
+    if names == ["all"]:
+        names = list(LOSSES)
+    chosen = list(seeds) or recipe.seeds
+    for kind, values in (("losses", names), ("seeds", chosen)):
+        if len(set(values)) != len(values):
+            raise InputError("bench", f"{kind} must differ from each other", values, "Name each once.")
+    if not names:
+        raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
+    for seed in chosen:
+        check_count("bench", "seeds", seed, low=0)
+    loader, model = DATASETS[recipe.data.name].value, builder_of(recipe.model.name)
+    _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
+    _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
+    check_select(recipe.train.select)
+    trackers_of(recipe.trackers)
+    folder = out or Path("runs") / recipe.name
+    runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
+    for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too
+        build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
+    return runs
+
+
+def _build(name: str, options: dict[str, Any], *, num_classes: int, num_samples: int) -> torch.nn.Module:
+    """A loss by its registry name; ``variant: reference`` means its ``reference`` constructor where it has one."""
+    reference = getattr(LOSSES[name].value, "reference", None)
+    as_published = reference is not None and options.get("variant") == "reference"
+    plain = {key: value for key, value in options.items() if not (as_published and key == "variant")}
+    loss: torch.nn.Module = LOSSES.build(name, plain, num_classes=num_classes, num_samples=num_samples)
+    if reference is None or not as_published:
+        return loss
+    try:
+        built: torch.nn.Module = reference(num_classes, **plain)
+    except TypeError as error:
+        raise InputError(
+            f"loss {name}", "it must have a variant 'reference'", "one that cannot be", "Leave variant out."
+        ) from error
+    return built
+
+
+def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
+    """Refuse a misspelt option; what was meant may be a key of every data set or model, too."""
+    names = [field.name for field in fields(config) if field.name != "options"] + [*known]
+    for key in config.options:
+        if key not in known:
+            raise InputError("recipe", "every key must be known", repr(f"{section}.{key}"), suggestion(str(key), names))
+
+
+def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
+    """Names of the parameters, less those that are ``given`` and so not for the user to choose."""
+    return [name for name in inspect.signature(function).parameters if name not in given]
+
+
+def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Module:
+    """The loss of a run.
+
+    Args:
+        run: The run.
+        num_classes: Number of classes, for a loss that asks for it.
+        num_samples: Size of the training part, for a loss that asks for it.
+
+    Raises:
+        InputError: For an unknown loss or option, a value it does not accept, a reduction but the mean, ``features``
+            for a loss that needs none, or a variant whose name is another loss's or cannot name a folder.
+    """
+    name = run.registered_loss
+    if name not in LOSSES:
+        known = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
+        raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, known))
+    if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
+        raise InputError(
+            "recipe",
+            "a variant must have a name of its own, of lower-case letters, digits and + . _ -",
+            f"{run.loss!r} for {name!r}",
+            f"Call it e.g. {name}-variant.",
+        )
+    loss = _build(name, run.loss_options, num_classes=num_classes, num_samples=num_samples)
+    if run.features != "head" and "features" not in getattr(loss, "needs", ()):
+        raise InputError(
+            f"loss {run.loss}",
+            "features can be chosen for a loss that needs them",
+            f"features={run.features!r} for {name}",
+            "Leave it out.",
+        )
+    if (reduction := getattr(loss, "reduction", "mean")) != "mean":
+        raise InputError(
+            f"loss {run.loss}",
+            "reduction must be 'mean', since one number a batch is trained on, whatever its size",
+            repr(reduction),
+            "Leave it out.",
+        )
+    return loss

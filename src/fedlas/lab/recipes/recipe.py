@@ -1,0 +1,294 @@
+"""Recipes: one YAML file says on what, with what and how to train; overrides change single values of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from fedlas._core.check import InputError, check_count, check_number, suggestion
+from fedlas._core.extras import require
+from fedlas.lab.data.shift import Corruption
+from fedlas.lab.data.shift.label_noise import LabelNoise
+from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.uncertainty.bayesian_layers import BayesianConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Data of a run.
+
+    Args:
+        name: Registered data set.
+        root: Where its files are; null searches ``$FEDLAS_DATA`` and the usual places.
+        val_size: Samples (or a fraction) of the training part that are held out for selection and temperature.
+        train_size: Training samples, stratified; null takes all that are left.
+        test_size: Test samples, stratified; null takes all.
+        split_seed: Seed of the division into parts; null is the run's seed. With one for all, runs of several seeds are
+            validated on the same samples, as an ensemble that is to be calibrated on them needs.
+        hold_out_classes: Classes, by number or name, that are neither trained nor tested on; their test images are kept
+            as unknown ones, for ``fedlas ood``. The others are numbered anew from 0.
+        long_tail: Training images of the first class for one of the last: the classes between shrink exponentially;
+            null leaves them as they are.
+        label_noise: Make training labels wrong on purpose: a section with ``rate`` and ``kind`` (``symmetric`` or
+            ``asymmetric``); null does not. Which ones is in ``splits.npz``.
+        corruption: Test on corrupted images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null does
+            not. ``fedlas shift`` measures finished runs under all of them.
+        test_mean: Mean by which a run's own test images alone are normalised, a number a channel; null takes that of
+            the data, as it should be. Published code for CIFAR-100 has another one than in training.
+        test_std: Standard deviation to go with it.
+        workers: Processes that read images from disk; null takes one a core, at most eight. Changes speed only.
+        options: Further options of the data set; in a recipe they stand beside the others.
+    """
+
+    name: str
+    root: str | None = None
+    val_size: int | float = 0.1
+    train_size: int | None = None
+    test_size: int | None = None
+    split_seed: int | None = None
+    hold_out_classes: list[int | str] | None = None
+    long_tail: float | None = None
+    label_noise: LabelNoise | None = None
+    corruption: Corruption | None = None
+    test_mean: list[float] | None = None
+    test_std: list[float] | None = None
+    workers: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.split_seed is not None:
+            check_count("data", "split_seed", self.split_seed, low=0)
+        if check_number("data", "val_size", self.val_size) <= 0:
+            raise InputError(
+                "data",
+                "val_size must be above 0, since epochs and temperature are never chosen on the test part",
+                self.val_size,
+                "Hold out e.g. 0.1 of the training part.",
+            )
+        if (self.test_mean is None) != (self.test_std is None):
+            raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
+        if self.workers is not None:
+            check_count("data", "workers", self.workers, low=0)
+        if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
+            raise InputError("data", "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1.")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Model of a run.
+
+    Args:
+        name: Registered model, or ``timm:NAME``.
+        weights: File of pre-trained weights to start from (see :func:`fedlas.lab.models.load_weights`); null starts
+            untrained.
+        bayesian: Make every weight a Gaussian (Bayes by backprop): ``true``, or a section of its options; null does
+            not. Takes the place of weight decay, which must be 0.
+        options: Its options, such as ``width``; in a recipe they stand beside the name.
+    """
+
+    name: str
+    weights: str | None = None
+    bayesian: BayesianConfig | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about an experiment except which loss and which seed.
+
+    Args:
+        name: Name of the recipe.
+        title: One line that says what it is.
+        data: The data.
+        model: The model.
+        methods: Losses a bench runs when none are named.
+        seeds: Seeds a bench runs when none are named.
+        losses: Options of losses, by registry name; a loss that is not here runs with its own defaults. An entry with a
+            key ``loss`` is a variant of that loss under a name of its own. A key ``features`` says which features the
+            loss is given: ``head`` (the default), ``map`` (before the global pool), or the module whose input they are.
+        optimizer: The optimizer.
+        schedule: The learning rate.
+        train: The loop.
+        trackers: Options of the experiment trackers that runs are shown to, by name; the log is written in any case.
+    """
+
+    name: str
+    title: str
+    data: DataConfig
+    model: ModelConfig
+    methods: list[str] = field(default_factory=lambda: ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+"])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    losses: dict[str, dict[str, Any]] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def registered_loss(self, loss: str) -> str:
+        """Registry name of a loss: what its entry names in ``loss``, else its own name."""
+        return str(self.losses.get(loss, {}).get("loss", loss))
+
+    def loss_options(self, loss: str) -> dict[str, Any]:
+        """Options of a loss, as its entry gives them."""
+        return {key: value for key, value in self.losses.get(loss, {}).items() if key not in ("loss", "features")}
+
+    def with_data_root(self, root: str | None) -> Recipe:
+        """The same recipe reading its data from ``root``."""
+        return self if root is None else replace(self, data=replace(self.data, root=root))
+
+    def with_trackers(self, names: Iterable[str]) -> Recipe:
+        """The same recipe, its runs shown to these trackers too."""
+        return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package, groups of recipes left out."""
+    return [name for name in shipped_names() if not is_group(read_content(name)[1])]
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        name: Name of a recipe of the package, or path of a ``.yaml`` file; see :mod:`fedlas.lab.recipes.text`.
+        overrides: ``key=value`` with a dotted key and a YAML value, e.g. ``"optimizer.lr=0.05"``.
+
+    Raises:
+        InputError: For an unknown recipe or key (the nearest is named), a value of the wrong type or out of range, a
+            milestone that is not before the last epoch, or a group of recipes. Nothing has started then.
+
+    Example:
+        >>> load_recipe("digits", ["train.epochs=2"]).train.epochs
+        2
+    """
+    short, content = read_content(name)
+    if is_group(content):
+        raise InputError(
+            "recipe",
+            "it must be one recipe",
+            f"the group {name!r} of {len(content['recipes'])}",
+            "Run it with fedlas bench, or name one of them.",
+        )
+    for override in overrides:
+        apply_override(content, override)
+    return recipe_from(short, content)
+
+
+def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
+    """Options given as ``key=value`` with a YAML value, as ``--set`` takes them.
+
+    Raises:
+        InputError: If one is not of that form.
+
+    Example:
+        >>> parse_options(["samples=50", "link=mc"])
+        {'samples': 50, 'link': 'mc'}
+    """
+    options: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(options, override)
+    return options
+
+
+_SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "train": TrainConfig}
+
+_DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corruption}
+
+
+def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
+    """A recipe from what its YAML file would hold.
+
+    Args:
+        name: Name of the recipe.
+        content: Its sections.
+
+    Raises:
+        InputError: As :func:`load_recipe`.
+    """
+    known = [f.name for f in fields(Recipe) if f.name != "name"]
+    _refuse_unknown("", content, known)
+    for needed in ("title", "data", "model"):
+        if needed not in content:
+            raise InputError("recipe", f"it must have a section {needed!r}", sorted(content), "Add it.")
+    ready: dict[str, Any] = {"title": str(content["title"])}
+    for section, kind in _SECTIONS.items():
+        ready[section] = _typed(kind, content.get(section) or {}, section)
+    data = _with_options(DataConfig, content["data"], "data")
+    given = {key: value for key in _DATA_SECTIONS if (value := data.pop(key, None)) is not None}
+    inner: dict[str, Any] = {key: _typed(_DATA_SECTIONS[key], value, f"data.{key}") for key, value in given.items()}
+    ready["data"] = replace(_typed(DataConfig, data, "data"), **inner)
+    model = _with_options(ModelConfig, content["model"], "model")
+    bayesian = model.pop("bayesian", None)
+    if bayesian is not None and bayesian is not False:
+        section = {} if bayesian is True else bayesian
+        bayesian = _typed(BayesianConfig, section, "model.bayesian")
+    ready["model"] = replace(_typed(ModelConfig, model, "model"), bayesian=bayesian or None)
+    if "methods" in content:
+        ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
+    if "seeds" in content:
+        ready["seeds"] = [check_count("recipe", "seeds", s, low=0) for s in _listed(content["seeds"], "seeds")]
+    ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
+    ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
+    recipe = Recipe(name=name, **ready)
+    recipe.schedule.milestone_epochs(recipe.train.epochs)
+    if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
+        raise InputError(
+            "recipe",
+            "optimizer.weight_decay must be 0 with model.bayesian, whose prior takes its place",
+            recipe.optimizer.weight_decay,
+            "Write --set optimizer.weight_decay=0.",
+        )
+    return recipe
+
+
+def _options_by_name(content: dict[str, Any], section: str, example: str) -> dict[str, dict[str, Any]]:
+    named = content.get(section) or {}
+    if not isinstance(named, dict) or not all(isinstance(options, dict | None) for options in named.values()):
+        raise InputError("recipe", f"{section} must map names to options", named, f"Write e.g. {section}: {example}.")
+    return {str(name): dict(options or {}) for name, options in named.items()}
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    if isinstance(value, list) and value:
+        return value
+    raise InputError("recipe", f"{name} must be a list of at least one", value, f"Write e.g. {name}: [...].")
+
+
+def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
+    """Move what is not a field of ``kind`` into its ``options``."""
+    if not isinstance(section, Mapping) or "name" not in section:
+        raise InputError("recipe", f"{name} must be a section with a name", section, "See the recipes of the package.")
+    own = {f.name for f in fields(kind)} - {"options"}
+    fixed = {key: value for key, value in section.items() if key in own}
+    return {**fixed, "options": {key: value for key, value in section.items() if key not in own}}
+
+
+def _refuse_unknown(section: str, content: Mapping[str, Any], known: Iterable[str]) -> None:
+    names = [f"{section}.{key}" if section else key for key in known]
+    for key in content:
+        full = f"{section}.{key}" if section else str(key)
+        if full not in names:
+            raise InputError("recipe", "every key must be known", repr(full), suggestion(full, names))
+
+
+def _typed(kind: type[T], content: Any, section: str) -> T:
+    """A dataclass from a mapping, types checked and converted by jsonargparse."""
+    if not isinstance(content, Mapping):
+        raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
+    _refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
+    jsonargparse = require("jsonargparse", extra="bench")
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{section}", type=kind)
+    try:
+        parsed = parser.parse_object({section: dict(content)})
+    except jsonargparse.ArgumentError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            "recipe", f"{section} must hold values of the right types", reason, "Correct the value."
+        ) from error
+    instance: T = parser.instantiate(parsed)[section]
+    return instance

@@ -1,0 +1,310 @@
+"""``fedlas compare``: differences that were asked about before looking, each method against what it is measured by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+from fedlas._core.check import InputError, suggestion
+from fedlas._core.extras import require
+from fedlas.lab.report.markdown import grid
+from fedlas.lab.report.noise_text import noise_text
+from fedlas.lab.report.page import write_picture
+from fedlas.lab.report.tables import column
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.summary import Summary
+from fedlas.metrics import METRICS
+from fedlas.plots import new_axes, seed_values
+from fedlas.plots.theme import legend_outside, theme_named
+from fedlas.stats import (
+    EffectSize,
+    effect_size,
+    holm,
+    mean_interval,
+    paired_t_test,
+    seeds_needed,
+    sign_test,
+    wilcoxon_test,
+)
+from fedlas.stats.noise import Noise
+
+LEVEL = 0.05
+STAGES = {"before": "test", "after": "test_scaled"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method minus another on one metric, over the seeds that both have.
+
+    Attributes:
+        pair: The two methods.
+        seeds: The seeds.
+        values: Of each method, ``(n,)`` each, in the order of ``seeds``.
+        noise: What chance over the test samples does to these values of each method, where all its runs know.
+        mean: Mean difference.
+        interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
+        t: p-value of the paired t-test; None where there is none.
+        holm: The same with Holm's correction over all pairs asked about.
+        wilcoxon: p-value of the signed-rank test, which needs 6 seeds to reach 0.05.
+        sign: p-value of the sign test, which needs 6 as well.
+        effect: Size of the difference in its own spreads.
+        needed: Seeds with which a paired t-test would find a difference of this size four times in five, if size and
+            spread are what they seem; None where they cannot be told.
+    """
+
+    pair: tuple[str, str]
+    seeds: tuple[int, ...]
+    values: tuple[tuple[float, ...], tuple[float, ...]]
+    noise: tuple[tuple[Noise, ...], ...]
+    mean: float
+    interval: tuple[float, float] | None
+    t: float | None
+    holm: float | None
+    wilcoxon: float | None
+    sign: float | None
+    effect: EffectSize
+    needed: int | None
+
+
+def compare(
+    folder: Path,
+    pairs: Sequence[str],
+    *,
+    metrics: Sequence[str] = ("ece",),
+    stage: str = "before",
+    markdown: bool = False,
+    plot: Path | None = None,
+    theme: Literal["light", "dark"] = "light",
+) -> int:
+    """Print the differences between methods of a bench, with tests over seeds.
+
+    Args:
+        folder: Folder of the bench.
+        pairs: ``A:B`` each: A minus B.
+        metrics: Registered metrics that the runs measured.
+        stage: ``before`` or ``after`` temperature scaling.
+        markdown: A Markdown table rather than one for the terminal.
+        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
+            .png, .pdf) says of which kind.
+        theme: Palette of the picture.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
+            no seed in common, or the picture cannot be written.
+    """
+    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
+    screen = require("rich.console", extra="bench").Console()
+    asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
+    if plot is not None:
+        write_picture(differences_figure(asked, theme=theme), plot)
+    for metric, found in asked.items():
+        about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
+        heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
+        if markdown:
+            screen.print(f"{about}\n\n{grid(heads, rows, left=1)}\n", highlight=False, markup=False, soft_wrap=True)
+            continue
+        box = require("rich.box", extra="bench").SIMPLE
+        table = require("rich.table", extra="bench").Table(title=about, box=box, padding=(0, 1, 0, 0))
+        narrow = [heads.index(head) for head in ("A - B", *_NARROW)]
+        for number in narrow:
+            table.add_column(heads[number], justify="right" if number else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(row[number] for number in narrow))
+        screen.print(table)
+    screen.print(CAPTION, highlight=False, markup=False, soft_wrap=markdown)
+    if markdown and any(any(difference.noise) for found in asked.values() for difference in found):
+        screen.print(f"\n{A_AND_B}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+CAPTION = (
+    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
+    "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
+    "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
+    "few seeds a rough guess."
+)
+A_AND_B = (
+    "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
+    "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
+    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
+)
+_NARROW = ("seeds", "difference [95 %]", "t", "Holm", "g", "needed")
+_HEADS = ("seeds", "A", "B", "difference [95 %]", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+
+
+def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
+    """The differences of :func:`compare`, as numbers.
+
+    Args:
+        summary: Runs of a bench.
+        pairs: ``A:B`` each.
+        metric: Name of a metric.
+        stage: ``test`` or ``test_scaled``.
+
+    Raises:
+        InputError: As :func:`compare`.
+    """
+    if metric not in summary.metrics:
+        known = list(summary.metrics)
+        fix = suggestion(metric, known) if metric not in METRICS else f"They measured {', '.join(known)}."
+        raise InputError("fedlas compare", "the runs must have measured the metric", repr(metric), fix)
+    found = [_difference(summary, _methods(summary, pair), metric, stage) for pair in dict.fromkeys(pairs)]
+    tested = [number for number, difference in enumerate(found) if difference.t is not None]
+    adjusted = holm([float(found[number].t or 0.0) for number in tested])
+    for number, p_value in zip(tested, adjusted, strict=True):
+        found[number] = replace(found[number], holm=p_value)
+    return found
+
+
+def _methods(summary: Summary, pair: str) -> tuple[str, str]:
+    first, colon, second = pair.partition(":")
+    if not colon or not first or not second or first == second:
+        raise InputError(
+            "fedlas compare", "a pair must be A:B", repr(pair), "Write e.g. fedlas:ls for FedLAS minus LS."
+        )
+    for method in (first, second):
+        if method not in summary.methods:
+            raise InputError(
+                "fedlas compare",
+                "a method must have a finished run",
+                f"{method!r} in {summary.folder}",
+                suggestion(method, summary.methods),
+            )
+    return first, second
+
+
+def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
+    values = zip(summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True)
+    both = [(seed, a, b) for seed, a, b in values if not (math.isnan(a) or math.isnan(b))]
+    if not both:
+        raise InputError(
+            "fedlas compare", "a pair must have a seed in common", ":".join(pair), "Run both with the same seeds."
+        )
+    seeds, first, second = (tuple(column) for column in zip(*both, strict=True))
+    gaps = [a - b for a, b in zip(first, second, strict=True)]
+    mean, effect = fmean(gaps), effect_size(first, second)
+    spread = stdev(gaps) if len(gaps) > 1 else 0.0
+    test = paired_t_test(first, second)
+    interval, needed = None, None
+    if test.p_value is not None and spread > 0:
+        interval = mean_interval(gaps, level=1 - LEVEL)
+        needed = _needed(mean, spread)
+    return Difference(
+        pair,
+        tuple(int(seed) for seed in seeds),
+        (first, second),
+        tuple(tuple(summary.noise(method, metric, stage, seeds=seeds)) for method in pair),
+        mean,
+        interval,
+        test.p_value,
+        None,
+        wilcoxon_test(first, second).p_value,
+        sign_test(first, second).p_value,
+        effect,
+        needed,
+    )
+
+
+def _needed(mean: float, spread: float) -> int | None:
+    try:
+        return seeds_needed(mean, spread)
+    except InputError:  # no difference, or one that no affordable number of seeds finds
+        return None
+
+
+def _cells(difference: Difference, metric: str) -> list[str]:
+    percent = column(metric).unit == "%"
+    scale, digits = (100, 2) if percent else (1, 4)
+
+    def form(value: float) -> str:
+        return f"{value * scale:.{digits}f}"
+
+    def average(values: Sequence[float], noise: Sequence[Noise]) -> str:
+        return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
+
+    def signed(value: float) -> str:
+        return f"{value * scale:+.{digits}f}"
+
+    low_high = difference.interval
+    g = difference.effect.hedges_g
+    return [
+        " - ".join(difference.pair),
+        str(len(difference.seeds)),
+        *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
+        signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
+        *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
+        "-" if g is None else f"{g:+.1f}",
+        "-" if difference.needed is None else str(difference.needed),
+    ]
+
+
+def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Literal["light", "dark"] = "light") -> Any:
+    """A figure of the differences seed by seed, one panel for each metric, one row for each pair.
+
+    Args:
+        asked: For each metric the differences, the same pairs in the same order.
+        theme: Palette.
+    """
+    palette = theme_named("fedlas compare", theme)
+    rows = max(map(len, asked.values()))
+    axes = new_axes(palette, size=(1.1 + 2.6 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
+    for ax, (metric, found) in zip(axes, asked.items(), strict=True):
+        scale = 100 if column(metric).unit == "%" else 1
+        values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in found}
+        unit = " (points)" if scale == 100 else ""
+        first = ax is axes[0]
+        seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, theme=theme, legend=False)
+        ax.tick_params(axis="y", labelleft=first)
+    legend_outside(axes[0], palette, most=3)
+    return axes[0].figure
+
+
+def _title(metric: str) -> str:
+    shown = column(metric)
+    return f"{shown.title} {shown.unit}".strip()
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def add_compare(add: Any) -> None:
+    """Add the verb ``compare``; ``add`` makes a verb."""
+    verb = add(
+        "compare",
+        lambda args: compare(
+            args.folder,
+            args.pairs,
+            metrics=args.metrics,
+            stage=args.stage,
+            markdown=args.markdown,
+            plot=args.plot,
+            theme=args.theme,
+        ),
+        "Test differences that you asked about beforehand, each method against the one it is measured by.",
+        "FOLDER A:B [A:B ...]",
+    )
+    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+    verb.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
+    verb.add_argument(
+        "--metrics", nargs="+", default=["ece"], metavar="NAME", help="metrics of the runs (default: ece)"
+    )
+    verb.add_argument(
+        "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
+    )
+    verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
+    verb.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
+    )
+    verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")

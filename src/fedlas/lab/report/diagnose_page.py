@@ -1,0 +1,151 @@
+"""The page of ``fedlas diagnose``: figures of each run, its course over the epochs, and its failure cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from fedlas.lab.data.base import Part
+from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
+from fedlas.lab.report.thumbnails import thumbnail
+from fedlas.lab.runs.load import splits_at_hand
+from fedlas.lab.studies.diagnose.groups import Group
+from fedlas.lab.studies.diagnose.study import Study
+from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
+from fedlas.plots.theme import legend_height
+from fedlas.stats.intervals import Interval
+
+_COURSES = {
+    "gate.plus": "Share of held-out samples sent up (psi = +1)",
+    "gate.train_flips": "Share of training samples whose direction flips per epoch",
+    "gate.alpha": "Mean strength alpha_i of held-out samples",
+    "indicator.spearman_confidence": "Spearman correlation of Z and confidence, held out",
+    "indicator.auroc_correct": "AUROC of Z for right predictions, held out",
+    "indicator.spearman_gap": "Spearman correlation of Z and signed gap, held out",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One failure case: the image as a data URI (empty without data) and what is known of it."""
+
+    image: str
+    index: int
+    text: str
+
+
+def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
+    """The page as HTML, without anything outside it.
+
+    Args:
+        groups: At least one.
+        data: Where the runs' data is, for the images.
+    """
+    sections = [_section(group.name_of(study), study, data) for group in groups for study in group.studies]
+    history = {group.name: [record for study in group.studies for record in study.history] for group in groups}
+    courses = []
+    for path, title in _COURSES.items():
+        if any(_has(record, path) for records in history.values() for record in records):
+            courses.append((title, picture(partial(_course, history, path), title)))
+    return render("diagnose.html.j2", sections=sections, courses=courses, several=len(sections) > 1)
+
+
+def _has(record: dict[str, Any], path: str) -> bool:
+    room, name = path.split(".")
+    return (record.get(room) or {}).get(name) is not None
+
+
+def _course(history: dict[str, list[dict[str, Any]]], path: str, theme: ThemeName) -> Any:
+    axes = training_curves(history, metric=path, ax=_new(theme, legend_height(list(history), MOST_WIDTH)), theme=theme)
+    axes.set_ylabel(path.split(".")[1].replace("_", " "))
+    axes.yaxis.label.set_color((LIGHT if theme == "light" else DARK).ink)
+    return axes
+
+
+def _new(theme: ThemeName, more: float = 0.2) -> Any:
+    return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + more))
+
+
+def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
+    test = study.predictions
+
+    def scatter(theme: ThemeName) -> Any:
+        return score_scatter(study.score, test.confidence, test.correct, ax=_new(theme), theme=theme)
+
+    def bins(theme: ThemeName) -> Any:
+        b = study.bins
+        return score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=_new(theme), theme=theme)
+
+    pictures: list[tuple[str, Picture]] = [
+        ("Confidence over Z", picture(scatter, f"Confidence over the indicator's Z, {name}")),
+        ("Signed gap by Z", picture(bins, f"Confidence minus accuracy in groups by Z, {name}")),
+    ]
+    if study.alpha_i is not None and study.alpha is not None:
+        alpha_i, alpha = study.alpha_i, study.alpha
+
+        def strengths(theme: ThemeName) -> Any:
+            return strength_histogram(alpha_i, test.correct, alpha=alpha, ax=_new(theme), theme=theme)
+
+        pictures.append(("Strengths", picture(strengths, f"Distribution of alpha_i, {name}")))
+    images, missing = _images(study, data)
+    return {
+        "name": name,
+        "id": name.replace(" ", "-"),
+        "samples": test.num_samples,
+        "source": study.score_source,
+        "rows": [(label, *map(_show, (a.pearson, a.spearman)), "" if a.auroc is None else _show(a.auroc))
+                 for label, a in _associations(study)],
+        "gate": study.gate,
+        "pictures": pictures,
+        "alarms": study.alarms_by_kind,
+        "cases": [
+            ("High Z, yet under-confident: right, and doubted", _cases(study, study.failures.high, images)),
+            ("Low Z, yet over-confident: wrong, and believed", _cases(study, study.failures.low, images)),
+        ],
+        "missing": missing,
+    }  # fmt: skip
+
+
+def _associations(study: Study) -> list[tuple[str, Any]]:
+    found = study.indicator
+    return [
+        ("Z and confidence", found.confidence),
+        ("Z and being right", found.correctness),
+        ("Z and signed gap (confidence - right)", found.gap),
+        ("for comparison: confidence and being right", found.baseline),
+        *([] if study.strength is None else [("strength alpha_i and being right", study.strength)]),
+    ]
+
+
+def _show(interval: Interval) -> str:
+    if math.isnan(interval.value):
+        return "—"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _images(study: Study, data: str | None) -> tuple[Part | None, str]:
+    """Test images of the run, or why there are none: a page without pictures is better than none."""
+    splits, missing = splits_at_hand(study.run.folder, data=data)
+    if splits is None:
+        return None, f"No images: {missing}"
+    if not torch.equal(splits.test.target.cpu(), study.predictions.target.cpu()):
+        return None, "No images: the test set found is not the one that was predicted."
+    return splits.test, ""
+
+
+def _cases(study: Study, chosen: Sequence[int], images: Part | None) -> list[Case]:
+    test = study.predictions
+    return [
+        Case(
+            "" if images is None else thumbnail(images, i),
+            i,
+            f"Z {float(study.score[i]):+.1f}, {float(test.confidence[i]):.0%} for class {int(test.predicted[i])}, "
+            f"is {int(test.target[i])}",
+        )
+        for i in chosen
+    ]

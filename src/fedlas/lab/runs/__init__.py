@@ -1,0 +1,1 @@
+"""One run: executed, stored in its folder, loaded, and summarized with others."""

@@ -1,0 +1,64 @@
+"""Whether what was made of runs may stand in one table with the runs beside it, and what a reader must know then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fedlas.lab.runs.folder import check_alike
+from fedlas.lab.train.checkpoint import differences
+
+Config = Mapping[str, Any]
+
+
+def is_derived(config: Config) -> bool:
+    """Whether a ``config.yaml`` is of something made of runs."""
+    return "uncertainty" in config
+
+
+def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str) -> None:
+    """Refuse folders whose runs, or the runs they are made of, were given other data.
+
+    In all else they may differ, as that may be the point: a hyper-ensemble, a network with dropout.
+
+    Args:
+        owner: Who complains.
+        configs: Name and configuration of each folder.
+        fix: What to do about it.
+
+    Raises:
+        InputError: For the first that differs; every difference is named.
+    """
+    sections: list[tuple[str, Config]] = []
+    for name, config in configs:
+        for run in _runs(config):
+            data = dict(run.get("data") or {})
+            if data.get("test_size") is None:
+                data.pop("split_seed", None)  # the test set is the same whatever the validation part
+            sections.append((name, {"data": data}))
+    check_alike(owner, sections, fix)
+
+
+def settings_note(config: Config, other: str, trained: Config) -> str | None:
+    """What the runs that something is made of were trained with and those beside it were not; None if nothing.
+
+    Args:
+        config: Of what was made of runs.
+        other: Name of a run beside it.
+        trained: That run's configuration.
+    """
+    found: dict[str, None] = {}
+    for run in _runs(config):
+        found |= dict.fromkeys(differences(_settings(trained), _settings(run), words=("there", "here")))
+    return f"its runs differ from {other} in {'; '.join(found)}" if found else None
+
+
+def _runs(config: Config) -> list[Config]:
+    """Configurations of the runs it is made of, or its own."""
+    if not is_derived(config):
+        return [config]
+    return [run["config"] for run in config["runs"].values()]
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in ("loss", "seed")}

@@ -1,0 +1,196 @@
+"""What a bench folder holds: finished, failed, unfinished and unreadable runs, and their numbers aligned by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedlas.metrics import METRICS
+from fedlas.stats import Comparison, compare_to_best
+
+if TYPE_CHECKING:
+    from fedlas.stats.noise import Noise, RunNoise
+
+STAGES = {"test": "before", "test_scaled": "after"}
+"""Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
+FORMAT = 1
+"""Format of ``metrics.json``."""
+LEVEL = 0.05
+"""Significance level of every test in a report."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
+
+    Attributes:
+        path: The run folder.
+        measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
+        notes: What the run warned of, such as a calibrator that did not fit.
+        made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
+        noise: Intervals and noise floors of its metrics; None where nobody asked, see
+            :func:`fedlas.lab.runs.intervals.with_noise`.
+    """
+
+    path: Path
+    recipe: str
+    loss: str
+    seed: int
+    measured: Mapping[str, Mapping[str, float]]
+    epochs: float | None = None
+    best_epoch: float | None = None
+    selected_by: str | None = None
+    parameters: float | None = None
+    seconds: float | None = None
+    temperature: float | None = None
+    temperature_ece: float | None = None
+    notes: tuple[str, ...] = ()
+    made_by: str | None = None
+    noise: RunNoise | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the run folder."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run without numbers: the name of its folder and what is known of the cause."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All runs of a bench folder.
+
+    Attributes:
+        folder: The bench folder.
+        runs: Finished runs, by method and then seed.
+        failed: Runs that ended with an error, and its last line.
+        unfinished: Names of runs that neither finished nor failed: still running, or killed.
+        unreadable: Runs whose ``metrics.json`` cannot be used, and why.
+    """
+
+    folder: Path
+    runs: tuple[FinishedRun, ...]
+    failed: tuple[Problem, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    unreadable: tuple[Problem, ...] = ()
+    _by_key: dict[tuple[str, int], FinishedRun] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._by_key.update({(run.loss, run.seed): run for run in self.runs})
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe, the same for all runs."""
+        return self.runs[0].recipe
+
+    @property
+    def methods(self) -> list[str]:
+        """Losses with a finished run: by the year of their paper, then those that are not registered as first seen."""
+        return list(dict.fromkeys(run.loss for run in self.runs))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the finished runs, ascending."""
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def derived(self) -> list[str]:
+        """Methods made of other runs, such as ensembles: one may stand for several seeds at once."""
+        return list(dict.fromkeys(run.loss for run in self.runs if run.made_by))
+
+    @property
+    def common_seeds(self) -> list[int]:
+        """Seeds that every method finished; one made of other runs counts only if there is nothing else."""
+        made = self.derived
+        methods = [method for method in self.methods if method not in made] or made
+        return [seed for seed in self.seeds if all((method, seed) in self._by_key for method in methods)]
+
+    def incomplete(self, metric: str, stage: str = "test") -> list[str]:
+        """Methods made of other runs that have no value at some common seed, and so are not tested."""
+        common = set(self.common_seeds)
+
+        def lacks(method: str) -> bool:
+            values = zip(self.seeds, self.values(method, metric, stage), strict=True)
+            return any(math.isnan(value) for seed, value in values if seed in common)
+
+        return [method for method in self.derived if lacks(method)]
+
+    @property
+    def tested(self) -> list[str]:
+        """Methods with a run at every common seed."""
+        common = self.common_seeds
+        return [method for method in self.methods if all((method, seed) in self._by_key for seed in common)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Metrics that some run measured, in the order of the registry; unknown ones last."""
+        found = dict.fromkeys(m for run in self.runs for stage in STAGES for m in run.measured.get(stage, {}))
+        return [m for m in METRICS if m in found] + [m for m in found if m not in METRICS]
+
+    def run(self, method: str, seed: int) -> FinishedRun | None:
+        """The finished run of ``method`` with ``seed``."""
+        return self._by_key.get((method, seed))
+
+    def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
+        """One value per entry of ``seeds``, in that order; NaN where there is none."""
+        runs = (self.run(method, seed) for seed in self.seeds)
+        return [math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan) for run in runs]
+
+    def noise(
+        self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
+    ) -> list[Noise]:
+        """What chance over the test samples does to the runs of ``method`` that measured ``metric``, by seed.
+
+        Args:
+            method: A loss.
+            metric: Name of a metric.
+            stage: ``test`` or ``test_scaled``.
+            seeds: Of which runs; None is all.
+
+        Returns:
+            One for each run; none unless it is known of all of them, or it would be about other runs than their mean.
+        """
+        found = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
+        runs = [run for run in found if run is not None and metric in run.measured.get(stage, {})]
+        known = [noise for run in runs if run.noise and (noise := run.noise.get(metric, stage))]
+        return known if len(known) == len(runs) else []
+
+    def compare(self, metric: str, stage: str = "test") -> Comparison | None:
+        """The best method by ``metric`` and those that cannot be told from it, over the seeds that all have.
+
+        A method made of other runs takes part if it has all these seeds.
+
+        Returns:
+            None if the metric is not registered (then nobody knows which direction is better), is not ranked, or has
+            no values.
+        """
+        if not is_ranked(metric):
+            return None
+        left_out = self.incomplete(metric, stage)
+        values = {method: self.values(method, metric, stage) for method in self.methods if method not in left_out}
+        values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
+        if not values:
+            return None
+        return compare_to_best(values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), level=LEVEL)
+
+
+def is_ranked(metric: str) -> bool:
+    """Whether a method can be the best by ``metric``: it has a direction, and nothing is paid for it elsewhere.
+
+    Example:
+        >>> [name for name in ("ece", "o_ece", "debiased_ece2", "mystery") if is_ranked(name)]
+        ['ece']
+    """
+    if metric not in METRICS:
+        return False
+    about = METRICS[metric].metadata
+    return about["higher_is_better"] is not None and about.get("ranked", True)

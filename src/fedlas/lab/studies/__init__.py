@@ -1,0 +1,1 @@
+"""A finished run asked again: calibrators, shift, OOD, uncertainty, diagnosis."""

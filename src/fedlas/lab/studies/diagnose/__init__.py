@@ -1,0 +1,5 @@
+"""``fedlas diagnose``: what gate and indicator of finished runs did, in numbers, figures and failure cases."""
+
+from fedlas.lab.studies.diagnose.study import Study, study_run
+
+__all__ = ["Study", "study_run"]

@@ -1,0 +1,256 @@
+"""One finished run under the glass: held-out predictions against the indicator, and the gate's decisions on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.diagnose import (
+    Associations,
+    GateReport,
+    IndicatorReport,
+    alarm_kind,
+    asked,
+    associations,
+    binned_scores,
+    failure_cases,
+    gate_report,
+    gated,
+    indicator_report,
+)
+from fedlas.diagnose.indicator import Bins, FailureCases
+from fedlas.lab.recipes.plan import Run, build_loss
+from fedlas.lab.runs.execute import as_tested
+from fedlas.lab.runs.folder import finished
+from fedlas.lab.runs.load import load_plan, load_trained
+from fedlas.lab.train import load_checkpoint, predict, read_log
+from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
+from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is known of one run.
+
+    Attributes:
+        run: As planned.
+        metrics: Contents of its ``metrics.json``.
+        predictions: Of its test part.
+        score: ``Z (N,)`` of each test sample.
+        score_source: Where the score comes from, in words.
+        indicator: Correlations of the score.
+        bins: Signed gap in groups of equal size by score.
+        failures: Where indicator and state disagree most.
+        psi: The gate's directions ``(N,)``; None for a loss without a gate.
+        alpha_i: Strengths ``(N,)``; None likewise.
+        alpha: Strength at the mean norm; None likewise.
+        gate: Summary of the two; None likewise.
+        strength: How strength and being right go together; None likewise.
+        history: Log of the run.
+    """
+
+    run: Run
+    metrics: dict[str, Any]
+    predictions: Predictions
+    score: Tensor
+    score_source: str
+    indicator: IndicatorReport
+    bins: Bins
+    failures: FailureCases
+    psi: Tensor | None
+    alpha_i: Tensor | None
+    alpha: float | None
+    gate: GateReport | None
+    strength: Associations | None
+    history: list[dict[str, Any]]
+
+    @property
+    def alarms(self) -> list[tuple[int, str]]:
+        """Epoch and text of every alarm in the log."""
+        return [(record["epoch"], alarm) for record in self.history for alarm in record.get("alarms", ())]
+
+    @property
+    def alarms_by_kind(self) -> list[str]:
+        """A sentence for each kind of alarm: when it was raised, and its latest words."""
+        kinds: dict[str, list[tuple[int, str]]] = {}
+        for epoch, alarm in self.alarms:
+            kinds.setdefault(alarm_kind(alarm), []).append((epoch, alarm))
+        sentences = []
+        for alarms in kinds.values():
+            first, last = alarms[0][0], alarms[-1][0]
+            when = f"epoch {first}" if first == last else f"{len(alarms)} epochs from {first} to {last}"
+            sentences.append(f"{when}: {alarms[-1][1]}")
+        return sentences
+
+    @property
+    def samples(self) -> dict[str, Tensor]:
+        """What is known of each test sample, ``(N,)``: score, confidence, whether it is right, direction, strength."""
+        known = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
+        decided = {"psi": self.psi, "alpha_i": self.alpha_i}
+        return known | {name: value for name, value in decided.items() if value is not None}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The numbers, for JSON."""
+        content = {
+            "run": self.run.name,
+            "recipe": self.run.recipe.name,
+            "data": self.run.recipe.data.name,
+            "loss": self.run.loss,
+            "seed": self.run.seed,
+            "samples": self.predictions.num_samples,
+            "score": self.score_source,
+            "indicator": asdict(self.indicator),
+            "bins": asdict(self.bins),
+            "gate": None if self.gate is None else self.gate.as_dict(),
+            "strength_and_correctness": None if self.strength is None else asdict(self.strength),
+            "failure_cases": asdict(self.failures),
+            "alarms": [{"epoch": epoch, "alarm": alarm} for epoch, alarm in self.alarms],
+        }
+        return dict(plain(content))
+
+
+def study_run(
+    folder: Path,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+    num_bins: int = 10,
+    cases: int = 12,
+    data: str | None = None,
+) -> Study:
+    """Study the test predictions of a finished run; needs its data and model only if its loss reads maps.
+
+    Args:
+        folder: A run folder with ``predictions/{val,test}.npz`` and ``checkpoint.pt``.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+        num_bins: Groups of samples by score.
+        cases: Failure cases of each kind.
+        data: Where the run's data is; None searches the usual places.
+
+    Returns:
+        The study. A loss with gate and indicator is asked itself, with the state of the best epoch. For another the
+        score is the L1 norm of the features, standardised by the mean and deviation of the validation part: what the
+        indicator would say, had it watched.
+
+    Raises:
+        InputError: If the folder is no finished run, or its predictions hold no features.
+    """
+    run = load_plan(folder, data=data)
+    metrics = finished(run)
+    if metrics is None:
+        raise InputError("fedlas diagnose", "the run must be finished", folder, "Start its command again: it goes on.")
+    test, features = _predictions(folder, "test")
+    criterion = gated(_criterion(run, folder, test.num_classes))
+    psi = alpha_i = alpha = gate = strength = None
+    if criterion is None:
+        score = _norm_score(features, _predictions(folder, "val")[1])
+        source = "L1 feature norm, standardised on the validation part"
+    else:
+        if run.features == "head":
+            criterion.eval()
+            score, psi, alpha_i = asked(criterion, test.logits, features)
+        else:
+            score, psi, alpha_i = _asked_on_maps(folder, data)
+        alpha = float(criterion.alpha)
+        gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
+        strength = associations(alpha_i, test.correct, replicates=replicates, seed=seed)
+        source = "Z of the run's own indicator, at the best epoch"
+        if not isinstance(criterion.nci, NormConfidenceIndicator):
+            source = "what this loss has in place of the indicator, which is no feature norm"
+    return Study(
+        run=run,
+        metrics=metrics,
+        predictions=test,
+        score=score,
+        score_source=source,
+        indicator=indicator_report(score, test, replicates=replicates, seed=seed),
+        bins=binned_scores(score, test, num_bins=min(num_bins, test.num_samples)),
+        failures=failure_cases(score, test, count=cases),
+        psi=psi,
+        alpha_i=alpha_i,
+        alpha=alpha,
+        gate=gate,
+        strength=strength,
+        history=read_log(folder / "log.jsonl"),
+    )
+
+
+def lacking(folder: Path) -> str:
+    """Why a finished run cannot be studied, or nothing: a file that is not there, or predictions without features."""
+    parts = [folder / "predictions" / f"{part}.npz" for part in ("val", "test")]
+    for path in (*parts, folder / "splits.npz", folder / "checkpoint.pt"):
+        if not path.is_file():
+            return f"no {path.relative_to(folder)}"
+    for path in parts:
+        with np.load(path) as arrays:
+            if "features" not in arrays:
+                return f"{path.relative_to(folder)} without features (train.save_features=true)"
+    return ""
+
+
+def _predictions(folder: Path, part: str) -> tuple[Predictions, Tensor]:
+    """Predictions of a part, and the features in them."""
+    path = folder / "predictions" / f"{part}.npz"
+    if not path.is_file():
+        raise InputError(
+            "fedlas diagnose", f"the run must have its {part} predictions", f"no {path}", "Train it again."
+        )
+    predictions = Predictions.load(path)
+    if predictions.features is None:
+        raise InputError(
+            "fedlas diagnose",
+            "predictions must hold the features the indicator reads",
+            f"{path} without",
+            "Train the run with train.save_features=true.",
+        )
+    return predictions, predictions.features
+
+
+def _criterion(run: Run, folder: Path, num_classes: int) -> nn.Module:
+    """The loss with the state of the best epoch."""
+    state = load_checkpoint(folder / "checkpoint.pt", run.config())["best"]["objective"]
+    prefix = "criterion."
+    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    with np.load(folder / "splits.npz") as indices:
+        criterion = build_loss(run, num_classes=num_classes, num_samples=len(indices["train"]))
+    criterion.load_state_dict(own)
+    return criterion
+
+
+def _asked_on_maps(folder: Path, data: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a loss that reads features which no run saves, the maps before the pool."""
+    trained = load_trained(folder, data=data)
+    splits = as_tested(trained.run, trained.splits)
+    objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
+    criterion = gated(objective.criterion.eval())
+    predict(
+        objective,
+        splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
+        head=objective.head_in(objective.model),
+        observe=lambda logits, maps: parts.append(asked(criterion, logits, maps)),
+    )
+    score, psi, alpha_i = (torch.cat(part) for part in zip(*parts, strict=True))
+    return score, psi, alpha_i
+
+
+def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
+    norms, known = feature_norms(features), feature_norms(reference)
+    spread = float(known.std()) or 1.0  # a collapsed network has one norm for all: then Z is 0
+    return (norms - known.mean()) / spread
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: NaN becomes None."""
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

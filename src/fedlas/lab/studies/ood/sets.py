@@ -1,0 +1,166 @@
+"""The data sets that a run's images are to be told from, as its model takes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from fedlas._core.check import InputError, suggestion
+from fedlas.lab.data import DATASETS, Images, Splits, load_dataset
+from fedlas.lab.data.base import Part
+from fedlas.lab.data.files import Files
+from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.execute import HELD_OUT, unknown_images
+from fedlas.ood import adapt_images
+from fedlas.ood.duplicates import count_duplicates
+
+_OWNER = "fedlas ood"
+_FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"
+_DIGITS = "both hold the digits 0 to 9: what differs is how they are written and recorded, not what they are"
+
+REMARKS = {
+    frozenset({"cifar10", "cifar100"}): (
+        "no class is in both, by construction, and both were drawn from the same 80 million tiny images, so cameras "
+        "and scaling do not tell them apart. Close in meaning are pickup truck, bus, streetcar and tractor to "
+        "automobile and truck; wolf, fox and the big cats to dog and cat; cattle and camel to horse and deer"
+    ),
+    frozenset({"digits", "mnist"}): _DIGITS,
+    frozenset({"digits", "svhn"}): _DIGITS,
+    frozenset({"mnist", "svhn"}): _DIGITS,
+    frozenset({"fashion-mnist", "mnist"}): (
+        "no class is in both; size, centring and grey levels are alike, but digits are thin strokes on much more black"
+    ),
+}
+"""What a reader must know of a pair of data sets, by their registry names."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set as it was named on the command line.
+
+    Attributes:
+        label: Its name in files and tables.
+        name: Registry name.
+        root: Where its files are; None for the usual places.
+    """
+
+    label: str
+    name: str
+    root: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """Images that a model was not trained on.
+
+    Attributes:
+        label: Name in files and tables.
+        part: Images as the model takes them, with targets of 0: their labels are no classes of the model.
+        notes: What was done to them, and what a reader must know of the pair.
+    """
+
+    label: str
+    part: Part
+    notes: tuple[str, ...]
+
+
+def parse_sets(words: Sequence[str]) -> list[Named]:
+    """Data sets named as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
+
+    Raises:
+        InputError: For an unknown name (the nearest is named), a label that cannot name a file, or one that is twice.
+
+    Example:
+        >>> parse_sets(["digits", "mine=npz:/data/a.npz"])[1]
+        Named(label='mine', name='npz', root='/data/a.npz')
+    """
+    found: list[Named] = []
+    for word in words:
+        place, colon, root = word.partition(":")
+        label, equals, name = place.partition("=")
+        name = name if equals else label
+        if name not in DATASETS:
+            raise InputError(
+                _OWNER, f"--data must be {_FORM} of a registered data set", repr(word), suggestion(name, DATASETS)
+            )
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", label) or (colon and not root) or label == HELD_OUT:
+            raise InputError(
+                _OWNER,
+                f"--data must be {_FORM}, a label of letters, digits and + . _ -",
+                repr(word),
+                "Write e.g. svhn, cifar100:/data or mine=npz:/data/a.npz.",
+            )
+        if label in [other.label for other in found]:
+            raise InputError(_OWNER, "each data set must be named once", label, f"Give one a label: other={word}.")
+        found.append(Named(label, name, root or None))
+    return found
+
+
+def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
+    """The images to tell a run's test images from: those of its held-out classes first, if there are any.
+
+    Args:
+        run: The run.
+        splits: Its data.
+        named: Further data sets; the test part of each is taken whole.
+
+    Raises:
+        InputError: If there are none at all, one cannot be loaded or adapted, or one is the run's own test part.
+    """
+    found: list[Unknown] = []
+    if run.recipe.data.hold_out_classes:
+        part = unknown_images(run)
+        classes = ", ".join(map(str, run.recipe.data.hold_out_classes))
+        found.append(Unknown(HELD_OUT, _unlabelled(part), (f"test images of the classes held out: {classes}",)))
+    if not found and not named:
+        raise InputError(
+            _OWNER,
+            "there must be other images to compare with",
+            "no --data, and a run that holds out no classes",
+            "Name a data set, e.g. --data cifar100, or train with --set data.hold_out_classes=[...].",
+        )
+    return found + [_load(run, splits, one) for one in named]
+
+
+def _load(run: Run, splits: Splits, one: Named) -> Unknown:
+    source = load_dataset(one.name, one.root)
+    part, notes = _like(source.test, splits)
+    shared = _shared_with_run(part, splits)
+    notes += [f"{number:,} of {len(part):,} images are among the run's own {w} images" for w, number in shared.items()]
+    if shared.get("test") == len(part):
+        raise InputError(
+            _OWNER, "other images must not be the run's own test images", one.label, "Name another data set."
+        )
+    own = run.recipe.data.name
+    remark = REMARKS.get(frozenset({own, one.name})) or REMARKS.get(frozenset({own, one.label}))
+    return Unknown(one.label, _unlabelled(part), (*notes, *([remark] if remark else [])))
+
+
+def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
+    """How many images in memory are pixel for pixel among a run's training and test images, where any are."""
+    if not isinstance(part, Images):
+        return {}
+    own = {"training": splits.train, "test": splits.test}
+    counts = {
+        name: count_duplicates(part.images, images.images) for name, images in own.items() if isinstance(images, Images)
+    }
+    return {name: number for name, number in counts.items() if number}
+
+
+def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
+    """A part with the channels and the size of the run's images, and what was done to it."""
+    channels, size = splits.in_channels, splits.image_size
+    if isinstance(part, Images):
+        images, notes = adapt_images(part.images, channels=channels, size=size)
+        return Images(images, part.target), notes
+    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="centre")
+    notes = [f"shorter side scaled to {view.resize} pixels, centre {size} x {size} cut out"]
+    return replace(part, view=view, channels=channels), notes
+
+
+def _unlabelled(part: Part) -> Part:
+    return part.with_target(torch.zeros_like(part.target))

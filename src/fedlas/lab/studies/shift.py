@@ -1,0 +1,197 @@
+"""``fedlas shift``: finished runs under common corruptions of their test images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import write_json
+from fedlas._core.ranks import new_accelerator
+from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.lab.data import Part, Splits
+from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
+from fedlas.lab.data.shift.corrupted import corrupted
+from fedlas.lab.runs.execute import as_tested, predictions_of
+from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.metrics import evaluate
+from fedlas.predictions import Predictions
+from fedlas.stats.noise import check_replicates, noise_of
+
+_SHOWN = ("accuracy", "ece", "nll")
+REPLICATES = 199
+"""Of interval and noise floor: there are seventy-five sets of corrupted images, before and after temperature."""
+_CAPTION = (
+    "In brackets and as floor the means over the corruptions of the ends of each ECE's 95 % bootstrap interval over "
+    "the images, and of its noise floor, the ECE of a calibrated model with the same confidences. The images are the "
+    "same in all, so an interval of the mean would be no wider. shift.json has those of every corruption, with the "
+    "p-value of the calibration test."
+)
+
+
+def shift(
+    runs: Sequence[Path],
+    *,
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (),
+    seed: int = 0,
+    data: str | None = None,
+    save: bool = False,
+    replicates: int = REPLICATES,
+) -> int:
+    """Measure finished runs on corrupted test images, write ``shift.json`` into each, and print their means.
+
+    Args:
+        runs: Run folders.
+        corruptions: Names; none means all fifteen.
+        severities: None means 1 to 5.
+        seed: Of what the corruptions draw; the same for all runs, so that all see the same images.
+        data: Where the data is; None searches the usual places.
+        save: Keep the predictions too, ``predictions/test-NAME-SEVERITY.npz``.
+        replicates: Of the interval and the noise floor of every ECE, at least 39; 0 computes none.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: For an unknown corruption or severity, too few replicates, a run that is not finished, or data that
+            is not its own. Nothing is measured then.
+    """
+    check_replicates("fedlas shift", replicates)
+    chosen = [
+        Corruption(name, severity, seed)
+        for name in dict.fromkeys(corruptions or CORRUPTIONS)
+        for severity in dict.fromkeys(severities or SEVERITIES)
+    ]
+    loaded = [load_trained(folder, data=data) for folder in runs]
+    console = require("rich.console", extra="bench").Console()
+    stderr = require("rich.console", extra="bench").Console(stderr=True)
+    for folder, trained in zip(runs, loaded, strict=True):
+        with require("rich.progress", extra="bench").Progress(
+            console=stderr, transient=True, disable=not stderr.is_terminal
+        ) as progress:
+            task = progress.add_task(folder.name, total=len(chosen))
+
+            def step(task: Any = task, progress: Any = progress) -> None:
+                progress.advance(task)
+
+            save_to = folder / "predictions" if save else None
+            found = measure_shift(trained, chosen, on_step=step, save_to=save_to, replicates=replicates)
+        write_json(folder / "shift.json", found)
+        console.print(_table(folder, found))
+        for note in [*([_CAPTION] if replicates else []), *found["notes"]]:
+            console.print(note, highlight=False, markup=False)
+        console.print(f"all figures: {folder / 'shift.json'}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def measure_shift(
+    trained: Trained,
+    corruptions: Sequence[Corruption],
+    *,
+    on_step: Callable[[], None] | None = None,
+    save_to: Path | None = None,
+    replicates: int = 0,
+) -> dict[str, Any]:
+    """Metrics of a run on its test images under each corruption, before and after the temperature of its validation.
+
+    Args:
+        trained: The run.
+        corruptions: Each at one severity.
+        on_step: Called after each.
+        save_to: Folder for the predictions; None keeps none.
+        replicates: Of interval and noise floor of every ECE; 0 computes none.
+
+    Returns:
+        ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
+        and ``test_scaled``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
+        ``temperature``, and ``notes``, what its fit warned of.
+
+    Raises:
+        InputError: If the run's test images are corrupted already.
+    """
+    run = trained.run
+    if run.recipe.data.corruption is not None:
+        got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
+        raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
+    device = new_accelerator().device
+    model, splits = trained.objective.to(device), trained.splits.to(device)
+    scaling = TemperatureScaling()
+    bins = run.recipe.train.num_bins
+
+    tested = as_tested(run, splits)
+
+    def predicted(by: Splits, part: Part) -> Predictions:
+        return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        scaling.fit(predicted(splits, splits.val))
+
+    def measured(predictions: Predictions) -> dict[str, Any]:
+        stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
+        found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
+        if replicates:
+            options: dict[str, Any] = {"num_bins": bins, "replicates": replicates}
+            found["noise"] = {
+                stage: {name: noise.plain() for name, noise in noise_of(each, ["ece"], **options)}
+                for stage, each in stages.items()
+            }
+        return found
+
+    def each() -> Iterator[dict[str, Any]]:
+        for corruption in corruptions:
+            predictions = predicted(tested, corrupted(splits.test, corruption))
+            if save_to is not None:
+                predictions.save(save_to / f"test-{corruption.name}-{corruption.severity}.npz")
+            if on_step is not None:
+                on_step()
+            about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
+            yield {**about, **measured(predictions)}
+
+    return {
+        "temperature": scaling.temperature,
+        "notes": [str(warning.message) for warning in caught],
+        "clean": measured(predicted(tested, splits.test)),
+        "corrupted": list(each()),
+    }
+
+
+def _table(folder: Path, found: Mapping[str, Any]) -> Any:
+    """Means over corruptions, a row each severity; percent but for NLL."""
+    table = require("rich.table", extra="bench").Table(
+        title=f"{folder.name}: test images under corruption, means over "
+        f"{len({row['corruption'] for row in found['corrupted']})} corruptions"
+    )
+    table.add_column("severity")
+    for name in ("accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after"):
+        table.add_column(name, justify="right")
+    rows = {"clean": [found["clean"]]}
+    for row in found["corrupted"]:
+        rows.setdefault(str(row["severity"]), []).append(row)
+    for severity, entries in rows.items():
+        before, after = (
+            {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
+        )
+        stages = (("test", before), ("test_scaled", after))
+        ece = [_percent(stage["ece"]) + _chance(entries, key) for key, stage in stages]
+        nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
+        table.add_row(severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1])
+    return table
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _chance(entries: Sequence[Mapping[str, Any]], stage: str) -> str:
+    """Mean ends of the intervals and mean noise floor, below a mean ECE; nothing where there are none."""
+    known = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
+    if not known:
+        return ""
+    low, high, floor = (_percent(fmean(noise[name] for noise in known)) for name in ("low", "high", "floor"))
+    return f"\n[dim]\\[{low}, {high}]\nfloor {floor}[/dim]"  # the backslash, or rich would take it for markup

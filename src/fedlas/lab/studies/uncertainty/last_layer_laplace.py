@@ -1,0 +1,83 @@
+"""Last-layer Laplace approximation of a finished run (Daxberger et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedlas.features import find_head
+from fedlas.lab.data import Part, Splits
+from fedlas.lab.runs.execute import held_out, predictions_of
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.train import derive
+from fedlas.predictions import Predictions
+from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
+
+
+@UNCERTAINTY.register(
+    "last-layer-laplace",
+    title="Last-layer Laplace",
+    paper="Laplace Redux - Effortless Bayesian Deep Learning",
+    year=2021,
+    url="https://arxiv.org/abs/2106.14806",
+    least=1,
+    most=1,
+)
+def last_layer_laplace(
+    runs: Sequence[Member],
+    *,
+    structure: str = "kron",
+    link: str = "probit",
+    samples: int = 100,
+    prior_precision: float | None = None,
+) -> Result:
+    """Laplace approximation of the last layer: a Gaussian around the head's weights, nothing is trained.
+
+    Args:
+        runs: One finished run.
+        structure: Form of the curvature: ``kron``, ``full`` (for small heads) or ``diag``.
+        link: From Gaussian logits to probabilities: ``probit``, ``mc`` or ``bridge``.
+        samples: Draws for ``mc``.
+        prior_precision: Of the weights; null maximises the marginal likelihood of the training part.
+
+    Returns:
+        Log of the mean probabilities. The accuracy may differ from the run's.
+
+    Raises:
+        InputError: For options out of range, or a head that is not a linear layer, or too large for ``full``.
+        MissingExtraError: Without laplace-torch.
+
+    Note:
+        It is fitted on the run's training part without augmentation, with dropout off. See
+        :class:`~fedlas.uncertainty.LastLayerLaplace`.
+    """
+    trained = runs[0].trained()
+    laplace = LastLayerLaplace(
+        find_head(trained.objective.model),
+        structure=structure,
+        prior_precision=prior_precision,
+        link=link,
+        samples=samples,
+        seed=derive(runs[0].run.seed, "last-layer-laplace"),
+    )
+    splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
+
+    def with_features(by: Splits, part: Part) -> Predictions:
+        return predictions_of(trained.objective, by, part, batch_size=batch_size, features=True)
+
+    laplace.fit(with_features(splits, splits.train))
+    val, test = (laplace.predict(with_features(by, part)) for by, part in held_out(runs[0].run, splits))
+    model = sum(parameter.numel() for parameter in trained.objective.model.parameters())
+    return Result(
+        test=_without_features(test),
+        val=_without_features(val),
+        parameters=model + laplace.num_kept,
+        details={
+            "prior_precision": laplace.prior_precision,
+            "log_marginal_likelihood": laplace.log_marginal_likelihood,
+        },
+    )
+
+
+def _without_features(predictions: Predictions) -> Predictions:
+    """The logits are no linear function of the features any more, and the run's own files hold them."""
+    return Predictions(predictions.logits, predictions.target, label_probs=predictions.label_probs)

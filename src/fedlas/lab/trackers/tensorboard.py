@@ -1,0 +1,48 @@
+"""TensorBoard: one folder of event files a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.extras import require
+from fedlas.lab.trackers.base import EXTRA, TRACKERS, Held, Place, Tracker
+
+
+@TRACKERS.register("tensorboard", url="https://www.tensorflow.org/tensorboard")
+class TensorBoard(Tracker):
+    """TensorBoard: event files in ``.trackers/tensorboard/PROJECT/RUN``.
+
+    Args:
+        project: Folder of the runs; None is the recipe's name.
+
+    Raises:
+        MissingExtraError: If TensorBoard is not installed.
+
+    Note:
+        Its files cannot be gone on with where a killed run left them. So they are written anew at every start, from
+        the log.
+    """
+
+    def __init__(self, *, project: str | None = None) -> None:
+        super().__init__(project=project)
+        require("tensorboard", extra=EXTRA)
+
+    def open(self, place: Place) -> Held:
+        """Begin anew."""
+        folder = place.folder / "tensorboard" / self.project_of(place)
+        shutil.rmtree(folder / place.name, ignore_errors=True)
+        trackers = require("accelerate.tracking", extra="bench")
+        self._tracker = trackers.TensorBoardTracker(place.name, str(folder))
+        self._tracker.start()
+        self._tracker.store_init_configuration(dict(place.config))
+        return Held()
+
+    def picture(self, name: str, figure: Any, epoch: int) -> None:
+        """Among the images."""
+        self._tracker.tracker.add_figure(name, figure, global_step=epoch, close=False)
+
+    def where(self, folder: Path) -> str:
+        """The command that shows it."""
+        return f"tensorboard --logdir {folder / 'tensorboard'}"

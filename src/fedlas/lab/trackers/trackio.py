@@ -1,0 +1,68 @@
+"""Trackio: its own database, wherever ``$TRACKIO_DIR`` says."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.extras import require
+from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
+
+
+@TRACKERS.register("trackio", url="https://huggingface.co/docs/trackio")
+class Trackio(Tracker):
+    """Trackio: in ``$TRACKIO_DIR``, else in trackio's usual place.
+
+    Args:
+        project: Project; None is the recipe's name.
+        space_id: Hugging Face Space to send to; None keeps all on this machine.
+
+    Raises:
+        MissingExtraError: If trackio is not installed.
+
+    Note:
+        A run is called ``RUN-ID``, as trackio knows runs by their name alone, and goes on after the last epoch that it
+        has. What trackio says goes to standard error.
+    """
+
+    def __init__(self, *, project: str | None = None, space_id: str | None = None) -> None:
+        super().__init__(project=project)
+        self.space_id = space_id
+        with redirect_stdout(sys.stderr):
+            require("trackio", extra=EXTRA)
+
+    def open(self, place: Place) -> Held:
+        """Begin, or go on with the run of the same name."""
+        project, name = self.project_of(place), f"{place.name}-{place.id}"
+        storage = require("trackio.sqlite_storage", extra=EXTRA).SQLiteStorage
+        known = [] if self.space_id else storage.get_logs(project, name)
+        self._tracker = require("accelerate.tracking", extra="bench").TrackioTracker(
+            project,
+            name=name,
+            space_id=self.space_id,
+            resume="allow",
+            embed=False,
+            auto_log_cpu=False,
+            auto_log_gpu=False,
+        )
+        with redirect_stdout(sys.stderr):
+            self._tracker.start()
+        if not known:
+            self._tracker.store_init_configuration(dict(place.config))
+        final = any(FINAL in entry for entry in known)
+        return Held(epoch=max((int(entry["epoch"]) for entry in known if "epoch" in entry), default=0), final=final)
+
+    def picture(self, name: str, figure: Any, epoch: int) -> None:
+        """Among the media."""
+        self._tracker.log({name: require("trackio", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        with redirect_stdout(sys.stderr):
+            super().close()
+
+    def where(self, folder: Path) -> str:  # noqa: ARG002 (trackio has a place of its own)
+        """The command that shows it."""
+        return f"trackio show --project {self.project}" if self.project else "trackio show"

@@ -1,0 +1,84 @@
+"""Weights & Biases: offline unless told otherwise, to be sent by ``wandb sync``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import check_choice
+from fedlas._core.extras import require
+from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
+
+
+@TRACKERS.register("wandb", url="https://docs.wandb.ai")
+class WandB(Tracker):
+    """Weights & Biases: offline runs in ``.trackers/wandb``, or online ones.
+
+    Args:
+        project: Project; None is the recipe's name.
+        entity: User or team; None is your own.
+        mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``: nothing leaves the
+            machine unless it is said.
+        tags: Tags of the runs.
+
+    Raises:
+        MissingExtraError: If wandb is not installed.
+        InputError: For an unknown mode.
+
+    Note:
+        An offline run cannot be gone on with, so it is written anew at every start, from the log, under the same id. An
+        online one goes on after the last epoch that it has.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        entity: str | None = None,
+        mode: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        super().__init__(project=project)
+        self.mode = check_choice(
+            "tracker wandb", "mode", mode or os.environ.get("WANDB_MODE", "offline"), ("offline", "online", "disabled")
+        )
+        self.entity, self.tags = entity, list(tags)
+        require("wandb", extra=EXTRA)
+
+    def open(self, place: Place) -> Held:
+        """Begin anew offline, go on online."""
+        place.folder.mkdir(parents=True, exist_ok=True)
+        online = self.mode == "online"
+        if not online:
+            for old in (place.folder / "wandb").glob(f"offline-run-*-{place.id}"):
+                shutil.rmtree(old)
+        self._tracker = require("accelerate.tracking", extra="bench").WandBTracker(
+            self.project_of(place),
+            entity=self.entity,
+            mode=self.mode,
+            tags=self.tags,
+            dir=str(place.folder),
+            id=place.id,
+            name=place.name,
+            resume="allow" if online else None,
+            settings=require("wandb", extra=EXTRA).Settings(silent=True, console="off"),
+        )
+        self._tracker.start()
+        self._tracker.store_init_configuration(dict(place.config))
+        run = self._tracker.tracker
+        if not (online and run.resumed):
+            return Held()
+        return Held(epoch=max(run.step - 1, 0), final=FINAL in run.summary)
+
+    def picture(self, name: str, figure: Any, epoch: int) -> None:
+        """Among the media."""
+        self._tracker.log({name: require("wandb", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
+
+    def where(self, folder: Path) -> str:
+        """The command that sends offline runs, or where online ones are."""
+        if self.mode != "offline":
+            return f"wandb, mode {self.mode}"
+        return f"wandb sync {folder / 'wandb' / 'offline-run-*'}"

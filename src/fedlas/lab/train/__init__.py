@@ -1,0 +1,29 @@
+"""Training: a loop on accelerate, checkpoints that survive a kill, and prediction."""
+
+from fedlas._core.seed import derive, seed_everything
+from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.lab.train.log import read_log
+from fedlas.lab.train.loop import DivergedError, Fitted, fit
+from fedlas.lab.train.optim import build_optimizer, build_schedule
+from fedlas.objective.perturbed import drifted_predictions
+from fedlas.objective.predict import predict
+
+__all__ = [
+    "DivergedError",
+    "Fitted",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "build_optimizer",
+    "build_schedule",
+    "check_select",
+    "derive",
+    "drifted_predictions",
+    "fit",
+    "load_checkpoint",
+    "predict",
+    "read_log",
+    "save_checkpoint",
+    "seed_everything",
+]

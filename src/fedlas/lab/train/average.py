@@ -1,0 +1,152 @@
+"""Averages of the weights along the way of training, in whose place they are validated, kept and used.
+
+Source:
+    Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, SIAM J. Control and Optimization 30 (1992).
+    https://doi.org/10.1137/0330046
+    Izmailov, Podoprikhin, Garipov, Vetrov, Wilson: Averaging Weights Leads to Wider Optima and Better Generalization,
+    UAI 2018, section 3. https://arxiv.org/abs/1803.05407
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from fedlas.lab.train.config import TrainConfig
+
+
+class Weights:
+    """No average: the weights as they are.
+
+    Args:
+        model: The model that is trained.
+        config: ``average``, ``average_decay`` and ``average_start`` matter here.
+
+    Attributes:
+        first: First epoch, counted from 1, at whose end :attr:`model` is what training is for.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.source = model
+        self.first = 1 if config.average == "none" else config.first_average
+
+    @property
+    def model(self) -> nn.Module:
+        """The model whose predictions count."""
+        return self.source
+
+    def step(self, epoch: int) -> None:
+        """The optimizer has made a step."""
+
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
+        """The epoch's last step is done; ``batches`` are those of the epoch."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+
+
+class _Average(Weights):
+    """An average in a model of its own. Before the first epoch of averaging the weights themselves count."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, averaged: AveragedModel) -> None:
+        super().__init__(model, config)
+        self.averaged = averaged.requires_grad_(False).eval()
+
+    @property
+    def model(self) -> nn.Module:
+        """The average, once there is one."""
+        return self.averaged.module if int(self.averaged.n_averaged) else self.source
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The average and how many it is of."""
+        return self.averaged.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.averaged.load_state_dict(state)
+
+
+class ExponentialAverage(_Average):
+    """Exponential moving average after every step: ``average <- d_t average + (1 - d_t) weights``.
+
+    ``d_t = min(decay, (1 + t) / (10 + t))`` at the ``t``-th step of averaging, so that the start is soon forgotten in a
+    short run, too. Running statistics of batch norms are averaged like weights, counters are copied.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        super().__init__(model, config, AveragedModel(model, multi_avg_fn=self._mix, use_buffers=True))
+        self.decay = config.average_decay
+
+    def step(self, epoch: int) -> None:
+        """Take the new weights in."""
+        if epoch >= self.first:
+            self.averaged.update_parameters(self.source)
+
+    def _mix(self, averages: Any, weights: Any, _: Any) -> None:
+        if averages[0].is_floating_point():
+            steps = int(self.averaged.n_averaged)  # on the CPU: asking an accelerator would stall it
+            decay = min(self.decay, (1 + steps) / (10 + steps))
+            get_ema_multi_avg_fn(decay)(averages, weights, steps)
+        else:
+            for average, weight in zip(averages, weights, strict=True):
+                average.copy_(weight)
+
+
+class StochasticWeightAverage(_Average):
+    """Plain mean of the weights at the ends of epochs (SWA), batch norms' statistics estimated anew for it."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        super().__init__(model, config, AveragedModel(model))
+
+    def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
+        """Take the epoch's last weights in."""
+        if epoch >= self.first:
+            self.averaged.update_parameters(self.source)
+            estimate_batch_norms(self.averaged.module, batches, accelerator)
+
+
+AVERAGES: dict[str, type[Weights]] = {"none": Weights, "ema": ExponentialAverage, "swa": StochasticWeightAverage}
+"""What ``train.average`` can be."""
+
+
+@torch.no_grad()
+def estimate_batch_norms(model: nn.Module, batches: Iterable[Any], accelerator: Any) -> None:
+    """Set the running statistics of batch norms to their mean over ``batches``, then put the model into ``eval()``.
+
+    Args:
+        model: Any model; one without batch norms is not run.
+        batches: Yields ``(inputs, ...)``, on the model's device.
+        accelerator: ``accelerate.Accelerator``; statistics are averaged over its processes.
+
+    State:
+        The model runs in ``train()``, without autocast. Batch norms that stay in ``eval()`` then, because a model keeps
+        them frozen, are left alone.
+
+    Note:
+        In place of ``torch.optim.swa_utils.update_bn``, which would leave frozen ones without statistics.
+    """
+    model.train()
+    norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    norms = [layer for layer in norms if layer.track_running_stats]
+    if norms:
+        momenta = [layer.momentum for layer in norms]
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.momentum = None  # torch's word for a plain mean
+        for inputs, *_ in batches:
+            model(inputs)
+        for layer, momentum in zip(norms, momenta, strict=True):
+            layer.momentum = momentum
+            if accelerator.num_processes > 1:
+                for statistic in (torch.as_tensor(layer.running_mean), torch.as_tensor(layer.running_var)):
+                    statistic.copy_(accelerator.reduce(statistic, reduction="mean"))
+    model.eval()

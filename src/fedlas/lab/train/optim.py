@@ -1,0 +1,47 @@
+"""Optimizer and learning-rate schedule from their configurations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
+from fedlas.objective import Objective, param_groups
+
+
+def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
+    groups = param_groups(
+        objective,
+        weight_decay=config.weight_decay,
+        lr=config.criterion_lr,
+        decay_criterion=config.decay_criterion,
+    )
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int) -> LambdaLR:
+    """Schedule that is stepped once an epoch.
+
+    Raises:
+        InputError: If a milestone is not before the last epoch.
+    """
+    milestones = config.milestone_epochs(epochs)
+
+    def factor(epoch: int) -> float:
+        warm = min(1.0, (epoch + 1) / (config.warmup_epochs + 1))
+        if config.name == "constant":
+            return warm
+        if config.name == "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if config.name == "swa":
+            start, end = milestones
+            fallen = (epoch - start) / (end - start) if start < epoch < end else float(epoch >= end)
+            return warm * (1 - fallen * (1 - config.factor))
+        return warm * config.factor ** sum(epoch >= milestone for milestone in milestones)
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,77 @@
+"""What is tuned for: a metric of the validation part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas.lab.train import check_select
+from fedlas.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The objective. Made by :func:`goal_named`.
+
+    Attributes:
+        metric: Registry name of the metric.
+    """
+
+    metric: str
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What the registry says of the metric."""
+        return METRICS[self.metric].metadata
+
+    @property
+    def maximise(self) -> bool:
+        """Whether higher is better."""
+        return bool(self.about["higher_is_better"])
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables, with its unit."""
+        size = "|{}|" if self.about["higher_is_better"] is None else "{}"
+        return size.format(self.about["title"]) + (" %" if self.about["percent"] else "")
+
+    @property
+    def direction(self) -> str:
+        """In words."""
+        return "higher is better" if self.maximise else "lower is better"
+
+    def of(self, scores: Mapping[str, float]) -> float:
+        """The objective of one run; of a metric with a sign, whose best value is 0, its size."""
+        value = float(scores[self.metric])
+        return abs(value) if self.about["higher_is_better"] is None else value
+
+    def mean(self, values: Sequence[float]) -> float:
+        """The objective of a trial, from those of its seeds."""
+        return math.fsum(values) / len(values)
+
+    def better(self, new: float, old: float) -> bool:
+        """Whether ``new`` is strictly better."""
+        return new > old if self.maximise else new < old
+
+    def show(self, value: float | None, *, sign: bool = False) -> str:
+        """A value as tables have it: percent where that is usual."""
+        if value is None:
+            return "—"
+        places, scale = (2, 100.0) if self.about["percent"] else (4, 1.0)
+        return format(scale * value, f"{'+' if sign else ''}.{places}f")
+
+
+def goal_named(metric: str) -> Goal:
+    """The objective of that name.
+
+    Raises:
+        InputError: If no run could be chosen by it: not registered, or not computed from logits and target alone.
+    """
+    try:
+        return Goal(check_select(metric))
+    except InputError as error:
+        _, expected, got, fix = error.parts
+        raise InputError("--objective", expected, got, fix) from None

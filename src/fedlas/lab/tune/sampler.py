@@ -1,0 +1,128 @@
+"""Draws the parameters of the next trial with optuna, as a function of the trials before it and of nothing else.
+
+The study is made anew for each draw, from the trials on disk, and its sampler is seeded by study, method and number. So
+a study that was stopped draws what it would have drawn, and no database has to survive a kill. ``optuna.log`` is
+written from the same trials, for optuna's own tools to read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.extras import require
+from fedlas._core.files import not_writable
+from fedlas.lab.train import derive
+from fedlas.lab.tune.domain import Domain, Range
+from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.record import Trial
+from fedlas.lab.tune.space import Method
+
+STARTUP = 5
+"""Trials, the preset's among them, before the sampler learns from those before; until then it draws evenly."""
+_ATTEMPTS = 20  # draws of a finite space before the first setting that is left is taken
+
+
+def draw(tuning: Tuning, method: Method, before: Sequence[Trial]) -> dict[str, Any]:
+    """Parameters of the trial after those ``before``: first the preset, then none that was there already.
+
+    Args:
+        tuning: The study.
+        method: Whose parameters; its space must not be used up.
+        before: All its trials so far, ended, in order.
+    """
+    number = len(before)
+    if number == 0:
+        return dict(method.preset)
+    tried = {_key(trial.params) for trial in before}
+    for attempt in range(_ATTEMPTS):
+        params = _suggest(tuning, method, before, derive(tuning.draws, f"tune/{method.name}/{number}/{attempt}"))
+        if _key(params) not in tried:
+            return params
+    return next(params for params in _all(method) if _key(params) not in tried)
+
+
+def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path:
+    """Write ``optuna.log``: optuna's journal file with a study for each method, for its dashboard and the like."""
+    path = tuning.folder / "optuna.log"
+    new = path.with_name(".optuna.log.part")
+    with _quiet() as optuna:
+        try:
+            new.unlink(missing_ok=True)
+            backend = optuna.storages.journal.JournalFileBackend(str(new))
+            storage = optuna.storages.JournalStorage(backend)
+            for method in tuning.methods:
+                study = _study(tuning, method, trials[method.name], storage=storage, study_name=method.name)
+                study.set_user_attr("recipe", tuning.recipe.name)
+                study.set_user_attr("objective", tuning.goal.metric)
+            new.replace(path)
+        except OSError as error:
+            raise not_writable(path, error) from error
+    return path
+
+
+def _suggest(tuning: Tuning, method: Method, before: Sequence[Trial], seed: int) -> dict[str, Any]:
+    with _quiet() as optuna:
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
+        study = _study(tuning, method, before, sampler=sampler)
+        drawn = study.ask({key: _distribution(domain) for key, domain in method.space.items()}).params
+    return {key: domain.tidy(drawn[key]) for key, domain in method.space.items()}
+
+
+def _study(tuning: Tuning, method: Method, trials: Sequence[Trial], **options: Any) -> Any:
+    """An optuna study that knows these trials; what failed counts as worse than what did not."""
+    optuna = require("optuna", extra="tune")
+    study = optuna.create_study(direction="maximize" if tuning.goal.maximise else "minimize", **options)
+    states = optuna.trial.TrialState
+    for trial in trials:
+        if not trial.ended:
+            continue
+        inside = {key: domain for key, domain in method.space.items() if domain.contains(trial.params[key])}
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=states.PRUNED if trial.value is None else states.COMPLETE,
+                value=trial.value,
+                params={key: trial.params[key] for key in inside},
+                distributions={key: _distribution(domain) for key, domain in inside.items()},
+                user_attrs={"preset": trial.is_preset, "reason": trial.reason, "seeds": dict(trial.seeds)},
+            )
+        )
+    return study
+
+
+def _distribution(domain: Domain) -> Any:
+    distributions = require("optuna.distributions", extra="tune")
+    if not isinstance(domain, Range):
+        return distributions.CategoricalDistribution(list(domain.values))
+    if domain.whole:
+        return distributions.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _all(method: Method) -> Iterator[dict[str, Any]]:
+    """Every setting of a finite space, in a fixed order."""
+    values = [
+        range(int(domain.low), int(domain.high) + 1) if isinstance(domain, Range) else domain.values
+        for domain in method.space.values()
+    ]
+    for setting in itertools.product(*values):
+        yield dict(zip(method.space, setting, strict=True))
+
+
+def _key(params: Any) -> tuple[Any, ...]:
+    return tuple((key, str(value) if isinstance(value, bool) else value) for key, value in params.items())
+
+
+@contextmanager
+def _quiet() -> Iterator[Any]:
+    """Optuna without its line for each study and trial; what it says otherwise is as before afterwards."""
+    optuna = require("optuna", extra="tune")
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield optuna
+    finally:
+        optuna.logging.set_verbosity(before)

@@ -1,0 +1,206 @@
+"""All trials of a study: round by round, so that every method has had the same budget whenever it is stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import remove_parts, write_json, write_text
+from fedlas._core.ranks import new_accelerator, on_main
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.environment import environment, read_starts
+from fedlas.lab.runs.execute import data_fingerprint
+from fedlas.lab.runs.folder import check_data, locked
+from fedlas.lab.train.checkpoint import differences
+from fedlas.lab.train.progress import duration
+from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.record import Trial, best_of, load_trials, save_trial
+from fedlas.lab.tune.sampler import draw
+from fedlas.lab.tune.space import Method
+from fedlas.lab.tune.trial import run_trial
+
+_STUDY = "study.yaml"
+
+
+def run_study(
+    tuning: Tuning,
+    *,
+    console: Any,
+    keep: bool = False,
+    after_round: Callable[[], Any] = lambda: None,
+) -> None:
+    """Do every trial that has not ended.
+
+    Args:
+        tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
+        console: ``rich.console.Console`` for a line a trial.
+        keep: Keep the checkpoints of all trials, not those of each method's best alone.
+        after_round: Called on the main process when each method has had one more trial, under the folder's lock.
+
+    Raises:
+        InputError: If the folder holds another study, or one on other data, or is in use; nothing has changed then. Or
+            for what a run finds wrong, other than a loss that is no longer finite: that ends its trial alone.
+
+    State:
+        Everything lands in ``tuning.folder``. Stopped at any moment, the same call goes on where it was.
+    """
+    accelerator = new_accelerator()
+    on_main(accelerator, partial(check_study, tuning))
+    fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # whatever is wrong with it shows here
+    with locked(tuning.folder, accelerator):
+        start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
+        show = _Progress(tuning, console)
+        for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
+            worked = False
+            for method in tuning.methods:
+                if number >= method.trials(tuning.budget):
+                    continue
+                trial = on_main(accelerator, partial(_begin, tuning, method, number))
+                if not trial.ended:
+                    label = partial(show.label, number)
+                    trial = run_trial(tuning, method, trial, accelerator, label=label, start=start)
+                    on_main(accelerator, partial(_end, tuning, method, trial, keep=keep))
+                    worked = True
+                    show.ended(method, trial, on_main(accelerator, partial(load_trials, tuning, method)))
+            if worked:
+                on_main(accelerator, after_round)
+
+
+def check_study(tuning: Tuning) -> None:
+    """Refuse a folder that this study cannot go on in; only reads.
+
+    Raises:
+        InputError: If it is a run's, or holds a study with another recipe, space, objective or seeds (every difference
+            is named), with a method that is left out now, or with more trials than are asked for.
+    """
+    old = _read(tuning.folder / _STUDY)
+    if old is None:
+        if (tuning.folder / "config.yaml").exists():
+            raise InputError(
+                "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
+            )
+        return
+    new, before = tuning.config(), old.get("methods")
+    before = before if isinstance(before, dict) else {}
+    left_out = [f"{name}: tuned before, left out now" for name in before if name not in new["methods"]]
+    shared = {name: space for name, space in new["methods"].items() if name in before}
+    kept = {name: space for name, space in before.items() if name in shared}
+    if found := [*differences({**old, "methods": kept}, {**new, "methods": shared}), *left_out]:
+        raise InputError(
+            "fedlas tune",
+            "its folder must hold the same study",
+            f"{tuning.folder}, which differs in {'; '.join(found)}",
+            "Use the old settings to go on (more --trials and more --losses are welcome), or another --out.",
+        )
+    for method in tuning.methods:
+        done = sum(trial.ended for trial in load_trials(tuning, method))
+        if done > method.trials(tuning.budget):
+            expected = f"--trials must be at least the {done} that {method.name} has had in {tuning.folder}"
+            raise InputError("fedlas tune", expected, tuning.budget, f"Write --trials {done}, or choose another --out.")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    yaml = require("yaml", extra="bench")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            "fedlas tune", f"{_STUDY} must be readable YAML", f"{path} ({reason})", "Choose another --out."
+        ) from error
+    return content if isinstance(content, dict) or content is None else {}
+
+
+def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: bool) -> int:
+    """Make the locked folder this study's; returns the number of starts before this one."""
+    yaml = require("yaml", extra="bench")
+    check_study(tuning)
+    check_data(tuning.folder, fingerprint)
+    remove_parts(tuning.folder)
+    write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
+    write_json(tuning.folder / "data.json", fingerprint)
+    for method in () if keep else tuning.methods:
+        _drop_checkpoints(tuning, method)  # an earlier start may have been stopped right before it
+    path = tuning.folder / "environment.json"
+    starts = read_starts(path)
+    if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
+        write_json(path, [*starts, {**environment(device), "optuna": require("optuna", extra="tune").__version__}])
+    return len(starts)
+
+
+def _begin(tuning: Tuning, method: Method, number: int) -> Trial:
+    """The trial of that number: as it ended, as it was drawn before a stop, or drawn now."""
+    trials = load_trials(tuning, method)
+    if number < len(trials):
+        return trials[number]
+    trial = Trial(number, draw(tuning, method, trials))
+    save_trial(tuning, method, trial)
+    return trial
+
+
+def _end(tuning: Tuning, method: Method, trial: Trial, *, keep: bool) -> None:
+    save_trial(tuning, method, trial)
+    if not keep:
+        _drop_checkpoints(tuning, method)
+
+
+def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
+    """Remove those of all trials that have ended but the best one; logs and numbers stay."""
+    trials = _ended(tuning, method)
+    best = best_of(tuning, trials)
+    for other in trials:
+        if best is None or other.number != best.number:
+            for checkpoint in tuning.trial_folder(method, other.number).glob("s*/checkpoint.pt"):
+                checkpoint.unlink()
+
+
+def _ended(tuning: Tuning, method: Method) -> list[Trial]:
+    return [trial for trial in load_trials(tuning, method) if trial.ended]
+
+
+class _Progress:
+    """Counts trials, tells what became of each, and estimates the rest; a run's own bar shows it in its label."""
+
+    def __init__(self, tuning: Tuning, console: Any) -> None:
+        self.tuning, self.console = tuning, console
+        self.total = sum(method.trials(tuning.budget) for method in tuning.methods)
+        self.before = self.done = sum(len(_ended(tuning, method)) for method in tuning.methods)
+        self.began = time.monotonic()
+
+    def label(self, number: int, run: Run) -> str:
+        """What stands in front of a run's bar."""
+        left = self.left()
+        rest = "" if left is None else f", {left} left"
+        return f"[{self.done + 1}/{self.total}{rest}] {run.loss} trial {number} seed {run.seed}"
+
+    def left(self) -> str | None:
+        """How long the rest will take, by the trials of this start; None before the first."""
+        if self.done == self.before:
+            return None
+        return duration((time.monotonic() - self.began) / (self.done - self.before) * (self.total - self.done))
+
+    def ended(self, method: Method, trial: Trial, trials: list[Trial]) -> None:
+        """A trial is over."""
+        self.done += 1
+        goal, best = self.tuning.goal, best_of(self.tuning, trials)
+        head = f"[{self.done}/{self.total}] {method.name} trial {trial.number}{' (preset)' if trial.is_preset else ''}"
+        if trial.value is None:
+            text, style = f"{head}  failed: {trial.reason}", "red"
+        else:
+            other = best is not None and best.number != trial.number
+            was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and other else ""
+            text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        if (left := self.left()) and self.done < self.total:
+            rest = f"  about {left} for {self.total - self.done} more"
+            self.console.print(rest, style="dim", highlight=False, soft_wrap=True)
+
+
+def settings(params: Mapping[str, Any]) -> str:
+    """Parameters as text, such as ``alpha 0.05, beta 4``."""
+    return ", ".join(f"{key} {format(value, 'g' if isinstance(value, float) else '')}" for key, value in params.items())

@@ -1,0 +1,115 @@
+"""What a study came to, and the sentences that must stand beside its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.record import Trial, best_of, load_trials
+from fedlas.lab.tune.space import Method
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one method.
+
+    Attributes:
+        method: The method.
+        trials: Those that have ended, in order.
+        planned: How many there are to be.
+        best: The best of them, of equals the first; None if none is done.
+    """
+
+    method: Method
+    trials: tuple[Trial, ...]
+    planned: int
+    best: Trial | None
+
+    @property
+    def preset(self) -> float | None:
+        """The preset's value; None if it failed or is still to come."""
+        return self.trials[0].value if self.trials else None
+
+    @property
+    def gain(self) -> float | None:
+        """Best value less the preset's."""
+        if self.best is None or self.best.value is None or self.preset is None:
+            return None
+        return self.best.value - self.preset
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials that have no value."""
+        return [trial for trial in self.trials if trial.value is None]
+
+    @property
+    def done(self) -> int:
+        """How many have one."""
+        return len(self.trials) - len(self.failed)
+
+
+def outcomes_of(tuning: Tuning) -> list[Outcome]:
+    """What is on disk of each method.
+
+    Raises:
+        InputError: If a trial cannot be read.
+    """
+    found = []
+    for method in tuning.methods:
+        trials = tuple(trial for trial in load_trials(tuning, method) if trial.ended)
+        found.append(Outcome(method, trials, method.trials(tuning.budget), best_of(tuning, trials)))
+    return found
+
+
+def title(tuning: Tuning) -> str:
+    """Heading of a report."""
+    return f"Tuning on {tuning.recipe.name}"
+
+
+def what_was_run(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
+    """The budget, in a sentence."""
+    seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
+    runs = f"{_count(seeds, 'seed')} ({listed(tuning.seeds)}) x {_count(epochs, 'epoch')}"
+    each = f"{_count(tuning.budget, 'trial')} x {runs}"
+    methods = f"{len(outcomes)} methods" if len(outcomes) > 1 else outcomes[0].method.name
+    return (
+        f"{methods}, the same budget for each: {each}. Objective: {tuning.goal.title} of the validation part "
+        f"({tuning.goal.direction}) at the epoch with the best validation {tuning.recipe.train.select}, "
+        f"the mean over the seeds."
+    )
+
+
+def notes(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
+    """What a reader of the numbers must know."""
+    lines = []
+    missing = sum(outcome.planned - len(outcome.trials) for outcome in outcomes)
+    if missing:
+        lines.append(f"Not finished: {missing} of {sum(o.planned for o in outcomes)} trials are still to be done.")
+    for outcome in outcomes:
+        name, method = outcome.method.name, outcome.method
+        if not method.space:
+            lines.append(f"{name} has nothing to tune: its one setting was run once, the rest of its budget is unused.")
+        elif method.settings < tuning.budget:
+            count = int(method.settings)
+            lines.append(f"{name} has {count} settings: each was run once, the rest of its budget is unused.")
+        if not method.preset_inside:
+            lines.append(f"The preset of {name} lies outside what is searched: it counts, but draws do not go near it.")
+        lines += [f"{name} trial {t.number} failed and counts as done: {t.reason}" for t in outcome.failed]
+    lines += [
+        "Trial 0 of each method is the recipe's own preset, so tuned is never worse than it on validation, by "
+        "construction.",
+        "The best is the luckiest of its trials, and the epoch was chosen on the same validation part as the trial: "
+        "its value here is optimistic, more so with more trials. No test has been made of any difference.",
+        "The test part was not looked at. An honest number comes from a bench of the tuned settings with other seeds.",
+    ]
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def listed(values: Sequence[object]) -> str:
+    """``0, 1, 2``."""
+    return ", ".join(map(str, values))

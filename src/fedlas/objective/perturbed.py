@@ -1,0 +1,209 @@
+"""Predictions on validation data under growing noise: what a calibrator for domain drift is fitted on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.seed import derive
+from fedlas.objective.predict import predict
+from fedlas.predictions import Predictions
+
+MOST_NOISE = 32.0
+"""Largest standard deviation of the noise, in units of the inputs' own; cut to their range, it leaves little of them.
+"""
+
+# An accuracy is close enough if it is off by this share of the distance between two levels, or by half a sample; at the
+# last level, if it exceeds chance by no more than its standard error.
+_CLOSE = 0.1
+_MOST_HALVINGS = 12
+
+
+def drifted_predictions(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    levels: int = 10,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    features: bool = False,
+    head: str | nn.Module | None = None,
+    on_level: Callable[[int, float, float], None] | None = None,
+) -> Predictions:
+    """Predictions on the union of ``levels`` copies of the data, each under more Gaussian noise than the one before.
+
+    The first copy is clean. The noise of the others is such that their accuracies fall in equal steps to that of
+    chance.
+
+    Args:
+        model: Classifier or :class:`~fedlas.Objective`, as for :func:`~fedlas.predict`.
+        loader: Yields ``(inputs, target, ...)`` with floating inputs ``(n, channels, ...)``, as the model expects them.
+            It is iterated dozens of times: a list or a ``DataLoader`` in an order that does not change, no generator.
+        levels: Copies, at least 2.
+        seed: Of the noise.
+        device: Where the model runs; None is where its parameters are.
+        features: Keep the input of the classifier head too.
+        head: The head, if ``features`` and it cannot be found.
+        on_level: Called with number (from 0), noise and accuracy of each level once it is found, to show progress.
+
+    Returns:
+        ``levels * N`` predictions, level after level, each in the order of the loader.
+
+    Raises:
+        InputError: If the loader cannot be iterated twice or its inputs are no floating tensors, noise does not lower
+            the accuracy, or as :func:`~fedlas.predict`.
+
+    Note:
+        Noise is measured in standard deviations of each channel. What it makes of an input is cut to the range that the
+        clean inputs of that channel have, as a camera would: without bounds, ReLU networks answer noise with logits
+        that grow with it, and those rows alone would decide the fit. (The paper's published code cuts ImageNet to the
+        range of pixels, and does not cut CIFAR-10.)
+
+        Chance is an accuracy of ``1 / C``, or what noise of 32 standard deviations leaves where that is more: a model
+        that says one class under noise is right as often as that class occurs. Every level sees the same noise, times
+        its standard deviation. An accuracy may be off by a tenth of a step, and by more where it jumps. The paper
+        searches by Nelder-Mead, here bisection does.
+
+    Example:
+        >>> images, target = torch.eye(4).repeat(500, 1), torch.arange(4).repeat(500)
+        >>> model = nn.Linear(4, 4)
+        >>> _ = model.weight.data.copy_(torch.eye(4)), model.bias.data.zero_()
+        >>> union = drifted_predictions(model, [(images, target)], levels=4)
+        >>> [round(float(level.float().mean()), 2) for level in union.correct.split(2000)]
+        [1.0, 0.76, 0.53, 0.27]
+
+    Source:
+        Tomani et al. 2021 (CVPR), section on perturbing the validation set, https://arxiv.org/abs/2012.10988.
+    """
+    check_count("drifted_predictions", "levels", levels, low=2)
+    check_count("drifted_predictions", "seed", seed, low=0)
+    channels = _Channels(loader)
+
+    def under(noise: float, *, keep: bool) -> Predictions:
+        batches = _Noisy(loader, noise, seed, channels)
+        return predict(model, batches, device=device, features=keep, head=head if keep else None)
+
+    known: dict[float, float] = {}
+
+    def accuracy(noise: float) -> float:
+        if noise not in known:
+            known[noise] = float(under(noise, keep=False).correct.double().mean())
+        return known[noise]
+
+    clean = under(0.0, keep=features)
+    known[0.0] = float(clean.correct.double().mean())
+    floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
+    step = (known[0.0] - floor) / (levels - 1)
+    at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
+    if step * clean.num_samples < 1 or known[0.0] <= at_chance:
+        raise InputError(
+            "drifted_predictions",
+            f"noise must lower the accuracy, by more than its standard error and a sample at each of {levels} levels",
+            f"{known[0.0]:.1%} without noise and {floor:.1%} with much",
+            "Use a model that is better than chance, more validation samples or fewer levels.",
+        )
+    close = max(_CLOSE * step, 0.5 / clean.num_samples)
+    parts = []
+    for level in range(levels):
+        if level == 0:
+            noise = 0.0
+        elif level < levels - 1:
+            noise = _noise_for(known[0.0] - level * step, accuracy, known, close=close)
+        else:
+            noise = _least_noise(at_chance, accuracy)
+        parts.append(under(noise, keep=features) if level else clean)
+        if on_level is not None:
+            on_level(level, noise, known[noise])
+    return Predictions(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.target for part in parts]),
+        features=torch.cat([part.features for part in parts if part.features is not None]) if features else None,
+    )
+
+
+def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[float, float], *, close: float) -> float:
+    """A noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds what it tries to ``known``.
+
+    The bracket is where the accuracy first falls below the goal, so a curve that is not quite monotone does no harm.
+    """
+    ordered = sorted(known)
+    high = next((noise for noise in ordered if known[noise] < goal), ordered[-1])
+    low = max((noise for noise in ordered if noise < high), default=0.0)
+    for _ in range(_MOST_HALVINGS):
+        near = [noise for noise in sorted(known) if abs(known[noise] - goal) <= close]
+        if near:
+            return near[0]
+        middle = math.sqrt(low * high) if low > 0 else high / 8
+        if accuracy(middle) >= goal:
+            low = middle
+        else:
+            high = middle
+    return min(sorted(known), key=lambda noise: abs(known[noise] - goal))
+
+
+def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
+    """The least of 32, 16, 8, ... from which on the accuracy is ``at_chance`` or below."""
+    noise = MOST_NOISE
+    while accuracy(noise / 2) <= at_chance:
+        noise /= 2
+    return noise
+
+
+class _Channels:
+    """Standard deviation and range of each channel of a loader's inputs, shaped to broadcast against a batch."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        if isinstance(loader, Iterator):
+            raise InputError(
+                "drifted_predictions",
+                "the loader must be iterable more than once",
+                describe(loader),
+                "Pass a DataLoader, or a list of batches.",
+            )
+        count, parts = 0, []
+        for inputs, *_ in loader:
+            if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
+                raise InputError(
+                    "drifted_predictions",
+                    "inputs must be floating tensors (n, channels, ...), to which noise can be added",
+                    describe(inputs),
+                    "Pass batches of normalised images.",
+                )
+            rows = inputs.detach().cpu().double().transpose(0, 1).flatten(1)
+            count += rows.shape[1]
+            parts.append((rows.sum(dim=1), rows.square().sum(dim=1), rows.amin(dim=1), rows.amax(dim=1)))
+            self._shape = (1, -1, *(1 for _ in inputs.shape[2:]))
+        if not parts:
+            raise InputError(
+                "drifted_predictions", "the loader must yield at least one batch", "none", "Check the data."
+            )
+        total, square, low, high = (torch.stack(list(part)) for part in zip(*parts, strict=True))
+        mean = total.sum(dim=0) / count
+        self.deviation = self._shaped((square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt())
+        self.low, self.high = self._shaped(low.amin(dim=0)), self._shaped(high.amax(dim=0))
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        return value.view(self._shape)
+
+
+class _Noisy:
+    """The batches of a loader with Gaussian noise on their inputs, the same at every iteration."""
+
+    def __init__(self, loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> None:
+        self._loader, self._noise, self._seed, self._channels = loader, noise, seed, channels
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        of = self._channels
+        for number, (inputs, target, *_) in enumerate(self._loader):
+            if self._noise == 0:
+                yield inputs, target
+                continue
+            draw = torch.Generator().manual_seed(derive(self._seed, f"drift/{number}"))
+            noise = torch.randn(inputs.shape, generator=draw, dtype=torch.float32).to(inputs)
+            noisy = inputs + self._noise * of.deviation.to(inputs) * noise
+            yield noisy.clamp(of.low.to(inputs), of.high.to(inputs)), target

@@ -1,0 +1,200 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.calibrators import CALIBRATORS
+from fedlas.cli.commands import evaluate_file, print_listing, report, train
+from fedlas.lab.data import DATASETS
+from fedlas.lab.models import MODELS
+from fedlas.lab.recipes.recipe import load_recipe, recipe_names
+from fedlas.losses import LOSSES
+from fedlas.metrics import METRICS, evaluate
+from fedlas.predictions import Predictions
+from fedlas.stats import bootstrap_interval, noise_floor
+
+
+def predictions(classes=4, scale=4.0, seed=0, samples=200):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, classes, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(logits * scale, target)  # too confident by that factor
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, seed in (("test", 0), ("val", 1)):
+        predictions(seed=seed).save(tmp_path / "predictions" / f"{name}.npz")
+    return tmp_path / "predictions" / "test.npz", tmp_path / "predictions" / "val.npz"
+
+
+def test_evaluate_prints_percent_and_says_so(files, capsys):
+    assert evaluate_file(files[0], replicates=0) == 0
+    text = capsys.readouterr().out
+    scores = evaluate(Predictions.load(files[0]))
+    assert "200 samples, 4 classes, 15 bins" in text
+    assert f"{scores['ece']:.2%}" in text
+    assert "lower is better" in text
+
+
+def test_evaluate_json_is_exact(files, capsys):
+    assert evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, num_bins=10, replicates=0) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"as predicted", "after temperature"}
+    assert found["as predicted"] == evaluate(Predictions.load(files[0]), num_bins=10)
+    assert found["after temperature"]["accuracy"] == found["as predicted"]["accuracy"]
+    assert found["after temperature"]["nll"] < found["as predicted"]["nll"]
+
+
+def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, capsys):
+    options = {"calibrate": "temperature", "on": files[1], "replicates": 60}
+    assert evaluate_file(files[0], as_json=True, **options) == 0
+    found = json.loads(capsys.readouterr().out)
+    before, after = (found["intervals"][stage]["ece"] for stage in ("as predicted", "after temperature"))
+    interval = bootstrap_interval(Predictions.load(files[0]), metric="ece", replicates=60)
+    floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
+    assert before == {
+        "value": interval.value, "low": interval.low, "high": interval.high, "replicates": 60, "floor": floor.mean,
+        "p_value": floor.p_value, "least_p": 1 / 61,
+    }  # fmt: skip
+    assert before["p_value"] < 0.05 < after["p_value"]
+    assert "floor" not in found["intervals"]["as predicted"]["accuracy"]
+
+    assert evaluate_file(files[0], html=tmp_path / "page.html", **options) == 0
+    for text in (capsys.readouterr().out, (tmp_path / "page.html").read_text()):
+        assert f"[{100 * before['low']:.2f}, {100 * before['high']:.2f}]" in text
+        assert f"floor {100 * before['floor']:.2f}" in text
+        assert f"~ floor {100 * after['floor']:.2f}" in text
+
+
+@pytest.mark.parametrize("replicates", [-1, 1, 38])
+def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicates):
+    with pytest.raises(InputError, match="0 or at least 39"):
+        evaluate_file(tmp_path / "none.npz", replicates=replicates)
+    with pytest.raises(InputError, match="0 or at least 39"):
+        report(tmp_path / "none", replicates=replicates)
+
+
+def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
+    folder = files[0].parent.parent
+    evaluate_file(folder, calibrate="temperature", as_json=True, replicates=0)
+    from_folder = json.loads(capsys.readouterr().out)
+    evaluate_file(files[0], calibrate="temperature", on=files[1], as_json=True, replicates=0)
+    assert json.loads(capsys.readouterr().out) == from_folder
+
+
+def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, capsys):
+    test, val = files
+    assert evaluate_file(test, calibrate="all", on=val, as_json=True, replicates=39) == 0
+    found = json.loads(capsys.readouterr().out)
+    ran = {stage.removeprefix("after ") for stage in found if stage.startswith("after ")}
+    assert set(found) == {"as predicted", "not run", "intervals", *(f"after {name}" for name in ran)}
+    assert ran | set(found["not run"]) == set(CALIBRATORS)
+    assert not ran & set(found["not run"])
+    assert all("features" in found["not run"][name] for name in CALIBRATORS if CALIBRATORS[name].value.needs)
+    evaluate_file(test, calibrate="temperature", on=val, as_json=True, replicates=0)
+    assert json.loads(capsys.readouterr().out)["after temperature"] == found["after temperature"]
+
+    assert evaluate_file(test, calibrate="all", on=val, html=tmp_path / "page.html", replicates=0) == 0
+    captured = capsys.readouterr()
+    for name in ran:
+        assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
+    page = (tmp_path / "page.html").read_text()
+    for name, reason in found["not run"].items():
+        assert f"{name} did not run. {reason}" in captured.out
+        assert f"{name} did not run." in page
+    assert page.count('<th scope="row">') == len(ran) + 1  # a row each, as they would not fit as columns
+    assert page.count("<figure>") == len(ran) + 1
+
+
+def test_what_a_calibrator_doubts_is_a_note_and_no_python_warning(files, tmp_path, capsys):
+    certain = predictions()
+    Predictions(certain.logits, certain.predicted).save(tmp_path / "certain.npz")
+    assert (
+        evaluate_file(files[0], calibrate="temperature", on=tmp_path / "certain.npz", as_json=True, replicates=0) == 0
+    )
+    captured = capsys.readouterr()
+    assert captured.err.startswith("note: TemperatureScaling: ")
+    json.loads(captured.out)
+
+
+def test_evaluate_refuses(files, tmp_path):
+    test, val = files
+    np.savez(tmp_path / "wrong.npz", scores=np.zeros((3, 2)))
+    np.savez(tmp_path / "nan.npz", logits=np.full((3, 2), np.nan), target=np.zeros(3, dtype=np.int64))
+    np.savez(tmp_path / "range.npz", logits=np.zeros((3, 2)), target=np.array([0, 1, 2]))
+    (tmp_path / "noise.npz").write_bytes(b"PK\x03\x04 but no archive")
+    predictions(classes=7).save(tmp_path / "seven.npz")
+    (tmp_path / "empty").mkdir()
+    for file, message in (
+        ("none.npz", "must exist"),
+        ("wrong.npz", "'logits' and 'target'"),
+        ("nan.npz", "finite"),
+        ("range.npz", r"\[0, 2\)"),
+        ("noise.npz", "npz"),
+        ("empty", "must exist"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_file(tmp_path / file)
+    with pytest.raises(InputError, match="same model"):
+        evaluate_file(test, calibrate="temperature", on=tmp_path / "seven.npz")
+    with pytest.raises(InputError, match="Did you mean 'temperature'"):
+        evaluate_file(test, calibrate="temprature", on=val)
+    with pytest.raises(InputError, match="Pass --on"):
+        evaluate_file(test, calibrate="temperature")
+    with pytest.raises(InputError, match="--calibrate"):
+        evaluate_file(test, on=val)
+    with pytest.raises(InputError, match="num_bins"):
+        evaluate_file(test, num_bins=0)
+
+
+def test_evaluate_never_replaces_predictions(files, tmp_path):
+    test, _ = files
+    page = tmp_path / "predictions" / "odd.html"
+    page.write_bytes(test.read_bytes())
+    before = test.read_bytes()
+    for place in (test, tmp_path / "page", tmp_path / "page.txt"):
+        with pytest.raises(InputError, match=r"--report must end in \.html"):
+            evaluate_file(test, html=place)
+    for options in ({"file": page}, {"file": test, "calibrate": "temperature", "on": page}):
+        with pytest.raises(InputError, match="--report must be another file"):
+            evaluate_file(**options, html=tmp_path / "predictions" / ".." / "predictions" / "odd.html")
+    with pytest.raises(InputError, match="--on must be other predictions than FILE"):
+        evaluate_file(test, calibrate="temperature", on=test.parent / ".." / "predictions" / "test.npz")
+    assert test.read_bytes() == page.read_bytes() == before
+    assert evaluate_file(test, html=tmp_path / "page.HTM", replicates=0) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("losses", LOSSES), ("metrics", METRICS), ("calibrators", CALIBRATORS), ("datasets", DATASETS),
+        ("models", MODELS), ("recipes", recipe_names()),
+    ],
+)  # fmt: skip
+def test_list(kind, names, capsys):
+    assert print_listing(kind) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in names:
+        assert any(line.split() and line.split()[0] == name for line in lines), name
+
+
+def test_list_of_nothing():
+    with pytest.raises(InputError, match="Did you mean 'losses'"):
+        print_listing("loses")
+
+
+def test_train_prints_where_and_what(tmp_path, capsys):
+    tiny = ["train.epochs=1", "data.train_size=60", "data.val_size=50", "data.test_size=50", "model.hidden=[8]"]
+    assert train(load_recipe("synthetic", tiny), loss="ls", seed=3, out=tmp_path / "x") == 0
+    text = capsys.readouterr().out
+    assert "ls-s3 on synthetic, test set, epoch 1" in text
+    assert f"run folder: {tmp_path / 'x'}" in text
+    assert "after temperature" in text
+    with pytest.raises(InputError, match="Did you mean 'fedlas'"):
+        train(load_recipe("synthetic", tiny), loss="fedlass", seed=3, out=tmp_path / "y")
+    with pytest.raises(InputError, match="seed"):
+        train(load_recipe("synthetic", tiny), loss="ls", seed=-3, out=tmp_path / "y")
+    assert not (tmp_path / "y").exists()

@@ -1,0 +1,108 @@
+import argparse
+import io
+import runpy
+import sys
+
+import pytest
+from rich.console import Console
+
+import fedlas
+from fedlas._core.check import InputError
+from fedlas.cli import commands, main
+from fedlas.cli.executor_arguments import add_executor_arguments, executor_of
+from fedlas.lab.bench.executors import Executor, LocalExecutor, attempt
+from fedlas.lab.bench.executors.slurm import SlurmExecutor
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+
+TINY = [
+    "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]",
+]  # fmt: skip
+RECIPE = load_recipe("synthetic", TINY)
+
+
+def chosen(*arguments):
+    parser = argparse.ArgumentParser()
+    add_executor_arguments(parser)
+    return executor_of(parser.parse_args(arguments))
+
+
+class Backwards(Executor):
+    """Does the last task first, and hands over the first two."""
+
+    def results(self, tasks, events):
+        for task in tasks[:1:-1]:
+            events.started(task)
+            yield attempt(task.run, task.label)
+
+
+def test_what_arguments_choose():
+    assert isinstance(chosen(), LocalExecutor)
+    assert chosen().in_process
+    local = chosen("--workers", "4", "--gpus-per-run", "0.5", "--executor-set", "retries=0")
+    assert (local.workers, local.gpus_per_run, local.retries) == (4, 0.5, 0)
+    slurm = chosen("--executor", "slurm", "--executor-set", "minutes=90", "--executor-set", "setup=[module load cuda]")
+    assert isinstance(slurm, SlurmExecutor)
+    assert (slurm.parameters["time"], slurm.setup) == (90, ["module load cuda"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--executor", "slrum"], "Did you mean 'slurm'"),
+        (["--executor-set", "retrys=1"], "Did you mean 'retries'"),
+        (["--executor-set", "retries"], "key=value"),
+        (["--workers", "2", "--executor-set", "workers=3"], "workers must be given once; .*Leave --workers out"),
+    ],
+)
+def test_arguments_that_choose_nothing(arguments, text):
+    with pytest.raises(InputError, match=text):
+        chosen(*arguments)
+
+
+def test_results_in_any_order_are_told_in_the_plans(tmp_path):
+    runs = plan(RECIPE, losses=["ce", "ls", "mbls", "acls"], seeds=[0], out=tmp_path)
+    text = io.StringIO()
+    outcome = run_all(runs, executor=Backwards(), console=Console(file=text, width=200))
+    assert (outcome.finished, outcome.pending) == (["mbls-s0", "acls-s0"], ["ce-s0", "ls-s0"])
+    lines = text.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("[")] == ["[4/4] acls-s0", "[3/4] mbls-s0"]
+
+
+def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):
+    assert commands.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
+    assert "report" not in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_how_a_run_is_divided_is_not_what_it_is():
+    def config(*overrides):
+        (run,) = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=["ce"], seeds=[0])
+        return run.config()
+
+    assert config("train.shard=true") == config()
+    assert not {"shard", "accumulate", "channels_last"} & config()["train"].keys()
+    assert config("train.accumulate=2")["train"]["accumulate"] == 2
+    assert config("train.channels_last=true")["train"]["channels_last"]
+
+
+def test_a_dry_run_says_what_the_executor_would_do(tmp_path, capsys):
+    overrides = [word for setting in TINY for word in ("--set", setting)]
+    arguments = ["bench", "synthetic", "--losses", "ce", "ls", "--seeds", "0", "--out", str(tmp_path), *overrides]
+    assert main([*arguments, "--dry-run", "--executor", "slurm"]) == 0
+    script = tmp_path / ".slurm" / "submit.sh"
+    assert f"submit it: sbatch {script}" in capsys.readouterr().out
+    assert "#SBATCH --array=0-1%2" in script.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [".slurm"]
+    assert main([*arguments, "--workers", "0"]) == 2
+    assert "workers must be a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_the_package_is_what_a_launcher_starts(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fedlas", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("fedlas", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == f"fedlas {fedlas.__version__}"

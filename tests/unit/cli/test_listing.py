@@ -1,0 +1,74 @@
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.cli.commands import print_listing
+from fedlas.cli.listing import KINDS, listing
+from fedlas.losses import LOSSES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_a_table(kind):
+    found = listing(kind)
+    assert found.rows
+    lines = found.markdown().splitlines()
+    assert len(lines) == len(found.rows) + 2
+    assert len({line.count(" | ") for line in lines}) == 1
+    for row in found.rows:
+        assert row["what it is"]
+        assert ":func:" not in row["what it is"]
+
+
+def test_losses_say_what_they_need_and_where_they_come_from():
+    rows = {row["name"]: row for row in listing("losses").rows}
+    assert list(rows) == list(LOSSES)
+    assert rows["ce"]["needs"] == ""
+    assert rows["fedlas"]["needs"] == "features"
+    assert rows["rankmixup-mrl"]["needs"] == "more forward passes"
+    assert rows["mixup"]["needs"] == "mixes inputs, what its base needs"
+    assert rows["modulated"]["needs"] == "features, what its base needs"
+    assert rows["mbls"]["defaults"] == "alpha 0.1, margin 10, form sum"
+    assert rows["focal"]["note"] == "written from the paper"
+    assert rows["mmce"]["note"] == "written from the paper, pairwise cost"
+    assert all(row["note"] and row["year"] for row in rows.values())
+
+
+def test_needs_of_every_loss_show():
+    for row in listing("losses").rows:
+        kind = LOSSES[row["name"]].value
+        assert bool(kind.needs) <= bool(row["needs"])
+        assert ("update_from_validation" in vars(kind)) == ("validation" in row["needs"])
+
+
+def test_calibrators_say_what_they_need_and_whether_the_class_stays():
+    rows = {row["name"]: row for row in listing("calibrators").rows}
+    assert (rows["temperature"]["needs"], rows["temperature"]["keeps the class"]) == ("", "yes")
+    assert (rows["feature-clipping"]["needs"], rows["vector"]["keeps the class"]) == ("features", "no")
+    assert rows["structured"]["needs"] == "probmetrics, numba"
+
+
+def test_details_leave_out_what_is_empty():
+    row = {"name": "x", "what it is": "y", "paper": "", "year": "", "linked": "", "defaults": "a 1", "needs": ""}
+    assert listing("models").details(row) == "defaults: a 1"
+
+
+def test_markdown_escapes_bars():
+    assert all("|" not in cell for row in listing("losses").rows for cell in row["name"])
+    for line in listing("losses").markdown().splitlines():
+        assert line.startswith("| ")
+        assert line.endswith(" |")
+
+
+def test_printed(capsys):
+    assert print_listing("models") == 0
+    assert "resnet8" in capsys.readouterr().out
+    print_listing("losses")
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("fedlas+", "FedLAS, 2026", "needs: features", "margin 6, momentum 0.95", "written from the paper"):
+        assert part in shown
+    print_listing("losses", markdown=True)
+    assert capsys.readouterr().out.strip() == listing("losses").markdown()
+
+
+def test_unknown_kind():
+    with pytest.raises(InputError, match="Did you mean 'losses'"):
+        listing("loses")

@@ -1,0 +1,149 @@
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.calibrators import TemperatureScaling, VectorScaling
+from fedlas.cli.export import export
+from fedlas.cli.export import test_images as images_of
+from fedlas.deploy.formats import FORMATS, rebuilt
+from fedlas.lab.report.card import Written
+from fedlas.lab.runs.load import load_trained
+from fedlas.predictions import Predictions
+
+CALIBRATORS = {"temperature": TemperatureScaling, "vector": VectorScaling}
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    """Drawing takes longer than exporting."""
+    nowhere = Written(Path("card.json"), Path("card.html"))
+    monkeypatch.setattr("fedlas.lab.report.card.write_card", lambda *_args, **_options: nowhere)
+
+
+def expected(folder, calibrate):
+    val, test = (Predictions.load(folder / "predictions" / f"{part}.npz") for part in ("val", "test"))
+    return CALIBRATORS[calibrate]().fit(val).transform(test).probs.numpy()
+
+
+def pixels(folder):
+    return torch.cat(list(images_of(load_trained(folder))))
+
+
+def test_bytes_come_back_exactly(run_folder):
+    trained = load_trained(run_folder)
+    assert torch.equal(pixels(run_folder), trained.splits.test.images)
+
+
+@pytest.mark.parametrize("calibrate", ["temperature", "vector"])
+def test_safetensors_and_card(run_folder, tmp_path, calibrate, capsys):
+    out = tmp_path / "net.safetensors"
+    assert export(run_folder, form="safetensors", out=out, calibrate=calibrate, replicates=0) == 0
+    said = capsys.readouterr().out
+    assert "300 test samples, largest difference of a probability" in said
+    before = torch.random.get_rng_state()
+    model = rebuilt(out)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    probs = model(pixels(run_folder))[1].detach().numpy()
+    np.testing.assert_allclose(probs, expected(run_folder, calibrate), atol=1e-5)
+    from safetensors import safe_open
+
+    with safe_open(out, "pt") as file:
+        about = {key.removeprefix("fedlas."): value for key, value in file.metadata().items()}
+    assert json.loads(about["calibration"])["method"] == calibrate
+    assert len(json.loads(about["classes"])) == probs.shape[1]
+    assert about["run"] == "ce-s3"
+    assert "rebuilt" in json.loads(about["input"])["normalisation"]["done by"]
+    card = json.loads((tmp_path / "net.safetensors.card.json").read_text())
+    assert card["exported"]["file"] == "net.safetensors"
+    assert card["exported"]["difference"] <= 1e-5
+    assert (tmp_path / "net.safetensors.card.html").is_file()
+
+
+def test_torch_export(run_folder, tmp_path, no_card):
+    out = tmp_path / "net.pt2"
+    export(run_folder, form="torch-export", out=out, replicates=0)
+    files = {"metadata.json": ""}
+    program = torch.export.load(io.BytesIO(out.read_bytes()), extra_files=files)
+    about = json.loads(files["metadata.json"])
+    assert json.loads(about["input"])["dtype"] == "uint8"
+    assert json.loads(about["input"])["normalisation"]["done by"] == "the model"
+    for size in (1, 3, 300):  # the batch is free
+        found = program.module()(pixels(run_folder)[:size])[1].detach().numpy()
+        np.testing.assert_allclose(found, expected(run_folder, "temperature")[:size], atol=1e-5)
+
+
+def test_onnx(run_folder, tmp_path, no_card):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    runtime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "net.onnx"
+    export(run_folder, form="onnx", out=out, replicates=0)
+    session = runtime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    assert [port.name for port in session.get_outputs()] == ["logits", "probs"]
+    for size in (1, 3, 300):
+        found = session.run(["probs"], {"images": pixels(run_folder)[:size].numpy()})[0]
+        np.testing.assert_allclose(found, expected(run_folder, "temperature")[:size], atol=1e-5)
+    about = session.get_modelmeta().custom_metadata_map
+    val = Predictions.load(run_folder / "predictions" / "val.npz")
+    assert json.loads(about["calibration"])["temperature"] == TemperatureScaling().fit(val).temperature
+    assert about["run"] == "ce-s3"
+    assert "commit" in about
+
+
+def test_what_gives_other_probabilities_is_not_left(run_folder, tmp_path, monkeypatch, no_card):
+    honest = FORMATS["safetensors"]
+
+    def wrong(model, example, about):
+        with torch.no_grad():
+            model.model.fc.bias[0] += 0.01
+        return honest.write(model, example, about)
+
+    monkeypatch.setitem(FORMATS, "safetensors", dataclasses.replace(honest, write=wrong))
+    with pytest.raises(InputError, match="within 1e-05; got a difference of"):
+        export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0)
+    assert not list(tmp_path.iterdir())
+    assert export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0, tolerance=0.1) == 0
+
+
+def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder, tmp_path):
+    copy = tmp_path / "ce-s3"
+    shutil.copytree(run_folder, copy)
+    test = Predictions.load(copy / "predictions" / "test.npz")
+    test.with_logits(test.logits + 0.01 * torch.randn(test.logits.shape)).save(copy / "predictions" / "test.npz")
+    with pytest.raises(InputError, match=r"differs by .* on this machine already"):
+        export(copy, form="safetensors", replicates=0)
+    assert not (copy / "export").exists()
+
+
+def test_not_a_number_is_no_agreement(run_folder, tmp_path, monkeypatch):
+    honest = FORMATS["safetensors"]
+    silent = dataclasses.replace(honest, read=lambda content: lambda images: np.full((len(images), 10), np.nan))
+    monkeypatch.setitem(FORMATS, "safetensors", silent)
+    with pytest.raises(InputError, match="conversion is at fault"):
+        export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nonsense(run_folder, tmp_path):
+    for options, message in (
+        ({"form": "onx"}, "Did you mean 'onnx'"),
+        ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"calibrate": "platt"}, "--calibrate"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export(run_folder, **options)
+    with pytest.raises(InputError, match="folder of a run"):
+        export(tmp_path)
+    (tmp_path / "no.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match="fedlas export wrote"):
+        rebuilt(tmp_path / "no.safetensors")
+    with pytest.raises(InputError, match="readable"):
+        rebuilt(tmp_path / "none.safetensors")

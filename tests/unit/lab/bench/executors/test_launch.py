@@ -1,0 +1,52 @@
+import multiprocessing
+import threading
+from dataclasses import replace
+
+import pytest
+import torch.distributed as dist
+
+from fedlas.lab.bench.executors.launch import exit_text, launch
+from fedlas.lab.train import load_checkpoint
+
+pytestmark = pytest.mark.skipif(
+    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo"
+)
+
+
+def rank_of(_):
+    found = [child.pid for child in multiprocessing.active_children() if child.name == "fedlas-rank-1"]
+    return found[0] if found else None
+
+
+def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, told, resumed):
+    (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=300", "model.hidden=[8]")
+    task = replace(task, processes=2, threads=2, retries=1)
+    killer, ended = told({"fedlas-s0": [3]}, find=rank_of), threading.Event()
+    killer.started(task)
+
+    def watch():
+        while not ended.wait(0.02):
+            killer.idle()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        result = launch(task)
+    finally:
+        ended.set()
+        thread.join()
+    assert "test accuracy" in (result.line or result.error)
+    assert len(load_checkpoint(task.run.folder / "checkpoint.pt")["rng"]) == 2
+    resumed(task.run.folder, killer.logs["fedlas-s0"][0], epochs=300)
+    assert not rank_of(None)
+
+
+def test_an_error_of_all_is_the_runs(tmp_path, tasks):
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
+    result = launch(replace(task, processes=2, threads=2))
+    assert "the loss must stay finite" in result.error
+    assert "Traceback" in (task.run.folder / "error.txt").read_text()
+
+
+def test_exit_text():
+    assert (exit_text(-9), exit_text(3)) == ("signal 9", "exit status 3")

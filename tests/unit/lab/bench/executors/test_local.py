@@ -1,0 +1,94 @@
+import json
+import multiprocessing
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.lab.bench.executors import LocalExecutor
+from fedlas.lab.bench.executors.local import _devices
+
+LONG = ("train.epochs=400", "model.hidden=[8]")  # seconds: time enough to be killed in
+ENDLESS = ("train.epochs=2000", "model.hidden=[8]")
+
+
+def worker_of(number):
+    """Id of a worker's process."""
+    found = [child.pid for child in multiprocessing.active_children() if child.name == f"fedlas-worker-{number}"]
+    return found[0] if found else None
+
+
+def numbers(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["seconds"]
+    return metrics
+
+
+@pytest.mark.long  # kills by polling, which a busy machine can make miss: not for a run that decides what lands
+def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path, tasks, told, resumed):
+    """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
+    both = [
+        *tasks(tmp_path / "two", "synthetic", ["ce"], *LONG),
+        *tasks(tmp_path / "two", "synthetic", ["ls"], *ENDLESS),
+    ]
+    short = tasks(tmp_path / "two", "digits", ["fedlas"], "model.width=4")
+    seen = told({"ce-s0": [3], "ls-s0": [3, 6]}, find=lambda name: worker_of(int(name == "ls-s0")))
+    results = {r.name: r for r in LocalExecutor(workers=2, retries=1).results([*both, *short], seen)}
+    assert seen.names == ["ce-s0", "ls-s0", "fedlas-s0"]
+    assert sorted(seen.losses) == [("ce-s0", "signal 9"), ("ls-s0", "signal 9")]
+    resumed(both[0].run.folder, seen.logs["ce-s0"][0], epochs=400)
+    assert results["ls-s0"].error == "its process ended with signal 9, 2 times"
+    assert "signal 9" in (both[1].run.folder / "error.txt").read_text()
+    assert not (both[1].run.folder / "metrics.json").exists()
+    assert "test accuracy" in results["ce-s0"].line
+    assert "test accuracy" in results["fedlas-s0"].line
+    here = told()
+    alone = tasks(tmp_path / "one", "digits", ["fedlas"], "model.width=4")
+    again = tasks(tmp_path / "one", "synthetic", ["ce"], *LONG)
+    executor = LocalExecutor()
+    assert executor.in_process
+    assert [r.error for r in executor.results([*alone, *again], here)] == [None, None]
+    assert here.names == ["fedlas-s0", "ce-s0"]
+    for name in ("fedlas-s0", "ce-s0"):
+        assert numbers(tmp_path / "one" / name) == numbers(tmp_path / "two" / name)
+    assert not [child for child in multiprocessing.active_children() if child.name.startswith("fedlas-worker")]
+    assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
+
+
+def test_stopping_ends_the_workers(tmp_path, tasks, told):
+    class Interrupted(told):
+        def idle(self):
+            if (tmp_path / "ce-s0" / "checkpoint.pt").exists():
+                raise KeyboardInterrupt
+
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], *LONG)
+    with pytest.raises(KeyboardInterrupt):
+        list(LocalExecutor(workers=1, cpus_per_run=1).results([task], Interrupted()))
+    assert not worker_of(0)
+    assert not (tmp_path / "ce-s0" / "metrics.json").exists()
+    assert not (tmp_path / "ce-s0" / "error.txt").exists()
+
+
+def test_what_each_worker_sees_of_the_gpus():
+    gpus = ["4", "5", "6", "7"]
+    assert [_devices(n, 4, None, gpus) for n in range(4)] == gpus
+    assert _devices(5, 6, None, gpus) == "5"  # they take turns
+    assert _devices(0, 2, None, []) is None
+    assert [_devices(n, 2, 2, gpus) for n in range(2)] == ["4,5", "6,7"]
+    assert [_devices(n, 4, 0.5, gpus) for n in range(4)] == ["4", "4", "5", "5"]
+    assert [_devices(n, 3, 0.7, gpus) for n in range(3)] == ["4", "5", "6"]  # two would take 1.4 of one
+    assert [_devices(n, 5, 0.4, gpus) for n in range(5)] == ["4", "4", "5", "5", "6"]
+    assert _devices(0, 1, 0, gpus) == ""
+    with pytest.raises(InputError, match=r"3 workers with 2 GPUs each need 6; got 4 here\. Lower --workers"):
+        _devices(0, 3, 2, gpus)
+    with pytest.raises(InputError, match="1 workers with 1 GPUs each need 1; got 0 here"):
+        _devices(0, 1, 1, [])
+
+
+def test_visible_gpus(monkeypatch):
+    from fedlas.lab.bench.executors import local
+
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local.visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    assert local.visible_gpus() == ["3", "GPU-5"]

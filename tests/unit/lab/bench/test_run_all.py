@@ -1,0 +1,171 @@
+import io
+
+import filelock
+import pytest
+import torch
+from rich.console import Console
+
+from fedlas._core.check import InputError
+from fedlas.cli import commands
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.losses import LOSSES
+
+TINY = [
+    "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]",
+]  # fmt: skip
+RECIPE = load_recipe("synthetic", TINY)
+
+
+class Failing(torch.nn.Module):
+    """A loss that fails in its first step."""
+
+    def forward(self, logits, target):
+        raise RuntimeError("[no luck]")
+
+
+class Diverging(torch.nn.Module):
+    """A loss that is not finite."""
+
+    def forward(self, logits, target):
+        return logits.sum() * float("nan")
+
+
+@pytest.fixture
+def losses(monkeypatch):
+    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    LOSSES.add("failing", Failing)
+    LOSSES.add("diverging", Diverging)
+
+
+def run(out, losses, recipe=RECIPE, seeds=(0,)):
+    text = io.StringIO()
+    outcome = run_all(plan(recipe, losses=losses, seeds=seeds, out=out), console=Console(file=text, width=200))
+    return outcome, text.getvalue()
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_failures_do_not_stop_the_others(tmp_path, losses):
+    outcome, text = run(tmp_path, ["failing", "ce", "diverging", "fedlas"])
+    assert outcome.finished == ["ce-s0", "fedlas-s0"]
+    assert outcome.failed["failing-s0"] == "RuntimeError: [no luck]"
+    assert "finite" in outcome.failed["diverging-s0"]
+    assert "[1/4] failing-s0  failed: [no luck]" in text
+    assert "about" in text
+    assert "Traceback" in (tmp_path / "failing-s0" / "error.txt").read_text()
+    assert "Traceback" not in text
+    assert not (tmp_path / "failing-s0" / "metrics.json").exists()
+
+
+def test_finished_runs_are_skipped_and_failed_ones_tried_again(tmp_path, losses, monkeypatch):
+    run(tmp_path, ["failing", "ce"])
+    before = stamps(tmp_path / "ce-s0")
+    monkeypatch.setattr(
+        Failing, "forward", lambda self, logits, target: torch.nn.functional.cross_entropy(logits, target)
+    )
+    outcome, _ = run(tmp_path, ["failing", "ce"])
+    assert outcome.finished == ["failing-s0", "ce-s0"]
+    assert not outcome.failed
+    assert not (tmp_path / "failing-s0" / "error.txt").exists()
+    assert stamps(tmp_path / "ce-s0") == before
+
+
+def test_busy_runs_are_skipped_with_a_notice(tmp_path):
+    (tmp_path / "ce-s0").mkdir(parents=True)
+    with filelock.FileLock(tmp_path / "ce-s0" / ".lock"):
+        outcome, text = run(tmp_path, ["ce", "ls"])
+        assert (outcome.busy, outcome.finished) == (["ce-s0"], ["ls-s0"])
+        assert "ce-s0  skipped: " in text
+        with pytest.raises(InputError, match="a run must be free"):
+            commands.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
+
+
+def test_a_changed_recipe_stops_before_anything_is_touched(tmp_path):
+    run(tmp_path, ["ce"])
+    before = stamps(tmp_path)
+    changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.05 before, 0\.7 now"):
+        run(tmp_path, ["fedlas", "ce"], changed)
+    assert stamps(tmp_path) == before
+
+
+def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touched(tmp_path):
+    run(tmp_path, ["ce"])
+    before = stamps(tmp_path)
+    changed = load_recipe("synthetic", [*TINY, "optimizer.lr=0.7"])
+    with pytest.raises(InputError, match=r"ls-s0, which differs from ce-s0 in optimizer\.lr: 0\.05 before, 0\.7 now"):
+        run(tmp_path, ["ls"], changed)
+    data = tmp_path / "ce-s0" / "data.json"
+    data.write_text(data.read_text().replace('"samples": ', '"samples": 1'))
+    before[data] = data.stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"the same data; got .*train\.samples"):
+        run(tmp_path, ["ls"])
+    assert stamps(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_scaled": {}}'])
+def test_metrics_that_cannot_be_used_do_not_stop_the_others(tmp_path, content):
+    run(tmp_path, ["ce"])
+    (tmp_path / "ce-s0" / "metrics.json").write_text(content)
+    outcome, text = run(tmp_path, ["ce", "ls"])
+    assert outcome.finished == ["ls-s0"]
+    assert "metrics.json must be" in outcome.failed["ce-s0"]
+    assert "Traceback" not in text
+    (tmp_path / "ce-s0" / "metrics.json").unlink()
+    assert run(tmp_path, ["ce", "ls"])[0].finished == ["ce-s0", "ls-s0"]
+    assert not (tmp_path / "ce-s0" / "error.txt").exists()
+
+
+def test_bad_data_or_model_stops_before_anything_is_made(tmp_path):
+    for override in ("data.val_size=1000000", "model.hidden=[0]"):
+        with pytest.raises(InputError):
+            run(tmp_path / "out", ["ce"], load_recipe("synthetic", [*TINY, override]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_failed(tmp_path, losses):
+    with pytest.raises(
+        InputError, match=r"a run must finish; got 1 failed, failing-s0 first: RuntimeError: \[no luck\]"
+    ):
+        commands.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
+
+
+def test_status_and_report(tmp_path, losses, capsys):
+    assert commands.bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
+    captured = capsys.readouterr()
+    assert "failed: failing-s0, failing-s1" in captured.err
+    assert "report.html" in captured.out
+    assert {"report.html", "report.md", "results.csv"} <= {path.name for path in tmp_path.iterdir()}
+    assert commands.bench(RECIPE, losses=["ce"], seeds=[0, 1], out=tmp_path) == 0
+    assert "2 of them finished before" in capsys.readouterr().err
+
+
+def test_going_on_is_said(tmp_path, monkeypatch):
+    import fedlas.lab.runs.execute as module
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ["ce"])
+    monkeypatch.undo()
+    outcome, text = run(tmp_path, ["ce"])
+    assert outcome.finished == ["ce-s0"]
+    assert "going on after epoch 1" in text
+
+
+def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):
+    run(tmp_path, ["ce"])
+    capsys.readouterr()
+    monkeypatch.setenv("RANK", "1")
+    assert commands.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
+    assert not (tmp_path / "report.html").exists()
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert not captured.err

@@ -1,0 +1,76 @@
+import pytest
+import torch
+from torchvision.datasets import ImageFolder
+
+from fakes_data import FAKES, picture
+from fedlas._core.check import InputError
+from fedlas.lab.data import load_dataset
+
+
+@pytest.fixture
+def root(tmp_path):
+    return FAKES["image-folder"](tmp_path)
+
+
+def load(root, **options):
+    return load_dataset("image-folder", str(root), **options)
+
+
+def paths(files):
+    return [str(files.path(row)) for row in range(len(files))]
+
+
+def test_is_what_torchvision_reads(root):
+    source = load(root)
+    for part, files in (("train", source.train), ("val", source.test)):
+        theirs = ImageFolder(root / part)
+        assert sorted(zip(paths(files), files.target.tolist(), strict=True)) == sorted(theirs.samples)
+    assert source.classes == ("ant", "bee")
+
+
+def test_with_three_folders_val_joins_train(root):
+    for name in ("ant", "bee"):
+        picture(root / "test" / name / "t.jpg")
+    source = load(root)
+    assert (len(source.train), len(source.test)) == (16, 2)
+    assert sum("/val/" in path for path in paths(source.train)) == 4
+
+
+def test_undivided_gives_a_fixed_stratified_fifth_to_test(tmp_path):
+    for name in ("ant", "bee"):
+        for row in range(10):
+            picture(tmp_path / name / f"{row}.jpg")
+    source, again = load(tmp_path), load(tmp_path)
+    assert torch.bincount(source.test.target).tolist() == [2, 2]
+    assert paths(source.test) == paths(again.test)
+    assert not set(paths(source.test)) & set(paths(source.train))
+
+
+def test_grey_and_upright(root):
+    source = load(root, channels=1, resize=20, crop=16)
+    assert source.train.image(0).shape == (1, 16, 16)
+    assert source.train.view.upright
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "val").rename(root / "valid"), r"train, and val or test beside it; got \['train'\]"),
+        (lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"), "same classes; got 2 .* 'bee'"),
+        (lambda root: (root / "val" / "bee").rename(root / "bee"), "at least two class folders; got ant"),
+        (lambda root: [path.unlink() for path in (root / "val" / "bee").rglob("*.jpg")], "must hold images; got none"),
+    ],
+)
+def test_folders_that_do_not_fit(root, change, words):
+    change(root)
+    with pytest.raises(InputError, match=words):
+        load(root)
+
+
+def test_nonsense_is_refused(root, tmp_path):
+    with pytest.raises(InputError, match="channels must be 1"):
+        load(root, channels=2)
+    with pytest.raises(InputError, match="root must be a folder"):
+        load(picture(tmp_path / "a.jpg"))
+    with pytest.raises(InputError, match="which does not exist"):
+        load(tmp_path / "nowhere")

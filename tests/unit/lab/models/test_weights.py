@@ -1,0 +1,157 @@
+"""Pre-trained weights: all of them or an error that lists what does not fit; only the head may be new."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from fedlas._core.check import InputError
+from fedlas.lab.models import build_model, load_weights, weights_digest
+
+
+def small(num_classes=4, in_channels=3, width=4):
+    return build_model("resnet8", num_classes=num_classes, in_channels=in_channels, width=width)
+
+
+def vit(num_classes=4, image_size=32):
+    return build_model("timm:vit_tiny_patch16_224", num_classes=num_classes, in_channels=3, image_size=image_size)
+
+
+def equal(a, b, *, but=()):
+    a, b = a.state_dict(), b.state_dict()
+    return [key for key in a if key not in but and not torch.equal(a[key], b[key])] == []
+
+
+@pytest.fixture
+def theirs():
+    torch.manual_seed(0)
+    return small()
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_the_same_model_again(theirs, tmp_path, form):
+    path = tmp_path / f"weights.{form}"
+    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(theirs.state_dict(), path)
+    ours = small()
+    assert not equal(ours, theirs)
+    assert load_weights(ours, path) == ()
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {f"module.{k}": v for k, v in state.items()}},
+        lambda state: {f"_orig_mod.model.{k}": v for k, v in state.items()},
+        lambda state: {"state_dict": {}, "model": state, "state_dict_ema": state},
+        lambda state: {k: v for k, v in state.items() if "num_batches_tracked" not in k},
+        lambda state: {k.replace("fc.", "head."): v for k, v in state.items()},
+        lambda state: {k: v.double() if v.is_floating_point() else v for k, v in state.items()},
+    ],
+    ids=["state_dict", "data parallel", "compiled", "average first", "no counters", "another head's name", "double"],
+)
+def test_as_training_scripts_save_them(theirs, tmp_path, wrap):
+    torch.save(wrap(theirs.state_dict()), tmp_path / "w.pt")
+    ours = small()
+    assert load_weights(ours, tmp_path / "w.pt") == ()
+    assert equal(ours, theirs)
+
+
+def test_a_head_of_other_classes_stays_untrained_and_is_said(theirs, tmp_path):
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    ours = small(num_classes=9)
+    before = ours.fc.weight.clone()
+    (note,) = load_weights(ours, tmp_path / "w.pt")
+    assert note == "w.pt: the head 'fc' of 4 classes was left out; the one of 9 classes starts untrained"
+    assert torch.equal(ours.fc.weight, before)
+    assert equal(ours, theirs, but=("fc.weight", "fc.bias"))
+
+
+def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path):
+    torch.manual_seed(0)
+    old, new = vit(image_size=32), vit(num_classes=3, image_size=64)
+    save_file(old.state_dict(), tmp_path / "vit.safetensors")
+    assert len(load_weights(new, tmp_path / "vit.safetensors")) == 1
+    assert new.pos_embed.shape == (1, 17, 192)
+    torch.testing.assert_close(new.pos_embed[:, 0], old.pos_embed[:, 0])  # the class token's
+    assert equal(old, new, but=("pos_embed", "head.weight", "head.bias"))
+    assert timm.is_model("vit_base_patch16_384")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("conv1.weight"), "1 missing: conv1.weight"),
+        (lambda s: s.update(extra=torch.zeros(1)), "1 unknown: extra"),
+        (lambda s: s.update({"fc.weight": torch.zeros(4, 7)}), "1 of another shape: fc.weight (4, 7) for (4, 16)"),
+        (lambda s: s.pop("fc.weight"), "1 missing: fc.weight"),
+        (lambda s: [s.pop(k) for k in list(s) if "stages" in k], "and 25 more"),
+    ],
+)
+def test_what_does_not_fit_is_listed_and_nothing_changes(theirs, tmp_path, change, message):
+    state = dict(theirs.state_dict())
+    change(state)
+    torch.save(state, tmp_path / "w.pt")
+    ours = small()
+    before = {key: value.clone() for key, value in ours.state_dict().items()}
+    with pytest.raises(InputError) as caught:
+        load_weights(ours, tmp_path / "w.pt")
+    assert message in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("other", [{"in_channels": 1}, {"width": 8}])
+def test_another_model(theirs, tmp_path, other):
+    torch.save(theirs.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"of another shape: .*conv1\.weight"):
+        load_weights(small(**other), tmp_path / "w.pt")
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("code in the file was run",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("w.pt", b"nonsense"),
+        ("w.pt", b""),
+        ("w.safetensors", b"nonsense"),
+        ("w.safetensors", b""),
+        ("evil.pt", pickle.dumps(Evil(), protocol=2)),
+    ],
+)
+def test_what_is_no_file_of_weights(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match="nothing but tensors"):
+        load_weights(small(), tmp_path / name)
+
+
+def test_code_in_a_real_archive_is_not_run(tmp_path):
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match="nothing but tensors"):
+        load_weights(small(), tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3), {}])
+def test_no_state_dict_in_it(tmp_path, content):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(InputError, match="must hold a state dict"):
+        load_weights(small(), tmp_path / "w.pt")
+
+
+def test_no_such_file(tmp_path):
+    for function in (weights_digest, lambda path: load_weights(small(), path)):
+        with pytest.raises(InputError, match=r"model\.weights: the file must exist"):
+            function(tmp_path / "nowhere.pth")
+        with pytest.raises(InputError, match="must exist"):
+            function(tmp_path)
+
+
+def test_the_digest_is_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert weights_digest(tmp_path / "a").startswith("ba7816bf")

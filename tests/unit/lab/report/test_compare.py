@@ -1,0 +1,151 @@
+import json
+import math
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.cli import main
+from fedlas.lab.report.compare import compare, differences, differences_figure
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import with_noise
+from fedlas.stats import holm, paired_t_test, wilcoxon_test
+
+ECE = {
+    "ls": [0.040, 0.041, 0.039, 0.040, 0.042],
+    "fedlas": [0.019, 0.025, 0.018, 0.021, 0.020],
+    "mbls": [0.030, 0.031, 0.033],
+}
+
+
+def write(folder, ece=ECE):
+    for loss, values in ece.items():
+        for seed, value in enumerate(values):
+            run = folder / f"{loss}-s{seed}"
+            run.mkdir(parents=True)
+            stages = {"val": {}, "test": {"ece": value, "nll": 10 * value}, "test_scaled": {"ece": value / 2}}
+            about = {"format": 1, "recipe": "digits", "loss": loss, "seed": seed, "temperature": 1.0}
+            about |= {"best_epoch": 1, "seconds": 1.0, "notes": []}
+            (run / "metrics.json").write_text(json.dumps(about | stages))
+    return folder
+
+
+def test_numbers_are_those_of_the_tests(tmp_path):
+    summary = collect(write(tmp_path))
+    first, second = differences(summary, ["fedlas:ls", "fedlas:mbls"], metric="ece")
+    assert first.seeds == (0, 1, 2, 3, 4)
+    assert second.seeds == (0, 1, 2)
+    assert first.mean == pytest.approx(-0.0198)
+    assert first.t == paired_t_test(ECE["fedlas"], ECE["ls"]).p_value
+    assert second.t == paired_t_test(ECE["fedlas"][:3], ECE["mbls"]).p_value
+    assert [first.holm, second.holm] == holm([first.t, second.t])
+    assert first.wilcoxon == wilcoxon_test(ECE["fedlas"], ECE["ls"]).p_value == 0.0625
+    assert first.sign == 0.0625
+    assert first.interval[0] < first.mean < first.interval[1] < 0
+
+
+def test_interval_and_t_test_agree_at_the_level(tmp_path):
+    """0 lies on the edge of the 95 % interval where p = 0.05, whatever the spread."""
+    values = {"a": [0.0, 0.0, 0.0], "b": [-0.01, 0.01, 0.0]}
+    half = 4.302652729911275 * 0.01 / math.sqrt(3)
+    shifted = {"ls": [half - b for b in values["b"]], "ce": values["a"]}
+    (found,) = differences(collect(write(tmp_path, shifted)), ["ls:ce"], metric="ece")
+    assert found.t == pytest.approx(0.05)
+    assert found.interval[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_one_seed_and_no_spread_have_no_test(tmp_path):
+    summary = collect(write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03, 0.04], "mbls": [0.02]}))
+    level, single = differences(summary, ["ls:ce", "mbls:ce"], metric="ece")
+    assert (level.t, level.holm, level.interval, level.needed) == (None, None, None, None)
+    assert (single.t, single.holm, single.interval, single.needed) == (None, None, None, None)
+    assert single.mean == pytest.approx(-0.01)
+
+
+def test_after_temperature_is_another_number(tmp_path):
+    summary = collect(write(tmp_path))
+    (before,) = differences(summary, ["fedlas:ls"], metric="ece")
+    (after,) = differences(summary, ["fedlas:ls"], metric="ece", stage="test_scaled")
+    assert after.mean == pytest.approx(before.mean / 2)
+
+
+def test_the_table(tmp_path, capsys):
+    write(tmp_path)
+    assert main(["compare", str(tmp_path), "fedlas:ls", "fedlas:mbls", "--metrics", "ece", "nll"]) == 0
+    out = capsys.readouterr().out
+    assert "ECE %, before temperature scaling, digits" in out
+    assert "NLL, before temperature scaling, digits" in out
+    assert "-1.98 [-2.28, -1.68]  < 0.001  < 0.001" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "after"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("ECE %, after temperature scaling, digits\n\n| A - B")
+    assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [" in out
+    assert "cannot reach 0.05 with fewer than 6 seeds" in out
+
+
+def test_the_table_in_full_has_interval_and_floor_of_what_is_compared(tmp_path, capsys):
+    write(tmp_path)
+    for seed in range(5):
+        noise = {"value": 0.02, "low": 0.01, "high": 0.03 + seed / 100, "replicates": 99}
+        noise |= {"floor": 0.008, "p_value": 0.01 + seed / 10, "least_p": 0.01}
+        folder = tmp_path / f"fedlas-s{seed}"
+        noise["value"] = json.loads((folder / "metrics.json").read_text())["test"]["ece"]
+        (folder / "intervals.json").write_text(json.dumps({"format": 2, "stages": {"test": {"ece": noise}}}))
+    assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "[1.00, 7.00], floor 0.80, p ≤ 0.01 to 0.41 |" in out
+    assert "A and B: means over the seeds" in out
+    (difference,) = differences(with_noise(collect(tmp_path), replicates=0), ["fedlas:ls"], metric="ece")
+    assert [len(noise) for noise in difference.noise] == [5, 0]
+    (tmp_path / "fedlas-s3" / "intervals.json").unlink()
+    main(["compare", str(tmp_path), "fedlas:ls", "--markdown"])
+    assert "floor" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_picture_shows_the_differences_of_each_metric(tmp_path, theme):
+    pairs, names = ["fedlas:ls", "fedlas:mbls"], ["ece", "nll"]
+    summary = collect(write(tmp_path))
+    asked = {name: differences(summary, pairs, metric=name) for name in names}
+    ece, nll = differences_figure(asked, theme=theme).axes
+    assert [tick.get_text() for tick in ece.get_yticklabels()] == ["fedlas - ls", "fedlas - mbls"]
+    assert ece.get_xlabel() == "ECE (points), A - B"
+    assert nll.get_xlabel() == "NLL, A - B"
+    assert ece.collections[0].get_offsets()[0, 0] == pytest.approx(100 * (0.019 - 0.040))
+    assert nll.collections[0].get_offsets()[0, 0] == pytest.approx(10 * (0.019 - 0.040))
+    files = [tmp_path / f"{name}.svg" for name in "ab"]
+    for file in files:
+        assert main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file), "--theme", theme]) == 0
+    first, second = (file.read_bytes() for file in files)
+    assert first == second
+    assert first.startswith(b"<?xml")
+
+
+def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
+    assert main(["compare", str(write(tmp_path)), "fedlas:ls", "--plot", str(tmp_path / "a.pgn")]) == 2
+    assert "the name must end in a kind of picture; got a.pgn" in capsys.readouterr().err
+    assert not (tmp_path / "a.pgn").exists()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "message"),
+    [
+        (["fedlas"], {}, "a pair must be A:B"),
+        (["fedlas:fedlas"], {}, "a pair must be A:B"),
+        (["fedlas:"], {}, "a pair must be A:B"),
+        (["fedls:ls"], {}, "Did you mean 'fedlas'"),
+        (["fedlas:ls"], {"metrics": ["eec"]}, "Did you mean 'ece'"),
+        (["fedlas:ls"], {"metrics": ["ks"]}, "They measured"),
+    ],
+)
+def test_what_cannot_be_compared(tmp_path, pairs, options, message):
+    write(tmp_path)
+    with pytest.raises(InputError, match=message):
+        compare(tmp_path, pairs, **options)
+
+
+def test_no_seed_in_common(tmp_path):
+    write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03]})
+    (tmp_path / "ls-s0" / "metrics.json").unlink()
+    with pytest.raises(InputError, match="a pair must have a seed in common; got ls:ce"):
+        compare(tmp_path, ["ls:ce"])

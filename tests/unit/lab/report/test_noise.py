@@ -1,0 +1,393 @@
+"""Intervals and noise floors: where they come from, when they are computed anew, and that every table carries them."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rich.console
+
+from fedlas._core.check import InputError
+from fedlas.lab.report.examples import cases_of
+from fedlas.lab.report.html import html_report
+from fedlas.lab.report.noise_text import noise_legend, noise_text, p_text
+from fedlas.lab.report.report import terminal_table, write_report
+from fedlas.lab.report.report_markdown import markdown_report
+from fedlas.lab.report.run_page import run_page
+from fedlas.lab.report.tables import legend, stage_tables
+from fedlas.lab.report.verdict import calibrated_note, findings, verdict
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import FILE, reasons, with_noise
+from fedlas.metrics import METRICS
+from fedlas.predictions import Predictions
+from fedlas.stats import bootstrap_interval, noise_floor
+from fedlas.stats.noise import COSTLY, Noise, is_calibration_error
+
+REPLICATES = 39
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, bench_writer):
+    """Two methods, two seeds, with the ``intervals.json`` and the report of all; tests copy it to change it."""
+    folder = bench_writer(tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300)
+    return write_report(folder, replicates=REPLICATES, pages=False)
+
+
+@pytest.fixture
+def folder(measured, tmp_path):
+    shutil.copytree(measured.html.parent, tmp_path / "digits")
+    return tmp_path / "digits"
+
+
+def shown(summary):
+    """The terminal's table."""
+    console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(terminal_table(summary))
+    console.file.close()
+    return console.export_text()
+
+
+def noise(folder, **options):
+    return with_noise(collect(folder), **{"replicates": REPLICATES, **options})
+
+
+def test_numbers_are_those_of_the_statistics(measured):
+    run = measured.summary.runs[0]
+    test = Predictions.load(run.path / "predictions" / "test.npz")
+    scaled = test.with_logits(test.logits / run.temperature)
+    for stage, predictions in (("test", test), ("test_scaled", scaled)):
+        for metric in ("accuracy", "ece", "classwise_ece", "smooth_ece"):
+            found, drawn = run.noise.get(metric, stage), min(REPLICATES, COSTLY.get(metric, REPLICATES))
+            interval = bootstrap_interval(predictions, metric=metric, replicates=drawn)
+            assert (found.value, found.low) == (interval.value, interval.low)
+            assert found.high == min(interval.high, 1.0)
+            if metric == "accuracy":
+                assert (found.floor, found.p_value, found.least_p) == (None, None, None)
+            else:
+                floor = noise_floor(predictions, metric=metric, replicates=drawn)
+                assert (found.floor, found.p_value, found.least_p) == (floor.mean, floor.p_value, floor.least_p)
+
+
+def test_every_calibration_error_of_every_table_carries_them(measured):
+    markdown, html = measured.markdown.read_text(encoding="utf-8"), measured.html.read_text(encoding="utf-8")
+    seen = 0
+    for _, _, table in stage_tables(measured.summary):
+        for i, column in enumerate(table.columns):
+            for row in table.rows:
+                cell = row.cells[i]
+                assert cell.noise.interval
+                assert bool(cell.noise.floor) == bool(cell.noise.p_value) == is_calibration_error(column.metric)
+                if cell.noise.floor:
+                    seen += 1
+                    assert f"{cell.noise.interval}<br>{cell.noise.test}" in markdown
+                    for text in (cell.noise.interval, f"floor {cell.noise.floor}", cell.noise.p_value):
+                        assert f">{text}<" in html or f">~ {text}<" in html
+    assert seen == 2 * 2 * sum(map(is_calibration_error, measured.summary.metrics))
+    terminal = shown(measured.summary)
+    for row in stage_tables(measured.summary)[0][2].rows:
+        (cell,) = [c for c, about in zip(row.cells, stage_tables(measured.summary)[0][2].columns, strict=True)
+                   if about.metric == "ece"]  # fmt: skip
+        assert cell.noise.interval in terminal
+        assert f"{cell.noise.sign}{cell.noise.floor} " in terminal
+        assert cell.noise.p_value.replace(" to ", "-") in terminal
+
+
+def test_csv_has_them_in_full(measured):
+    rows = list(csv.DictReader(measured.csv.read_text(encoding="utf-8").splitlines()))
+    for row in rows:
+        run = measured.summary.run(row["loss"], int(row["seed"]))
+        found = run.noise.get("ece", "test" if row["stage"] == "before" else "test_scaled")
+        assert [float(row[f"ece_{end}"]) for end in ("low", "high", "floor", "p")] == [
+            found.low, found.high, found.floor, found.p_value
+        ]  # fmt: skip
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        assert "accuracy_floor" not in row
+
+
+def test_they_are_computed_once(folder, monkeypatch):
+    before = {run.name: run.noise for run in noise(folder).runs}
+
+    def never(*args, **kwargs):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("fedlas.lab.runs.intervals.noise_of", never)
+    assert {run.name: run.noise for run in noise(folder).runs} == before
+
+
+@pytest.mark.parametrize("change", ["predictions", "temperature", "bins", "replicates", "broken", "format"])
+def test_what_is_stale_is_computed_again(folder, change):
+    run, options = folder / "ce-s0", {}
+    for other in ("ce-s1", "ls-s0", "ls-s1"):
+        shutil.rmtree(folder / other)
+    old = json.loads((run / FILE).read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    if change == "predictions":
+        test = Predictions.load(run / "predictions" / "test.npz")
+        test.with_logits(test.logits * 1.5).save(run / "predictions" / "test.npz")
+    elif change == "temperature":
+        (run / "metrics.json").write_text(json.dumps({**metrics, "temperature": metrics["temperature"] * 2}))
+    elif change == "bins":
+        path = run / "config.yaml"
+        path.write_text(path.read_text().replace("batch_size: 64", "batch_size: 64\n  num_bins: 5"))
+    elif change == "replicates":
+        options = {"replicates": 40}
+    else:
+        (run / FILE).write_text("{" if change == "broken" else json.dumps({**old, "format": 99}))
+    found = next(r for r in noise(folder, **options).runs if r.name == "ce-s0")
+    new = json.loads((run / FILE).read_text())
+    if change in ("broken", "format"):
+        assert new == old
+    else:
+        assert new != old
+        key = {"predictions": "predictions", "temperature": "temperature", "bins": "num_bins"}.get(change, "replicates")
+        assert new[key] != old[key]
+    if change == "predictions":  # and metrics.json is not about them any more
+        assert found.noise.get("ece") is None
+        assert "other values than metrics.json for" in found.noise.reasons[0]
+
+
+def test_without_predictions_what_is_kept_is_taken(folder, measured):
+    for path in folder.rglob("*.npz"):
+        path.unlink()
+    again = write_report(folder, replicates=REPLICATES)
+    assert [run.noise for run in again.summary.runs] == [run.noise for run in measured.summary.runs]
+    assert again.csv.read_bytes() == measured.csv.read_bytes()
+    assert len(again.notes) == 4
+    assert "no page" in again.notes[0]
+
+
+def test_without_either_there_is_a_dash_and_a_reason(folder):
+    shutil.rmtree(folder / "ce-s1" / "predictions")
+    (folder / "ce-s1" / FILE).unlink()
+    report = write_report(folder, replicates=REPLICATES, pages=False)
+    (reason,) = reasons(report.summary)
+    assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
+    for path in (report.markdown, report.html):
+        assert reason in path.read_text(encoding="utf-8")
+    ce, ls = stage_tables(report.summary)[0][2].rows
+    assert not any(cell.noise.interval for cell in ce.cells)  # of one seed alone they would not be about the mean
+    assert all(cell.noise.interval for cell in ls.cells)
+
+
+def test_zero_replicates_compute_nothing(folder):
+    for path in folder.rglob(FILE):
+        path.unlink()
+    summary = noise(folder, replicates=0)
+    assert not list(folder.rglob(FILE))
+    assert "no replicates were asked for" in reasons(summary)[0]
+    with pytest.raises(InputError, match="0 or at least 39"):
+        noise(folder, replicates=20)
+
+
+def test_hostile_content_is_no_interval(folder):
+    path = folder / "ce-s0" / FILE
+    content = json.loads(path.read_text())
+    content["stages"]["test"]["ece"] = {"value": "<b>", "low": None, "high": 1, "replicates": 1}
+    content["stages"]["test"]["nll"] = [1]
+    path.write_text(json.dumps(content))
+    run = noise(folder).runs[0]
+    assert (run.noise.get("ece"), run.noise.get("nll")) == (None, None)
+    assert run.noise.get("brier") is not None
+
+
+def test_a_model_that_no_test_tells_from_a_calibrated_one_is_named(measured):
+    """Neither ECE nor either of its halves nor smooth ECE, each over all seeds."""
+    summary, note = measured.summary, calibrated_note(measured.summary)
+    assert note in measured.html.read_text(encoding="utf-8")
+    assert "absence of evidence" in note
+    parts = dict(part.split(" temperature scaling ") for part in note.split(": ")[1].split(". ")[0].split("; "))
+    for stage, when in (("test", "before"), ("test_scaled", "after")):
+        expected = {
+            method
+            for method in summary.methods
+            if all(
+                2 * min(run.noise.get(metric, stage).p_value for run in summary.runs if run.loss == method) > 0.05
+                for metric in ("ece", "o_ece", "u_ece", "smooth_ece")
+            )
+        }
+        said = parts.get(when, "")
+        assert expected == (set(summary.methods) if said == "every method" else set(said.split(" and ")) - {""})
+    assert expected  # temperature scaling leaves nothing that 300 samples could show
+
+
+def changed(summary, **p_values):
+    """``summary`` with these p-values before temperature scaling, at the last seed of ``ce`` and at no other run."""
+
+    def noise_of(run):
+        last = (run.loss, run.seed) == ("ce", 1)
+        test = {
+            name: replace(noise, p_value=p_values.get(name, 0.5) if last else 0.5) if noise.floor is not None else noise
+            for name, noise in run.noise.stages["test"].items()
+        }
+        return replace(run.noise, stages={**run.noise.stages, "test": test})
+
+    return replace(summary, runs=tuple(replace(run, noise=noise_of(run)) for run in summary.runs))
+
+
+@pytest.mark.parametrize(
+    ("p_values", "said"),
+    [
+        ({}, r"before temperature scaling every method[;.]"),
+        ({"ece": 0.02}, r"before temperature scaling ls[;.]"),
+        ({"u_ece": 0.02}, r"before temperature scaling ls[;.].*another test does: ce before .* \(U-ECE\)\."),
+        ({"smooth_ece": 0.025, "o_ece": 0.001}, r"another test does: ce before .* \(O-ECE and Smooth ECE\)\."),
+        ({"smooth_ece": 0.03}, r"before temperature scaling every method[;.]"),  # 2 seeds: 0.06
+    ],
+)
+def test_whom_another_test_finds_out_is_not_among_the_calibrated(measured, p_values, said):
+    note = calibrated_note(changed(measured.summary, **p_values))
+    assert re.search(said, note), note
+    assert "noise, and" not in note
+
+
+def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(measured, tmp_path):
+    """Not ``≈``, which says that a method is not distinguishable from the best."""
+    summary = changed(measured.summary, ece=0.001)
+    i = [c.metric for c in stage_tables(summary)[0][2].columns].index("ece")
+    told, untold = (row.cells[i].noise for row in stage_tables(summary)[0][2].rows)
+    assert (told.calibrated, untold.calibrated) == (False, True)
+    markdown, html, terminal = markdown_report(summary), html_report(summary), shown(summary)
+    for text in (markdown, html):
+        assert f">~ floor {untold.floor}<" in text or f">~ floor {untold.floor}, {untold.p_value}" in text
+        assert f">floor {told.floor}" in text
+        assert f"~ floor {told.floor}" not in text
+        assert "~: the smallest p times the number of seeds is above 0.05" in text
+    assert f"~{untold.floor} " in terminal
+    assert f" {told.floor} " in terminal
+    assert f"~{told.floor}" not in terminal
+    for text in (markdown, html, terminal):
+        assert not re.search(r"≈ ?(floor|\d)", text)
+    test = Predictions.load(summary.runs[0].path / "predictions" / "test.npz")
+    page = run_page(summary.runs[0], test, cases_of(summary.runs[0], test))
+    own = noise_text([summary.runs[0].noise.get("ece")], lambda v: f"{100 * v:.2f}")
+    assert own.calibrated
+    assert f">~ {own.floor}</td>" in page
+    assert "≈" not in page
+
+
+def test_text_of_several_runs():
+    runs = [Noise(0.02, 0.01, 0.03, 99, 0.008, 0.01, 0.01), Noise(0.03, 0.0, 0.04, 99, 0.012, 0.2, 0.01)]
+    text = noise_text(runs, lambda v: f"{100 * v:.2f}")
+    assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.01 to 0.2")
+    assert text.replicates == 99
+    assert not text.calibrated  # one of them is told from a calibrated one
+    assert noise_text(runs[1:], str).calibrated
+    assert noise_text(runs[1:], str).p_value == "p = 0.2"
+    assert noise_text([Noise(0.9, 0.8, 1.0, 99)], str).text == "[0.8, 1.0]"
+    assert p_text(0.00012) == "0.0001"
+
+
+@pytest.mark.parametrize(
+    ("p_values", "least", "said", "calibrated"),
+    [
+        ([0.001], 0.001, "p ≤ 0.001", False),
+        ([0.002], 0.001, "p = 0.002", False),
+        ([0.001, 0.001], 0.001, "p ≤ 0.001", False),
+        ([0.61, 0.001, 0.3], 0.001, "p ≤ 0.001 to 0.61", False),
+        ([0.61, 0.004, 0.3], 0.001, "p 0.004 to 0.61", False),
+        ([0.05], 0.001, "p = 0.05", False),
+        ([0.0501], 0.001, "p = 0.05", True),
+        ([0.03, 0.5], 0.001, "p 0.03 to 0.5", True),  # of two, one in twenty is below 0.025 by chance
+        ([0.025, 0.5], 0.001, "p 0.025 to 0.5", False),
+        ([1e-5, 0.5], 1e-5, "p < 0.0001 to 0.5", False),
+        ([1e-5], 1e-5, "p < 0.0001", False),
+        ([0.001], None, "p = 0.001", False),
+    ],
+)
+def test_p_values_are_a_range_a_bound_or_an_estimate(p_values, least, said, calibrated):
+    text = noise_text([Noise(0.1, 0.0, 0.2, 999, 0.05, p, least) for p in p_values], str)
+    assert (text.p_value, text.calibrated) == (said, calibrated)
+
+
+def test_the_legend_says_how_many_replicates_there_were_and_that_smooth_ece_has_fewer():
+    many = noise_text([Noise(0.1, 0.0, 0.2, 1000, 0.05, 0.5, 1 / 1001)], str)
+    few = noise_text([Noise(0.1, 0.0, 0.2, 99, 0.05, 0.5, 0.01)], str)
+    assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]
+    assert "Smooth ECE has 99" in noise_legend([many, few], several=False)[1]
+    assert "Smooth ECE" not in noise_legend([few], several=False)[1]
+    assert len(noise_legend([noise_text([Noise(0.9, 0.8, 1.0, 99)], str)], several=False)) == 1
+    assert noise_legend([], several=True) == []
+
+
+def test_a_file_of_the_first_format_is_read_where_it_cannot_be_made_anew(folder):
+    """It has no ``least_p``, and wrong intervals of the debiased square."""
+    before = {run.name: run.noise for run in noise(folder).runs}
+    for path in folder.rglob(FILE):
+        content = json.loads(path.read_text())
+        for metrics in content["stages"].values():
+            for entry in metrics.values():
+                entry.pop("least_p", None)
+        path.write_text(json.dumps({**content, "format": 1}))
+    again = {run.name: run.noise for run in noise(folder).runs}
+    assert again == before  # computed anew, from the predictions
+    for path in folder.rglob(FILE):
+        assert json.loads(path.read_text())["format"] == 2
+        content = json.loads(path.read_text())
+        for metrics in content["stages"].values():
+            for entry in metrics.values():
+                entry.pop("least_p", None)
+        path.write_text(json.dumps({**content, "format": 1}))
+    shutil.rmtree(folder / "ce-s0" / "predictions")
+    kept = noise(folder).runs[0].noise
+    assert kept.reasons == (
+        "its intervals.json is of an earlier version, whose intervals of debiased_ece2 are not used",
+    )
+    for stage, metrics in before["ce-s0"].stages.items():
+        assert kept.stages[stage] == {name: found for name, found in metrics.items() if name != "debiased_ece2"}
+
+
+def test_signed_and_vanishing_metrics_have_a_floor():
+    found = {name for name in METRICS if is_calibration_error(name)}
+    assert {"ece", "adaptive_ece", "classwise_ece", "smooth_ece", "ks", "debiased_ece2", "confidence_gap"} <= found
+    assert not {"accuracy", "nll", "brier", "aurc", "mystery"} & found
+
+
+@pytest.mark.parametrize(
+    ("values", "mark", "said"),
+    [
+        (  # far apart
+            {"ce": [0.10, 0.11, 0.12], "ls": [0.01, 0.021, 0.029], "mbls": [0.2, 0.21, 0.23]},
+            "best",
+            r"best, distinguishable from the next, ce \(p < 0\.0001, paired t-test over 3 seeds, Holm over 2\)",
+        ),
+        (
+            {"ce": [0.02, 0.01, 0.03], "ls": [0.01, 0.02, 0.029], "mbls": [0.2, 0.21, 0.23]},
+            "leading",
+            r"best mean, not distinguishable from ce \(p = 0\.9\d, paired t-test over 3 seeds, Holm over 2\)",
+        ),
+        (  # the next is worse for sure, a farther one varies too much to tell
+            {"ce": [0.0201, 0.0302, 0.0391], "ls": [0.01, 0.02, 0.029], "mbls": [0.0, 0.3, 0.5]},
+            "leading",
+            r"best mean, distinguishable from the next, ce \(p < 0\.0001, .*\), but not from mbls",
+        ),
+        (
+            {"ce": [0.25, 0.5, 0.75], "ls": [0.125, 0.375, 0.625]},
+            "leading",
+            r"best mean; ce, the next, differs by the same amount at every seed, which no test can judge",
+        ),
+        ({"ce": [0.2], "ls": [0.1]}, "leading", "best value of one seed, not tested"),
+        ({"ce": [0.2, 0.1]}, "", None),
+    ],
+)
+def test_best_is_what_a_test_tells_from_the_next(tmp_path, values, mark, said):
+    for loss, numbers in values.items():
+        for seed, value in enumerate(numbers):
+            (tmp_path / f"{loss}-s{seed}").mkdir()
+            content = {"format": 1, "loss": loss, "seed": seed, "recipe": "r", "test": {"ece": value}}
+            (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
+    summary = collect(tmp_path)
+    best = min(values, key=lambda loss: np.mean(values[loss]))
+    (column,) = zip(*(row.cells for row in stage_tables(summary)[0][2].rows), strict=True)
+    assert dict(zip(summary.methods, (cell.mark for cell in column), strict=True))[best] == mark
+    found = verdict(summary, "ece")
+    assert (found is None) if said is None else re.fullmatch(said, found), found
+    if said:
+        (finding,) = findings(summary)
+        assert (finding.method, finding.verdict) == (best, found)
+        report = write_report(tmp_path, replicates=0, pages=False)
+        assert f"{best}, {found}".replace("<", "\\<") in report.markdown.read_text(encoding="utf-8")
+        assert mark in legend(summary)

@@ -1,0 +1,228 @@
+"""What a recipe can say about data, and runs on images that stay on disk."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fakes_data import FAKES, picture
+from fedlas._core.check import InputError
+from fedlas.lab.data.shift import Corruption
+from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.recipe import load_recipe, recipe_from
+from fedlas.lab.runs.execute import data_fingerprint, execute, prepare_data
+from fedlas.lab.runs.fingerprint import split_fingerprint
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.studies.shift import measure_shift, shift
+from fedlas.lab.train.log import append_log
+from fedlas.predictions import Predictions
+
+BIRDS = {
+    "title": "birds",
+    "data": {"name": "cub", "val_size": 6, "resize": 20, "crop": 16, "workers": 0},
+    "model": {"name": "mlp", "hidden": [8]},
+    "train": {"epochs": 3, "batch_size": 4},
+}
+SMALL = ["train.epochs=1", "model.hidden=[8]", "data.train_size=100", "data.val_size=50", "data.test_size=40"]
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    return str(FAKES["cub"](tmp_path_factory.mktemp("birds")))
+
+
+def on_birds(root, folder, **data):
+    recipe = recipe_from("birds", {**BIRDS, "data": {**BIRDS["data"], **data}}).with_data_root(root)
+    return Run(recipe, "fedlas", 0, folder)
+
+
+def synthetic(folder, *overrides):
+    return plan(load_recipe("synthetic", [*SMALL, *overrides]), losses=["ce"], seeds=[0], out=folder)[0]
+
+
+@pytest.fixture(scope="module")
+def done(birds, tmp_path_factory):
+    run = on_birds(birds, tmp_path_factory.mktemp("done"))
+    return run, execute(run)
+
+
+def logits(folder):
+    return Predictions.load(folder / "predictions" / "test.npz").logits
+
+
+def test_workers_change_nothing_not_even_whose_folder_it_is(done, birds, tmp_path):
+    run, _ = done
+    other = on_birds(birds, tmp_path, workers=1)
+    assert other.config() == run.config()
+    execute(other)
+    assert torch.equal(logits(run.folder), logits(tmp_path))
+
+
+def test_a_stopped_run_on_images_from_disk_goes_on_bit_for_bit(done, birds, tmp_path, monkeypatch):
+    def stop(path, record):
+        append_log(path, record)
+        if record["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    run = on_birds(birds, tmp_path)
+    monkeypatch.setattr("fedlas.lab.train.loop.append_log", stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run)
+    monkeypatch.setattr("fedlas.lab.train.loop.append_log", append_log)
+    execute(run)
+    assert torch.equal(logits(tmp_path), logits(done[0].folder))
+
+
+def test_such_a_run_comes_back_from_its_folder_and_knows_its_images(done, birds, tmp_path):
+    run, metrics = done
+    trained = load_trained(run.folder, data=birds)
+    assert trained.metrics == metrics
+    assert trained.splits.classes[0] == "Black footed Albatross"
+    other = FAKES["cub"](tmp_path)
+    picture(next((other / "CUB_200_2011" / "images").rglob("*_1.jpg")), seed=99, width=80)
+    with pytest.raises(InputError, match="same data"):
+        load_trained(run.folder, data=str(other))
+
+
+def test_images_on_disk_are_known_by_names_sizes_and_labels(done, birds, tmp_path):
+    found = data_fingerprint(done[0])
+    assert found["train"]["samples"] == 18
+    assert found["train"]["shape"] == [3, 16, 16]
+    moved = on_birds(str(FAKES["cub"](tmp_path)), tmp_path / "run")
+    assert data_fingerprint(moved) == found
+
+
+def test_a_wrong_root_is_said_before_anything_is_written(tmp_path):
+    run = on_birds(str(FAKES["svhn"](tmp_path)), tmp_path / "run")
+    with pytest.raises(InputError, match=r"cub: its folder must hold images\.txt"):
+        execute(run)
+    assert not (tmp_path / "run").exists()
+
+
+def test_noise_tail_and_corruption_are_what_was_asked_for(tmp_path):
+    plain = prepare_data(synthetic(tmp_path))
+    changes = ["data.long_tail=5", "data.label_noise.rate=0.25", "data.corruption={name: contrast, severity: 5}"]
+    run = synthetic(tmp_path, *changes)
+    splits = prepare_data(run)
+    counts = np.bincount(splits.clean_target)
+    before = np.bincount(plain.train.target.numpy())
+    assert counts.tolist() == [min(before[c], max(1, int(before.max() * 5 ** (-c / 9)))) for c in range(10)]
+    assert set(splits.indices["train"]) < set(plain.indices["train"])
+    assert (splits.train.target.numpy() != splits.clean_target).sum() == sum(round(0.25 * count) for count in counts)
+    assert torch.equal(splits.val.images, plain.val.images)
+    assert torch.equal(splits.val.target, plain.val.target)
+    assert torch.equal(splits.test.images[3], Corruption("contrast", 5)(plain.test.images[3], 3))
+    execute(run)
+    with np.load(run.folder / "splits.npz") as saved:
+        assert np.array_equal(saved["train_clean_target"], splits.clean_target)
+    again = load_trained(run.folder)
+    assert torch.equal(again.splits.train.target, splits.train.target)
+    assert again.run.config() == run.config()
+
+
+def test_options_that_are_not_used_leave_no_trace(tmp_path):
+    data = synthetic(tmp_path).config()["data"]
+    assert not {"long_tail", "label_noise", "corruption", "workers", "root"} & data.keys()
+    noisy = synthetic(tmp_path, "data.label_noise.rate=0.2").config()["data"]
+    assert noisy["label_noise"] == {"rate": 0.2, "kind": "symmetric"}
+
+
+def test_other_noise_is_other_data(tmp_path):
+    found = []
+    for rate in (0.1, 0.2):
+        run = synthetic(tmp_path / str(rate), f"data.label_noise.rate={rate}")
+        found.append(split_fingerprint(prepare_data(run)))
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.label_noise.rate=1.5", r"rate must be a fraction in \(0, 1\)"),
+        ("data.label_noise.rat=0.5", r"got 'data\.label_noise\.rat'\. Did you mean"),
+        ("data.label_noise=0.2", "data.label_noise must be a section; got 0.2"),
+        ("data.label_noise={}", "data.label_noise must hold values of the right types"),
+        ("data.label_noise={rate: 0.1, kind: symetric}", "Did you mean 'symmetric'"),
+        ("data.corruption={name: foog, severity: 1}", "Did you mean 'fog'"),
+        ("data.corruption={name: fog, severity: 9}", "severity must be 1 to 5"),
+        ("data.long_tail=0.5", "long_tail must be at least 1"),
+        ("data.workers=-2", "workers must be a whole number of at least 0"),
+        ("data.longtail=5", "Did you mean"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_starts(tmp_path, override, words):
+    with pytest.raises(InputError, match=words):
+        synthetic(tmp_path, override)
+
+
+def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, capsys):
+    run = synthetic(tmp_path)
+    metrics = execute(run)
+    assert shift([run.folder], corruptions=["contrast", "fog"], severities=[1, 5], save=True) == 0
+    found = json.loads((run.folder / "shift.json").read_text())
+    assert found["clean"]["test"]["nll"] == pytest.approx(metrics["test"]["nll"], rel=1e-6)
+    assert found["clean"]["test_scaled"]["nll"] == pytest.approx(metrics["test_scaled"]["nll"], rel=1e-6)
+    assert found["temperature"] == pytest.approx(metrics["temperature"])
+    assert [(row["corruption"], row["severity"]) for row in found["corrupted"]] == [
+        ("contrast", 1), ("contrast", 5), ("fog", 1), ("fog", 5)
+    ]  # fmt: skip
+    saved = Predictions.load(run.folder / "predictions" / "test-contrast-5.npz")
+    corrupted = execute(synthetic(tmp_path / "b", "data.corruption={name: contrast, severity: 5}"))
+    assert found["corrupted"][1]["test"]["nll"] == pytest.approx(corrupted["test"]["nll"], rel=1e-6)
+    assert saved.num_samples == 40
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "means over 2 corruptions" in printed
+    rows = found["corrupted"]
+    for stage in ("test", "test_scaled"):
+        known = [row["noise"][stage]["ece"] for row in (found["clean"], *rows)]
+        assert all(noise["low"] <= noise["value"] <= noise["high"] and noise["floor"] > 0 for noise in known)
+        assert all(
+            noise["value"] == pytest.approx(row[stage]["ece"]) for noise, row in zip(known[1:], rows, strict=True)
+        )
+        mildest = [noise for noise, row in zip(known[1:], rows, strict=True) if row["severity"] == 1]
+        assert f"floor {100 * sum(noise['floor'] for noise in mildest) / 2:.2f}" in printed
+    assert shift([run.folder], corruptions=["fog"], severities=[1], replicates=0) == 0
+    assert "floor" not in capsys.readouterr().out
+    assert "noise" not in json.loads((run.folder / "shift.json").read_text())["clean"]
+    with pytest.raises(InputError, match="replicates must be 0 or at least 39"):
+        shift([run.folder], corruptions=["fog"], replicates=5)
+
+
+def test_shift_of_images_on_disk(done, birds):
+    trained = load_trained(done[0].folder, data=birds)
+    found = measure_shift(trained, [Corruption("contrast", 5)])
+    assert found["corrupted"][0]["test"]["nll"] != found["clean"]["test"]["nll"]
+    again = measure_shift(trained, [Corruption("contrast", 5)])
+    assert again == found
+
+
+def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
+    with pytest.raises(InputError, match="Did you mean 'fog'"):
+        shift([done[0].folder], corruptions=["foog"], data=birds)
+    with pytest.raises(InputError, match="folder of a run"):
+        shift([tmp_path], corruptions=["fog"])
+    trained = load_trained(done[0].folder, data=birds)
+    recipe = replace(trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1)))
+    with pytest.raises(InputError, match="clean test images"):
+        measure_shift(replace(trained, run=replace(trained.run, recipe=recipe)), [Corruption("fog", 1)])
+
+
+def test_the_verbs(tmp_path, capsys, monkeypatch):
+    from fedlas.cli import main
+
+    monkeypatch.delenv("FEDLAS_DATA", raising=False)
+    assert main(["data", "check", "digits"]) == 0
+    assert "digits can be used; every image was read." in capsys.readouterr().out
+    root = str(FAKES["cub"](tmp_path))
+    assert main(["data", "check", "cub", root, "--quick"]) == 1
+    out = capsys.readouterr().out
+    assert "There are 18 images in train, published are 5,994." in out
+    assert "Extract its archive again" in out
+    assert main(["data", "check", "cub", f"{root}/CUB_200_2011/images"]) == 2
+    assert "it lies higher, in" in capsys.readouterr().err
+    assert main(["data", "check", "svhn"]) == 2
+    assert "$FEDLAS_DATA is not set" in capsys.readouterr().err
+    assert main(["list", "corruptions"]) == 0
+    assert "glass-blur" in capsys.readouterr().out

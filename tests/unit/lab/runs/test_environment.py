@@ -1,0 +1,57 @@
+import getpass
+import json
+import platform
+import sys
+
+import pytest
+import torch
+
+from fedlas.lab.runs.environment import environment
+
+
+def test_says_what_may_explain_another_number(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/fedlas", "train", "my recipe.yaml"])
+    found = environment()
+    assert json.loads(json.dumps(found)) == found
+    assert found["torch"] == torch.__version__
+    assert found["command"] == "fedlas train 'my recipe.yaml'"
+    assert found["device"] == "cpu"
+    assert found["threads"] == torch.get_num_threads()
+    assert found["commit"] is None or len(found["commit"]) == 40
+
+
+def test_no_names_and_no_paths(monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"/home/{getpass.getuser()}/fedlas/cli.py"])
+    text = json.dumps(environment())
+    assert "fedlas/cli.py" not in text
+    assert platform.node() not in text
+
+
+# Invented paths: what a stranger's command line may look like.
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("--out /somewhere/runs/x", "--out x"),
+        ("--out=/somewhere/runs/x --data /somewhere/images", "--out=x --data images"),
+        ("--set data.root=/somewhere/images", "--set data.root=images"),
+        ("--set=data.root=/somewhere/a=b", "--set=data.root=a=b"),
+        ("/somewhere/own.yaml --set optimizer.lr=0.1 runs/x /", "own.yaml --set optimizer.lr=0.1 runs/x /"),
+    ],
+)
+def test_of_absolute_paths_only_the_last_part_is_kept(monkeypatch, given, kept):
+    monkeypatch.setattr(sys, "argv", ["fedlas", "train", *given.split()])
+    assert environment()["command"] == f"fedlas train {kept}"
+
+
+def test_new_files_in_the_package_are_a_difference(monkeypatch):
+    answers = {"rev-parse": "0" * 40, "status": "", "--error-unmatch": "environment.py", "--others": ""}
+    module = sys.modules["fedlas.lab.runs.environment"]
+    monkeypatch.setattr(module, "_git", lambda _, *command: next(v for k, v in answers.items() if k in command))
+    assert environment()["dirty"] is False
+    answers["--others"] = "losses/new.py"
+    assert environment()["dirty"] is True
+
+
+def test_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None

@@ -1,0 +1,58 @@
+"""A run whose loss reads the map before the pool: in training, in the log, and back from its folder."""
+
+import json
+
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.execute import build_objective, execute, prepare_data
+from fedlas.lab.runs.load import load_trained
+from fedlas.predictions import Predictions
+
+TINY = [
+    "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.width=4", "losses.whole={loss: fedlas, features: map, norm_p: 2}",
+]  # fmt: skip
+
+
+def planned(out, *overrides, loss="whole"):
+    return plan(load_recipe("digits", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[0]
+
+
+def test_the_indicator_reads_the_map_and_the_run_saves_the_head_s_input(tmp_path):
+    run = planned(tmp_path)
+    execute(run)
+    trained = load_trained(run.folder)
+    assert (trained.run.features, trained.run.loss_options) == ("map", {"norm_p": 2})
+    maps = []
+    trained.objective.model.pool.register_forward_pre_hook(lambda _, args: maps.append(args[0].flatten(1)))
+    splits, target = trained.splits, torch.zeros(50, dtype=torch.int64)
+    for images, _, _ in splits.batches(splits.val, batch_size=50):
+        trained.objective(images, target)
+    scores = trained.objective.criterion.nci(maps[0])
+    (record,) = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert record["indicator"]["z_mean"] == pytest.approx(float(scores.mean()), abs=1e-4)
+    saved = Predictions.load(run.folder / "predictions" / "test.npz")
+    assert saved.features.shape == (50, 16)
+
+
+def test_every_choice_of_features_starts_from_the_same_weights(tmp_path):
+    runs = [planned(tmp_path / loss, loss=loss) for loss in ("whole", "fedlas")]
+    first, second = (build_objective(run, prepare_data(run)) for run in runs)
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key])
+    assert first.head_in(second.model) is second.model.pool
+    assert second.head_in(first.model) is first.model.fc
+
+
+def test_a_module_by_name_and_a_model_without_a_pool(tmp_path):
+    run = planned(tmp_path, "losses.whole={loss: fedlas, features: stages.2}")
+    objective = build_objective(run, prepare_data(run))
+    assert objective.head_in(objective.model) is objective.model.stages[2]
+    run = planned(tmp_path, "model={name: mlp}")
+    with pytest.raises(InputError, match="must pool its last map in a module of its own"):
+        execute(run)
+    assert not run.folder.exists()

@@ -1,0 +1,192 @@
+import html
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas.cli import main
+from fedlas.cli.diagnose import summary_table
+from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.studies.diagnose import study_run
+from fedlas.lab.studies.diagnose.groups import grouped
+
+SHORT = ["--set", "train.epochs=3", "--set", "model.width=4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("diagnose") / "bench"
+    arguments = ["bench", "digits", "--losses", "ce", "fedlas", "--seeds", "0", "1", *SHORT, "--out", str(out)]
+    assert main(arguments) == 0
+    return out
+
+
+def test_numbers_are_those_of_the_trained_loss(folder):
+    study = study_run(folder / "fedlas-s1", replicates=50)
+    trained = load_trained(folder / "fedlas-s1")
+    test = study.predictions
+    with torch.no_grad():
+        expected = trained.objective.criterion.nci(test.features)
+        psi = trained.objective.criterion.gate(test.logits)
+    assert torch.equal(study.score, expected)
+    assert study.gate.plus == pytest.approx(float((psi > 0).double().mean()))
+    assert study.alpha == 0.05
+    assert float(study.alpha_i.max()) <= 0.1 + 1e-6
+
+
+def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
+    study = study_run(folder / "ce-s0", replicates=50)
+    assert study.gate is None
+    assert study.psi is None
+    norms = study.predictions.features.abs().sum(1)
+    assert torch.equal(study.score.argsort(), norms.argsort())
+    assert abs(float(study.score.mean())) < 1
+
+
+def test_the_log_has_a_record_an_epoch(folder):
+    study = study_run(folder / "fedlas-s0", replicates=50)
+    assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [True] * 3
+    assert study.history[0]["gate"]["train_flips"] is None
+    assert 0 <= study.history[1]["gate"]["train_flips"] <= 1
+    assert "gate" not in study_run(folder / "ce-s0", replicates=50).history[0]
+
+
+def test_command_writes_page_and_numbers(folder, capsys):
+    assert main(["diagnose", str(folder), "--replicates", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert "fedlas x 2" in printed
+    content = json.loads((folder / "diagnose.json").read_text())
+    assert [entry["run"] for entry in content] == ["ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1"]
+    spearman = content[2]["indicator"]["confidence"]["spearman"]
+    assert spearman["low"] <= spearman["value"] <= spearman["high"]
+    assert content[0]["strength_and_correctness"] is None
+    assert content[2]["strength_and_correctness"]["pearson"]["value"] == pytest.approx(
+        content[2]["gate"]["correlation"]
+    )
+    with np.load(folder / "diagnose.npz") as samples:
+        assert set(samples) == {
+            f"{run}/{name}"
+            for run in ("ce-s0", "ce-s1", "fedlas-s0", "fedlas-s1")
+            for name in ("score", "confidence", "correct", *(("psi", "alpha_i") if "fedlas" in run else ()))
+        }
+        assert samples["fedlas-s0/psi"].mean() == pytest.approx(
+            content[2]["gate"]["plus"] - content[2]["gate"]["minus"]
+        )
+    page = (folder / "diagnose.html").read_text()
+    assert page.count("strength alpha_i and being right") == 2
+    assert page.count('alt="test image') > 10
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+
+
+def names(studies):
+    return list(summary_table(grouped(studies)).columns[0].cells)
+
+
+def test_only_seeds_of_one_configuration_are_averaged(folder):
+    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    assert names([first, second]) == ["fedlas-s0", "fedlas-s1", "fedlas x 2"]
+    recipe = first.run.recipe
+    other = replace(first, run=replace(first.run, recipe=replace(recipe, name="other")))
+    assert names([first, other, second]) == [
+        "digits fedlas-s0",
+        "digits fedlas-s1",
+        "digits fedlas x 2",
+        "other fedlas-s0",
+    ]
+    longer = replace(recipe, train=replace(recipe.train, epochs=7))
+    elsewhere = replace(second.run, recipe=longer, folder=folder.parent / "long" / "fedlas-s1")
+    assert names([first, replace(second, run=elsewhere)]) == ["bench fedlas-s0", "long fedlas-s1"]
+    assert names([first, first]) == ["#1 fedlas-s0", "#2 fedlas-s0"]
+
+
+def test_the_page_keeps_them_apart_too(folder):
+    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
+    page = diagnose_page(grouped([first, other]))
+    assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
+
+
+def test_all_kinds_of_alarm_are_told_once(folder):
+    study = study_run(folder / "fedlas-s0", replicates=50)
+    told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
+    history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
+    history[1]["alarms"].append(told[2])
+    raised = replace(study, history=history)
+    expected = [f"2 epochs from 3 to 4: {told[1]}", f"2 epochs from 4 to 5: {told[2]}"]
+    assert raised.alarms_by_kind == expected
+    page = diagnose_page(grouped([raised]))
+    assert [html.unescape(text) for text in re.findall(r"Alarm, ([^<]+)<", page)] == expected
+
+
+def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, tmp_path, capsys):
+    bench = tmp_path / "bench"
+    shutil.copytree(folder, bench)
+    (bench / "ce-s0" / "checkpoint.pt").unlink()
+    bare = bench / "fedlas-s1" / "predictions" / "test.npz"
+    with np.load(bare) as arrays:
+        np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
+    assert main(["diagnose", str(bench), "--replicates", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert "left out: ce-s0: no checkpoint.pt" in printed
+    assert "left out: fedlas-s1: predictions/test.npz without features (train.save_features=true)" in printed
+    assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == ["ce-s1", "fedlas-s0"]
+    assert main(["diagnose", str(bench / "fedlas-s1"), "--replicates", "60"]) == 2
+    assert "predictions must hold the features" in capsys.readouterr().err
+
+
+def test_one_run_has_its_page_in_its_own_folder(folder, tmp_path):
+    run = tmp_path / "fedlas-s0"
+    shutil.copytree(folder / "fedlas-s0", run)
+    assert main(["diagnose", str(run), "--replicates", "60"]) == 0
+    assert (run / "diagnose.html").is_file()
+
+
+def test_the_page_does_without_images_and_says_why(folder, tmp_path, monkeypatch):
+    from fedlas.lab.report import diagnose_page as page
+
+    monkeypatch.setattr(page, "splits_at_hand", lambda folder, data: (None, "digits: data must be there"))
+    out = tmp_path / "out"
+    out.mkdir()
+    assert main(["diagnose", str(folder / "fedlas-s0"), "--replicates", "60", "--out", str(out)]) == 0
+    text = (out / "diagnose.html").read_text()
+    assert "No images: digits: data must be there" in text
+    assert 'alt="test image' not in text
+
+
+def test_errors_say_what_to_do(folder, tmp_path, capsys):
+    for arguments, words in (
+        ([str(tmp_path)], "a folder must be a run, or hold finished runs"),
+        ([str(tmp_path / "none")], "it must be the folder of a run"),
+        ([str(folder), "--replicates", "3"], "at least 39"),
+    ):
+        assert main(["diagnose", *arguments]) == 2
+        assert words in capsys.readouterr().err
+    run = tmp_path / "bare"
+    shutil.copytree(folder / "ce-s0", run)
+    (run / "predictions" / "val.npz").unlink()
+    assert main(["diagnose", str(run)]) == 2
+    assert "it must have its val predictions" in " ".join(
+        capsys.readouterr().err.replace("the run must", "it must").split()
+    )
+
+
+def test_images_of_another_test_set_are_not_shown(folder, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from fedlas.lab.report import diagnose_page as page
+    from fedlas.lab.runs.load import splits_at_hand
+
+    def other(run, data):
+        splits, _ = splits_at_hand(run, data=data)
+        return replace(splits, test=splits.test.take(torch.arange(len(splits.test)).flip(0))), ""
+
+    monkeypatch.setattr(page, "splits_at_hand", other)
+    assert main(["diagnose", str(folder / "ce-s0"), "--replicates", "60", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "diagnose.html").read_text()
+    assert "not the one that was predicted" in text
+    assert 'alt="test image' not in text

@@ -1,0 +1,216 @@
+import io
+import warnings
+
+import pytest
+import torch
+from rich.console import Console
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.studies import calibrate
+from fedlas.lab.studies.calibrate import (
+    ALL,
+    Calibrated,
+    HeldOut,
+    calibrated,
+    comparison_table,
+    part_of,
+    progress,
+    remarks,
+)
+from fedlas.metrics import evaluate
+from fedlas.predictions import Predictions
+
+# Fits on tiny runs have much to warn of; the notes are what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
+TINY = [
+    "train.epochs=12", "train.batch_size=50", "data.train_size=300", "data.val_size=200", "data.test_size=100",
+    "model.hidden=[12]", "train.select=accuracy",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    run = plan(load_recipe("synthetic", TINY), losses=["ce"], seeds=[0], out=tmp_path_factory.mktemp("bench"))[0]
+    execute(run)
+    return run.folder
+
+
+@pytest.fixture
+def test(folder):
+    return Predictions.load(folder / "predictions" / "test.npz")
+
+
+@pytest.fixture(scope="module")
+def everything(folder):
+    """All calibrators on the run."""
+    return calibrated(ALL, Predictions.load(folder / "predictions" / "test.npz"), HeldOut(None, folder))
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """A registry that a test may add to and take from."""
+    monkeypatch.setattr(CALIBRATORS, "_entries", dict(CALIBRATORS._entries))
+    return CALIBRATORS
+
+
+def add(registry, name, **changes):
+    metadata = {"title": name, "paper": "none", **changes.pop("metadata", {})}
+    registry.register(name, **metadata)(type(name.title(), (TemperatureScaling,), changes))
+
+
+def made_entries():
+    return [entry for entry in CALIBRATORS.entries() if part_of(entry) != "val"]
+
+
+def test_there_is_something_to_make():
+    assert made_entries()
+    assert {part_of(entry) for entry in made_entries()} <= set(calibrate.MADE)
+
+
+@pytest.mark.parametrize("entry", made_entries(), ids=lambda entry: entry.name)
+def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
+    path = folder / "predictions" / f"{part_of(entry)}.npz"
+    path.unlink(missing_ok=True)
+    shown = []
+    outcome = calibrated(entry.name, test, HeldOut(None, folder, show=shown.append))
+    assert path.is_file()
+    assert any(path.name in text for text in shown)
+    assert outcome.made == {entry.name: path.name}
+    assert remarks(outcome) == [f"{entry.name} is fitted on {path.name}, not on val.npz."]
+    val = Predictions.load(folder / "predictions" / "val.npz")
+    made = Predictions.load(path)
+    assert torch.equal(made.logits[: val.num_samples], val.logits)
+    expected = entry.value().fit(made).transform(test)
+    assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+    monkeypatch.setattr(calibrate, "load_trained", None)  # from here on no model is needed
+    again = calibrated(entry.name, test, HeldOut(None, folder))
+    assert torch.equal(again.predictions[entry.name].logits, expected.logits)
+
+
+def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry):
+    part = part_of(made_entries()[0])
+    path = folder / "predictions" / f"{part}.npz"
+    calibrated(made_entries()[0].name, test, HeldOut(None, folder))
+    assert Predictions.load(path).features is None
+    add(registry, "needy", needs=frozenset({"features"}), metadata={"part": part})
+    calibrated("needy", test, HeldOut(None, folder))
+    assert Predictions.load(path).features.shape[1] == 12
+    before = path.stat().st_mtime_ns
+    calibrated(made_entries()[0].name, test, HeldOut(None, folder))
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_named_file_is_for_the_one_calibrator(folder, test):
+    given = folder / "predictions" / "val.npz"
+    for entry in made_entries():
+        outcome = calibrated(entry.name, test, HeldOut(given, folder))
+        assert outcome.made == {}
+        expected = entry.value().fit(Predictions.load(given)).transform(test)
+        assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
+
+
+def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
+    outcome = everything
+    assert set(outcome.predictions) | set(outcome.not_run) == set(CALIBRATORS)
+    assert not outcome.not_run
+    assert list(outcome.predictions) == list(CALIBRATORS)
+    for name in ("temperature", *(entry.name for entry in made_entries())):
+        alone = calibrated(name, test, HeldOut(None, folder)).predictions[name]
+        assert torch.equal(outcome.predictions[name].logits, alone.logits)
+
+
+def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry):
+    val = folder / "predictions" / "val.npz"
+    bare = Predictions(test.logits, test.target)
+    add(registry, "lacking", _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")))
+    outcome = calibrated(ALL, bare, HeldOut(val, None))
+    needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
+    assert set(outcome.not_run) == needy | {entry.name for entry in made_entries()} | {"lacking"}
+    assert needy
+    for name in needy:
+        assert "must hold features" in outcome.not_run[name]
+    for entry in made_entries():
+        assert "--on val-drift.npz" in outcome.not_run[entry.name]
+    assert outcome.not_run["lacking"] == "fedlas[x]: needs y"
+    lines = remarks(outcome)
+    assert all(any(line.startswith(f"{name} did not run. ") for line in lines) for name in outcome.not_run)
+
+
+def test_if_none_can_run_the_first_reason_is_the_error(folder, test):
+    seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
+    with pytest.raises(InputError, match="Fit it on predictions of the same model"):
+        calibrated(ALL, seven, HeldOut(folder / "predictions" / "val.npz", None))
+    with pytest.raises(InputError, match="must exist"):
+        calibrated(ALL, test, HeldOut(folder / "none.npz", None))
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_reason(folder, test, registry):
+    add(registry, "broken", _fit=lambda self, val: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        calibrated(ALL, test, HeldOut(folder / "predictions" / "val.npz", None))
+
+
+def test_names(folder, test):
+    with pytest.raises(InputError, match="Did you mean 'temperature'"):
+        calibrated("temprature", test, HeldOut(None, folder))
+    with pytest.raises(InputError, match=r"calibrator drift.*: it needs predictions of the part 'val-drift'"):
+        calibrated(made_entries()[0].name, test, HeldOut(None, None))
+
+
+def test_warnings_become_notes(folder, test, registry):
+    add(registry, "doubtful", _fit=lambda self, val: setattr(self, "_temperature", 1.0) or "look at it.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CalibrationWarning)
+        outcome = calibrated("doubtful", test, HeldOut(None, folder))
+    assert outcome.notes == ["Doubtful: look at it."]
+
+
+def table_of(measured, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(comparison_table(measured, title="x"))
+    return console.file.getvalue()
+
+
+def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
+    outcome = everything
+    measured = {"as predicted": evaluate(test)}
+    measured |= {f"after {name}": evaluate(predictions) for name, predictions in outcome.predictions.items()}
+    lines = table_of(measured).splitlines()
+    assert max(map(len, lines)) <= 80
+    for name, predictions in outcome.predictions.items():
+        (row,) = [line for line in lines if line.split()[:1] == [name]]
+        scores = evaluate(predictions)
+        shown = [f"{100 * scores['accuracy']:.2f}", f"{scores['nll']:.4f}", f"{100 * scores['ece']:.2f}"]
+        assert row.split()[1:4] == shown
+        assert row.split()[-1] == f"{100 * scores['true_ece']:.2f}"
+    assert "as predicted" in table_of(measured)
+
+
+def test_without_label_probabilities_there_is_no_true_error(test):
+    bare = Predictions(test.logits, test.target)
+    assert "True" not in table_of({"as predicted": evaluate(bare)})
+    assert "True" in table_of({"as predicted": evaluate(test)})
+
+
+def test_progress_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(calibrate.time, "monotonic", lambda: now[0])
+    console = Console(file=io.StringIO())
+    with progress(console) as show:
+        for second in range(31):
+            now[0] = second
+            show(f"at {second}")
+    assert console.file.getvalue().split("\n") == ["at 11", "at 22", ""]
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with progress(terminal) as show:
+        show("[bold]fitting")
+    assert "[bold]fitting" in terminal.file.getvalue()
+
+
+def test_nothing_to_remark():
+    assert remarks(Calibrated({})) == []

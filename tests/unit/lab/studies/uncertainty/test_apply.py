@@ -1,0 +1,311 @@
+"""A method applied to finished runs: what it leaves, when it is done again, what is refused."""
+
+import json
+
+import filelock
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError, require
+from fedlas.calibrators import TemperatureScaling
+from fedlas.lab.runs.folder import BusyError
+from fedlas.lab.runs.load import load_plan
+from fedlas.lab.studies.uncertainty import UNCERTAINTY, Result, apply_method, plan_method
+from fedlas.lab.studies.uncertainty.members import open_members
+from fedlas.metrics import evaluate
+from fedlas.predictions import Predictions
+
+
+def softmax(folder, part):
+    """Probabilities of a run, from its file alone."""
+    with np.load(folder / "predictions" / f"{part}.npz") as saved:
+        powers = np.exp(saved["logits"].astype(np.float64))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def saved(folder, part):
+    return Predictions.load(folder / "predictions" / f"{part}.npz")
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {".lock"}
+
+
+def register(monkeypatch, name, method):
+    """A method of one run, for the time of a test."""
+    monkeypatch.setattr(UNCERTAINTY, "_entries", dict(UNCERTAINTY._entries))
+    UNCERTAINTY.add(name, method, title=name, paper="", year=0, url="", least=1, most=1)
+
+
+@pytest.fixture(scope="module")
+def done(shared, tmp_path_factory):
+    runs = [shared[f"ce-s{seed}"] for seed in (0, 1, 2)]
+    derived = plan_method("deep-ensemble", runs, out=tmp_path_factory.mktemp("made") / "ensemble")
+    return derived, runs, apply_method(derived)
+
+
+def test_the_mean_of_the_probabilities(done):
+    derived, runs, _ = done
+    for part in ("val", "test"):
+        expected = sum(softmax(run, part) for run in runs) / 3
+        np.testing.assert_allclose(saved(derived.folder, part).probs.numpy(), expected, atol=1e-6)
+        assert torch.equal(saved(derived.folder, part).target, saved(runs[0], part).target)
+        assert torch.equal(saved(derived.folder, part).label_probs, saved(runs[0], part).label_probs)
+
+
+def test_what_it_leaves(done, shared):
+    derived, runs, metrics = done
+    names = {
+        "config.yaml",
+        "data.json",
+        "environment.json",
+        "metrics.json",
+        "predictions/val.npz",
+        "predictions/test.npz",
+    }
+    assert files(derived.folder) == names
+    assert json.loads((derived.folder / "metrics.json").read_text()) == metrics
+    val, test = (saved(derived.folder, part) for part in ("val", "test"))
+    assert metrics["test"] == evaluate(test)
+    assert metrics["val"] == evaluate(val)
+    scaling = TemperatureScaling().fit(val)
+    assert metrics["temperature"] == scaling.temperature
+    assert metrics["test_scaled"] == evaluate(scaling.transform(test))
+    assert (metrics["loss"], metrics["seed"], metrics["uncertainty"]) == ("deep-ensemble(ce)", 0, "deep-ensemble")
+    members = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert metrics["parameters"] == 3 * members[0]["parameters"]
+    assert metrics["seconds"] >= sum(member["seconds"] for member in members)
+    assert metrics["notes"][0] == "made of ce-s0, ce-s1, ce-s2"
+    split = json.loads((runs[0] / "data.json").read_text())
+    assert json.loads((derived.folder / "data.json").read_text()) == split
+    config = yaml.safe_load((derived.folder / "config.yaml").read_text())
+    assert config == derived.config()
+    assert config["runs"]["ce-s1"]["config"] == yaml.safe_load((runs[1] / "config.yaml").read_text())
+
+
+def test_finished_is_not_done_again(done, monkeypatch):
+    derived, runs, metrics = done
+    before = {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")}
+    monkeypatch.setattr("fedlas.lab.studies.uncertainty.apply.measure", None)  # nothing may be measured
+    again = plan_method("deep-ensemble", list(reversed(runs)), out=derived.folder)
+    assert apply_method(again) == metrics
+    assert {path: path.stat().st_mtime_ns for path in derived.folder.rglob("*")} == before
+
+
+def test_another_making_is_refused_by_what_differs(done, shared):
+    derived, runs, _ = done
+    before = {path: path.read_bytes() for path in derived.folder.rglob("*") if path.is_file()}
+    for other, message in (
+        (plan_method("deep-ensemble", runs[:2], out=derived.folder), r"runs\.ce-s2: .* before, absent now"),
+        (plan_method("hyper-ensemble", runs, out=derived.folder), r"uncertainty\.name: 'deep-ensemble' before"),
+        (plan_method("deep-ensemble", runs, out=derived.folder, name="mine"), r"loss\.name: .* 'mine' now"),
+    ):
+        with pytest.raises(InputError, match=message):
+            apply_method(other)
+    with pytest.raises(InputError, match="same configuration"):
+        apply_method(plan_method("deep-ensemble", runs, out=shared["ls-s0"]))
+    assert {path: path.read_bytes() for path in derived.folder.rglob("*") if path.is_file()} == before
+
+
+def test_members_trained_again_are_other_members(shared, tmp_path):
+    """The same names and settings, but another outcome."""
+    copies = []
+    for name in ("ce-s0", "ce-s1"):
+        copies.append(tmp_path / name)
+        for file in files(shared[name]):
+            target = tmp_path / name / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((shared[name] / file).read_bytes())
+    apply_method(plan_method("deep-ensemble", copies, out=tmp_path / "made"))
+    test = saved(copies[0], "test")
+    test.with_logits(test.logits + torch.eye(10)[0]).save(copies[0] / "predictions" / "test.npz")
+    with pytest.raises(InputError, match=r"runs\.ce-s0\.predictions\.test"):
+        apply_method(plan_method("deep-ensemble", copies, out=tmp_path / "made"))
+
+
+def test_without_a_name_for_the_folder_it_lies_beside_the_first_run(shared, tmp_path):
+    derived = plan_method("deep-ensemble", [shared["ce-s2"], shared["ce-s1"]])
+    assert derived.folder == shared["ce-s2"].parent / "deep-ensemble-ce-s1"
+    several = plan_method("hyper-ensemble", [shared["ls-s1"], shared["ce-s2"]])
+    assert (several.folder.name, several.loss) == ("hyper-ensemble-ls+ce-s1", "hyper-ensemble(ls, ce)")
+
+
+def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
+    runs = [apart[f"ce-s{seed}"] for seed in (0, 1, 2)]
+    derived = plan_method("deep-ensemble", runs, out=tmp_path / "made")
+    metrics = apply_method(derived)
+    assert "predictions/val.npz" not in files(derived.folder)
+    expected = sum(softmax(run, "test") for run in runs) / 3
+    np.testing.assert_allclose(saved(derived.folder, "test").probs.numpy(), expected, atol=1e-6)
+    assert (metrics["temperature"], metrics["val"], metrics["test_scaled"]) == (None, {}, {})
+    assert "no temperature" in metrics["notes"][1]
+    assert json.loads((derived.folder / "data.json").read_text())["split"] is None
+    assert apply_method(derived) == metrics
+
+
+def test_test_sets_that_differ_are_refused(train, tmp_path):
+    runs = list(train(tmp_path, "data.test_size=40", seeds=(0, 1)).values())
+    for method in ("deep-ensemble", "hyper-ensemble"):
+        with pytest.raises(InputError, match=rf"{method}: runs must be tested on the same images.*split_seed"):
+            apply_method(plan_method(method, runs, out=tmp_path / "made"))
+        assert not (tmp_path / "made").exists()
+
+
+def test_a_deep_ensemble_is_of_seeds_alone(shared, apart, tmp_path):
+    for others, message in (
+        ([shared["ls-s1"]], r"loss\.name: 'ce' before, 'ls' now"),
+        ([apart["ce-s1"]], r"ce-s1, which differs from ce-s0 in data\.split_seed"),
+    ):
+        with pytest.raises(InputError, match=rf"nothing but the seed.*{message}.*hyper-ensemble"):
+            apply_method(plan_method("deep-ensemble", [shared["ce-s0"], *others], out=tmp_path / "made"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hyper_ensemble_weighs_what_it_picked(shared, tmp_path):
+    runs = list(shared.values())
+    metrics = apply_method(plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"size": 3}))
+    picked = metrics["details"]["picked"]
+    assert 1 < len(picked) <= 3
+    for part in ("val", "test"):
+        total = sum(count * softmax(shared[name], part) for name, count in picked.items())
+        found = saved(tmp_path / "made", part).probs.numpy()
+        np.testing.assert_allclose(found, total / sum(picked.values()), atol=1e-6)
+    alone = [json.loads((run / "metrics.json").read_text())["val"]["nll"] for run in runs]
+    assert metrics["val"]["nll"] < min(alone)
+    parameters = json.loads((runs[0] / "metrics.json").read_text())["parameters"]
+    assert metrics["parameters"] == len(picked) * parameters
+    assert all(f"{name} ({count})" in metrics["notes"][1] for name, count in picked.items())
+
+
+def test_a_hyper_ensemble_of_all(shared, apart, tmp_path):
+    runs = [shared["ce-s0"], shared["ls-s2"]]
+    apply_method(plan_method("hyper-ensemble", runs, out=tmp_path / "made", options={"selection": "all"}))
+    for part in ("val", "test"):
+        expected = sum(softmax(run, part) for run in runs) / 2
+        np.testing.assert_allclose(saved(tmp_path / "made", part).probs.numpy(), expected, atol=1e-6)
+    mixed = [apart["ce-s1"], shared["ce-s1"]]
+    with pytest.raises(InputError, match=r"validated on the same images.*split_seed"):
+        apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other"))
+    metrics = apply_method(plan_method("hyper-ensemble", mixed, out=tmp_path / "other", options={"selection": "all"}))
+    assert metrics["runs"] == ["apart/ce-s1", "shared/ce-s1"]  # one name, so the bench's stands before it
+    assert metrics["val"] == {}
+
+
+def test_passes_with_dropout(shared, tmp_path):
+    metrics = apply_method(
+        plan_method("mc-dropout", [shared["ce-s1"]], out=tmp_path / "made", options={"samples": 200})
+    )
+    assert (metrics["loss"], metrics["seed"]) == ("mc-dropout(ce)", 1)
+    (member,) = open_members([shared["ce-s1"]])
+    trained = member.trained()
+    assert metrics["parameters"] == sum(p.numel() for p in trained.objective.model.parameters())
+    part, model = trained.splits.test, trained.objective.model.eval()
+    images = part.images.float() / 255
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (trained.splits.mean, trained.splits.std))
+    with torch.no_grad():
+        hidden = model.body[2](model.body[1](model.body[0]((images - mean) / std)))
+        torch.manual_seed(0)
+        passes = [model.fc(torch.dropout(hidden, 0.3, True)).softmax(1) for _ in range(2000)]
+    expected = torch.stack(passes).mean(0)
+    spread = torch.stack(passes).std(0) * (1 / 200 + 1 / 2000) ** 0.5
+    assert ((saved(tmp_path / "made", "test").probs - expected).abs() < 5 * spread + 1e-6).all()
+    assert (saved(shared["ce-s1"], "test").probs - expected).abs().max() > 0.01  # which is not that of the run itself
+
+
+def test_a_wrong_option_leaves_nothing_in_the_way_of_a_right_one(shared, tmp_path):
+    out = tmp_path / "made"
+    for options, message in (({"samples": 0}, "samples"), ({"samples": "many"}, "samples")):
+        with pytest.raises(InputError, match=message):
+            apply_method(plan_method("mc-dropout", [shared["ce-s0"]], out=out, options=options))
+        assert not out.exists()
+    apply_method(plan_method("mc-dropout", [shared["ce-s0"]], out=out, options={"samples": 2}))
+    with pytest.raises(InputError, match=r"samples: 2 before, 0 now"):
+        apply_method(plan_method("mc-dropout", [shared["ce-s0"]], out=out, options={"samples": 0}))
+    assert (out / "metrics.json").exists()
+
+
+def test_no_dropout_no_passes(apart, tmp_path):
+    with pytest.raises(InputError, match=r"dropout with a rate above 0.*model\.dropout"):
+        apply_method(plan_method("mc-dropout", [apart["ce-s0"]], out=tmp_path / "made"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_folder_is_left_alone(shared, tmp_path):
+    derived = plan_method("deep-ensemble", [shared["ce-s0"], shared["ce-s1"]], out=tmp_path)
+    with filelock.FileLock(tmp_path / ".lock"), pytest.raises(BusyError):
+        apply_method(derived)
+    assert [path.name for path in tmp_path.iterdir()] in ([".lock"], [])
+
+
+def test_a_method_that_dies_goes_on_in_its_folder(shared, tmp_path, monkeypatch):
+    """What it trained is kept, and it gets the same folder again."""
+    calls = []
+
+    def method(runs, *, folder, stop=True):
+        """A method."""
+        calls.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return Result(runs[0].predictions("test"), runs[0].predictions("val"))
+
+    register(monkeypatch, "slow", method)
+    derived = plan_method("slow", [shared["ce-s0"]], out=tmp_path / "made")
+    with pytest.raises(KeyboardInterrupt):
+        apply_method(derived)
+    metrics = apply_method(derived)
+    assert calls == [tmp_path / "made" / "work"] * 2
+    assert len(json.loads((tmp_path / "made" / "environment.json").read_text())) == 2
+    assert metrics["test"] == json.loads((shared["ce-s0"] / "metrics.json").read_text())["test"]
+    assert metrics["temperature"] == json.loads((shared["ce-s0"] / "metrics.json").read_text())["temperature"]
+
+
+@pytest.mark.parametrize(
+    ("method", "names", "options", "message"),
+    [
+        ("deep-ensembel", ["ce-s0", "ce-s1"], {}, "Did you mean 'deep-ensemble'"),
+        ("deep-ensemble", ["ce-s0"], {}, "takes at least 2 runs; got 1"),
+        ("mc-dropout", ["ce-s0", "ce-s1"], {}, "takes 1 run; got 2. Apply it to each"),
+        ("mc-dropout", ["ce-s0"], {"sampels": 3}, "Did you mean 'samples'"),
+        ("deep-ensemble", ["ce-s0", "ce-s1"], {"size": 3}, "got 'size'. Leave it out"),
+        ("mc-dropout", ["ce-s0"], {"runs": 3}, "got 'runs'"),
+        ("deep-ensemble", ["ce-s0", "ce-s0"], {}, "named once"),
+    ],
+)
+def test_nonsense_is_named_before_anything_starts(shared, tmp_path, method, names, options, message):
+    with pytest.raises(InputError, match=message):
+        plan_method(method, [shared[name] for name in names], out=tmp_path / "made", options=options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_finished_run(shared, done, train, tmp_path):
+    derived, *_ = done
+    with pytest.raises(InputError, match="folder of a run"):
+        plan_method("mc-dropout", [tmp_path])
+    with pytest.raises(InputError, match=r"made of ce-s0, ce-s1, ce-s2\. Pass one of these"):
+        load_plan(derived.folder)
+    unfinished = tmp_path / "ce-s0"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").write_bytes((shared["ce-s0"] / "config.yaml").read_bytes())
+    with pytest.raises(InputError, match="must be finished"):
+        plan_method("mc-dropout", [unfinished])
+    other = train(tmp_path / "other", "data.sharpness=2.0")["ce-s0"]
+    with pytest.raises(InputError, match=r"one data set.*data\.train\.sha256"):
+        plan_method("hyper-ensemble", [shared["ce-s0"], other])
+    bins = train(tmp_path / "bins", "train.num_bins=10")["ce-s0"]
+    with pytest.raises(InputError, match=r"measured alike.*num_bins: 15 before, 10 now"):
+        plan_method("hyper-ensemble", [shared["ce-s0"], bins])
+
+
+def test_a_missing_package_leaves_nothing(shared, tmp_path, monkeypatch):
+    def method(runs):
+        """A method."""
+        require("no_such_package", extra="uncertainty")
+
+    register(monkeypatch, "needy", method)
+    with pytest.raises(MissingExtraError):
+        apply_method(plan_method("needy", [shared["ce-s0"]], out=tmp_path / "made"))
+    assert not list(tmp_path.iterdir())

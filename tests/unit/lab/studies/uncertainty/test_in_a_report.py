@@ -1,0 +1,194 @@
+"""What was made of runs, in one table with the runs."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.report.report import terminal_table, write_report
+from fedlas.lab.report.tables import legend, missing_notes, spread_note, summary_table
+from fedlas.lab.report.verdict import findings, what_was_run
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.load import load_plan
+from fedlas.lab.studies.uncertainty import apply_method, plan_method
+
+
+def make(method, folders, out, **options):
+    return apply_method(plan_method(method, folders, out=out, **options))
+
+
+def copied(folders, to, names):
+    """A bench folder of its own with some of the runs."""
+    for name in names:
+        shutil.copytree(folders[name], to / name)
+    return to
+
+
+@pytest.fixture(scope="module")
+def bench(shared, tmp_path_factory):
+    out = copied(shared, tmp_path_factory.mktemp("bench") / "synthetic", shared)
+    make("deep-ensemble", [out / f"ce-s{seed}" for seed in (0, 1, 2)], out / "ensemble")
+    for seed in (0, 1, 2):
+        make("mc-dropout", [out / f"ls-s{seed}"], None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def summary(bench):
+    return collect(bench)
+
+
+def rows(summary, stage="test", metric="nll"):
+    return {row.method: (row.n, row.cells[0]) for row in summary_table(summary, stage, [metric]).rows}
+
+
+def test_one_more_method_each(summary):
+    assert summary.methods == ["ce", "ls", "deep-ensemble(ce)", "mc-dropout(ls)"]
+    assert summary.derived == ["deep-ensemble(ce)", "mc-dropout(ls)"]
+    assert (summary.seeds, summary.common_seeds) == ([0, 1, 2], [0, 1, 2])
+    assert summary.tested == ["ce", "ls", "mc-dropout(ls)"]
+    assert not summary.unreadable
+    assert len(summary.runs) == 10
+
+
+def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
+    found = rows(summary)
+    assert {method: n for method, (n, _) in found.items()} == {
+        "ce": 3, "ls": 3, "deep-ensemble(ce)": 1, "mc-dropout(ls)": 3
+    }  # fmt: skip
+    values = [json.loads((bench / f"ce-s{s}" / "metrics.json").read_text())["test"]["nll"] for s in (0, 1, 2)]
+    assert found["ce"][1].mean == f"{sum(values) / 3:.4f}"
+    alone = json.loads((bench / "ensemble" / "metrics.json").read_text())["test"]["nll"]
+    assert (found["deep-ensemble(ce)"][1].mean, found["deep-ensemble(ce)"][1].std) == (f"{alone:.4f}", "")
+    assert spread_note(summary) == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
+
+
+def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary):
+    for metric in ("nll", "ece", "accuracy"):
+        comparison = summary.compare(metric)
+        assert comparison.n == 3
+        methods = {comparison.best, *comparison.not_distinguishable, *comparison.distinguishable, *comparison.untested}
+        assert methods == {"ce", "ls", "mc-dropout(ls)"}
+        marks = {method: cell.mark for method, (_, cell) in rows(summary, metric=metric).items()}
+        assert marks["deep-ensemble(ce)"] == "untested"
+        assert sum(mark in ("best", "leading") for mark in marks.values()) == 1
+    assert "has no run of its own at each seed" in legend(summary)["untested"]
+    assert "for 2 comparisons" in legend(summary)["same"]
+    (note,) = missing_notes(summary)
+    assert note.startswith("deep-ensemble(ce) has n = 1: ")
+    assert "deep-ensemble(ce)" not in {finding.method for finding in findings(summary)}
+
+
+def test_every_form_of_the_report_names_it_and_its_n(bench):
+    report = write_report(bench, replicates=0, pages=False)
+    markdown, html, table = (path.read_text() for path in (report.markdown, report.html, report.csv))
+    lines = [line for line in markdown.splitlines() if line.startswith("| deep-ensemble(ce) ")]
+    assert len(lines) == 4  # main metrics and details, before and after temperature scaling
+    assert all(line.split("|")[2].strip() == "1" for line in lines)
+    assert "ensemble: made of ce-s0, ce-s1, ce-s2" in markdown
+    assert html.count('<td class="n">1</td>') == 4
+    assert "Simple and Scalable Predictive Uncertainty Estimation" in html  # what the method is, with its paper
+    assert "Dropout as a Bayesian Approximation" in html
+    assert table.count("deep-ensemble(ce)") == 2
+    (column, *_) = terminal_table(report.summary).columns
+    assert [str(cell) for cell in column.cells] == [
+        "ce, n = 3", "ls, n = 3", "deep-ensemble(ce), n = 1", "mc-dropout(ls), n = 3"
+    ]  # fmt: skip
+    said = what_was_run(report.summary)
+    assert said.startswith(
+        "2 losses (ce, ls) and 2 methods on top of finished runs (deep-ensemble(ce), mc-dropout(ls)) "
+    )
+
+
+def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
+    out = copied(apart, tmp_path / "bench", apart)
+    make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
+    summary = write_report(out, replicates=0, pages=False).summary
+    cell = rows(summary, "test_scaled")["deep-ensemble(ce)"][1]
+    assert (cell.mean, cell.mark) == ("—", "")
+    assert not legend(summary)  # one method with all seeds: nothing to compare it with
+    assert {cell.mark for _, cell in rows(summary).values()} == {""}
+
+
+def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
+    """At each seed an ensemble of the two losses' runs."""
+    out = copied(shared, tmp_path / "bench", shared)
+    for seed in (0, 1, 2):
+        make("hyper-ensemble", [out / f"ce-s{seed}", out / f"ls-s{seed}"], None, options={"selection": "all"})
+    summary = collect(out)
+    assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
+    assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
+    assert not missing_notes(summary)
+    scaled = [summary.compare(metric, "test_scaled") for metric in ("nll", "ece")]
+    assert all(len(comparison.tests) == 2 for comparison in scaled)
+
+
+def test_other_settings_are_noted_and_other_data_refused(shared, train, tmp_path):
+    out = copied(shared, tmp_path / "bench", ["ce-s0", "ce-s1"])
+    wide = train(tmp_path / "wide", "data.split_seed=0", "model.dropout=0.3", "model.hidden=[12]")["ce-s0"]
+    make("mc-dropout", [wide], out / "wide")
+    run = collect(out).run("mc-dropout(ce)", 0)
+    assert run.notes[-1] == "its runs differ from ce-s0 in model.options.hidden: [8] there, [12] here"
+    less = train(tmp_path / "less", "data.split_seed=0", "model.dropout=0.3", "data.train_size=80")["ce-s0"]
+    make("mc-dropout", [less], out / "less", name="less")
+    with pytest.raises(InputError, match=r"less, which differs from ce-s0 in data\.train_size: 100 before, 80 now"):
+        collect(out)
+
+
+def test_another_split_is_the_same_data_while_the_test_set_is(apart, shared, tmp_path):
+    out = copied(apart, tmp_path / "bench", ["ce-s0", "ce-s1"])
+    make("mc-dropout", [shared["ce-s1"]], out / "passes")
+    (note,) = [note for note in collect(out).run("mc-dropout(ce)", 1).notes if "differ" in note]
+    assert "data.split_seed: absent there, 0 here" in note
+    for path in out.rglob("config.yaml"):  # as if all had been tested on a part that the split chooses
+        path.write_text(path.read_text().replace("test_size: null", "test_size: 30"))
+    with pytest.raises(InputError, match=r"data\.split_seed: absent before, 0 now"):
+        collect(out)
+
+
+def test_two_of_one_name(bench, shared, tmp_path):
+    out = copied(shared, tmp_path / "bench", ["ce-s0", "ce-s1", "ce-s2"])
+    runs = sorted(out.iterdir())
+    make("deep-ensemble", runs[:2], out / "two")
+    make("deep-ensemble", runs, out / "three")
+    (problem,) = collect(out).unreadable
+    assert (problem.name, problem.reason) == ("two", "not counted: three has the same name and lowest seed")
+    shutil.rmtree(out / "two")
+    make("deep-ensemble", runs[:2], out / "two", name="two of ce")
+    assert collect(out).methods == ["ce", "deep-ensemble(ce)", "two of ce"]
+
+
+def test_alone_in_a_folder(shared, tmp_path):
+    for seed in (0, 1):
+        make("mc-dropout", [shared[f"ce-s{seed}"]], tmp_path / "bench" / f"a{seed}")
+        make("mc-dropout", [shared[f"ls-s{seed}"]], tmp_path / "bench" / f"b{seed}")
+    summary = write_report(tmp_path / "bench", replicates=0, pages=False).summary
+    assert summary.common_seeds == [0, 1]
+    assert summary.compare("nll").n == 2
+    assert what_was_run(summary).startswith("2 methods on top of finished runs (")
+    assert not missing_notes(summary)
+
+
+def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
+    out = copied(shared, tmp_path / "bench", ["ce-s0", "ls-s0"])
+    make("deep-ensemble", [shared["ce-s1"], shared["ce-s2"]], out / "others")
+    summary = write_report(out, replicates=0, pages=False).summary
+    assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
+    assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
+    assert rows(summary)["deep-ensemble(ce)"][1].mean != "—"
+    (note,) = missing_notes(summary)
+    assert "deep-ensemble(ce)" in note
+    assert math.isnan(summary.values("ce", "nll")[1])
+
+
+def test_a_bench_goes_on_in_a_folder_with_an_ensemble(train, bench):
+    before = {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")}
+    assert len(before) == 10
+    train(bench, "data.split_seed=0", "model.dropout=0.3")
+    recipe = load_plan(bench / "ce-s0").recipe
+    assert run_all(plan(recipe, losses=["ce"], seeds=[0], out=bench)).finished == ["ce-s0"]
+    assert {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")} == before

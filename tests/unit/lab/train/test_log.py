@@ -1,0 +1,32 @@
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.lab.train import read_log
+from fedlas.lab.train.log import append_log, truncate_log
+
+
+def test_round_trip_and_truncation(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert read_log(path) == []
+    for epoch in (1, 2, 3):
+        append_log(path, {"epoch": epoch, "val": {"ece": epoch / 10}})
+    assert [r["epoch"] for r in read_log(path)] == [1, 2, 3]
+    assert truncate_log(path, 2) == read_log(path) == [{"epoch": e, "val": {"ece": e / 10}} for e in (1, 2)]
+    assert truncate_log(path, 0) == []
+
+
+@pytest.mark.parametrize("tail", [b'{"epoch": 2, "val', b"\xff\xfe", b"[]\n", b'{"no": "epoch"}\n', b"\n"])
+def test_a_line_cut_short_is_left_out_and_written_over(tmp_path, tail):
+    path = tmp_path / "log.jsonl"
+    append_log(path, {"epoch": 1})
+    with path.open("ab") as file:
+        file.write(tail)
+    assert read_log(path) == [{"epoch": 1}]
+    truncate_log(path, 5)
+    append_log(path, {"epoch": 2})
+    assert read_log(path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_cannot_be_written(tmp_path):
+    with pytest.raises(InputError, match="output folder"):
+        append_log(tmp_path, {"epoch": 1})

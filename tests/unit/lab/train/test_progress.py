@@ -1,0 +1,95 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from fedlas.lab.train.progress import TrainingProgress
+
+RECORD = {"train": {"loss": 1.25, "accuracy": 0.5}, "val": {"accuracy": 0.876, "ece": 0.0345}}
+
+
+def test_terminal_shows_loss_accuracy_ece_and_time_left():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=140, color_system=None)
+    progress = TrainingProgress("[1/6] fedlas-s0", epochs=3, steps=10, console=console)
+    with progress:
+        progress.epoch({"epoch": 1, **RECORD})
+        assert not progress.due()
+        progress.shown -= 1
+        assert progress.due()
+        progress.step(2, 4, 0.987)
+        progress._bar.refresh()
+        text = out.getvalue()
+    assert "[1/6] fedlas-s0" in text  # not taken for markup
+    assert "epoch 2/3" in text
+    assert "loss 0.987" in text
+    assert "val accuracy 87.6%  ECE 3.45%" in text
+    assert ":" in text.split("ECE 3.45%")[-1]  # time left
+    assert "\n" not in out.getvalue().rstrip("\n").split("\r")[-1]  # one line that is redrawn
+
+
+def test_elsewhere_lines_are_sparse_and_plain():
+    out = io.StringIO()
+    progress = TrainingProgress("[1/6] ce-s0", epochs=4, steps=10, console=Console(file=out, force_terminal=False))
+    with progress:
+        progress.shown -= 20
+        for epoch in (1, 2, 3, 4):
+            assert not progress.due()
+            progress.step(epoch, 10)
+            progress.epoch({"epoch": epoch, **RECORD})
+    first, last = out.getvalue().splitlines()
+    assert first.startswith("[1/6] ce-s0  epoch 1/4  loss 1.250  val accuracy 87.6%  ECE 3.45%")
+    assert first.endswith("s left")
+    assert last.startswith("[1/6] ce-s0  epoch 4/4")
+    assert "left" not in last
+    assert "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_shows_nothing(terminal):
+    out = io.StringIO()
+    progress = TrainingProgress("x", epochs=1, steps=1, quiet=True, console=Console(file=out, force_terminal=terminal))
+    with progress:
+        progress.shown -= 20
+        assert not progress.due()
+        progress.step(1, 1)
+        progress.epoch({"epoch": 1, **RECORD})
+    assert not out.getvalue()
+
+
+def test_the_cursor_comes_back_after_an_error():
+    out = io.StringIO()
+    progress = TrainingProgress("x", epochs=1, steps=1, console=Console(file=out, force_terminal=True))
+    with pytest.raises(KeyboardInterrupt), progress:
+        raise KeyboardInterrupt
+    assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
+
+
+def test_gate_indicator_and_alarms_are_shown_and_an_alarm_once():
+    out = io.StringIO()
+    progress = TrainingProgress("fedlas-s0", epochs=5, steps=1, console=Console(file=out, force_terminal=False))
+    gate = {"plus": 0.571, "train_flips": 0.082}
+    alarms = [
+        ["gate stuck on +1 for 3 epochs"],
+        ["gate stuck on +1 for 4 epochs"],
+        [],
+        ["gate stuck on +1 for 3 epochs"],
+    ]
+    with progress:
+        for epoch, found in enumerate(alarms, start=1):
+            progress.shown -= 20
+            tracks = None if epoch == 1 else 0.315
+            ends = (None, None) if epoch == 1 else (0.27, 0.36)
+            names = ("spearman_confidence", "spearman_confidence_low", "spearman_confidence_high")
+            indicator = dict(zip(names, (tracks, *ends), strict=True))
+            record = {"epoch": epoch, **RECORD, "gate": gate, "indicator": indicator}
+            progress.epoch({**record, "alarms": found})
+    lines = out.getvalue().splitlines()
+    assert "gate 57% up, 8.2% flipped" in lines[0]
+    assert "Z~confidence" not in lines[0]
+    assert "gate 57% up, 8.2% flipped  Z~confidence +0.32±0.04" in lines[2]
+    told = [line for line in lines if "stuck" in line]
+    assert told == [
+        "fedlas-s0  epoch 1: gate stuck on +1 for 3 epochs",
+        "fedlas-s0  epoch 4: gate stuck on +1 for 3 epochs",
+    ]

@@ -1,0 +1,245 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedlas._core.check import InputError
+from fedlas.predictions import Columns, Reader, open_table, read_predictions
+from fedlas.predictions.read import FLOOR
+
+NAMES = ("cat", "dog", "owl")
+
+
+def scores(samples=50, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(samples, classes)) * 2
+    return logits, rng.integers(0, classes, samples)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def write_csv(path, values, labels, *, prefix="p_", names=NAMES, label="label", delimiter=","):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", *(f"{prefix}{name}" for name in names), label])
+        writer.writerows(
+            [i, *map(repr, map(float, row)), y] for i, (row, y) in enumerate(zip(values, labels, strict=True))
+        )
+    return path
+
+
+def write(form, folder, values, labels):
+    """The same table in every form; labels are names."""
+    path = folder / f"preds.{form}"
+    if form in ("csv", "tsv"):
+        return write_csv(path, values, labels, delimiter="," if form == "csv" else "\t")
+    rows = [{f"p_{n}": float(v) for n, v in zip(NAMES, row, strict=True)} | {"label": y}
+            for row, y in zip(values, labels, strict=True)]  # fmt: skip
+    if form == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    elif form == "parquet":
+        pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        np.savez(path, **{f"p_{n}": values[:, i] for i, n in enumerate(NAMES)}, label=np.array(labels))
+    return path
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
+def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)  # several blocks, the last a short one
+    logits, target = scores()
+    path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
+    read = read_predictions(path, Columns(probs="p_*", target="label"))
+    assert read.classes == NAMES
+    assert read.predictions.target.tolist() == target.tolist()
+    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), rtol=1e-12)
+    assert any("Labels name classes: cat, dog, owl" in note for note in read.notes)
+    listed = read_predictions(path, Columns(probs="p_owl, p_cat,p_dog", target="label", classes=("owl", "cat", "dog")))
+    assert listed.predictions.target.tolist() == [(y + 1) % 3 for y in target]
+    assert torch.equal(listed.predictions.logits[:, [1, 2, 0]], read.predictions.logits)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_and_lists_are_all_classes_at_once(order, tmp_path):
+    logits, target = scores()
+    np.savez(tmp_path / "a.npz", probs=np.asarray(softmax(logits), order=order), y=np.array(NAMES)[target])
+    read = read_predictions(tmp_path / "a.npz", Columns(probs="probs", target="y", classes=NAMES))
+    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits))
+    assert read.predictions.target.tolist() == target.tolist()
+    lines = [json.dumps({"logits": row.tolist(), "y": int(y)}) for row, y in zip(logits, target, strict=True)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    from_lines = read_predictions(tmp_path / "a.jsonl", Columns(logits="logits", target="y"))
+    assert torch.equal(from_lines.predictions.logits, torch.from_numpy(logits))
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"logits": logits.tolist(), "y": target}), tmp_path / "a.parquet")
+    from_parquet = read_predictions(tmp_path / "a.parquet", Columns(logits="logits", target="y"))
+    assert torch.equal(from_parquet.predictions.logits, from_lines.predictions.logits)
+    assert torch.equal(from_parquet.predictions.target, from_lines.predictions.target)
+
+
+def test_scikit_learn_itself(tmp_path):
+    linear = pytest.importorskip("sklearn.linear_model")
+    metrics = pytest.importorskip("sklearn.metrics")
+    inputs, target = scores(200)
+    model = linear.LogisticRegression().fit(inputs, np.array(NAMES)[target])
+    probs = model.predict_proba(inputs)
+    np.savez(tmp_path / "sk.npz", probs=probs, y=np.array(NAMES)[target])
+    columns = Columns(probs="probs", target="y", classes=tuple(model.classes_))
+    predictions = read_predictions(tmp_path / "sk.npz", columns).predictions
+    nll = torch.nn.functional.cross_entropy(predictions.logits, predictions.target)
+    assert float(nll) == pytest.approx(metrics.log_loss(np.array(NAMES)[target], probs), rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("probs", [0, 1, 1]), ("logits", ["False", "True", "true"])])
+def test_one_column_is_the_second_of_two_classes(kind, labels, tmp_path):
+    values = np.array([0.2, 0.9, 0.5])
+    raw = values if kind == "probs" else np.log(values / (1 - values))
+    write_csv(tmp_path / "b.csv", raw[:, None], labels, names=["one"])
+    read = read_predictions(tmp_path / "b.csv", Columns(**{kind: "p_one", "target": "label"}))
+    np.testing.assert_allclose(read.predictions.probs.numpy()[:, 1], values)
+    assert read.predictions.target.tolist() == [0, 1, 1]
+    assert any("second of two classes" in note for note in read.notes)
+
+
+def test_exact_zeros_are_floored_and_said(tmp_path):
+    write_csv(tmp_path / "z.csv", [[1, 0, 0], [0, 0.5, 0.5]], ["cat", "cat"])
+    read = read_predictions(tmp_path / "z.csv", Columns(probs="p_*", target="label"))
+    assert torch.isfinite(read.predictions.logits).all()
+    np.testing.assert_allclose(read.predictions.probs.numpy(), [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30)
+    nll = torch.nn.functional.cross_entropy(read.predictions.logits, read.predictions.target, reduction="sum")
+    assert float(nll) == pytest.approx(-np.log(FLOOR), rel=1e-6)
+    assert any("3 probabilities of exactly 0" in note and "1 of them" in note for note in read.notes)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))
+def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, seed):
+    import tempfile
+    from pathlib import Path
+
+    logits, target = scores(samples, classes, seed)
+    probs = softmax(logits)
+    rounded = np.round(probs, 4)
+    names = [str(i) for i in range(classes)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_csv(Path(folder) / "r.csv", rounded, target, names=names)
+        read = read_predictions(path, Columns(probs="p_*", target="label"))
+    np.testing.assert_allclose(read.predictions.probs.numpy(), probs, atol=1e-3)
+    assert read.predictions.target.tolist() == target.tolist()
+
+
+def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
+    logits, target = scores()
+    path = write_csv(tmp_path / "n.csv", logits, target + 1, names=["1", "2", "3"])
+    read = read_predictions(path, Columns(logits="p_*", target="label"))
+    assert read.predictions.target.tolist() == target.tolist()
+    write_csv(tmp_path / "n.csv", logits, target, names=["1", "2", "3"])
+    with pytest.raises(InputError, match=r"labels in column 'label' must be 1, 2, 3; got '0' in row"):
+        read_predictions(tmp_path / "n.csv", Columns(logits="p_*", target="label"))
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "columns", "message"),
+    [
+        ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got 0.9 in row 2"),
+        ("a,b,y", ["0.5,0.5,0", "1.5,-0.5,1"], {"probs": "a,b"}, r"\[0, 1\]; got 1.5 in row 2, column 'a'"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,,1"], {"logits": "a,b"}, r"missing; got none in row 2, column 'b'"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,nan,1"], {"logits": "a,b"}, r"finite numbers; got nan in row 2, column 'b'"),
+        ("a,b,y", ["0.5,0.5,0", "x,1,1"], {"logits": "a,b"}, r"numbers; got 'x' in row 2, column 'a'"),
+        ("a,b,y", ["0.5,0.5,0", "1,2,5"], {"logits": "a,b"}, r"labels in column 'y' .* got '5' in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2,"], {"logits": "a,b"}, r"must have a label.* got none in row 2"),
+        ("a,b,y", ["0.5,0.5,a", "1,2"], {"logits": "a,b"}, r"3 cells like the header; got 2 in row 2"),
+        ("a,a,y", ["0.5,0.5,0"], {"logits": "a,b"}, r"names must differ; got 'a' 2 times"),
+        ("a,b,y", ["0.5,0.5,0"], {"logits": "a,c"}, r"--logits must name a column of t.csv; got 'c'"),
+        ("a,b,y", ["0.5,0.5,0"], {"logits": "a,y"}, r"named once; got 'y' twice"),
+        ("a,b,y", ["0.5,0.5,0"], {"logits": "z*"}, r"match at least two columns; got 0"),
+        ("a,b,y", ["0.5,0.5,0"], {"logits": "a,b", "classes": ("u",)}, r"every class.* got 1 for 2"),
+        ("p0,p10,p2,y", ["1,1,1,0"], {"logits": "p*"}, r"numbered from 0 or 1"),
+        ("a,b,y", [], {"logits": "a,b"}, r"at least one row"),
+        ("", [], {"logits": "a,b"}, r"must name the columns"),
+    ],
+)  # fmt: skip
+def test_refusals_name_row_and_column(header, rows, columns, message, tmp_path):
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]) + "\n")
+    with pytest.raises(InputError, match=message):
+        read_predictions(tmp_path / "t.csv", Columns(**columns, target="y"))
+
+
+def test_more_refusals(tmp_path):
+    logits, target = scores()
+    path = write_csv(tmp_path / "a.csv", logits, target)
+    with pytest.raises(InputError, match=r"which columns hold the scores.*a.csv with columns id, p_cat"):
+        open_table(path, None)
+    with pytest.raises(InputError, match="either --logits or --probs"):
+        Columns(logits="a", probs="b")
+    with pytest.raises(InputError, match="each once"):
+        Columns(logits="a,a")
+    with pytest.raises(InputError, match="--target"):
+        read_predictions(path, Columns(logits="p_*"))
+    with pytest.raises(InputError, match=r"must end in \.csv"):
+        read_predictions(_touch(tmp_path / "a.xlsx"), Columns(logits="p_*", target="label"))
+    (tmp_path / "twice.jsonl").write_text('{"a": 1, "a": 2}\n')
+    with pytest.raises(InputError, match="'a' twice in row 1"):
+        open_table(tmp_path / "twice.jsonl", Columns(logits="a", target="y"))
+    (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
+    with pytest.raises(InputError, match="none in row 2, column 'b'"):
+        read_predictions(tmp_path / "lacks.jsonl", Columns(logits="a,b", target="y"))
+    (tmp_path / "mixed.jsonl").write_text('{"l": [1, 2], "y": 0}\n{"l": 3, "y": 1}\n')
+    with pytest.raises(InputError, match="lists in every row or in none; got both in row 2"):
+        read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
+    (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
+    with pytest.raises(InputError, match="as many scores as the first, 2; got 1 in row 4097"):
+        read_predictions(tmp_path / "late.jsonl", Columns(logits="l", target="y"))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no table")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(InputError, match="readable Parquet"):
+        open_table(tmp_path / "bad.parquet", Columns(logits="a,b", target="y"))
+    np.savez(tmp_path / "o.npz", a=np.array([None, 1], dtype=object), y=[0, 1])
+    with pytest.raises(InputError, match="plain array"):
+        read_predictions(tmp_path / "o.npz", Columns(logits="a", target="y"))
+
+
+def _touch(path):
+    path.write_text("")
+    return path
+
+
+def test_files_of_one_model_have_the_same_classes(tmp_path):
+    logits, target = scores()
+    labels = [NAMES[y] for y in target]
+    one = write_csv(tmp_path / "one.csv", logits, labels)
+    other = write_csv(tmp_path / "other.csv", logits[:, ::-1], labels, names=NAMES[::-1])
+    reader = Reader(Columns(logits="p_*", target="label"))
+    reader(one)
+    with pytest.raises(InputError, match="same, in the same order"):
+        reader(other)
+    assert reader.notes[0].startswith("one.csv: ")
+
+
+def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
+    """``fedlas evaluate`` on a CSV says what it says on the same predictions in an ``.npz``."""
+    from fedlas.cli.commands import evaluate_file
+
+    columns = Columns(logits="p_*", target="label")
+    files = {}
+    for name, seed in (("test", 0), ("val", 1)):
+        logits, target = scores(200, seed=seed)
+        files[name] = write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target])
+        np.savez(tmp_path / f"{name}.npz", logits=logits, target=target)
+    options = {"calibrate": "temperature", "as_json": True, "replicates": 0}
+    assert evaluate_file(files["test"], on=files["val"], table=columns, **options) == 0
+    from_table = capsys.readouterr()
+    assert evaluate_file(tmp_path / "test.npz", on=tmp_path / "val.npz", **options) == 0
+    assert json.loads(from_table.out) == json.loads(capsys.readouterr().out)
+    assert "note: val.csv: Labels name classes: cat, dog, owl" in from_table.err
+    with pytest.raises(InputError, match="columns are for files"):
+        evaluate_file(tmp_path, table=columns)
