@@ -2,9 +2,9 @@
 
 Gradients: of one step of a small transformer in float64, as the largest difference to the gradient of the whole batch
 in one process (a plain forward and backward pass), over the largest gradient. Throughput: epochs of
-`fedlas.lab.train.loop` on one process while the other waits, and on both, one after the other; medians. Each process has
-one thread, and both talk through gloo. On a busy machine read the ratio of processor times, which says what a process
-has to do and not how long it waits.
+`fedlas.lab.train.loop` on one process while the other waits, and on both, one after the other; medians. Each process
+has one thread, and both talk through gloo. On a busy machine read the ratio of processor times, which says what a
+process has to do and not how long it waits.
 
     python benchmarks/scaling.py [--passes 15] [--steps 4]
 """

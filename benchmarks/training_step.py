@@ -1,8 +1,8 @@
 """Step time of the training loop over that of a bare step on the same model, on a batch that is already in memory.
 
 Both run in one process, a pass of one after a pass of the other, and medians of the passes are compared. The loop's
-pass is a whole epoch of `fedlas.lab.train.loop`: it makes and normalises its batches, counts hits and tells the progress
-bar. On a busy machine, set OMP_NUM_THREADS=1 and read the ratio of processor times.
+pass is a whole epoch of `fedlas.lab.train.loop`: it makes and normalizes its batches, counts hits and updates
+the progress bar. On a busy machine, set OMP_NUM_THREADS=1 and read the ratio of processor times.
 
     python benchmarks/training_step.py [--passes 30] [--steps 4]
 """

@@ -2,8 +2,7 @@
 
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
-from fedlas.objective import Objective, param_groups
-from fedlas.objective.predict import predict
+from fedlas.objective import Objective, param_groups, predict
 from fedlas.predictions import Predictions
 
 __version__ = "0.1.0"

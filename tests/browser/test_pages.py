@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import fedlas.lab.bench
+import fedlas.lab.report
 from browser.made import PAGES, TEMPLATES
 from browser.screens import SCREENS, broken_links, opened
 
@@ -33,7 +33,7 @@ def test_every_page_is_opened(folder):
 
 
 def test_every_template_is_used_by_a_page(folder):
-    templates = Path(fedlas.lab.bench.__file__).parent / "templates"
+    templates = Path(fedlas.lab.report.__file__).parent / "templates"
     whole = {path.name for path in templates.iterdir() if "<!doctype" in path.read_text(encoding="utf-8").lower()}
     assert whole
     assert whole <= set((folder / TEMPLATES).read_text(encoding="utf-8").splitlines())

@@ -13,7 +13,7 @@ import pytest
 
 import fedlas
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli import _parsers, main
+from fedlas.cli.main import _parsers, main
 
 VERBS = list(_parsers()[1])
 TINY = [

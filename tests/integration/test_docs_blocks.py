@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from fedlas._core.extras import MissingExtraError
-from fedlas.cli import _parse, main
+from fedlas.cli.main import _parse, main
 from fedlas.lab.bench.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from

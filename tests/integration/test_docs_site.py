@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from fedlas.cli import _parsers
+from fedlas.cli.main import _parsers
 from markdown_blocks import DRAWINGS, PAGES, ROOT, blocks_of
 
 ROOMS = "losses metrics stats calibrators plots features diagnose ood uncertainty train"

@@ -30,7 +30,7 @@ class DriftTemperature(Calibrator):
     themselves when inputs drift away; a temperature fitted on clean inputs does not know that.
 
     Note:
-        What makes it differ is what it is fitted on: ``fedlas.lab.train.drifted_predictions(model, validation_batches)``.
+        It differs in what it is fitted on: ``fedlas.objective.drifted_predictions(model, validation_batches)``.
         On the command line ``fedlas evaluate RUN --calibrate drift-temperature`` makes these from the run. Fitted on
         clean predictions it is temperature scaling.
 

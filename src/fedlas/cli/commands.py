@@ -15,6 +15,7 @@ from fedlas.lab.bench.executors import Executor
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.report.calibrators_table import COMPARED, comparison_table
 from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_markup
 from fedlas.lab.report.report import terminal_table, write_report
 from fedlas.lab.report.run_page import write_run_report
@@ -24,11 +25,9 @@ from fedlas.lab.runs.intervals import noise_by_stage
 from fedlas.lab.runs.tracking import hints
 from fedlas.lab.studies.calibrate import (
     ALL,
-    COMPARED,
     Calibrated,
     HeldOut,
     calibrated,
-    comparison_table,
     progress,
     remarks,
 )

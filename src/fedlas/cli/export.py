@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
+from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import METHODS, Calibration, fit_calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
-from fedlas.lab.data.pipeline.batches import multiply_add
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.runs.load import Trained, load_trained
@@ -91,7 +91,9 @@ def export(
     about = describe_export(trained, calibration, folded, normalises=about_form.graph)
     example = next(test_images(trained))[:3].repeat(2, 1, 1, 1)[:3]
     content = _written(form, deployed, example, about)
-    checked = check_export(about_form.read(content), deployed, trained, calibration.transform(test), tolerance)
+    checked = check_export(
+        about_form.read(content, build_model), deployed, trained, calibration.transform(test), tolerance
+    )
     write_atomically(out, lambda file: file.write(content))
     console = require("rich.console", extra="bench").Console()
 

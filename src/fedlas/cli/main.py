@@ -288,10 +288,11 @@ def _recipe(args: argparse.Namespace) -> Any:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    from fedlas.cli.bench_group import bench_group
     from fedlas.cli.executor_arguments import executor_of
     from fedlas.cli.recipe_arguments import overrides_of
     from fedlas.lab.bench.dry_run import dry_run
-    from fedlas.lab.bench.suite import bench_group, load_group
+    from fedlas.lab.bench.suite import load_group
 
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}

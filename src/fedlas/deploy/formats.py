@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.deploy.model import EXTRA_LAYER, Affine, Deployed
-from fedlas.lab.models import build_model
 
 INPUT, OUTPUTS = "images", ("logits", "probs")
 """Names of what goes in and comes out."""
@@ -31,6 +30,8 @@ _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
 Probs = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 """From images ``(N, channels, H, W)`` uint8 to probabilities ``(N, C)``."""
+Build = Callable[..., nn.Module]
+"""Builds a model from its name and options."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Format:
     reader: str
     graph: bool
     write: Callable[[Deployed, Tensor, Mapping[str, Any]], bytes]
-    read: Callable[[bytes], Probs]
+    read: Callable[[bytes, Build], Probs]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -84,7 +85,7 @@ def _write_onnx(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> b
     return content
 
 
-def _read_onnx(content: bytes) -> Probs:
+def _read_onnx(content: bytes, _build: Build) -> Probs:
     runtime = require("onnxruntime", extra="export")
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -100,7 +101,7 @@ def _write_program(model: Deployed, example: Tensor, about: Mapping[str, Any]) -
     return buffer.getvalue()
 
 
-def _read_program(content: bytes) -> Probs:
+def _read_program(content: bytes, _build: Build) -> Probs:
     with _quiet():
         module = torch.export.load(io.BytesIO(content)).module()
     return lambda images: _probs_of(module, images)
@@ -118,13 +119,17 @@ def _write_weights(model: Deployed, example: Tensor, about: Mapping[str, Any]) -
     return content
 
 
-def _read_weights(content: bytes) -> Probs:
-    module = _rebuilt(content)
+def _read_weights(content: bytes, build: Build) -> Probs:
+    module = _rebuilt(content, build)
     return lambda images: _probs_of(module, images)
 
 
-def rebuilt(path: str | Path) -> Deployed:
+def rebuilt(path: str | Path, build: Build) -> Deployed:
     """The model in a ``.safetensors`` file that ``fedlas export`` wrote, built anew from its metadata.
+
+    Args:
+        path: The file.
+        build: Builds the model from its name and options, as :func:`fedlas.lab.models.build_model`.
 
     Returns:
         A module from images ``(N, channels, H, W)`` uint8 to calibrated logits and probabilities, in ``eval()``.
@@ -134,12 +139,12 @@ def rebuilt(path: str | Path) -> Deployed:
         MissingExtraError: If safetensors is not installed.
     """
     try:
-        return _rebuilt(Path(path).read_bytes())
+        return _rebuilt(Path(path).read_bytes(), build)
     except OSError as error:
         raise InputError("rebuilt", "the file must be readable", f"{path} ({error.strerror})", "Check it.") from error
 
 
-def _rebuilt(content: bytes) -> Deployed:
+def _rebuilt(content: bytes, build: Build) -> Deployed:
     load = require("safetensors.torch", extra="export").load
     try:
         tensors = load(content)
@@ -150,7 +155,7 @@ def _rebuilt(content: bytes) -> Deployed:
         fix = "Write one with fedlas export RUN --format safetensors."
         raise InputError("rebuilt", "it must be a file that fedlas export wrote", repr(error), fix) from error
     with torch.random.fork_rng(devices=[]):
-        model = build_model(
+        model = build(
             built["name"],
             num_classes=built["num_classes"],
             in_channels=built["in_channels"],

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
-from fedlas.lab.data.pipeline.batches import multiply_add
 from fedlas.objective import logits_of
 
 EXTRA_LAYER = "calibration"

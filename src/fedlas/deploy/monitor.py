@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
-from fedlas.lab.report.card import Card, read_card
+from fedlas.deploy.card import Card, read_card
 from fedlas.predictions import Columns, open_table
 from fedlas.stats.drift import ConfidenceDrift, Floats, GapDrift, GapSums, confidence_drift, spent
 

@@ -3,12 +3,13 @@
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.class_errors import ClassError, class_errors
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
-from fedlas.stats.intervals import Interval
+from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
 
 __all__ = [
+    "LEVEL",
     "ClassError",
     "Comparison",
     "EffectSize",

@@ -11,6 +11,8 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.stats.rows import Floats
 
 METHODS = ("auto", "percentile", "basic", "centred")
+LEVEL = 0.05
+"""Significance level of every test, and 1 minus the level of every interval, where nothing else is said."""
 SMALL_BIAS = 0.25
 """Bias in standard errors up to which it does no harm to an interval (Efron & Tibshirani 1993, chapter 10)."""
 

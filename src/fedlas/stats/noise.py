@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.lab.runs.summary import LEVEL
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
-from fedlas.stats import bootstrap_intervals, class_errors, noise_floor
+from fedlas.stats.bootstrap import bootstrap_intervals
+from fedlas.stats.class_errors import class_errors
 from fedlas.stats.forms import ZERO_IF_CALIBRATED
-from fedlas.stats.intervals import fewest_replicates
-from fedlas.stats.noise_floor import least_p
+from fedlas.stats.intervals import LEVEL, fewest_replicates
+from fedlas.stats.noise_floor import least_p, noise_floor
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""

@@ -13,6 +13,7 @@ from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.cli.export import export
 from fedlas.cli.export import test_images as images_of
 from fedlas.deploy.formats import FORMATS, rebuilt
+from fedlas.lab.models import build_model
 from fedlas.lab.report.card import Written
 from fedlas.lab.runs.load import load_trained
 from fedlas.predictions import Predictions
@@ -48,7 +49,7 @@ def test_safetensors_and_card(run_folder, tmp_path, calibrate, capsys):
     said = capsys.readouterr().out
     assert "300 test samples, largest difference of a probability" in said
     before = torch.random.get_rng_state()
-    model = rebuilt(out)
+    model = rebuilt(out, build_model)
     assert torch.equal(torch.random.get_rng_state(), before)
     probs = model(pixels(run_folder))[1].detach().numpy()
     np.testing.assert_allclose(probs, expected(run_folder, calibrate), atol=1e-5)
@@ -124,7 +125,7 @@ def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder,
 
 def test_not_a_number_is_no_agreement(run_folder, tmp_path, monkeypatch):
     honest = FORMATS["safetensors"]
-    silent = dataclasses.replace(honest, read=lambda content: lambda images: np.full((len(images), 10), np.nan))
+    silent = dataclasses.replace(honest, read=lambda content, build: lambda images: np.full((len(images), 10), np.nan))
     monkeypatch.setitem(FORMATS, "safetensors", silent)
     with pytest.raises(InputError, match="conversion is at fault"):
         export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0)
@@ -144,6 +145,6 @@ def test_nonsense(run_folder, tmp_path):
         export(tmp_path)
     (tmp_path / "no.safetensors").write_bytes(b"\x00" * 20)
     with pytest.raises(InputError, match="fedlas export wrote"):
-        rebuilt(tmp_path / "no.safetensors")
+        rebuilt(tmp_path / "no.safetensors", build_model)
     with pytest.raises(InputError, match="readable"):
-        rebuilt(tmp_path / "none.safetensors")
+        rebuilt(tmp_path / "none.safetensors", build_model)

@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from fedlas import Objective, Predictions
 from fedlas._core.check import InputError
 from fedlas.calibrators import DriftTemperature, TemperatureScaling
-from fedlas.lab.train import drifted_predictions, predict
 from fedlas.metrics import expected_calibration_error, negative_log_likelihood
+from fedlas.objective import drifted_predictions, predict
 from fedlas.objective.perturbed import MOST_NOISE, _Channels, _noise_for, _Noisy
 
 

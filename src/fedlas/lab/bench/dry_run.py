@@ -2,85 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.bench.suite import Group
-from fedlas.lab.data import DATASETS, load_dataset
-from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.train import read_log
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """One run, before it is done.
-
-    Attributes:
-        run: The run.
-        steps: About how many optimizer steps it takes from the start; None if nobody knows how large its data is.
-        left: About how many of them are still to be done.
-        state: ``new``, ``finished``, ``failed before`` or how far it has come.
-    """
-
-    run: Run
-    steps: int | None
-    left: int | None
-    state: str
-
-
-def train_size(recipe: Recipe) -> int | None:
-    """About how many images a run of the recipe trains on, from what is published of its data set.
-
-    No file is read: a data set that must be read to be counted, and has no published size, gives None.
-    """
-    data = recipe.data
-    about = DATASETS[data.name].metadata
-    expected = about.get("expected")
-    if expected is not None:
-        total, classes = expected.train, expected.classes
-    elif "files" not in about:  # embedded or computed, so there is nothing to read
-        source = load_dataset(data.name, **data.options)
-        total, classes = len(source.train), source.num_classes
-    else:
-        return data.train_size
-    if data.hold_out_classes:
-        kept = max(1, classes - len(data.hold_out_classes))
-        total, classes = round(total * kept / classes), kept
-    held_out = data.val_size if data.val_size >= 1 else data.val_size * total
-    left = total - math.ceil(held_out)
-    if data.train_size is not None:
-        left = min(left, data.train_size)
-    if data.long_tail is not None:
-        shares = (data.long_tail ** (-c / max(1, classes - 1)) for c in range(classes))
-        left = round(left * sum(shares) / classes)
-    return max(left, 1)
-
-
-def forecast(run: Run) -> Forecast:
-    """What is known of a run before it starts; its folder is looked at, its data is not."""
-    train, images = run.recipe.train, train_size(run.recipe)
-    if images is None:
-        each = None
-    elif train.drop_last and images >= train.batch_size:
-        each = images // train.batch_size
-    else:
-        each = math.ceil(images / train.batch_size)
-    done = _epochs_done(run.folder)
-    if (run.folder / "metrics.json").exists():
-        state, done = "finished", train.epochs
-    elif done:
-        state = f"goes on after epoch {done}"
-    else:
-        state = "failed before" if (run.folder / "error.txt").exists() else "new"
-    total = None if each is None else each * train.epochs
-    left = None if each is None else each * max(0, train.epochs - done)
-    return Forecast(run, total, left, state)
+from fedlas.lab.runs.forecast import Forecast, forecast, train_size
 
 
 def dry_run(
@@ -151,12 +80,3 @@ def _totals(forecasts: Sequence[Forecast]) -> str:
         f"about {f'{batches / 1e6:,.1f} million' if batches >= 1e6 else f'{batches:,}'} training images left to pass",
     ]
     return "; ".join(parts) + (f"; {unknown} runs not counted, of data of unknown size" if unknown else "")
-
-
-def _epochs_done(folder: Path) -> int:
-    if not (folder / "checkpoint.pt").exists():
-        return 0
-    try:
-        return len(read_log(folder / "log.jsonl"))
-    except (InputError, ValueError, KeyError):  # the run itself will say what is wrong with it
-        return 0

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.extras import require
-from fedlas.cli.commands import bench
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.lab.recipes.text import is_group, read_content
@@ -61,7 +58,8 @@ def load_group(
     """A group of recipes, or one recipe as a group of its own.
 
     Args:
-        name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are beside it.
+        name: As for :func:`fedlas.lab.recipes.recipe.load_recipe`, or the name of a group; files that it names are
+            beside it.
         overrides: Applied to every recipe.
         data: Where every recipe's data is; None for the recipes' own places.
         trackers: Trackers that every recipe's runs are shown to, besides the recipe's own.
@@ -92,50 +90,3 @@ def load_group(
 def _place(group: str, member: str) -> str:
     """A member's name; a file lies beside the group's own, as what a recipe extends does."""
     return str(Path(group).parent / member) if member.endswith((".yaml", ".yml")) else member
-
-
-def bench_group(
-    group: Group,
-    *,
-    losses: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    out: Path | None = None,
-    **options: Any,
-) -> int:
-    """Run every recipe of a group; one that cannot be run is said and does not stop the others.
-
-    Args:
-        group: What to run.
-        losses: None means each recipe's.
-        seeds: None means each recipe's.
-        out: See :meth:`Group.folder`.
-        **options: Further ones of :func:`fedlas.cli.commands.bench`.
-
-    Returns:
-        0, or 1 if a run of one of several recipes failed, or a recipe could not be run.
-
-    Raises:
-        InputError: As :func:`fedlas.cli.commands.bench` for one recipe; for several only before the first starts.
-    """
-    if len(group.recipes) == 1:
-        return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
-    console = require("rich.console", extra="bench").Console(stderr=True)
-    planned, status = group.plan(losses=losses, seeds=seeds, out=out), 0
-    failed: list[str] = []
-    for number, (recipe, _) in enumerate(planned, start=1):
-        console.print(f"\n{group.name} [{number}/{len(planned)}]", style="bold", highlight=False, markup=False)
-        try:
-            done = bench(recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options)
-        except InputError as error:
-            console.print(
-                f"{recipe.name} cannot be run: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
-            done = 1
-        if done:
-            failed.append(recipe.name)
-        status = max(status, done)
-    if failed:
-        console.print(f"not complete: {', '.join(failed)}", style="bold red", highlight=False, markup=False)
-    for command in group.then:
-        console.print(f"then: {command}", highlight=False, markup=False, soft_wrap=True)
-    return status

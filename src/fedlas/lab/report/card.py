@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
-from fedlas.deploy.calibration import Calibration, fit_calibration, read_calibration
+from fedlas.deploy.calibration import Calibration, fit_calibration
+from fedlas.deploy.card import FORMAT
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.lab.report.noise_text import p_said
 from fedlas.lab.runs import saved as evidence
@@ -30,7 +31,6 @@ from fedlas.stats.drift import Floats, GapSums
 from fedlas.stats.noise import REPLICATES, Noise, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS, clopper_pearson, risk_threshold
 
-FORMAT = "fedlas.card/1"
 LEVEL = 0.95
 CELLS, BINS = 5, 100
 """Cells of confidence in which the gap is followed, and bins of its distribution, for ``fedlas monitor``."""
@@ -47,29 +47,6 @@ class Written:
 
     json: Path
     html: Path
-
-
-@dataclass(frozen=True)
-class Card:
-    """What ``fedlas monitor`` needs of a card.
-
-    Attributes:
-        name: Of the run.
-        classes: Class names; none if they are not known.
-        num_classes: ``C``.
-        calibration: What the model's logits go through.
-        gaps: Sums over the test part.
-        bin_edges: Ends of the bins of confidence, ``(B + 1,)``.
-        bin_counts: Samples of the test part in each, ``(B,)``.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    num_classes: int
-    calibration: Calibration
-    gaps: GapSums
-    bin_edges: Floats
-    bin_counts: Floats
 
 
 def card(
@@ -162,40 +139,6 @@ def write_card(
     content["limits"] = known_limits(content, test.target, notes=calibration.notes, config=read_config(folder) or {})
     page = card_page(content, stages, num_bins=evidence.num_bins(run))
     return Written(write_json(path, content), write_text(path.with_suffix(".html"), page))
-
-
-def read_card(path: Path) -> Card:
-    """What ``fedlas monitor`` needs of a card.
-
-    Raises:
-        InputError: If it cannot be read, or is no card of this format.
-    """
-    fix = "Write one with fedlas card RUN, and pass its .json."
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError("card", f"it must have format {FORMAT!r}", path, fix)
-    try:
-        model, reference = content["model"], content["reference"]
-        num_classes = int(model["num_classes"])
-        edges, counts = (np.asarray(reference[f"bin_{name}"], dtype=np.float64) for name in ("edges", "counts"))
-        if len(edges) != len(counts) + 1 or not counts.sum() > 0:
-            raise ValueError("bins that do not fit")
-        return Card(
-            str(model["run"]),
-            tuple(model["classes"] or ()),
-            num_classes,
-            read_calibration(content["calibration"], num_classes),
-            GapSums.read(reference["gaps"]),
-            edges,
-            counts,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("card", "it must hold what the monitor compares with", f"{path} ({error!r})", fix) from error
 
 
 def _content(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlas.lab.report.noise_text import p_said
-from fedlas.lab.runs.summary import LEVEL
+from fedlas.stats import LEVEL
 
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedlas.lab.runs.summary import LEVEL
 from fedlas.metrics import METRICS
+from fedlas.stats import LEVEL
 from fedlas.stats.noise import COSTLY, Noise
 from fedlas.stats.noise_floor import rejects
 

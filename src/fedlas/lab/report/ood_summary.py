@@ -8,11 +8,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas.lab.report.tables import SYMBOLS, Mark
-from fedlas.lab.runs.summary import LEVEL
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.ood import DETECTION, OOD_SCORES
-from fedlas.stats import Interval, compare_to_best
+from fedlas.stats import LEVEL, Interval, compare_to_best
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
 """Metrics of a table that has to fit a terminal."""

@@ -11,8 +11,9 @@ from typing import Literal
 
 from fedlas.lab.report.noise_text import NOTHING, NoiseText, noise_legend, noise_text
 from fedlas.lab.runs.intervals import reasons
-from fedlas.lab.runs.summary import LEVEL, STAGES, FinishedRun, Summary, is_ranked
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary, is_ranked
 from fedlas.metrics import METRICS
+from fedlas.stats import LEVEL
 
 Mark = Literal["best", "leading", "same", "worse", "untested", ""]
 TEST = "paired t-test"

@@ -16,6 +16,7 @@ from torch import nn
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
+from fedlas._core.seed import derive, seed_everything
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits, load_dataset, split
@@ -31,10 +32,11 @@ from fedlas.lab.runs.fingerprint import outputs_fingerprint, source_fingerprint,
 from fedlas.lab.runs.folder import claim, finished, locked
 from fedlas.lab.runs.summary import FORMAT
 from fedlas.lab.runs.tracking import Tracking, tracking_of
-from fedlas.lab.train import Fitted, derive, fit, predict, seed_everything
+from fedlas.lab.train import Fitted, fit
 from fedlas.lab.train.loop import EpochBatches
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
+from fedlas.objective.predict import predict
 from fedlas.ood import Outputs
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.bayes_by_backprop import KLPenalty

@@ -6,20 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedlas.metrics import METRICS
-from fedlas.stats import Comparison, compare_to_best
-
-if TYPE_CHECKING:
-    from fedlas.stats.noise import Noise, RunNoise
+from fedlas.stats import LEVEL, Comparison, compare_to_best
+from fedlas.stats.noise import Noise, RunNoise
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
 FORMAT = 1
 """Format of ``metrics.json``."""
-LEVEL = 0.05
-"""Significance level of every test in a report."""
 
 
 @dataclass(frozen=True)

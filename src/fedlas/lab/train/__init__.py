@@ -1,4 +1,4 @@
-"""Training: a loop on accelerate, checkpoints that survive a kill, and prediction."""
+"""Training: a loop on accelerate, and checkpoints that survive a kill."""
 
 from fedlas._core.seed import derive, seed_everything
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
@@ -6,8 +6,6 @@ from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.lab.train.log import read_log
 from fedlas.lab.train.loop import DivergedError, Fitted, fit
 from fedlas.lab.train.optim import build_optimizer, build_schedule
-from fedlas.objective.perturbed import drifted_predictions
-from fedlas.objective.predict import predict
 
 __all__ = [
     "DivergedError",
@@ -19,10 +17,8 @@ __all__ = [
     "build_schedule",
     "check_select",
     "derive",
-    "drifted_predictions",
     "fit",
     "load_checkpoint",
-    "predict",
     "read_log",
     "save_checkpoint",
     "seed_everything",

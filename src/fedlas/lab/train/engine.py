@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas._core.ranks import launched_sharded
 from fedlas.lab.train.config import TrainConfig
 from fedlas.objective import Objective
 
@@ -123,15 +122,3 @@ class Engine:
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Put a state of the optimizer, as :meth:`plain` gives it, into the optimizer. A collective."""
         optimizer.load_state_dict(state)
-
-
-def engine_of(objective: Objective, config: TrainConfig, accelerator: Any) -> Engine:
-    """The engine that configuration and launcher ask for.
-
-    Raises:
-        InputError: If the objective cannot be run so.
-    """
-    from fedlas.lab.train.shard import ShardedEngine  # which is an engine, too
-
-    shard = config.shard or launched_sharded()
-    return (ShardedEngine if shard and accelerator.num_processes > 1 else Engine)(objective, config, accelerator)

@@ -18,10 +18,11 @@ from fedlas.diagnose import Monitor, NormMonitor, monitor_of
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
-from fedlas.lab.train.engine import Engine, engine_of
+from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.log import append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
+from fedlas.lab.train.shard import engine_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
@@ -103,8 +104,8 @@ def fit(
 
     Note:
         Under several processes each takes its slice of every batch, and ``config.accumulate`` cuts that into parts.
-        Each part's loss is weighed by the samples in it; :class:`~fedlas.lab.train.engine.Engine` says when the gradient is
-        that of the whole batch. Batch normalisation normalises by the statistics of each part, so a model with it
+        Each part's loss is weighed by the samples in it; :class:`~fedlas.lab.train.engine.Engine` says when the
+        gradient is that of the whole batch. Batch normalization uses the statistics of each part, so a model with it
         trains as with a smaller batch.
     """
     better = _better(config.select)

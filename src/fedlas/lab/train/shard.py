@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedlas._core.check import InputError
+from fedlas._core.ranks import launched_sharded
 from fedlas.lab.train.config import TrainConfig
 from fedlas.lab.train.engine import Engine
 from fedlas.objective import Objective
@@ -174,3 +175,13 @@ def _clip(gradients: list[Tensor], largest: float) -> None:
     if factor < 1 or math.isnan(factor):
         for gradient in gradients:
             gradient.mul_(factor)
+
+
+def engine_of(objective: Objective, config: TrainConfig, accelerator: Any) -> Engine:
+    """The engine that configuration and launcher ask for.
+
+    Raises:
+        InputError: If the objective cannot be run so.
+    """
+    shard = config.shard or launched_sharded()
+    return (ShardedEngine if shard and accelerator.num_processes > 1 else Engine)(objective, config, accelerator)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedlas._core.extras import require
-from fedlas.lab.bench.dry_run import forecast, train_size
+from fedlas.lab.runs.forecast import forecast, train_size
 from fedlas.lab.tune.listing import words
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.study import check_study

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench import suite as room
-from fedlas.lab.bench.dry_run import dry_run, forecast, train_size
-from fedlas.lab.bench.suite import bench_group, load_group
+from fedlas.cli import bench_group as room
+from fedlas.cli.bench_group import bench_group
+from fedlas.lab.bench.dry_run import dry_run
+from fedlas.lab.bench.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.text import is_group, read_content, shipped_names
 from fedlas.lab.runs.execute import prepare_data
+from fedlas.lab.runs.forecast import forecast, train_size
 
 GROUPS = [name for name in shipped_names() if is_group(read_content(name)[1])]
 

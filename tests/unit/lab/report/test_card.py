@@ -6,7 +6,8 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.lab.report.card import card, read_card, write_card
+from fedlas.deploy.card import read_card
+from fedlas.lab.report.card import card, write_card
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import fedlas.lab.bench
+import fedlas.lab.report
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import load_recipe
@@ -40,7 +40,7 @@ def row(source, data, method, model="ResNet-50"):
 
 
 def test_every_row_of_the_file_is_read():
-    path = Path(fedlas.lab.bench.__file__).parent / "published_numbers.csv"
+    path = Path(fedlas.lab.report.__file__).parent / "published_numbers.csv"
     with path.open(encoding="utf-8", newline="") as file:
         raw = list(csv.DictReader(file))
     rows = published_numbers()

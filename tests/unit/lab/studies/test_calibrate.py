@@ -10,6 +10,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.report.calibrators_table import comparison_table
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies import calibrate
 from fedlas.lab.studies.calibrate import (
@@ -17,7 +18,6 @@ from fedlas.lab.studies.calibrate import (
     Calibrated,
     HeldOut,
     calibrated,
-    comparison_table,
     part_of,
     progress,
     remarks,

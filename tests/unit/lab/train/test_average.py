@@ -8,10 +8,11 @@ from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_schedule, fit, load_checkpoint, predict
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_schedule, fit, load_checkpoint
 from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
 from fedlas.losses import FedLAS
 from fedlas.metrics import evaluate
+from fedlas.objective import predict
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
 PLAIN = {"average": "none"}

@@ -13,7 +13,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_optimizer, fit
-from fedlas.lab.train.engine import engine_of
+from fedlas.lab.train.shard import engine_of
 from fedlas.losses import FedLAS
 
 SPLITS = split(load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20)

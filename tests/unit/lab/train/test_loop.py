@@ -15,12 +15,12 @@ from fedlas.lab.train import (
     TrainConfig,
     fit,
     load_checkpoint,
-    predict,
     read_log,
 )
 from fedlas.lab.train.loop import _better
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
+from fedlas.objective import predict
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
 

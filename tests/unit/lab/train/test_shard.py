@@ -14,10 +14,11 @@ from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas._core.ranks import launched_sharded, new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint, predict
-from fedlas.lab.train.engine import Engine, engine_of
-from fedlas.lab.train.shard import blocks_of
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
+from fedlas.lab.train.engine import Engine
+from fedlas.lab.train.shard import blocks_of, engine_of
 from fedlas.losses import LOSSES
+from fedlas.objective import predict
 
 RANKS = 2
 

@@ -5,16 +5,35 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
 from functools import cache
 from multiprocessing.connection import wait
 from typing import Any
 
-from fedlas.lab.bench.executors.base import Result, Task, attempt, failed
+from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
 
 _GRACE = 20.0
 """Seconds that the others get once one of the processes has failed; it may have left them waiting for it."""
+
+
+def work(task: Task) -> Result:
+    """Do a task in a process that was made for it, on this or another machine."""
+    try:
+        os.chdir(task.folder)
+    except OSError as error:
+        reason = f"executor: every machine must see the folder of the bench; got {task.folder} ({error.strerror}). "
+        return Result(task.run.name, error=reason, message=reason + "Use a file system that all share.")
+    os.environ.update(task.environment)
+    sys.argv = list(task.command)
+    if task.threads is not None:
+        import torch
+
+        torch.set_num_threads(task.threads)
+    if task.processes > 1:
+        return launch(task)
+    return attempt(task.run, task.label)
 
 
 def launch(task: Task) -> Result:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, attempt, failed, work
-from fedlas.lab.bench.executors.launch import context, end, end_with_parent, exit_text
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
+from fedlas.lab.bench.executors.launch import context, end, end_with_parent, exit_text, work
+from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
 
 
 @EXECUTORS.register("local")

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import Result, Task
+from fedlas.lab.bench.executors.task import Result, Task
 from fedlas.lab.train import read_log
 
 

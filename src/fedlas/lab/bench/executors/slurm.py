@@ -18,7 +18,9 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_text
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, failed, work
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
+from fedlas.lab.bench.executors.launch import work
+from fedlas.lab.bench.executors.task import Result, Task, failed
 
 
 @EXECUTORS.register("slurm")

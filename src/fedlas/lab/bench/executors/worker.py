@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import Task, work
+from fedlas.lab.bench.executors.launch import work
+from fedlas.lab.bench.executors.task import Task
 
 
 def main(arguments: Sequence[str]) -> int:

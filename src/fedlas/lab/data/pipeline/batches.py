@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count
+from fedlas._core.pixels import multiply_add
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images
 from fedlas.lab.data.pipeline.epochs import Epochs
@@ -146,27 +147,3 @@ def _crop(pixels: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
     padded[:, :, padding:-padding, padding:-padding] = pixels  # several times faster than F.pad for uint8
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, channels, places, places, H, W), a view
     return windows[torch.arange(batch, device=pixels.device), :, top, left]
-
-
-def multiply_add(
-    mean: Sequence[float], std: Sequence[float], *, channels: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """``scale`` and ``shift`` with ``pixel * scale + shift == (pixel / 255 - mean) / std``, ``(1, channels, 1, 1)``.
-
-    Raises:
-        InputError: If the statistics do not fit the channels.
-    """
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise InputError(
-            "Batches",
-            f"mean and std must hold one number for each of {channels} channels, std above 0",
-            f"mean {describe(mean)}, std {describe(std)}",
-            "Take both from the splits.",
-        )
-    deviation = torch.tensor(std, dtype=torch.float64)
-    scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
-
-    def shaped(value: Tensor) -> Tensor:
-        return value.float().to(device).view(1, -1, 1, 1)
-
-    return shaped(scale), shaped(shift)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.pixels import multiply_add
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.pipeline.batches import multiply_add
 from fedlas.lab.data.pipeline.epochs import Epochs
 
 _Place = tuple[int, int | None]
@@ -22,7 +22,7 @@ _Place = tuple[int, int | None]
 
 
 class StreamedBatches(Epochs):
-    """Iterate over one part of a data set on disk, once per epoch; the counterpart of :class:`~fedlas.lab.data.Batches`.
+    """Iterate over one part of a data set on disk, once per epoch, as :class:`~fedlas.lab.data.Batches` in memory.
 
     Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip bytes; they
     travel through pinned memory where the device has use for it and are normalised there.

@@ -30,8 +30,9 @@ from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.lab.runs.execute import as_tested
 from fedlas.lab.runs.folder import finished
 from fedlas.lab.runs.load import load_plan, load_trained
-from fedlas.lab.train import load_checkpoint, predict, read_log
+from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
+from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 
 

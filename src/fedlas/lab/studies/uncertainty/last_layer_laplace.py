@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedlas._core.seed import derive
 from fedlas.features import find_head
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.runs.execute import held_out, predictions_of
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.lab.train import derive
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
 

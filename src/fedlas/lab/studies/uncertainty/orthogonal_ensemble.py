@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.seed import derive
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.execute import build_objective, held_out, predictions_of, train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.lab.train import derive
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.ensemble import average
 from fedlas.uncertainty.orthogonality import OrthogonalityPenalty, filters

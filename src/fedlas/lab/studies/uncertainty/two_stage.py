@@ -11,10 +11,11 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.seed import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.runs.execute import held_out, predictions_of, train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, derive, seed_everything
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
 from fedlas.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.seed import derive, seed_everything
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execute import build_objective, execute, predictions_of, prepare_data
 from fedlas.lab.runs.load import load_plan
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, Member
 from fedlas.lab.studies.uncertainty.orthogonal_ensemble import orthogonal_ensemble
-from fedlas.lab.train import derive, load_checkpoint, read_log, seed_everything
+from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.bayes_by_backprop import kl_divergence

@@ -1,0 +1,34 @@
+"""Pixels to normalized inputs, as one multiplication and one addition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+
+
+def multiply_add(
+    mean: Sequence[float], std: Sequence[float], *, channels: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """``scale`` and ``shift`` with ``pixel * scale + shift == (pixel / 255 - mean) / std``, ``(1, channels, 1, 1)``.
+
+    Raises:
+        InputError: If the statistics do not fit the channels.
+    """
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise InputError(
+            "Batches",
+            f"mean and std must hold one number for each of {channels} channels, std above 0",
+            f"mean {describe(mean)}, std {describe(std)}",
+            "Take both from the splits.",
+        )
+    deviation = torch.tensor(std, dtype=torch.float64)
+    scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
+
+    def shaped(value: Tensor) -> Tensor:
+        return value.float().to(device).view(1, -1, 1, 1)
+
+    return shaped(scale), shaped(shift)
