@@ -1,14 +1,14 @@
 """The contract of a loss, and what all share: needs, precision, class weights, reduction.
 
-``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N`` for
-plain classification). A subclass sees nothing else. Ignored positions stay in the batch, with a mask: selecting them
-would make shapes depend on data, which stalls an accelerator and breaks ``torch.compile(fullgraph=True)``. Where nothing
-is ignored, which is free to find out on a CPU, the mask is None and costs nothing.
+``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N``
+for plain classification). A subclass sees nothing else. Ignored positions stay in the batch, with a mask: selecting
+them would make shapes depend on data, which stalls an accelerator and breaks ``torch.compile(fullgraph=True)``. Where
+nothing is ignored, which is free to find out on a CPU, the mask is None and costs nothing.
 
-On a CPU a boolean mask of ``(N, C)`` costs a third of a softmax, ``exp`` half of one, a power with a real exponent four.
-So the focal family raises one number a sample to a power, and the penalties of MbLS and ACLS find their extremes with
-one reused buffer (``extremes.py``). For hard targets ``l_i = logsumexp(z) - z_y + alpha_i (z_y - mean_k z_k)``: one softmax
-pass forward, one backward, and nothing of size ``(N, C)`` kept in between but the logits.
+On a CPU a boolean mask of ``(N, C)`` costs a third of a softmax, ``exp`` half of one, a power with a real exponent
+four. So the focal family raises one number a sample to a power, and the penalties of MbLS and ACLS find their extremes
+with one reused buffer (``extremes.py``). For hard targets ``l_i = logsumexp(z) - z_y + alpha_i (z_y - mean_k z_k)``:
+one softmax pass forward, one backward, and nothing of size ``(N, C)`` kept in between but the logits.
 """
 
 from __future__ import annotations

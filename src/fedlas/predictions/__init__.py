@@ -1,6 +1,7 @@
 """Predictions: checked logits, labels and features, and the tables they are read from.
 
-In: tensors, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictions``, which every package to the right of a model reads.
+In: tensors, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictions``, which every package to the right of a model
+reads.
 """
 
 from fedlas.predictions.columns import Columns
