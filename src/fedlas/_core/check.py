@@ -42,6 +42,18 @@ class NonFiniteError(InputError):
     """Numbers that must be finite are not."""
 
 
+def reason(error: Exception) -> str:
+    """What is wrong with something that was read, in a few words, by the error of reading it.
+
+    Example:
+        >>> reason(KeyError("edges")), reason(InputError("card", "bins must be whole", 0.5, "Write it again."))
+        ("'edges' is missing", 'bins must be whole; got 0.5')
+    """
+    if isinstance(error, InputError):
+        return f"{error.parts[1]}; got {error.parts[2]}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
 def describe(value: object) -> str:
     """What ``value`` is, short enough for an error: shape and dtype of a tensor or array, else type and value."""
     shape = getattr(value, "shape", None)

@@ -80,6 +80,24 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file, UTF-8.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is no JSON. NaN and infinities are none: :func:`write_json` writes no such thing, and every
+            comparison with NaN is false, so that a check of what was read would miss it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested deeper than any JSON that is meant") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def not_writable(path: Path, error: OSError) -> InputError:
     """The error for an output folder, or a file in it, that cannot be written to."""
     return InputError(

@@ -162,6 +162,28 @@ def test_what_does_not_belong_is_refused_and_changes_nothing():
         StreamingClasses(0)
 
 
+@pytest.mark.parametrize("kind", [classes, groups])
+def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, kind):
+    logits, target, site = data()
+    streaming = kind(torch.arange(50))
+    before = streaming.state_dict()
+    extra = {"groups": site[:40]} if kind is groups else {}
+    name, seen = "add" if kind is groups else "update", []
+    whole = getattr(streaming._sums, name)
+
+    def fails(*rows):
+        whole(*rows)
+        seen.append(rows)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(streaming._sums, name, fails)
+    monkeypatch.setattr("fedlas.metrics.scan.CHUNK_ROWS", 20)
+    with pytest.raises(KeyboardInterrupt):
+        streaming.update(logits[:40], target[:40], **extra)
+    torch.testing.assert_close(streaming.state_dict(), before, rtol=0, atol=0)
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
