@@ -153,3 +153,10 @@ def test_public_names_exist_and_are_sorted():
         assert len(set(package.__all__)) == len(package.__all__)
         for name in package.__all__:
             assert getattr(package, name, None) is not None, f"{package.__name__}.{name}"
+
+
+def test_only_one_module_removes_files():
+    """There what is removed is checked to lie where the caller says."""
+    words = (".unlink(", "rmtree(", "os.remove(", "os.unlink(", "os.removedirs(")
+    found = {str(path.relative_to(SOURCE)) for path in MODULES if any(word in path.read_text() for word in words)}
+    assert found == {"_core/files.py"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
+from fedlas._core.files import is_file
 from fedlas._core.ranks import is_main_process
 from fedlas.cli.listing import listing
 from fedlas.lab.bench.executors import Executor
@@ -63,7 +64,7 @@ def bench(
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
     methods = list(dict.fromkeys(run.loss for run in runs))
-    ready = sum((run.folder / "metrics.json").exists() for run in runs)
+    ready = sum(is_file(run.folder / "metrics.json") for run in runs)
     console.print(
         f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
         f"{f', {ready} of them finished before' if ready else ''}, in {folder}",

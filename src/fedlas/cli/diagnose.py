@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -15,6 +16,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.runs.folder import leave_out, run_like
 from fedlas.lab.studies.diagnose.groups import Group, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
 from fedlas.stats.intervals import Interval
@@ -50,10 +52,16 @@ def diagnose(
     with progress.Progress(
         *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
     ) as bar:
-        studies = [
-            study_run(folder, replicates=replicates, data=data)
-            for folder in bar.track(runs, description="studying runs")
-        ]
+        studies: list[Study] = []
+        for folder in bar.track(runs, description="studying runs"):
+            try:
+                studies.append(study_run(folder, replicates=replicates, data=data))
+            except InputError as error:
+                # What is wrong with one run of a bench is no reason not to study the others.
+                if folder in folders or (folder == runs[-1] and not studies):
+                    raise
+                leave_out(folder.name, error)
+                left_out.append(f"{folder.name}: {error}")
     found = grouped(studies)
     target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
     screen = console.Console()
@@ -78,9 +86,15 @@ def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if (folder / "config.yaml").is_file() or not folder.is_dir():
             found.append(folder)
             continue
-        inside = sorted(path.parent for path in folder.glob("*/metrics.json"))
-        reasons = {run: lacking(run) for run in inside}
-        if not inside or all(reasons.values()):
+        reasons: dict[Path, str] = {}
+        for run in run_like(folder):
+            try:
+                if "metrics.json" in {path.name for path in run.iterdir()}:
+                    reasons[run] = lacking(run)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                reasons[run] = str(error)
+                leave_out(run.name, error)
+        if all(reasons.values()):
             why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
             raise InputError(
                 "fedlas diagnose",
@@ -88,7 +102,7 @@ def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
                 f"{folder} ({why})" if why else folder,
                 "Pass one that bench made.",
             )
-        found += [run for run in inside if not reasons[run]]
+        found += [run for run, reason in reasons.items() if not reason]
         left_out += [f"{run.name}: {reason}" for run, reason in reasons.items() if reason]
     return list(dict.fromkeys(found)), left_out
 

@@ -71,7 +71,7 @@ def export(
             what was written gives other probabilities than the run. No file is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    from fedlas.lab.report.card import write_card
+    from fedlas.lab.report.card import check_card_place, write_card
 
     form = check_choice(OWNER, "--format", form, FORMATS)
     check_number(OWNER, "--tolerance", tolerance, low=0.0)
@@ -81,6 +81,8 @@ def export(
     out = folder / "export" / f"model{about_form.suffix}" if out is None else out
     if out.suffix.lower() != about_form.suffix:
         raise InputError(OWNER, f"--out must end in {about_form.suffix} for {form}", out, "Name such a file.")
+    card_place = out.with_name(f"{out.name}.card.json")
+    check_card_place(card_place)
     trained = load_trained(folder, data=data)
     if trained.run.recipe.model.bayesian is not None:
         fix = "Export a run without model.bayesian."
@@ -112,7 +114,7 @@ def export(
     exported = {"file": out.name, "format": form, "difference": checked.difference, "samples": checked.samples}
     card = write_card(
         folder,
-        out.with_name(f"{out.name}.card.json"),
+        card_place,
         calibration=calibration,
         replicates=replicates,
         classes=trained.splits.classes,

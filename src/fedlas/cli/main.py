@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,7 +122,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     bench.add_argument(
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
     )
-    bench.add_argument("--out", type=Path, help="folder of the runs and the report (default: runs/RECIPE)")
+    bench.add_argument("--out", type=path_argument, help="folder of the runs and the report (default: runs/RECIPE)")
     bench.add_argument(
         "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
     )
@@ -132,7 +133,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_track_option(train)
     train.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
-    train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+    train.add_argument("--out", type=path_argument, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
 
     add_tune(add)
     add_evaluate(add)
@@ -163,7 +164,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "RUN [RUN ...]",
     )
     diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html, .json and .npz (default: the runs')")
+    diagnose.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
     diagnose.add_argument(
         "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
     )
@@ -180,7 +181,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
     uncertainty.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     uncertainty.add_argument(
-        "--out", type=Path, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+        "--out", type=path_argument, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
     )
     uncertainty.add_argument(
         "--set",
@@ -244,7 +245,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="SCORE.KEY=VALUE",
         help="set an option of a score, e.g. knn.k=10; may be repeated (default: none)",
     )
-    ood.add_argument("--out", type=Path, help="where the report goes (default: the run, or the folder of all runs)")
+    ood.add_argument(
+        "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
+    )
     ood.add_argument(
         "--run-data",
         metavar="FOLDER",

@@ -15,7 +15,7 @@ from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import MAIN, OodSummary, Table, method_tables, score_tables, statement
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import check_alike, finished, read_config
+from fedlas.lab.runs.folder import check_alike, finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
 from fedlas.lab.studies.calibrate import progress
 from fedlas.lab.studies.ood.measure import measure_run
@@ -62,10 +62,19 @@ def ood(
     target = out or _common_folder(runs)
     require("matplotlib.figure", extra="plots")  # before the work whose result would need it
     with progress(_console(stderr=True)) as show:
-        measured = [
-            measure_run(run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=show)
-            for run in runs
-        ]
+        measured = []
+        for run in runs:
+            try:
+                measured.append(
+                    measure_run(
+                        run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=show
+                    )
+                )
+            except InputError as error:
+                # What is wrong with one run of a bench is no reason not to measure the others.
+                if run in folders or (run == runs[-1] and not measured):
+                    raise
+                skipped.append(leave_out(run.name, error))
     losses = list(dict.fromkeys(result.loss for result in measured))
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
     summary = OodSummary(measured, chosen, replicates, skipped)
@@ -127,16 +136,23 @@ def run_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if (folder / "config.yaml").exists() or not folder.is_dir():
             found.append(folder)
             continue
-        inside = sorted(path for path in folder.iterdir() if (path / "config.yaml").is_file())
-        if not inside:
+        inside = 0
+        for path in run_like(folder):
+            try:
+                config = read_config(path)
+                if config is None:
+                    continue
+                inside += 1
+                if is_derived(config):
+                    skipped.append(f"{path.name} was left out: it is made of other runs and has no model of its own.")
+                elif finished(load_plan(path)) is None:
+                    skipped.append(f"{path.name} was left out: it is not finished.")
+                else:
+                    found.append(path)
+            except InputError as error:
+                skipped.append(leave_out(path.name, error))
+        if not inside and not skipped:
             raise InputError(_OWNER, "RUN must be the folder of a run or of a bench", folder, "Check the path.")
-        for path in inside:
-            if is_derived(read_config(path) or {}):
-                skipped.append(f"{path.name} was left out: it is made of other runs and has no model of its own.")
-            elif not (path / "metrics.json").exists():
-                skipped.append(f"{path.name} was left out: it is not finished.")
-            else:
-                found.append(path)
     if not found:
         raise InputError(_OWNER, "there must be a finished run", *_nothing(folders, skipped))
     places = [folder.resolve() for folder in found]

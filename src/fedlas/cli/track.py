@@ -9,11 +9,12 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import finished, read_config
+from fedlas.lab.runs.folder import finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
 from fedlas.lab.runs.tracking import Tracking, hints
 from fedlas.lab.trackers.base import trackers_of
@@ -71,15 +72,24 @@ def _chosen(to: Sequence[str], options: Iterable[str]) -> dict[str, dict[str, An
 def _runs(folders: Sequence[Path]) -> list[Run]:
     found: list[Run] = []
     for folder in folders:
-        inside = (
-            [folder] if (folder / "config.yaml").exists() else sorted(p.parent for p in folder.glob("*/config.yaml"))
-        )
-        trained = [path for path in inside if not is_derived(read_config(path) or {})]
+        trained: list[Run] = []
+        if (folder / "config.yaml").exists():
+            trained += [] if is_derived(read_config(folder) or {}) else [load_plan(folder)]
+        else:
+            for path in run_like(folder) if folder.is_dir() else ():
+                try:
+                    config = read_config(path)
+                    if config is not None and not is_derived(config):
+                        run = load_plan(path)
+                        finished(run)
+                        trained.append(run)
+                except InputError as error:
+                    leave_out(path.name, error)
         if not trained:
             raise InputError(
                 "fedlas track", "a folder must be a run's, or hold runs", folder, "Pass one of fedlas train or bench."
             )
-        found += [load_plan(path) for path in trained]
+        found += trained
     for run in found:
         if not read_log(run.folder / "log.jsonl"):
             raise InputError(
@@ -96,5 +106,5 @@ def _show(run: Run, chosen: dict[str, dict[str, Any]]) -> bool:
     with tracking:
         tracking.epoch()
         if metrics is not None:
-            tracking.final(metrics, Predictions.load(test) if test.exists() else None)
+            tracking.final(metrics, Predictions.load(test) if is_file(test) else None)
     return not tracking.failed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.extras import require
+from fedlas.lab.bench.bench_folder import check_bench_folder
 from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.bench.suite import Group
 from fedlas.lab.recipes.recipe import Recipe
@@ -35,6 +36,7 @@ def dry_run(
         console.print(f"{group.name}: {group.title}")
     forecasts: list[Forecast] = []
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
+        check_bench_folder(runs[0].folder.parent)
         found = [forecast(run) for run in runs]
         console.print(f"\n{recipe.name}: {recipe.title}")
         todo = [Task.of(f.run, f.run.name) for f in found if f.state != "finished"]

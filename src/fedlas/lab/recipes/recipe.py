@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fedlas._core.check import InputError, check_count, check_number, suggestion
 from fedlas._core.extras import require
+from fedlas._core.files import check_name
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.label_noise import LabelNoise
 from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
@@ -209,6 +210,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     Raises:
         InputError: As :func:`load_recipe`.
     """
+    for part in name.split("/"):
+        check_name("recipe", "the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
     known = [f.name for f in fields(Recipe) if f.name != "name"]
     _refuse_unknown("", content, known)
     for needed in ("title", "data", "model"):

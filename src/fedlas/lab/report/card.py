@@ -77,9 +77,10 @@ def card(
     check_replicates("fedlas card", replicates)
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
+    path = folder / "card.json" if out is None else out
+    check_card_place(path)
     val = _predictions(folder, "val")
     calibration = fit_calibration(calibrate, val)
-    path = folder / "card.json" if out is None else out
     written = write_card(
         folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=_class_names(folder, data)
     )
@@ -97,6 +98,27 @@ def card(
         say(f"  {_row_text(row)}")
     say(f"card: {written.json}\n      {written.html}")
     return 0
+
+
+def check_card_place(path: Path) -> None:
+    """Refuse to replace files that are no card, such as those of a run; only reads.
+
+    Raises:
+        InputError: If one is there.
+    """
+    page = path.with_suffix(".html")
+    if not path.exists():
+        taken = page if page.exists() else None
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_card = str(content["format"]).startswith(FORMAT.partition("/")[0] + "/")
+        except (OSError, ValueError, KeyError, TypeError):
+            is_card = False
+        taken = None if is_card else path
+    if taken is not None:
+        fix = "Choose another --out, or move that file away."
+        raise InputError("card", "what is there already must be a card, to be replaced", taken, fix)
 
 
 def write_card(

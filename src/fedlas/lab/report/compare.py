@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
+from fedlas._core.files import path_argument
 from fedlas.lab.report.markdown import grid
 from fedlas.lab.report.noise_text import noise_text
 from fedlas.lab.report.page import write_picture
@@ -303,7 +304,7 @@ def add_compare(add: Any) -> None:
     verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
     verb.add_argument(
         "--plot",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )

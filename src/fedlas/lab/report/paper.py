@@ -11,13 +11,13 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
-from fedlas._core.files import write_text
+from fedlas._core.files import is_file, write_text
 from fedlas.lab.report.markdown import grid, plain
 from fedlas.lab.report.noise_text import UNTOLD, noise_text
 from fedlas.lab.report.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import read_config
+from fedlas.lab.runs.folder import read_config, run_like
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.lab.runs.summary import Summary
 
@@ -122,8 +122,8 @@ def _summaries(folder: Path) -> list[Summary]:
     """The bench folder, or the bench folders in it; runs of more than one cell cannot stand in one folder."""
     if not folder.is_dir():
         raise InputError("fedlas report", "the folder must exist", folder, "Pass the --out of a fedlas bench.")
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if any((path / "metrics.json").is_file() for path in inside):
+    inside = run_like(folder)
+    if any(is_file(path / "metrics.json") for path in inside):
         return [_read(folder)]
     benches = [path for path in inside if any(run.is_file() for run in path.glob("*/metrics.json"))]
     return [_read(path) for path in benches] if benches else [_read(folder)]

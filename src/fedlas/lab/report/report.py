@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
+from fedlas.lab.bench.bench_folder import HEAD, RESULTS
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.report_markdown import markdown_report
 from fedlas.lab.report.run_page import write_run_pages
@@ -69,7 +70,7 @@ def write_report(
     texts = {
         "report.md": markdown_report(summary),
         "report.html": html_report(summary),
-        "results.csv": results_csv(summary),
+        RESULTS: results_csv(summary),
     }
     markdown, html, table = (write_text(summary.folder / name, text) for name, text in texts.items())
     return Report(markdown, html, table, summary, tuple(notes))
@@ -81,7 +82,7 @@ def results_csv(summary: Summary) -> str:
     After each metric come ``_low`` and ``_high``, the ends of its interval, and after a calibration error ``_floor``
     and ``_p``, its noise floor and the p-value of the calibration test.
     """
-    about = ("run", "recipe", "loss", "seed", "stage", "temperature", "best_epoch", "epochs", "seconds", "parameters")
+    about = (*HEAD, "temperature", "best_epoch", "epochs", "seconds", "parameters")
     columns = [*about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import write_json
+from fedlas._core.files import is_file, write_json
 from fedlas._core.ranks import is_main_process
 from fedlas.lab.runs.saved import load_predictions, num_bins
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -171,7 +171,7 @@ def _predictions(run: FinishedRun) -> Path:
 
 
 def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: int) -> bool:
-    if not _predictions(run).is_file():
+    if not is_file(_predictions(run)):
         return False
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -130,11 +131,12 @@ def place_of(run: Run) -> Place:
     if not path.exists():
         write_json(path, {"id": uuid.uuid4().hex[:12]})
     try:
-        known = str(json.loads(path.read_text(encoding="utf-8"))["id"])
+        known = json.loads(path.read_text(encoding="utf-8"))["id"]
+        if not (isinstance(known, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", known)):  # it names files of tools
+            raise ValueError(f"id {known!r:.80}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "run", "trackers.json must hold an id", f"{path} ({error})", "Remove it to be tracked as a new run."
-        ) from error
+        expected = "trackers.json must hold an id of letters, digits, _ and -"
+        raise InputError("run", expected, f"{path} ({error})", "Remove it to be tracked as a new run.") from error
     return Place(tracked_in(run.folder.parent), run.recipe.name, run.name, known, flat(run.config()))
 
 

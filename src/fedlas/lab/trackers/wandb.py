@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
+from fedlas._core.files import remove
 from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
 
 
@@ -53,8 +54,8 @@ class WandB(Tracker):
         place.folder.mkdir(parents=True, exist_ok=True)
         online = self.mode == "online"
         if not online:
-            for old in (place.folder / "wandb").glob(f"offline-run-*-{place.id}"):
-                shutil.rmtree(old)
+            for old in (place.folder / "wandb").glob(f"offline-run-*-{glob.escape(place.id)}"):
+                remove(old, inside=place.folder.parent)
         self._tracker = require("accelerate.tracking", extra="bench").WandBTracker(
             self.project_of(place),
             entity=self.entity,

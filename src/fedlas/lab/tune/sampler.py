@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable
+from fedlas._core.files import not_writable, remove
 from fedlas._core.seed import derive
 from fedlas.lab.tune.domain import Domain, Range
 from fedlas.lab.tune.plan import Tuning
@@ -51,7 +51,7 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
     new = path.with_name(".optuna.log.part")
     with _quiet() as optuna:
         try:
-            new.unlink(missing_ok=True)
+            remove(new, inside=tuning.folder)
             backend = optuna.storages.journal.JournalFileBackend(str(new))
             storage = optuna.storages.JournalStorage(backend)
             for method in tuning.methods:
