@@ -1,5 +1,7 @@
 """Shared by every test: one thread, so that runs side by side do not slow each other and sums keep their order."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -10,6 +12,23 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def full_disk():
+    """A context in which no file of this process can grow beyond a number of bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(size):
+        before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+
+    return limited
 
 
 def pytest_collection_modifyitems(config, items):

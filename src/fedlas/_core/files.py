@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -48,8 +49,9 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
     except OSError as error:
         raise not_writable(path.parent, error) from error
+    raw = _RawFile(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with io.BufferedWriter(raw) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -60,10 +62,25 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise not_writable(path, error) from error
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if raw.error is not None and isinstance(error, Exception):
+            raise not_writable(path, raw.error) from error
         raise
     return path
+
+
+class _RawFile(io.FileIO):
+    """A file that remembers why it could not be written: torch.save replaces that error by one about its archive."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def remove_parts(*folders: Path) -> None:

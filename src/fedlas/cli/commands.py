@@ -18,6 +18,7 @@ from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.report.calibrators_table import COMPARED, comparison_table
 from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_markup
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.report import terminal_table, write_report
 from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.tables import column
@@ -59,7 +60,9 @@ def bench(
 
     Raises:
         InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
+        MissingExtraError: If a package of the report is not installed; nothing has started then.
     """
+    _require_report_packages()
     console = _console(stderr=True)
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
@@ -117,6 +120,11 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     return 0
 
 
+def _require_report_packages() -> None:
+    require_page_packages()
+    require("scipy.stats", extra="stats")
+
+
 def _say_where(recipe: Recipe, folder: Path) -> None:
     """How to look at the runs in the trackers that they were shown to."""
     for hint in hints(recipe.trackers, folder):
@@ -135,6 +143,7 @@ def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = Non
         InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
     """
     check_replicates("fedlas report", replicates)
+    _require_report_packages()
     console, errors = _console(), _console(stderr=True)
     if (folder / "metrics.json").is_file():
         page, run = write_run_report(folder, replicates=replicates, data=data, console=errors)
@@ -191,6 +200,8 @@ def evaluate_file(
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
+    if html is not None:
+        require_page_packages()
     folder = file if file.is_dir() else None
     if folder is not None and table is not None:
         raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")

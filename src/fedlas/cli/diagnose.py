@@ -16,6 +16,7 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_json, write_text
 from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.folder import leave_out, run_like
 from fedlas.lab.studies.diagnose.groups import Group, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
@@ -45,6 +46,7 @@ def diagnose(
         InputError: If there is no finished run, one lacks features, or the files cannot be written.
     """
     check_count("fedlas diagnose", "replicates", replicates, low=39)
+    require_page_packages()
     runs, left_out = _runs(folders)
     console = require("rich.console", extra="bench")
     progress = require("rich.progress", extra="bench")

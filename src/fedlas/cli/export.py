@@ -19,6 +19,7 @@ from fedlas.deploy.calibration import METHODS, Calibration, fit_calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
 from fedlas.lab.models import build_model
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.predictions import Predictions
@@ -69,7 +70,7 @@ def export(
     Raises:
         InputError: If the run, its predictions or its data cannot be used, the model cannot be written in this form, or
             what was written gives other probabilities than the run. No file is left then.
-        MissingExtraError: If a package of the form is not installed.
+        MissingExtraError: If a package of the form, or of the card's page, is not installed.
     """
     from fedlas.lab.report.card import check_card_place, write_card
 
@@ -77,6 +78,7 @@ def export(
     check_number(OWNER, "--tolerance", tolerance, low=0.0)
     check_choice(OWNER, "--calibrate", calibrate, METHODS)
     check_replicates(OWNER, replicates)
+    require_page_packages()
     about_form = FORMATS[form]
     out = folder / "export" / f"model{about_form.suffix}" if out is None else out
     if out.suffix.lower() != about_form.suffix:

@@ -14,6 +14,7 @@ from fedlas._core.ranks import is_main_process
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import MAIN, OodSummary, Table, method_tables, score_tables, statement
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.comparable import is_derived
 from fedlas.lab.runs.folder import check_alike, finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
@@ -55,12 +56,12 @@ def ood(
         InputError: For an unknown data set, score or option, runs that cannot be compared, and whatever the runs or
             the data sets lack.
     """
+    require_page_packages()
     named = parse_sets(data)
     chosen = choose(scores, parse_options(options))
     check_bootstrap(_OWNER, level=0.95, replicates=replicates, seed=0, method="percentile")
     runs, skipped = run_folders(folders)
     target = out or _common_folder(runs)
-    require("matplotlib.figure", extra="plots")  # before the work whose result would need it
     with progress(_console(stderr=True)) as show:
         measured = []
         for run in runs:

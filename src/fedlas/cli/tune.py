@@ -8,6 +8,7 @@ from typing import Any
 
 from fedlas._core.extras import require
 from fedlas._core.ranks import is_main_process
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.tune.best import next_commands
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.report import HEADS, rows, write_numbers, write_page
@@ -29,6 +30,7 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
         InputError: As :func:`fedlas.lab.tune.study.run_study`.
     """
     require("optuna", extra="tune")
+    require_page_packages()
     errors = _console(stderr=True)
     trials = sum(method.trials(tuning.budget) for method in tuning.methods)
     methods = ", ".join(method.name for method in tuning.methods)

@@ -3,7 +3,9 @@
 import os
 import threading
 
+import numpy as np
 import pytest
+import torch
 
 from fedlas._core import files
 from fedlas._core.check import InputError
@@ -18,6 +20,27 @@ def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
 
     with pytest.raises(InputError, match=r"output folder: .*No space left.*free some space"):
         write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [1_000, 30_000, 300_000])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda arrays, file: torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, file),
+        lambda arrays, file: np.savez(file, **arrays),
+        lambda arrays, file: np.savez_compressed(file, **arrays),
+        lambda arrays, file: file.write(arrays["0"].tobytes()),
+    ],
+    ids=["torch", "npz", "compressed", "bytes"],
+)
+def test_full_disk_under_every_writer(tmp_path, full_disk, save, size):
+    """Some writers meet the error while they close their archive, and raise another in its place."""
+    path = write_text(tmp_path / "a", "old")
+    arrays = {str(number): np.random.default_rng(number).random(size) for number in range(3)}
+    with full_disk(5_000), pytest.raises(InputError, match=r"output folder: .*/a \(File too large\).*free some space"):
+        write_atomically(path, lambda file: save(arrays, file))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.extras import require
-from fedlas.lab.bench.bench_folder import check_bench_folder
 from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.bench.suite import Group
 from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.runs.bench_folder import check_bench_folder
 from fedlas.lab.runs.forecast import Forecast, forecast, train_size
 
 

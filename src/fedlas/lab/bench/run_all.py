@@ -11,9 +11,9 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import is_file
-from fedlas.lab.bench.bench_folder import check_bench_folder, is_run
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
 from fedlas.lab.runs.comparable import is_derived
 from fedlas.lab.runs.execute import build_objective, data_fingerprint, prepare_data
 from fedlas.lab.runs.folder import UnreadableError, check_alike, check_claim, check_data, read_config

@@ -18,6 +18,7 @@ from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.lab.report.noise_text import p_said
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs import saved as evidence
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.environment import read_starts
@@ -75,6 +76,7 @@ def card(
         InputError: If the run or its predictions cannot be used, or a number is out of range.
     """
     check_replicates("fedlas card", replicates)
+    require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
     path = folder / "card.json" if out is None else out

@@ -30,6 +30,16 @@ class Picture:
     alt: str
 
 
+def require_page_packages() -> None:
+    """Import what pages are made with, before work that would be lost without it.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+    """
+    require("jinja2", extra="bench")
+    require("matplotlib.figure", extra="plots")
+
+
 def render(template: str, **context: Any) -> str:
     """The named template of this package with ``context``; every value is escaped, a missing one is an error."""
     jinja = require("jinja2", extra="bench")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas.lab.bench.bench_folder import HEAD, RESULTS
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.report_markdown import markdown_report
 from fedlas.lab.report.run_page import write_run_pages
 from fedlas.lab.report.tables import SYMBOLS, Cell, legend, missing_notes, noise_notes, spread_note, summary_table
 from fedlas.lab.report.verdict import calibrated_note, findings
+from fedlas.lab.runs.bench_folder import HEAD, RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.lab.runs.summary import STAGES, Summary

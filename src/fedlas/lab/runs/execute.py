@@ -20,7 +20,7 @@ from fedlas._core.seed import derive, seed_everything
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits, load_dataset, split
-from fedlas.lab.data.base import Part
+from fedlas.lab.data.base import Part, usable_statistics
 from fedlas.lab.data.shift.corrupted import corrupted
 from fedlas.lab.data.shift.label_noise import with_label_noise
 from fedlas.lab.data.shift.long_tail import long_tailed
@@ -151,10 +151,10 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     mean, std = run.recipe.data.test_mean, run.recipe.data.test_std
     if mean is None or std is None:
         return splits
-    if not len(mean) == len(std) == splits.in_channels or min(std) <= 0:
+    if not usable_statistics(mean, std, splits.in_channels):
         raise InputError(
             "data",
-            f"test_mean and test_std must hold {splits.in_channels} numbers, std above 0",
+            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
             f"{mean} and {std}",
             "Give one per channel.",
         )

@@ -51,6 +51,7 @@ class Tracking:
     def __enter__(self) -> Self:
         if not self.trackers:
             return self
+        require("matplotlib.figure", extra="plots")  # the diagram at the end is drawn with it
         place = place_of(self.run)
         for name, tracker in self.trackers.items():
             try:

@@ -21,8 +21,7 @@ class WandB(Tracker):
     Args:
         project: Project; None is the recipe's name.
         entity: User or team; None is your own.
-        mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``: nothing leaves the
-            machine unless it is said.
+        mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``.
         tags: Tags of the runs.
 
     Raises:

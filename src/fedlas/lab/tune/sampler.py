@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
                 study.set_user_attr("objective", tuning.goal.metric)
             new.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                new.unlink()
             raise not_writable(path, error) from error
     return path
 

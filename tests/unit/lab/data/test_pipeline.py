@@ -167,6 +167,8 @@ def test_images_are_left_as_they_were():
         ({"batch_size": 24, "drop_last": True}, "at least batch_size=24 images; got 23"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"std": (0.5, 0.5, 0.0)}, "std above 0"),
+        ({"std": (0.5, float("nan"), 0.5)}, "finite"),
+        ({"mean": (0.5, float("-inf"), 0.5)}, "finite"),
         ({"seed": -1}, "seed must be"),
     ],
 )
