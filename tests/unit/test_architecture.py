@@ -90,6 +90,19 @@ def test_optional_packages_are_imported_where_they_are_used(path):
 
 
 @each_module
+def test_one_module_alone_writes_to_the_terminal(path):
+    """All others go through it, so that no name from a file can hold a command for the terminal."""
+    if path in (SOURCE / "_core" / "terminal.py", SOURCE / "cli.py"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            what = ast.unparse(node.func)
+            assert what != "print", f"{path}: say it with fedlas._core.terminal, line {node.lineno}"
+            named = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)] if what == "require" else []
+            assert not str(named[:1]).startswith("['rich"), f"{path}: fedlas._core.terminal has it, line {node.lineno}"
+
+
+@each_module
 def test_rooms_are_small(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 

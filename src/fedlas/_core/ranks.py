@@ -41,11 +41,6 @@ def launched_sharded() -> bool:
     return os.environ.get(_SHARDED, "").lower() in ("1", "true", "yes")
 
 
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and reports, by what ``accelerate launch`` and ``torchrun`` set."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def on_main(accelerator: Any, action: Callable[[], T]) -> T:
     """Do something on the main process only, and give its result to all.
 

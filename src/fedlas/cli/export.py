@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_number
-from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.pixels import multiply_add
+from fedlas._core.terminal import say
 from fedlas.deploy.calibration import METHODS, Calibration, fit_calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
@@ -99,11 +99,6 @@ def export(
         about_form.read(content, build_model), deployed, trained, calibration.transform(test), tolerance
     )
     write_atomically(out, lambda file: file.write(content))
-    console = require("rich.console", extra="bench").Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     for note in calibration.notes:
         say(f"note: {note}")
     say(f"{trained.run.name}: {_calibration_text(calibration, folded)}")
@@ -122,7 +117,7 @@ def export(
         classes=trained.splits.classes,
         exported=exported,
     )
-    say(f"card:   {card.json}\n        {card.html}")
+    say(f"card:   {card.json}", f"        {card.html}")
     return 0
 
 

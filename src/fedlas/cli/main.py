@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import path_argument
+from fedlas._core.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except (InputError, MissingExtraError) as error:
-        print(f"fedlas: error: {error}", file=sys.stderr)
+        print(f"fedlas: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
@@ -66,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
         stop = "" if message.endswith((".", "?")) else "."
         usage = f"Usage: {self.usage}; see" if self.usage else "See"
-        self.exit(2, f"{self.prog}: error: {message}{stop} {usage} '{self.prog} --help'.\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
-from fedlas._core.extras import require
-from fedlas._core.ranks import is_main_process
+from fedlas._core.terminal import say, show, status
+from fedlas._core.terminal import table as new_table
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import MAIN, OodSummary, Table, method_tables, score_tables, statement
@@ -18,7 +18,6 @@ from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.comparable import is_derived
 from fedlas.lab.runs.folder import check_alike, finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
-from fedlas.lab.studies.calibrate import progress
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.lab.studies.ood.sets import parse_sets
@@ -62,13 +61,13 @@ def ood(
     check_bootstrap(_OWNER, level=0.95, replicates=replicates, seed=0, method="percentile")
     runs, skipped = run_folders(folders)
     target = out or _common_folder(runs)
-    with progress(_console(stderr=True)) as show:
+    with status() as tell:
         measured = []
         for run in runs:
             try:
                 measured.append(
                     measure_run(
-                        run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=show
+                        run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=tell
                     )
                 )
             except InputError as error:
@@ -81,14 +80,12 @@ def ood(
     summary = OodSummary(measured, chosen, replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
     written = write_files(target, summary, command=command)
-    console = _console()
     for table in method_tables(summary) if len(losses) > 1 else score_tables(summary, MAIN):
-        console.print(_rich(table))
-    for line in statement(summary):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"        {written.markdown}  {written.csv}  {written.json}", highlight=False, markup=False, soft_wrap=True
+        show(_rich(table))
+    say(
+        *statement(summary),
+        f"report: {written.html}",
+        f"        {written.markdown}  {written.csv}  {written.json}",
     )
     return 0
 
@@ -187,19 +184,14 @@ def _common_folder(runs: Sequence[Path]) -> Path:
 
 
 def _rich(table: Table) -> Any:
-    tables, boxes, texts = (require(f"rich.{name}", extra="bench") for name in ("table", "box", "text"))
     styles = {"best": "bold green", "same": "green"}
-    rich = tables.Table(
-        title=texts.Text(table.heading), title_justify="left", box=boxes.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    return new_table(
+        table.heads,
+        [[name, *([(cell.text, styles.get(cell.mark, ""))] for cell in cells)] for name, cells in table.rows],
+        title=table.heading,
+        right=range(1, len(table.heads)),
+        whole=[0],
+        title_justify="left",
+        padding=(0, 1, 0, 0),
         pad_edge=False,
-    )  # fmt: skip
-    rich.add_column(table.heads[0], no_wrap=True)
-    for head in table.heads[1:]:
-        rich.add_column(texts.Text(head), justify="right", overflow="fold")
-    for name, cells in table.rows:
-        rich.add_row(name, *(texts.Text(cell.text, style=styles.get(cell.mark, "")) for cell in cells))
-    return rich
-
-
-def _console(*, stderr: bool = False) -> Any:
-    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())
+    )

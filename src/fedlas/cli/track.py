@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.terminal import say
+from fedlas._core.terminal import track as tracked
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.comparable import is_derived
@@ -40,19 +41,12 @@ def track(folders: Sequence[Path], *, to: Sequence[str], options: Iterable[str] 
     trackers_of(chosen)  # nothing is begun if one of them cannot be
     runs = _runs(folders)
     new_accelerator()  # accelerate's trackers ask it which process they are in
-    progress = require("rich.progress", extra="bench")
-    errors = require("rich.console", extra="bench").Console(stderr=True)
     whole = True
-    with progress.Progress(
-        *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
-    ) as bar:
-        for run in bar.track(runs, description="showing runs"):
-            whole &= _show(run, chosen)
-    screen = require("rich.console", extra="bench").Console()
-    screen.print(f"{len(runs)} runs shown", highlight=False)
+    for run in tracked(runs, "showing runs"):
+        whole &= _show(run, chosen)
+    say(f"{len(runs)} runs shown")
     for bench in dict.fromkeys(run.folder.parent for run in runs):
-        for hint in hints(chosen, bench):
-            screen.print(hint, highlight=False, markup=False, soft_wrap=True)
+        say(*hints(chosen, bench))
     return 0 if whole else 1
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import is_file
+from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
@@ -49,7 +49,6 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         InputError: Before any run starts: if the folder is something else's, a run's folder holds one of another
             configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
-    console = console or require("rich.console", extra="bench").Console(stderr=True)
     executor = executor or LocalExecutor()
     _check_folders(runs)
     todo = [run for run in runs if not is_file(run.folder / "metrics.json")]
@@ -68,8 +67,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             text, style = f"skipped: {result.busy}", "yellow"
         elif result.error is not None:
             text, style = f"failed: {result.message}", "red"
-        line = f"{labels[result.name]}  {text}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style=style)
+        say(*f"{labels[result.name]}  {text}".split("\n"), style=style, stderr=True, on=console)
 
     for run in runs:
         if run not in todo:
@@ -83,8 +81,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
                 note(result)
                 left, seconds = len(todo) - count, progress.remaining()
                 if result.line is not None and left and seconds is not None:
-                    text = f"  about {duration(seconds)} for {left} more"
-                    console.print(text, style="dim", highlight=False, soft_wrap=True)
+                    say(f"  about {duration(seconds)} for {left} more", style="dim", stderr=True, on=console)
     return _outcome(runs, results)
 
 

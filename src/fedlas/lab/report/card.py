@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
+from fedlas._core.terminal import say
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.lab.report.known_limits import known_limits
@@ -87,18 +87,13 @@ def card(
         folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=_class_names(folder, data)
     )
     content = json.loads(written.json.read_text(encoding="utf-8"))
-    console = require("rich.console", extra="bench").Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
     say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
     for name in ("accuracy", "ece", "nll"):
         say(f"  {name:9}" + _said(content["metrics"]["calibrated"][name], percent=name != "nll"))
     for row in content["selective"]["thresholds"]:
         say(f"  {_row_text(row)}")
-    say(f"card: {written.json}\n      {written.html}")
+    say(f"card: {written.json}", f"      {written.html}")
     return 0
 
 

@@ -15,12 +15,14 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
+from fedlas._core.pixels import usable_statistics
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.seed import derive, seed_everything
+from fedlas._core.terminal import printable
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits, load_dataset, split
-from fedlas.lab.data.base import Part, usable_statistics
+from fedlas.lab.data.base import Part
 from fedlas.lab.data.shift.corrupted import corrupted
 from fedlas.lab.data.shift.label_noise import with_label_noise
 from fedlas.lab.data.shift.long_tail import long_tailed
@@ -309,7 +311,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
 @lru_cache(maxsize=16)
 def _say(note: str) -> None:
     """Once, however many runs it concerns."""
-    logging.getLogger("fedlas").warning("%s", note)
+    logging.getLogger("fedlas").warning("%s", printable(note))
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from typing import Any, Self
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
+from fedlas._core.terminal import printable
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.trackers.base import Held, Place, Tracker, flat, trackers_of, values_of
 from fedlas.lab.train.log import read_log
@@ -111,7 +112,7 @@ class Tracking:
             logging.getLogger("fedlas").warning(
                 "tracker %s of %s failed and is given up: %s: %s. The run goes on; 'fedlas track %s --to %s' shows it "
                 "the rest.",
-                *(name, self.run.name, type(error).__name__, error, self.run.folder, name),
+                *(printable(str(x)) for x in (name, self.run.name, type(error).__name__, error, self.run.folder, name)),
             )
             return False
         return True

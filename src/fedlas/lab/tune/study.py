@@ -12,6 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
+from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.environment import environment, read_starts
 from fedlas.lab.runs.execute import data_fingerprint
@@ -198,10 +199,9 @@ class _Progress:
             other = best is not None and best.number != trial.number
             was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and other else ""
             text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        say(text, style=style, on=self.console)
         if (left := self.left()) and self.done < self.total:
-            rest = f"  about {left} for {self.total - self.done} more"
-            self.console.print(rest, style="dim", highlight=False, soft_wrap=True)
+            say(f"  about {left} for {self.total - self.done} more", style="dim", on=self.console)
 
 
 def settings(params: Mapping[str, Any]) -> str:
