@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
@@ -119,7 +119,6 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     assert any("3 probabilities of exactly 0" in note and "1 of them" in note for note in read.notes)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))
 def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, seed):
     import tempfile

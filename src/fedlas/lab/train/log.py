@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.files import not_writable, write_text
+from fedlas._core.check import InputError
+from fedlas._core.files import not_writable, remove, write_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -46,9 +47,9 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        with suppress(OSError):
+        with suppress(OSError, InputError):
             if before is not None:
                 os.truncate(path, before)
             else:
-                path.unlink()
+                remove(path, inside=path.parent)
         raise not_writable(path, error) from error

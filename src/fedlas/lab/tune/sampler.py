@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, remove
 from fedlas._core.seed import derive
@@ -60,8 +61,8 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
                 study.set_user_attr("objective", tuning.goal.metric)
             new.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
+            with suppress(InputError):
+                remove(new, inside=tuning.folder)
             raise not_writable(path, error) from error
     return path
 

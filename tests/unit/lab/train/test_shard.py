@@ -107,6 +107,7 @@ def close(a, b, *, rtol=1e-4, atol=1e-5):
         torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("loss", ["fedlas", "vmf"])
 def test_sharded_equals_one_process(folder, tmp_path, loss):
     one = objective(loss)
@@ -119,6 +120,7 @@ def test_sharded_equals_one_process(folder, tmp_path, loss):
     torch.testing.assert_close(torch.load(folder / f"{loss}.pt"), logits(one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.system
 def test_a_sharded_run_goes_on_sharded_or_not(folder):
     whole, cut = state(folder / "whole"), state(folder / "cut")
     assert str(whole["optimizer"]) == str(cut["optimizer"])
@@ -127,6 +129,7 @@ def test_a_sharded_run_goes_on_sharded_or_not(folder):
     close(state(folder / "fedlas")["objective"], state(folder / "moved")["objective"])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("other", ["parts", "copies"])
 def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
     train(objective("ce"), tmp_path)
