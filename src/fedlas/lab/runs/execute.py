@@ -17,7 +17,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas._core.terminal import printable
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.features import find_head

@@ -16,7 +16,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, remove
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.tune.domain import Domain, Range
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
