@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-# Tests run side by side, one thread each; those that share an expensive fixture run in one process.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadgroup
+# A file's tests run in one process, since they share fixtures; files run side by side, slow rooms first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 MATHEMATICS := losses metrics stats calibrators
 

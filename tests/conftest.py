@@ -1,4 +1,4 @@
-"""Shared by every test: one thread, few examples, what is made once, and which tests run in one process."""
+"""Shared by every test: one thread, few examples, and what is made once for all test processes."""
 
 import importlib.util
 import os
@@ -85,6 +85,14 @@ def once(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def runs(once):
+    """``runs(name)``: the folder of finished runs that ``RUNS`` describes."""
+    from runs import RUNS, train
+
+    return lambda name: once(f"runs/{name}", lambda folder: train(folder, *RUNS[name]))
+
+
+@pytest.fixture(scope="session")
 def docs_site(once):
     """The documentation site, built as ``make docs`` builds it: a warning is an error."""
     for module in ("material", "mkdocstrings"):
@@ -110,15 +118,9 @@ def contents(folder):
     return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Keep ``long`` tests for ``-m long``; tests that share a fixture of their module run in one process."""
+    """Keep ``long`` tests for ``-m long``."""
     if "long" not in config.getoption("markexpr"):
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        found = [each[-1] for each in fixtures.name2fixturedefs.values()] if fixtures else []
-        if any(fixture.scope == "module" for fixture in found):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))

@@ -11,10 +11,7 @@ import torch
 
 from fedlas.cli import main
 from fedlas.cli import ood as ood_command
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.page import Picture
-from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies.ood import outputs as ood_outputs
 from fedlas.ood import DETECTION, OOD_SCORES, Outputs
 from fedlas.predictions import Predictions
@@ -27,21 +24,17 @@ PICTURE = Picture("", "", "")
 FAST = ["--replicates", "39", "--set", "knn.k=10"]
 
 
-def train(out, *settings, losses=("ce", "ls"), seeds=(0, 1)):
-    for run in plan(load_recipe("synthetic", [*TINY, *settings]), losses=list(losses), seeds=list(seeds), out=out):
-        execute(run)
-    return out
+@pytest.fixture(scope="session")
+def finished_bench(runs, tmp_path_factory):
+    """Two losses, two seeds; tests copy it to change it."""
+    return shutil.copytree(
+        runs("shared"), tmp_path_factory.mktemp("ood") / "bench", ignore=shutil.ignore_patterns("*-s2")
+    )
 
 
 @pytest.fixture(scope="session")
-def finished_bench(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("ood") / "bench")
-
-
-@pytest.fixture(scope="session")
-def finished_open_set(tmp_path_factory):
-    out = tmp_path_factory.mktemp("ood") / "open"
-    return train(out, "data.hold_out_classes=[7,8,'9']", losses=("ce",), seeds=(0,)) / "ce-s0"
+def finished_open_set(runs):
+    return runs("open-set") / "ce-s0"
 
 
 @pytest.fixture

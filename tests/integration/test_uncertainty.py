@@ -11,7 +11,8 @@ from fedlas.lab.report.page import Picture
 from fedlas.stats.noise import COSTLY
 
 TINY = [
-    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "model.hidden=[8]",
+    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=200",
+    "model.hidden=[8]",
     "model.dropout=0.2", "data.split_seed=0", "losses.ce-again.loss=ce",
 ]  # fmt: skip
 OVERRIDES = [word for setting in TINY for word in ("--set", setting)]

@@ -15,15 +15,10 @@ from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.diagnose import study_run
 from fedlas.lab.studies.diagnose.groups import grouped
 
-SHORT = ["--set", "train.epochs=3", "--set", "model.width=4"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("diagnose") / "bench"
-    arguments = ["bench", "digits", "--losses", "ce", "fedlas", "--seeds", "0", "1", *SHORT, "--out", str(out)]
-    assert main(arguments) == 0
-    return out
+def folder(runs, tmp_path_factory):
+    return shutil.copytree(runs("digits"), tmp_path_factory.mktemp("diagnose") / "bench")
 
 
 def test_numbers_are_those_of_the_trained_loss(folder):
