@@ -1,5 +1,4 @@
 import multiprocessing
-import threading
 from dataclasses import replace
 
 import pytest
@@ -19,26 +18,13 @@ def rank_of(_):
     return found[0] if found else None
 
 
-def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, told, resumed):
-    (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=300", "model.hidden=[8]")
-    task = replace(task, processes=2, threads=2, retries=1)
-    killer, ended = told({"fedlas-s0": [3]}, find=rank_of), threading.Event()
-    killer.started(task)
-
-    def watch():
-        while not ended.wait(0.02):
-            killer.idle()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        result = launch(task)
-    finally:
-        ended.set()
-        thread.join()
+def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, stops, resumed):
+    (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=5", "model.hidden=[8]")
+    stops.order(task.run.folder, 3, what="kill other")
+    result = launch(replace(task, processes=2, threads=2, retries=1))
     assert "test accuracy" in (result.line or result.error)
     assert len(load_checkpoint(task.run.folder / "checkpoint.pt")["rng"]) == 2
-    resumed(task.run.folder, killer.logs["fedlas-s0"][0], epochs=300)
+    resumed(task.run.folder, *stops.logs(task.run.folder), epochs=5)
     assert not rank_of(None)
 
 
