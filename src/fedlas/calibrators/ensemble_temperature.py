@@ -77,10 +77,11 @@ class EnsembleTemperatureScaling(Calibrator):
         ``w3`` or ``T`` ends at its bound, and when the fit changes nothing.
 
     Example:
-        >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
-        >>> scaled = EnsembleTemperatureScaling().fit(val).transform(val)
-        >>> [round(float(p), 4) for p in scaled.confidence]  # 3 of 4 are right
-        [0.75, 0.75, 0.75, 0.75]
+        >>> logits = 3 * [[1.0, 0.0]] + 5 * [[3.0, 0.0]] + 10 * [[6.0, 0.0]]
+        >>> target = [0, 0, 1] + [0, 0, 0, 0, 1] + 9 * [0] + [1]  # 2 of 3, 4 of 5, 9 of 10 are right
+        >>> val = Predictions(logits, target)
+        >>> [round(float(p), 2) for p in EnsembleTemperatureScaling().fit(val).transform(val).confidence[[0, 3, 8]]]
+        [0.64, 0.81, 0.9]
 
     Source:
         Zhang, Kailkhura and Han 2020 (ensemble temperature scaling).
