@@ -13,6 +13,7 @@ from torchvision.models import VisionTransformer
 from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas._core.ranks import launched_sharded, new_accelerator
+from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
 from fedlas.lab.train.engine import Engine
@@ -55,6 +56,7 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
         schedule=ScheduleConfig(name="constant"),
         identity={},
         accelerator=accelerator,
+        hooks=monitors(module.criterion),
     )
 
 
