@@ -23,7 +23,6 @@ from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
-from fedlas.lab.train.shard import engine_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
@@ -121,13 +120,13 @@ def fit(
         _read_in(objective, objective.model)  # an error after an epoch would come late
     if saved is not None:
         _restore(objective, hooks, saved, path)
-    engine = engine_of(objective, config, accelerator)
+    engine = Engine(objective, config, accelerator)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
     if saved is not None:
-        engine.load_optimizer(torch_optimizer, saved["optimizer"])
+        torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
@@ -151,7 +150,7 @@ def fit(
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
             if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
-                best = {"epoch": epoch, "value": value, "objective": _snapshot(engine, weights.model)}
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -169,8 +168,8 @@ def fit(
             if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                 state = {
                     "epoch": epoch,
-                    "objective": engine.plain(objective.state_dict()),
-                    "optimizer": engine.plain(torch_optimizer.state_dict()),
+                    "objective": dict(objective.state_dict()),
+                    "optimizer": torch_optimizer.state_dict(),
                     "schedule": scheduler.state_dict(),
                     "average": weights.state_dict(),
                     "hooks": [hook.state_dict() for hook in hooks],
@@ -180,7 +179,7 @@ def fit(
                 if main:
                     save_checkpoint(path, state, identity)
             accelerator.wait_for_everyone()
-    engine.load(best["objective"])
+    objective.load_state_dict(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
@@ -292,7 +291,7 @@ def _better(metric: str) -> Callable[[float, float], bool]:
     return lambda new, old: new <= old
 
 
-def _snapshot(engine: Engine, model: nn.Module) -> dict[str, Tensor]:
+def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
     """A copy of the objective's state with the weights of ``model``."""
-    state = engine.objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
-    return {key: value.detach().to("cpu", copy=True) for key, value in engine.plain(state).items()}
+    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
