@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -23,8 +24,24 @@ def name(request):
     return request.param
 
 
+class Everything(Loss):
+    """Stands for all losses in what :class:`Loss` checks: it needs all that there is, and each batch changes it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "head_weight"})
+
+    def __init__(self, **shared):
+        super().__init__(**shared)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def per_sample(self, batch):
+        self.seen += 1
+        return batch.weighted(batch.logits.square().sum(1))
+
+
 def build(name, classes=CLASSES, *, seed=1, **options):
     torch.manual_seed(seed)
+    if name == "everything":
+        return Everything(**options)
     return LOSSES.build(name, options, num_classes=classes, num_samples=SAMPLES)
 
 
@@ -288,12 +305,24 @@ def test_weighted_reductions_agree(name):
 # Ignored positions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+WEIGHTS = pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+
+
+@WEIGHTS
 @pytest.mark.parametrize("ignore_index", [-100, 255, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_ignored_samples_might_as_well_not_be_there(name, ignore_index, reduction, weight):
+def test_any_value_can_mark_what_is_ignored(ignore_index, reduction, weight):
+    check_ignored("everything", ignore_index=ignore_index, reduction=reduction, weight=weight)
+
+
+@WEIGHTS
+def test_ignored_samples_might_as_well_not_be_there(name, weight):
+    check_ignored(name, ignore_index=2, reduction="mean", weight=weight)
+
+
+def check_ignored(name, **options):
     """Value, gradients of logits and parameters, and state equal those of the batch without them."""
-    options = {"ignore_index": ignore_index, "reduction": reduction, "weight": weight}
+    ignore_index = options["ignore_index"]
     masked, without = build(name, **options), build(name, **options)
     given = inputs(masked, 12)
     kept = torch.arange(12) % 3 != 1
@@ -340,7 +369,15 @@ def test_one_hot_equals_hard(name, dense):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
-def test_other_integer_targets(name, dtype):
+def test_other_integer_targets(dtype):
+    check_integer_target("everything", dtype)
+
+
+def test_a_target_of_bytes(name):
+    check_integer_target(name, torch.uint8)
+
+
+def check_integer_target(name, dtype):
     criterion = build(name)
     given = inputs(criterion)
     expected = run(build(name), given)
@@ -348,7 +385,7 @@ def test_other_integer_targets(name, dtype):
 
 
 @pytest.mark.parametrize("dense", [(1,), (4,), (2, 3)])
-@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+@WEIGHTS
 def test_dense_equals_flattened(name, dense, weight):
     dense_loss, flat_loss = build(name, weight=weight), build(name, weight=weight)
     given = inputs(dense_loss, 4, dense=dense)
@@ -603,10 +640,7 @@ NONSENSE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
-@pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
-def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
-    criterion = trained(name) if ready else build(name)
+def assert_refused(criterion, kind):
     before = state(criterion)
     given = inputs(criterion) | NONSENSE[kind]
     if kind.startswith("empty"):
@@ -619,6 +653,27 @@ def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
     assert got
     assert fix.endswith(".")
     assert_same_state(criterion, before)
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_is_refused_and_changes_nothing(kind):
+    criterion = Everything()
+    for _ in range(2):  # fresh, and after a batch, which is none the wiser
+        assert_refused(criterion, kind)
+        run(criterion, inputs(criterion))
+    assert criterion.seen == 2
+
+
+EACH_CHECK = ("logits of one dimension", "short target", "float target", "target too large", "all ignored", "empty")
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
+def test_it_passes_its_batch_through_the_shared_checks(name, ready):
+    criterion = trained(name) if ready else build(name)
+    for kind in EACH_CHECK:
+        assert_refused(criterion, kind)
+    for need in BAD_NEEDS:
+        assert_need_refused(criterion, need, "list")
     run(criterion, inputs(criterion))  # the next batch is none the wiser
 
 
@@ -653,13 +708,18 @@ BAD_NEEDS = {
 }
 
 
-@pytest.mark.parametrize(("need", "kind"), [(need, kind) for need, kinds in BAD_NEEDS.items() for kind in kinds])
-def test_bad_needs_are_refused_and_change_nothing(name, need, kind):
-    criterion = trained(name)
+def assert_need_refused(criterion, need, kind):
     before = state(criterion)
     with pytest.raises(InputError, match=f"{type(criterion).__name__}: {need} must be"):
         criterion(**inputs(criterion) | {need: BAD_NEEDS[need][kind]})
     assert_same_state(criterion, before)
+
+
+@pytest.mark.parametrize(("need", "kind"), [(need, kind) for need, kinds in BAD_NEEDS.items() for kind in kinds])
+def test_bad_needs_are_refused_and_change_nothing(need, kind):
+    criterion = Everything()
+    run(criterion, inputs(criterion))
+    assert_need_refused(criterion, need, kind)
 
 
 def test_wrong_number_of_columns(name):
@@ -714,7 +774,14 @@ def test_single_sample_after_training_moves_no_statistics(name):
     ],
     ids=str,
 )
-def test_shared_constructor_arguments(name, options):
+def test_shared_constructor_arguments(options):
+    with pytest.raises(InputError, match=next(iter(options))) as caught:
+        Everything(**options)
+    assert caught.value.parts[0] == "Everything"
+
+
+@pytest.mark.parametrize("options", [{"reduction": "average"}, {"ignore_index": 1.5}, {"weight": 1.0}], ids=str)
+def test_it_passes_the_shared_constructor_arguments_on(name, options):
     with pytest.raises(InputError, match=next(iter(options))) as caught:
         build(name, **options)
     assert caught.value.parts[0] == LOSSES[name].value.__name__

@@ -14,6 +14,8 @@ import pytest
 from fedlas.cli.main import _parsers
 from markdown_blocks import DRAWINGS, PAGES, ROOT, blocks_of
 
+pytestmark = pytest.mark.system
+
 ROOMS = "losses metrics stats calibrators plots features diagnose ood uncertainty train"
 MODULES = ["fedlas", *(f"fedlas.{room}" for room in ROOMS.split())]
 TOOLS = ROOT / "docs" / "site"
@@ -59,23 +61,8 @@ def needs_mkdocs():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    needs_mkdocs()
-    folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--site-dir",
-        str(folder),
-    ]  # --quiet hides warnings from --strict
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not re.search("WARNING|ERROR", done.stdout + done.stderr), done.stderr
-    return {path.relative_to(folder).as_posix(): Page(path) for path in sorted(folder.rglob("*.html"))}
+def site(docs_site):
+    return {path.relative_to(docs_site).as_posix(): Page(path) for path in sorted(docs_site.rglob("*.html"))}
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Foundations every room may lean on: argument checks, registries, collectives, optional imports."""
+"""Foundations of every package: argument checks, registry, optional packages, files, ranks, random streams."""

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlas._core.terminal import printable
+
 
 class InputError(ValueError):
     """Something a user passed cannot be used. The command line prints it without a traceback.
@@ -25,13 +27,16 @@ class InputError(ValueError):
         got: What came instead; ``str()`` of it is shown.
         fix: What to do about it, as a full sentence.
 
+    Note:
+        The message is one line; control characters of names in it are written out.
+
     Example:
         >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
         FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
     """
 
     def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
-        super().__init__(f"{owner}: {expected}; got {got}. {fix}")
+        super().__init__(printable(f"{owner}: {expected}; got {got}. {fix}"))
         self.parts = (owner, expected, str(got), fix)
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
@@ -40,6 +45,18 @@ class InputError(ValueError):
 
 class NonFiniteError(InputError):
     """Numbers that must be finite are not."""
+
+
+def reason(error: Exception) -> str:
+    """What is wrong with something that was read, in a few words, by the error of reading it.
+
+    Example:
+        >>> reason(KeyError("edges")), reason(InputError("card", "bins must be whole", 0.5, "Write it again."))
+        ("'edges' is missing", 'bins must be whole; got 0.5')
+    """
+    if isinstance(error, InputError):
+        return f"{error.parts[1]}; got {error.parts[2]}"
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def describe(value: object) -> str:

@@ -1,12 +1,18 @@
-"""Sums over the processes of a distributed run; the identity when there is one process."""
+"""The processes of a distributed run: which one speaks, and sums over all of them."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that prints and reports, by what ``accelerate launch`` and ``torchrun`` set."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

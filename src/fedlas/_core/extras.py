@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
+
+TELEMETRY = {
+    "mlflow": ("MLFLOW_DISABLE_TELEMETRY", "true"),  # usage, to config.mlflow-telemetry.io
+    "wandb": ("WANDB_ERROR_REPORTING", "false"),  # errors and usage, offline too
+    "ray": ("RAY_USAGE_STATS_ENABLED", "0"),
+    **dict.fromkeys(("accelerate", "timm", "trackio", "transformers"), ("HF_HUB_DISABLE_TELEMETRY", "1")),
+}
+"""Variables that keep packages from reporting their use to those who make them, and the silent values, by package."""
 
 
 class MissingExtraError(ImportError):
@@ -11,7 +20,7 @@ class MissingExtraError(ImportError):
 
 
 def require(package: str, *, extra: str) -> ModuleType:
-    """Import and return ``package``.
+    """Import and return ``package``, which sends nothing about its use.
 
     Args:
         package: Dotted name of the module, e.g. ``"matplotlib.figure"``.
@@ -20,17 +29,23 @@ def require(package: str, *, extra: str) -> ModuleType:
     Raises:
         MissingExtraError: If it is not installed; the message holds the command that installs it.
 
+    State:
+        Sets the package's variable of :data:`TELEMETRY` in ``os.environ``, unless the user has set it. Packages read it
+        when they are imported: one that was imported before keeps what it read.
+
     Example:
         >>> require("math", extra="plots").sqrt(4)
         2.0
     """
+    root = package.split(".")[0]
+    if root in TELEMETRY:
+        os.environ.setdefault(*TELEMETRY[root])
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         # A module missing *inside* the package is a broken installation of that package, not a missing extra.
-        if error.name is None or error.name.split(".")[0] != package.split(".")[0]:
+        if error.name is None or error.name.split(".")[0] != root:
             raise
-        root = package.split(".")[0]
         raise MissingExtraError(
             f"fedlas[{extra}]: this needs the package {root!r}; it is not installed. "
             f"Install it with: pip install 'fedlas[{extra}]'"

@@ -1,15 +1,23 @@
-"""Files that are either whole or not there: a reader, or a run started again, never meets half of one."""
+"""Files that are either whole or not there, and the one place where files are removed."""
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError
+
+_PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
+_OF_OTHERS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
+"""Names that may lie in a new folder: placeholders, and what a shell writes of the command's own words."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
@@ -27,8 +35,8 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             before is still there then.
 
     Note:
-        A process killed while it writes leaves a hidden ``.part`` file beside ``path``: harmless, since nothing reads
-        it, and :func:`remove_parts` clears it away.
+        A process killed while it writes leaves a hidden ``.fedlas.part`` file beside ``path``: harmless, since nothing
+        reads it, and :func:`remove_parts` clears it away.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -38,11 +46,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
     except OSError as error:
         raise not_writable(path.parent, error) from error
+    raw = _RawFile(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with io.BufferedWriter(raw) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -53,21 +62,114 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
         raise not_writable(path, error) from error
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if raw.error is not None and isinstance(error, Exception):
+            raise not_writable(path, raw.error) from error
         raise
     return path
 
 
-def remove_parts(folder: str | Path) -> None:
-    """Remove what killed writers left in ``folder`` and below.
+class _RawFile(io.FileIO):
+    """A file that remembers why it could not be written: torch.save replaces that error by one about its archive."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def remove_parts(*folders: Path) -> None:
+    """Remove what killed writers left in ``folders``, not in folders below them; one that is missing is passed over.
 
     Note:
         Call it only while nobody else writes there, e.g. under the folder's lock: it cannot tell a killed writer's file
-        from a living one's.
+        from a living one's. Files that :func:`write_atomically` did not begin have other names and stay.
     """
-    for part in Path(folder).rglob(".*.part"):
-        part.unlink(missing_ok=True)
+    for folder in folders:
+        for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 - names are all that is needed
+            if _PART.fullmatch(name):
+                remove(folder / name, inside=folder)
+
+
+def remove(path: Path, *, inside: Path) -> None:
+    """Remove a file, or a folder with all that is in it; the only function of the package that does.
+
+    Args:
+        path: What to remove; nothing happens if it is not there. Of a link the link itself is removed.
+        inside: A folder above it. A part of ``path`` may come from a file that a stranger wrote.
+
+    Raises:
+        InputError: If ``path`` does not lie strictly inside that folder: it is the folder itself, has ``..`` below it,
+            or a link on the way leads elsewhere. Nothing is removed then. Or if it cannot be removed.
+    """
+    inner = path.relative_to(inside).parts if path.is_relative_to(inside) else ()
+    reached = inside.resolve().joinpath(*inner)
+    if not inner or ".." in inner or path.parent.resolve() != reached.parent:
+        raise InputError(
+            "fedlas",
+            f"what is removed must lie in {inside}",
+            path,
+            "Check the names and links in that folder; a folder from a stranger may lead elsewhere on purpose.",
+        )
+    try:
+        if reached.is_dir() and not reached.is_symlink():
+            shutil.rmtree(reached)
+        else:
+            reached.unlink(missing_ok=True)
+    except OSError as error:
+        raise not_writable(path, error) from error
+
+
+def check_name(owner: str, what: str, value: object, fix: str) -> str:
+    """Return ``value`` if it can stand in a path without leading elsewhere: not empty, no separator, no leading dot.
+
+    Args:
+        owner: Who complains.
+        what: What is named.
+        value: Text, possibly from a file that a stranger wrote.
+        fix: What to do about a wrong one.
+
+    Raises:
+        InputError: If it is no such name, is longer than 200 characters or has characters that cannot be printed.
+    """
+    if isinstance(value, str) and value.isprintable() and re.fullmatch(r"[^./\\][^/\\]{0,199}", value):
+        return value
+    raise InputError(owner, f"{what} must be a plain name, without / or a leading dot", repr(value)[:200], fix)
+
+
+def is_file(path: Path) -> bool:
+    """As ``path.is_file()``, but False where its folder may not be looked into, which raises there."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def foreign(folder: Path, own: Collection[str] = ()) -> list[str]:
+    """Names in a folder that speak against taking it for a new one; none if it is missing or empty.
+
+    Args:
+        folder: The folder.
+        own: Names that do not.
+
+    Raises:
+        OSError: If it is a file or cannot be read.
+    """
+    names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []  # noqa: PTH208 - names; links too
+    return [name for name in names if name not in own and not _PART.fullmatch(name) and not _OF_OTHERS.fullmatch(name)]
+
+
+def path_argument(text: str) -> Path:
+    """A path on the command line; ``""`` would be the working folder, and comes of a variable that is not set.
+
+    Raises:
+        argparse.ArgumentTypeError: For empty text.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"it must name a path; got {text!r}. Name one, or leave the option out")
+    return Path(text)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -78,6 +180,24 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Write ``value`` as indented JSON atomically; NaN and infinities are refused, since JSON has none."""
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file, UTF-8.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is no JSON. NaN and infinities are none: :func:`write_json` writes no such thing, and every
+            comparison with NaN is false, so that a check of what was read would miss it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested deeper than any JSON that is meant") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def not_writable(path: Path, error: OSError) -> InputError:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
+
+
+def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
+    """Whether images of that many channels can be normalized by them: all finite, deviations above 0."""
+    return len(mean) == len(std) == channels and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
 
 
 def multiply_add(
@@ -18,10 +24,10 @@ def multiply_add(
     Raises:
         InputError: If the statistics do not fit the channels.
     """
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+    if not usable_statistics(mean, std, channels):
         raise InputError(
             "Batches",
-            f"mean and std must hold one number for each of {channels} channels, std above 0",
+            f"mean and std must hold one number for each of {channels} channels, finite and std above 0",
             f"mean {describe(mean)}, std {describe(std)}",
             "Take both from the splits.",
         )

@@ -38,11 +38,6 @@ def new_accelerator() -> Any:
     return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not found)
 
 
-def is_main_process() -> bool:
-    """Whether this process is the one that prints and reports, by what ``accelerate launch`` and ``torchrun`` set."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def on_main(accelerator: Any, action: Callable[[], T]) -> T:
     """Do something on the main process only, and give its result to all.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.files import write_json
+from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
@@ -213,7 +212,7 @@ def _holds(predictions: Predictions, name: str) -> bool:
 def _read(owner: str, path: Path) -> dict[str, Any]:
     """The content of a calibrator file, its outer fields checked."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
     except (OSError, ValueError) as error:

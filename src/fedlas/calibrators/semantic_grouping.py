@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
+from fedlas._core.streams import stream
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.doubts import joined, unchanged_logits
 from fedlas.calibrators.folds import canonical_order
@@ -121,7 +121,7 @@ class SemanticGrouping(Calibrator):
         overall = nll_temperature(Predictions(logits, target))
         weights, temperatures = [], []
         for partition in range(self.num_partitions):
-            draw = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((self.seed, partition))))
+            draw = stream(self.seed, partition)
             bound = features.shape[1] ** -0.5
             start = torch.from_numpy(draw.uniform(-bound, bound, (self.num_groups, features.shape[1])))
             first, second = torch.from_numpy(draw.permutation(len(target))).tensor_split(2)

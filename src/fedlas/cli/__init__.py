@@ -1,4 +1,7 @@
-"""The command line: one file a subcommand."""
+"""The command line: one file a subcommand, which parses options, calls one function and prints.
+
+Only here are exit codes: 0, 1 if a run failed, 2 for input that cannot be used, 3 for a drift alarm, 130 after Ctrl-C.
+"""
 
 from fedlas.cli.main import main
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 from fedlas.cli.commands import bench
 from fedlas.lab.bench.suite import Group
 
@@ -37,23 +37,19 @@ def bench_group(
     """
     if len(group.recipes) == 1:
         return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
-    console = require("rich.console", extra="bench").Console(stderr=True)
     planned, status = group.plan(losses=losses, seeds=seeds, out=out), 0
     failed: list[str] = []
     for number, (recipe, _) in enumerate(planned, start=1):
-        console.print(f"\n{group.name} [{number}/{len(planned)}]", style="bold", highlight=False, markup=False)
+        say("", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True)
         try:
             done = bench(recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options)
         except InputError as error:
-            console.print(
-                f"{recipe.name} cannot be run: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
+            say(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)
             done = 1
         if done:
             failed.append(recipe.name)
         status = max(status, done)
     if failed:
-        console.print(f"not complete: {', '.join(failed)}", style="bold red", highlight=False, markup=False)
-    for command in group.then:
-        console.print(f"then: {command}", highlight=False, markup=False, soft_wrap=True)
+        say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
+    say(*(f"then: {command}" for command in group.then), stderr=True)
     return status

@@ -8,29 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
-from fedlas._core.ranks import is_main_process
+from fedlas._core.files import is_file
+from fedlas._core.terminal import Cell, say, show, status, table
 from fedlas.cli.listing import listing
 from fedlas.lab.bench.executors import Executor
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.report.calibrators_table import COMPARED, comparison_table
-from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_markup
+from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_cell
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.report import terminal_table, write_report
 from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.tables import column
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.intervals import noise_by_stage
 from fedlas.lab.runs.tracking import hints
-from fedlas.lab.studies.calibrate import (
-    ALL,
-    Calibrated,
-    HeldOut,
-    calibrated,
-    progress,
-    remarks,
-)
+from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Columns, Reader
 from fedlas.stats.noise import REPLICATES, Noise, check_replicates
@@ -58,19 +54,20 @@ def bench(
 
     Raises:
         InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
+        MissingExtraError: If a package of the report is not installed; nothing has started then.
     """
-    console = _console(stderr=True)
+    _require_report_packages()
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
     methods = list(dict.fromkeys(run.loss for run in runs))
-    ready = sum((run.folder / "metrics.json").exists() for run in runs)
-    console.print(
+    ready = sum(is_file(run.folder / "metrics.json") for run in runs)
+    say(
         f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
         f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
-        highlight=False,
-        markup=False,
+        wrap=True,
+        stderr=True,
     )
-    outcome = run_all(runs, executor=executor, console=console)
+    outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
     if outcome.failed and not outcome.finished:
@@ -78,7 +75,7 @@ def bench(
         raise InputError(
             "fedlas bench",
             "a run must finish",
-            f"{len(outcome.failed)} failed, {run} first: {error}",
+            f"{len(outcome.failed)} failed, {run} first: {error.splitlines()[0]}",
             f"See error.txt in the folders in {folder}.",
         )
     if not outcome.finished:
@@ -92,7 +89,8 @@ def bench(
         report(folder)
         _say_where(recipe, folder)
     if outcome.failed:
-        console.print(f"failed: {', '.join(outcome.failed)} (see error.txt in each)", style="bold red", highlight=False)
+        failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
+        say(failed, style="bold red", wrap=True, stderr=True)
     return 1 if outcome.failed else 0
 
 
@@ -107,19 +105,21 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     run = planned if out is None else Run(recipe, loss, seed, out)
     metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_scaled"]}
-    console = _console()
-    console.print(metrics_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
-    for note in metrics["notes"]:
-        console.print(note, highlight=False, markup=False)
-    console.print(f"run folder: {run.folder}", highlight=False, markup=False, soft_wrap=True)
+    show(metrics_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
+    say(*metrics["notes"], wrap=True)
+    say(f"run folder: {run.folder}")
     _say_where(recipe, run.folder.parent)
     return 0
 
 
+def _require_report_packages() -> None:
+    require_page_packages()
+    require("scipy.stats", extra="stats")
+
+
 def _say_where(recipe: Recipe, folder: Path) -> None:
     """How to look at the runs in the trackers that they were shown to."""
-    for hint in hints(recipe.trackers, folder):
-        _console().print(hint, highlight=False, markup=False, soft_wrap=True)
+    say(*hints(recipe.trackers, folder))
 
 
 def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = None) -> int:
@@ -134,23 +134,18 @@ def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = Non
         InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
     """
     check_replicates("fedlas report", replicates)
-    console, errors = _console(), _console(stderr=True)
+    _require_report_packages()
     if (folder / "metrics.json").is_file():
-        page, run = write_run_report(folder, replicates=replicates, data=data, console=errors)
+        page, run = write_run_report(folder, replicates=replicates, data=data)
         keys = {"test": "test", "after temperature": "test_scaled"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
         noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
-        console.print(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
-        for reason in run.noise.reasons if run.noise else ():
-            console.print(f"{reason}.", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+        show(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
+        say(*(f"{reason}." for reason in (run.noise.reasons if run.noise else ())), f"report: {page}")
         return 0
-    written = write_report(folder, replicates=replicates, data=data, console=errors)
-    console.print(terminal_table(written.summary))
-    for note in written.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"        {written.markdown}  {written.csv}", highlight=False, markup=False, soft_wrap=True)
+    written = write_report(folder, replicates=replicates, data=data)
+    show(terminal_table(written.summary))
+    say(*written.notes, f"report: {written.html}", f"        {written.markdown}  {written.csv}")
     return 0
 
 
@@ -190,6 +185,8 @@ def evaluate_file(
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
+    if html is not None:
+        require_page_packages()
     folder = file if file.is_dir() else None
     if folder is not None and table is not None:
         raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
@@ -215,23 +212,18 @@ def evaluate_file(
                 "no --on",
                 "Pass --on val.npz; fitting on the test set would flatter it.",
             )
-        errors = _console(stderr=True)
-        with progress(errors) as show:
-            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, show, read))
-        for note in outcome.notes:
-            errors.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        with status() as tell:
+            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, tell, read))
+        say(*(f"note: {note}" for note in outcome.notes), stderr=True)
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
-    for note in read.notes:
-        _console(stderr=True).print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    say(*(f"note: {note}" for note in read.notes), stderr=True)
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
     noise = noise_by_stage(
         stages,
         COMPARED if calibrate == ALL else list(columns["as predicted"]),
         num_bins=num_bins,
         replicates=replicates,
-        console=_console(stderr=True),
     )
-    console = _console()
     if as_json:
         chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
         content: dict[str, Any] = {
@@ -239,13 +231,12 @@ def evaluate_file(
             **(chance if noise else {}),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
         }
-        console.print(json.dumps(content, indent=2), highlight=False, markup=False, soft_wrap=True)
+        say(*json.dumps(content, indent=2).split("\n"))
     else:
         predictions = stages["as predicted"]
         title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        console.print((comparison_table if calibrate == ALL else metrics_table)(columns, title=title, noise=noise))
-        for remark in remarks(outcome):
-            console.print(remark, highlight=False, markup=False, soft_wrap=True)
+        show((comparison_table if calibrate == ALL else metrics_table)(columns, title=title, noise=noise))
+        say(*remarks(outcome))
     if html is not None:
         from fedlas.lab.report.evaluation_page import write_evaluation
 
@@ -259,7 +250,7 @@ def evaluate_file(
             noise=noise,
         )
         if not as_json:
-            console.print(f"report: {html}", highlight=False, markup=False, soft_wrap=True)
+            say(f"report: {html}")
     return 0
 
 
@@ -276,25 +267,28 @@ def metrics_table(
         title: Above the table.
         noise: Intervals and noise floors of some of them, shown beside and below the numbers.
     """
-    table = require("rich.table", extra="bench").Table(title=title, title_justify="left")
     found = noise or {}
-    if any(found.values()):
-        table.caption, table.caption_justify = EVALUATION_CAPTION, "left"
-    table.add_column("metric")
-    for stage in columns:
-        table.add_column(stage, justify="right")
+    rows: list[Sequence[Cell]] = []
     for name in next(iter(columns.values())):
         about = METRICS[name].metadata
-        show: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
+        form: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
         arrow = {True: "higher is better", False: "lower is better", None: "0 is best"}[about["higher_is_better"]]
-        cells = [
-            f"{show(values[name])}{noise_markup(found.get(stage, {}).get(name), column(name).format)}"
+        cells: list[Cell] = [
+            noise_cell(form(values[name]), found.get(stage, {}).get(name), column(name).format)
             if name in values
             else "—"
             for stage, values in columns.items()
         ]
-        table.add_row(f"{about['title']} [dim]({arrow})[/dim]", *cells)
-    return table
+        rows.append([[f"{about['title']} ", (f"({arrow})", "dim")], *cells])
+    return table(
+        ["metric", *columns],
+        rows,
+        title=title,
+        caption=[EVALUATION_CAPTION] if any(found.values()) else [],
+        right=range(1, len(columns) + 1),
+        box="HEAVY_HEAD",
+        title_justify="left",
+    )
 
 
 def print_listing(kind: str, *, markdown: bool = False) -> int:
@@ -309,16 +303,11 @@ def print_listing(kind: str, *, markdown: bool = False) -> int:
     """
     found = listing(kind)
     if markdown:
-        _console().print(found.markdown(), markup=False, highlight=False, soft_wrap=True)
+        say(*found.markdown().split("\n"))
         return 0
-    table = require("rich.table", extra="bench").Table("name", "what it is", box=None, pad_edge=False)
-    text = require("rich.text", extra="bench").Text
+    rows: list[Sequence[Cell]] = []
     for row in found.rows:
-        about, details = text(row["what it is"]), found.details(row)
-        table.add_row(text(row["name"], style="bold"), about.append(f"\n{details}", style="dim") if details else about)
-    _console().print(table)
+        details = found.details(row)
+        rows.append(([(row["name"], "bold")], [row["what it is"], *([(f"\n{details}", "dim")] if details else [])]))
+    show(table(("name", "what it is"), rows, box=None, pad_edge=False))
     return 0
-
-
-def _console(*, stderr: bool = False) -> Any:
-    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import Bar, say, show, table
 from fedlas.lab.data.check import Checked, PartFacts, check_dataset, where
 from fedlas.lab.recipes.recipe import parse_options
 
@@ -25,34 +25,30 @@ def data_check(name: str, root: Path | None, *, quick: bool = False, options: li
     Raises:
         InputError: If it cannot be loaded at all; the message says what to do.
     """
-    rich: Any = require("rich.progress", extra="bench")
-    stderr = require("rich.console", extra="bench").Console(stderr=True)
-    with rich.Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
-        task = progress.add_task("reading images", total=None)
+    with Bar("reading images", total=None) as bar:
         found = check_dataset(
             name,
             None if root is None else str(root),
             quick=quick,
             options=parse_options(options or []),
-            on_image=lambda done, total: progress.update(task, completed=done, total=total),
+            on_image=lambda done, total: bar.update(done=done, total=total),
         )
-    console = require("rich.console", extra="bench").Console()
-    console.print(_table(found))
-    console.print(_verdict(name, found), highlight=False, markup=False, soft_wrap=True)
+    show(_table(found))
+    say(*_verdict(name, found))
     return 1 if found.problems else 0
 
 
 def _table(found: Checked) -> Any:
     source = found.source
-    table = require("rich.table", extra="bench").Table(title=f"{source.name}, {source.num_classes:,} classes")
-    for heading in ("part", "images", "published", "of a class", "height x width", "where"):
-        table.add_column(heading, justify="right" if heading in ("images", "published", "of a class") else "left")
+    rows = []
     for label, part in (("train", source.train), ("test", source.test)):
         facts, published = found.parts[label], found.expected
         count = "" if published is None else f"{published.train if label == 'train' else published.test:,}"
         each = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
-        table.add_row(label, f"{facts.images:,}", count, each, _sizes(facts), where(part))
-    return table
+        rows.append((label, f"{facts.images:,}", count, each, _sizes(facts), where(part)))
+    heads = ("part", "images", "published", "of a class", "height x width", "where")
+    title = f"{source.name}, {source.num_classes:,} classes"
+    return table(heads, rows, title=title, right=(1, 2, 3), box="HEAVY_HEAD")
 
 
 def _sizes(facts: PartFacts) -> str:
@@ -66,10 +62,10 @@ def _sizes(facts: PartFacts) -> str:
     return " x ".join(str(low) if low == high else f"{low} to {high}" for low, high in low_high)
 
 
-def _verdict(name: str, found: Checked) -> str:
+def _verdict(name: str, found: Checked) -> list[str]:
     if found.problems:
         fix = "Extract its archive again; if that does not help, download it again, or repair single files."
-        return "\n".join([*(f"{name}: {problem}" for problem in found.problems), fix])
+        return [*(line for problem in found.problems for line in f"{name}: {problem}".split("\n")), fix]
     read = "every image was read" if found.decoded else "images were not read (leave out --quick)"
     size = "is as published" if found.expected is not None else "can be used"
-    return f"{name} {size}; {read}."
+    return [f"{name} {size}; {read}."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_json, write_text
+from fedlas._core.terminal import Cell, say, show, table, track
 from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.runs.folder import leave_out, run_like
 from fedlas.lab.studies.diagnose.groups import Group, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
 from fedlas.stats.intervals import Interval
@@ -43,30 +46,28 @@ def diagnose(
         InputError: If there is no finished run, one lacks features, or the files cannot be written.
     """
     check_count("fedlas diagnose", "replicates", replicates, low=39)
+    require_page_packages()
     runs, left_out = _runs(folders)
-    console = require("rich.console", extra="bench")
-    progress = require("rich.progress", extra="bench")
-    errors = console.Console(stderr=True)
-    with progress.Progress(
-        *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
-    ) as bar:
-        studies = [
-            study_run(folder, replicates=replicates, data=data)
-            for folder in bar.track(runs, description="studying runs")
-        ]
+    studies: list[Study] = []
+    for folder in track(runs, "studying runs"):
+        try:
+            studies.append(study_run(folder, replicates=replicates, data=data))
+        except InputError as error:
+            # What is wrong with one run of a bench is no reason not to study the others.
+            if folder in folders or (folder == runs[-1] and not studies):
+                raise
+            leave_out(folder.name, error)
+            left_out.append(f"{folder.name}: {error}")
     found = grouped(studies)
     target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
-    screen = console.Console()
-    screen.print(summary_table(found))
-    for text in [f"left out: {reason}" for reason in left_out] + _alarm_lines(found):
-        screen.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    show(summary_table(found))
+    say(*(f"left out: {reason}" for reason in left_out), *_alarm_lines(found), style="yellow")
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
         write_text(target / "diagnose.html", diagnose_page(found, data=data)),
         write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(found))),
     )
-    for path in written:
-        screen.print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
+    say(*(f"written: {path}" for path in written))
     return 0
 
 
@@ -78,9 +79,15 @@ def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if (folder / "config.yaml").is_file() or not folder.is_dir():
             found.append(folder)
             continue
-        inside = sorted(path.parent for path in folder.glob("*/metrics.json"))
-        reasons = {run: lacking(run) for run in inside}
-        if not inside or all(reasons.values()):
+        reasons: dict[Path, str] = {}
+        for run in run_like(folder):
+            try:
+                if "metrics.json" in {path.name for path in run.iterdir()}:
+                    reasons[run] = lacking(run)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                reasons[run] = str(error)
+                leave_out(run.name, error)
+        if all(reasons.values()):
             why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
             raise InputError(
                 "fedlas diagnose",
@@ -88,7 +95,7 @@ def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
                 f"{folder} ({why})" if why else folder,
                 "Pass one that bench made.",
             )
-        found += [run for run in inside if not reasons[run]]
+        found += [run for run, reason in reasons.items() if not reason]
         left_out += [f"{run.name}: {reason}" for run, reason in reasons.items() if reason]
     return list(dict.fromkeys(found)), left_out
 
@@ -114,36 +121,37 @@ def _samples(groups: Sequence[Group]) -> dict[str, Any]:
 
 _PLACES = (2, 2, 2, 2, 0, 1, 3)
 """Decimals of the columns after the run's name."""
+_CAPTION = (
+    "~ Spearman's correlation, right? AUROC for right predictions; conf is the confidence, gap it minus right; "
+    "± half of the 95 % interval over the test samples (diagnose.json has both ends); flips at the last epoch. "
+    "A row with x is the mean ± standard deviation over seeds."
+)
 
 
 def summary_table(groups: Sequence[Group]) -> Any:
     """A ``rich`` table: one row a run with intervals; for several seeds of a group, a row with mean and spread."""
-    table = require("rich.table", extra="bench").Table(
-        title="Indicator Z and gate on the test set", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
-    )
-    table.caption = (
-        "~ Spearman's correlation, right? AUROC for right predictions; conf is the confidence, gap it minus right; "
-        "± half of the 95 % interval over the test samples (diagnose.json has both ends); flips at the last epoch. "
-        "A row with x is the mean ± standard deviation over seeds."
-    )
-    table.caption_justify = "left"
-    box = require("rich.box", extra="bench").SIMPLE_HEAD
-    table.box = box
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+    rows: list[Sequence[Cell]] = []
     for group in groups:
         members = group.studies
         for study in members:
-            table.add_row(
-                group.name_of(study),
-                *(_show(interval) for interval in _intervals(study)),
-                *map(_text, _gate(study), _PLACES[4:]),
-            )
+            intervals, gate = map(_show, _intervals(study)), map(_text, _gate(study), _PLACES[4:])
+            rows.append((group.name_of(study), *intervals, *gate))
         if len(members) > 1:
-            columns = list(zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True))
-            table.add_row(f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES), style="bold")
-    return table
+            columns = zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True)
+            means = (f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES))
+            rows.append([[(text, "bold")] for text in means])
+    return table(
+        heads,
+        rows,
+        title="Indicator Z and gate on the test set",
+        caption=[_CAPTION],
+        right=range(1, len(heads)),
+        whole=range(1, len(heads)),
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
 
 
 def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import path_argument
 from fedlas.predictions.columns import OWNER, Columns, split_names
 
 AddVerb = Callable[[str, Callable[[argparse.Namespace], int], str, str], Any]
@@ -40,7 +41,10 @@ def add_evaluate(add: AddVerb) -> None:
         "--on", type=Path, metavar="FILE", help="predictions to fit the calibrator on (default: a run folder's val)"
     )
     evaluate.add_argument(
-        "--report", type=Path, metavar="HTML", help="where to write a page with reliability diagrams (default: nowhere)"
+        "--report",
+        type=path_argument,
+        metavar="HTML",
+        help="where to write a page with reliability diagrams (default: nowhere)",
     )
     evaluate.add_argument(
         "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_number
-from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.pixels import multiply_add
+from fedlas._core.terminal import say
 from fedlas.deploy.calibration import METHODS, Calibration, fit_calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
 from fedlas.lab.models import build_model
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.predictions import Predictions
@@ -69,18 +70,21 @@ def export(
     Raises:
         InputError: If the run, its predictions or its data cannot be used, the model cannot be written in this form, or
             what was written gives other probabilities than the run. No file is left then.
-        MissingExtraError: If a package of the form is not installed.
+        MissingExtraError: If a package of the form, or of the card's page, is not installed.
     """
-    from fedlas.lab.report.card import write_card
+    from fedlas.lab.report.card import check_card_place, write_card
 
     form = check_choice(OWNER, "--format", form, FORMATS)
     check_number(OWNER, "--tolerance", tolerance, low=0.0)
     check_choice(OWNER, "--calibrate", calibrate, METHODS)
     check_replicates(OWNER, replicates)
+    require_page_packages()
     about_form = FORMATS[form]
     out = folder / "export" / f"model{about_form.suffix}" if out is None else out
     if out.suffix.lower() != about_form.suffix:
         raise InputError(OWNER, f"--out must end in {about_form.suffix} for {form}", out, "Name such a file.")
+    card_place = out.with_name(f"{out.name}.card.json")
+    check_card_place(card_place)
     trained = load_trained(folder, data=data)
     if trained.run.recipe.model.bayesian is not None:
         fix = "Export a run without model.bayesian."
@@ -95,11 +99,6 @@ def export(
         about_form.read(content, build_model), deployed, trained, calibration.transform(test), tolerance
     )
     write_atomically(out, lambda file: file.write(content))
-    console = require("rich.console", extra="bench").Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     for note in calibration.notes:
         say(f"note: {note}")
     say(f"{trained.run.name}: {_calibration_text(calibration, folded)}")
@@ -112,13 +111,13 @@ def export(
     exported = {"file": out.name, "format": form, "difference": checked.difference, "samples": checked.samples}
     card = write_card(
         folder,
-        out.with_name(f"{out.name}.card.json"),
+        card_place,
         calibration=calibration,
         replicates=replicates,
         classes=trained.splits.classes,
         exported=exported,
     )
-    say(f"card:   {card.json}\n        {card.html}")
+    say(f"card:   {card.json}", f"        {card.html}")
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
+from fedlas._core.terminal import printable
 from fedlas.calibrators import CALIBRATORS
 from fedlas.lab.bench.executors import EXECUTORS
 from fedlas.lab.data import DATASETS
@@ -64,7 +65,7 @@ class Listing:
         unseen = {"paper"} if "linked" in self.rows[0] else set()
         headings = [heading for heading in self.rows[0] if heading not in unseen and any(r[heading] for r in self.rows)]
         lines = [["paper" if heading == "linked" else heading for heading in headings], ["---"] * len(headings)]
-        lines += [[row[heading].replace("|", "\\|") for heading in headings] for row in self.rows]
+        lines += [[printable(row[heading]).replace("|", "\\|") for heading in headings] for row in self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import path_argument
+from fedlas._core.terminal import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except (InputError, MissingExtraError) as error:
-        print(f"fedlas: error: {error}", file=sys.stderr)
+        print(f"fedlas: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
@@ -65,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line, instead of the usage that ``--help`` shows better."""
         stop = "" if message.endswith((".", "?")) else "."
         usage = f"Usage: {self.usage}; see" if self.usage else "See"
-        self.exit(2, f"{self.prog}: error: {message}{stop} {usage} '{self.prog} --help'.\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -121,7 +123,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     bench.add_argument(
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
     )
-    bench.add_argument("--out", type=Path, help="folder of the runs and the report (default: runs/RECIPE)")
+    bench.add_argument("--out", type=path_argument, help="folder of the runs and the report (default: runs/RECIPE)")
     bench.add_argument(
         "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
     )
@@ -132,7 +134,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_track_option(train)
     train.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
-    train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+    train.add_argument("--out", type=path_argument, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
 
     add_tune(add)
     add_evaluate(add)
@@ -163,7 +165,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "RUN [RUN ...]",
     )
     diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    diagnose.add_argument("--out", type=Path, help="folder of diagnose.html, .json and .npz (default: the runs')")
+    diagnose.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
     diagnose.add_argument(
         "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
     )
@@ -180,7 +182,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
     uncertainty.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     uncertainty.add_argument(
-        "--out", type=Path, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+        "--out", type=path_argument, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
     )
     uncertainty.add_argument(
         "--set",
@@ -244,7 +246,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="SCORE.KEY=VALUE",
         help="set an option of a score, e.g. knn.k=10; may be repeated (default: none)",
     )
-    ood.add_argument("--out", type=Path, help="where the report goes (default: the run, or the folder of all runs)")
+    ood.add_argument(
+        "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
+    )
     ood.add_argument(
         "--run-data",
         metavar="FOLDER",

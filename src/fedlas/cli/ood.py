@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
-from fedlas._core.extras import require
-from fedlas._core.ranks import is_main_process
+from fedlas._core.terminal import say, show, status
+from fedlas._core.terminal import table as new_table
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import MAIN, OodSummary, Table, method_tables, score_tables, statement
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import check_alike, finished, read_config
+from fedlas.lab.runs.folder import check_alike, finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
-from fedlas.lab.studies.calibrate import progress
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.lab.studies.ood.sets import parse_sets
@@ -55,30 +55,37 @@ def ood(
         InputError: For an unknown data set, score or option, runs that cannot be compared, and whatever the runs or
             the data sets lack.
     """
+    require_page_packages()
     named = parse_sets(data)
     chosen = choose(scores, parse_options(options))
     check_bootstrap(_OWNER, level=0.95, replicates=replicates, seed=0, method="percentile")
     runs, skipped = run_folders(folders)
     target = out or _common_folder(runs)
-    require("matplotlib.figure", extra="plots")  # before the work whose result would need it
-    with progress(_console(stderr=True)) as show:
-        measured = [
-            measure_run(run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=show)
-            for run in runs
-        ]
+    with status() as tell:
+        measured = []
+        for run in runs:
+            try:
+                measured.append(
+                    measure_run(
+                        run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=tell
+                    )
+                )
+            except InputError as error:
+                # What is wrong with one run of a bench is no reason not to measure the others.
+                if run in folders or (run == runs[-1] and not measured):
+                    raise
+                skipped.append(leave_out(run.name, error))
     losses = list(dict.fromkeys(result.loss for result in measured))
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
     summary = OodSummary(measured, chosen, replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
     written = write_files(target, summary, command=command)
-    console = _console()
     for table in method_tables(summary) if len(losses) > 1 else score_tables(summary, MAIN):
-        console.print(_rich(table))
-    for line in statement(summary):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {written.html}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"        {written.markdown}  {written.csv}  {written.json}", highlight=False, markup=False, soft_wrap=True
+        show(_rich(table))
+    say(
+        *statement(summary),
+        f"report: {written.html}",
+        f"        {written.markdown}  {written.csv}  {written.json}",
     )
     return 0
 
@@ -127,16 +134,23 @@ def run_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if (folder / "config.yaml").exists() or not folder.is_dir():
             found.append(folder)
             continue
-        inside = sorted(path for path in folder.iterdir() if (path / "config.yaml").is_file())
-        if not inside:
+        inside = 0
+        for path in run_like(folder):
+            try:
+                config = read_config(path)
+                if config is None:
+                    continue
+                inside += 1
+                if is_derived(config):
+                    skipped.append(f"{path.name} was left out: it is made of other runs and has no model of its own.")
+                elif finished(load_plan(path)) is None:
+                    skipped.append(f"{path.name} was left out: it is not finished.")
+                else:
+                    found.append(path)
+            except InputError as error:
+                skipped.append(leave_out(path.name, error))
+        if not inside and not skipped:
             raise InputError(_OWNER, "RUN must be the folder of a run or of a bench", folder, "Check the path.")
-        for path in inside:
-            if is_derived(read_config(path) or {}):
-                skipped.append(f"{path.name} was left out: it is made of other runs and has no model of its own.")
-            elif not (path / "metrics.json").exists():
-                skipped.append(f"{path.name} was left out: it is not finished.")
-            else:
-                found.append(path)
     if not found:
         raise InputError(_OWNER, "there must be a finished run", *_nothing(folders, skipped))
     places = [folder.resolve() for folder in found]
@@ -170,19 +184,14 @@ def _common_folder(runs: Sequence[Path]) -> Path:
 
 
 def _rich(table: Table) -> Any:
-    tables, boxes, texts = (require(f"rich.{name}", extra="bench") for name in ("table", "box", "text"))
     styles = {"best": "bold green", "same": "green"}
-    rich = tables.Table(
-        title=texts.Text(table.heading), title_justify="left", box=boxes.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+    return new_table(
+        table.heads,
+        [[name, *([(cell.text, styles.get(cell.mark, ""))] for cell in cells)] for name, cells in table.rows],
+        title=table.heading,
+        right=range(1, len(table.heads)),
+        whole=[0],
+        title_justify="left",
+        padding=(0, 1, 0, 0),
         pad_edge=False,
-    )  # fmt: skip
-    rich.add_column(table.heads[0], no_wrap=True)
-    for head in table.heads[1:]:
-        rich.add_column(texts.Text(head), justify="right", overflow="fold")
-    for name, cells in table.rows:
-        rich.add_row(name, *(texts.Text(cell.text, style=styles.get(cell.mark, "")) for cell in cells))
-    return rich
-
-
-def _console(*, stderr: bool = False) -> Any:
-    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())
+    )

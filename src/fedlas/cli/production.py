@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.files import path_argument
 from fedlas.cli.evaluate import AddVerb, add_column_arguments, columns_of
 
 
@@ -16,7 +17,9 @@ def add_production_verbs(add: AddVerb) -> None:
     export.add_argument(
         "--format", default="onnx", metavar="NAME", help="onnx, torch-export or safetensors (default: %(default)s)"
     )
-    export.add_argument("--out", type=Path, metavar="FILE", help="where it goes (default: RUN/export/model.SUFFIX)")
+    export.add_argument(
+        "--out", type=path_argument, metavar="FILE", help="where it goes (default: RUN/export/model.SUFFIX)"
+    )
     export.add_argument(
         "--tolerance",
         type=float,
@@ -29,7 +32,7 @@ def add_production_verbs(add: AddVerb) -> None:
     card = add("card", _card, "Write a run's calibration card: what it may be trusted with.", "RUN")
     card.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
     card.add_argument(
-        "--out", type=Path, metavar="JSON", help="where it goes, .html beside it (default: RUN/card.json)"
+        "--out", type=path_argument, metavar="JSON", help="where it goes, .html beside it (default: RUN/card.json)"
     )
     card.add_argument(
         "--risks",
@@ -63,7 +66,10 @@ def add_production_verbs(add: AddVerb) -> None:
         "--raw", action="store_true", help="apply the card's calibration first (default: PREDS are calibrated)"
     )
     monitor.add_argument(
-        "--state", type=Path, metavar="FILE", help="go on from here, and keep it (default: every call starts afresh)"
+        "--state",
+        type=path_argument,
+        metavar="FILE",
+        help="go on from here, and keep it (default: every call starts afresh)",
     )
     monitor.add_argument("--json", action="store_true", help="print JSON (default: sentences)")
 

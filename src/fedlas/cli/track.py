@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.terminal import say
+from fedlas._core.terminal import track as tracked
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import finished, read_config
+from fedlas.lab.runs.folder import finished, leave_out, read_config, run_like
 from fedlas.lab.runs.load import load_plan
 from fedlas.lab.runs.tracking import Tracking, hints
 from fedlas.lab.trackers.base import trackers_of
@@ -39,19 +41,12 @@ def track(folders: Sequence[Path], *, to: Sequence[str], options: Iterable[str] 
     trackers_of(chosen)  # nothing is begun if one of them cannot be
     runs = _runs(folders)
     new_accelerator()  # accelerate's trackers ask it which process they are in
-    progress = require("rich.progress", extra="bench")
-    errors = require("rich.console", extra="bench").Console(stderr=True)
     whole = True
-    with progress.Progress(
-        *progress.Progress.get_default_columns(), console=errors, transient=True, disable=not errors.is_terminal
-    ) as bar:
-        for run in bar.track(runs, description="showing runs"):
-            whole &= _show(run, chosen)
-    screen = require("rich.console", extra="bench").Console()
-    screen.print(f"{len(runs)} runs shown", highlight=False)
+    for run in tracked(runs, "showing runs"):
+        whole &= _show(run, chosen)
+    say(f"{len(runs)} runs shown")
     for bench in dict.fromkeys(run.folder.parent for run in runs):
-        for hint in hints(chosen, bench):
-            screen.print(hint, highlight=False, markup=False, soft_wrap=True)
+        say(*hints(chosen, bench))
     return 0 if whole else 1
 
 
@@ -71,15 +66,24 @@ def _chosen(to: Sequence[str], options: Iterable[str]) -> dict[str, dict[str, An
 def _runs(folders: Sequence[Path]) -> list[Run]:
     found: list[Run] = []
     for folder in folders:
-        inside = (
-            [folder] if (folder / "config.yaml").exists() else sorted(p.parent for p in folder.glob("*/config.yaml"))
-        )
-        trained = [path for path in inside if not is_derived(read_config(path) or {})]
+        trained: list[Run] = []
+        if (folder / "config.yaml").exists():
+            trained += [] if is_derived(read_config(folder) or {}) else [load_plan(folder)]
+        else:
+            for path in run_like(folder) if folder.is_dir() else ():
+                try:
+                    config = read_config(path)
+                    if config is not None and not is_derived(config):
+                        run = load_plan(path)
+                        finished(run)
+                        trained.append(run)
+                except InputError as error:
+                    leave_out(path.name, error)
         if not trained:
             raise InputError(
                 "fedlas track", "a folder must be a run's, or hold runs", folder, "Pass one of fedlas train or bench."
             )
-        found += [load_plan(path) for path in trained]
+        found += trained
     for run in found:
         if not read_log(run.folder / "log.jsonl"):
             raise InputError(
@@ -96,5 +100,5 @@ def _show(run: Run, chosen: dict[str, dict[str, Any]]) -> bool:
     with tracking:
         tracking.epoch()
         if metrics is not None:
-            tracking.final(metrics, Predictions.load(test) if test.exists() else None)
+            tracking.final(metrics, Predictions.load(test) if is_file(test) else None)
     return not tracking.failed

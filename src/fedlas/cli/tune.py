@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
-from fedlas._core.ranks import is_main_process
+from fedlas._core.terminal import console, say, show
+from fedlas._core.terminal import table as new_table
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.tune.best import next_commands
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.report import HEADS, rows, write_numbers, write_page
@@ -29,44 +32,33 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
         InputError: As :func:`fedlas.lab.tune.study.run_study`.
     """
     require("optuna", extra="tune")
-    errors = _console(stderr=True)
+    require_page_packages()
     trials = sum(method.trials(tuning.budget) for method in tuning.methods)
     methods = ", ".join(method.name for method in tuning.methods)
-    text = f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}"
-    errors.print(text, highlight=False, markup=False, soft_wrap=True)
-    run_study(tuning, console=errors, keep=keep, after_round=partial(write_numbers, tuning))
+    say(f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}", stderr=True)
+    run_study(tuning, console=console(stderr=True), keep=keep, after_round=partial(write_numbers, tuning))
     if not is_main_process():
         return 0
     outcomes = write_numbers(tuning)
     page = write_page(tuning, outcomes)
-    screen = _console()
-    screen.print(table(tuning, outcomes))
-    for line in (what_was_run(tuning, outcomes), *notes(tuning, outcomes)):
-        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    show(table(tuning, outcomes))
+    say(what_was_run(tuning, outcomes), *notes(tuning, outcomes))
     for name in ("tune.md", "tune.json", "best.yaml"):
         if (tuning.folder / name).exists():
-            screen.print(f"written: {tuning.folder / name}", highlight=False, markup=False, soft_wrap=True)
-    screen.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+            say(f"written: {tuning.folder / name}")
+    say(f"report: {page}")
     for what, command in next_commands(tuning, outcomes):
-        screen.print(f"next, {what}:\n  {command}", highlight=False, markup=False, soft_wrap=True)
+        say(f"next, {what}:", f"  {command}")
     return 0 if all(outcome.best is not None for outcome in outcomes) else 1
 
 
 def table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Any:
     """A ``rich`` table, one row a method."""
-    made = require("rich.table", extra="bench").Table(
+    return new_table(
+        HEADS,
+        rows(tuning, outcomes),
         title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}",
+        right=[i for i in range(len(HEADS)) if i not in (0, 4)],
         title_justify="left",
-        box=require("rich.box", extra="bench").SIMPLE_HEAD,
         pad_edge=False,
     )
-    for i, head in enumerate(HEADS):
-        made.add_column(head, justify="left" if i in (0, 4) else "right", overflow="fold")
-    text = require("rich.text", extra="bench").Text
-    for row in rows(tuning, outcomes):
-        made.add_row(*map(text, row))
-    return made
-
-
-def _console(*, stderr: bool = False) -> Any:
-    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from fedlas._core.files import path_argument
 from fedlas.cli.evaluate import AddVerb
 from fedlas.cli.recipe_arguments import add_recipe_arguments, overrides_of
 
@@ -51,7 +51,9 @@ def add_tune(add: AddVerb) -> None:
         help="where to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
         "fixes an option (default: 'fedlas list tuning', see it with --dry-run)",
     )
-    tune.add_argument("--out", type=Path, help="folder of the trials and the report (default: runs/tune/RECIPE)")
+    tune.add_argument(
+        "--out", type=path_argument, help="folder of the trials and the report (default: runs/tune/RECIPE)"
+    )
     tune.add_argument(
         "--sampler-seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: %(default)s)"
     )

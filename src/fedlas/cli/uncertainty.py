@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fedlas._core.extras import require
-from fedlas._core.ranks import is_main_process
+from fedlas._core.terminal import say, show
 from fedlas.cli.commands import metrics_table
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
@@ -44,12 +43,9 @@ def uncertainty(
     columns = {before: _mean(derived.members, metrics["test"]), derived.loss: metrics["test"]}
     if metrics["test_scaled"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_scaled"]
-    console = require("rich.console", extra="bench").Console(quiet=not is_main_process())
     title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
-    console.print(metrics_table(columns, title=title))
-    for note in metrics["notes"]:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"folder: {derived.folder}", highlight=False, markup=False, soft_wrap=True)
+    show(metrics_table(columns, title=title))
+    say(*metrics["notes"], f"folder: {derived.folder}")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 
 SECONDS = 1.0
 """Between two looks. A file that changed is read when two looks find it the same: it may still be being written."""
@@ -37,30 +37,26 @@ def watch(
     Raises:
         InputError: What the first ``render`` raises.
     """
-    console = require("rich.console", extra="bench").Console(stderr=True)
     names = ", ".join(file.name for file in files)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     seen = _look(files)
     try:
         render()
-        say(f"watching {names}; Ctrl-C ends it")
+        say(f"watching {names}; Ctrl-C ends it", stderr=True)
         rendered, seen = seen, _look(files)
         while True:
             sleep(seconds)
             now = _look(files)
             if now == seen != rendered and None not in now:
                 rendered = now
-                say(f"{time.strftime('%H:%M:%S')} {names} changed")
+                say(f"{time.strftime('%H:%M:%S')} {names} changed", stderr=True)
                 try:
                     render()
                 except InputError as error:
-                    say(f"fedlas: error: {error} Waiting for the next change.")
+                    say(f"fedlas: error: {error} Waiting for the next change.", stderr=True)
             seen = now
     except KeyboardInterrupt:
-        say("\nStopped watching.")
+        say("", "Stopped watching.", stderr=True)
         return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice
+from fedlas._core.check import InputError, check_choice, check_number, reason
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling, VectorScaling
 from fedlas.predictions import Predictions
+from fedlas.stats.drift import read_numbers
 
 METHODS = ("temperature", "vector", "none")
 """Calibrators that are an affine map of each logit, and so can be folded into a linear head; or none."""
@@ -81,17 +83,16 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         method = check_choice("card", "calibration method", content["method"], METHODS)
         one = torch.ones(num_classes, dtype=torch.float64)
         if method == "vector":
-            weight, bias = (torch.tensor(content[key], dtype=torch.float64) for key in ("weight", "bias"))
+            weight, bias = (torch.from_numpy(read_numbers(content, key)) for key in ("weight", "bias"))
             if weight.shape != one.shape or bias.shape != one.shape:
-                raise ValueError(f"numbers for {len(weight)} classes")
+                raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} of {num_classes} classes")
             return Calibration(method, weight, bias)
-        temperature = None if method == "none" else float(content["temperature"])
-        if temperature is not None and not temperature > 0:
-            raise ValueError(f"temperature {temperature}")
-        return Calibration(method, one / (temperature or 1.0), torch.zeros_like(one), temperature)
+        if method == "none":
+            return Calibration(method, one, torch.zeros_like(one))
+        temperature = check_number("card", "temperature", content["temperature"], low=0, low_open=True)
+        if not math.isfinite(1 / temperature):
+            raise ValueError(f"temperature {temperature} has no inverse")
+        return Calibration(method, one / temperature, torch.zeros_like(one), temperature)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            "card", "it must hold a calibration", f"{error!r}", "Write it again: fedlas card RUN."
-        ) from error
+        fix = "Write it again: fedlas card RUN."
+        raise InputError("card", "it must hold a calibration", reason(error), fix) from error

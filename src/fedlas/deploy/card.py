@@ -1,16 +1,16 @@
-"""What ``fedlas monitor`` reads of a calibration card."""
+"""The JSON of a calibration card as ``fedlas monitor`` reads it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count, reason
+from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
-from fedlas.stats.drift import Floats, GapSums
+from fedlas.stats.drift import Floats, GapSums, check_edges, read_counts, read_numbers
 
 FORMAT = "fedlas.card/1"
 
@@ -25,8 +25,8 @@ class Card:
         num_classes: ``C``.
         calibration: What the model's logits go through.
         gaps: Sums over the test part.
-        bin_edges: Ends of the bins of confidence, ``(B + 1,)``.
-        bin_counts: Samples of the test part in each, ``(B,)``.
+        bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
+        bin_counts: Samples of the test part in each ``(B,)``, all of them together.
     """
 
     name: str
@@ -42,31 +42,40 @@ def read_card(path: Path) -> Card:
     """What ``fedlas monitor`` needs of a card.
 
     Raises:
-        InputError: If it cannot be read, or is no card of this format.
+        InputError: If it cannot be read, is no card of this format, or holds what no card of any predictions holds.
     """
     fix = "Write one with fedlas card RUN, and pass its .json."
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError("card", f"it must have format {FORMAT!r}", path, fix)
     try:
-        model, reference = content["model"], content["reference"]
-        num_classes = int(model["num_classes"])
-        edges, counts = (np.asarray(reference[f"bin_{name}"], dtype=np.float64) for name in ("edges", "counts"))
-        if len(edges) != len(counts) + 1 or not counts.sum() > 0:
-            raise ValueError("bins that do not fit")
-        return Card(
-            str(model["run"]),
-            tuple(model["classes"] or ()),
-            num_classes,
-            read_calibration(content["calibration"], num_classes),
-            GapSums.read(reference["gaps"]),
-            edges,
-            counts,
-        )
+        return _card(content)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("card", "it must hold what the monitor compares with", f"{path} ({error!r})", fix) from error
+        got = f"{path} ({reason(error)})"
+        raise InputError("card", "it must hold what the monitor compares with", got, fix) from error
+
+
+def _card(content: Mapping[str, Any]) -> Card:
+    model, reference = content["model"], content["reference"]
+    name, classes, num_classes = (
+        model["run"],
+        model["classes"],
+        check_count("card", "num_classes", model["num_classes"]),
+    )
+    if not isinstance(name, str):
+        raise ValueError("the run has no name")
+    if classes is None:
+        classes = []
+    elif not (isinstance(classes, list) and len(classes) == num_classes and all(isinstance(c, str) for c in classes)):
+        raise ValueError(f"classes are not the names of {num_classes}")
+    calibration = read_calibration(content["calibration"], num_classes)
+    gaps = GapSums.read(reference["gaps"])
+    edges, counts = check_edges(read_numbers(reference, "bin_edges")), read_counts(reference, "bin_counts")
+    if edges.shape != (len(counts) + 1,):
+        raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
+    if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:
+        raise ValueError(f"{counts.sum():g} samples in bins, {gaps.count[0]:g} in cells")
+    return Card(name, tuple(classes), num_classes, calibration, gaps, edges, counts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
-from fedlas._core.files import write_json
+from fedlas._core.terminal import say
 from fedlas.deploy.card import Card, read_card
+from fedlas.deploy.monitor_state import FORMAT, OWNER, Watched, locked, read_state
 from fedlas.predictions import Columns, open_table
 from fedlas.stats.drift import ConfidenceDrift, Floats, GapDrift, GapSums, confidence_drift, spent
 
-OWNER = "fedlas monitor"
 ALARM = 3
 """Exit status of an alarm."""
-FORMAT = "fedlas.monitor/1"
 _WEAKER = "It is the weaker test: it sees other inputs, not whether the model is right about them; labels would tell."
-
-
-@dataclass
-class Watched:
-    """What has been seen of a stream so far.
-
-    Attributes:
-        labelled: Whether it has labels; None before its first sample.
-        samples: How many.
-        looks: How often somebody has looked.
-        counts: Samples in each bin of the card.
-        gaps: Sums of confidences and right predictions; of labelled streams.
-        log_wealth: Of the sequential test.
-        alarm: Sample after which there was an alarm; None if there was none.
-    """
-
-    labelled: bool | None
-    samples: int
-    looks: int
-    counts: Floats
-    gaps: GapSums
-    log_wealth: Floats
-    alarm: int | None = None
-
-    @classmethod
-    def nothing(cls, card: Card, test: GapDrift) -> Watched:
-        """Before the first sample."""
-        none = GapSums.of(card.gaps.edges, np.zeros(0), np.zeros(0, dtype=bool))
-        return cls(None, 0, 0, np.zeros_like(card.bin_counts), none, test.log_wealth)
 
 
 def monitor(
@@ -78,7 +46,8 @@ def monitor(
             ``state`` over all calls together.
         columns: Which columns hold what; None for ``.npz`` with ``logits`` (and ``target``).
         raw: The predictions have not been through the card's calibration, which is applied first.
-        state: File to go on from and to write; None starts afresh and leaves nothing.
+        state: File to go on from and to write; None starts afresh and leaves nothing. Calls that share it wait for one
+            another, each from before it reads the state until it has written it.
         as_json: Print JSON instead of sentences.
 
     Returns:
@@ -90,11 +59,34 @@ def monitor(
     path = card_file / "card.json" if card_file.is_dir() else card_file
     card = read_card(path)
     test = GapDrift(card.gaps, false_alarm=false_alarm)
-    identity = {"format": FORMAT, "card": hashlib.sha256(path.read_bytes()).hexdigest(), "false_alarm": false_alarm}
-    seen = Watched.nothing(card, test) if state is None or not state.exists() else _read(state, identity, card, test)
+    stream = _stream(files, columns, card, raw=raw)
+    if state is None:
+        seen = Watched.nothing(card, test)
+        distribution = _take(seen, stream, card, test, kept=False)
+    else:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        identity = {"format": FORMAT, "card": digest, "false_alarm": false_alarm}
+        with locked(state):
+            seen = read_state(state, identity, card, test) if state.exists() else Watched.nothing(card, test)
+            distribution = _take(seen, stream, card, test, kept=True)
+            seen.write(state, identity)
+    found = _findings(card, seen, test, distribution, kept=state is not None)
+    say(*(json.dumps(found, indent=2).split("\n") if as_json else _sentences(card, seen, test, found)))
+    return ALARM if seen.alarm is not None else 0
+
+
+def _take(
+    seen: Watched,
+    stream: Iterator[tuple[Floats, NDArray[np.bool_] | None]],
+    card: Card,
+    test: GapDrift,
+    *,
+    kept: bool,
+) -> ConfidenceDrift:
+    """Add the stream to what has been seen, and look: at the labels' test in ``test``, and at the confidences."""
     test.log_wealth = seen.log_wealth.copy()
     before = seen.samples
-    for confidence, correct in _stream(files, columns, card, raw=raw):
+    for confidence, correct in stream:
         labelled = correct is not None
         if seen.labelled is None:
             seen.labelled = labelled
@@ -109,19 +101,12 @@ def monitor(
                 seen.alarm = seen.samples + place + 1
         seen.samples += len(confidence)
     if seen.samples == before:
-        raise InputError(OWNER, "there must be at least one sample", f"none in {len(files)} files", "Check the files.")
+        raise InputError(OWNER, "there must be at least one sample", "none", "Check the files.")
     seen.looks, seen.log_wealth = seen.looks + 1, test.log_wealth
     distribution = confidence_drift(card.bin_counts, seen.counts)
-    if not seen.labelled and distribution.p_value <= spent_at(false_alarm, seen.looks, kept=state is not None):
+    if not seen.labelled and distribution.p_value <= spent_at(test.false_alarm, seen.looks, kept=kept):
         seen.alarm = seen.alarm or seen.samples
-    if state is not None:
-        write_json(state, {**identity, **_plain(seen)})
-    console = require("rich.console", extra="bench").Console()
-    found = _findings(card, seen, test, distribution, kept=state is not None)
-    lines = [json.dumps(found, indent=2)] if as_json else _sentences(card, seen, test, found)
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return ALARM if seen.alarm is not None else 0
+    return distribution
 
 
 def spent_at(false_alarm: float, look: int, *, kept: bool) -> float:
@@ -227,47 +212,3 @@ def _sentences(card: Card, seen: Watched, test: GapDrift, found: dict[str, Any])
 def _power(logarithm: float) -> str:
     """``exp(logarithm)``, short."""
     return f"{np.exp(logarithm):.3g}" if logarithm < 20 else f"10^{logarithm / np.log(10):.0f}"
-
-
-def _plain(seen: Watched) -> dict[str, Any]:
-    return {
-        "labelled": seen.labelled,
-        "samples": seen.samples,
-        "looks": seen.looks,
-        "counts": seen.counts.tolist(),
-        "gaps": seen.gaps.plain(),
-        "log_wealth": seen.log_wealth.tolist(),
-        "alarm": seen.alarm,
-    }
-
-
-def _read(path: Path, identity: dict[str, Any], card: Card, test: GapDrift) -> Watched:
-    """The state in a file.
-
-    Raises:
-        InputError: If it cannot be read, or is about another card or another rate of false alarms.
-    """
-    fix = "Name another --state, or remove it to start afresh."
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for key, value in identity.items():
-            if content[key] != value:
-                got = f"{path} with {key} {content[key]!r} instead of {value!r}"
-                raise InputError(OWNER, "the state must be of the same card and false-alarm rate", got, fix)
-        counts, wealth = (np.asarray(content[name], dtype=np.float64) for name in ("counts", "log_wealth"))
-        if counts.shape != card.bin_counts.shape or wealth.shape != test.log_wealth.shape:
-            raise ValueError("bins that do not fit")
-        alarm = content["alarm"]
-        return Watched(
-            bool(content["labelled"]),
-            int(content["samples"]),
-            int(content["looks"]),
-            counts,
-            GapSums.read(content["gaps"]),
-            wealth,
-            None if alarm is None else int(alarm),
-        )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(OWNER, "the state must be a file that it wrote", f"{path} ({error!r})", fix) from error

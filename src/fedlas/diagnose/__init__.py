@@ -1,4 +1,4 @@
-"""Does the indicator track what it is said to, and what does the gate do? FedLAS looked at from outside."""
+"""What the indicator tracks and what the gate does, from predictions, features and logs."""
 
 from fedlas.diagnose.association import Associations, associations
 from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report

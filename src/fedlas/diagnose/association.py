@@ -17,6 +17,7 @@ from torch import Tensor
 from fedlas._core.check import check_choice
 from fedlas.diagnose.jackknife import jackknife
 from fedlas.diagnose.ranked import Floats, Ranked, centred, is_boolean, pair_of
+from fedlas.stats.auroc import auroc
 from fedlas.stats.intervals import Interval, check_bootstrap, check_level, interval_from
 
 _CELLS = 2_000_000  # weights of one chunk of replicates: 16 MB
@@ -113,7 +114,9 @@ def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[
             "pearson": _correlation(weights, centred_x, centred_y),
             "spearman": _rank_correlation(weights, ranked_x, ranked_y),
         }
-        return found | ({"auroc": _auroc(weights, ranked_x, y)} if boolean else {})
+        return found | (
+            {"auroc": auroc(ranked_x.groups(weights * (1 - y)), ranked_x.groups(weights * y))} if boolean else {}
+        )
 
     return of
 
@@ -153,12 +156,3 @@ def _ratio(covariance: Floats, var_x: Floats, var_y: Floats, scale_x: float, sca
         value = covariance / np.sqrt(var_x * var_y)
     constant = (var_x <= 1e-12 * scale_x) | (var_y <= 1e-12 * scale_y)
     return np.where(constant, np.nan, np.clip(value, -1.0, 1.0))
-
-
-def _auroc(weights: Floats, score: Ranked, truth: Floats) -> Floats:
-    """Mann and Whitney's statistic from the middle ranks."""
-    positive = weights @ truth
-    negative = weights.sum(axis=1) - positive
-    above = np.einsum("rn,rn,n->r", weights, score.ranks(weights), truth) - positive**2 / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where((positive > 0) & (negative > 0), above / (positive * negative), np.nan)

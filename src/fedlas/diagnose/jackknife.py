@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from fedlas.diagnose.ranked import Floats, Ranked, centred
+from fedlas.stats.auroc import auroc
 from fedlas.stats.intervals import Interval
 
 
@@ -78,7 +79,7 @@ def _auroc(ranked: Ranked, truth: Floats, level: float) -> Interval:
     right = truth == 1
     below = ranked.ranks((~right).astype(np.float64)[None])[0][right] / negative
     above = _above(ranked, truth)[~right] * len(truth) / positive
-    value = float(below.mean())
+    value = float(auroc(ranked.groups(1 - truth[None]), ranked.groups(truth[None]))[0])
     if min(positive, negative) < 2:  # a single one has no variance to be seen
         return _interval(value, math.nan, math.nan, math.nan, level)
     error = math.sqrt(below.var(ddof=1) / positive + above.var(ddof=1) / negative)

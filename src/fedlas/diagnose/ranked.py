@@ -55,9 +55,13 @@ class Ranked:
         self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         self.sizes = np.diff(np.r_[self.starts, len(values)])
 
+    def groups(self, weights: Floats) -> Floats:
+        """Sum of the weights ``(R, N)`` at each distinct value, ascending ``(R, G)``."""
+        return np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+
     def ranks(self, weights: Floats) -> Floats:
         """Middle ranks of the samples under weights ``(R, N)``, in the samples' own order."""
-        groups = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        groups = self.groups(weights)
         middle = groups.cumsum(axis=1) - groups / 2
         ranks = np.empty_like(weights)
         ranks[:, self.order] = np.repeat(middle, self.sizes, axis=1)

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.threads import OfThread
+
+
+class _Heard:
+    """What a tap has captured of the forward pass that it listens to."""
+
+    listening = False
+    captured: Tensor | None = None
+    calls = 0
+
+
+class _HeardByThread(OfThread, _Heard):
+    """The same for each thread."""
 
 
 class FeatureTap:
@@ -20,7 +34,8 @@ class FeatureTap:
 
     State:
         A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model
-        may be used elsewhere without holding on to activations. :meth:`remove` takes the hook away.
+        may be used elsewhere without holding on to activations. :meth:`remove` takes the hook away. Each thread has
+        its own start, stop and tensor: one tap serves a model that several threads run at once.
 
     Note:
         The hook is part of the module: ``copy.deepcopy`` and pickling take it along, ``state_dict`` does not.
@@ -38,19 +53,26 @@ class FeatureTap:
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
         self._flatten = flatten
         self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        self._listening = False
-        self._captured: Tensor | None = None
-        self._calls = 0
+        self._by_thread = _HeardByThread()
+        self._traced = _Heard()
         self._handle = module.register_forward_pre_hook(self._hook)
 
     def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        if self._listening:
-            self._captured = args[0] if args else None
-            self._calls += 1
+        heard = self._heard
+        if heard.listening:
+            heard.captured = args[0] if args else None
+            heard.calls += 1
+
+    @property
+    def _heard(self) -> _Heard:
+        # A compiled graph passes the tensor on by itself, so the attributes matter only while one thread traces it;
+        # and not every version of the compiler can trace those of a thread.
+        return self._traced if torch.compiler.is_compiling() else self._by_thread
 
     def start(self) -> None:
         """Listen to the next forward pass."""
-        self._listening, self._captured, self._calls = True, None, 0
+        heard = self._heard
+        heard.listening, heard.captured, heard.calls = True, None, 0
 
     def stop(self) -> Tensor:
         """Return what was captured since :meth:`start`, and let go of it.
@@ -59,7 +81,7 @@ class FeatureTap:
             InputError: If the module did not run exactly once, or not on a positional tensor; with ``flatten``, if that
                 was no map.
         """
-        captured, calls = self._captured, self._calls
+        captured, calls = self._heard.captured, self._heard.calls
         self.cancel()
         if calls != 1:
             raise InputError(
@@ -92,7 +114,8 @@ class FeatureTap:
 
     def cancel(self) -> None:
         """Stop listening and let go of whatever was captured; for a forward pass that failed."""
-        self._listening, self._captured, self._calls = False, None, 0
+        heard = self._heard
+        heard.listening, heard.captured, heard.calls = False, None, 0
 
     def remove(self) -> None:
         """Take the hook off the module."""

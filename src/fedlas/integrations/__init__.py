@@ -1,1 +1,1 @@
-"""This library inside others: one module for each, named after it, and imported only by who uses both."""
+"""FedLAS in other libraries: one module for each, named after it and imported only by its users."""

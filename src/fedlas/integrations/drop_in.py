@@ -8,8 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
 from fedlas.objective import Objective, param_groups
+
+
+class _LastRun(OfThread):
+    """The head's input in the model's last run of a thread, or why there is none."""
+
+    heard: Tensor | InputError | None = None
 
 
 class DropInLoss(nn.Module):
@@ -33,7 +40,7 @@ class DropInLoss(nn.Module):
     State:
         Parameters and buffers are the criterion's, under ``criterion.``: save them with the model's, and give
         :meth:`param_groups` to the optimizer, or call :meth:`add_to`. The head's last input is held until the next
-        call or the model's next run.
+        call or the model's next run, each thread's for itself.
 
     Note:
         Call it once after each run of the model, on the whole output. Under DDP the gate is not part of the wrapped
@@ -68,7 +75,7 @@ class DropInLoss(nn.Module):
         self._head: list[nn.Module] = []
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
-        self._heard: Tensor | InputError | None = None
+        self._run = _LastRun()
         if needs & {"features", "head_weight"}:
             found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
             self._head.append(found)
@@ -96,7 +103,7 @@ class DropInLoss(nn.Module):
         """
         extra: dict[str, Tensor] = {}
         if self._tap is not None:
-            heard, self._heard = self._heard, None
+            heard, self._run.heard = self._run.heard, None
             if isinstance(heard, InputError):
                 raise heard
             if heard is None or not isinstance(logits, Tensor) or len(heard) != len(logits):
@@ -145,16 +152,16 @@ class DropInLoss(nn.Module):
             handle.remove()
         if self._tap is not None:
             self._tap.remove()
-        self._handles, self._heard = [], None
+        self._handles, self._run = [], _LastRun()
 
     def _before(self, *_: Any) -> None:
         if self._tap is not None:
-            self._heard = None
+            self._run.heard = None
             self._tap.start()
 
     def _after(self, *_: Any) -> None:
         if self._tap is not None:
             try:
-                self._heard = self._tap.stop()
+                self._run.heard = self._tap.stop()
             except InputError as error:  # the model may be used otherwise, too: it matters only if a loss is wanted
-                self._heard = error
+                self._run.heard = error

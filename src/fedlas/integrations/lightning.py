@@ -14,6 +14,7 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.collective import world_size
 from fedlas._core.extras import require
+from fedlas._core.files import write_atomically
 from fedlas.diagnose import Monitor, monitor_of
 from fedlas.features import FeatureTap
 from fedlas.integrations.positions import valid_positions
@@ -240,8 +241,8 @@ class CalibrationCallback(Callback):
         reliability_diagram(predictions, num_bins=self.num_bins, ax=figure.add_subplot(), title=title)
         taken = [_to_logger(logger, figure, f"{stage}_reliability", trainer) for logger in trainer.loggers]
         if not any(taken):
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"{stage}-epoch{trainer.current_epoch + 1:03d}.svg")
+            path = folder / f"{stage}-epoch{trainer.current_epoch + 1:03d}.svg"
+            write_atomically(path, lambda file: figure.savefig(file, format="svg"))
 
 
 def _objective_in(module: LightningModule, name: str | None) -> Objective:

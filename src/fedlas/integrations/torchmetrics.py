@@ -35,6 +35,17 @@ class _Sums(Metric):
         for key, name in self._keys.items():
             self.add_state(key, state[name], dist_reduce_fx="sum")
 
+    def forward(self, *batch: Any, **extra: Any) -> Any:
+        """Take in a batch and compute the metric of it alone; after an error the state is what it was before."""
+        before = dict(self.__dict__)
+        try:
+            return super().forward(*batch, **extra)
+        except BaseException:
+            # torchmetrics puts an empty state in the place of this one while it takes in the batch.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
         """Do nothing: the state is integers whatever the precision of a model is."""
         return self
@@ -48,9 +59,11 @@ class _Sums(Metric):
         taken = self._empty()
         taken.update(*batch, **extra)
         state = taken.state_dict()
-        for key, name in self._keys.items():
-            sums = getattr(self, key)
-            sums += state[name].to(sums.device)
+        # New tensors, set once all of them are there: an error before that changes nothing.
+        sums = {key: getattr(self, key) for key in self._keys}
+        sums = {key: old + state[self._keys[key]].to(old.device) for key, old in sums.items()}
+        for key, new in sums.items():
+            setattr(self, key, new)
 
     def _whole(self) -> Any:
         """What an accumulator computes of the state."""

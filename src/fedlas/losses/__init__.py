@@ -4,7 +4,7 @@ from fedlas.losses.ablation import FedLASAblation
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.adaface import AdaFace, adaptive_margin
 from fedlas.losses.adafocal import AdaFocal, signed_focal
-from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions, Mixed
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.cals import CALS, phr_penalty
@@ -56,6 +56,7 @@ __all__ = [
     "LabelSmoothing",
     "LogitNorm",
     "Loss",
+    "LossOptions",
     "MaxSup",
     "MbLS",
     "Mixed",

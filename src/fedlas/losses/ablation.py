@@ -6,14 +6,15 @@ the ablations are this library's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
 from fedlas._core.collective import add_up_across_ranks
-from fedlas.losses.base import LOSSES
+from fedlas.losses.base import LOSSES, LossOptions
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS
 from fedlas.losses.modulated import ABOUT
@@ -43,9 +44,7 @@ class FedLASAblation(FedLAS):
         beta: Sensitivity to the score, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If an argument is out of range or unknown.
@@ -67,9 +66,7 @@ class FedLASAblation(FedLAS):
         beta: float = 4.0,
         momentum: float = 0.95,
         norm_p: float = 1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         name = "FedLASAblation"
         check_choice(name, "direction", direction, ("trained", "frozen", *_DIRECTIONS))
@@ -83,9 +80,7 @@ class FedLASAblation(FedLAS):
             norm_p=norm_p,
             nci=scores[check_choice(name, "score", score, scores)],
             gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
+            **options,
         )
         self.direction, self.score = direction, score
         self.spread = check_choice(name, "spread", spread, ("own", "mean"))
@@ -113,10 +108,6 @@ class FedLASAblation(FedLAS):
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
         """Direction that acts ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
         return psi if self.gate_decides else -scores.sign()
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return f"{super().extra_repr()}, direction={self.direction!r}, score={self.score!r}, spread={self.spread!r}"
 
 
 class _Constant(nn.Module):

@@ -6,14 +6,14 @@ Source: Park et al. 2023, "ACLS: Adaptive and Conditional Label Smoothing for Ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.extremes import row_max, row_min
 from fedlas.losses.label_smoothing import smoothed_nll
 
@@ -59,9 +59,8 @@ class ACLS(Loss):
         lambda1: Weight of the term that pulls the arg-max logit down, at least 0.
         lambda2: Weight of the term that pulls distant logits up, at least 0.
         variant: ``"paper"`` or ``"reference"`` (published code's arg-max term, not invariant to a shift of the logits).
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the regulariser of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The regulariser of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If a strength or the margin is negative, or the variant is unknown.
@@ -83,11 +82,9 @@ class ACLS(Loss):
         lambda1: float = 1.0,
         lambda2: float = 0.1,
         variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         self.alpha = check_number("ACLS", "alpha", alpha, low=0)
         self.margin = check_number("ACLS", "margin", margin, low=0)
         self.lambda1 = check_number("ACLS", "lambda1", lambda1, low=0)
@@ -104,8 +101,3 @@ class ACLS(Loss):
             batch.logits, margin=self.margin, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + strength * batch.weighted(penalty)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, margin={self.margin}, lambda1={self.lambda1}, lambda2={self.lambda2}"
-        return ", ".join(filter(None, (own, f"variant={self.variant!r}", super().extra_repr())))

@@ -7,15 +7,14 @@ Source: Kim, Jain, Liu 2022, "AdaFace: Quality Adaptive Margin for Face Recognit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.head_inputs import counted_rows, linear_inputs
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.nci import NormConfidenceIndicator
@@ -70,9 +69,7 @@ class AdaFace(Loss):
             moved in the same way, for models whose own logits are scaled cosines; the paper uses 64.
         init: ``(mean, std)`` to start the running moments from, ``(20, 100)`` in published code; None starts from the
             first batch's own.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it does not touch the moments.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored does not touch the moments.
 
     Attributes:
         indicator: Holds the running moments of the norms.
@@ -111,11 +108,9 @@ class AdaFace(Loss):
         momentum: float = 0.01,
         scale: float | None = None,
         init: tuple[float, float] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.margin = check_number(name, "margin", margin, low=0)
         self.spread = check_number(name, "spread", spread, low=0)
@@ -148,8 +143,3 @@ class AdaFace(Loss):
             scores = torch.where(rows, scores, 0.0)
         quality = (self.spread * scores).clamp(-1, 1).to(batch.logits.dtype)
         return quality.repeat_interleave(batch.logits.shape[0] // quality.shape[0]) if batch.per_image else quality
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"margin={self.margin}, spread={self.spread}, scale={self.scale}"
-        return ", ".join(filter(None, (own, super().extra_repr())))

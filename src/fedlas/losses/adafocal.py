@@ -6,15 +6,14 @@ Algorithm 1 (arXiv 2211.11838). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.precise import PreciseBuffers
 from fedlas.predictions import Predictions
@@ -63,9 +62,7 @@ class AdaFocal(PreciseBuffers, Loss):
         switch: Size of an exponent below which focal and inverse-focal change places, at least 0; the paper's S_th.
         gamma_min: Smallest exponent, at most 0.
         gamma_max: Largest exponent, at least 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         gammas: Buffer, exponent of each bin ``(num_bins,)`` float32.
@@ -104,11 +101,9 @@ class AdaFocal(PreciseBuffers, Loss):
         switch: float = 0.2,
         gamma_min: float = -2.0,
         gamma_max: float = 20.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_bins = check_count(name, "num_bins", num_bins)
         self.rate = check_number(name, "rate", rate, low=0)
@@ -148,11 +143,6 @@ class AdaFocal(PreciseBuffers, Loss):
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_bins={self.num_bins}, gamma={self.gamma}, rate={self.rate}, switch={self.switch}"
-        return ", ".join(filter(None, (f"{own}, range=[{self.gamma_min}, {self.gamma_max}]", super().extra_repr())))
 
 
 def _equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:

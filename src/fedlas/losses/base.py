@@ -1,12 +1,24 @@
-"""The contract of a loss, and what all share: needs, precision, class weights, reduction."""
+"""The contract of a loss, and what all share: needs, precision, class weights, reduction.
+
+``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N``
+for plain classification). A subclass sees nothing else. Ignored positions stay in the batch, with a mask: selecting
+them would make shapes depend on data, which stalls an accelerator and breaks ``torch.compile(fullgraph=True)``. Where
+nothing is ignored, which is free to find out on a CPU, the mask is None and costs nothing.
+
+On a CPU a boolean mask of ``(N, C)`` costs a third of a softmax, ``exp`` half of one, a power with a real exponent
+four. So the focal family raises one number a sample to a power, and the penalties of MbLS and ACLS find their extremes
+with one reused buffer (``extremes.py``). For hard targets ``l_i = logsumexp(z) - z_y + alpha_i (z_y - mean_k z_k)``:
+one softmax pass forward, one backward, and nothing of size ``(N, C)`` kept in between but the logits.
+"""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +27,7 @@ from fedlas._core.check import InputError, check_choice, check_count, describe
 from fedlas._core.registry import Registry
 from fedlas.losses.batch import Batch, prepare, reduce
 
-__all__ = ["LOSSES", "Batch", "Loss", "Mixed", "prepare", "reduce", "without_autocast"]
+__all__ = ["LOSSES", "Batch", "Loss", "LossOptions", "Mixed", "prepare", "reduce", "without_autocast"]
 
 LOSSES: Registry[type[Loss]] = Registry("loss")
 """Every training loss by name.
@@ -41,6 +53,14 @@ class Mixed:
     inputs: Tensor
     target: Tensor
     views: tuple[Tensor, ...] = ()
+
+
+class LossOptions(TypedDict, total=False):
+    """The options that every loss has, see :class:`Loss`; its own come before ``**options: Unpack[LossOptions]``."""
+
+    reduction: str
+    ignore_index: int
+    weight: Tensor | Sequence[float] | None
 
 
 class Loss(nn.Module, ABC):
@@ -74,6 +94,15 @@ class Loss(nn.Module, ABC):
     strength_bound: float = float("inf")
     """The largest strength that it takes."""
     weight: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Spell out ``**options`` for whatever reads a loss's signature: registry, listings, tuning, ``help``."""
+        super().__init_subclass__(**kwargs)
+        signature = inspect.signature(cls.__init__)
+        *own, last = signature.parameters.values()
+        if last.kind is last.VAR_KEYWORD and (last.annotation is last.empty or "LossOptions" in str(last.annotation)):
+            _, *shared = inspect.signature(Loss.__init__).parameters.values()
+            cls.__init__.__signature__ = signature.replace(parameters=[*own, *shared])  # type: ignore[attr-defined]
 
     def __init__(
         self, *, reduction: str = "mean", ignore_index: int = -100, weight: Tensor | Sequence[float] | None = None
@@ -141,10 +170,14 @@ class Loss(nn.Module, ABC):
         return reduce(self.per_sample(batch), batch, self.reduction)
 
     def extra_repr(self) -> str:
-        """Settings that differ from the defaults, for ``repr``."""
-        parts = [f"reduction={self.reduction!r}"] if self.reduction != "mean" else []
-        parts += [f"ignore_index={self.ignore_index}"] if self.ignore_index != -100 else []
-        return ", ".join(parts)
+        """The options that are plain values, the shared ones where they differ from the defaults, for ``repr``."""
+        values = {key: getattr(self, key, None) for key in inspect.signature(type(self)).parameters}
+        usual = {"reduction": "mean", "ignore_index": -100}
+        return ", ".join(
+            f"{key}={value!r}"
+            for key, value in values.items()
+            if isinstance(value, int | float | str) and value != usual.get(key)
+        )
 
 
 _SHAPES = {

@@ -70,9 +70,7 @@ class BrierLoss(Loss):
     """Brier score: ``sum_k (p_k - 1[y = k])^2``, summed over classes, in [0, 2].
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; a sample's score is weighted by its target.
+        **options: Those of every :class:`~fedlas.losses.Loss`. A sample's score is weighted by its target.
 
     Note:
         A proper score, as cross-entropy is, but bounded: a confident mistake has almost no gradient. Soft targets are

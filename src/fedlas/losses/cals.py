@@ -6,15 +6,14 @@ Source: Liu, Rony, Galdran, Dolz, Ben Ayed 2023, "Class Adaptive Network Calibra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.extremes import row_max
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.precise import PreciseBuffers
@@ -99,9 +98,8 @@ class CALS(PreciseBuffers, Loss):
         lambda_max: Largest multiplier, at least lambda_min.
         every: How many validations pass from one update of the multipliers to the next.
         rho_every: How many validations pass from one look at rho to the next; a multiple of ``every`` to have effect.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Attributes:
         multipliers: Buffer, ``l (C,)`` float32.
@@ -149,11 +147,9 @@ class CALS(PreciseBuffers, Loss):
         lambda_max: float = 1e6,
         every: int = 1,
         rho_every: int = 10,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_classes = check_count(name, "num_classes", num_classes)
         self.margin = check_number(name, "margin", margin, low=0, low_open=True)
@@ -208,8 +204,3 @@ class CALS(PreciseBuffers, Loss):
             self.rho.copy_(torch.where(violation > bound, rho * self.growth, rho).clamp(max=self.rho_max))
         self.multipliers.copy_(slope.clamp(self.lambda_min, self.lambda_max))
         self.violation.copy_(violation)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, margin={self.margin}, growth={self.growth}, every={self.every}"
-        return ", ".join(filter(None, (f"{own}, rho_every={self.rho_every}", super().extra_repr())))

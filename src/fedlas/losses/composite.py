@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.losses.base import LOSSES, Loss
+from fedlas.losses.base import LOSSES, Loss, LossOptions
 from fedlas.predictions import Predictions
 
 Base = Loss | str | Mapping[str, Any]
@@ -57,9 +55,7 @@ class OnBase(Loss):
         base: The loss around which this one is built; see :func:`as_loss`.
         num_classes: Number of classes C; None takes any, if the base does.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         base: The loss.
@@ -71,11 +67,9 @@ class OnBase(Loss):
         *,
         num_classes: int | None = None,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         owner = type(self).__name__
         self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
         self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples)

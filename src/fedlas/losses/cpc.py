@@ -8,15 +8,15 @@ Written from the paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 _PAIRS_IN_CACHE = 1 << 18  # pairs of classes at a time, small enough for a CPU's cache;
@@ -137,9 +137,8 @@ class CPC(Loss):
         lambda1: Weight of the binary discrimination constraints (the target against each other class), at least 0.
         lambda2: Weight of the binary exclusion constraints (the other classes against each other), at least 0.
         variant: ``"paper"``, or ``"reference"`` as popular code has it: a constant more, the same gradient.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If a weight is negative or the variant unknown.
@@ -155,16 +154,9 @@ class CPC(Loss):
     """
 
     def __init__(
-        self,
-        *,
-        lambda1: float = 0.1,
-        lambda2: float = 0.1,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, lambda1: float = 0.1, lambda2: float = 0.1, variant: str = "paper", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         self.lambda1 = check_number("CPC", "lambda1", lambda1, low=0)
         self.lambda2 = check_number("CPC", "lambda2", lambda2, low=0)
         self.variant = check_choice("CPC", "variant", variant, ("paper", "reference"))
@@ -175,8 +167,3 @@ class CPC(Loss):
             batch.logits, batch.target, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + batch.weighted(penalty)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"lambda1={self.lambda1}, lambda2={self.lambda2}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -7,8 +7,7 @@ Source: Moon, Kim, Shin, Hwang 2020, "Confidence-Aware Learning for Deep Neural 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.confidence import nll_and_confidence
 from fedlas.losses.entropy_penalty import entropy
 from fedlas.losses.label_smoothing import smoothed_nll
@@ -79,9 +78,8 @@ class CRL(PreciseBuffers, Loss):
         alpha: Weight of the ranking penalty, at least 0.
         confidence: ``"max"``, the largest probability; ``"margin"``, the largest minus the second largest; or
             ``"entropy"``, ``1 - H(p) / log C``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such a sample is nobody's neighbour, and this is no visit to it.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. An ignored sample is nobody's neighbour, and this is no
+            visit to it. The penalty of a sample is weighted like its cross-entropy.
 
     Attributes:
         right: Buffer, how often each sample was right ``(num_samples,)`` float32.
@@ -118,16 +116,9 @@ class CRL(PreciseBuffers, Loss):
     visits: Tensor
 
     def __init__(
-        self,
-        num_samples: int,
-        *,
-        alpha: float = 1.0,
-        confidence: str = "max",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, num_samples: int, *, alpha: float = 1.0, confidence: str = "max", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_samples = check_count(name, "num_samples", num_samples)
         self.alpha = check_number(name, "alpha", alpha, low=0)
@@ -177,11 +168,6 @@ class CRL(PreciseBuffers, Loss):
         right, visits = sum_across_ranks(added).unbind()
         self.right.add_(right)
         self.visits.add_(visits)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_samples={self.num_samples}, alpha={self.alpha}, confidence={self.confidence!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
 
 def _nll_confidence_correct(batch: Batch, kind: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,13 +6,13 @@ Classification", BMVC (arXiv 2009.04057). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.confidence import nll_and_confidence
 
 
@@ -46,9 +46,8 @@ class DCA(Loss):
 
     Args:
         alpha: Weight of the gap (the paper's beta), at least 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither mean.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the gap's share in a sample's loss, not of the means.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored touches neither mean. ``weight`` is that
+            of the cross-entropy and of the gap's share in a sample's loss, not of the means.
 
     Raises:
         InputError: If alpha is negative.
@@ -65,15 +64,8 @@ class DCA(Loss):
 
     strength = "alpha"
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 1.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("DCA", "alpha", alpha, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -84,7 +76,3 @@ class DCA(Loss):
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         nll, confidence, correct = nll_and_confidence(batch)
         return nll + strength * batch.weighted(confidence_gap(confidence, correct, valid=batch.valid))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

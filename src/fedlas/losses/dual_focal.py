@@ -5,13 +5,13 @@ Source: Tao et al. 2023, "Dual Focal Loss for Calibration" (arXiv 2305.13665). W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.focal import focal, modulated_nll
 from fedlas.losses.label_smoothing import smoothed_nll
 
@@ -60,9 +60,7 @@ class DualFocalLoss(Loss):
 
     Args:
         gamma: Exponent, at least 0; 0 is cross-entropy.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If gamma is negative.
@@ -75,15 +73,8 @@ class DualFocalLoss(Loss):
         tensor(1.1275)
     """
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 5.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -93,7 +84,3 @@ class DualFocalLoss(Loss):
         nll = smoothed_nll(batch.logits, batch.target, 0.0)
         rival = _rival_of_target(batch.logits, batch.target, nll)
         return batch.weighted(focal(nll, self.gamma, rival=rival))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"gamma={self.gamma}", super().extra_repr())))

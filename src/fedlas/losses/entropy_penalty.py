@@ -6,15 +6,14 @@ Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -57,9 +56,8 @@ class EntropyPenalty(Loss):
     Args:
         alpha: Weight of the entropy, at least 0.
         variant: ``"paper"`` sums the entropy over classes; ``"reference"`` averages it, as popular code does.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the entropy of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The entropy of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha is negative or the variant unknown.
@@ -73,16 +71,8 @@ class EntropyPenalty(Loss):
     strength = "alpha"
     strength_bound = float("inf")
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 0.1, variant: str = "paper", **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("EntropyPenalty", "alpha", alpha, low=0)
         self.variant = check_choice("EntropyPenalty", "variant", variant, ("paper", "reference"))
 
@@ -96,7 +86,3 @@ class EntropyPenalty(Loss):
         if self.variant == "reference":
             penalty = penalty / batch.logits.shape[1]
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) - strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}, variant={self.variant!r}", super().extra_repr())))

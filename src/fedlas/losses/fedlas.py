@@ -6,12 +6,13 @@ ECCV 2026). Its code spells the method FeDLaS and calls the gate DCG.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Unpack
 
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES
+from fedlas.losses.base import LOSSES, LossOptions
 from fedlas.losses.label_smoothing import LabelSmoothing
 from fedlas.losses.margin import MbLS
 from fedlas.losses.modulated import ABOUT, Modulated
@@ -33,9 +34,7 @@ class FedLAS(Modulated):
         norm_p: Order of the feature norm, at least 1.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
-        weight: Class weights ``(C,)``, as in ``F.cross_entropy``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored touches neither NCI, gate nor mean.
 
     Attributes:
         nci: The indicator; holds the running moments.
@@ -68,9 +67,7 @@ class FedLAS(Modulated):
         norm_p: float = 1,
         nci: Callable[..., Tensor] | None = None,
         gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(
             num_classes,
@@ -80,9 +77,7 @@ class FedLAS(Modulated):
             norm_p=norm_p,
             nci=nci,
             gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
+            **options,
         )
 
 
@@ -105,9 +100,8 @@ class FedLASPlus(Modulated):
         norm_p: Order of the feature norm, at least 1.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate, penalty nor mean.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored touches neither NCI, gate, penalty nor
+            mean. The penalty of a sample is weighted like its cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -130,9 +124,7 @@ class FedLASPlus(Modulated):
         norm_p: float = 1,
         nci: Callable[..., Tensor] | None = None,
         gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         check_number("FedLASPlus", "alpha", alpha, low=0, high=0.5)
         margin = check_number("FedLASPlus", "margin", margin, low=0)
@@ -144,8 +136,6 @@ class FedLASPlus(Modulated):
             norm_p=norm_p,
             nci=nci,
             gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
+            **options,
         )
         self.margin = margin

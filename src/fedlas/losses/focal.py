@@ -6,14 +6,14 @@ Source: Lin et al. 2017, "Focal Loss for Dense Object Detection" (arXiv 1708.020
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -59,9 +59,7 @@ class FocalLoss(Loss):
 
     Args:
         gamma: Exponent, at least 0; 0 is cross-entropy.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If gamma is negative.
@@ -77,15 +75,8 @@ class FocalLoss(Loss):
     strength = "gamma"
     strength_bound = float("inf")
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 3.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, gamma: float = 3.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.gamma = check_number("FocalLoss", "gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -95,10 +86,6 @@ class FocalLoss(Loss):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another gamma, a float or ``(M,)``."""
         return modulated_nll(batch, strength)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"gamma={self.gamma}", super().extra_repr())))
 
 
 @LOSSES.register(
@@ -111,9 +98,7 @@ class FLSD53(Loss):
     """Sample-dependent focal loss: gamma is 5 where ``p_y < 0.2``, else 3.
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Note:
         No gradient flows through the choice of gamma. Soft targets: gamma goes by each class's own probability.

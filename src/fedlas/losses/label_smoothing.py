@@ -6,15 +6,14 @@ Smoothing Help?" (arXiv 1906.02629).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Loss, prepare, reduce
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions, prepare, reduce
 
 
 class _SmoothedNLL(torch.autograd.Function):
@@ -155,9 +154,7 @@ class CrossEntropy(Loss):
     """Cross-entropy: ``-log p_y``.
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Note:
         Equals ``nn.CrossEntropyLoss``, which may be used in its place anywhere.
@@ -184,9 +181,8 @@ class LabelSmoothing(Loss):
 
     Args:
         alpha: Strength in [0, 1]; the smoothing mass is uniform over all C classes, the target's included.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; they weigh the uniform part class by class, as in ``F.cross_entropy``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Class weights weigh the uniform part class by class, as
+            in ``F.cross_entropy``.
 
     Raises:
         InputError: If alpha is outside [0, 1].
@@ -199,15 +195,8 @@ class LabelSmoothing(Loss):
     strength = "alpha"
     strength_bound = 1.0
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.05,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 0.05, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("LabelSmoothing", "alpha", alpha, low=0, high=1)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -217,7 +206,3 @@ class LabelSmoothing(Loss):
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         return smoothed_nll(batch.logits, batch.target, strength, batch.weight)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

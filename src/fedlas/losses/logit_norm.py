@@ -6,14 +6,13 @@ Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit No
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 _SHORTEST = 1e-12  # a row shorter than this has no direction
@@ -90,9 +89,7 @@ class LogitNorm(Loss):
     Args:
         temperature: What the unit vector of logits is divided by, above 0; the paper's tau, 0.04 on CIFAR-10.
         variant: ``"paper"``, or ``"reference"`` (published code's 1e-7 in the norm).
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If the temperature is not above 0 or the variant unknown.
@@ -107,16 +104,8 @@ class LogitNorm(Loss):
         tensor(0.5981)
     """
 
-    def __init__(
-        self,
-        *,
-        temperature: float = 0.04,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, temperature: float = 0.04, variant: str = "paper", **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.temperature = check_number("LogitNorm", "temperature", temperature, low=0, low_open=True)
         self.variant = check_choice("LogitNorm", "variant", variant, ("paper", "reference"))
 
@@ -124,8 +113,3 @@ class LogitNorm(Loss):
         """Loss of each position ``(M,)``."""
         scaled = normalised_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return smoothed_nll(scaled, batch.target, 0.0, batch.weight)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"temperature={self.temperature}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -6,13 +6,13 @@ equation 8 (arXiv 2111.15430).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.extremes import row_max
 from fedlas.losses.label_smoothing import smoothed_nll
 
@@ -46,9 +46,8 @@ class MbLS(Loss):
         margin: Logit distance that costs nothing, at least 0. The paper uses 10, and 6 on CIFAR.
         form: ``"sum"`` as in the paper; ``"convex"`` is ``(1 - alpha) (-log p_y) + alpha penalty``, alpha at most 1,
             which FedLAS+ builds on.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha or margin is out of range, or the form unknown.
@@ -63,16 +62,9 @@ class MbLS(Loss):
     strength_bound = float("inf")
 
     def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        margin: float = 10.0,
-        form: str = "sum",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 0.1, margin: float = 10.0, form: str = "sum", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         self.form = check_choice("MbLS", "form", form, ("sum", "convex"))
         if self.form == "convex":
             self.strength_bound = 1.0
@@ -88,8 +80,3 @@ class MbLS(Loss):
         cross_entropy = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
         penalty = batch.weighted(margin_penalty(batch.logits, self.margin))
         return (1 - strength if self.form == "convex" else 1.0) * cross_entropy + strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, margin={self.margin}" + (", form='convex'" if self.form == "convex" else "")
-        return ", ".join(filter(None, (own, super().extra_repr())))

@@ -6,14 +6,13 @@ Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -65,9 +64,8 @@ class MaxSup(Loss):
 
     Args:
         alpha: Weight of the penalty, at least 0. The authors' ImageNet recipe raises it from 0.1 to 0.2 over training.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha is negative.
@@ -83,15 +81,8 @@ class MaxSup(Loss):
 
     strength = "alpha"
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("MaxSup", "alpha", alpha, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -102,7 +93,3 @@ class MaxSup(Loss):
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
         penalty = batch.weighted(top_excess(batch.logits))
         return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

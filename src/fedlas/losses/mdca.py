@@ -6,14 +6,14 @@ Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch
+from fedlas.losses.base import LOSSES, Batch, LossOptions
 from fedlas.losses.composite import Base, OnBase
 
 
@@ -61,9 +61,8 @@ class MDCA(OnBase):
             best results with focal loss: ``"focal"``.
         alpha: Weight of the gap (the paper's beta), at least 0.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither mean.
-        weight: Class weights ``(C,)`` of the base and of the gap's share in a sample's loss, not of the means.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored touches neither mean. ``weight`` is that
+            of the base and of the gap's share in a sample's loss, not of the means.
 
     Attributes:
         base: The loss it is added to.
@@ -93,18 +92,9 @@ class MDCA(OnBase):
         base: Base = "ce",
         alpha: float = 1.0,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            base,
-            num_classes=num_classes,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
         self.alpha = check_number("MDCA", "alpha", alpha, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -116,7 +106,3 @@ class MDCA(OnBase):
         batch.check_classes("MDCA", self.num_classes)
         gap = class_gap(batch.logits, batch.target, valid=batch.valid)
         return self.base.per_sample(batch) + strength * batch.weighted(gap)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))

@@ -8,14 +8,14 @@ al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Mixed
+from fedlas.losses.base import LOSSES, Batch, LossOptions, Mixed
 from fedlas.losses.composite import Base, OnBase
 
 
@@ -40,19 +40,10 @@ class _Mixing(OnBase):
         base: Base = "ce",
         alpha: float = 1.0,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         check_count(type(self).__name__, "num_classes", num_classes)
-        super().__init__(
-            base,
-            num_classes=num_classes,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
         self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
 
     @abstractmethod
@@ -86,11 +77,6 @@ class _Mixing(OnBase):
             )
         return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, alpha={self.alpha}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
-
 
 @LOSSES.register(
     "mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412", tune={"alpha": "0.05:2:log"}
@@ -103,9 +89,7 @@ class Mixup(_Mixing):
         base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; small values mix little.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such samples cannot be mixed.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.
@@ -131,19 +115,9 @@ class Mixup(_Mixing):
         base: Base = "ce",
         alpha: float = 0.2,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            num_classes,
-            base=base,
-            alpha=alpha,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(num_classes, base=base, alpha=alpha, num_samples=num_samples, **options)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Mix each sample with another one of the batch.
@@ -179,9 +153,7 @@ class CutMix(_Mixing):
         base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such samples cannot be mixed.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.

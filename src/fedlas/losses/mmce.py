@@ -6,14 +6,13 @@ ICML, section 3 (https://proceedings.mlr.press/v80/kumar18a.html). Written from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.confidence import nll_and_confidence
 
 _PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
@@ -111,25 +110,16 @@ class _OnKernel(Loss):
         alpha: Weight of the calibration error, at least 0.
         width: Width of the kernel, above 0.
         variant: ``"paper"`` or ``"reference"``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
     """
 
     strength = "alpha"
     balanced: ClassVar[bool]
 
     def __init__(
-        self,
-        *,
-        alpha: float = 2.0,
-        width: float = 0.4,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 2.0, width: float = 0.4, variant: str = "paper", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.alpha = check_number(name, "alpha", alpha, low=0)
         self.width = check_number(name, "width", width, low=0, low_open=True)
@@ -146,11 +136,6 @@ class _OnKernel(Loss):
             confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
         )
         return nll + strength * batch.weighted(error)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, width={self.width}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
 
 ABOUT: dict[str, Any] = {
@@ -172,9 +157,8 @@ class MMCE(_OnKernel):
         alpha: Weight of the calibration error (the paper's lambda), at least 0.
         width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
         variant: ``"paper"``, or ``"reference"`` as popular code has it, without the root.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out of the error too.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored is left out of the error too. ``weight``
+            is that of the cross-entropy and of the error's share in a sample's loss, not within it.
 
     Raises:
         InputError: If alpha is negative, width not above 0, or the variant unknown.
@@ -207,9 +191,8 @@ class WeightedMMCE(_OnKernel):
         width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
         variant: ``"paper"``, or ``"reference"`` as popular code has it: divided by each count twice, and 0 unless the
             batch holds both right and wrong predictions.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out of the error too.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored is left out of the error too. ``weight``
+            is that of the cross-entropy and of the error's share in a sample's loss, not within it.
 
     Raises:
         InputError: If alpha is negative, width not above 0, or the variant unknown.

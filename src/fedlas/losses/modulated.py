@@ -6,14 +6,14 @@ ECCV 2026), which does it to label smoothing and to its margin-based form; on ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_logits, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, prepare, without_autocast
+from fedlas.losses.base import LOSSES, Batch, LossOptions, prepare, without_autocast
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.composite import Base, OnBase
 from fedlas.losses.nci import NormConfidenceIndicator
@@ -61,9 +61,7 @@ class Modulated(OnBase):
         norm_p: Order of the feature norm, at least 1.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored touches neither NCI, gate nor mean.
 
     Attributes:
         base: The loss.
@@ -101,13 +99,11 @@ class Modulated(OnBase):
         norm_p: float = 1,
         nci: Callable[..., Tensor] | None = None,
         gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         name = type(self).__name__
         check_count(name, "num_classes", num_classes)
-        super().__init__(base, num_classes=num_classes, reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(base, num_classes=num_classes, **options)
         self.beta = check_number(name, "beta", beta, low=0)
         strength = self.base.strength
         if strength is None:
@@ -198,11 +194,6 @@ class Modulated(OnBase):
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:  # noqa: ARG002 (for subclasses)
         """Direction that acts ``(N,)``, from standardised norms and what the gate said ``(N,)``: the same here."""
         return psi
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, beta={self.beta}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
 
 def _gate_input(batch: Batch, rows: int) -> tuple[Tensor, Tensor | None]:

@@ -7,13 +7,13 @@ Source: "FedLAS" (arXiv 2606.28654) does not treat this case; what is here is th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.losses.base import _class_weights
+from fedlas.losses.base import LossOptions, _class_weights
 from fedlas.losses.batch import Batch, prepare
 from fedlas.losses.binary import two_logits
 from fedlas.losses.composite import Base, OnBase
@@ -59,11 +59,10 @@ class MultiLabel(OnBase):
     Args:
         num_labels: Number of labels L.
         base: A loss that needs logits and target alone; see :class:`~fedlas.losses.Modulated` for its forms.
-        weight: Weight of each label ``(L,)``, or None.
         pos_weight: Factor of the loss of present labels ``(L,)``, or None; a soft target gets
             ``1 + t (pos_weight - 1)``.
-        reduction: ``"mean"`` over known labels, ``"sum"``, or ``"none"`` for ``(N, L)``.
-        ignore_index: Target of a label that is not known.
+        **options: Those of every :class:`~fedlas.losses.Loss`: ``reduction`` over known labels, ``"none"`` for
+            ``(N, L)``; ``ignore_index``, the target of a label that is not known; ``weight`` of each label ``(L,)``.
 
     Attributes:
         base: The loss.
@@ -88,12 +87,10 @@ class MultiLabel(OnBase):
         num_labels: int,
         *,
         base: Base = "ls",
-        weight: Tensor | Sequence[float] | None = None,
         pos_weight: Tensor | Sequence[float] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(base, num_classes=2, reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(base, num_classes=2, **options)
         self.num_classes = check_count(type(self).__name__, "num_labels", num_labels)  # outputs of the head
         if self.needs:
             raise InputError(

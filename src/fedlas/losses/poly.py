@@ -6,14 +6,14 @@ its Poly-1 form (arXiv 2204.12511). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.label_smoothing import smoothed_nll
 
 
@@ -26,9 +26,7 @@ class PolyLoss(Loss):
     Args:
         eps: What is added to the coefficient of ``1 - p_y``, which is 1 in cross-entropy; at least -1. The paper uses
             2 for classification on ImageNet and -1 for detection and segmentation on COCO.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If eps is below -1.
@@ -41,15 +39,8 @@ class PolyLoss(Loss):
         tensor(0.2461)
     """
 
-    def __init__(
-        self,
-        *,
-        eps: float = 2.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, eps: float = 2.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.eps = check_number("PolyLoss", "eps", eps, low=-1)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -59,10 +50,6 @@ class PolyLoss(Loss):
             terms = _poly(-log_probs, self.eps)
             return (batch.target * (terms if batch.weight is None else terms * batch.weight)).sum(dim=1)
         return batch.weighted(_poly(smoothed_nll(batch.logits, batch.target, 0.0), self.eps))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"eps={self.eps}", super().extra_repr())))
 
 
 def _poly(nll: Tensor, eps: float) -> Tensor:

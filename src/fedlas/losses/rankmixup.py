@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions, Mixed
 from fedlas.losses.extremes import row_max
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.mixup import draw_partners, draw_share
@@ -55,8 +54,8 @@ class _RankMixup(Loss):
 
     needs: ClassVar[frozenset[str]] = frozenset({"mixed"})
 
-    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         name = type(self).__name__
         self.alpha = check_number(name, "alpha", alpha, low=0)
         self.mix_alpha = check_number(name, "mix_alpha", mix_alpha, low=0, low_open=True)
@@ -101,11 +100,6 @@ class _RankMixup(Loss):
             return values
         return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed))
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, mix_alpha={self.mix_alpha}, num_mixed={self.num_mixed}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
-
 
 _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
 
@@ -119,9 +113,8 @@ class RankMixupMRL(_RankMixup):
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
         mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
         num_mixed: Mixed versions of each sample, each one more forward pass.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -148,18 +141,9 @@ class RankMixupMRL(_RankMixup):
         margin: float = 2.0,
         mix_alpha: float = 1.0,
         num_mixed: int = 1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            alpha=alpha,
-            mix_alpha=mix_alpha,
-            num_mixed=num_mixed,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
         self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
@@ -177,9 +161,8 @@ class RankMixupNDCG(_RankMixup):
         alpha: Weight of the penalty, at least 0.
         mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
         num_mixed: Mixed versions of each sample, each one more forward pass.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -199,23 +182,9 @@ class RankMixupNDCG(_RankMixup):
     """
 
     def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mix_alpha: float = 1.0,
-        num_mixed: int = 3,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 0.1, mix_alpha: float = 1.0, num_mixed: int = 3, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(
-            alpha=alpha,
-            mix_alpha=mix_alpha,
-            num_mixed=num_mixed,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
         """Distance of each position's ranking from the right one, ``(M,)``."""

@@ -6,8 +6,8 @@ Learning", ICCV, section 3 (arXiv 2103.15718). Written from the paper, with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
 from fedlas.losses.head_inputs import counted_rows, linear_inputs
 from fedlas.losses.label_smoothing import smoothed_nll
 from fedlas.losses.nci import feature_norms
@@ -141,9 +141,7 @@ class VMF(PreciseBuffers, Loss):
         confidence: Length of the mean of z for a sample of mean feature norm in the first training batch, in (0, 1);
             sets the concentration. The paper starts from 0.4, or from 0.7 where it fine-tunes.
         concentration: Concentration per unit of feature norm, above 0; None finds it from ``confidence``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it does not touch the concentration.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. What is ignored does not touch the concentration.
 
     Attributes:
         concentration: Buffer, scalar float32; 0 until the first training batch if it was not given.
@@ -183,15 +181,9 @@ class VMF(PreciseBuffers, Loss):
     concentration: Tensor
 
     def __init__(
-        self,
-        *,
-        confidence: float = 0.7,
-        concentration: float | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, confidence: float = 0.7, concentration: float | None = None, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True)
         if self.confidence == 1:
@@ -240,8 +232,7 @@ class VMF(PreciseBuffers, Loss):
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
-        own = f"confidence={self.confidence}" if self.given is None else f"concentration={self.given}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+        return super().extra_repr() + ("" if self.given is None else f", concentration={self.given}")
 
 
 def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -99,8 +100,16 @@ class Accumulator(ABC):
     def _owner(self) -> str:
         return type(self).__name__
 
-    def _count_samples(self, number: int) -> None:
-        self._tensors["num_samples"] += number
+    @contextmanager
+    def _taking(self, samples: int) -> Iterator[None]:
+        """Count ``samples`` that the block takes in; if it fails, at whatever point, restore everything."""
+        before = self.state_dict()
+        try:
+            yield
+            self._tensors["num_samples"] += samples
+        except BaseException:
+            self.load_state_dict(before)
+            raise
 
     def _check_samples(self) -> None:
         if not self.num_samples:

@@ -70,7 +70,8 @@ class ClassGrid:
         probs = class_probs(chunk.logits)
         place = cell_of(probs, bits=self._bits) + 2 * self._cells * torch.arange(self.num_classes, device="cpu")
         place.scatter_add_(1, chunk.target[:, None], torch.full_like(place[:, :1], self._cells))
-        place, units = place.view(-1), (probs * 2.0**PROB_BITS).round_().long().view(-1)
+        # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
+        place, units = place.reshape(-1), (probs * 2.0**PROB_BITS).round_().long().reshape(-1)
         self._count.index_add_(0, place, torch.ones_like(place))
         self._probs.add_fixed(units, place, bits=PROB_BITS)
 

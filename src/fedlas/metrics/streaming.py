@@ -86,7 +86,7 @@ class StreamingMetrics(Accumulator):
 
         Raises:
             InputError: As :class:`~fedlas.Predictions`, for another number of classes, or without ``label_probs`` that
-                a metric needs; nothing was taken in then.
+                a metric needs. After any error, an interrupt too, the state is what it was before.
         """
         batch = Predictions(logits, target, label_probs=label_probs)
         if batch.num_classes != self.num_classes:
@@ -100,8 +100,8 @@ class StreamingMetrics(Accumulator):
             raise InputError(
                 _OWNER, "update needs label_probs", "none", "Pass them with every batch, or leave that metric out."
             )
-        scan(batch, self._statistics.values())
-        self._count_samples(batch.num_samples)
+        with self._taking(batch.num_samples):
+            scan(batch, self._statistics.values())
 
     def compute(self) -> dict[str, float]:
         """Every metric of all samples so far, by registry name.

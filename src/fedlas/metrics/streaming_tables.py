@@ -55,14 +55,15 @@ class StreamingClasses(Accumulator):
             target: Labels ``(N,)``.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, or for another number of classes; nothing was taken in then.
+            InputError: As :class:`~fedlas.Predictions`, or for another number of classes. After any error the state is
+                what it was before.
         """
         batch = Predictions(logits, target)
         if batch.num_classes != self.num_classes:
             fix = "Make one for each number of classes."
             raise InputError(self._owner, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
-        scan(batch, [self._sums])
-        self._count_samples(batch.num_samples)
+        with self._taking(batch.num_samples):
+            scan(batch, [self._sums])
 
     def compute(self) -> dict[int, ClassCalibration]:
         """One entry for each of the ``C`` classes, in their order.
@@ -129,13 +130,13 @@ class StreamingGroups(Accumulator):
             groups: The group of each sample ``(N,)``, each one of those it was made with.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, or if a group is unknown or there is not one for each sample;
-                nothing was taken in then.
+            InputError: As :class:`~fedlas.Predictions`, or if a group is unknown or there is not one for each sample.
+                After any error the state is what it was before.
         """
         batch = Predictions(logits, target)
         number = self._numbers(groups, batch.num_samples)
-        scan(batch, [RowsInGroups(number, self._sums)])
-        self._count_samples(batch.num_samples)
+        with self._taking(batch.num_samples):
+            scan(batch, [RowsInGroups(number, self._sums)])
 
     def compute(self) -> dict[Any, GroupCalibration]:
         """One entry for each group that has samples, in the order in which they were named.

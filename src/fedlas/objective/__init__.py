@@ -1,4 +1,7 @@
-"""Model and criterion as one module, and the predictions of a model."""
+"""Model and criterion as one module, and the predictions of a model.
+
+In: a model, a criterion, batches. Out: a loss to train on, or ``Predictions``.
+"""
 
 from fedlas.objective.objective import Objective, logits_of, param_groups
 from fedlas.objective.perturbed import drifted_predictions

@@ -48,6 +48,9 @@ class Objective(nn.Module):
         in any norm of a map that has signs. Losses whose features must fit the head, those that need ``head_weight``,
         take the head's input only.
 
+        Several threads may call one objective: the criterion is given the features of the thread's own forward pass.
+        What a criterion learns in training mode, such as running statistics, they share without a lock.
+
     Example:
         >>> import torch
         >>> from fedlas.losses import FedLAS

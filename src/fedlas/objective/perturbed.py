@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 

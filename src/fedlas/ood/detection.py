@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedlas._core.check import InputError, check_number, describe
 from fedlas._core.registry import Registry
 from fedlas.stats import Interval
+from fedlas.stats.auroc import auroc, pairs_in_order
 from fedlas.stats.intervals import check_bootstrap, interval_from
 
 Floats = NDArray[np.float64]
@@ -63,7 +64,7 @@ class that is looked for, ``"in"`` or ``"out"``, or ``"either"`` where it makes 
 @DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
 def _auroc(counts: Counts) -> Floats:
     """Probability that an OOD sample scores above an in-distribution one, plus half of that of a tie; 0.5 is chance."""
-    return _above(counts.known, counts.low[0], counts)
+    return auroc(counts.known, counts.unknown)
 
 
 @DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
@@ -95,7 +96,8 @@ def _oscr(counts: Counts) -> Floats:
     """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
     if counts.right is None:
         raise InputError("oscr", "it must be known which samples are correct", "None", "Pass id_correct.")
-    return _above(counts.right, counts.right.cumsum(axis=1), counts)
+    pairs = counts.known.sum(axis=1) * counts.unknown.sum(axis=1)
+    return pairs_in_order(counts.right, counts.unknown) / pairs
 
 
 def detection_metrics(
@@ -263,12 +265,6 @@ class _Counter:
 def _measured(counts: Counts) -> dict[str, Floats]:
     entries = (e for e in DETECTION.entries() if counts.right is not None or not e.metadata.get("needs_right"))
     return {entry.name: entry.value(counts) for entry in entries}
-
-
-def _above(at: Floats, upto: Floats, counts: Counts) -> Floats:
-    """Share of pairs of a known and an unknown sample in which the known one counts and is below; ties by half."""
-    known, unknown = counts.low
-    return (counts.unknown * (upto - 0.5 * at)).sum(axis=1) / (known[:, -1] * unknown[:, -1])
 
 
 def _average_precision(positive: Floats, found: Floats, false: Floats) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.theme import dress, entitle, new_axes, theme_named
+from fedlas.plots.theme import dress, entitle, name_ticks, new_axes, theme_named
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def class_gap_plot(
             0.5, most // 2, f"{between} more classes between", transform=axes.get_yaxis_transform(), fontsize=8,
             ha="center", va="center", color=palette.muted, style="italic",
         )  # fmt: skip
-    axes.set_yticks(rows, [names[gap.label] for gap in shown], color=palette.ink, fontsize=8)
+    name_ticks(axes.yaxis, rows, [names[gap.label] for gap in shown], color=palette.ink, fontsize=8)
     axes.set_ylim(rows[-1] + 0.7, -0.7)
     axes.grid(axis="x", color=palette.grid, linewidth=0.8)
     axes.set_xlabel("confidence - accuracy, percentage points", color=palette.ink, fontsize=9)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas.plots.theme import DASHES, dress, entitle, legend_below, new_axes, theme_named
+from fedlas.plots.theme import DASHES, dress, entitle, legend_below, name_marks, new_axes, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,10 +76,11 @@ def roc_curves(
         axes.set_anchor("N")  # what its square shape leaves free is the legend's
         legend_below(axes, palette)
     elif legend:
-        axes.legend(
+        legend_beside = axes.legend(
             loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, labelcolor=palette.ink,
             handlelength=2.6,
         )  # fmt: skip
+        name_marks(legend_beside)
     return axes
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.plots.theme import dress, legend_below, legend_outside, new_axes, theme_named
+from fedlas.plots.theme import dress, legend_below, legend_outside, name_axis, name_ticks, new_axes, theme_named
 from fedlas.stats import mean_interval
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def seed_values(
                 [floors[name]], [row], marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
                 color=palette.lines[3], label=once("noise floor"),
             )  # fmt: skip
-    axes.set_yticks(range(len(rows)), list(rows))
+    name_ticks(axes.yaxis, range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
     axes.grid(axis="x", color=palette.grid, linewidth=0.8)
     # Ends where the axes end: beside long names these are narrower than the label, which may reach below the names.
-    axes.set_xlabel(label, color=palette.ink, fontsize=9, loc="right")
+    name_axis(axes.xaxis, label, palette, loc="right")
     if legend and ax is None:
         legend_outside(axes, palette, most=2)
     elif legend:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
+from fedlas._core.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,25 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
 def entitle(ax: Any, title: str, theme: Theme) -> None:
     """Write ``title`` above ``ax``, left-aligned, in as many lines as the width of the figure asks for."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
-    ax.set_title(textwrap.fill(title, max(letters, 8)), loc="left", color=theme.ink, fontsize=11, fontweight="bold")
+    text = textwrap.fill(printable(title), max(letters, 8))
+    ax.set_title(text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False)
+
+
+def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:
+    """Write ``text`` along ``axis``, as it is written: no dollar sign begins a formula."""
+    label = getattr(axis.axes, f"set_{axis.axis_name}label")
+    label(printable(text), color=theme.ink, fontsize=9, loc=loc, parse_math=False)
+
+
+def name_ticks(axis: Any, places: Any, names: Sequence[str], **style: Any) -> None:
+    """Put ticks with names on ``axis``, as they are written."""
+    axis.set_ticks(places, list(map(printable, names)), parse_math=False, **style)
+
+
+def name_marks(legend: Any) -> None:
+    """Show the names in ``legend`` as they are written."""
+    for text in legend.get_texts():
+        text.set(text=printable(text.get_text()), parse_math=False)
 
 
 def backing(theme: Theme) -> dict[str, Any]:
@@ -126,10 +145,11 @@ def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
     width = ax.get_position().width * ax.figure.get_figwidth()
     # In points, not in shares of a height: below a low axes, too, are two lines, of tick labels and of the axis.
     below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(
+    legend = ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, frameon=False, fontsize=8.5,
         ncols=_columns(names, width, most), labelcolor=theme.ink, handlelength=2.6,
     )  # fmt: skip
+    name_marks(legend)
 
 
 def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
@@ -140,10 +160,11 @@ def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
         theme: Gives the colour of the names.
         most: Of columns.
     """
-    ax.figure.legend(
+    legend = ax.figure.legend(
         *ax.get_legend_handles_labels(), loc="outside lower center", ncols=most, frameon=False, fontsize=8.5,
         labelcolor=theme.ink,
     )  # fmt: skip
+    name_marks(legend)
 
 
 def dress(ax: Any, theme: Theme) -> None:

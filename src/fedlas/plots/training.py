@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import DASHES, dress, legend_below, new_axes, theme_named
+from fedlas.plots.theme import DASHES, dress, legend_below, name_axis, new_axes, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def training_curves(
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
     axes.grid(color=palette.grid, linewidth=0.8)
     axes.set_xlabel("epoch", color=palette.ink, fontsize=9)
-    axes.set_ylabel(label, color=palette.ink, fontsize=9)
+    name_axis(axes.yaxis, label, palette)
     if legend:
         legend_below(axes, palette)
     return axes

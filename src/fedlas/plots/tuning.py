@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.plots.theme import DASHES, dress, legend_below, new_axes, theme_named
+from fedlas.plots.theme import DASHES, dress, legend_below, name_axis, name_ticks, new_axes, theme_named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def best_so_far(
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
     axes.grid(color=palette.grid, linewidth=0.8)
     axes.set_xlabel("trial (0 is the preset)", color=palette.ink, fontsize=9)
-    axes.set_ylabel(f"{label}, best so far", color=palette.ink, fontsize=9)
+    name_axis(axes.yaxis, f"{label}, best so far", palette)
     legend_below(axes, palette)
     return axes
 
@@ -154,11 +154,11 @@ def parameter_effect(
         for end in limits or ():
             axes.axvline(end, color=palette.muted, linewidth=0.8, linestyle=(0, (2, 2)))
     else:
-        axes.set_xticks(range(len(words)), words)
+        name_ticks(axes.xaxis, range(len(words)), words)
         axes.set_xlim(-0.5, len(words) - 0.5)
     axes.grid(color=palette.grid, linewidth=0.8)
-    axes.set_xlabel(name, color=palette.ink, fontsize=9)
-    axes.set_ylabel(label, color=palette.ink, fontsize=9)
+    name_axis(axes.xaxis, name, palette)
+    name_axis(axes.yaxis, label, palette)
     if legend:
         legend_below(axes, palette)
     known = [value for value in values if value is not None and math.isfinite(value)]

@@ -1,4 +1,8 @@
-"""Predictions: checked logits and labels, and the tables they are read from."""
+"""Predictions: checked logits, labels and features, and the tables they are read from.
+
+In: tensors, ``.npz``, CSV, JSON lines or Parquet. Out: ``Predictions``, which every package to the right of a model
+reads.
+"""
 
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.predictions import Predictions

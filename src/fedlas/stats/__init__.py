@@ -1,4 +1,7 @@
-"""Is it more than noise? Intervals and tests over the samples of one test set, and paired tests over seeds."""
+"""Is it more than noise? Intervals and noise floors over the samples of a test set, paired tests over seeds.
+
+In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
+"""
 
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.class_errors import ClassError, class_errors

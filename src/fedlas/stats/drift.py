@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, reason
 from fedlas._core.extras import require
 from fedlas.stats.intervals import check_level
 from fedlas.stats.selective_risk import clopper_pearson
@@ -77,14 +77,40 @@ class GapSums:
             InputError: If it is something else.
         """
         try:
-            found = cls(**{name: np.asarray(content[name], dtype=np.float64) for name in cls.__dataclass_fields__})
-            shapes = {getattr(found, name).shape for name in cls.__dataclass_fields__}
-            if len(shapes) > 1 or not all(np.isfinite(getattr(found, name)).all() for name in cls.__dataclass_fields__):
-                raise ValueError(f"shapes {sorted(shapes)}")
+            sums = {name: read_numbers(content, name) for name in cls.__dataclass_fields__}
+            edges = check_edges(sums["edges"])
+            if wrong := [f"{name} {each.shape}" for name, each in sums.items() if each.shape != edges.shape]:
+                raise ValueError(f"{', '.join(wrong)} for {len(edges) - 1} cells")
+            for name in ("count", "right"):
+                read_counts(content, name)
+            found = cls(**sums)
+            if wrong := found._impossible():
+                raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
         except (KeyError, TypeError, ValueError) as error:
             fix = "Write the card again: fedlas card RUN."
-            raise InputError("card", "it must hold sums of confidences", repr(error), fix) from error
+            raise InputError("card", "it must hold sums of confidences", reason(error), fix) from error
         return found
+
+    def _impossible(self) -> list[str]:
+        """Names of the sums that no samples with ``c`` in ``[0, 1]`` have, but for rounding."""
+        lowest, highest = _ends(self.edges)
+        slack = 1e-9 * np.maximum(self.count, 1)
+
+        def between(name: str, low: Floats, high: Floats) -> bool:
+            values = getattr(self, name)
+            with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are not within the slack
+                adds_up = abs(values[0] - values[1:].sum()) <= slack[0]
+            return bool(adds_up and (values >= low - slack).all() and (values <= high + slack).all())
+
+        c, mean = self.confidence, self.confidence / np.maximum(self.count, 1)
+        possible = {
+            "count": between("count", self.count, self.count),
+            "right": between("right", np.zeros_like(c), self.count),
+            "confidence": between("confidence", lowest * self.count, highest * self.count),
+            "squares": between("squares", mean * c, highest * c),
+            "products": between("products", lowest * self.right, np.minimum(highest * self.right, c)),
+        }
+        return [name for name, fine in possible.items() if not fine]
 
     def bounds(self, *, level: float) -> tuple[Floats, Floats]:
         """Interval of the mean of ``r - c`` for all samples and in each cell; all hold together with ``level``.
@@ -111,6 +137,43 @@ class GapSums:
             low[k] = max(least, mean_r - mean_c - wide, exact[0] - mean_c - narrow)
             high[k] = min(most, mean_r - mean_c + wide, exact[1] - mean_c + narrow)
         return low, high
+
+
+def read_numbers(content: Mapping[str, Any], name: str) -> Floats:
+    """An entry of a file as an array.
+
+    Raises:
+        KeyError: If there is none.
+        ValueError: If it is anything but finite numbers, in an array.
+    """
+    numbers = np.asarray(content[name])
+    if numbers.dtype.kind not in "iuf" or not numbers.ndim or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be finite numbers")
+    return numbers.astype(np.float64)
+
+
+def read_counts(content: Mapping[str, Any], name: str) -> Floats:
+    """An entry of a file as an array ``(n,)`` of whole numbers from 0.
+
+    Raises:
+        KeyError: If there is none.
+        ValueError: If it is anything else.
+    """
+    counts = read_numbers(content, name)
+    if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
+        raise ValueError(f"{name} must be whole numbers from 0")
+    return counts
+
+
+def check_edges(edges: Floats) -> Floats:
+    """Return ``edges (K + 1,)`` if they ascend from 0 to 1.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or not (np.diff(edges) > 0).all():
+        raise ValueError("edges must ascend from 0 to 1")
+    return edges
 
 
 def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
@@ -182,7 +245,15 @@ class GapDrift:
 
         Returns:
             Place of the first after which there was an alarm; None if there was none.
+
+        Raises:
+            InputError: If a confidence is not in ``[0, 1]``, or there is not one for each; nothing is taken in then.
         """
+        outside = confidence[~((confidence >= 0) & (confidence <= 1))]  # so worded that NaN is outside
+        if confidence.shape != correct.shape or len(outside):
+            got = f"{confidence.shape} with {correct.shape}, outside {outside[:3].tolist()}"
+            fix = "Pass probabilities of the predicted classes."
+            raise InputError("drift", "every confidence must be in [0, 1], one for each prediction", got, fix)
         if not len(confidence):
             return None
         gap = correct.astype(np.float64) - confidence
@@ -232,7 +303,8 @@ def confidence_drift(reference: Sequence[float] | Floats, live: Sequence[float] 
     """
     first, second = np.asarray(reference, dtype=np.float64), np.asarray(live, dtype=np.float64)
     n, m = first.sum(), second.sum()
-    if first.shape != second.shape or min(n, m) < 1:
+    counted = min(n, m) >= 1 and max(n, m) < np.inf and min(first.min(), second.min()) >= 0  # which NaN is not
+    if first.shape != second.shape or not counted:
         got = f"{first.shape} with {n:g}, {second.shape} with {m:g}"
         raise InputError("confidence_drift", "both must have samples, in the same bins", got, "Count both alike.")
     distance = float(np.abs(first.cumsum() / n - second.cumsum() / m).max())

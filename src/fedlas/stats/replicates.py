@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.streams import stream
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.class_cells import ClassCells
@@ -282,7 +283,7 @@ def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Redrawn]:
 
 
 def _uniforms(purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
-    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
+    random = stream(purpose, seed)
     # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
     largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
     step = max(1, BLOCK // largest)

@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas import Predictions
@@ -32,7 +32,6 @@ def test_the_ece_objective_is_near_it(known):
     assert TemperatureScaling("ece").fit(generated(known)).temperature == pytest.approx(known, abs=0.15)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 6), st.sampled_from([0.05, 1.0, 4.0, 30.0]))
 def test_it_is_the_minimum(seed, samples, classes, scale):
     rng = np.random.default_rng(seed)
@@ -62,7 +61,6 @@ def test_against_scipy():
     assert nll_temperature(p) == pytest.approx(1 / best.x, rel=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.floats(0.05, 20))
 def test_scaled_logits_have_a_scaled_temperature(factor):
     p = generated(1.5, samples=300, classes=4, dtype=torch.float64)

@@ -1,10 +1,12 @@
 """Optional packages: the error names the extra, and never hides a broken installation."""
 
+import os
 import sys
+from types import ModuleType
 
 import pytest
 
-from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.extras import TELEMETRY, MissingExtraError, require
 
 
 def test_what_is_there():
@@ -25,3 +27,15 @@ def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match="surely_not_installed") as caught:
         require("broken_package", extra="plots")
     assert not isinstance(caught.value, MissingExtraError)
+
+
+@pytest.mark.parametrize("package", TELEMETRY)
+def test_telemetry_is_off_unless_the_user_says_otherwise(monkeypatch, package):
+    name, silent = TELEMETRY[package]
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    monkeypatch.setenv(name, "chosen")
+    require(package, extra="plots")
+    assert os.environ[name] == "chosen"
+    monkeypatch.delenv(name)
+    require(package, extra="plots")
+    assert os.environ[name] == silent

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_atomically, write_json, write_text
+from fedlas._core.files import read_json, write_atomically, write_json, write_text
 
 
 def test_new_folders_and_old_files(tmp_path):
@@ -44,6 +44,15 @@ def test_json_has_no_nan(tmp_path):
         write_json(tmp_path / "a.json", {"ece": float("nan")})
     assert not list(tmp_path.iterdir())
     assert json.loads(write_json(tmp_path / "a.json", {"ece": 0.1}).read_text()) == {"ece": 0.1}
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1, Infinity]", '{"a": -Infinity}', "[1,", "[" * 100_000, "1" * 5000])
+def test_what_is_no_json_is_no_json(tmp_path, text):
+    """Neither are the constants that Python's own reader takes; a comparison with NaN is silently false."""
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"JSON|Exceeds|Expecting"):
+        read_json(tmp_path / "a.json")
+    assert read_json(write_json(tmp_path / "a.json", {"a": [1.5, None]})) == {"a": [1.5, None]}
 
 
 def test_a_file_in_the_way(tmp_path):

@@ -3,11 +3,13 @@
 import os
 import threading
 
+import numpy as np
 import pytest
+import torch
 
 from fedlas._core import files
 from fedlas._core.check import InputError
-from fedlas._core.files import remove_parts, write_atomically, write_text
+from fedlas._core.files import check_name, remove, remove_parts, write_atomically, write_text
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
@@ -18,6 +20,27 @@ def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
 
     with pytest.raises(InputError, match=r"output folder: .*No space left.*free some space"):
         write_atomically(path, write)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [1_000, 30_000, 300_000])
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda arrays, file: torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, file),
+        lambda arrays, file: np.savez(file, **arrays),
+        lambda arrays, file: np.savez_compressed(file, **arrays),
+        lambda arrays, file: file.write(arrays["0"].tobytes()),
+    ],
+    ids=["torch", "npz", "compressed", "bytes"],
+)
+def test_full_disk_under_every_writer(tmp_path, full_disk, save, size):
+    """Some writers meet the error while they close their archive, and raise another in its place."""
+    path = write_text(tmp_path / "a", "old")
+    arrays = {str(number): np.random.default_rng(number).random(size) for number in range(3)}
+    with full_disk(5_000), pytest.raises(InputError, match=r"output folder: .*/a \(File too large\).*free some space"):
+        write_atomically(path, lambda file: save(arrays, file))
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -38,15 +61,82 @@ def test_read_only_folder_also_where_root_may_write_anywhere(tmp_path, monkeypat
         write_text(tmp_path / "a", "x")
 
 
-def test_remove_parts_takes_only_parts(tmp_path):
+def test_remove_parts_takes_only_what_killed_writers_left_in_this_folder(tmp_path):
     (tmp_path / "below").mkdir()
-    parts = [tmp_path / ".checkpoint.pt.abc.part", tmp_path / "below" / ".val.npz.x.part"]
-    others = [tmp_path / "my.part", tmp_path / ".hidden", tmp_path / "below" / "val.npz"]
-    for path in parts + others:
-        path.write_text("x")
-    remove_parts(tmp_path)
-    assert not any(path.exists() for path in parts)
-    assert all(path.exists() for path in others)
+
+    def killed(_file):
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files.Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_atomically(tmp_path / "checkpoint.pt", killed)
+    (part,) = tmp_path.glob(".checkpoint.pt*")
+    others = [".film.mkv.part", ".film.mkv.abcdefgh.part", "my.fedlas.part", ".hidden", f"below/{part.name}"]
+    for name in others:
+        (tmp_path / name).write_text("x")
+    remove_parts(tmp_path, tmp_path / "nowhere")
+    assert not part.exists()
+    assert all((tmp_path / name).exists() for name in others)
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A folder with a neighbour that must survive whatever is removed inside the folder."""
+    for name in ("neighbour", "home/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "kept.txt").write_text("x")
+    return tmp_path / "home"
+
+
+def test_remove_takes_files_folders_and_what_is_not_there(house):
+    for _ in range(2):
+        remove(house / "inner", inside=house)
+        assert not (house / "inner").exists()
+    (house / "a.txt").write_text("x")
+    remove(house / "a.txt", inside=house)
+    assert list(house.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../neighbour", "inner/../../neighbour", "/", "{tmp}/neighbour"])
+def test_remove_stays_inside(house, name):
+    with pytest.raises(InputError, match=r"what is removed must lie in .*home; got"):
+        remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
+    assert (house / "inner" / "kept.txt").exists()
+    assert (house.parent / "neighbour" / "kept.txt").exists()
+
+
+def test_remove_takes_a_link_and_not_what_it_points_to(house):
+    (house / "link").symlink_to(house.parent / "neighbour")
+    with pytest.raises(InputError, match="what is removed must lie in"):
+        remove(house / "link" / "kept.txt", inside=house)
+    remove(house / "link", inside=house)
+    (house / "link").symlink_to(house / "inner")
+    with pytest.raises(InputError, match="what is removed must lie in"):
+        remove(house / "link" / "kept.txt", inside=house)
+    remove(house / "link", inside=house)
+    assert not (house / "link").is_symlink()
+    assert (house / "inner" / "kept.txt").exists()
+    assert (house.parent / "neighbour" / "kept.txt").exists()
+
+
+def test_a_folder_may_itself_be_reached_by_a_link(house):
+    (house.parent / "scratch").symlink_to(house)
+    remove(house.parent / "scratch" / "inner", inside=house.parent / "scratch")
+    assert not (house / "inner").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "/etc", "..\\b", "a\0", "a\n", "a\x1b[2J", "a" * 201, 7, None]
+)
+def test_names_that_could_lead_elsewhere(name):
+    with pytest.raises(InputError, match="the loss must be a plain name"):
+        check_name("run", "the loss", name, "Pass another.")
+
+
+@pytest.mark.parametrize("name", ["ce", "fedlas+", "my.loss", "module.py:loss", "l_2-norm", "Größe 2"])
+def test_names_that_cannot(name):
+    assert check_name("run", "the loss", name, "Pass another.") == name
 
 
 def test_writers_side_by_side_each_write_a_whole_file(tmp_path):

@@ -1,13 +1,16 @@
 import json
+import multiprocessing
 
+import filelock
 import numpy as np
 import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas.deploy.card import FORMAT
 from fedlas.deploy.monitor import ALARM, monitor
-from fedlas.lab.report.card import CELLS, FORMAT
-from fedlas.predictions import Columns, Predictions
+from fedlas.lab.report.card import CELLS
+from fedlas.predictions import Columns, Predictions, open_table
 from fedlas.stats.drift import GapSums
 
 COLUMNS = Columns(logits="z_*", target="y")
@@ -122,6 +125,152 @@ def test_looks_share_the_rate_of_false_alarms(card, tmp_path, capsys):
         monitor(card, [file], columns=UNLABELLED, as_json=True, state=tmp_path / "state.json", false_alarm=0.05)
         levels.append(json.loads(capsys.readouterr().out)["confidence_distribution"]["level"])
     assert levels == pytest.approx([0.05 * 6 / np.pi**2 / look**2 for look in (1, 2, 3)])
+
+
+ROUNDS, WATCHERS = 4, 2
+
+
+def watch(card, folder, number, together):
+    """Add a batch in each round, at the same time as the others do."""
+    for _ in range(ROUNDS):
+        together.wait()
+        monitor(card, [folder / f"{number}.csv"], columns=COLUMNS, state=folder / "made" / "state.json")
+
+
+def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(WATCHERS)
+    for number in range(WATCHERS):
+        write(tmp_path / f"{number}.csv", live(number, 50 + number))
+    processes = [context.Process(target=watch, args=(card, tmp_path, number, together)) for number in range(WATCHERS)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * WATCHERS
+    content = json.loads((tmp_path / "made" / "state.json").read_text())
+    assert content["looks"] == ROUNDS * WATCHERS
+    assert content["samples"] == sum(content["counts"]) == content["gaps"]["count"][0] == ROUNDS * (50 + 51)
+
+
+def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatch):
+    """Between what was read of it and what is written nobody else writes."""
+    state, tried = tmp_path / "state.json", []
+
+    def table(*args):
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0)
+        tried.append(args)
+        return open_table(*args)
+
+    monkeypatch.setattr("fedlas.deploy.monitor.open_table", table)
+    good = write(tmp_path / "a.csv", live(0, 50))
+    monitor(card, [good], columns=COLUMNS, state=state)
+    with pytest.raises(InputError, match="must exist"):
+        monitor(card, [good, tmp_path / "none.csv"], columns=COLUMNS, state=state)
+    assert len(tried) == 3
+    with filelock.FileLock(tmp_path / ".state.json.lock").acquire(timeout=0):  # released, after an error too
+        pass
+    assert json.loads(state.read_text())["samples"] == 50
+
+
+def damaged(content, path, value):
+    """A copy of JSON with another value somewhere; ``...`` removes it."""
+    content = json.loads(json.dumps(content))
+    *folders, last = path.split(".")
+    place = content
+    for name in folders:
+        place = place[name]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value(place[last]) if callable(value) else value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("model", ...),
+        ("model.run", 3),
+        ("model.num_classes", 0),
+        ("model.num_classes", 3.5),
+        ("model.num_classes", True),
+        ("model.classes", ["a", "b"]),
+        ("model.classes", "abc"),
+        ("model.classes", [1, 2, 3]),
+        ("calibration", []),
+        ("calibration.temperature", 0),
+        ("calibration.temperature", "warm"),
+        ("calibration.temperature", True),
+        ("calibration.temperature", float("inf")),
+        ("calibration", {"method": "temperature", "temperature": 1e-320}),
+        ("calibration", {"method": "vector", "weight": [1, 1, float("nan")], "bias": [0, 0, 0]}),
+        ("calibration", {"method": "vector", "weight": [1, 1, 10**400], "bias": [0, 0, 0]}),
+        ("reference", None),
+        ("reference.gaps", ...),
+        ("reference.gaps.squares", lambda v: [-n for n in v]),
+        ("reference.bin_edges", lambda v: v[::-1]),
+        ("reference.bin_edges", lambda v: [v[0], v[2], v[1], *v[3:]]),
+        ("reference.bin_edges", lambda v: [*v[:-1], float("inf")]),
+        ("reference.bin_edges", lambda v: [v]),
+        ("reference.bin_edges", lambda v: [n / 2 for n in v]),
+        ("reference.bin_counts", lambda v: v[:-1]),
+        ("reference.bin_counts", lambda v: [float("nan"), *v[1:]]),
+        ("reference.bin_counts", lambda v: [v[0] + 1000, -1000 + v[1], *v[2:]]),
+        ("reference.bin_counts", lambda v: [v[0] + 0.5, v[1] - 0.5, *v[2:]]),
+        ("reference.bin_counts", lambda v: [2 * n for n in v]),
+        ("reference.bin_counts", lambda v: [10**400, *v[1:]]),
+        ("reference.bin_counts", lambda v: [0 for _ in v]),
+    ],
+)
+def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
+    """Without these checks most of them say that there is no alarm."""
+    text = damaged(json.loads(card.read_text()), path, value)
+    for bad in {text, text.replace("Infinity", "1e999")}:
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(InputError, match=r"card: .*bad\.json"):
+            monitor(tmp_path / "bad.json", [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("labelled", None),
+        ("labelled", "no"),
+        ("samples", -1),
+        ("samples", 50.5),
+        ("samples", 49),
+        ("looks", 0),
+        ("looks", float("inf")),
+        ("counts", lambda v: [float("nan"), *v[1:]]),
+        ("counts", lambda v: [-n for n in v]),
+        ("counts", lambda v: v[1:]),
+        ("gaps.edges", lambda v: [0.0, 0.01, *v[2:]]),
+        ("gaps.count", lambda v: [2 * n for n in v]),
+        ("gaps.confidence", lambda v: [float("inf"), *v[1:]]),
+        ("log_wealth", lambda v: (np.array(v) + float("nan")).tolist()),
+        ("log_wealth", lambda v: v[1:]),
+        ("alarm", 0),
+        ("alarm", 51),
+        ("alarm", "yes"),
+        ("alarm", ...),
+    ],
+)
+def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
+    good, state = write(tmp_path / "a.csv", live(0, 50)), tmp_path / "state.json"
+    monitor(card, [good], columns=COLUMNS, state=state)
+    bad = damaged(json.loads(state.read_text()), path, value)
+    state.write_text(bad)
+    with pytest.raises(InputError, match=r"a file that it wrote; got .*state\.json"):
+        monitor(card, [good], columns=COLUMNS, state=state)
+    assert state.read_text() == bad
+
+
+def test_a_state_that_cannot_be_locked(card, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="folder that can be written to"):
+        monitor(card, [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS, state=tmp_path / "file" / "state.json")
 
 
 def test_a_run_folder_stands_for_its_card(card, tmp_path):

@@ -77,8 +77,10 @@ def test_the_map_is_what_the_pool_averages():
 
 
 def test_a_row_is_no_map():
-    tap = FeatureTap(nn.Linear(4, 2), flatten=True)
-    tap._listening, tap._captured, tap._calls = True, torch.zeros(3, 4), 1
+    layer = nn.Linear(4, 2)
+    tap = FeatureTap(layer, flatten=True)
+    tap.start()
+    layer(torch.zeros(3, 4))
     with pytest.raises(InputError, match=r"must be a map \(N, D, \.\.\.\); got \(3, 4\)"):
         tap.stop()
     with pytest.raises(InputError, match=r"the pool must run exactly once.*features='avgpool'"):

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def test_reads_the_input_of_the_module_with_its_graph(model):
 def test_listens_only_when_asked(model):
     tap = FeatureTap(model[2])
     model(torch.randn(5, 4))
-    assert tap._captured is None
+    assert tap._heard.captured is None
     tap.start()
     model(torch.randn(5, 4))
     features = weakref.ref(tap.stop())
@@ -46,7 +47,7 @@ def test_anything_but_one_run_is_an_error_and_the_next_pass_works(model, runs):
         model(torch.randn(5, 4))
     with pytest.raises(InputError, match=rf"exactly once in a forward pass; got {runs} runs"):
         tap.stop()
-    assert tap._captured is None
+    assert tap._heard.captured is None
     tap.start()
     model(torch.randn(6, 4))
     assert tap.stop().shape == (6, 3)
@@ -69,6 +70,19 @@ def test_keyword_and_other_inputs_are_refused():
         module(*args, **kwargs)
         with pytest.raises(InputError, match="first argument must be a tensor"):
             tap.stop()
+
+
+def test_a_thread_hears_only_what_it_runs(model):
+    """Not even the number of runs is another thread's."""
+    tap = FeatureTap(model[2])
+    tap.start()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(model, torch.randn(9, 4)).result()
+        with pytest.raises(InputError, match="got 0 runs"):
+            other.submit(tap.stop).result()
+        other.submit(tap.cancel).result()
+    model(torch.randn(5, 4))
+    assert tap.stop().shape == (5, 3)
 
 
 def test_removal(model):

@@ -17,7 +17,7 @@ from fedlas.integrations.torchmetrics import (
     CalibrationMetric,
     CalibrationMetrics,
 )
-from fedlas.metrics import METRICS, calibration_by_class, calibration_by_group
+from fedlas.metrics import METRICS, StreamingMetrics, calibration_by_class, calibration_by_group
 
 C, RANKS = 7, 2
 NAMES = ["accuracy", "nll", "ece", "classwise_ece", "smooth_ece", "ks"]
@@ -131,6 +131,42 @@ def test_errors_are_those_of_the_library():
         CalibrationMetric("ece", num_classes=3).compute()
 
 
+@pytest.mark.parametrize("collected", [False, True])
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_a_refused_batch_changes_nothing(call, collected):
+    """Also by ``forward``, for which torchmetrics takes the state away while it measures the batch."""
+    logits, target = data()
+    metric = CalibrationMetrics(C, metrics=["ece", "ace", "accuracy"])
+    owner = MetricCollection({"first": metric, "second": CalibrationByClass(C)}) if collected else metric
+    owner.update(logits, target)
+    owner.update(logits, target)
+    parts = list(owner.values()) if collected else [metric]
+    before = [{name: value.clone() for name, value in part.metric_state.items()} for part in parts]
+    expected = owner.compute()
+    for wrong in (target + C, target[:3]):
+        with pytest.raises(ValueError, match="target must be"):
+            getattr(owner, call)(logits, wrong)
+    for part, state in zip(parts, before, strict=True):
+        torch.testing.assert_close(part.metric_state, state, rtol=0, atol=0)
+    torch.testing.assert_close(owner.compute(), expected, rtol=0, atol=0)
+    owner(logits, target)
+    torch.testing.assert_close(metric.compute()["accuracy"], expected.get("accuracy", expected.get("first_accuracy")))
+
+
+def test_a_batch_that_fails_while_it_is_added_is_not_taken_in(monkeypatch):
+    logits, target = data()
+    metric = CalibrationMetrics(C, metrics=["ece", "accuracy"])
+    metric.update(logits, target)
+    before = {name: value.clone() for name, value in metric.metric_state.items()}
+    whole = StreamingMetrics.state_dict
+    # As if the last sum could not be brought to the device of the state.
+    monkeypatch.setattr(StreamingMetrics, "state_dict", lambda self: whole(self) | {[*whole(self)][-1]: None})
+    with pytest.raises(AttributeError):
+        metric.update(logits, target)
+    monkeypatch.undo()
+    torch.testing.assert_close(metric.metric_state, before, rtol=0, atol=0)
+
+
 def test_tables_by_class_and_group():
     logits, target = data()
     site = torch.arange(501) % 3
@@ -159,12 +195,14 @@ def test_tables_by_class_and_group():
         by_group.update(logits[:1], target[:1], groups=[9])
 
 
+@pytest.mark.system
 def test_importing_fedlas_does_not_import_torchmetrics():
     program = "import sys, fedlas, fedlas.integrations; print('torchmetrics' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.system
 def test_without_torchmetrics_the_error_says_what_to_install():
     program = """
 import sys
@@ -194,6 +232,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_ranks_are_added_up(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")

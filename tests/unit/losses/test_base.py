@@ -1,12 +1,13 @@
 """What the base class does for a loss that does not exist yet."""
 
-from typing import ClassVar
+import inspect
+from typing import Any, ClassVar, Unpack
 
 import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.losses import Loss
+from fedlas.losses import Loss, LossOptions
 
 
 class Recording(Loss):
@@ -124,3 +125,49 @@ def test_autocast_is_left_and_entered_again():
 def test_the_base_cannot_be_built():
     with pytest.raises(TypeError, match="abstract"):
         Loss()
+
+
+class Typed(Recording):
+    def __init__(self, size, *, alpha: float = 0.5, form="sum", table=None, **options: Unpack[LossOptions]):
+        super().__init__(**options)
+        self.size, self.alpha, self.form, self.table = size, alpha, form, table
+
+
+class Heir(Typed):
+    pass
+
+
+class Quoted(Recording):
+    def __init__(self, **options: "Unpack[LossOptions]"):
+        super().__init__(**options)
+
+
+class Passing(Typed):
+    def __init__(self, **others: Any):
+        super().__init__(3, **others)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [(Recording, []), (Typed, ["size", "alpha", "form", "table"]), (Heir, ["size", "alpha", "form", "table"]),
+     (Quoted, [])],
+)  # fmt: skip
+def test_the_shared_options_are_in_every_signature(kind, own):
+    parameters = inspect.signature(kind).parameters
+    assert list(parameters) == [*own, "reduction", "ignore_index", "weight"]
+    assert parameters["ignore_index"].default == -100
+    assert parameters["weight"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_other_signatures_stay():
+    assert list(inspect.signature(Passing).parameters) == ["others"]
+    assert list(inspect.signature(Recording().forward).parameters)[:2] == ["logits", "target"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'reductoin'"):
+        Typed(3, reductoin="sum")
+
+
+def test_repr_holds_the_options():
+    assert repr(Typed(3)) == "Typed(size=3, alpha=0.5, form='sum')"
+    assert repr(Heir(3, ignore_index=0, reduction="sum", weight=[1.0])) == (
+        "Heir(size=3, alpha=0.5, form='sum', reduction='sum', ignore_index=0)"
+    )

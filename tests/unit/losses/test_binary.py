@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -16,7 +16,6 @@ def data(samples=12, seed=0):
     return logits, torch.randint(0, 2, (samples,), generator=generator)
 
 
-@settings(deadline=None)
 @given(st.floats(-50, 50))
 def test_the_softmax_of_the_pair_is_the_sigmoid(value):
     z = torch.tensor([value], dtype=torch.float64)

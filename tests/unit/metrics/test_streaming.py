@@ -60,6 +60,51 @@ def test_every_split_and_order_gives_the_same_bits():
         assert merged.num_samples == 900
 
 
+def every_metric():
+    """All that stream, ``true_ece`` too, and known label probabilities for it."""
+    return StreamingMetrics(C, metrics=[*NAMES, "true_ece"])
+
+
+@pytest.mark.parametrize("lay", [lambda t: t.t().contiguous().t(), lambda t: t.repeat(2, 2)[::2, :C]])
+def test_the_layout_in_memory_does_not_matter(lay):
+    logits, target = data(60)
+    known, mine = (logits / 2).softmax(1), torch.arange(120)[::2] % 60
+    plain, strided = every_metric(), every_metric()
+    strided.update(lay(logits), target, label_probs=lay(known))
+    rows = mine if lay(logits).stride(0) > 1 + C else torch.arange(60)
+    plain.update(logits[rows], target, label_probs=known[rows])
+    assert strided.compute() == plain.compute()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("last", range(len(every_metric()._statistics)))
+def test_a_batch_that_fails_halfway_is_not_taken_in(monkeypatch, error, last):
+    """Whichever statistic fails, in the second chunk: those before it have seen more of the batch than those after."""
+    logits, target = data(50)
+    known = (logits / 2).softmax(1)
+    streaming = every_metric()
+    streaming.update(logits, target, label_probs=known)
+    before, chunks = streaming.state_dict(), []
+    failing = list(streaming._statistics.values())[last]
+    whole = failing.update
+
+    def fails(chunk):
+        chunks.append(chunk)
+        whole(chunk)
+        if len(chunks) == 2:
+            raise error
+
+    monkeypatch.setattr(failing, "update", fails)
+    monkeypatch.setattr("fedlas.metrics.scan.CHUNK_ROWS", 20)
+    with pytest.raises(error):
+        streaming.update(logits, target, label_probs=known)
+    assert len(chunks) == 2
+    torch.testing.assert_close(streaming.state_dict(), before, rtol=0, atol=0)
+    monkeypatch.undo()
+    streaming.update(logits, target, label_probs=known)
+    assert streaming.num_samples == 100
+
+
 @pytest.mark.parametrize("name", APPROXIMATE)
 @pytest.mark.parametrize(("scale", "classes"), [(1.0, 3), (4.0, 10), (30.0, 10)])
 def test_approximations_keep_what_is_stated(name, scale, classes):
@@ -206,6 +251,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_ranks_add_up_to_one_process(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from torch import nn
 import fedlas
 from fedlas import Objective
 from fedlas._core.check import InputError
+from fedlas.integrations.drop_in import DropInLoss
 from fedlas.losses import LOSSES, FedLAS, LabelSmoothing, Mixed
 
 C = 4
@@ -178,10 +181,39 @@ def test_a_model_that_fails_is_not_listened_to_afterwards():
     objective = fedlas.Objective(Fails(), FedLAS(C))
     with pytest.raises(ArithmeticError, match="out of luck"):
         objective(*data())
-    assert objective._tap._captured is None
+    assert objective._tap._heard.captured is None
     objective.model.runs = 2
     objective.model(data()[0])
-    assert objective._tap._captured is None
+    assert objective._tap._heard.captured is None
+
+
+class Norms(nn.Module):
+    """A loss a sample, of its features alone."""
+
+    needs = frozenset({"features"})
+
+    def forward(self, logits, target, features):
+        return features.norm(dim=1)
+
+
+@pytest.mark.parametrize("call", [fedlas.Objective, DropInLoss])
+def test_threads_have_features_of_their_own(call):
+    """Eight threads in one forward pass: all have run the head before any of them asks for its features."""
+    model, together = mlp(), threading.Barrier(8, timeout=60)
+    loss = call(model, Norms(), head="2")
+    run = loss if call is fedlas.Objective else lambda x, y: (loss(model(x), y), None)
+    inputs, target = data()
+    batches = [(inputs * scale, target) for scale in range(1, 9)]
+    expected = [run(*batch)[0] for batch in batches]
+
+    def wait(*_):
+        together.wait()
+
+    model[0].register_forward_hook(wait)
+    model[2].register_forward_hook(wait)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda batch: run(*batch)[0], batches))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_model_keywords_are_passed_on():
@@ -197,7 +229,7 @@ def test_nothing_is_kept_outside_a_call():
     loss, _ = objective(inputs, target)
     loss.backward()
     objective.model(inputs)
-    assert objective._tap._captured is None
+    assert objective._tap._heard.captured is None
 
 
 def test_a_refused_batch_changes_nothing_and_keeps_nothing():
@@ -208,7 +240,7 @@ def test_a_refused_batch_changes_nothing_and_keeps_nothing():
     with pytest.raises(InputError, match=r"FedLAS: target must be in \[0, 4\)"):
         objective(inputs, target + C)
     torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
-    assert objective._tap._captured is None
+    assert objective._tap._heard.captured is None
 
 
 class Wrapped(nn.Module):
@@ -310,7 +342,7 @@ def test_compiled_equals_eager(name):
             loss.backward()
             runs.append((loss, logits, [p.grad for p in owner.parameters()], dict(owner.state_dict())))
         torch.testing.assert_close(runs[0], runs[1])
-    assert twin._tap is None or twin._tap._captured is None
+    assert twin._tap is None or twin._tap._traced.captured is None
 
 
 def test_param_groups():

@@ -38,7 +38,39 @@ def test_sums_add_up_and_come_back():
     assert whole.gap[0] == pytest.approx(correct.mean() - confidence.mean())
     again = GapSums.read(json.loads(json.dumps(whole.plain())))
     np.testing.assert_array_equal(again.squares, whole.squares)
-    for broken in ({}, {**whole.plain(), "right": [1.0]}, {**whole.plain(), "count": ["many"] * 4}):
+    for seed in range(20):  # rounding is no damage
+        GapSums.read(json.loads(json.dumps(GapSums.of(EDGES, *stream(seed, 10 * seed)).plain())))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("right", lambda _: [1.0]),
+        ("right", lambda _: None),
+        ("count", lambda v: ["many"] * len(v)),
+        ("count", lambda v: [[n] for n in v]),
+        ("count", lambda v: [10**400, *v[1:]]),
+        ("squares", lambda v: [math.nan, *v[1:]]),
+        ("edges", lambda v: [*v[:-1], math.inf]),
+        ("edges", lambda v: [v[0], v[2], v[1], v[3]]),
+        ("edges", lambda v: [0.0, 0.7, 0.7, 1.0]),
+        ("edges", lambda v: [*v[:-1], 2.0]),
+        ("edges", lambda v: [0.1, *v[1:]]),
+        ("count", lambda v: [v[0] + 1, *v[1:]]),
+        ("count", lambda v: [v[0], v[1] + 1.5, v[2] - 1.5, v[3]]),
+        ("count", lambda v: [-n for n in v]),
+        ("right", lambda v: [n + 500 for n in v]),
+        ("confidence", lambda v: [v[0], v[1] - 9, v[2] + 9, v[3]]),
+        ("confidence", lambda v: [3 * n for n in v]),
+        ("squares", lambda v: [0.5 * n for n in v]),
+        ("squares", lambda v: [2 * n for n in v]),
+        ("products", lambda v: [2 * n for n in v]),
+        ("products", lambda v: [-n for n in v]),
+    ],
+)
+def test_sums_that_no_samples_have_are_refused(name, damage):
+    plain = GapSums.of(EDGES, *stream(0, 500)).plain()
+    for broken in ({**plain, name: damage(plain[name])}, {n: v for n, v in plain.items() if n != name}):
         with pytest.raises(InputError, match="sums of confidences"):
             GapSums.read(broken)
 
@@ -144,6 +176,15 @@ def test_nonsense():
     for rate in (0.0, 1.0, -1.0):
         with pytest.raises(InputError, match="false_alarm"):
             GapDrift(certain(), false_alarm=rate)
-    for counts in (([0, 0], [1, 1]), ([1, 1], [1, 1, 1])):
+    for counts in (
+        ([0, 0], [1, 1]), ([1, 1], [1, 1, 1]), ([math.nan, 1], [1, 1]), ([1, math.inf], [1, 1]), ([1, 1], [3, -1])
+    ):  # fmt: skip
         with pytest.raises(InputError, match="same bins"):
             confidence_drift(*counts)
+    test = GapDrift(certain(), false_alarm=0.01)
+    for confidence in (math.nan, -0.1, 1.1, math.inf):
+        with pytest.raises(InputError, match=r"confidence must be in \[0, 1\]"):
+            test.observe(np.array([0.5, confidence]), np.array([True, False]))
+    with pytest.raises(InputError, match="one for each"):
+        test.observe(np.array([0.5, 0.6]), np.array([True]))
+    assert test.log_evidence == 0

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -26,7 +26,6 @@ def counted_signed_rank(differences):
     return sum(abs(each - centre) >= observed for each in sums) / len(cases)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
 def test_wilcoxon_with_ties_and_zeros_is_counted_out(differences):
     found = wilcoxon_test([float(d) for d in differences], [0.0] * len(differences))
@@ -43,7 +42,6 @@ def test_wilcoxon_without_ties_is_scipys(n):
         assert wilcoxon_test(differences, np.zeros(n)).p_value == pytest.approx(counted_signed_rank(differences))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-2, 2), min_size=1, max_size=30))
 def test_sign_test_is_a_binomial_test(differences):
     above, below = sum(d > 0 for d in differences), sum(d < 0 for d in differences)

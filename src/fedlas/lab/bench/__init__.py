@@ -1,1 +1,4 @@
-"""Many runs: all losses and seeds of a recipe, where they execute, what a dry run says."""
+"""All runs of a recipe: planned, executed somewhere, counted in a dry run.
+
+In: recipes, losses, seeds, an executor. Out: finished run folders.
+"""

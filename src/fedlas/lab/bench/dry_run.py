@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.bench.suite import Group
 from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.runs.bench_folder import check_bench_folder
 from fedlas.lab.runs.forecast import Forecast, forecast, train_size
 
 
@@ -30,21 +31,18 @@ def dry_run(
     Raises:
         InputError: As the bench itself would raise before its first run.
     """
-    console = require("rich.console", extra="bench").Console(highlight=False, markup=False, soft_wrap=True)
     if len(group.recipes) > 1:
-        console.print(f"{group.name}: {group.title}")
+        say(f"{group.name}: {group.title}")
     forecasts: list[Forecast] = []
     for recipe, runs in group.plan(losses=losses, seeds=seeds, out=out):
+        check_bench_folder(runs[0].folder.parent)
         found = [forecast(run) for run in runs]
-        console.print(f"\n{recipe.name}: {recipe.title}")
+        say("", f"{recipe.name}: {recipe.title}")
         todo = [Task.of(f.run, f.run.name) for f in found if f.state != "finished"]
         told = executor.describe(todo) if executor is not None and todo else []
-        for line in [*_about(recipe), *_table(found), *_missing(recipe), *told]:
-            console.print(f"  {line}")
+        say(*(f"  {line}" for line in [*_about(recipe), *_table(found), *_missing(recipe), *told]))
         forecasts += found
-    console.print(f"\n{_totals(forecasts)}")
-    for command in group.then:
-        console.print(f"then: {command}")
+    say("", _totals(forecasts), *(f"then: {command}" for command in group.then))
     return 0
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.files import is_file
+from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
 from fedlas.lab.runs.comparable import is_derived
 from fedlas.lab.runs.execute import build_objective, data_fingerprint, prepare_data
-from fedlas.lab.runs.folder import check_alike, check_claim, check_data, read_config
+from fedlas.lab.runs.folder import UnreadableError, check_alike, check_claim, check_data, read_config
 from fedlas.lab.train.progress import duration
 
 
@@ -44,17 +46,17 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         console: ``rich.console.Console`` for a line a run; None makes one on standard error.
 
     Raises:
-        InputError: Before any run starts: if a folder holds a run of another configuration or on other data, data or
-            model cannot be had, or the executor cannot start.
+        InputError: Before any run starts: if the folder is something else's, a run's folder holds one of another
+            configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
-    console = console or require("rich.console", extra="bench").Console(stderr=True)
     executor = executor or LocalExecutor()
     _check_folders(runs)
-    todo = [run for run in runs if not (run.folder / "metrics.json").exists()]
+    todo = [run for run in runs if not is_file(run.folder / "metrics.json")]
     for run in todo[:1]:
         build_objective(run, prepare_data(run))
         for folder in _siblings(runs):
-            check_data(folder, data_fingerprint(run))
+            with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
+                check_data(folder, data_fingerprint(run))
     labels = {run.name: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, start=1)}
     results: dict[str, Result] = {}
 
@@ -65,8 +67,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             text, style = f"skipped: {result.busy}", "yellow"
         elif result.error is not None:
             text, style = f"failed: {result.message}", "red"
-        line = f"{labels[result.name]}  {text}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False, style=style)
+        say(*f"{labels[result.name]}  {text}".split("\n"), style=style, stderr=True, on=console)
 
     for run in runs:
         if run not in todo:
@@ -80,8 +81,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
                 note(result)
                 left, seconds = len(todo) - count, progress.remaining()
                 if result.line is not None and left and seconds is not None:
-                    text = f"  about {duration(seconds)} for {left} more"
-                    console.print(text, style="dim", highlight=False, soft_wrap=True)
+                    say(f"  about {duration(seconds)} for {left} more", style="dim", stderr=True, on=console)
     return _outcome(runs, results)
 
 
@@ -102,18 +102,21 @@ def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:
 
 def _check_folders(runs: Sequence[Run]) -> None:
     """Refuse to put runs beside others that the report could not compare them with."""
+    for place in dict.fromkeys(run.folder.parent for run in runs):
+        check_bench_folder(place)
     for run in runs:
-        check_claim(run)
+        with suppress(UnreadableError):  # it fails by itself, when its turn comes
+            check_claim(run)
     planned = {run.folder for run in runs}
     others: list[tuple[str, dict[str, Any]]] = []
     for folder in _siblings(runs):
         if folder not in planned:
             with suppress(InputError):  # what cannot be read is no part of the report either
                 config = read_config(folder) or {}
-                others += [] if is_derived(config) else [(folder.name, config)]
+                others += [(folder.name, config)] if is_run(config) and not is_derived(config) else []
     check_alike(
         "bench",
-        [*((name, config) for name, config in others if config), *((run.name, run.config()) for run in runs)],
+        [*others, *((run.name, run.config()) for run in runs)],
         "Use the old settings, or another --out for the new ones.",
     )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe, suggestion
+from fedlas._core.pixels import usable_statistics
 from fedlas._core.registry import Registry
 from fedlas.lab.data.files import Files
 
@@ -163,11 +164,11 @@ class Source:
                 self.crop_padding,
                 "Choose resize, crop and train_crop instead.",
             )
-        given = [value for value in (self.mean, self.std) if value is not None]
-        if any(len(value) != channels for value in given) or len(given) == 1 or min(self.std or (1.0,)) <= 0:
+        neither = self.mean is None and self.std is None
+        if not neither and not usable_statistics(self.mean or (), self.std or (), channels):
             raise InputError(
                 self.name,
-                f"mean and std must both be None or hold {channels} numbers, std above 0",
+                f"mean and std must both be None or hold {channels} numbers, finite and std above 0",
                 f"mean {self.mean}, std {self.std}",
                 "Give one number per channel in [0, 1] units, or leave both out to have them computed.",
             )
@@ -231,15 +232,28 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
         raise InputError(name, "flip must be true or false", describe(options["flip"]), "Pass a bool.")
     check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
     for option in ("mean", "std"):
-        options |= {option: _numbers(name, option, options[option])} if options.get(option) is not None else {}
+        if options.get(option) is not None:
+            options[option] = check_statistic(name, option, options[option])
     source = loader(root, **{key: value for key, value in options.items() if key in known})
     return replace(source, **{key: value for key, value in options.items() if key in COMMON_OPTIONS})
 
 
-def _numbers(name: str, option: str, value: Any) -> tuple[float, ...]:
+def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
+    """Return ``value`` as the means or the standard deviations of the channels.
+
+    Args:
+        owner: Who complains.
+        name: Of the statistic; one that ends in ``std`` must be above 0.
+        value: A list of numbers.
+
+    Raises:
+        InputError: If it is no list, an empty one, or a number is not finite or not above 0.
+    """
     if not isinstance(value, list | tuple) or not value:
-        raise InputError(name, f"{option} must be a list of numbers", describe(value), "Give one per channel.")
-    return tuple(check_number(name, option, number) for number in value)
+        raise InputError(owner, f"{name} must be a list of numbers", describe(value), "Give one per channel.")
+    above_0 = name.endswith("std")
+    low = 0.0 if above_0 else float("-inf")
+    return tuple(check_number(owner, name, number, low=low, low_open=above_0) for number in value)
 
 
 COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")

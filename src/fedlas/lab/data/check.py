@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.terminal import printable
 from fedlas.lab.data.base import DATASETS, Part, Source, load_dataset
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.readers.expected import Expected
@@ -141,7 +142,7 @@ def _summary(what: str, items: list[str], of: int) -> list[str]:
     if not items:
         return []
     more = f"\n  and {len(items) - _MOST} more" if len(items) > _MOST else ""
-    listed = "\n  ".join(items[:_MOST])
+    listed = "\n  ".join(map(printable, items[:_MOST]))
     return [f"{len(items):,} of {of:,} images are {what}:\n  {listed}{more}"]
 
 

@@ -1,1 +1,4 @@
-"""Recipes: YAML to a checked configuration and the runs it plans."""
+"""Recipes: YAML and overrides to a checked configuration, and the runs that it plans.
+
+In: the name of a preset or file, ``KEY=VALUE`` overrides. Out: a ``Recipe``, and a list of ``Run``.
+"""

@@ -61,12 +61,14 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Resolved configuration, plain values only: what ``config.yaml`` holds and a checkpoint is compared with.
 
-        Where the data lies and how many read it are left out: the same run on another machine is the same run.
+        Where the data lies, how many read it and whether it may be fetched are left out: the same run on another
+        machine is the same run.
         """
         recipe = asdict(self.recipe)
         for key in ("methods", "seeds", "losses", "title", "trackers"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
+        recipe["data"]["options"].pop("download", None)
         # What is not used is left out, so that folders from before there was the option stay the same runs.
         for key in ("bayesian", "weights"):
             if recipe["model"][key] is None:

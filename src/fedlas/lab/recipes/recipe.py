@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from fedlas._core.check import InputError, check_count, check_number, suggestion
 from fedlas._core.extras import require
+from fedlas._core.files import check_name
+from fedlas.lab.data.base import check_statistic
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.label_noise import LabelNoise
 from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
@@ -71,6 +73,10 @@ class DataConfig:
             )
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
+        given = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
+        for name in ("mean", "std", "test_mean", "test_std"):
+            if given.get(name) is not None:
+                check_statistic("data", name, given[name])
         if self.workers is not None:
             check_count("data", "workers", self.workers, low=0)
         if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
@@ -209,6 +215,8 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     Raises:
         InputError: As :func:`load_recipe`.
     """
+    for part in name.split("/"):
+        check_name("recipe", "the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
     known = [f.name for f in fields(Recipe) if f.name != "name"]
     _refuse_unknown("", content, known)
     for needed in ("title", "data", "model"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import Cell, table
 from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_text
 from fedlas.lab.report.tables import Column, column
 from fedlas.stats.noise import Noise
@@ -27,31 +27,29 @@ def comparison_table(
         title: Above the table.
         noise: Intervals and noise floors of the same, shown below the calibration errors.
     """
-    box = require("rich.box", extra="bench").SIMPLE_HEAD  # with lines between columns, names would not fit 80 of them
-    table = require("rich.table", extra="bench").Table(title=title, title_justify="left", box=box, padding=(0, 1, 0, 0))
-    if any((noise or {}).values()):
-        table.caption, table.caption_justify = (
-            f"Below a calibration error its interval, floor and p. {EVALUATION_CAPTION}",
-            "left",
-        )
     columns = [column(name) for name in COMPARED if name in next(iter(measured.values()))]
-    table.add_column("calibrator", no_wrap=True)
-    for about in columns:
-        table.add_column(about.head, justify="right")
-    for number, (stage, values) in enumerate(measured.items()):
-        table.add_row(
-            stage.removeprefix("after "),
-            *(_compared(about, values, (noise or {}).get(stage, {})) for about in columns),
-            end_section=number == 0,
-        )
-    return table
+    return table(
+        ["calibrator", *(about.head for about in columns)],
+        [
+            [stage.removeprefix("after "), *(_compared(each, values, (noise or {}).get(stage, {})) for each in columns)]
+            for stage, values in measured.items()
+        ],
+        title=title,
+        caption=[f"Below a calibration error its interval, floor and p. {EVALUATION_CAPTION}"]
+        if any((noise or {}).values())
+        else [],
+        right=range(1, len(columns) + 1),
+        whole=[0],
+        line_after=[0],
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
 
 
-def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, Noise]) -> str:
+def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, Noise]) -> Cell:
     """A number; below a calibration error its interval, and below that noise floor and p-value."""
     number, found = about.format(values[about.metric]), noise.get(about.metric)
     if found is None or found.floor is None:
         return number
     text = noise_text([found], about.format)
-    about_floor = f"{text.sign}{text.floor} {text.p_value.replace(' ', '')}"
-    return f"{number}\n[dim]\\{text.interval}\n{about_floor}[/dim]"
+    return [number, (f"\n{text.interval}\n{text.sign}{text.floor} {text.p_value.replace(' ', '')}", "dim")]

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import write_json, write_text
+from fedlas._core.terminal import say
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.lab.report.noise_text import p_said
+from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs import saved as evidence
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.environment import read_starts
@@ -75,28 +76,46 @@ def card(
         InputError: If the run or its predictions cannot be used, or a number is out of range.
     """
     check_replicates("fedlas card", replicates)
+    require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
+    path = folder / "card.json" if out is None else out
+    check_card_place(path)
     val = _predictions(folder, "val")
     calibration = fit_calibration(calibrate, val)
-    path = folder / "card.json" if out is None else out
     written = write_card(
         folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=_class_names(folder, data)
     )
     content = json.loads(written.json.read_text(encoding="utf-8"))
-    console = require("rich.console", extra="bench").Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
     say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
     for name in ("accuracy", "ece", "nll"):
         say(f"  {name:9}" + _said(content["metrics"]["calibrated"][name], percent=name != "nll"))
     for row in content["selective"]["thresholds"]:
         say(f"  {_row_text(row)}")
-    say(f"card: {written.json}\n      {written.html}")
+    say(f"card: {written.json}", f"      {written.html}")
     return 0
+
+
+def check_card_place(path: Path) -> None:
+    """Refuse to replace files that are no card, such as those of a run; only reads.
+
+    Raises:
+        InputError: If one is there.
+    """
+    page = path.with_suffix(".html")
+    if not path.exists():
+        taken = page if page.exists() else None
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            is_card = str(content["format"]).startswith(FORMAT.partition("/")[0] + "/")
+        except (OSError, ValueError, KeyError, TypeError):
+            is_card = False
+        taken = None if is_card else path
+    if taken is not None:
+        fix = "Choose another --out, or move that file away."
+        raise InputError("card", "what is there already must be a card, to be replaced", taken, fix)
 
 
 def write_card(

@@ -10,8 +10,9 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.extras import require
-from fedlas.lab.report.markdown import grid
+from fedlas._core.files import path_argument
+from fedlas._core.terminal import say, show, table
+from fedlas.lab.report.markdown import grid, plain
 from fedlas.lab.report.noise_text import noise_text
 from fedlas.lab.report.page import write_picture
 from fedlas.lab.report.tables import column
@@ -101,7 +102,6 @@ def compare(
             no seed in common, or the picture cannot be written.
     """
     summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
-    screen = require("rich.console", extra="bench").Console()
     asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
     if plot is not None:
         write_picture(differences_figure(asked, theme=theme), plot)
@@ -109,19 +109,22 @@ def compare(
         about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
         heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
         if markdown:
-            screen.print(f"{about}\n\n{grid(heads, rows, left=1)}\n", highlight=False, markup=False, soft_wrap=True)
+            say(about, "", *grid(heads, [[plain(row[0]), *row[1:]] for row in rows], left=1).split("\n"), "")
             continue
-        box = require("rich.box", extra="bench").SIMPLE
-        table = require("rich.table", extra="bench").Table(title=about, box=box, padding=(0, 1, 0, 0))
         narrow = [heads.index(head) for head in ("A - B", *_NARROW)]
-        for number in narrow:
-            table.add_column(heads[number], justify="right" if number else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(row[number] for number in narrow))
-        screen.print(table)
-    screen.print(CAPTION, highlight=False, markup=False, soft_wrap=markdown)
+        show(
+            table(
+                [heads[number] for number in narrow],
+                [[row[number] for number in narrow] for row in rows],
+                title=about,
+                right=range(1, len(narrow)),
+                box="SIMPLE",
+                padding=(0, 1, 0, 0),
+            )
+        )
+    say(CAPTION, wrap=not markdown)
     if markdown and any(any(difference.noise) for found in asked.values() for difference in found):
-        screen.print(f"\n{A_AND_B}", highlight=False, markup=False, soft_wrap=True)
+        say("", A_AND_B)
     return 0
 
 
@@ -303,7 +306,7 @@ def add_compare(add: Any) -> None:
     verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
     verb.add_argument(
         "--plot",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from fedlas._core.terminal import printable
+
 
 def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
     """A table padded to equal widths, so that it reads as plain text too; the first ``left`` columns to the left."""
@@ -19,10 +21,10 @@ def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> s
 
 
 def plain(text: str) -> str:
-    """``text`` on one line, with what Markdown would read as markup escaped."""
-    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
+    """``text`` on one line, with what Markdown would read as markup escaped, control and format characters too."""
+    return re.sub(r"([\\`*\[\]|<])", r"\\\1", printable(" ".join(text.split())))
 
 
 def code_block(lines: Iterable[str]) -> str:
     """An indented block, which no content can end early."""
-    return "\n".join(f"    {line}" for text in lines for line in text.splitlines())
+    return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))

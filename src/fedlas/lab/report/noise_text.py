@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fedlas._core.terminal import Cell
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL
 from fedlas.stats.noise import COSTLY, Noise
@@ -112,13 +113,12 @@ def p_said(p_value: float, least_p: float | None) -> str:
     return f"p {'≤' if bound else '='} {p_text(p_value)}".replace("= <", "< ").replace("≤ <", "< ")
 
 
-def noise_markup(noise: Noise | None, form: Callable[[float], str]) -> str:
-    """What follows a number in a ``rich`` table: its interval on the same line, floor and p-value on the next."""
+def noise_cell(number: str, noise: Noise | None, form: Callable[[float], str]) -> Cell:
+    """A number for the terminal: its interval on the same line, floor and p-value on the next."""
     if noise is None:
-        return ""
+        return number
     text = noise_text([noise], form)
-    below = f"\n[dim]{text.test}[/dim]" if text.test else ""
-    return f" [dim]\\{text.interval}[/dim]{below}"  # the backslash, or rich would take the interval for markup
+    return [number, (f" {text.interval}" + (f"\n{text.test}" if text.test else ""), "dim")]
 
 
 def p_text(p_value: float) -> str:

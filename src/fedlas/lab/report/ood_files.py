@@ -16,7 +16,7 @@ from fedlas.lab.report.ood_summary import OodSummary, Table, head_of, method_tab
 from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
 from fedlas.lab.report.tables import plain_summary
 from fedlas.lab.studies.ood.measure import BEFORE
-from fedlas.ood import DETECTION, OOD_SCORES, roc_points
+from fedlas.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 from fedlas.plots import DARK, LIGHT, new_axes, roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
 
@@ -164,7 +164,7 @@ def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], s
             if data == label and (not several or run.loss not in shown):
                 shown[run.loss if several else name] = pair
                 first_score = name
-    areas = {name: _auroc(*pair) for name, pair in shown.items()}
+    areas = {name: detection_metrics(*pair)["auroc"] for name, pair in shown.items()}
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
     def draw_roc(theme: ThemeName) -> Any:
@@ -183,8 +183,3 @@ def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], s
     what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else f"{firsts[0].run}"
     roc = picture(draw_roc, f"ROC curves of {', '.join(shown)}: {summary.runs[0].data} against {label}")
     return roc, [histogram(name, pair) for name, pair in shown.items()], f"{what}, before temperature"
-
-
-def _auroc(known: Any, unknown: Any) -> float:
-    false, true = roc_points(known, unknown, most=10**6)
-    return float((((true[1:] + true[:-1]) / 2) * (false[1:] - false[:-1])).sum())

@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
+from fedlas._core.terminal import printable
 from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram
 from fedlas.predictions import Predictions
 
@@ -30,18 +31,37 @@ class Picture:
     alt: str
 
 
+def require_page_packages() -> None:
+    """Import what pages are made with, before work that would be lost without it.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+    """
+    require("jinja2", extra="bench")
+    require("matplotlib.figure", extra="plots")
+
+
 def render(template: str, **context: Any) -> str:
-    """The named template of this package with ``context``; every value is escaped, a missing one is an error."""
+    """The named template of this package with ``context``; every value is escaped, a missing one is an error.
+
+    Control and format characters other than line breaks are written out.
+    """
     jinja = require("jinja2", extra="bench")
     environment = jinja.Environment(
         loader=jinja.PackageLoader("fedlas.lab.report", "templates"),
         autoescape=True,
         undefined=jinja.StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     page: str = environment.get_template(template).render(**context)
     return page
+
+
+def _printable(value: Any) -> Any:
+    """Text as a page may show it; what is not of type ``str`` itself, such as the output of a macro, as it is."""
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def template_texts(*names: str) -> list[str]:

@@ -10,14 +10,14 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.extras import require
-from fedlas._core.files import write_text
+from fedlas._core.files import is_file, write_text
+from fedlas._core.terminal import say, show, table
 from fedlas.lab.report.markdown import grid, plain
 from fedlas.lab.report.noise_text import UNTOLD, noise_text
 from fedlas.lab.report.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import read_config
+from fedlas.lab.runs.folder import read_config, run_like
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.lab.runs.summary import Summary
 
@@ -106,15 +106,13 @@ def against_paper(folder: Path, *, against: str = "paper") -> int:
     ranks = _rank_rows(cells)
     path = folder / FILE
     write_text(path, _markdown(known, ranks))
-    console = require("rich.console", extra="bench").Console()
     for cell in known:
-        console.print(_rich_table(_title(cell), _HEADS, cell.rows))
-        for line in _differences(cell):
-            console.print(line, highlight=False, markup=False)
-    console.print(_CHANCE, highlight=False, markup=False)
+        show(_rich_table(_title(cell), _HEADS, cell.rows))
+        say(*_differences(cell), wrap=True)
+    say(_CHANCE, wrap=True)
     if ranks:
-        console.print(_rich_table(_RANKS_TITLE.format(len(cells)), _RANK_HEADS, ranks))
-    console.print(f"against the paper: {path}", highlight=False, markup=False, soft_wrap=True)
+        show(_rich_table(_RANKS_TITLE.format(len(cells)), _RANK_HEADS, ranks))
+    say(f"against the paper: {path}")
     return 0
 
 
@@ -122,8 +120,8 @@ def _summaries(folder: Path) -> list[Summary]:
     """The bench folder, or the bench folders in it; runs of more than one cell cannot stand in one folder."""
     if not folder.is_dir():
         raise InputError("fedlas report", "the folder must exist", folder, "Pass the --out of a fedlas bench.")
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if any((path / "metrics.json").is_file() for path in inside):
+    inside = run_like(folder)
+    if any(is_file(path / "metrics.json") for path in inside):
         return [_read(folder)]
     benches = [path for path in inside if any(run.is_file() for run in path.glob("*/metrics.json"))]
     return [_read(path) for path in benches] if benches else [_read(folder)]
@@ -249,16 +247,14 @@ def _markdown(cells: Sequence[Cell], ranks: Sequence[tuple[str, ...]]) -> str:
         ]
         parts.append("\n".join(f"- {plain(line)}" for line in _differences(cell)) + "\n")
     if ranks:
-        parts += [f"## {_RANKS_TITLE.format(len(cells))}\n", grid(_RANK_HEADS, ranks, left=2) + "\n"]
+        escaped = [[plain(text) for text in row] for row in ranks]
+        parts += [
+            f"## {_RANKS_TITLE.format(len(cells))}\n",
+            grid(_RANK_HEADS, escaped, left=2) + "\n",
+        ]
     return "\n".join(parts)
 
 
 def _rich_table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Any:
-    tables, boxes, texts = (require(f"rich.{name}", extra="bench") for name in ("table", "box", "text"))
-    table = tables.Table(title=texts.Text(title), box=boxes.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for head in heads:
-        text = head in ("method", "from", "model", "differs in")
-        table.add_column(texts.Text(head), justify="left" if text else "right", no_wrap=head == "method")
-    for row in rows:
-        table.add_row(*map(texts.Text, row))
-    return table
+    right = [i for i, head in enumerate(heads) if head not in ("method", "from", "model", "differs in")]
+    return table(heads, rows, title=title, right=right, whole=[0], padding=(0, 1, 0, 0), pad_edge=False)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedlas._core.extras import require
 from fedlas._core.files import write_text
+from fedlas._core.terminal import Cell as Shown
+from fedlas._core.terminal import table
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.report_markdown import markdown_report
 from fedlas.lab.report.run_page import write_run_pages
 from fedlas.lab.report.tables import SYMBOLS, Cell, legend, missing_notes, noise_notes, spread_note, summary_table
 from fedlas.lab.report.verdict import calibrated_note, findings
+from fedlas.lab.runs.bench_folder import HEAD, RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.lab.runs.summary import STAGES, Summary
@@ -22,7 +24,6 @@ from fedlas.stats.noise import REPLICATES, is_calibration_error
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
 __all__ = ["Report", "collect", "terminal_table", "write_report"]
 
@@ -69,10 +70,10 @@ def write_report(
     texts = {
         "report.md": markdown_report(summary),
         "report.html": html_report(summary),
-        "results.csv": results_csv(summary),
+        RESULTS: results_csv(summary),
     }
-    markdown, html, table = (write_text(summary.folder / name, text) for name, text in texts.items())
-    return Report(markdown, html, table, summary, tuple(notes))
+    markdown, html, results = (write_text(summary.folder / name, text) for name, text in texts.items())
+    return Report(markdown, html, results, summary, tuple(notes))
 
 
 def results_csv(summary: Summary) -> str:
@@ -81,7 +82,7 @@ def results_csv(summary: Summary) -> str:
     After each metric come ``_low`` and ``_high``, the ends of its interval, and after a calibration error ``_floor``
     and ``_p``, its noise floor and the p-value of the calibration test.
     """
-    about = ("run", "recipe", "loss", "seed", "stage", "temperature", "best_epoch", "epochs", "seconds", "parameters")
+    about = (*HEAD, "temperature", "best_epoch", "epochs", "seconds", "parameters")
     columns = [*about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -120,35 +121,36 @@ def terminal_table(summary: Summary) -> Table:
         *_terminal_notes(summary),
         *missing_notes(summary),
     ]
-    tables, boxes, texts = (require(f"rich.{name}", extra="bench") for name in ("table", "box", "text"))
-    table: Table = tables.Table(
-        title=texts.Text(f"{summary.recipe}: test set"),
-        caption=texts.Text("\n".join(notes)),
-        caption_justify="left",
-        box=boxes.SIMPLE_HEAD,
+    heads = [c.head for c in before.columns] + [f"{c.title} after T {c.unit} {c.arrow}" for c in after.columns]
+    sizes_differ = len({row.n for row in before.rows}) > 1
+    rows = [
+        [
+            f"{row.method}, n = {row.n}" if sizes_differ else row.method,
+            *map(_terminal_cell, (*row.cells, *scaled.cells)),
+        ]
+        for row, scaled in zip(before.rows, after.rows, strict=True)
+    ]
+    made: Table = table(
+        ["method", *heads],
+        rows,
+        title=f"{summary.recipe}: test set",
+        caption=notes,
+        right=range(1, len(heads) + 1),
+        whole=[0],
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("method", no_wrap=True)
-    heads = [c.head for c in before.columns] + [f"{c.title} after T {c.unit} {c.arrow}" for c in after.columns]
-    for head in heads:
-        table.add_column(texts.Text(head), justify="right", overflow="fold")
-    sizes_differ = len({row.n for row in before.rows}) > 1
-    for row, scaled in zip(before.rows, after.rows, strict=True):
-        cells = [_terminal_cell(cell, texts.Text) for cell in (*row.cells, *scaled.cells)]
-        table.add_row(texts.Text(f"{row.method}, n = {row.n}" if sizes_differ else row.method), *cells)
-    return table
+    return made
 
 
-def _terminal_cell(cell: Cell, text: Any) -> Text:
+def _terminal_cell(cell: Cell) -> Shown:
     """The number; below it, dimmed, the interval, floor and p-value of a calibration error, a line each."""
-    found: Text = text(
-        f"{cell.mean}{f' ±{cell.std}' if cell.std else ''}{cell.symbol or ' '}", style=_STYLES[cell.mark]
-    )
+    style = _STYLES[cell.mark]
+    found = [(f"{cell.mean}{f' ±{cell.std}' if cell.std else ''}{cell.symbol or ' '}", style)]
     if cell.noise.floor:
-        found.append(f"\n{cell.noise.interval} ", style="dim")
         p_value = cell.noise.p_value.replace(" to ", "-")  # as wide as an interval, or it would wrap
-        found.append(f"\n{cell.noise.sign}{cell.noise.floor} \n{p_value} ", style="dim")
+        below = f"\n{cell.noise.interval} \n{cell.noise.sign}{cell.noise.floor} \n{p_value} "
+        found.append((below, f"{style} dim".strip()))
     return found
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.ranks import is_main_process
+from fedlas._core.terminal import track
 from fedlas.lab.report.examples import Cases, cases_of
 from fedlas.lab.report.noise_text import NOTHING, noise_legend, noise_text
 from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
@@ -52,16 +51,8 @@ def write_run_pages(summary: Summary, *, data: str | None = None, console: Any =
     Returns:
         Why some have none, as sentences: there are no predictions, or the folder cannot be written to.
     """
-    console = console or require("rich.console", extra="bench").Console(stderr=True)
-    runs = require("rich.progress", extra="bench").track(
-        summary.runs,
-        "pages of runs",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal or not is_main_process(),
-    )
     notes = []
-    for run in runs:
+    for run in track(summary.runs, "pages of runs", on=console):
         try:
             if _write(run, data=data, back=True) is None:
                 notes.append(f"{run.name}: no page, as there are no predictions that can be read")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.lab.runs.comparable import check_data_alike, is_derived, settings_note
-from fedlas.lab.runs.folder import check_alike, read_config, read_data
+from fedlas.lab.runs import saved as evidence
+from fedlas.lab.runs.comparable import check_config, check_data_alike, is_derived, settings_note
+from fedlas.lab.runs.folder import check_alike, leave_out, read_config, read_data, run_like
 from fedlas.lab.runs.summary import FORMAT, STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES
 
@@ -25,7 +27,7 @@ def collect(folder: str | Path) -> Summary:
             ignored.
 
     Returns:
-        Its runs. A ``metrics.json`` that cannot be used puts its run among the ``unreadable``, with the reason.
+        Its runs. One whose files cannot be used is among the ``unreadable``, with the reason, and a warning names it.
 
     Raises:
         InputError: If the folder does not exist, no run in it has finished, or its runs differ in more than
@@ -42,23 +44,23 @@ def collect(folder: str | Path) -> Summary:
     unreadable: list[Problem] = []
     unfinished: list[str] = []
     made_with: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if (child / "metrics.json").exists():
-            try:
-                run = read_run(child)
-                made_with[run.name] = (read_config(child) or {}, read_data(child) or {})
-            except ValueError as error:
-                unreadable.append(Problem(child.name, str(error)))
-                continue
+    for child in run_like(folder):
+        try:
+            run = _looked_into(child, made_with)
+        except (ValueError, OSError) as error:
+            leave_out(child.name, error)
+            unreadable.append(Problem(child.name, str(error)))
+            continue
+        if isinstance(run, FinishedRun):
             twin = next((r for r in runs if (r.loss, r.seed) == (run.loss, run.seed)), None)
             if twin is None:
                 runs.append(run)
             else:
                 same = "name and lowest seed" if run.made_by else "loss and seed"
                 unreadable.append(Problem(child.name, f"not counted: {twin.name} has the same {same}"))
-        elif (child / "error.txt").exists():
-            failed.append(Problem(child.name, _last_line(child / "error.txt")))
-        elif any((child / sign).exists() for sign in _SIGNS_OF_A_RUN) or not any(child.iterdir()):
+        elif isinstance(run, Problem):
+            failed.append(run)
+        elif run:
             unfinished.append(child.name)
     if not runs:
         raise _nothing_finished(owner, folder, failed, unfinished, unreadable)
@@ -81,6 +83,31 @@ def collect(folder: str | Path) -> Summary:
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
+
+
+def _looked_into(
+    child: Path, made_with: dict[str, tuple[dict[str, Any], dict[str, Any]]]
+) -> FinishedRun | Problem | bool:
+    """The finished run in a folder, whose configuration and data are noted in ``made_with``, or what a run failed of.
+
+    Of any other folder whether it is that of a run, as an empty one is.
+
+    Raises:
+        ValueError: If its files cannot be used.
+        OSError: If the folder cannot be looked into.
+    """
+    names = {path.name for path in child.iterdir()}
+    if "metrics.json" in names:
+        run = read_run(child)
+        config = read_config(child) or {}
+        check_config(config)
+        made_with[run.name] = (config, read_data(child) or {})
+        if denied := [name for name in evidence.FILES if name in names and not os.access(child / name, os.R_OK)]:
+            raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
+        return run
+    if "error.txt" in names:
+        return Problem(child.name, _last_line(child / "error.txt"))
+    return not names or any(sign in names for sign in _SIGNS_OF_A_RUN)
 
 
 def _with_note(run: FinishedRun, config: dict[str, Any], trained: list[tuple[str, dict[str, Any]]]) -> FinishedRun:

@@ -16,6 +16,19 @@ def is_derived(config: Config) -> bool:
     return "uncertainty" in config
 
 
+def check_config(config: Config) -> None:
+    """Refuse a configuration that is not built like one of a run, so that it can be compared.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    runs = config.get("runs") if is_derived(config) else {"": {"config": config}}
+    for run in runs.values() if isinstance(runs, dict) else [None]:
+        own = run.get("config") if isinstance(run, dict) else None
+        if not isinstance(own, dict) or not isinstance(own.get("data") or {}, dict):
+            raise ValueError("config.yaml is not the configuration of a run")
+
+
 def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str) -> None:
     """Refuse folders whose runs, or the runs they are made of, were given other data.
 

@@ -15,8 +15,10 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
+from fedlas._core.pixels import usable_statistics
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
+from fedlas._core.terminal import printable
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.diagnose import monitors
 from fedlas.features import find_head
@@ -152,10 +154,10 @@ def as_tested(run: Run, splits: Splits) -> Splits:
     mean, std = run.recipe.data.test_mean, run.recipe.data.test_std
     if mean is None or std is None:
         return splits
-    if not len(mean) == len(std) == splits.in_channels or min(std) <= 0:
+    if not usable_statistics(mean, std, splits.in_channels):
         raise InputError(
             "data",
-            f"test_mean and test_std must hold {splits.in_channels} numbers, std above 0",
+            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
             f"{mean} and {std}",
             "Give one per channel.",
         )
@@ -310,7 +312,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
 @lru_cache(maxsize=16)
 def _say(note: str) -> None:
     """Once, however many runs it concerns."""
-    logging.getLogger("fedlas").warning("%s", note)
+    logging.getLogger("fedlas").warning("%s", printable(note))
 
 
 @lru_cache(maxsize=1)

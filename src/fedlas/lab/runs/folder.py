@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable, remove_parts, write_json, write_text
+from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
 from fedlas.lab.runs.summary import FORMAT
 from fedlas.lab.train.checkpoint import differences
 
+_FIRST = (".lock", "config.yaml", "data.json", "environment.json", "error.txt", "splits.npz")
+"""What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
 _NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
 
 
@@ -33,6 +36,10 @@ class BusyError(InputError):
     """Another process is working on the run folder."""
 
 
+class UnreadableError(InputError):
+    """A run folder, or a file in it, cannot be read."""
+
+
 def finished(run: Claim) -> dict[str, Any] | None:
     """Contents of ``metrics.json``, or None if the run is not finished; only reads.
 
@@ -42,9 +49,9 @@ def finished(run: Claim) -> dict[str, Any] | None:
     """
     check_claim(run)
     path = run.folder / "metrics.json"
-    if not path.exists():
-        return None
     metrics = _read_json(path, "Remove it to measure the run again.")
+    if metrics is None:
+        return None
     lacking = [key for key in _NEEDED if key not in metrics]
     lacking += [key for key in ("test", "test_scaled") if key in metrics and not isinstance(metrics[key], dict)]
     if metrics.get("format") != FORMAT or lacking:
@@ -61,7 +68,9 @@ def check_claim(run: Claim) -> None:
     """Refuse a folder that holds a run of another configuration; only reads.
 
     Raises:
-        InputError: If it does (every difference is named), or holds results and does not say of which configuration.
+        InputError: If it does (every difference is named), holds results and does not say of which configuration, or
+            holds files of something else.
+        UnreadableError: If it cannot be read.
     """
     old = read_config(run.folder)
     if old is None:
@@ -73,6 +82,7 @@ def check_claim(run: Claim) -> None:
                 f"{run.folder}, where it is missing or empty",
                 "Choose another --out, or remove the folder to start afresh.",
             )
+        check_vacant("run", run.folder, _FIRST)
         return
     if found := differences(old, run.config()):
         raise InputError(
@@ -81,6 +91,40 @@ def check_claim(run: Claim) -> None:
             f"{run.folder}, which differs in {'; '.join(found)}",
             "Use the old settings to go on, or another --out to start afresh.",
         )
+
+
+def check_vacant(owner: str, folder: Path, own: Collection[str] = ()) -> None:
+    """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
+
+    Args:
+        owner: Who complains.
+        folder: Where something new is to be put.
+        own: Names that may lie there.
+
+    Raises:
+        InputError: If there are others.
+        UnreadableError: If it cannot be read.
+    """
+    try:
+        others = foreign(folder, own)
+    except OSError as error:
+        raise UnreadableError(*not_writable(folder, error).parts) from error
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        fix = "Choose another --out, such as a new folder in it."
+        raise InputError(owner, "the output folder must be new, empty or its own", f"{folder} with {shown}", fix)
+
+
+def run_like(folder: Path) -> list[Path]:
+    """The folders in ``folder`` that may be runs, by name: all but hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def leave_out(name: str, reason: object) -> str:
+    """Warn that a run cannot be read and is left out of what is said of the others; returns the sentence."""
+    text = f"{name} is left out: {reason}"
+    logging.getLogger("fedlas").warning("%s", text)
+    return text
 
 
 def check_data(folder: Path, data: Mapping[str, Any]) -> None:
@@ -133,40 +177,43 @@ def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fi
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """Contents of ``config.yaml``; None if it is missing or empty, ``{}`` if it holds no configuration.
+    """Contents of ``config.yaml``; None if it is missing or empty.
 
     Raises:
-        InputError: If it cannot be read.
+        UnreadableError: If it cannot be read, or is no mapping.
     """
     yaml = require("yaml", extra="bench")
     path = folder / "config.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not isinstance(content, dict | None):
+            raise ValueError(f"it holds {describe(content)}")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
+        raise UnreadableError(
             "run", "config.yaml must be readable YAML", f"{path} ({reason})", "Choose another --out to start afresh."
         ) from error
-    return content if isinstance(content, dict) or content is None else {}
+    return content
 
 
 def read_data(folder: Path) -> dict[str, Any] | None:
     """Contents of ``data.json``, the fingerprint of a run's data; None if it is missing.
 
     Raises:
-        InputError: If it cannot be read.
+        UnreadableError: If it cannot be read.
     """
-    path = folder / "data.json"
-    return _read_json(path, "Choose another --out to start afresh.") if path.exists() else None
+    return _read_json(folder / "data.json", "Choose another --out to start afresh.")
 
 
-def _read_json(path: Path, fix: str) -> dict[str, Any]:
+def _read_json(path: Path, fix: str) -> dict[str, Any] | None:
     try:
+        if not path.exists():
+            return None
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
     if not isinstance(content, dict):
-        raise InputError("run", f"{path.name} must hold an object", path, fix)
+        raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
     return content
 
 
@@ -210,8 +257,9 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
     metrics = finished(run)
     check_data(run.folder, data)
     if metrics is None:
-        remove_parts(run.folder)
-        (run.folder / "error.txt").unlink(missing_ok=True)  # what it says was true of an earlier start
+        below = [run.folder / "predictions", run.folder / "work", *run.folder.glob("work/*")]
+        remove_parts(run.folder, *below)
+        remove(run.folder / "error.txt", inside=run.folder)  # what it says was true of an earlier start
         if read_config(run.folder) is None:
             yaml = require("yaml", extra="bench")
             write_text(run.folder / "config.yaml", yaml.safe_dump(run.config(), sort_keys=False))

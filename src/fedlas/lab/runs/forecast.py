@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedlas._core.check import InputError
+from fedlas._core.files import is_file
 from fedlas.lab.data import DATASETS, load_dataset
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import Recipe
@@ -68,19 +69,19 @@ def forecast(run: Run) -> Forecast:
     else:
         each = math.ceil(images / train.batch_size)
     done = _epochs_done(run.folder)
-    if (run.folder / "metrics.json").exists():
+    if is_file(run.folder / "metrics.json"):
         state, done = "finished", train.epochs
     elif done:
         state = f"goes on after epoch {done}"
     else:
-        state = "failed before" if (run.folder / "error.txt").exists() else "new"
+        state = "failed before" if is_file(run.folder / "error.txt") else "new"
     total = None if each is None else each * train.epochs
     left = None if each is None else each * max(0, train.epochs - done)
     return Forecast(run, total, left, state)
 
 
 def _epochs_done(folder: Path) -> int:
-    if not (folder / "checkpoint.pt").exists():
+    if not is_file(folder / "checkpoint.pt"):
         return 0
     try:
         return len(read_log(folder / "log.jsonl"))

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
-from fedlas._core.files import write_json
-from fedlas._core.ranks import is_main_process
+from fedlas._core.files import is_file, write_json
+from fedlas._core.terminal import Bar, say
 from fedlas.lab.runs.saved import load_predictions, num_bins
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.predictions import Predictions
@@ -171,7 +170,7 @@ def _predictions(run: FinishedRun) -> Path:
 
 
 def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: int) -> bool:
-    if not _predictions(run).is_file():
+    if not is_file(_predictions(run)):
         return False
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True
@@ -283,27 +282,16 @@ def noise_bar(total: int, console: Any = None) -> Iterator[Callable[[str, int], 
         total: Steps in all; a bar of 0 is not shown.
         console: A ``rich.console.Console``; None makes one on standard error.
     """
-    console = console or require("rich.console", extra="bench").Console(stderr=True)
-    progress = require("rich.progress", extra="bench")
-    show, main = bool(console.is_terminal) and total > 0, is_main_process()
     done, shown = 0, time.monotonic()
 
     def advance(name: str, steps: int) -> None:
         nonlocal done, shown
         done += steps
-        bar.update(task, advance=steps, description=name)
-        if main and not show and time.monotonic() - shown > _QUIET:
+        bar.advance(steps)
+        bar.update(text=name)
+        if not bar.live and time.monotonic() - shown > _QUIET:
             shown = time.monotonic()
-            console.print(f"intervals: {done} of {total}, {name}", highlight=False, markup=False, soft_wrap=True)
+            say(f"intervals: {done} of {total}, {name}", on=bar.console)
 
-    with progress.Progress(
-        progress.TextColumn("intervals", style="bold"),
-        progress.BarColumn(bar_width=24),
-        progress.TextColumn("{task.description}", markup=False),
-        progress.TimeRemainingColumn(compact=True),
-        console=console,
-        transient=True,
-        disable=not show or not main,
-    ) as bar:
-        task = bar.add_task("", total=total)
+    with Bar("intervals", total=total, on=console, quiet=total == 0) as bar:
         yield advance

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import check_name
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
@@ -42,22 +43,30 @@ def load_plan(folder: Path, *, data: str | None = None) -> Run:
         data: Where its data is; None searches the usual places.
 
     Raises:
-        InputError: If it is no run folder, one made of other runs, or its configuration cannot be read.
+        InputError: If it is no run folder, one made of other runs, or its configuration cannot be read; or if loss,
+            recipe or seed could not be parts of a path.
     """
     config = read_config(folder) if folder.is_dir() else None
     if config and "uncertainty" in config:
-        made_of = f"{folder}, made of {', '.join(config['runs'])}"
+        made_of = f"{folder}, made of {', '.join(map(str, config.get('runs') or ()))}"
         raise InputError("run", "it must be one that was trained", made_of, "Pass one of these.")
-    if not config or not {"recipe", "loss", "seed"} <= config.keys() or not isinstance(config["loss"], dict):
+    sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
+    sections += [section.get("options", {}) for section in sections[1:] if isinstance(section, dict)]
+    if not config or not {"recipe", "seed"} <= config.keys() or not all(isinstance(each, dict) for each in sections):
         raise InputError("run", "it must be the folder of a run", folder, "Pass one that fedlas train or bench made.")
+    # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
+    fix = f"Check {folder / 'config.yaml'}, or train the run again."
+    name = check_name("run", "the loss", config["loss"].get("name"), fix)
+    seed = check_count("run", "seed", config["seed"], low=0)
+    if "root" in config["data"]:
+        raise InputError("run", "config.yaml must not say where data lies", config["data"]["root"], fix)
     content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}
     for section in ("data", "model"):
         options = content[section].pop("options", {})
         content[section] = {**content[section], **options}
     options = {key: value for key, value in config["loss"].items() if key != "name"}
-    name = str(config["loss"]["name"])
     recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
-    return Run(recipe.with_data_root(data), name, int(config["seed"]), folder)
+    return Run(recipe.with_data_root(data), name, seed, folder)
 
 
 def load_trained(folder: Path, *, data: str | None = None) -> Trained:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.files import is_file
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.runs.folder import read_config
 from fedlas.lab.runs.summary import FinishedRun, Summary
@@ -70,7 +71,7 @@ def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
 def load_predictions(run: FinishedRun) -> Predictions | str:
     """The run's predictions on the test set, or why there are none."""
     path = run.path / "predictions" / "test.npz"
-    if not path.is_file():
+    if not is_file(path):
         return f"{run.name}: predictions/test.npz is missing"
     try:
         return Predictions.load(path)
@@ -87,7 +88,7 @@ def num_bins(run: FinishedRun) -> int:
 
 def files(run: FinishedRun) -> list[str]:
     """Those of :data:`FILES` that the run has, relative to its folder."""
-    return [name for name in FILES if (run.path / name).is_file()]
+    return [name for name in FILES if is_file(run.path / name)]
 
 
 def _read_text(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any, Self
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_json
+from fedlas._core.terminal import printable
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.trackers.base import Held, Place, Tracker, flat, trackers_of, values_of
 from fedlas.lab.train.log import read_log
@@ -50,6 +52,7 @@ class Tracking:
     def __enter__(self) -> Self:
         if not self.trackers:
             return self
+        require("matplotlib.figure", extra="plots")  # the diagram at the end is drawn with it
         place = place_of(self.run)
         for name, tracker in self.trackers.items():
             try:
@@ -109,7 +112,7 @@ class Tracking:
             logging.getLogger("fedlas").warning(
                 "tracker %s of %s failed and is given up: %s: %s. The run goes on; 'fedlas track %s --to %s' shows it "
                 "the rest.",
-                *(name, self.run.name, type(error).__name__, error, self.run.folder, name),
+                *(printable(str(x)) for x in (name, self.run.name, type(error).__name__, error, self.run.folder, name)),
             )
             return False
         return True
@@ -130,11 +133,12 @@ def place_of(run: Run) -> Place:
     if not path.exists():
         write_json(path, {"id": uuid.uuid4().hex[:12]})
     try:
-        known = str(json.loads(path.read_text(encoding="utf-8"))["id"])
+        known = json.loads(path.read_text(encoding="utf-8"))["id"]
+        if not (isinstance(known, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", known)):  # it names files of tools
+            raise ValueError(f"id {known!r:.80}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "run", "trackers.json must hold an id", f"{path} ({error})", "Remove it to be tracked as a new run."
-        ) from error
+        expected = "trackers.json must hold an id of letters, digits, _ and -"
+        raise InputError("run", expected, f"{path} ({error})", "Remove it to be tracked as a new run.") from error
     return Place(tracked_in(run.folder.parent), run.recipe.name, run.name, known, flat(run.config()))
 
 

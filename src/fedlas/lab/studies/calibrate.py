@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.extras import MissingExtraError
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Entry
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
@@ -33,7 +30,7 @@ class HeldOut:
         given: A file that was named; the only one for a single calibrator, the validation part when all are fitted.
         folder: A run folder, which has a file for each part or from whose model it can be made.
         data: Where the run's data is; None searches the usual places.
-        show: Called with what is being done, where that may take long; see :func:`progress`.
+        show: Called with what is being done, where that may take long; see :func:`fedlas._core.terminal.status`.
         read: Reads predictions from a file.
     """
 
@@ -135,24 +132,6 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     if not found:
         raise next(iter(errors.values()))
     return Calibrated(found, notes, made, {entry: str(error) for entry, error in errors.items()})
-
-
-@contextmanager
-def progress(console: Any) -> Iterator[Callable[[str], None]]:
-    """A function that shows a line of text: in place on a terminal, elsewhere at most one every ten seconds."""
-    shown = time.monotonic()
-
-    def line(text: str) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 10:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-            shown = time.monotonic()
-
-    if not console.is_terminal:
-        yield line
-        return
-    with console.status("") as status:
-        yield lambda text: status.update(require("rich.text", extra="bench").Text(text))
 
 
 def remarks(outcome: Calibrated) -> list[str]:

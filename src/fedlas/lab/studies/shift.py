@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator
+from fedlas._core.terminal import Bar, Cell, say, show, table
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
@@ -68,24 +68,14 @@ def shift(
         for severity in dict.fromkeys(severities or SEVERITIES)
     ]
     loaded = [load_trained(folder, data=data) for folder in runs]
-    console = require("rich.console", extra="bench").Console()
-    stderr = require("rich.console", extra="bench").Console(stderr=True)
     for folder, trained in zip(runs, loaded, strict=True):
-        with require("rich.progress", extra="bench").Progress(
-            console=stderr, transient=True, disable=not stderr.is_terminal
-        ) as progress:
-            task = progress.add_task(folder.name, total=len(chosen))
-
-            def step(task: Any = task, progress: Any = progress) -> None:
-                progress.advance(task)
-
+        with Bar(folder.name, total=len(chosen)) as bar:
             save_to = folder / "predictions" if save else None
-            found = measure_shift(trained, chosen, on_step=step, save_to=save_to, replicates=replicates)
+            found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
         write_json(folder / "shift.json", found)
-        console.print(_table(folder, found))
-        for note in [*([_CAPTION] if replicates else []), *found["notes"]]:
-            console.print(note, highlight=False, markup=False)
-        console.print(f"all figures: {folder / 'shift.json'}", highlight=False, markup=False, soft_wrap=True)
+        show(_table(folder, found))
+        say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
+        say(f"all figures: {folder / 'shift.json'}")
     return 0
 
 
@@ -163,35 +153,32 @@ def measure_shift(
 
 def _table(folder: Path, found: Mapping[str, Any]) -> Any:
     """Means over corruptions, a row each severity; percent but for NLL."""
-    table = require("rich.table", extra="bench").Table(
-        title=f"{folder.name}: test images under corruption, means over "
-        f"{len({row['corruption'] for row in found['corrupted']})} corruptions"
-    )
-    table.add_column("severity")
-    for name in ("accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after"):
-        table.add_column(name, justify="right")
-    rows = {"clean": [found["clean"]]}
+    heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
+    by_severity = {"clean": [found["clean"]]}
     for row in found["corrupted"]:
-        rows.setdefault(str(row["severity"]), []).append(row)
-    for severity, entries in rows.items():
+        by_severity.setdefault(str(row["severity"]), []).append(row)
+    rows: list[Sequence[Cell]] = []
+    for severity, entries in by_severity.items():
         before, after = (
             {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
         )
         stages = (("test", before), ("test_scaled", after))
-        ece = [_percent(stage["ece"]) + _chance(entries, key) for key, stage in stages]
+        ece = [_with_chance(stage["ece"], entries, key) for key, stage in stages]
         nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
-        table.add_row(severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1])
-    return table
+        rows.append((severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1]))
+    corruptions = len({row["corruption"] for row in found["corrupted"]})
+    title = f"{folder.name}: test images under corruption, means over {corruptions} corruptions"
+    return table(heads, rows, title=title, right=range(1, 6), box="HEAVY_HEAD")
 
 
 def _percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def _chance(entries: Sequence[Mapping[str, Any]], stage: str) -> str:
-    """Mean ends of the intervals and mean noise floor, below a mean ECE; nothing where there are none."""
+def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
+    """A mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
     known = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
     if not known:
-        return ""
+        return _percent(ece)
     low, high, floor = (_percent(fmean(noise[name] for noise in known)) for name in ("low", "high", "floor"))
-    return f"\n[dim]\\[{low}, {high}]\nfloor {floor}[/dim]"  # the backslash, or rich would take it for markup
+    return [_percent(ece), (f"\n[{low}, {high}]\nfloor {floor}", "dim")]

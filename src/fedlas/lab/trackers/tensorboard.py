@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.extras import require
+from fedlas._core.files import remove
 from fedlas.lab.trackers.base import EXTRA, TRACKERS, Held, Place, Tracker
 
 
@@ -32,7 +32,7 @@ class TensorBoard(Tracker):
     def open(self, place: Place) -> Held:
         """Begin anew."""
         folder = place.folder / "tensorboard" / self.project_of(place)
-        shutil.rmtree(folder / place.name, ignore_errors=True)
+        remove(folder / place.name, inside=place.folder.parent)
         trackers = require("accelerate.tracking", extra="bench")
         self._tracker = trackers.TensorBoardTracker(place.name, str(folder))
         self._tracker.start()

@@ -17,7 +17,8 @@ class Trackio(Tracker):
 
     Args:
         project: Project; None is the recipe's name.
-        space_id: Hugging Face Space to send to; None keeps all on this machine.
+        space_id: Hugging Face Space to send to; None is ``$TRACKIO_SPACE_ID``, else a server at
+            ``$TRACKIO_SERVER_URL``, else this machine alone.
 
     Raises:
         MissingExtraError: If trackio is not installed.

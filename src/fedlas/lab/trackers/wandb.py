@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
+from fedlas._core.files import remove
 from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
 
 
@@ -20,8 +21,7 @@ class WandB(Tracker):
     Args:
         project: Project; None is the recipe's name.
         entity: User or team; None is your own.
-        mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``: nothing leaves the
-            machine unless it is said.
+        mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``.
         tags: Tags of the runs.
 
     Raises:
@@ -53,8 +53,8 @@ class WandB(Tracker):
         place.folder.mkdir(parents=True, exist_ok=True)
         online = self.mode == "online"
         if not online:
-            for old in (place.folder / "wandb").glob(f"offline-run-*-{place.id}"):
-                shutil.rmtree(old)
+            for old in (place.folder / "wandb").glob(f"offline-run-*-{glob.escape(place.id)}"):
+                remove(old, inside=place.folder.parent)
         self._tracker = require("accelerate.tracking", extra="bench").WandBTracker(
             self.project_of(place),
             entity=self.entity,

@@ -1,6 +1,6 @@
 """Training: a loop on accelerate, and checkpoints that survive a kill."""
 
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.lab.train.hooks import Hook

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.files import not_writable, write_text
+from fedlas._core.check import InputError
+from fedlas._core.files import not_writable, remove, write_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -36,12 +38,18 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
     """Add one line and have it on the disk before a checkpoint that counts on it.
 
     Raises:
-        InputError: If the file cannot be written to.
+        InputError: If the file cannot be written to, or the disk is full. The file is what it was before then.
     """
+    before = path.stat().st_size if path.is_file() else None
     try:
         with path.open("a") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise not_writable(path.parent, error) from error
+        with suppress(OSError, InputError):
+            if before is not None:
+                os.truncate(path, before)
+            else:
+                remove(path, inside=path.parent)
+        raise not_writable(path, error) from error

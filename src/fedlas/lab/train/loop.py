@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, new_accelerator, on_main
-from fedlas._core.seed import restore_rng_state, rng_state
+from fedlas._core.streams import restore_rng_state, rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import Bar, say
 from fedlas.diagnose import alarm_kind
 
 
@@ -42,32 +42,21 @@ class TrainingProgress:
     def __init__(
         self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False, console: Any = None
     ) -> None:
-        progress = require("rich.progress", extra="bench")
-        self.console = console or require("rich.console", extra="bench").Console(stderr=True)
-        self.live, self.quiet = bool(self.console.is_terminal) and not quiet, quiet
+        self._bar = Bar(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
+        self.console, self.live, self.quiet = self._bar.console, self._bar.live, quiet
         self.epochs, self.steps, self.done = epochs, steps, done
         self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
         self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
         self._alarms: set[str] = set()
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", style="bold", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.TextColumn("{task.fields[text]}", markup=False),
-            progress.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
-            console=self.console,
-            transient=True,
-            disable=not self.live,
-        )
-        self._task = self._bar.add_task(name, total=epochs * steps, completed=done * steps, text="")
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def due(self) -> bool:
         """Whether the bar would show a loss now; reading one stalls an accelerator, so ask before."""
@@ -79,7 +68,7 @@ class TrainingProgress:
         if loss is not None:
             self._loss, self.shown = f"loss {loss:.3f}", time.monotonic()
             text = f"epoch {epoch}/{self.epochs}  {self._loss}  {self.metrics}"
-            self._bar.update(self._task, completed=(epoch - 1) * self.steps + step, text=text)
+            self._bar.update(done=(epoch - 1) * self.steps + step, text=text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """One epoch is done; ``record`` is its line of the log."""
@@ -87,12 +76,12 @@ class TrainingProgress:
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
         self._loss = f"loss {record['train']['loss']:.3f}"
         text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
-        self._bar.update(self._task, completed=number * self.steps, text=text)
+        self._bar.update(done=number * self.steps, text=text)
         now = time.monotonic()
         if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
             left = (now - self.started) / (number - self.done) * (self.epochs - number)
             rest = f"  {left:.0f} s left" if number < self.epochs else ""
-            self.console.print(f"{self.name}  {text}{rest}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{self.name}  {text}{rest}", on=self.console)
             self.shown = now
         self._alarm(number, record.get("alarms", ()))
 
@@ -101,8 +90,7 @@ class TrainingProgress:
         kinds = {alarm_kind(alarm): alarm for alarm in alarms}
         for kind, alarm in kinds.items():
             if kind not in self._alarms and not self.quiet:
-                text = f"{self.name}  epoch {epoch}: {alarm}"
-                self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+                say(f"{self.name}  epoch {epoch}: {alarm}", style="yellow", on=self.console)
         self._alarms = set(kinds)
 
 

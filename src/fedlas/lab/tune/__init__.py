@@ -1,7 +1,8 @@
-"""``fedlas tune``: search the options of losses on validation, with the same budget for every method.
+"""Search of the options of losses on validation data, with the same budget for every method.
 
-``domain`` (what a parameter may be), ``options`` and ``space`` (which parameters a method has) say where to look;
-``plan`` is the whole study before it starts, ``record`` one trial on disk, ``trial`` does its runs, ``sampler`` draws
-the next one from those before it (optuna), ``study`` does all of them; ``summary``, ``best``, ``report`` and
-``command`` say what came out.
+In: a recipe and search spaces. Out: trials on disk, the best setting of each method as a recipe, a page.
+
+``domain``, ``options`` and ``space`` say where to search; ``plan`` is the whole study before it starts; ``record`` is
+one trial on disk; ``trial`` does its runs; ``sampler`` draws the next trial from those before it (optuna); ``study``
+does them all; ``summary``, ``best`` and ``report`` say what came out.
 """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 from fedlas.lab.runs.forecast import forecast, train_size
 from fedlas.lab.tune.listing import words
 from fedlas.lab.tune.plan import Tuning
@@ -23,20 +22,19 @@ def dry_run(tuning: Tuning) -> int:
         InputError: As :func:`fedlas.lab.tune.study.check_study`.
     """
     check_study(tuning)
-    console = require("rich.console", extra="bench").Console(highlight=False, markup=False, soft_wrap=True)
     recipe, outcomes = tuning.recipe, outcomes_of(tuning)
     images = train_size(recipe)
     size = "a number of images that is known when they are read" if images is None else f"about {images:,} images"
-    console.print(f"{recipe.name}: {recipe.title}")
-    console.print(f"  {recipe.model.name} on {size} of {recipe.data.name}, batch {recipe.train.batch_size}")
-    console.print(f"  {what_was_run(tuning, outcomes)}\n")
+    say(f"{recipe.name}: {recipe.title}")
+    say(f"  {recipe.model.name} on {size} of {recipe.data.name}, batch {recipe.train.batch_size}")
+    say(f"  {what_was_run(tuning, outcomes)}", "")
     spaces = [("method", "parameter", "preset", "searched")]
     for method in tuning.methods:
         for key, domain in method.space.items():
             spaces.append((method.name, key, str(method.preset[key]), words(domain)))
         if not method.space:
             spaces.append((method.name, "—", "", "nothing to tune: one setting"))
-    _print(console, spaces)
+    _print(spaces)
     each = forecast(tuning.runs(tuning.methods[0], 0, {})[0]).steps
     seeds = len(tuning.seeds)
     plans = [("method", "trials", "ended", "runs", "steps", "folder")]
@@ -47,15 +45,15 @@ def dry_run(tuning: Tuning) -> int:
         steps = "?" if each is None else f"{runs * each:,}"
         folder = str(tuning.trial_folder(outcome.method, 0).parent)
         plans.append((outcome.method.name, str(outcome.planned), str(ended), str(runs), steps, folder))
-    console.print()
-    _print(console, plans)
+    say("")
+    _print(plans)
     steps = "" if each is None else f", about {total * each:,} steps, {left * each:,} of them left"
-    console.print(f"\n{total} runs, {left} of them left{steps}; results in {tuning.folder}")
+    say("", f"{total} runs, {left} of them left{steps}; results in {tuning.folder}")
     return 0
 
 
-def _print(console: Any, rows: Sequence[tuple[str, ...]]) -> None:
+def _print(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        console.print(f"  {text}")
+        say(f"  {text}")

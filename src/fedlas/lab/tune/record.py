@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_json
+from fedlas._core.files import read_json, write_json
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.space import Method
 
@@ -81,7 +80,7 @@ def best_of(tuning: Tuning, trials: Sequence[Trial]) -> Trial | None:
 def _read(path: Path, number: int) -> Trial:
     names = {f.name for f in fields(Trial)}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         got = f"{path} ({error})"
     else:

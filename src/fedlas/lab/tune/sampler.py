@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import not_writable
-from fedlas._core.seed import derive
+from fedlas._core.files import not_writable, remove
+from fedlas._core.streams import derive
 from fedlas.lab.tune.domain import Domain, Range
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
@@ -51,7 +52,7 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
     new = path.with_name(".optuna.log.part")
     with _quiet() as optuna:
         try:
-            new.unlink(missing_ok=True)
+            remove(new, inside=tuning.folder)
             backend = optuna.storages.journal.JournalFileBackend(str(new))
             storage = optuna.storages.JournalStorage(backend)
             for method in tuning.methods:
@@ -60,6 +61,8 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
                 study.set_user_attr("objective", tuning.goal.metric)
             new.replace(path)
         except OSError as error:
+            with suppress(InputError):
+                remove(new, inside=tuning.folder)
             raise not_writable(path, error) from error
     return path
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import remove_parts, write_json, write_text
+from fedlas._core.files import remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
+from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.environment import environment, read_starts
 from fedlas.lab.runs.execute import data_fingerprint
-from fedlas.lab.runs.folder import check_data, locked
+from fedlas.lab.runs.folder import check_data, check_vacant, locked
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.progress import duration
 from fedlas.lab.tune.plan import Tuning
@@ -75,8 +76,9 @@ def check_study(tuning: Tuning) -> None:
     """Refuse a folder that this study cannot go on in; only reads.
 
     Raises:
-        InputError: If it is a run's, or holds a study with another recipe, space, objective or seeds (every difference
-            is named), with a method that is left out now, or with more trials than are asked for.
+        InputError: If it is a run's or something else's, or holds a study with another recipe, space, objective or
+            seeds (every difference is named), with a method that is left out now, or with more trials than are asked
+            for.
     """
     old = _read(tuning.folder / _STUDY)
     if old is None:
@@ -84,6 +86,7 @@ def check_study(tuning: Tuning) -> None:
             raise InputError(
                 "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
             )
+        check_vacant("fedlas tune", tuning.folder, (".lock", _STUDY))
         return
     new, before = tuning.config(), old.get("methods")
     before = before if isinstance(before, dict) else {}
@@ -121,7 +124,8 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: boo
     yaml = require("yaml", extra="bench")
     check_study(tuning)
     check_data(tuning.folder, fingerprint)
-    remove_parts(tuning.folder)
+    trials = [tuning.trial_folder(method, n) for method in tuning.methods for n in range(method.trials(tuning.budget))]
+    remove_parts(tuning.folder, *trials)
     write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
     write_json(tuning.folder / "data.json", fingerprint)
     for method in () if keep else tuning.methods:
@@ -156,7 +160,7 @@ def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
     for other in trials:
         if best is None or other.number != best.number:
             for checkpoint in tuning.trial_folder(method, other.number).glob("s*/checkpoint.pt"):
-                checkpoint.unlink()
+                remove(checkpoint, inside=tuning.folder)
 
 
 def _ended(tuning: Tuning, method: Method) -> list[Trial]:
@@ -195,10 +199,9 @@ class _Progress:
             other = best is not None and best.number != trial.number
             was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and other else ""
             text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        say(text, style=style, on=self.console)
         if (left := self.left()) and self.done < self.total:
-            rest = f"  about {left} for {self.total - self.done} more"
-            self.console.print(rest, style="dim", highlight=False, soft_wrap=True)
+            say(f"  about {left} for {self.total - self.done} more", style="dim", on=self.console)
 
 
 def settings(params: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_json
+from fedlas._core.files import read_json, write_json
 from fedlas._core.ranks import on_main
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
@@ -123,7 +122,7 @@ def _read(run: Run, path: Path) -> dict[str, float] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return {key: float(found[key]) for key in ("value", "epoch", "seconds")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

@@ -56,6 +56,8 @@ def test_take_keeps_rows_together():
         ({"mean": (0.5,)}, "mean and std must both be None or hold 1 numbers"),
         ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "mean and std must both be None or hold 1 numbers"),
         ({"mean": (0.5,), "std": (0.0,)}, "std above 0"),
+        ({"mean": (0.5,), "std": (float("nan"),)}, "finite"),
+        ({"mean": (float("inf"),), "std": (0.5,)}, "finite"),
         ({"crop_padding": -1}, "crop_padding must be a whole number"),
     ],
 )
@@ -87,6 +89,7 @@ def test_augmentation_options_apply_to_every_data_set():
     assert (source.flip, source.crop_padding) == (True, 2)
 
 
+@pytest.mark.system
 def test_importing_data_and_models_imports_no_optional_package():
     code = (
         "import sys, fedlas.lab.data, fedlas.lab.models; "

@@ -28,10 +28,9 @@ def write(folder, compress=True):
 
 @pytest.fixture(autouse=True)
 def nothing_else(monkeypatch, tmp_path):
-    """Neither environment nor Debian's package nor network, unless a test provides them."""
+    """Neither environment nor Debian's package, unless a test provides them."""
     monkeypatch.delenv("FEDLAS_DATA", raising=False)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.setattr(fashion_mnist, "_download", lambda folder: f"; the download into {folder} failed (no network)")
 
 
 @pytest.mark.parametrize("below", ["", "fashion-mnist", "FashionMNIST/raw"])
@@ -65,23 +64,46 @@ def test_three_of_four_files_are_passed_over(tmp_path, monkeypatch):
     assert len(load_dataset("fashion-mnist").train) == 20
 
 
-def test_downloaded_when_found_nowhere(tmp_path, monkeypatch):
-    monkeypatch.setenv("FEDLAS_DATA", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "_download", lambda folder: write(folder / "FashionMNIST" / "raw") and "")
-    assert len(load_dataset("fashion-mnist").train) == 20
+@pytest.fixture
+def fetched(monkeypatch):
+    """Folders into which the files were downloaded."""
+    folders = []
+
+    def download(folder):
+        folders.append(folder)
+        write(folder / "FashionMNIST" / "raw")
+        return ""
+
+    monkeypatch.setattr(fashion_mnist, "_download", download)
+    return folders
 
 
-def test_error_names_all_three_ways_and_why_each_failed(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="FEDLAS_DATA is not set") as without:
-        load_dataset("fashion-mnist")
+def test_nothing_is_downloaded_unless_asked_for(tmp_path, monkeypatch, fetched):
     monkeypatch.setenv("FEDLAS_DATA", str(tmp_path))
-    with pytest.raises(InputError, match="no network") as failed:
-        load_dataset("fashion-mnist")
-    for error in (without, failed):
-        assert all(
-            way in str(error.value) for way in ("put the files", "apt install dataset-fashion-mnist", "download")
-        )
-        assert str(tmp_path / "debian") in str(error.value)
+    for root in (None, str(tmp_path)):
+        with pytest.raises(InputError, match=r"data\.download=true") as error:
+            load_dataset("fashion-mnist", root)
+        assert "apt install dataset-fashion-mnist" in str(error.value)
+    assert fetched == []
+
+
+def test_downloaded_when_asked_for_and_found_nowhere(tmp_path, monkeypatch, fetched):
+    monkeypatch.setenv("FEDLAS_DATA", str(tmp_path))
+    for _ in range(2):
+        assert len(load_dataset("fashion-mnist", download=True).train) == 20
+    assert fetched == [tmp_path]
+
+
+def test_a_download_needs_a_folder(tmp_path, fetched):
+    with pytest.raises(InputError, match="FEDLAS_DATA is not set") as error:
+        load_dataset("fashion-mnist", download=True)
+    assert str(tmp_path / "debian") in str(error.value)
+    assert fetched == []
+
+
+def test_download_must_be_a_flag():
+    with pytest.raises(InputError, match="download must be true or false; got str 'no'"):
+        load_dataset("fashion-mnist", download="no")
 
 
 @pytest.mark.parametrize("error", [OSError("no route"), RuntimeError("corrupted")])
@@ -91,11 +113,9 @@ def test_failing_download_becomes_part_of_the_message(tmp_path, monkeypatch, err
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.undo()
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", fail)
     with pytest.raises(InputError, match=f"the download into .* failed .*{error}"):
-        load_dataset("fashion-mnist", str(tmp_path))
+        load_dataset("fashion-mnist", str(tmp_path), download=True)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 12, 100, -1])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes_data import FAKES
@@ -18,7 +18,6 @@ def splits_of(counts, val_size, **options):
     return split(Source("mine", part, part, names, **options), seed=0, val_size=val_size)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(2, 40), min_size=2, max_size=6),
     st.floats(0.01, 0.99),

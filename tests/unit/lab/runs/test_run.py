@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -101,8 +102,9 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
     run = planned(tmp_path)
     (run.folder / "predictions").mkdir(parents=True)
     (run.folder / ".lock").write_text("")
-    (run.folder / ".checkpoint.pt.xyz.part").write_bytes(b"half")
-    (run.folder / "predictions" / ".val.npz.xyz.part").write_bytes(b"half")
+    (run.folder / "config.yaml").write_text(json.dumps(run.config()))
+    (run.folder / ".checkpoint.pt.abcd_123.fedlas.part").write_bytes(b"half")
+    (run.folder / "predictions" / ".val.npz.abcd_123.fedlas.part").write_bytes(b"half")
     (run.folder / "error.txt").write_text("an earlier failure")
     execute(run)
     assert not list(run.folder.rglob("*.part"))
@@ -246,6 +248,32 @@ def test_folders_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     with pytest.raises(InputError, match=r"output folder: .*Permission denied"):
         execute(run)
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "log.jsonl", "test.npz", "metrics.json"])
+def test_disk_full_on_the_way(done, tmp_path, monkeypatch, full_disk, name):
+    """What was there stays, nothing half-written does, and with room again the run ends as if nothing had been."""
+    run, write = planned(tmp_path), os.fsync
+    checkpoint = run.folder / "checkpoint.pt"
+
+    def short(descriptor):
+        """The disk is full when the file is synced, once there is a checkpoint to be kept."""
+        synced = [path.name for path in run.folder.rglob("*") if os.path.samestat(path.stat(), os.fstat(descriptor))]
+        if checkpoint.exists() and name in synced[0]:
+            before.append(checkpoint.read_bytes())
+            raise OSError(28, "No space left on device")
+        write(descriptor)
+
+    before = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", short)
+        with pytest.raises(InputError, match=r"No space left on device.*free some space"):
+            execute(run)
+    assert checkpoint.read_bytes() == before[0]
+    assert not list(run.folder.rglob("*.part"))
+    assert finished(run) is None
+    again = execute(run)
+    assert {**again, "seconds": 0} == {**done[1], "seconds": 0}
 
 
 def test_finished_meanwhile(done, monkeypatch):

@@ -13,15 +13,7 @@ from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.calibrators_table import comparison_table
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies import calibrate
-from fedlas.lab.studies.calibrate import (
-    ALL,
-    Calibrated,
-    HeldOut,
-    calibrated,
-    part_of,
-    progress,
-    remarks,
-)
+from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, part_of, remarks
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 
@@ -195,21 +187,6 @@ def test_without_label_probabilities_there_is_no_true_error(test):
     bare = Predictions(test.logits, test.target)
     assert "True" not in table_of({"as predicted": evaluate(bare)})
     assert "True" in table_of({"as predicted": evaluate(test)})
-
-
-def test_progress_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(calibrate.time, "monotonic", lambda: now[0])
-    console = Console(file=io.StringIO())
-    with progress(console) as show:
-        for second in range(31):
-            now[0] = second
-            show(f"at {second}")
-    assert console.file.getvalue().split("\n") == ["at 11", "at 22", ""]
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=60)
-    with progress(terminal) as show:
-        show("[bold]fitting")
-    assert "[bold]fitting" in terminal.file.getvalue()
 
 
 def test_nothing_to_remark():

@@ -1,10 +1,12 @@
 import json
 import logging
+import sys
 from dataclasses import replace
 
 import pytest
 
 from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
 from fedlas.cli.track import track
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.tracking import place_of, tracking_of
@@ -55,6 +57,14 @@ def shown(monkeypatch):
     monkeypatch.setattr("fedlas.lab.runs.tracking.trackers_of", lambda _: {"notebook": book})
     monkeypatch.setattr("fedlas.cli.track.trackers_of", lambda _: {"notebook": book})
     return book
+
+
+def test_what_draws_the_diagram_is_missed_before_training(planned, shown, monkeypatch):
+    run = planned({})
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="'matplotlib'"):
+        execute(run)
+    assert not (run.folder / "log.jsonl").exists()
 
 
 def records(run):

@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -41,7 +41,6 @@ def gradients(module, batch, **config):
     return found, parts
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 24), st.integers(1, 30), st.booleans())
 def test_parts_add_up_to_the_gradient_of_the_whole_batch(samples, pieces, indexed):
     module = linear().double()

@@ -30,3 +30,18 @@ def test_a_line_cut_short_is_left_out_and_written_over(tmp_path, tail):
 def test_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match="output folder"):
         append_log(tmp_path, {"epoch": 1})
+
+
+def test_full_disk_leaves_no_half_line(tmp_path, full_disk):
+    path = tmp_path / "log.jsonl"
+    append_log(path, {"epoch": 1})
+    before = path.read_text()
+    with (
+        full_disk(len(before) + 10),
+        pytest.raises(InputError, match=r"log\.jsonl \(File too large\).*free some space"),
+    ):
+        append_log(path, {"epoch": 2, "val": {"ece": 0.125}})
+    assert path.read_text() == before
+    with full_disk(5), pytest.raises(InputError, match="File too large"):
+        append_log(tmp_path / "new.jsonl", {"epoch": 1})
+    assert not (tmp_path / "new.jsonl").exists()

@@ -102,6 +102,7 @@ def close(a, b, *, rtol=1e-4, atol=1e-5):
         torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("loss", ["fedlas", "vmf"])
 def test_two_processes_equal_one(folder, tmp_path, loss):
     one = objective(loss)
@@ -114,6 +115,7 @@ def test_two_processes_equal_one(folder, tmp_path, loss):
     torch.testing.assert_close(torch.load(folder / f"{loss}.pt"), logits(one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.system
 def test_a_run_goes_on_under_another_number_of_processes(folder):
     whole, cut = state(folder / "whole"), state(folder / "cut")
     assert str(whole["optimizer"]) == str(cut["optimizer"])
@@ -122,6 +124,7 @@ def test_a_run_goes_on_under_another_number_of_processes(folder):
     close(state(folder / "fedlas")["objective"], state(folder / "moved")["objective"])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("other", ["parts", "small parts"])
 def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
     train(objective("ce"), tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import Bar, say
 from fedlas.lab.bench.executors.task import Result, Task
 from fedlas.lab.train import read_log
 
@@ -27,33 +27,23 @@ class JointProgress:
     """
 
     def __init__(self, console: Any, tasks: Sequence[Task], *, watch: bool) -> None:
-        progress = require("rich.progress", extra="bench")
-        self.console, self.watch = console, watch
-        self.live = watch and bool(console.is_terminal)
+        self.watch = watch
         self._logs = {task.run.name: _Log(task) for task in tasks}
         self._runs, self._ended = len(tasks), 0
         self._began = self._shown = self._looked = time.monotonic()
         self._text = ""
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}", style="bold", markup=False),
-            progress.BarColumn(bar_width=24),
-            progress.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
-            progress.TextColumn("{task.fields[text]}", markup=False),
-            console=console,
-            transient=True,
-            disable=not self.live,
-        )
         self._total, self._before = sum(log.epochs for log in self._logs.values()), self._epochs()
-        self._task = self._bar.add_task(self._counted(), total=self._total, completed=self._before, text="")
+        self._bar = Bar(self._counted(), total=self._total, done=self._before, on=console, quiet=not watch)
+        self.console, self.live = self._bar.console, self._bar.live
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def started(self, task: Task) -> None:
         """Say which epoch a run goes on after, if it was begun before."""
@@ -97,7 +87,7 @@ class JointProgress:
             log.look()
         text = ", ".join(_few([log.text for log in self._logs.values() if log.running]))
         if self.live:
-            self._bar.update(self._task, description=self._counted(), completed=self._epochs(), text=text)
+            self._bar.update(label=self._counted(), done=self._epochs(), text=text)
         elif text and text != self._text and now - self._shown > 10:
             self._print(f"{self._counted()}: {text}", style="dim")
             self._text, self._shown = text, now
@@ -109,7 +99,7 @@ class JointProgress:
         return sum(log.done for log in self._logs.values())
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
+        say(text, style=style, on=self.console)
 
 
 class _Log:

@@ -83,7 +83,6 @@ class RayExecutor(Executor):
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
         """Ray, connected; what was not connected before is left again."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of a bench is nobody else's business
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print, and leaves it so
         with _quiet():
             ray: Any = require("ray", extra="ray")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.collective import is_main_process
 from fedlas._core.files import write_text
-from fedlas._core.ranks import is_main_process
 from fedlas.lab.data.readers.roots import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.execute import execute

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 from fedlas.lab.bench.executors.launch import work
 from fedlas.lab.bench.executors.task import Task
 
@@ -21,9 +21,8 @@ def main(arguments: Sequence[str]) -> int:
     file, number = arguments
     tasks: list[Task] = pickle.loads(Path(file).read_bytes())
     result = work(tasks[int(number)])
-    console = require("rich.console", extra="bench").Console(stderr=True)
     text = result.line or result.busy or f"failed: {result.message}"
-    console.print(f"{result.name}  {text}", markup=False, highlight=False, soft_wrap=True)
+    say(*f"{result.name}  {text}".split("\n"), stderr=True)
     return 1 if result.error else 0
 
 

@@ -1,1 +1,4 @@
-"""One file a data set."""
+"""Data sets, one a file.
+
+In: a folder, or nothing for embedded ones. Out: a ``Source`` of train and test images with labels and class names.
+"""

@@ -1,10 +1,10 @@
-"""Fashion-MNIST: found on disk, or fetched by torchvision."""
+"""Fashion-MNIST: found on disk, or fetched by torchvision if asked for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.lab.data.base import DATASETS, Source
 from fedlas.lab.data.readers.expected import Expected
@@ -34,35 +34,40 @@ _CLASSES = (
     files="the four IDX files, raw or .gz",
     expected=Expected(train=60_000, test=10_000, classes=10, per_class=(6_000, 6_000)),
 )
-def load_fashion_mnist(root: str | None = None) -> Source:
+def load_fashion_mnist(root: str | None = None, *, download: bool = False) -> Source:
     """70,000 grey pictures of clothes, 28 x 28 pixels in 10 classes: 60,000 to train, 10,000 to test.
 
     Args:
         root: Folder with the four IDX files, raw or gzipped, in itself or in ``fashion-mnist`` or
             ``FashionMNIST/raw`` below it. None: ``$FEDLAS_DATA`` is searched so, then the folder of Debian's package
-            ``dataset-fashion-mnist``. What is found nowhere is downloaded by torchvision into ``root`` or
-            ``$FEDLAS_DATA``, if one of them is given.
+            ``dataset-fashion-mnist``.
+        download: Let torchvision fetch what is found nowhere into ``root`` or ``$FEDLAS_DATA``; without it nothing is
+            fetched.
 
     Raises:
-        InputError: If none of the ways works (the message names all three), or a file is damaged.
+        InputError: If the files are not found, the message says how to get them; or if one is damaged, or ``download``
+            is not a bool.
     """
+    if not isinstance(download, bool):
+        raise InputError("fashion-mnist", "download must be true or false", describe(download), "Pass a bool.")
     folder = data_folder(root)
     places = [folder / below for below in ("", "fashion-mnist", "FashionMNIST/raw")] if folder else []
     if root is None:
         places.append(DEBIAN_FOLDER)
     found = next(idx_places(places), None)
     problem = ""
-    if found is None and folder is not None:
-        problem = _download(folder)
+    if found is None and download:
+        problem = _download(folder) if folder else f"; no folder to download into, since ${ENVIRONMENT} is not set"
         found = next(idx_places(places), None)
     if found is None:
         raise InputError(
             "fashion-mnist",
-            "its four IDX files must be on disk or downloadable",
-            f"{_listing(places)}{problem or f'; no download, since ${ENVIRONMENT} is not set'}",
+            "its four IDX files must be on disk",
+            f"none in {', '.join(map(str, places))}{problem}",
             f"Either put the files (train-images-idx3-ubyte.gz and its three sisters) into a folder and set "
             f"{ENVIRONMENT} to it, or install Debian's package (apt install dataset-fashion-mnist), or set "
-            f"{ENVIRONMENT} to a writable folder and let torchvision download them with a network connection.",
+            f"{ENVIRONMENT} to a writable folder and let torchvision download them: data.download=true in a recipe, "
+            f"--set download=true with fedlas data check.",
         )
     arrays = {key: read_idx("fashion-mnist", path, 3 if "images" in key else 1) for key, path in found.items()}
     train, test = (images_from_arrays("fashion-mnist", arrays, part) for part in ("train", "test"))
@@ -84,7 +89,3 @@ def _download(folder: Path) -> str:
     except (OSError, RuntimeError, EOFError, MissingExtraError) as error:  # URLError is an OSError
         return f"; the download into {folder} failed ({type(error).__name__}: {error})"
     return ""
-
-
-def _listing(places: list[Path]) -> str:
-    return f"none in {', '.join(str(place) for place in places)}"

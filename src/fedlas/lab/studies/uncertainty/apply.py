@@ -11,7 +11,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.files import write_json
+from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas.lab.runs.environment import environment, read_starts
 from fedlas.lab.runs.execute import measure
@@ -142,7 +142,7 @@ def apply_method(derived: Derived) -> dict[str, Any]:
     except (InputError, MissingExtraError):
         left = [path.name for path in derived.folder.iterdir()] if derived.folder.is_dir() else None
         if accelerator.is_main_process and left == [".lock"]:
-            (derived.folder / ".lock").unlink()
+            remove(derived.folder / ".lock", inside=derived.folder)
             derived.folder.rmdir()
         raise
 
@@ -163,7 +163,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
         except (InputError, MissingExtraError):
             if fresh and accelerator.is_main_process and not (derived.folder / "work").exists():
                 for name in _BEFORE:  # or the same command with a better option would be refused
-                    (derived.folder / name).unlink(missing_ok=True)
+                    remove(derived.folder / name, inside=derived.folder)
             raise
         metrics = _metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.features import find_head
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.runs.execute import held_out, predictions_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlas._core.check import check_count
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
+from fedlas._core.terminal import track
 from fedlas.lab.runs.execute import held_out, predictions_of
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
-from fedlas.lab.studies.uncertainty.progress import track
 from fedlas.uncertainty.mc_dropout import DropoutSamples, active_dropout
 
 _NAME = "mc-dropout"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.execute import build_objective, held_out, predictions_of, train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.runs.execute import held_out, predictions_of, train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result

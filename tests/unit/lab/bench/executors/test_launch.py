@@ -9,9 +9,10 @@ import torch.distributed as dist
 from fedlas.lab.bench.executors.launch import exit_text, launch
 from fedlas.lab.train import load_checkpoint
 
-pytestmark = pytest.mark.skipif(
-    not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo"
-)
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this PyTorch has no gloo"),
+]
 
 
 def rank_of(_):

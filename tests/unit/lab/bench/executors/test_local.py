@@ -54,6 +54,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
 
 
+@pytest.mark.system
 def test_stopping_ends_the_workers(tmp_path, tasks, told):
     class Interrupted(told):
         def idle(self):

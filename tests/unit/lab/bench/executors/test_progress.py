@@ -62,7 +62,7 @@ def test_one_line_on_a_terminal(tmp_path, tasks, clock):
             write(task, 1)
         clock[0] += 1
         progress.idle()
-        progress._bar.refresh()
+        progress._bar.progress.refresh()
     assert "0 of 8 runs ended" in text.getvalue()
     assert "fedlas+-s0 epoch 1/2, and 2 more" in text.getvalue()
 

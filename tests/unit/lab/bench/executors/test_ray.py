@@ -15,6 +15,7 @@ PRINT = print
 
 pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.filterwarnings("ignore"),  # whatever Ray's own threads and processes warn of
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Ray's processes in /proc"),
 ]

@@ -63,6 +63,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:submitit")
 def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tmp_path, tasks, told):
     some = tasks(tmp_path / "out", "synthetic", ["ce"], "model.hidden=[8]")
@@ -83,6 +84,7 @@ def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tm
     assert not (cluster / "cancelled").exists()
 
 
+@pytest.mark.system
 def test_a_dry_run_needs_no_slurm_and_its_script_works(tmp_path, tasks, capsys, restored):
     some = tasks(tmp_path / "a b", "synthetic", ["ce", "ls"], "model.hidden=[8]")
     executor = SlurmExecutor(gpus_per_run=0, cpus_per_run=1)
@@ -102,6 +104,7 @@ def test_a_dry_run_needs_no_slurm_and_its_script_works(tmp_path, tasks, capsys, 
     assert not (tmp_path / "a b" / "ce-s0").exists()
 
 
+@pytest.mark.system
 def test_the_script_says_what_was_asked_for(tmp_path, tasks):
     text = SlurmExecutor(**OPTIONS).script(tasks(tmp_path, "synthetic", ["ce", "ls"]), tmp_path)
     found = flags(text)

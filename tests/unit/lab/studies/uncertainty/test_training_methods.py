@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execute import build_objective, execute, predictions_of, prepare_data

@@ -3,7 +3,7 @@ import random
 import numpy as np
 import torch
 
-from fedlas._core.seed import derive, restore_rng_state, rng_state, seed_everything
+from fedlas._core.streams import derive, restore_rng_state, rng_state, seed_everything
 
 
 def draw():

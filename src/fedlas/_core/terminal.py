@@ -1,0 +1,218 @@
+"""The one place that writes to the terminal: lines, tables, progress. No name from a file can command it there.
+
+Nothing here reads markup: text is shown as it is written. Only the main process of a distributed run shows anything.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fedlas._core.collective import is_main_process
+from fedlas._core.extras import require
+
+T = TypeVar("T")
+Cell = str | Sequence[str | tuple[str, str]]
+"""Of a table: one line of text, or parts of text, each with a style or not. Only parts may hold line breaks."""
+
+_COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: control, format, lone surrogate, separator of lines, separator of paragraphs."""
+_JOINERS = "\u200c\u200d"  # of the Cf only these belong to the spelling of languages and of emoji
+_QUIET = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+def printable(text: str) -> str:
+    r"""``text`` on one line, with every character that a terminal or a page would obey written out.
+
+    Control characters (line breaks and tabs too), invisible format characters such as the overrides of direction, and
+    lone surrogates become escapes as in Python source; all other text is left alone.
+
+    Example:
+        >>> print(printable("grün\x1b[2J\n\u202e"))
+        grün\x1b[2J\n\u202e
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS
+        else char
+        for char in text
+    )
+
+
+def console(*, stderr: bool = False) -> Any:
+    """A ``rich.console.Console`` on standard output or error. Nothing outside this module prints to it."""
+    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())
+
+
+def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None) -> None:
+    """Print lines.
+
+    Args:
+        *lines: One line each; a line break within one is written out, as it may come from a name.
+        style: Of all of them, such as ``"dim"``.
+        wrap: Break long lines at words to the width of the terminal.
+        stderr: To standard error.
+        on: A ``rich.console.Console``; None makes one.
+    """
+    screen = console(stderr=stderr) if on is None else on
+    for line in lines:
+        screen.print(_text(line), style=style, soft_wrap=not wrap)
+
+
+def show(made: Any) -> None:
+    """Print a table."""
+    console().print(made)
+
+
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    title: str = "",
+    caption: Iterable[str] = (),
+    right: Collection[int] = (),
+    whole: Collection[int] = (),
+    line_after: Collection[int] = (),
+    box: str | None = "SIMPLE_HEAD",
+    **look: Any,
+) -> Any:
+    """A ``rich`` table.
+
+    Args:
+        heads: Of the columns.
+        rows: Cells of each row.
+        title: Above it.
+        caption: Lines below it.
+        right: Columns that are aligned to the right.
+        whole: Columns whose cells are never wrapped.
+        line_after: Rows that a line is drawn below.
+        box: Name of a box in ``rich.box``; None draws no lines.
+        **look: Further settings of ``rich.table.Table``.
+    """
+    style = None if box is None else getattr(require("rich.box", extra="bench"), box)
+    made = require("rich.table", extra="bench").Table(
+        title=_text(title, "table.title") if title else None,
+        caption=_text([("\n".join(map(printable, caption)), "")], "table.caption") if caption else None,
+        caption_justify="left",
+        box=style,
+        **look,
+    )
+    for number, head in enumerate(heads):
+        made.add_column(
+            _text(head),
+            justify="right" if number in right else "left",
+            no_wrap=number in whole,
+            overflow="ellipsis" if number in whole else "fold",
+        )
+    for number, row in enumerate(rows):
+        made.add_row(*map(_text, row), end_section=number in line_after)
+    return made
+
+
+def _text(cell: Cell, style: str = "") -> Any:
+    """``rich.text.Text``, which holds no markup."""
+    text = require("rich.text", extra="bench").Text
+    if isinstance(cell, str):
+        return text(printable(cell), style=style)
+    parts = [(part, "") if isinstance(part, str) else part for part in cell]
+    lines = [("\n".join(map(printable, part.split("\n"))), its_style) for part, its_style in parts]
+    return text.assemble(*lines, style=style)
+
+
+class Bar:
+    """A line of a terminal that shows how far something is and how long the rest takes. A context manager.
+
+    Args:
+        label: What is done, in front of the bar.
+        total: Steps in all; None if that is not known yet.
+        done: Steps done before.
+        on: A ``rich.console.Console``; None makes one on standard error.
+        quiet: Show nothing.
+
+    Attributes:
+        console: Where it is shown.
+        live: Whether it is: on a terminal, by the main process. Elsewhere a bar shows nothing.
+    """
+
+    def __init__(self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False) -> None:
+        rich = require("rich.progress", extra="bench")
+        self.console = console(stderr=True) if on is None else on
+        self.live = bool(self.console.is_terminal) and not quiet and is_main_process()
+        self.progress = rich.Progress(
+            rich.TextColumn("{task.description}", style="bold", markup=False),
+            rich.BarColumn(bar_width=24),
+            rich.TextColumn("{task.fields[text]}", markup=False),
+            rich.TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self._task = self.progress.add_task(printable(label), total=total, completed=done, text="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def update(
+        self, *, done: int | None = None, total: int | None = None, label: str | None = None, text: str | None = None
+    ) -> None:
+        """Show another number of steps done, of steps in all, label or text behind the bar; None leaves it."""
+        fields = {} if text is None else {"text": printable(text)}
+        description = None if label is None else printable(label)
+        self.progress.update(self._task, completed=done, total=total, description=description, **fields)
+
+    def advance(self, steps: int = 1) -> None:
+        """So many more steps are done."""
+        self.progress.advance(self._task, steps)
+
+
+def track(items: Iterable[T], label: str, *, total: int | None = None, on: Any = None) -> Iterator[T]:
+    """The same items, while a :class:`Bar` shows how many are left.
+
+    Args:
+        items: Passed on one by one.
+        label: What is done, in front of the bar.
+        total: Their number; None asks ``len(items)``, if it has one.
+        on: A ``rich.console.Console``; None makes one on standard error.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Bar(label, total=total, on=on) as bar:
+        for item in items:
+            yield item
+            bar.advance()
+
+
+@contextmanager
+def status(on: Any = None) -> Iterator[Callable[[str], None]]:
+    """A function that shows a line of text: in place on a terminal, elsewhere at most one every ten seconds.
+
+    Args:
+        on: A ``rich.console.Console``; None makes one on standard error.
+    """
+    screen = console(stderr=True) if on is None else on
+    shown = time.monotonic()
+
+    def line(text: str) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > _QUIET:
+            say(text, on=screen)
+            shown = time.monotonic()
+
+    if not screen.is_terminal:
+        yield line
+        return
+    with screen.status("") as spinner:
+        yield lambda text: spinner.update(_text(text))

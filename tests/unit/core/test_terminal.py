@@ -1,0 +1,126 @@
+import io
+import unicodedata
+
+import pytest
+from rich.console import Console
+
+from fedlas._core import terminal
+from fedlas._core.check import InputError
+from fedlas._core.terminal import Bar, printable, say, status, table, track
+
+HOSTILE = "[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
+SHOWN = r"[red]a\x1b]0;title\x07\x9b2J\r\nb\u202ec[/red]"
+
+
+def screen(**options):
+    return Console(file=io.StringIO(), width=200, **options)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain",
+        "grün 猫 Ελλάδα ± 2 — p ≤ 0.05",
+        "👩\u200d🔬",
+        "क्\u200cष",
+        "a\u00a0b",
+        "[red] $x$ \\n :smile:",
+    ],
+)
+def test_ordinary_text_is_left_alone(text):
+    assert printable(text) == text
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    assert printable(HOSTILE) == SHOWN
+    assert printable("\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t") == r"\u2028\u2066\ufeff\U000e0041\udcff\x00\x7f\t"
+    every = "".join(map(chr, range(0x110000)))
+    left = {c for c in printable(every) if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert left == {"\u200c", "\u200d"}
+
+
+def test_errors_are_one_line_without_commands():
+    error = InputError("fedlas", f"{HOSTILE} must be", HOSTILE, HOSTILE)
+    assert str(error) == f"fedlas: {SHOWN} must be; got {SHOWN}. {SHOWN}"
+
+
+def test_lines_are_said_as_they_are_written(capsys):
+    on = screen()
+    say(HOSTILE, "", ":smile: [link=x]", on=on)
+    assert on.file.getvalue() == f"{SHOWN}\n\n:smile: [link=x]\n"
+    say("out")
+    say("err", stderr=True)
+    assert capsys.readouterr() == ("out\n", "err\n")
+
+
+def test_long_lines_are_wrapped_only_if_asked():
+    on = Console(file=io.StringIO(), width=10)
+    say("four and five", on=on)
+    say("four and five", wrap=True, on=on)
+    assert on.file.getvalue() == "four and five\nfour and \nfive\n"
+
+
+def test_only_the_main_process_speaks(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    say("x")
+    say("x", stderr=True)
+    with status() as show:
+        show("x")
+    assert list(track([1, 2], "x", on=screen(force_terminal=True))) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_table_shows_every_text_as_it_is_written():
+    on = screen(force_terminal=True, color_system="standard")
+    made = table(
+        [HOSTILE, "n"],
+        [(HOSTILE, ["1", ("\n[0, 2]\x1b", "dim")])],
+        title=HOSTILE,
+        caption=[HOSTILE, "below"],
+        right=[1],
+    )
+    on.print(made)
+    text = on.file.getvalue()
+    assert text.count(SHOWN) == 4
+    assert r"[0, 2]\x1b" in text
+    assert "below" in text
+    for sign in ("\x1b]", "\x07", "\x9b", "\u202e"):
+        assert sign not in text
+
+
+def test_bars_and_status_show_names_as_they_are_written():
+    on = screen(force_terminal=True, color_system=None)
+    with Bar(HOSTILE, total=2, on=on) as bar:
+        bar.update(done=1, text=HOSTILE)
+        bar.progress.refresh()
+    assert list(track("ab", HOSTILE, on=on)) == ["a", "b"]
+    with status(on) as show:
+        show(HOSTILE)
+    text = on.file.getvalue()
+    assert text.count(SHOWN) >= 4
+    for sign in ("\x1b]", "\x07", "\x9b", "\u202e"):
+        assert sign not in text
+
+
+def test_a_bar_is_for_terminals():
+    on = screen()
+    with Bar("x", total=2, on=on) as bar:
+        assert not bar.live
+        bar.update(done=2)
+    assert not on.file.getvalue()
+
+
+def test_a_status_in_a_log_is_rare_and_on_a_terminal_leaves_nothing(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    log = Console(file=io.StringIO())
+    with status(log) as show:
+        for second in range(31):
+            now[0] = second
+            show(f"at {second}")
+    assert log.file.getvalue().split("\n") == ["at 11", "at 22", ""]
+    live = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with status(live) as show:
+        show("[bold]fitting")
+    assert "[bold]fitting" in live.file.getvalue()

@@ -1,0 +1,249 @@
+"""A run folder of a stranger: no name or link in it reaches a file outside of it, and a damaged one is one run less."""
+
+import json
+import logging
+import os
+import shutil
+
+import pytest
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas.cli import main
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe, recipe_from
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.tracking import place_of
+
+TINY = [
+    "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "bench"
+    for run in plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=out):
+        execute(run)
+    return out
+
+
+@pytest.fixture
+def bench(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "bench")
+
+
+@pytest.fixture
+def treasure(tmp_path):
+    (tmp_path / "treasure-s0").mkdir()
+    (tmp_path / "treasure-s0" / "kept.txt").write_text("x")
+    return tmp_path / "treasure-s0"
+
+
+def edit(folder, **changes):
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"name": "/home/treasure"}}, "the loss must be a plain name"),
+        ({"loss": {"name": "../../treasure"}}, "the loss must be a plain name"),
+        ({"loss": {"name": ".."}}, "the loss must be a plain name"),
+        ({"loss": {"name": 3}}, "the loss must be a plain name"),
+        ({"recipe": "../.."}, "the recipe must be a plain name"),
+        ({"recipe": "paper//etc"}, "the recipe must be a plain name"),
+        ({"recipe": "/etc"}, "the recipe must be a plain name"),
+        ({"seed": "../3"}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"data": {"root": "/etc"}}, "config.yaml must not say where data lies"),
+        ({"data": 3}, "must be the folder of a run"),
+        ({"model": None}, "must be the folder of a run"),
+        ({"data": {"options": 3}}, "must be the folder of a run"),
+        ({"uncertainty": {}}, "it must be one that was trained"),
+    ],
+)
+def test_names_and_seeds_are_checked_where_a_run_is_loaded(bench, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_plan(edit(bench / "ce-s0", **changes))
+
+
+def test_recipes_in_folders_and_own_names_are_fine(bench):
+    run = load_plan(edit(bench / "ce-s0", recipe="paper/cifar10-resnet50", loss={"name": "my.loss+2"}))
+    assert (run.recipe.name, run.name) == ("paper/cifar10-resnet50", "my.loss+2-s0")
+
+
+def test_a_recipe_file_cannot_name_the_folder_above():
+    with pytest.raises(InputError, match="the recipe must be a plain name"):
+        recipe_from("..", {"title": "x", "data": {"name": "synthetic"}, "model": {"name": "mlp"}})
+
+
+@pytest.mark.parametrize("known", ["../x", "*", "", 7, None, "a" * 65])
+def test_the_id_of_trackers_is_checked(bench, known):
+    run = load_plan(bench / "ce-s0")
+    (run.folder / "trackers.json").write_text(json.dumps({"id": known}))
+    with pytest.raises(InputError, match="Remove it to be tracked as a new run"):
+        place_of(run)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_track_removes_nothing_outside(bench, treasure, absolute, capsys):
+    pytest.importorskip("tensorboard")
+    name = str(treasure).removesuffix("-s0") if absolute else "../../../../treasure"
+    edit(bench / "ce-s0", loss={"name": name})
+    (bench / "ce-s0" / "metrics.json").unlink()
+    assert main(["track", str(bench / "ce-s0")]) == 2
+    assert "the loss must be a plain name" in capsys.readouterr().err
+    assert (treasure / "kept.txt").exists()
+
+
+@pytest.mark.parametrize("link", [".trackers", ".trackers/tensorboard", ".trackers/tensorboard/synthetic"])
+def test_track_follows_no_link(bench, tmp_path, link, capsys):
+    pytest.importorskip("tensorboard")
+    home = tmp_path / "home"
+    for below in ("", "synthetic/", "tensorboard/synthetic/"):
+        (home / below / "ce-s0").mkdir(parents=True)
+        (home / below / "ce-s0" / "kept.txt").write_text("x")
+    (bench / link).parent.mkdir(parents=True, exist_ok=True)
+    (bench / link).symlink_to(home)
+    assert main(["track", str(bench / "ce-s0")]) == 2
+    assert "what is removed must lie in" in capsys.readouterr().err
+    assert len(list(home.rglob("kept.txt"))) == 3
+
+
+def test_a_project_cannot_lead_elsewhere(bench, capsys):
+    pytest.importorskip("tensorboard")
+    (bench / ".trackers" / "ce-s0").mkdir(parents=True)
+    assert main(["track", str(bench / "ce-s0"), "--set", "tensorboard.project=.."]) == 2
+    assert "what is removed must lie in" in capsys.readouterr().err
+    assert (bench / ".trackers" / "ce-s0").exists()
+
+
+def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
+    edit(bench / "ce-s0", loss={"name": "../../../../escaped"})
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["uncertainty", "deep-ensemble", str(bench / "ce-s0"), str(bench / "ls-s0")]) == 2
+    assert "the loss must be a plain name" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def garbled_yaml(folder):
+    (folder / "config.yaml").write_text("[")
+
+
+def no_mapping(folder):
+    (folder / "config.yaml").write_text("just text")
+
+
+def no_json(folder):
+    (folder / "metrics.json").write_text("{")
+
+
+def nested_nonsense(folder):
+    edit(folder, data=3)
+
+
+def derived_of_nothing(folder):
+    edit(folder, uncertainty="x")
+
+
+def no_data(folder):
+    (folder / "data.json").write_text("[")
+
+
+def folder_for_file(folder):
+    (folder / "config.yaml").unlink()
+    (folder / "config.yaml").mkdir()
+
+
+DAMAGE = [garbled_yaml, no_mapping, no_json, nested_nonsense, derived_of_nothing, no_data, folder_for_file]
+
+
+@pytest.fixture
+def told(caplog):
+    caplog.set_level(logging.WARNING, logger="fedlas")
+    return lambda: [text for record in caplog.records if "is left out" in (text := record.getMessage())]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_run_is_left_out_of_a_report_and_named(bench, damage, told):
+    damage(bench / "ls-s0")
+    summary = collect(bench)
+    assert [run.name for run in summary.runs] == ["ce-s0"]
+    assert [problem.name for problem in summary.unreadable] == ["ls-s0"]
+    assert [text.partition(":")[0] for text in told()] == ["ls-s0 is left out"]
+
+
+def leave_out_of(command, bench):
+    """The command's words, with which it does as little as it can."""
+    if command == "compare":
+        shutil.copytree(bench / "ce-s0", twin := bench / "twin-s0")
+        metrics = json.loads((twin / "metrics.json").read_text())
+        (twin / "metrics.json").write_text(json.dumps({**metrics, "loss": "twin"}))
+        edit(twin, loss={"name": "twin"})
+    options = {
+        "report": ["--replicates", "0"], "compare": ["ce:twin"], "diagnose": ["--replicates", "60"],
+        "ood": ["--data", "digits", "--scores", "msp", "--replicates", "39"], "track": ["--to", "tensorboard"],
+    }  # fmt: skip
+    return [command, str(bench), *options[command]]
+
+
+@pytest.mark.parametrize("damage", [garbled_yaml, no_json])
+@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "track"])
+def test_commands_do_without_a_damaged_run(bench, command, damage, told):
+    if command == "track":
+        pytest.importorskip("tensorboard")
+    arguments = leave_out_of(command, bench)
+    damage(bench / "ls-s0")
+    assert main(arguments) == 0
+    assert [text.partition(":")[0] for text in told()] == ["ls-s0 is left out"]
+
+
+@pytest.mark.parametrize("command", ["diagnose", "ood"])
+def test_damage_that_shows_late_is_no_end_either_unless_no_run_is_left(bench, command, told, capsys):
+    arguments = leave_out_of(command, bench)
+    (bench / "ls-s0" / "checkpoint.pt").write_bytes(b"half")
+    assert main(arguments) == 0
+    assert [text.partition(":")[0] for text in told()] == ["ls-s0 is left out"]
+    arguments[1] = str(bench / "ls-s0")
+    assert main(arguments) == 2
+    assert "a whole checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [garbled_yaml, no_mapping, no_json, no_data])
+def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
+    damage(bench / "ls-s0")
+    if damage is not no_json:
+        (bench / "ls-s0" / "metrics.json").unlink()
+    outcome = run_all(plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=bench))
+    assert (outcome.finished, list(outcome.failed)) == (["ce-s0"], ["ls-s0"])
+    outcome = run_all(plan(load_recipe("synthetic", TINY), losses=["ce", "mbls"], seeds=[0], out=bench))
+    assert outcome.finished == ["ce-s0", "mbls-s0"]  # where it is not asked for it is no hindrance
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "track", "bench"])
+@pytest.mark.parametrize("closed", [".", "predictions"])
+def test_a_folder_that_may_not_be_looked_into(bench, command, closed, told, capsys):
+    words = [word for setting in TINY for word in ("--set", setting)]
+    asked = ["bench", "synthetic", "--seeds", "0", "--out", str(bench), *words, "--losses", "ce", "ls"]
+    arguments = asked if command == "bench" else leave_out_of(command, bench)
+    (bench / "ls-s0" / closed).chmod(0)
+    if os.access(bench / "ls-s0" / closed, os.R_OK):
+        pytest.skip("root may look into any folder")
+    try:
+        assert main(arguments) == (command == "bench" and closed == ".")
+        assert "Traceback" not in capsys.readouterr().err
+        if closed == ".":
+            assert {text.partition(":")[0] for text in told()} == {"ls-s0 is left out"}
+    finally:
+        (bench / "ls-s0" / closed).chmod(0o700)

@@ -1,0 +1,95 @@
+"""The files that people expect around a project: each parses, and what it says agrees with the code."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import fedlas
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github"
+FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.name != "config.yml"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NAME_TARGETS = [
+    ".github/workflows/checks.yml",
+    ".github/pull_request_template.md",
+    "CONTRIBUTING.md",
+    "RELEASING.md",
+    "README.md",
+    ".ci/run",
+]
+COMING = {"test-system"}
+"""Targets that the workflow calls and the Makefile does not have yet. Empty this when it has them."""
+
+
+def parsed(path):
+    return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+
+
+def test_the_citation_names_software_and_paper():
+    citation = parsed("CITATION.cff")
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == fedlas.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= set(paper)
+    assert paper["url"] in PROJECT["urls"].values()
+    assert paper["url"] in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_project_links_are_real_addresses():
+    assert PROJECT["urls"]
+    for address in PROJECT["urls"].values():
+        assert address.startswith("https://")
+        assert not re.search(r"example\.|your|owner|placeholder", address, flags=re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_an_issue_form_has_what_github_requires(path):
+    form = parsed(path)
+    assert {"name", "description", "body"} <= set(form)
+    asked = [field for field in form["body"] if field["type"] != "markdown"]
+    assert any(field.get("validations", {}).get("required") for field in asked)
+    assert all(field["attributes"]["label"] for field in asked)
+    assert len({field["id"] for field in asked}) == len(asked)
+
+
+def test_there_is_a_form_for_bugs_and_one_for_methods():
+    assert {path.stem for path in FORMS} == {"bug", "method"}
+    assert {"paper", "formula"} <= {field.get("id") for field in parsed(GITHUB / "ISSUE_TEMPLATE/method.yml")["body"]}
+    assert isinstance(parsed(GITHUB / "ISSUE_TEMPLATE/config.yml")["blank_issues_enabled"], bool)
+
+
+def test_the_workflow_runs_what_the_package_supports():
+    job = parsed(".github/workflows/checks.yml")["jobs"]["checks"]
+    versions = job["strategy"]["matrix"]["python"]
+    assert PROJECT["requires-python"] == f">={versions[0]}"
+    assert [f"Programming Language :: Python :: {version}" for version in versions] == [
+        line for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)
+    ]
+    runs = [step["run"] for step in job["steps"] if "run" in step]
+    assert [run.removeprefix("make ") for run in runs if run.startswith("make ")] == [
+        "lint", "types", "test", "test-system", "demo",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", NAME_TARGETS)
+def test_every_make_target_that_a_file_names_exists(page):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
+    assert not COMING & targets, "the Makefile has them now: take them out of COMING"
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:^|`|run: )make ([a-z-]+)", text, flags=re.MULTILINE))
+    assert named
+    assert named - COMING <= targets
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "CODE_OF_CONDUCT.md", "RELEASING.md"])
+def test_local_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), f"{page} links to {target}"

@@ -1,0 +1,100 @@
+"""The project's English: phrases that are hard to read, and British spelling, are refused where people read.
+
+What is refused, and what to write instead, is listed here and nowhere else.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CHECK_SOURCE = False
+"""Whether the code is checked too. Set it to True once the sentences of the code are rewritten."""
+
+DOCUMENTS = ("*.md", "*.cff", "mkdocs.yml", "docs/**/*.md", "results/*.md", ".github/**/*.md", ".github/**/*.yml")
+SOURCE = ("src/fedlas/**/*.py", "src/fedlas/**/*.j2", "docs/architecture.md", "docs/**/*.py")
+
+PHRASES = [  # pattern, what to write instead, a sentence that is refused
+    (r"\btold (from|apart)\b", "distinguishable from", "FedLAS is not told from its base."),
+    (r"\btells? .{1,40} from\b", "distinguish ... from", "No test tells them from noise."),
+    (r"\bat hand\b", "available", "No machine was at hand."),
+    (r"\bwhoever\b", "anyone who", "Whoever asks gets it."),
+    (r"\bgo(es)? on from\b|\bgoes on\b", "resumes, continues", "The same command goes on from the checkpoint."),
+    (r"\band the like\b", "such as ...", "Alpha, beta and the like."),
+    (r"\bagain: resumes\b", "rerun to resume", "Again: resumes."),
+    (r"\bstopped\? (the same|run it again)", "rerun to resume", "Stopped? Run it again."),
+    (r"\bit shows not\b", "it does not show", "On small sets it shows not."),
+    (r"\banybody's\b", "anyone's", "It reads anybody's file."),
+    (r"\bas it is\b", "unchanged, directly", "The log can be read as it is."),
+    (r"\bwhat stands\b", "name the thing", "What stands below each is its output."),
+    (r"\bthe house\b", "the package, the code", "The map of the house."),
+    (r"\bin words\b", "described, as text", "It says in words what differs."),
+    (r"\basked about beforehand\b", "pre-specified", "A difference asked about beforehand."),
+    (r"\bwhat (\w+ )?\w+ says? of\b", "what ... says about", "What the test says of the model."),
+    (r"(^|[.:] )of an? \w+ that\b", "if a ...", "Of a model that gives probabilities, pass their logarithm."),
+    (r"(^|[.:] )beside (it|them|this|that|these) (stand|is|are)", "in addition, ...", "Beside it stand 26 losses."),
+    (r"\bVERB\b|\b(every|each) verb\b", "subcommand", "Options of every verb."),
+    (r"\brelabelled\b", "consistency resampling", "Bins of relabelled samples."),
+]
+_ISE = "general|initial|maxim|minim|normal|optim|organ|parametr|random|recogn|regular|standard|summar|synchron|visual"
+SPELLING = [
+    (rf"({_ISE})is(e[drs]?|es|ing|ations?|able|ers?)\b", "-ize", "Normalised features."),
+    (r"(behavi|col|neighb|flav|fav)our", "-or", "The published behaviour."),
+    (r"\bgr(e)ys?\b|\bcentre[sd]?\b|\bartefacts?\b|\bjudgement", "gray, center, artifact, judgment", "A grey bar."),
+    (r"(label|model|travel|cancel|signal)l(ed|ing)\b", "one l", "Labelled images."),
+    (r"\b(mis)?spelt\b|\blearnt\b", "spelled, learned", "A misspelt name."),
+    (r"\b(toward|afterward|upward|downward)s\b", "without the s", "It moves towards zero."),
+    (r"\banalys(e|ed|ing)\b|\bwhilst\b|\bamongst\b", "analyze, while, among", "We analyse it."),
+]  # fmt: skip
+
+
+CODE = re.compile(r"^ *(```|~~~).*?^ *\1$|^<!-- fedlas list .*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+"""What Markdown quotes from the code: fenced blocks and generated tables."""
+
+
+def compiled(rules):
+    for pattern, use, _ in rules:
+        flags = re.MULTILINE | (0 if "VERB" in pattern else re.IGNORECASE)
+        yield re.compile(pattern.replace(" ", r"\s+"), flags), use  # a phrase may be broken over two lines
+
+
+HARD, BRITISH = list(compiled(PHRASES)), list(compiled(SPELLING))
+
+
+def findings(text, *, markdown=True):
+    """Each refused phrase with its line, and what to write instead; spelling is not checked in what Markdown quotes."""
+    prose = CODE.sub(lambda block: "\n" * block[0].count("\n"), text) if markdown else text
+    for place, rules in ((text, HARD), (prose, BRITISH)):
+        for pattern, use in rules:
+            for found in pattern.finditer(place):
+                yield place.count("\n", 0, found.start()) + 1, " ".join(found[0].split()), use
+
+
+def files(patterns):
+    return sorted({path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()})
+
+
+def test_people_read_plain_english():
+    later = set(files(SOURCE))
+    pages = later | set(files(DOCUMENTS)) if CHECK_SOURCE else set(files(DOCUMENTS)) - later
+    assert {ROOT / "README.md", ROOT / "docs/index.md", ROOT / "results/README.md"} <= pages
+    found = [
+        f"{page.relative_to(ROOT)}:{number}: '{words}'; write: {use}"
+        for page in sorted(pages)
+        for number, words, use in findings(page.read_text(encoding="utf-8"), markdown=page.suffix == ".md")
+    ]
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize(("pattern", "use", "sentence"), PHRASES + SPELLING)
+def test_each_rule_refuses_its_example(pattern, use, sentence):
+    assert use in [use for _, _, use in findings(sentence)]
+
+
+def test_code_blocks_and_generated_tables_keep_their_spelling():
+    assert not list(findings("```text\nnormalised\n```\n<!-- fedlas list losses -->\ngrey\n<!-- end -->"))
+    assert [number for number, _, _ in findings("```text\nat hand\n```\ngrey")] == [2, 4]
+    assert [number for number, _, _ in findings("one\nat\nhand")] == [2]
+    assert not list(findings("An optimistic analysis of the four colors at the center."))
