@@ -155,7 +155,7 @@ def test_a_changed_setting_in_the_same_folder(capsys, inside):
     assert "seed: 0 before, 1 now" in errors
 
 
-def start(*arguments, program=("-m", "fedlas.cli")):
+def start(*arguments, program=("-m", "fedlas")):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
@@ -208,7 +208,7 @@ def test_on_a_terminal(inside):
     command = [
         sys.executable,
         "-m",
-        "fedlas.cli",
+        "fedlas",
         "train",
         "synthetic",
         "--out",

@@ -31,7 +31,7 @@ def launch(out, *, processes, kill_main=None):
         port = free.getsockname()[1]
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
     arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
-    programs = [["-m", "fedlas.cli"]] * processes
+    programs = [["-m", "fedlas"]] * processes
     if kill_main:
         programs = [[str(STOP_BY_COUNT), *kill_main], *programs[1:]]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

@@ -11,7 +11,7 @@ from fedlas.diagnose.indicator import (
     indicator_report,
 )
 from fedlas.diagnose.monitor import Monitor, alarm_kind, asked, gated, monitor_of
-from fedlas.diagnose.norms import NormMonitor
+from fedlas.diagnose.norms import NormMonitor, monitors
 
 __all__ = [
     "Associations",
@@ -32,4 +32,5 @@ __all__ = [
     "indicator_numbers",
     "indicator_report",
     "monitor_of",
+    "monitors",
 ]

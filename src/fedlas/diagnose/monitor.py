@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -92,7 +92,7 @@ class Monitor:
         criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``direction_of``.
 
     State:
-        :meth:`trained` and :meth:`held_out` collect; :meth:`end_epoch` sums up and lets go. Between epochs the
+        :meth:`on_batch` and :meth:`on_held_out` collect; :meth:`on_epoch` sums up and lets go. Between epochs the
         directions of all samples are kept, a byte each, so that flips can be counted; ``state_dict`` holds them.
         The criterion's state is never changed.
     """
@@ -106,7 +106,7 @@ class Monitor:
         self._stuck, self._stuck_on = 0, ""
 
     @torch.no_grad()
-    def trained(self, logits: Tensor, index: Tensor | None) -> None:
+    def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
         """A training batch: the gate's directions for ``logits (B, C)`` of the samples ``index (B,)``.
 
         Call it before the optimizer's step, so that the gate is the one that was trained on. Of a loss whose gate does
@@ -116,20 +116,16 @@ class Monitor:
             self.decisions.see(self.criterion.gate(logits), index)
 
     @torch.no_grad()
-    def held_out(self, logits: Tensor, features: Tensor) -> None:
+    def on_held_out(self, logits: Tensor, features: Tensor) -> None:
         """A held-out batch, seen by the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
         self._held.append(asked(self.criterion, logits, features))
 
-    def directions(self) -> Tensor:
-        """Of the training samples this process saw in this epoch ``(N,)``; lets go of them."""
-        return self.decisions.epoch()
-
-    def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:
+    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
         """The epoch's record.
 
         Args:
-            predictions: Of the batches given to :meth:`held_out`, in their order.
-            directions: :meth:`directions` of each process; None is this one alone.
+            predictions: Of the batches given to :meth:`on_held_out`, in their order.
+            gather: Returns its argument of every process; None if this is the only one.
 
         Returns:
             ``indicator`` (running moments; mean and standard deviation of the held-out Z; what
@@ -144,7 +140,9 @@ class Monitor:
         self._psi = psi8
         indicator = self._indicator(score, predictions)
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
-        gate = {**report.as_dict(), "flips": flips, "train_flips": self.decisions.end_epoch(directions)}
+        directions = self.decisions.epoch()  # of the training samples that this process saw
+        train_flips = self.decisions.end_epoch([directions] if gather is None else gather(directions))
+        gate = {**report.as_dict(), "flips": flips, "train_flips": train_flips}
         alarms = self._alarms(indicator, gate)
         self._means = [*self._means, indicator["mean"]][-LONG_DRIFT_EPOCHS:]
         return {"indicator": without_nan(indicator), "gate": without_nan(gate), "alarms": alarms}

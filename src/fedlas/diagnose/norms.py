@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas.diagnose.indicator import indicator_numbers
-from fedlas.diagnose.monitor import without_nan
+from fedlas.diagnose.monitor import Monitor, monitor_of, without_nan
 from fedlas.losses.nci import feature_norms
 from fedlas.predictions import Predictions
 
@@ -21,30 +21,26 @@ class NormMonitor:
     more or less without any gate.
 
     State:
-        :meth:`held_out` collects; :meth:`end_epoch` sums up and lets go. Nothing is kept between epochs.
+        :meth:`on_held_out` collects; :meth:`on_epoch` sums up and lets go. Nothing is kept between epochs.
     """
 
     def __init__(self) -> None:
         self._held: list[Tensor] = []
 
-    def trained(self, logits: Tensor, index: Tensor | None) -> None:
+    def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
         """A training batch: nothing is decided on it."""
 
     @torch.no_grad()
-    def held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002 (as of a monitor)
+    def on_held_out(self, logits: Tensor, features: Tensor) -> None:  # noqa: ARG002 (as of a monitor)
         """A held-out batch, seen by the model in ``eval()``: ``features (B, D)``, the head's input."""
         self._held.append(feature_norms(features.float()).cpu())
 
-    def directions(self) -> Tensor:
-        """Of the training samples: none."""
-        return torch.empty(0, dtype=torch.int8)
-
-    def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:  # noqa: ARG002 (as of a monitor)
+    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:  # noqa: ARG002 (as of a monitor)
         """The epoch's record.
 
         Args:
-            predictions: Of the batches given to :meth:`held_out`, in their order.
-            directions: Of no use here.
+            predictions: Of the batches given to :meth:`on_held_out`, in their order.
+            gather: Not used.
 
         Returns:
             ``indicator``: mean and standard deviation of the held-out norms, and what
@@ -61,3 +57,16 @@ class NormMonitor:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from nothing."""
+
+
+def monitors(criterion: nn.Module, *, norms: bool = False) -> list[Monitor | NormMonitor]:
+    """What can be watched while a model trains by a loss: gate and indicator, if it has them.
+
+    Args:
+        criterion: The loss.
+        norms: Watch the feature norm where the loss has no indicator.
+    """
+    monitor = monitor_of(criterion)
+    if monitor is not None:
+        return [monitor]
+    return [NormMonitor()] if norms else []

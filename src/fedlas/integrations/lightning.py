@@ -173,7 +173,7 @@ class CalibrationCallback(Callback):
     def _heard(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         logits = output[1].detach()
         if self._listening == "train" and self._monitor is not None:
-            self._monitor.trained(logits, kwargs.get("index"))
+            self._monitor.on_batch(logits, kwargs.get("index"))
         if self._listening in ("", "train"):
             return
         criterion, target = objective.criterion, kwargs["target"] if "target" in kwargs else args[1]
@@ -191,7 +191,7 @@ class CalibrationCallback(Callback):
             self._kept.append((rows.float().cpu(), labels.cpu()))
         if watched:
             counts = target != ignored
-            self._monitor.held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # known to be there
+            self._monitor.on_held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # known to be there
             self._held = True
 
     # --- one epoch ------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class CalibrationCallback(Callback):
             module.log(name, torch.tensor(value, dtype=torch.float64))
 
     def _watch(self, own: Predictions) -> dict[str, float]:
-        record = self._monitor.end_epoch(own)  # type: ignore[union-attr]  # something was held, so there is one
+        record = self._monitor.on_epoch(own)  # type: ignore[union-attr]  # something was held, so there is one
         self.records.append(record)
         for alarm in record["alarms"]:
             _log.warning("%s", alarm)

@@ -25,9 +25,9 @@ def epoch(monitor, *, seed=0, flip=False, shift=0.0, samples=40):
     features = torch.rand(samples, FEATURES, generator=generator) + shift
     target = torch.randint(CLASSES, (samples,), generator=generator)
     for part in torch.arange(samples).chunk(2):
-        monitor.trained(-logits[part] if flip else logits[part], part)
-        monitor.held_out(logits[part], features[part])
-    return monitor.end_epoch(Predictions(logits, target))
+        monitor.on_batch(-logits[part] if flip else logits[part], part)
+        monitor.on_held_out(logits[part], features[part])
+    return monitor.on_epoch(Predictions(logits, target))
 
 
 def test_only_losses_with_gate_and_indicator_are_watched():
@@ -213,7 +213,7 @@ def test_an_overflowing_norm_does_not_end_a_run():
     monitor = monitor_of(loss)
     logits, features = torch.randn(8, CLASSES), torch.rand(8, FEATURES)
     features[0] = torch.finfo(torch.float32).max
-    monitor.held_out(logits, features)
-    record = monitor.end_epoch(Predictions(logits, torch.randint(CLASSES, (8,))))
+    monitor.on_held_out(logits, features)
+    record = monitor.on_epoch(Predictions(logits, torch.randint(CLASSES, (8,))))
     assert json.dumps(record, allow_nan=False)
     assert record["indicator"]["pearson_confidence"] is not None

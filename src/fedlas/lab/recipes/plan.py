@@ -87,7 +87,6 @@ class Run:
         for key, unused in (("accumulate", 1), ("channels_last", False)):
             if train[key] == unused:
                 del train[key]
-        del train["shard"]  # like the number of processes: the same run, divided in another way
         name = recipe.pop("name")
         variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
         features = {"features": self.features} if self.features != "head" else {}

@@ -20,6 +20,7 @@ from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive, seed_everything
 from fedlas._core.terminal import printable
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.diagnose import monitors
 from fedlas.features import find_head
 from fedlas.lab.data import Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
@@ -103,7 +104,7 @@ def _train_and_measure(
         batches=batches,
         accelerator=accelerator,
         label=label,
-        on_epoch=tracking.epoch,
+        on_record=tracking.epoch,
         watch_norms=train.save_features,
     )
     started = time.monotonic()
@@ -186,7 +187,7 @@ def train_as_planned(
     batches: EpochBatches | None = None,
     identity: Mapping[str, Any] | None = None,
     label: str | None = None,
-    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
     watch_norms: bool = False,
 ) -> Fitted:
     """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
@@ -199,8 +200,8 @@ def train_as_planned(
         batches: Training batches; None makes those of the run.
         identity: What a checkpoint in the folder is compared with; None is ``run.config()``.
         label: Shown in front of the progress bar; None is the run's name.
-        on_epoch: Called with each record of the log, on the main process.
-        watch_norms: As :func:`fedlas.lab.train.fit`.
+        on_record: Called with each record once it is in the log, on the main process.
+        watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched.
 
     Raises:
         InputError: As :func:`fedlas.lab.train.fit`.
@@ -217,8 +218,8 @@ def train_as_planned(
         identity=run.config() if identity is None else identity,
         accelerator=accelerator,
         name=label or run.name,
-        on_epoch=on_epoch,
-        watch_norms=watch_norms,
+        hooks=monitors(objective.criterion, norms=watch_norms),
+        on_record=on_record,
     )
 
 

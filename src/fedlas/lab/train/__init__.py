@@ -3,6 +3,7 @@
 from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import read_log
 from fedlas.lab.train.loop import DivergedError, Fitted, fit
 from fedlas.lab.train.optim import build_optimizer, build_schedule
@@ -10,6 +11,7 @@ from fedlas.lab.train.optim import build_optimizer, build_schedule
 __all__ = [
     "DivergedError",
     "Fitted",
+    "Hook",
     "OptimizerConfig",
     "ScheduleConfig",
     "TrainConfig",

@@ -115,8 +115,6 @@ class TrainConfig:
         channels_last: Keep images and convolutions with channels last in memory, which tensor cores prefer. Results
             differ by rounding.
         compile: Run the objective through ``torch.compile``.
-        shard: Divide weights, gradients and optimizer state among the processes (FSDP2) in place of a copy for each,
-            for models too large for one device; without batch norms. Says nothing for one process.
         save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes a sample: what
             calibrators and scores that look at features need.
         average: ``none``; ``ema``, an exponential moving average of the weights after every step; or ``swa``, the mean
@@ -137,7 +135,6 @@ class TrainConfig:
     accumulate: int = 1
     channels_last: bool = False
     compile: bool = False
-    shard: bool = False
     save_features: bool = True
     average: str = "none"
     average_decay: float = 0.999

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -110,15 +110,3 @@ class Engine:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def plain(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state of model or optimizer such that a run on any number of processes can go on from it. A collective."""
-        return dict(state)
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put a state of the objective, as :meth:`plain` gives it, into the objective. A collective."""
-        self.objective.load_state_dict(state)
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Put a state of the optimizer, as :meth:`plain` gives it, into the optimizer. A collective."""
-        optimizer.load_state_dict(state)

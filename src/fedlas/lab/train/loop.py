@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,15 +15,14 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, new_accelerator, on_main
 from fedlas._core.streams import restore_rng_state, rng_state
-from fedlas.diagnose import Monitor, NormMonitor, monitor_of
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.lab.train.engine import Engine
+from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
-from fedlas.lab.train.shard import engine_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
@@ -67,8 +67,8 @@ def fit(
     identity: Mapping[str, Any],
     accelerator: Any = None,
     name: str = "train",
-    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
-    watch_norms: bool = False,
+    hooks: Sequence[Hook] = (),
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train until the last epoch, from ``folder/checkpoint.pt`` if there is one.
 
@@ -83,15 +83,14 @@ def fit(
         identity: Resolved configuration; a checkpoint of another one is refused.
         accelerator: ``accelerate.Accelerator``; None makes one.
         name: Shown in front of the progress bar.
-        on_epoch: Called with each record of the log, on the main process.
-        watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched;
-            the model's head must be found then, or be named in the objective.
+        hooks: Look on and add to the log. With any, the model's head must be found, or be named in the objective.
+        on_record: Called with each record once it is in the log, on the main process.
 
     Returns:
         The best epoch and the log.
 
     Raises:
-        InputError: For a head that is to be watched and not found, a checkpoint that cannot be read or belongs to
+        InputError: For a head that hooks need and is not found, a checkpoint that cannot be read or belongs to
             another configuration, a metric that cannot select (``config.select``), or a folder that cannot be written
             to.
         DivergedError: For a loss, or validation logits, that are no longer finite.
@@ -117,20 +116,17 @@ def fit(
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
-    monitor: Monitor | NormMonitor | None = monitor_of(objective.criterion)
-    head_in: Callable[[nn.Module], nn.Module | None] = objective.head_in
-    if monitor is None and watch_norms:
-        monitor, head_in = NormMonitor(), objective.classifier_in
-        head_in(objective.model)  # an error after an epoch would come late
+    if hooks:
+        _read_in(objective, objective.model)  # an error after an epoch would come late
     if saved is not None:
-        _restore(objective, monitor, saved, path)
-    engine = engine_of(objective, config, accelerator)
+        _restore(objective, hooks, saved, path)
+    engine = Engine(objective, config, accelerator)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
     if saved is not None:
-        engine.load_optimizer(torch_optimizer, saved["optimizer"])
+        torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
@@ -143,18 +139,18 @@ def fit(
             started = time.monotonic()
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
-            trained = _train_epoch(engine, train, optimizer.clip_norm, weights, monitor, bar, epoch)
+            trained = _train_epoch(engine, train, optimizer.clip_norm, weights, hooks, bar, epoch)
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
             try:
-                predictions, watched = _validate(weights.model, val, monitor, head_in, accelerator)
+                predictions, watched = _validate(objective, weights.model, val, hooks, accelerator)
             except NonFiniteError as error:
                 raise DivergedError(*error.parts) from error
             _update_from_validation(objective.criterion, predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
             value = scores[config.select]
             if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
-                best = {"epoch": epoch, "value": value, "objective": _snapshot(engine, weights.model)}
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -167,36 +163,40 @@ def fit(
             if main:
                 append_log(log, record)
                 bar.epoch(record)
-                if on_epoch is not None:
-                    on_epoch(record)
+                if on_record is not None:
+                    on_record(record)
             if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                 state = {
                     "epoch": epoch,
-                    "objective": engine.plain(objective.state_dict()),
-                    "optimizer": engine.plain(torch_optimizer.state_dict()),
+                    "objective": dict(objective.state_dict()),
+                    "optimizer": torch_optimizer.state_dict(),
                     "schedule": scheduler.state_dict(),
                     "average": weights.state_dict(),
-                    "monitor": {} if monitor is None else monitor.state_dict(),
+                    "hooks": [hook.state_dict() for hook in hooks],
                     "rng": gather_object(accelerator, rng_state()),
                     "best": best,
                 }
                 if main:
                     save_checkpoint(path, state, identity)
             accelerator.wait_for_everyone()
-    engine.load(best["objective"])
+    objective.load_state_dict(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
-def _restore(objective: Objective, monitor: Monitor | NormMonitor | None, saved: Mapping[str, Any], path: Path) -> None:
-    absent = [key for key in ("epoch", "objective", "optimizer", "schedule", "rng", "best") if key not in saved]
+def _restore(objective: Objective, hooks: Sequence[Hook], saved: Mapping[str, Any], path: Path) -> None:
+    absent = [
+        key for key in ("epoch", "objective", "optimizer", "schedule", "hooks", "rng", "best") if key not in saved
+    ]
     reason = f"it lacks {', '.join(absent)}"
     if not absent:
         try:
             objective.load_state_dict(saved["objective"])
-            if monitor is not None and saved.get("monitor"):
-                monitor.load_state_dict(saved["monitor"])
+            for hook, state in zip(hooks, saved["hooks"], strict=True):
+                hook.load_state_dict(state)
+        except ValueError:
+            reason = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
         except KeyError as error:
-            reason = f"what it holds of the monitor lacks {error}"
+            reason = f"the state of a hook lacks {error}"
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
         else:
@@ -214,7 +214,7 @@ def _train_epoch(
     batches: EpochBatches,
     clip_norm: float | None,
     weights: Weights,
-    monitor: Monitor | NormMonitor | None,
+    hooks: Sequence[Hook],
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
@@ -229,8 +229,8 @@ def _train_epoch(
             with engine.collecting(last=number == len(parts)):
                 with torch.autocast(device.type, torch.bfloat16, enabled=engine.config.precision == "bf16"):
                     loss, logits = objective(inputs, target, index=index)
-                if monitor is not None:
-                    monitor.trained(logits, index)
+                for hook in hooks:
+                    hook.on_batch(logits, index)
                 engine.backward(loss, share)
             totals += _totals(loss, logits, target)
         engine.step(clip_norm)
@@ -248,18 +248,28 @@ def _train_epoch(
 
 
 def _validate(
-    model: nn.Module,
-    val: EpochBatches,
-    monitor: Monitor | NormMonitor | None,
-    head_in: Callable[[nn.Module], nn.Module | None],
-    accelerator: Any,
+    objective: Objective, model: nn.Module, val: EpochBatches, hooks: Sequence[Hook], accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
-    """Predictions on the validation part, and what the indicator says there and the gate does, if the loss has them."""
-    if monitor is None:
+    """Predictions of a model (the objective's, or an average) on validation data, and what hooks add to the log."""
+    if not hooks:
         return predict(model, val, device=accelerator.device), {}
-    predictions = predict(model, val, device=accelerator.device, head=head_in(model), observe=monitor.held_out)
-    directions = gather_object(accelerator, monitor.directions())  # each process saw samples of its own
-    return predictions, monitor.end_epoch(predictions, directions)
+
+    def observe(logits: Tensor, features: Tensor) -> None:
+        for hook in hooks:
+            hook.on_held_out(logits, features)
+
+    head = _read_in(objective, model)
+    predictions = predict(model, val, device=accelerator.device, head=head, observe=observe)
+    added: dict[str, Any] = {}
+    for hook in hooks:
+        added.update(hook.on_epoch(predictions, partial(gather_object, accelerator)))
+    return predictions, added
+
+
+def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
+    """The module of a model whose input hooks are given: what the criterion reads, or the classifier head."""
+    read = objective.head_in(model)
+    return objective.classifier_in(model) if read is None else read
 
 
 @torch.no_grad()
@@ -281,7 +291,7 @@ def _better(metric: str) -> Callable[[float, float], bool]:
     return lambda new, old: new <= old
 
 
-def _snapshot(engine: Engine, model: nn.Module) -> dict[str, Tensor]:
+def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
     """A copy of the objective's state with the weights of ``model``."""
-    state = engine.objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
-    return {key: value.detach().to("cpu", copy=True) for key, value in engine.plain(state).items()}
+    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

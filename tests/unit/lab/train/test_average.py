@@ -36,7 +36,7 @@ class StoppedError(Exception):
 
 
 def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
-    def on_epoch(record):
+    def on_record(record):
         if watch is not None:
             watch(record)
         if record["epoch"] == stop:
@@ -51,7 +51,7 @@ def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
         optimizer=OptimizerConfig(lr=0.05),
         schedule=ScheduleConfig(name="constant"),
         identity=config,
-        on_epoch=on_epoch,
+        on_record=on_record,
     )
 
 

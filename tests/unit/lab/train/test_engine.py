@@ -13,7 +13,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_optimizer, fit
-from fedlas.lab.train.shard import engine_of
+from fedlas.lab.train.engine import Engine
 from fedlas.losses import FedLAS
 
 SPLITS = split(load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20)
@@ -28,7 +28,7 @@ def linear(criterion=None):
 
 def gradients(module, batch, **config):
     """Gradients of one step, before the step."""
-    engine = engine_of(module, TrainConfig(**config), ACCELERATOR)
+    engine = Engine(module, TrainConfig(**config), ACCELERATOR)
     engine.start(torch.optim.SGD(module.parameters(), lr=0.0))
     module.train()
     parts = list(engine.parts(*batch))
@@ -75,10 +75,10 @@ def test_the_indicator_moves_once_a_part():
 
 
 def test_inputs_that_cannot_be_cut():
-    engine = engine_of(linear(), TrainConfig(accumulate=2), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(accumulate=2), ACCELERATOR)
     with pytest.raises(InputError, match=r"training: inputs must be one tensor .* got dict .*train\.accumulate=1"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
-    whole = engine_of(linear(), TrainConfig(), ACCELERATOR)
+    whole = Engine(linear(), TrainConfig(), ACCELERATOR)
     assert len(list(whole.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))) == 1
     with pytest.raises(InputError, match="accumulate must be at most batch_size 4; got 5"):
         TrainConfig(accumulate=5, batch_size=4)
@@ -86,7 +86,7 @@ def test_inputs_that_cannot_be_cut():
 
 def test_inputs_of_any_layout_pass_as_they_are():
     inputs = torch.zeros(4, 3, 5, 5).permute(0, 1, 3, 2)[:, :, ::2]
-    engine = engine_of(linear(), TrainConfig(), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(), ACCELERATOR)
     ((found, *_),) = engine.parts(inputs, torch.zeros(4, dtype=torch.long), None)
     assert found is inputs
 
@@ -156,7 +156,7 @@ def linear_images():
 
 def test_the_step_is_the_optimizers_and_clips_all(tmp_path):
     module = linear()
-    engine = engine_of(module, TrainConfig(), ACCELERATOR)
+    engine = Engine(module, TrainConfig(), ACCELERATOR)
     engine.start(build_optimizer(module, OptimizerConfig(lr=1.0, momentum=0, weight_decay=0)))
     before = copy.deepcopy(module.state_dict())
     loss, _ = engine.wrapped(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))

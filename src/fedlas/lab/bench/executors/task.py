@@ -73,12 +73,23 @@ class Result:
 def attempt(run: Run, label: str) -> Result:
     """Do a run in this process; whatever it dies of is noted in its folder and returned."""
     try:
+        return finish(run, label)
+    except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
+        return failed(run, **told(error))
+
+
+def finish(run: Run, label: str) -> Result:
+    """Do a run in this process, or leave it to another one that has it."""
+    try:
         return Result(run.name, line=_line(execute(run, label=label)))
     except BusyError as error:
         return Result(run.name, busy=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
-        text = "".join(traceback.format_exception(error))
-        return failed(run, f"{type(error).__name__}: {error}", message=str(error), text=text)
+
+
+def told(error: Exception) -> dict[str, str]:
+    """What :func:`failed` is to be told of an error."""
+    text = "".join(traceback.format_exception(error))
+    return {"error": f"{type(error).__name__}: {error}", "message": str(error), "text": text}
 
 
 def failed(run: Run, error: str, *, message: str | None = None, text: str | None = None) -> Result:

@@ -1,7 +1,6 @@
-"""Two gloo processes that hold half of a transformer each, against one that holds it all."""
+"""Two gloo processes that take half of each batch, against one that takes it all."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +11,10 @@ from torchvision.models import VisionTransformer
 
 from fedlas import Objective
 from fedlas._core.check import InputError
-from fedlas._core.ranks import launched_sharded, new_accelerator
+from fedlas._core.ranks import new_accelerator
+from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
-from fedlas.lab.train.engine import Engine
-from fedlas.lab.train.shard import blocks_of, engine_of
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
 
@@ -50,11 +48,12 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
         Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalisation),
         Batches(splits.val, batch_size=20, **normalisation),
         folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **{"shard": ranks > 1, **config}),
+        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **config),
         optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
         schedule=ScheduleConfig(name="constant"),
         identity={},
         accelerator=accelerator,
+        hooks=monitors(module.criterion),
     )
 
 
@@ -72,14 +71,10 @@ def worker(rank, folder):
     for loss in ("fedlas", "vmf"):  # the second reads the head's weight
         module = objective(loss)
         train(module, folder / loss, accelerator=accelerator)
-        weight = next(module.model.encoder.layers[0].parameters())
-        assert weight.to_local().numel() <= -(-weight.numel() // RANKS) < weight.numel()
-        assert not any(isinstance(parameter, type(weight)) for parameter in module.criterion.parameters())
-        predicted = logits(module)
         if rank == 0:
-            torch.save(predicted, folder / f"{loss}.pt")
+            torch.save(logits(module), folder / f"{loss}.pt")
     train(objective("ce"), folder / "parts", accelerator=accelerator, accumulate=3)
-    train(objective("ce"), folder / "copies", accelerator=accelerator, accumulate=11, shard=False)  # slices of 10, 11
+    train(objective("ce"), folder / "small parts", accelerator=accelerator, accumulate=11)  # slices of 10, 11
     train(objective(), folder / "whole", optimizer="adamw", accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", epochs=1, accelerator=accelerator)
     train(objective(), folder / "cut", optimizer="adamw", accelerator=accelerator)
@@ -91,7 +86,7 @@ def worker(rank, folder):
 def folder(tmp_path_factory):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")
-    base = tmp_path_factory.mktemp("sharded")
+    base = tmp_path_factory.mktemp("processes")
     mp.spawn(worker, args=(base,), nprocs=RANKS)
     return base
 
@@ -109,7 +104,7 @@ def close(a, b, *, rtol=1e-4, atol=1e-5):
 
 @pytest.mark.system
 @pytest.mark.parametrize("loss", ["fedlas", "vmf"])
-def test_sharded_equals_one_process(folder, tmp_path, loss):
+def test_two_processes_equal_one(folder, tmp_path, loss):
     one = objective(loss)
     train(one, tmp_path)
     a, b = state(tmp_path), state(folder / loss)
@@ -121,7 +116,7 @@ def test_sharded_equals_one_process(folder, tmp_path, loss):
 
 
 @pytest.mark.system
-def test_a_sharded_run_goes_on_sharded_or_not(folder):
+def test_a_run_goes_on_under_another_number_of_processes(folder):
     whole, cut = state(folder / "whole"), state(folder / "cut")
     assert str(whole["optimizer"]) == str(cut["optimizer"])
     close(whole["objective"], cut["objective"], rtol=0, atol=0)
@@ -130,41 +125,13 @@ def test_a_sharded_run_goes_on_sharded_or_not(folder):
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("other", ["parts", "copies"])
+@pytest.mark.parametrize("other", ["parts", "small parts"])
 def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
     train(objective("ce"), tmp_path)
     close(state(tmp_path)["objective"], state(folder / other)["objective"])
 
 
-def test_blocks_are_the_outermost_lists_of_alike_modules():
-    model = transformer()
-    assert blocks_of(model) == list(model.encoder.layers)
-    assert not blocks_of(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
-
-
-@pytest.mark.parametrize(
-    ("model", "config", "penalty", "reason"),
-    [
-        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), {}, None, "batch norms, such as 1"),
-        (nn.Linear(4, 3), {"average": "ema"}, None, "train.average is ema"),
-        (nn.Linear(4, 3), {"compile": True}, None, "train.compile is true"),
-        (nn.Linear(4, 3), {}, nn.Identity(), "penalty"),
-    ],
-)
-def test_what_cannot_be_sharded_is_refused_before_anything_changes(model, config, penalty, reason):
-    module = Objective(model, nn.CrossEntropyLoss(), penalty=penalty)
-    before = [type(parameter) for parameter in module.parameters()]
-    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    with pytest.raises(InputError, match=rf"train\.shard: .*{reason}.*use_fsdp"):
-        engine_of(module, TrainConfig(shard=True, **config), two)
-    assert [type(parameter) for parameter in module.parameters()] == before
-
-
-def test_one_process_is_not_sharded(monkeypatch):
-    one = SimpleNamespace(num_processes=1, device=torch.device("cpu"))
-    assert type(engine_of(objective(), TrainConfig(shard=True), one)) is Engine
-    assert not launched_sharded()
+def test_a_launcher_that_would_divide_the_model_is_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert launched_sharded()
-    assert new_accelerator().num_processes == 1  # accelerate itself would refuse to shard on a processor
-    assert launched_sharded()
+    with pytest.raises(InputError, match=r"must hold the whole model; got .*--use_fsdp\. Write --multi_gpu"):
+        new_accelerator()
