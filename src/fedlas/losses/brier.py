@@ -70,7 +70,9 @@ class BrierLoss(Loss):
     """Brier score: ``sum_k (p_k - 1[y = k])^2``, summed over classes, in [0, 2].
 
     Args:
-        **options: Those of every :class:`~fedlas.losses.Loss`. A sample's score is weighted by its target.
+        reduction: See :class:`~fedlas.losses.Loss`.
+        ignore_index: See there.
+        weight: See there. A sample's score is weighted by its target.
 
     Note:
         A proper score, as cross-entropy is, but bounded: a confident mistake has almost no gradient. Soft targets are
