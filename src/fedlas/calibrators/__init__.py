@@ -1,4 +1,8 @@
-"""Post-hoc calibrators: fitted on validation predictions, they transform test predictions."""
+"""Post-hoc calibrators: one method a file, fitted on validation predictions and applied to others.
+
+In: :class:`~fedlas.Predictions` of held-out samples, then those to calibrate. Out: the same samples with calibrated
+logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers and regressions behind the methods.
+"""
 
 from fedlas.calibrators.base import CALIBRATORS, CalibrationWarning, Calibrator
 from fedlas.calibrators.beta import BetaCalibration

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling, odir
-from fedlas.calibrators.affine import temperature_scale
-from fedlas.calibrators.folds import stratified_folds
-from fedlas.calibrators.odir import HeldOutLoss, Penalties, fit_with_penalties, penalty_grids
+from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling
+from fedlas.calibrators import _odir as odir
+from fedlas.calibrators._affine import temperature_scale
+from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._odir import HeldOutLoss, Penalties, fit_with_penalties, penalty_grids
 from fedlas.metrics import negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()

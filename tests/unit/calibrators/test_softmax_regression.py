@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators import rowwise
-from fedlas.calibrators.affine import AffineMap
-from fedlas.calibrators.newton import minimise
-from fedlas.calibrators.softmax_regression import HOLD, SoftmaxRegression, fit_softmax_regression
+from fedlas.calibrators._fit import rowwise
+from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.softmax_regression import HOLD, SoftmaxRegression, fit_softmax_regression
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):
@@ -66,17 +66,17 @@ def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monk
 
 @each_case
 def test_the_minimum_against_scipy(case):
-    from scipy.optimize import minimize
+    import scipy.optimize
 
     problem, value = problem_and_objective(case)
-    best = minimize(
+    best = scipy.optimize.minimize(
         lambda x: float(value(torch.from_numpy(x))),
         problem.start.numpy(),
         jac=lambda x: torch.autograd.functional.jacobian(value, torch.from_numpy(x)).numpy(),
         method="BFGS",
         options={"gtol": 1e-9, "maxiter": 2000},
     )
-    found = minimise(problem, problem.start)
+    found = minimize(problem, problem.start)
     assert found.converged
     assert found.value <= best.fun + 1e-12
     # Where only the hold decides, the value is flat and scipy's point less exact.

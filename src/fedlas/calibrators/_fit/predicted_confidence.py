@@ -1,4 +1,4 @@
-"""The confidence of the predicted class as log-odds, and logits that have another one and predict the same."""
+"""The confidence of the predicted class as log-odds, and logits with a new confidence and the same arg-max."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import math
 import torch
 from torch import Tensor
 
-from fedlas.calibrators.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows
 
 _TOLERANCE = 1e-12
 _MOST_STEPS = 100
-# Logits are not flattened further: their order would drown in rounding.
+# Logits are not flattened further, or rounding would change their order.
 _LEAST_SCALE = 1e-6
 
 
 def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
-    """Log-odds of the predicted class ``(N,)`` after the temperature; infinite if it is the only one."""
+    """Log-odds of the predicted class ``(N,)`` after division by the temperature; infinite for a single class."""
     result = torch.empty(len(logits), dtype=torch.float64)
     for part, rows in double_rows(logits):
         top = rows.argmax(dim=1, keepdim=True)
@@ -26,7 +26,7 @@ def predicted_log_odds(logits: Tensor, temperature: float) -> Tensor:
 
 
 def with_log_odds(rows: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Logits whose predicted class, still the same, has other log-odds: raised alone, or flattened together."""
+    """Logits whose predicted class has the log-odds ``after``: its logit is raised, or all logits are flattened."""
     rises = (after > before).unsqueeze(1)
     top = rows.argmax(dim=1, keepdim=True)
     raised = rows.scatter_add(1, top, (after - before).unsqueeze(1))

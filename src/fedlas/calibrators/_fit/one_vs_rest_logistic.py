@@ -9,25 +9,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from fedlas.calibrators.newton import minimise
-from fedlas.calibrators.rowwise import column_moments, double_rows
+from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 
 HOLD = 0.01
-"""Weight of the hold on every parameter, shared out over the samples: see :class:`OneVsRestLogistic`."""
+"""Weight of the penalty on every parameter, divided by the number of samples: see :class:`OneVsRestLogistic`."""
 
 
 class OneVsRestLogistic:
     """Mean over samples and sum over classes of the logistic loss of ``sum_f a_kf x_ikf + c_k``: a convex problem.
 
-    The features are standardised first, and the parameters of these (float64) carry a ridge of ``0.005/N`` times their
-    square: the weight of one observation that expects them to be about ten or less. Without it there is no minimum
-    where a class can be separated from the rest or has no sample.
+    The features are standardized first, and the parameters of these (float64) have a ridge penalty of ``0.005/N`` times
+    their square: the weight of one observation that expects them to be about ten or less. Without it there is no
+    minimum where a class can be separated from the rest or has no sample.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
         features: From float64 logits ``(n, C)`` to ``(n, C, F)``.
-        classes: Which classes to fit, their numbers ``(K,)``.
+        classes: Numbers of the classes to fit ``(K,)``.
         positive: Label of the samples of each class ``(K,)``: 1, or a little less.
         negative: Label of the others ``(K,)``: 0, or a little more.
         free: Which factors are fitted ``(F,)`` bool; the others are 0.
@@ -57,14 +57,14 @@ class OneVsRestLogistic:
         return torch.zeros(self._shape[0] * self._shape[1], dtype=torch.float64, device="cpu")
 
     def to_parameters(self, point: Tensor) -> Tensor:
-        """Factors and offset of the features as they came, ``(K, F + 1)``, from those of the standardised ones."""
+        """Factors and offset of the unscaled features, ``(K, F + 1)``, from those of the standardized ones."""
         standard = point.view(self._shape)
         factors = standard[:, :-1] * self._free / self._deviation
         offset = standard[:, -1:] - (factors * self._mean).sum(dim=1, keepdim=True)
         return torch.cat([factors, offset], dim=1)
 
     def objectives(self, point: Tensor) -> Tensor:
-        """What each class adds to the value at ``point``, ``(K,)``."""
+        """The contribution of each class to the value at ``point``, ``(K,)``."""
         parameters = point.view(self._shape)
         total = 0.5 * HOLD * parameters.square().sum(dim=1)
         for design, label in self._rows():
@@ -98,11 +98,11 @@ class OneVsRestLogistic:
         return (self._hessian @ direction.view(*self._shape, 1)).flatten()
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """The inverse Hessian times ``vector``: it falls apart into a small block for each class."""
+        """The inverse Hessian times ``vector``; the Hessian has a small block for each class."""
         return torch.cholesky_solve(vector.view(*self._shape, 1), self._factor).flatten()
 
     def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Standardised features with a column of ones ``(n, C, F + 1)``, and labels ``(n, C)``."""
+        """Standardized features with a column of ones ``(n, C, F + 1)``, and labels ``(n, C)``."""
         for part, rows in double_rows(self._logits):
             standard = (self._features(rows)[:, self._classes] - self._mean) / self._deviation * self._free
             own = self._target[part].unsqueeze(1) == self._classes
@@ -148,13 +148,15 @@ def fit_one_vs_rest(
             negative=negative[which],
             free=torch.tensor(free, device="cpu"),
         )
-        minimum = minimise(problem, problem.start)
+        minimum = minimize(problem, problem.start)
         return problem.to_parameters(minimum.point), problem.objectives(minimum.point), minimum.converged
 
     parameters, _, converged = fit(classes, (True,) * count)
     violating = classes[(parameters[:, :-1] < 0).any(dim=1)]
     if not nonnegative or len(violating) == 0:
         return parameters, converged
+
+    # Constrained minimum of the violating classes: the best of the fits with some factors fixed at 0.
     best = torch.full_like(one[violating], torch.inf)
     for free in itertools.product((True, False), repeat=count):
         if all(free):

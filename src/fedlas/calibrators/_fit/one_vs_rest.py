@@ -1,14 +1,14 @@
-"""One class against all others: what binary calibrators see of the logits, and how their answers are put together."""
+"""One class against all others: the inputs of binary calibrators, and the logits made of their outputs."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fedlas.calibrators.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.predictions import Predictions
 
-# Stands for log 0 where there is one class and so no rest.
+# In place of log 0 if there is a single class, and so no rest.
 _NOTHING = -1e300
 
 
@@ -41,8 +41,16 @@ def log_odds(logits: Tensor) -> Tensor:
     return own - rest
 
 
+def class_columns(logits: Tensor) -> Tensor:
+    """Probabilities of each class over all samples, float64 ``(C, N)`` on the CPU, from ``logits (N, C)``."""
+    columns = torch.empty(logits.shape[1], logits.shape[0], dtype=torch.float64, device="cpu")
+    for part, rows in double_rows(logits):
+        columns[:, part] = rows.softmax(dim=1).T
+    return columns
+
+
 def separated_classes(val: Predictions) -> list[int]:
-    """Classes whose own samples all have a higher probability of them than every other sample has."""
+    """Classes whose every sample has a higher probability of the class than any sample of the others."""
     lowest = torch.full((val.num_classes,), torch.inf, dtype=torch.float64, device="cpu")
     highest = -lowest
     target, classes = val.target.cpu(), torch.arange(val.num_classes, device="cpu")
@@ -57,8 +65,8 @@ def separated_classes(val: Predictions) -> list[int]:
 def smallest_probability(samples: int, classes: int) -> float:
     """The floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
 
-    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is what one further sample, spread
-    over all classes, would add.
+    A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further
+    sample, spread over all classes, would add.
     """
     return 1 / (classes * (samples + 1))
 

@@ -1,18 +1,20 @@
-"""ODIR, the off-diagonal and intercept regularisation of matrix and Dirichlet calibration, and how to choose it."""
+"""ODIR: the off-diagonal and intercept regularization of matrix and Dirichlet calibration, and its choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.calibrators.affine import AffineCalibrator, AffineMap, read_map
-from fedlas.calibrators.folds import stratified_folds
-from fedlas.calibrators.parameters import fitted
-from fedlas.calibrators.softmax_regression import fit_softmax_regression
+from fedlas.calibrators._affine import AffineCalibrator, read_map
+from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.softmax_regression import fit_softmax_regression
 from fedlas.predictions import Predictions
 
 OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -23,7 +25,7 @@ INTERCEPT_FREEDOM = (0.03, 0.3, 3.0, 30.0)
 
 # Held-out scores need fewer digits than the parameters that are kept.
 _SEARCH_TOLERANCE = 1e-5
-# Nats a sample by which a weaker penalty must predict held-out labels better.
+# A weaker penalty must lower the held-out NLL by this many nats a sample.
 _GAIN = 1e-5
 
 
@@ -35,8 +37,8 @@ class Penalties:
     intercept: float
 
 
-class RegularisedMatrix(AffineCalibrator):
-    """``W x + b`` with a full matrix, fitted with ODIR; a subclass says what ``x`` is.
+class RegularizedMatrix(AffineCalibrator):
+    """``W x + b`` with a full matrix, fitted with ODIR; a subclass defines ``x``.
 
     Args:
         off_diagonal: The paper's lambda, at least 0; None: chosen by cross-validation.
@@ -51,10 +53,6 @@ class RegularisedMatrix(AffineCalibrator):
         self.num_folds = check_count(owner, "num_folds", num_folds, low=2)
         self._penalties: Penalties | None = None
 
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
-        return f"{self._owner}({options})"
-
     @property
     def penalties(self) -> Penalties:
         """The penalties of the fit, given or chosen.
@@ -64,15 +62,14 @@ class RegularisedMatrix(AffineCalibrator):
         """
         return fitted(f"{self._owner}.penalties", self._penalties)
 
-    def _fitted_map(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[AffineMap, str | None]:
-        target = val.target.cpu()
+    def _regression(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[AffineMap, str | None]:
         penalties, doubt = self._chosen(inputs, val, scale)
-        affine = fit_with_penalties(inputs, target, penalties, scale=scale)
+        affine = fit_with_penalties(inputs, val.target.cpu(), penalties, scale=scale)
         self._penalties = penalties
         return affine, doubt
 
     def _chosen(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[Penalties, str | None]:
-        """The penalties given, or those of the grid that predict held-out labels best, and what to warn of."""
+        """The penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
         samples, classes = inputs.shape
         off_diagonal, intercept = penalty_grids(samples, classes, scale)
         if self.off_diagonal is not None:
@@ -84,43 +81,37 @@ class RegularisedMatrix(AffineCalibrator):
             return strongest, None
         if samples < self.num_folds:
             return strongest, f"{samples} samples do not fill {self.num_folds} folds: the strongest penalties stand."
+
+        # One penalty after the other: the fits are nested, and the grid of both at once costs several times as much.
         folds = stratified_folds(val.logits, val.target, self.num_folds)
         score = HeldOutLoss(inputs, val.target.cpu(), folds=folds, scale=scale)
         middle, gain = intercept[len(intercept) // 2], _GAIN * samples
         best_off = _first_best(off_diagonal, lambda value: score(Penalties(value, middle)), gain)
         best_intercept = _first_best(intercept, lambda value: score(Penalties(best_off, value)), gain)
-        at_bound = [
-            name
-            for name, best, grid in (("off_diagonal", best_off, off_diagonal), ("intercept", best_intercept, intercept))
-            if len(grid) > 1 and best == grid[-1]
-        ]
-        doubt = (
-            f"cross-validation chose the weakest penalty of its grid for {' and '.join(at_bound)}. Give a weaker one, "
-            "or check that the logits are those of the classes."
-        )
-        return Penalties(best_off, best_intercept), doubt if at_bound else None
 
-    def _options(self) -> dict[str, Any]:
-        return {"off_diagonal": self.off_diagonal, "intercept": self.intercept, "num_folds": self.num_folds}
+        searched = (("off_diagonal", best_off, off_diagonal), ("intercept", best_intercept, intercept))
+        weakest = [name for name, best, grid in searched if len(grid) > 1 and best == grid[-1]]
+        return Penalties(best_off, best_intercept), when(
+            weakest,
+            f"cross-validation chose the weakest penalty of its grid for {' and '.join(weakest)}. Give a weaker one, "
+            "or check that the logits are those of the classes.",
+        )
 
     def _state(self) -> dict[str, Any]:
-        chosen = {"off_diagonal": self.penalties.off_diagonal, "intercept": self.penalties.intercept}
-        return {**super()._state(), "penalties": chosen}
+        return {**super()._state(), "penalties": asdict(self.penalties)}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        chosen = {
-            name: check_number(self._owner, name, state["penalties"][name], low=0)
-            for name in ("off_diagonal", "intercept")
-        }
+        names = ("off_diagonal", "intercept")
+        chosen = [check_number(self._owner, name, state["penalties"][name], low=0) for name in names]
         self._map = read_map(state, self.num_classes, self.num_classes)
-        self._penalties = Penalties(**chosen)
+        self._penalties = Penalties(*chosen)
 
 
 def penalty_grids(samples: int, classes: int, scale: float) -> tuple[list[float], list[float]]:
     """Penalties to choose from, the strongest first: lambda off the diagonal, and mu of the intercepts.
 
     As a Gaussian prior of the ``N`` samples, ``lambda / (C (C - 1)) W_ij^2`` allows a weight the standard deviation
-    ``sqrt(C (C - 1) / (2 N lambda))``. The grid is laid out in these, relative to ``scale``: so it fits any number of
+    ``sqrt(C (C - 1) / (2 N lambda))``. The grid is even in these, relative to ``scale``, so that it fits any number of
     classes and samples, and logits of any size.
     """
     pairs = max(1, classes * (classes - 1))
@@ -131,7 +122,7 @@ def penalty_grids(samples: int, classes: int, scale: float) -> tuple[list[float]
 
 
 def _first_best(values: list[float], score: Callable[[float], float], gain: float) -> float:
-    """The value before the first one that does not score lower by ``gain``; the rest, slow to fit, are left out."""
+    """The value before the first one that does not score lower by ``gain``; weaker ones, slow to fit, are not tried."""
     best, lowest = values[0], score(values[0])
     for value in values[1:]:
         following = score(value)
@@ -170,11 +161,11 @@ class HeldOutLoss:
     Args:
         inputs: ``x (N, C)`` on the CPU.
         target: ``(N,)``.
-        folds: Which fold each sample belongs to ``(N,)``, from 0; none is empty.
+        folds: The fold of each sample ``(N,)``, from 0; none is empty.
         scale: As for the fit.
 
     State:
-        Remembers scores, and the last fit of each fold as the start of the next.
+        Caches scores, and the last fit of each fold as the start of the next.
     """
 
     def __init__(self, inputs: Tensor, target: Tensor, *, folds: Tensor, scale: float) -> None:
@@ -187,7 +178,7 @@ class HeldOutLoss:
         self._scores: dict[Penalties, float] = {}
 
     def __call__(self, penalties: Penalties) -> float:
-        """Sum over all samples of ``-log p_y`` from the fit that has not seen them."""
+        """Sum over all samples of ``-log p_y`` from the fit without their fold."""
         if penalties not in self._scores:
             self._scores[penalties] = sum(self._score(fold, penalties) for fold in range(len(self._parts)))
         return self._scores[penalties]

@@ -1,13 +1,13 @@
-"""Newton's method for the convex problems that calibrators pose: exact minima, and the gradient that shows it.
+"""Newton's method for the convex problems of the calibrators: exact minima, with the gradient as evidence.
 
 Each step solves ``H d = -g`` by conjugate gradients, which needs products with the Hessian ``H`` and never the matrix
 itself, and halves the step until the value falls enough.
 
 Note:
     ``torch.optim.LBFGS`` takes fewer passes to a rough answer, but ignores curvature below an absolute threshold. On a
-    mean over samples it therefore crawls before the gradient is small: for matrix scaling of 200 samples and 4 classes
-    it took 3,366 passes to a gradient of 1e-7, this 56 to 1e-11. A fit that ends at the minimum depends neither on its
-    start nor on the order of the samples.
+    mean over samples it therefore slows down before the gradient is small: for matrix scaling of 200 samples and 4
+    classes it took 3,366 passes to a gradient of 1e-7, this 56 to 1e-11. A fit that ends at the minimum depends neither
+    on its start nor on the order of the samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 _MOST_STEPS = 100
 _MOST_PRODUCTS = 1000
 _MOST_HALVINGS = 60
-# Share of the promised fall that a step must bring (Armijo's rule).
+# Share of the linear prediction by which a step must lower the value (Armijo's rule).
 _ENOUGH = 1e-4
 _ROUNDING = 1e-15
 
@@ -31,7 +31,7 @@ class ConvexProblem(Protocol):
     """A convex function of one vector, with the curvature at the point where it was last evaluated."""
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
-        """Value and gradient at ``point``, from now on the point of :meth:`curvature` and :meth:`precondition`."""
+        """Value and gradient at ``point``, where :meth:`curvature` and :meth:`precondition` then apply."""
 
     def curvature(self, direction: Tensor) -> Tensor:
         """The Hessian times ``direction``."""
@@ -47,8 +47,8 @@ class Minimum:
     Attributes:
         point: The vector.
         value: The function there.
-        gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``: half its square is
-            about how far the value is from the minimum, whatever the units of the parameters.
+        gradient_norm: Norm of the gradient in the metric of the preconditioner, ``sqrt(g . M g)``. Half its square is
+            about the distance of the value from the minimum, in any units of the parameters.
         converged: Whether that norm is within the tolerance.
     """
 
@@ -59,7 +59,7 @@ class Minimum:
 
 
 @torch.no_grad()
-def minimise(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
+def minimize(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) -> Minimum:
     """The minimum of a convex problem.
 
     Args:
@@ -82,15 +82,14 @@ def minimise(problem: ConvexProblem, start: Tensor, *, tolerance: float = 1e-8) 
         for _ in range(_MOST_HALVINGS):
             new_point = point + size * direction
             new_value, new_gradient = problem.evaluate(new_point)
-            # Near the minimum the value cannot fall by more than its rounding, and the full step is right.
+            # Near the minimum the value changes by less than its rounding; the full step is accepted there.
             if new_value <= value + _ENOUGH * size * slope + _ROUNDING * abs(value):
                 break
             size /= 2
         else:
             break
         new_norm = _norm(problem, new_gradient)
-        stalled = new_value >= value and new_norm >= norm
-        if stalled:
+        if new_value >= value and new_norm >= norm:  # rounding prevents any further progress
             break
         point, value, gradient, norm = new_point, new_value, new_gradient, new_norm
     return Minimum(point, value, norm, norm <= tolerance)
@@ -101,7 +100,8 @@ def _norm(problem: ConvexProblem, gradient: Tensor) -> float:
 
 
 def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
-    """An approximate solution of ``H d = -gradient``, the better the nearer the minimum is: a descent direction."""
+    """A descent direction: an approximate solution of ``H d = -gradient``, more accurate near the minimum."""
+    # Preconditioned conjugate gradients.
     direction = torch.zeros_like(gradient)
     residual = -gradient
     rough = problem.precondition(residual)

@@ -1,4 +1,4 @@
-"""Fitted parameters: asked for, and read back from JSON, checked both times."""
+"""Access to fitted parameters, and their checked reading from JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def fitted(owner: str, parameters: T | None) -> T:
-    """Return ``parameters`` unless they are None, as they are before a fit.
+    """Return ``parameters``, which are None before a fit.
 
     Raises:
         InputError: If they are None.
@@ -27,8 +27,8 @@ def read_numbers(state: dict[str, Any], name: str, *shape: int | None) -> Tensor
     """The float64 tensor that ``state[name]`` lists.
 
     Args:
-        state: From a calibrator's file.
-        name: Which parameter.
+        state: The state in a calibrator's file.
+        name: Key of the parameter.
         *shape: Expected length of each dimension; None: any.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Confidences corrected cell by cell until they are right on average in every cell: the loop of multicalibration.
+"""The loop of multicalibration: confidences are corrected until they are right on average in every cell.
 
-Confidences are log-odds here, ``log(p / (1 - p))``, float64: they can be near 1 and shifted without leaving (0, 1).
+Confidences are represented by log-odds, ``log(p / (1 - p))``, float64: a shift cannot leave (0, 1).
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 _HALVINGS = 60
-# Shifts beyond this take a confidence to 0 or 1.
+# Larger shifts of log-odds give a confidence of 0 or 1 in float64.
 _MOST_SHIFT = 60.0
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one step adds, and where: the log-odds of a group's samples whose confidence lies in a level.
+    """One correction: a shift of the log-odds of a group's samples whose confidence lies in one level.
 
     Attributes:
         group: Number of the group.
         level: Number ``l`` of the level: confidences in ``[l, l + 1) / num_levels``, the last one with 1.
-        shift: What is added to the log-odds.
+        shift: The addition to the log-odds.
     """
 
     group: int
@@ -34,12 +34,12 @@ class Update:
 
 @dataclass(frozen=True)
 class Cells:
-    """How confidences are cut up, and which cells are corrected.
+    """The cells: a group of samples and a level of confidence each; and which of them are corrected.
 
     Attributes:
         num_levels: Levels of equal width on [0, 1].
-        alpha: Largest error of a cell's mean that is left alone.
-        min_size: Least number of samples of a cell that is looked at.
+        alpha: Largest error of a cell's mean that is not corrected.
+        min_size: Least number of samples of a cell that is corrected.
     """
 
     num_levels: int
@@ -47,7 +47,7 @@ class Cells:
     min_size: int
 
     def worst(self, log_odds: Tensor, correct: Tensor, members: Tensor) -> Update | None:
-        """The correction of the cell that is most surely wrong; None if no cell is off by more than ``alpha``.
+        """The correction of the cell with the most significant error; None if no error exceeds ``alpha``.
 
         Args:
             log_odds: ``(N,)``.
@@ -55,8 +55,8 @@ class Cells:
             members: ``(E, 2)``: sample and group of each membership.
 
         Note:
-            Most surely: by squared error over the variance it would have by chance. A share of 0 or 1 counts as half a
-            sample away from it, which no number of samples can tell from it.
+            Significance is the squared error over its variance by chance. A share of 0 or 1 is moved by half a sample,
+            a change that no test on the cell's samples could detect.
         """
         sample, group = members.T
         confidence = log_odds.sigmoid()
@@ -83,9 +83,9 @@ class Cells:
         return changed
 
     def path(self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int) -> Iterator[Update]:
-        """Corrections, each of the worst cell after those before it, until no cell needs one; at most ``most``.
+        """Corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
 
-        Each is the likeliest shift of its cell, so the likelihood of ``correct`` rises with every one.
+        Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
         """
         for _ in range(most):
             update = self.worst(log_odds, correct, members)
@@ -103,20 +103,21 @@ class Cells:
 
 
 def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int) -> int:
-    """How many corrections make samples likelier that they were not learned from; 0 if that may be chance.
+    """How many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
 
     Args:
-        cells: What is corrected.
+        cells: The cells and their limits.
         log_odds: ``(N,)``.
         correct: ``(N,)`` float64, 0 or 1.
         groups: ``(N, G)`` bool.
         folds: Fold of each sample ``(N,)``.
-        most: Most corrections.
+        most: Largest number of corrections.
 
     Returns:
         The number with the lowest held-out log-loss, the least among equals; 0 unless the gain over none exceeds its
         standard error.
     """
+    # The log-loss of each held-out fold after each correction learned on the other folds.
     paths, losses = [], []
     for fold in range(int(folds.max()) + 1):
         held, kept = folds == fold, folds != fold
@@ -126,6 +127,8 @@ def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Ten
     longest = max(len(loss) for loss in losses)
     total = torch.tensor([loss + [loss[-1]] * (longest - len(loss)) for loss in losses], dtype=torch.float64).sum(dim=0)
     best = int(total.argmin())
+
+    # Whether the gain of that number exceeds its standard error over the samples.
     gains = []
     for fold, path in enumerate(paths):
         held = folds == fold
@@ -149,7 +152,7 @@ def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
 
 
 def _shift_to(log_odds: Tensor, share: float) -> float:
-    """What to add so that the mean confidence is ``share``, in (0, 1); by bisection."""
+    """The shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
     low, high = -_MOST_SHIFT - float(log_odds.max()), _MOST_SHIFT - float(log_odds.min())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""The linear layer that made logits from features: checked where it is given, recovered from both where it is not."""
+"""The linear layer between features and logits: checked if it is given, else recovered from both."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas.calibrators.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows
 
-# How far a row of logits may lie from the head's, as a share of how far rows lie from their mean. bfloat16 in the head
-# leaves up to 0.02; a head that is not linear leaves far more.
+# Largest distance of a row of logits from the head's, as a share of the spread of the rows. bfloat16 in the head causes
+# up to 0.02; a head that is not linear causes far more.
 _TOLERANCE = 0.05
 # Rounding of float32 logits with a large offset, as a share of the largest.
 _ROUNDING = 1e-6
-# Directions in which features vary by less than this share of the widest one are taken for the rounding of float32.
+# Features that vary by less than this share of the widest direction vary by the rounding of float32.
 _NO_SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class LinearHead:
-    """``z = W h + b`` up to one number a row, which the softmax does not see: columns of ``W`` and ``b`` sum to 0.
+    """``z = W h + b`` up to one number a row, which cancels in the softmax: columns of ``W`` and ``b`` sum to 0.
 
     Attributes:
         weight: ``W (C, D)``, float64.
         bias: ``b (C,)``, float64.
-        scale: Root mean square distance of the logits from their mean (and what rounding adds): the unit of misfits.
-        undetermined: In how many directions features vary together with others only, so that no logits tell the weight.
+        scale: Root mean square distance of the logits from their mean, plus rounding: the unit of misfits.
+        undetermined: Number of directions in which the features do not vary, so that the weight there is unknown.
     """
 
     weight: Tensor
@@ -37,7 +37,7 @@ class LinearHead:
     undetermined: int = 0
 
     def check(self, owner: str, features: Tensor, logits: Tensor, fix: str) -> None:
-        """Refuse logits that are not what the head makes of the features.
+        """Refuse logits that the head does not make from the features.
 
         Raises:
             InputError: If a row is off by more than 0.05 of the spread of the logits.
@@ -45,7 +45,7 @@ class LinearHead:
         worst = 0.0
         for part, rows in double_rows(features):
             made = rows @ self.weight.T + self.bias
-            worst = max(worst, float((_centred(logits[part]) - made).norm(dim=1).max()))
+            worst = max(worst, float((_centered(logits[part]) - made).norm(dim=1).max()))
         misfit = worst / max(self.scale, sys.float_info.min)
         if misfit > _TOLERANCE:
             raise InputError(
@@ -58,15 +58,15 @@ class LinearHead:
 
 @torch.no_grad()
 def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
-    """The head by least squares; exact where the features determine it, else the smallest one that fits best.
+    """The head by least squares; exact if the features determine it, else the best fit of least norm.
 
     Args:
         features: ``(N, D)``.
         logits: ``(N, C)``.
 
     Note:
-        From the ``D x D`` moments of the standardised features, in float64: ``N D^2 + D^3`` operations, and no copy of
-        the features. What rounding leaves of a direction without spread is not divided by.
+        From the ``D x D`` moments of the standardized features, in float64: ``N D^2 + D^3`` operations, and no copy of
+        the features. Directions whose spread is rounding are left out rather than divided by it.
     """
     samples = len(features)
     mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros(())) / samples
@@ -76,7 +76,9 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
     for part, rows in double_rows(features):
         rows = rows - mean
         moments += rows.T @ rows
-        mixed += rows.T @ (_centred(logits[part]) - logit_mean)
+        mixed += rows.T @ (_centered(logits[part]) - logit_mean)
+
+    # A pseudo-inverse in standardized coordinates, where one threshold serves features of any scale.
     deviation = moments.diagonal().clamp(min=0).sqrt()
     varies = deviation > _NO_SPREAD * samples**0.5 * mean.abs()
     inverse = torch.where(varies, 1 / deviation.where(varies, 1.0), 0.0).unsqueeze(1)
@@ -94,8 +96,8 @@ def given_head(
     """The head that a user passed.
 
     Raises:
-        InputError: If it is no linear layer or pair of weight and bias, or has another shape than ``features`` and
-            ``logits`` ask for, or is not finite.
+        InputError: If it is neither a linear layer nor a pair of weight and bias, does not fit the shapes of
+            ``features`` and ``logits``, or is not finite.
     """
     weight, bias = head if isinstance(head, tuple) and len(head) == 2 else _parameters(head)
     shape = (logits.shape[1], features.shape[1])
@@ -118,17 +120,17 @@ def _parameters(head: object) -> tuple[Tensor | None, Tensor | None]:
     return (head.weight, head.bias) if isinstance(head, nn.Linear) else (None, None)
 
 
-def _centred(logits: Tensor) -> Tensor:
+def _centered(logits: Tensor) -> Tensor:
     rows = logits.detach().cpu().double()
     return rows - rows.mean(dim=1, keepdim=True)
 
 
 def _mean(logits: Tensor) -> Tensor:
-    total = sum((_centred(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros(()))
+    total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros(()))
     return total / len(logits)
 
 
 def _scale(logits: Tensor) -> float:
     mean = _mean(logits)
-    total = sum(float((_centred(rows) - mean).square().sum()) for _, rows in double_rows(logits))
+    total = sum(float((_centered(rows) - mean).square().sum()) for _, rows in double_rows(logits))
     return float((total / len(logits)) ** 0.5) + _ROUNDING / _TOLERANCE * float(logits.abs().max())

@@ -1,4 +1,4 @@
-"""Logits in float64, some rows at a time: exact enough to fit on, and never a second large copy of them."""
+"""Logits in float64, some rows at a time, so that no second large copy of them exists."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# Elements of a chunk: 2 MiB of float64, which stays in the cache beside a few work arrays of that size.
+# Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """The rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
 
-    On the CPU whatever the device: not every accelerator has float64, and sums there may depend on the run. Rows that
-    are float64 there already are not copied: do not write to them.
+    Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
+    on the CPU already are not copied: do not write to them.
     """
     rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
     for start in range(0, logits.shape[0], rows):
@@ -24,11 +24,11 @@ def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """``function`` of the rows of ``logits``, computed in float64; of their dtype and on their device.
+    """``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
 
     Args:
         logits: ``(N, C)``.
-        function: From float64 rows ``(n, C)`` to ``(n, C)``, each row for itself.
+        function: From float64 rows ``(n, C)`` to ``(n, C)``, row by row.
     """
     result = torch.empty_like(logits)
     for part, rows in double_rows(logits):
@@ -51,5 +51,5 @@ def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tupl
     mean = sum((function(rows).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
     square = sum(((function(rows) - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
     deviation = (square / samples).sqrt()
-    # What rounding leaves of a constant column is no spread to divide by.
+    # The deviation of a constant column is rounding, and must not be divided by.
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

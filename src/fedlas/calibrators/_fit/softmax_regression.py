@@ -1,16 +1,16 @@
-"""The convex problem behind vector, matrix and Dirichlet calibration: ``softmax(W x + b)`` with quadratic penalties."""
+"""The regression of vector, matrix and Dirichlet calibration: ``softmax(W x + b)`` with quadratic penalties."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fedlas.calibrators.affine import AffineMap, apply_weight
-from fedlas.calibrators.newton import minimise
-from fedlas.calibrators.rowwise import column_moments, double_rows
+from fedlas.calibrators._fit.affine_map import AffineMap, apply_weight
+from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 
 HOLD = 0.01
-"""Weight of the hold on every parameter, shared out over the samples: see :class:`SoftmaxRegression`."""
+"""Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
 
 
 class SoftmaxRegression:
@@ -18,23 +18,24 @@ class SoftmaxRegression:
 
     ``1/N sum_i -log softmax(W x_i + b)[y_i] + off_diagonal sum_{i != j} W_ij^2 + intercept sum_j b_j^2 + hold``.
 
-    The hold, ``0.005/N (sum_ij s_j^2 (W_ij - scale [i = j])^2 + sum_i (c_i - scale m_i)^2)``, pulls everything towards
-    the input times ``scale``. ``m_j`` and ``s_j`` are mean and standard deviation of column ``j`` of ``x``, and
-    ``c = b + W m`` is the intercept at the mean. It says that a parameter moves a score by about ten nats or less for
-    each standard deviation of its input, with the weight of a single observation: nothing that the data determine
-    notices. Without it there is no minimum where the labels can be separated, or where a class has no sample.
+    The hold, ``0.005/N (sum_ij s_j^2 (W_ij - scale [i = j])^2 + sum_i (c_i - scale m_i)^2)``, is a weak penalty that
+    pulls the map toward the input times ``scale``. ``m_j`` and ``s_j`` are mean and standard deviation of column ``j``
+    of ``x``, and ``c = b + W m`` is the intercept at the mean. It has the weight of a single observation, which expects
+    a parameter to move a score by at most about ten nats for each standard deviation of its input, so it does not
+    affect parameters that the data determine. Without it there is no minimum where the labels can be separated, or
+    where a class has no sample.
 
     Args:
         inputs: ``x (N, C)`` on the CPU.
         target: ``(N,)``.
         diagonal: Whether ``W`` is diagonal.
-        scale: What the hold and the start take ``W`` to be: ``scale`` times the identity.
+        scale: The hold and the start take ``W`` as ``scale`` times the identity.
         off_diagonal: Penalty of each weight off the diagonal.
         intercept: Penalty of each ``b_j``.
 
     Note:
-        The vector that is searched holds ``W`` and ``c``, not ``b``: a large offset of ``x`` then costs nothing. Beside
-        the inputs one array of their size is kept, the float64 probabilities.
+        The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
+        of the size of the inputs is kept in addition, the float64 probabilities.
     """
 
     def __init__(
@@ -63,27 +64,28 @@ class SoftmaxRegression:
 
     @property
     def start(self) -> Tensor:
-        """The input times ``scale``."""
+        """The point of the map ``x -> scale x``."""
         return torch.cat([self._anchor.flatten(), apply_weight(self._anchor, self._mean)])
 
     def to_map(self, point: Tensor, *, converged: bool) -> AffineMap:
-        """The map that ``point`` stands for."""
-        weight, centred = self._split(point)
-        return AffineMap(weight, centred - apply_weight(weight, self._mean), converged)
+        """The map at a point."""
+        weight, centered = self._split(point)
+        return AffineMap(weight, centered - apply_weight(weight, self._mean), converged)
 
     def to_point(self, fitted: AffineMap) -> Tensor:
-        """The point that stands for a map."""
+        """The point of a map."""
         return torch.cat([fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)])
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
         """Value and gradient."""
-        weight, centred = self._split(point)
+        weight, centered = self._split(point)
+        # Sums over the samples: value, gradient, and diagonal of the Hessian as the preconditioner.
         value = 0.0
         slope, curve = torch.zeros_like(weight), torch.zeros_like(weight)
-        slope_c, curve_c = torch.zeros_like(centred), torch.zeros_like(centred)
+        slope_c, curve_c = torch.zeros_like(centered), torch.zeros_like(centered)
         for part, rows in double_rows(self._inputs):
             rows = rows - self._mean  # not in place: float64 rows are the caller's
-            log_probs = (apply_weight(weight, rows) + centred).log_softmax(dim=1)
+            log_probs = (apply_weight(weight, rows) + centered).log_softmax(dim=1)
             index = self._target[part].unsqueeze(1)
             value -= float(log_probs.gather(1, index).sum())
             probs = torch.exp(log_probs, out=self._probs[part])
@@ -93,8 +95,10 @@ class SoftmaxRegression:
             slope_c += error.sum(dim=0)
             curve += _outer(spread, rows.square(), weight)
             curve_c += spread.sum(dim=0)
-        away, away_c = weight - self._anchor, centred - apply_weight(self._anchor, self._mean)
-        bias = centred - apply_weight(weight, self._mean)
+
+        # Penalties.
+        away, away_c = weight - self._anchor, centered - apply_weight(self._anchor, self._mean)
+        bias = centered - apply_weight(weight, self._mean)
         value = value / self._samples + 0.5 * float(
             (self._weight_penalty * away.square()).sum()
             + self._hold * away_c.square().sum()
@@ -106,21 +110,21 @@ class SoftmaxRegression:
 
     def curvature(self, direction: Tensor) -> Tensor:
         """The Hessian times ``direction``."""
-        weight, centred = self._split(direction)
-        product, product_c = torch.zeros_like(weight), torch.zeros_like(centred)
+        weight, centered = self._split(direction)
+        product, product_c = torch.zeros_like(weight), torch.zeros_like(centered)
         for part, rows in double_rows(self._inputs):
             rows = rows - self._mean
             probs = self._probs[part]
-            change = apply_weight(weight, rows) + centred
+            change = apply_weight(weight, rows) + centered
             change -= (probs * change).sum(dim=1, keepdim=True)
             change *= probs
             product += _outer(change, rows, weight)
             product_c += change.sum(dim=0)
-        bias = centred - apply_weight(weight, self._mean)
-        return self._with_penalties(product, product_c, weight, centred, self._mean, bias, sign=-1.0)
+        bias = centered - apply_weight(weight, self._mean)
+        return self._with_penalties(product, product_c, weight, centered, self._mean, bias, sign=-1.0)
 
     def precondition(self, vector: Tensor) -> Tensor:
-        """``vector`` over the diagonal of the Hessian."""
+        """``vector`` divided by the diagonal of the Hessian."""
         return vector / self._diagonal
 
     def _split(self, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,15 +132,15 @@ class SoftmaxRegression:
         return point[:weights].view_as(self._anchor), point[weights:]
 
     def _with_penalties(
-        self, weight: Tensor, centred: Tensor, away: Tensor, away_c: Tensor, mean: Tensor, bias: Tensor, *, sign: float
+        self, weight: Tensor, centered: Tensor, away: Tensor, away_c: Tensor, mean: Tensor, bias: Tensor, *, sign: float
     ) -> Tensor:
-        """Sums over samples as means, with what the penalties add; ``b = c - W m`` brings the mean in."""
+        """Sums over samples as means, plus the penalties; the mean enters through ``b = c - W m``."""
         weight = weight / self._samples + self._weight_penalty * away
-        centred = centred / self._samples + self._hold * away_c
+        centered = centered / self._samples + self._hold * away_c
         if self._intercept:
             weight = weight + sign * self._intercept * _outer(bias.unsqueeze(0), mean.unsqueeze(0), weight)
-            centred = centred + self._intercept * bias
-        return torch.cat([weight.flatten(), centred])
+            centered = centered + self._intercept * bias
+        return torch.cat([weight.flatten(), centered])
 
 
 def fit_softmax_regression(
@@ -159,14 +163,14 @@ def fit_softmax_regression(
         scale: Multiple of the identity that it is held to.
         off_diagonal: Penalty of each weight off the diagonal.
         intercept: Penalty of each ``b_j``.
-        start: Where to start; a nearby solution saves time and changes nothing else.
-        tolerance: Of the gradient, see :func:`~fedlas.calibrators.newton.minimise`.
+        start: Start of the search; a nearby solution saves time and does not change the result.
+        tolerance: Of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
     """
     problem = SoftmaxRegression(
         inputs.cpu(), target.cpu(), diagonal=diagonal, scale=scale, off_diagonal=off_diagonal, intercept=intercept
     )
     first = problem.start if start is None else problem.to_point(start)
-    minimum = minimise(problem, first, tolerance=tolerance)
+    minimum = minimize(problem, first, tolerance=tolerance)
     return problem.to_map(minimum.point, converged=minimum.converged)
 
 

@@ -1,13 +1,13 @@
-"""Groups of samples that need temperatures of their own, learned from features."""
+"""Groups of samples that need different temperatures, learned from features."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fedlas.calibrators.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows
 
-# As the published code has it.
+# As in the published code.
 _STEPS = 100
 
 
@@ -18,7 +18,7 @@ class GroupedNLL:
     ``s_k = 1 / temperature_k``.
 
     Args:
-        features: ``h (N, D)``, any floats on the CPU; computed with in float64, some rows at a time.
+        features: ``h (N, D)``, any floats on the CPU; converted to float64 some rows at a time.
         logits: ``z (N, C)`` on the CPU.
         target: ``y (N,)`` on the CPU.
         penalty: At least 0.
@@ -58,8 +58,7 @@ class GroupedNLL:
 def learn_grouping(problem: GroupedNLL, start: Tensor, scale: float) -> Tensor:
     """``W (K, D)`` after 100 steps of L-BFGS from ``start``, with all ``s_k`` started at ``scale``; deterministic.
 
-    Not a minimum: there are many, and each start leads to another partition, which is what a mean over partitions
-    wants.
+    This need not be a minimum: there are many, and different starts shall lead to different partitions.
     """
     weight = start.clone().requires_grad_()
     log_scale = torch.full((len(start),), scale, dtype=torch.float64).log().requires_grad_()
