@@ -171,7 +171,7 @@ def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
         axes = new_axes(
             LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
         )
-        return best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=axes, theme=theme)
+        return best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximise, ax=axes, theme=theme)
 
     return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 
