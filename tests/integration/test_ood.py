@@ -135,7 +135,7 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
             capsys, "ood", run, "--data", f"mine=npz:{tmp_path}/{count}.npz", "--scores", "energy", *FAST[:2]
         )
         assert status == 0
-        assert "colour made grey" in out
+        assert "color converted to gray" in out
         assert "scaled from 9 x 9 to 8 x 8 pixels" in out
         assert Outputs.load(run / "predictions" / "ood-mine.npz")[0].num_samples == count
 
