@@ -171,15 +171,15 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
         features: ``(N, D)``.
         train: Predictions on training samples, with features ``(N', D)``.
         head: The linear head that maps the features to logits.
-        dimension: Dimension of the principal subspace, below ``D``; None is the paper's: 1000 of at least 2048 features,
-            512 of at least 768, and half of fewer.
+        dimension: Dimension of the principal subspace, below ``D``; None is the paper's: 1000 for at least 2048
+            features, 512 for at least 768, and half of fewer.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If ``train`` has no features or another number of them, ``dimension`` is not below their number, or the
-            head is not linear in them.
+        InputError: If ``train`` has no features or another number of them, ``dimension`` is not below their number, or
+            the head is not linear in them.
         MissingExtraError: Without pytorch-ood.
 
     Source:
