@@ -80,8 +80,8 @@ class FeatureTap:
         """Return the tensor captured since :meth:`start`, and drop the reference to it.
 
         Raises:
-            InputError: If the module did not run exactly once, or had no positional tensor; with ``flatten``, if that is
-                not a map.
+            InputError: If the module did not run exactly once, or had no positional tensor; with ``flatten``, if that
+                is not a map.
         """
         captured, calls = self._heard.captured, self._heard.calls
         self.cancel()
