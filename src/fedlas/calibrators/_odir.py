@@ -14,7 +14,8 @@ from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.doubts import when
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.parameters import fitted
-from fedlas.calibrators._fit.softmax_regression import fit_softmax_regression
+from fedlas.calibrators._fit.rowwise import total_nll
+from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
 from fedlas.predictions import Predictions
 
 OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -64,7 +65,7 @@ class RegularizedMatrix(AffineCalibrator):
 
     def _regression(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[AffineMap, str | None]:
         penalties, doubt = self._chosen(inputs, val, scale)
-        affine = fit_with_penalties(inputs, val.target.cpu(), penalties, scale=scale)
+        affine = regression(inputs, val.target, penalties, scale=scale).solve()
         self._penalties = penalties
         return affine, doubt
 
@@ -132,26 +133,12 @@ def _first_best(values: list[float], score: Callable[[float], float], gain: floa
     return best
 
 
-def fit_with_penalties(
-    inputs: Tensor,
-    target: Tensor,
-    penalties: Penalties,
-    *,
-    scale: float,
-    start: AffineMap | None = None,
-    tolerance: float = 1e-8,
-) -> AffineMap:
-    """The map ``W x + b`` with the lowest negative log-likelihood plus ODIR."""
+def regression(inputs: Tensor, target: Tensor, penalties: Penalties, *, scale: float) -> SoftmaxRegression:
+    """The problem of the lowest negative log-likelihood of ``W x + b`` plus ODIR."""
     classes = inputs.shape[1]
-    return fit_softmax_regression(
-        inputs,
-        target,
-        diagonal=False,
-        scale=scale,
-        off_diagonal=penalties.off_diagonal / max(1, classes * (classes - 1)),
-        intercept=penalties.intercept / classes,
-        start=start,
-        tolerance=tolerance,
+    off_diagonal, intercept = penalties.off_diagonal / max(1, classes * (classes - 1)), penalties.intercept / classes
+    return SoftmaxRegression(
+        inputs, target, diagonal=False, scale=scale, off_diagonal=off_diagonal, intercept=intercept
     )
 
 
@@ -185,8 +172,6 @@ class HeldOutLoss:
 
     def _score(self, fold: int, penalties: Penalties) -> float:
         inputs, target, held_inputs, held_target = self._parts[fold]
-        affine = fit_with_penalties(
-            inputs, target, penalties, scale=self._scale, start=self._last[fold], tolerance=_SEARCH_TOLERANCE
-        )
-        self._last[fold] = affine
-        return affine.negative_log_likelihood(held_inputs, held_target)
+        problem = regression(inputs, target, penalties, scale=self._scale)
+        self._last[fold] = affine = problem.solve(self._last[fold], tolerance=_SEARCH_TOLERANCE)
+        return total_nll(held_inputs, held_target, affine)

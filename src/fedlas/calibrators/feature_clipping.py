@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,15 @@ _GRID = 32
 # rounding.
 _TOLERANCE = 1e-7
 _CHECK = "Check that features and labels belong together, and that the validation set is not training data."
+
+
+@dataclass(frozen=True, eq=False)
+class ClippedHead:
+    """The fit: a head, the threshold of its input, and the divisor of its logits."""
+
+    head: LinearHead
+    threshold: float
+    temperature: float
 
 
 @CALIBRATORS.register(
@@ -88,8 +98,7 @@ class FeatureClipping(Calibrator):
             raise InputError(self._owner, "temperature must be True or False", describe(temperature), "Pass a bool.")
         self.head = head
         self.with_temperature = temperature
-        self._head: LinearHead | None = None
-        self._threshold, self._temperature = 0.0, 1.0
+        self._clip: ClippedHead | None = None
 
     @property
     def threshold(self) -> float:
@@ -98,8 +107,7 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        fitted("FeatureClipping.threshold", self._head)
-        return self._threshold
+        return fitted("FeatureClipping.threshold", self._clip).threshold
 
     @property
     def temperature(self) -> float:
@@ -108,32 +116,29 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        fitted("FeatureClipping.temperature", self._head)
-        return self._temperature
+        return fitted("FeatureClipping.temperature", self._clip).temperature
 
     def _fit(self, val: Predictions) -> str | None:
         owner, features = "FeatureClipping.fit", cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
-            fix = (
-                "If the head is not linear there is no recovering it: clip inside the model, or use another calibrator."
-            )
+            fix = "A head that is not linear cannot be recovered: clip inside the model, or use another calibrator."
         else:
             head = given_head(owner, self.head, features, val.logits)
             fix = "Pass the layer whose input the features are and whose output the logits."
         head.check(owner, features, val.logits, fix)
 
+        # The threshold on a grid, then between the neighbors of its best point.
         target = val.target.cpu()
 
-        def calibrated(threshold: float) -> tuple[Tensor, float]:
+        def clip(threshold: float) -> tuple[ClippedHead, Tensor]:
             logits = clipped_logits(head.weight, features, val.logits, threshold)
             temperature = nll_temperature(Predictions(logits, target)) if self.with_temperature else 1.0
-            return logits / temperature, temperature
+            return ClippedHead(head, threshold, temperature), logits / temperature
 
         grid = threshold_grid(features)
-        threshold = lowest(lambda c: float(torch.nn.functional.cross_entropy(calibrated(c)[0], target)), grid)
-        logits, temperature = calibrated(threshold)
-        self._head, self._threshold, self._temperature = head, threshold, temperature
+        threshold = lowest(lambda c: float(torch.nn.functional.cross_entropy(clip(c)[1], target)), grid)
+        self._clip, logits = clip(threshold)
         return joined(
             when(
                 head.undetermined,
@@ -141,37 +146,37 @@ class FeatureClipping(Calibrator):
                 f"{val.num_samples} validation samples, and the head's weights there are unknown. Pass head, or use a "
                 "larger validation set.",
             ),
-            _at_bound(threshold, grid, temperature),
+            _at_bound(self._clip, grid),
             unchanged(val, logits),
         )
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
         owner, features = "FeatureClipping.transform", cast(Tensor, test.features)
-        head = fitted(owner, self._head)
-        head.check(
+        clip = fitted(owner, self._clip)
+        clip.head.check(
             owner,
             features,
             test.logits,
             "Transform predictions of the model it was fitted on. If these are, validation samples were too few to "
             "recover the head: pass it, FeatureClipping(head=fedlas.find_head(model)).",
         )
-        clipped = clipped_logits(head.weight, features, test.logits, self._threshold) / self._temperature
-        return clipped.to(test.logits)
+        clipped = clipped_logits(clip.head.weight, features, test.logits, clip.threshold)
+        return (clipped / clip.temperature).to(test.logits)
 
     def _arguments(self) -> dict[str, Any]:
         return {"temperature": self.with_temperature}  # the head is in the state
 
     def _state(self) -> dict[str, Any]:
-        head = fitted("FeatureClipping.save", self._head)
-        numbers = {"threshold": self._threshold, "temperature": self._temperature, "scale": head.scale}
+        head = fitted("FeatureClipping.save", self._clip).head
+        numbers = {"threshold": self.threshold, "temperature": self.temperature, "scale": head.scale}
         return {**numbers, "weight": head.weight.tolist(), "bias": head.bias.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         weight = read_numbers(state, "weight", self.num_classes, self.num_features)
         bias = read_numbers(state, "bias", self.num_classes)
-        numbers = [check_number(self._owner, name, state[name], low=0) for name in ("threshold", "scale")]
-        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=0, low_open=True)
-        self._threshold, self._head = numbers[0], LinearHead(weight, bias, numbers[1])
+        threshold, scale = (check_number(self._owner, name, state[name], low=0) for name in ("threshold", "scale"))
+        temperature = check_number(self._owner, "temperature", state["temperature"], low=0, low_open=True)
+        self._clip = ClippedHead(LinearHead(weight, bias, scale), threshold, temperature)
 
 
 @torch.no_grad()
@@ -216,7 +221,8 @@ def lowest(function: Callable[[float], float], grid: list[float]) -> float:
     return min(tried, key=tried.__getitem__)
 
 
-def _at_bound(threshold: float, grid: list[float], temperature: float) -> str | None:
+def _at_bound(clip: ClippedHead, grid: list[float]) -> str | None:
+    threshold, temperature = clip.threshold, clip.temperature
     if threshold <= _TOLERANCE * grid[-1]:
         return at_bound("threshold 0, where features say nothing", check=_CHECK)
     if threshold >= (1 - _TOLERANCE) * grid[-1]:

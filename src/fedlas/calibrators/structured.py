@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from fedlas.calibrators._affine import read_map
 from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.doubts import CHECK, when
 from fedlas.calibrators._fit.folds import canonical_order
-from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.rowwise import double_rows, total_nll
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -110,7 +110,8 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
 
     def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
         new = self._fitted_by_probmetrics(val) if val.num_classes > 1 else _identity(self.form)
-        worse = val.num_classes > 1 and _total_nll(val, new) >= _total_nll(val, lambda rows: rows)
+        data = val.logits, val.target
+        worse = val.num_classes > 1 and total_nll(*data, new) >= total_nll(*data, lambda rows: rows)
         bound = f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. {CHECK}"
         advice = "Choose temperature scaling, or use a larger validation set."
         return new, [
@@ -119,6 +120,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         ]
 
     def _fitted_by_probmetrics(self, val: Predictions) -> StructuredMap:
+        # One order of the samples, since the fit in float32 depends on it in the last digits.
         package = _probmetrics()
         order = canonical_order(val.logits, val.target)
         logits, target = val.logits.cpu()[order], val.target.cpu()[order]
@@ -128,12 +130,7 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         try:
             scaling = done.ts_
             temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
-            if self.form == "matrix":
-                both = torch.as_tensor(done.W_, dtype=torch.float64, device="cpu")
-                affine = AffineMap(both[:, :-1].clone(), both[:, -1].clone())
-            else:
-                weight, bias = (torch.as_tensor(a, dtype=torch.float64, device="cpu") for a in (done.v_, done.b_))
-                affine = AffineMap(weight, bias)
+            parts = (done.W_[:, :-1], done.W_[:, -1]) if self.form == "matrix" else (done.v_, done.b_)
         except AttributeError as error:
             raise InputError(
                 "StructuredScaling.fit",
@@ -141,14 +138,15 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
                 f"another version ({error})",
                 "Install version 1.3.",
             ) from error
-        if not all(bool(torch.isfinite(part).all()) for part in (affine.weight, affine.bias)):
+        weight, bias = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float64, device="cpu") for part in parts)
+        if not bool(weight.isfinite().all() and bias.isfinite().all()):
             raise InputError(
                 "StructuredScaling.fit",
                 "the fit of probmetrics must end with finite numbers",
                 "NaN or infinite ones",
                 "Check the logits for extreme values, or choose temperature scaling.",
             )
-        return StructuredMap(temperature, samples, affine)
+        return StructuredMap(temperature, samples, AffineMap(weight, bias))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -171,13 +169,6 @@ def _identity(form: str) -> StructuredMap:
     """A map for a single class, whose probability is 1 under every map."""
     weight = torch.ones((1, 1) if form == "matrix" else (1,), dtype=torch.float64, device="cpu")
     return StructuredMap(1.0, 1, AffineMap(weight, weight.new_zeros(1)))
-
-
-def _total_nll(val: Predictions, calibrate: Callable[[Tensor], Tensor]) -> float:
-    total = 0.0
-    for part, rows in double_rows(val.logits):
-        total += float(torch.nn.functional.cross_entropy(calibrate(rows), val.target[part].cpu(), reduction="sum"))
-    return total
 
 
 def _probmetrics() -> ModuleType:

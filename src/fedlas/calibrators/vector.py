@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedlas.calibrators._affine import AffineCalibrator, read_map
 from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.softmax_regression import fit_softmax_regression
+from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
 
@@ -53,7 +53,7 @@ class VectorScaling(AffineCalibrator):
         return logits
 
     def _regression(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[AffineMap, str | None]:
-        return fit_softmax_regression(inputs, val.target, diagonal=True, scale=scale), None
+        return SoftmaxRegression(inputs, val.target, diagonal=True, scale=scale).solve(), None
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._map = read_map(state, self.num_classes)

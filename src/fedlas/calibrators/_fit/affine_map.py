@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-
-from fedlas.calibrators._fit.rowwise import double_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +24,6 @@ class AffineMap:
     def __call__(self, inputs: Tensor) -> Tensor:
         """The map of each row of ``inputs (n, C)``."""
         return apply_weight(self.weight, inputs) + self.bias
-
-    def negative_log_likelihood(self, inputs: Tensor, target: Tensor) -> float:
-        """Sum of ``-log softmax(W x + b)[y]`` over the rows."""
-        total = 0.0
-        for part, rows in double_rows(inputs):
-            total += float(torch.nn.functional.cross_entropy(self(rows), target[part].cpu(), reduction="sum"))
-        return total
 
 
 def apply_weight(weight: Tensor, rows: Tensor) -> Tensor:

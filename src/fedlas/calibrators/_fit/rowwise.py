@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
@@ -34,6 +35,14 @@ def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     for part, rows in double_rows(logits):
         result[part] = function(rows).to(result)
     return result
+
+
+def total_nll(logits: Tensor, target: Tensor, function: Callable[[Tensor], Tensor]) -> float:
+    """Sum of ``-log softmax(function(z))[y]`` over the rows ``z`` of ``logits (N, C)``; ``target`` is ``(N,)``."""
+    total = 0.0
+    for part, rows in double_rows(logits):
+        total += float(cross_entropy(function(rows), target[part].cpu(), reduction="sum"))
+    return total
 
 
 def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ class SoftmaxRegression:
     where a class has no sample.
 
     Args:
-        inputs: ``x (N, C)`` on the CPU.
+        inputs: ``x (N, C)``.
         target: ``(N,)``.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
@@ -48,18 +48,16 @@ class SoftmaxRegression:
         off_diagonal: float = 0.0,
         intercept: float = 0.0,
     ) -> None:
-        self._inputs, self._target = inputs, target
-        samples, classes = inputs.shape
-        self._samples = samples
-        self._mean, deviation = column_moments(inputs, lambda rows: rows)
+        self._inputs, self._target = inputs.cpu(), target.cpu()
+        self._samples, classes = inputs.shape
+        self._mean, deviation = column_moments(self._inputs, lambda rows: rows)
         ones = torch.ones(classes, dtype=torch.float64, device="cpu")
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
-        hold = HOLD / samples
-        self._weight_penalty = hold * deviation.square()
+        self._intercept, self._hold = 2 * intercept, HOLD / self._samples
+        self._weight_penalty = self._hold * deviation.square()
         if not diagonal:
             self._weight_penalty = self._weight_penalty + 2 * off_diagonal * (1 - torch.diag(ones))
-        self._intercept, self._hold = 2 * intercept, hold
-        self._probs = torch.empty(samples, classes, dtype=torch.float64, device="cpu")
+        self._probs = torch.empty(self._samples, classes, dtype=torch.float64, device="cpu")
         self._diagonal = torch.empty(0)  # until the first evaluation
 
     @property
@@ -75,6 +73,16 @@ class SoftmaxRegression:
     def to_point(self, fitted: AffineMap) -> Tensor:
         """The point of a map."""
         return torch.cat([fitted.weight.flatten(), fitted.bias + apply_weight(fitted.weight, self._mean)])
+
+    def solve(self, start: AffineMap | None = None, *, tolerance: float = 1e-8) -> AffineMap:
+        """The map at the minimum.
+
+        Args:
+            start: Start of the search; a nearby solution saves time and does not change the result.
+            tolerance: Tolerance of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
+        """
+        minimum = minimize(self, self.start if start is None else self.to_point(start), tolerance=tolerance)
+        return self.to_map(minimum.point, converged=minimum.converged)
 
     def evaluate(self, point: Tensor) -> tuple[float, Tensor]:
         """Value and gradient."""
@@ -141,37 +149,6 @@ class SoftmaxRegression:
             weight = weight + sign * self._intercept * _outer(bias.unsqueeze(0), mean.unsqueeze(0), weight)
             centered = centered + self._intercept * bias
         return torch.cat([weight.flatten(), centered])
-
-
-def fit_softmax_regression(
-    inputs: Tensor,
-    target: Tensor,
-    *,
-    diagonal: bool,
-    scale: float,
-    off_diagonal: float = 0.0,
-    intercept: float = 0.0,
-    start: AffineMap | None = None,
-    tolerance: float = 1e-8,
-) -> AffineMap:
-    """The map with the lowest penalised negative log-likelihood; arguments as for :class:`SoftmaxRegression`.
-
-    Args:
-        inputs: ``x (N, C)``, on any device.
-        target: ``(N,)``.
-        diagonal: Whether ``W`` is diagonal.
-        scale: Multiple of the identity that it is held to.
-        off_diagonal: Penalty of each weight off the diagonal.
-        intercept: Penalty of each ``b_j``.
-        start: Start of the search; a nearby solution saves time and does not change the result.
-        tolerance: Of the gradient, see :func:`~fedlas.calibrators._fit.newton.minimize`.
-    """
-    problem = SoftmaxRegression(
-        inputs.cpu(), target.cpu(), diagonal=diagonal, scale=scale, off_diagonal=off_diagonal, intercept=intercept
-    )
-    first = problem.start if start is None else problem.to_point(start)
-    minimum = minimize(problem, first, tolerance=tolerance)
-    return problem.to_map(minimum.point, converged=minimum.converged)
 
 
 def _outer(left: Tensor, right: Tensor, like: Tensor) -> Tensor:
