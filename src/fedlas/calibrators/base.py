@@ -193,7 +193,7 @@ class Calibrator(ABC):
             raise InputError(
                 owner,
                 "predictions must hold features",
-                "some without",
+                "predictions without",
                 "Run with train.save_features=true, or make them with fedlas.predict(..., features=True).",
             )
         return int(predictions.features.shape[1])

@@ -45,12 +45,15 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
     if head is not None:
         return part_of("find_head", "head", model, head)
     _refuse_several(model)
+    # The usual places.
     for candidate in _known_places(model):
         if num_classes is None and isinstance(candidate, nn.Conv2d):
             return candidate  # no model has another convolution under these names
         fitting = [layer for layer in candidate.modules() if _fits(layer, num_classes)]
         if fitting:
             return fitting[-1]  # a classifier of several layers ends in the one that makes the logits
+
+    # Elsewhere, a single linear layer that fits.
     linear = [(name, layer) for name, layer in model.named_modules() if _fits(layer, num_classes, conv=False)]
     if len(linear) == 1:
         return linear[0][1]

@@ -69,10 +69,11 @@ def compute_score(
             raise InputError(
                 owner,
                 "it is computed from images, so outputs must hold it",
-                f"some with {', '.join(outputs.scores) or 'no scores'}",
+                f"outputs with {', '.join(outputs.scores) or 'no scores'}",
                 "Compute it with the function of that name, and pass it in scores.",
             )
         return outputs.scores[name].double().cpu()
+    # Fitted scores take what they need of the outputs and the reference.
     offered: dict[str, Any] = {
         "logits": outputs.logits, "features": outputs.features, "val": given.val, "train": given.train,
         "head": given.head,
@@ -80,6 +81,7 @@ def compute_score(
     for need in sorted(needs):
         if offered[need] is None:
             raise InputError(owner, f"it needs {GIVEN[need]}", "none", "Pass them, or choose another score.")
+
     score: Tensor = OOD_SCORES.build(name, options, **offered)
     score = score.detach().double().cpu()
     if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):

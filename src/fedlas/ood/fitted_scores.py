@@ -215,7 +215,7 @@ def _detectors() -> Any:
 def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
     if train.features is None:
         raise InputError(
-            owner, "train must hold features", "some without", "Make them with fedlas.predict(..., features=True)."
+            owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
         )
     bank = check_features(owner, train.features)
     check_features(owner, features, columns=bank.shape[1])

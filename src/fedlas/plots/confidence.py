@@ -55,6 +55,8 @@ def confidence_histogram(
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
     edges = np.linspace(0, 1, num_bins + 1)
     axes, palette = canvas(owner, theme, ax, size=(4.2, 3.2), grid="y")
+
+    # Right predictions upward, wrong ones downward, each with its mean.
     tallest = 0.0
     for kind, sign, color, hatch in ((correct, 1.0, palette.under, None), (~correct, -1.0, palette.over, "////")):
         count = int(kind.sum())

@@ -27,6 +27,7 @@ def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[i
         for seed in seeds:
             if seed is not None:
                 torch.manual_seed(seed)
+            # Summed in the logarithm, where tiny probabilities keep their digits.
             log_probs = logits_of(owner, model(inputs)).float().log_softmax(dim=1)
             total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
     return torch.as_tensor(total - math.log(len(seeds)))

@@ -134,6 +134,7 @@ def _kl(layer: Any, kind: str) -> Tensor:
             "no forward pass in training mode since the last call",
             "Run the model in train() first, or set prior_pi to 1.",
         )
+    # The entropy of a Gaussian is known; only the mixture prior has to be sampled.
     entropy = (sigma.log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
     log_prior: Tensor = getattr(layer, f"{kind}_prior_dist").log_prob(drawn)
     return -entropy - log_prior

@@ -160,11 +160,12 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
         new._reversed_padding_repeated_twice = old._reversed_padding_repeated_twice
     else:
         return None
+    # Means from the old layer; the library's sigma is softplus of its parameter, inverted here.
     with torch.no_grad():
         for kind in ("weight", "bias"):
             if getattr(old, kind) is not None:
                 getattr(new, f"{kind}_mu").copy_(getattr(old, kind))
-                getattr(new, f"{kind}_sigma").fill_(math.log(math.expm1(config.sigma_init)))  # softplus gives it back
+                getattr(new, f"{kind}_sigma").fill_(math.log(math.expm1(config.sigma_init)))
     new.sampled = False
     new.register_forward_pre_hook(_follow_mode)
     new.to(old.weight.device, old.weight.dtype)

@@ -49,11 +49,13 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
     """
     first = check_same_samples(_OWNER, predictions)
     shares = _shares(weights, len(predictions))
+    # Members of weight 0 are left out: the logarithm of their weight is infinite.
     counted = [(p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0]
     log_shares = torch.tensor([share for _, share in counted], dtype=torch.float64, device=first.logits.device).log()
     dtype = torch.float32
     for p in predictions:
         dtype = torch.promote_types(dtype, p.logits.dtype)
+    # Some rows at a time, so that the float64 copies of all members stay small.
     rows = max(1, _NUMBERS_AT_ONCE // (len(counted) * first.num_classes))
     parts = [
         mean_log_probs(

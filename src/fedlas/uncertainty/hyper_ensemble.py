@@ -57,6 +57,7 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
     counts, lowest = [0] * len(pool), math.inf
     total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked label probabilities
     for picks in range(1, MOST_PICKS + 1):
+        # The NLL of the ensemble with each candidate added, all candidates at once.
         nll = math.log(picks) - torch.logaddexp(total, log_p).mean(dim=1)
         best = int(nll.argmin())
         if not float(nll[best]) < lowest - _ROUNDING:

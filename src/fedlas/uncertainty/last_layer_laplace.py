@@ -19,7 +19,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions
 
-__all__ = ["LastLayerLaplace"]
+__all__ = ["LastLayerLaplace", "Link", "Structure"]
 
 Structure = Literal["kron", "full", "diag"]
 Link = Literal["probit", "mc", "bridge"]
@@ -153,6 +153,7 @@ class LastLayerLaplace:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
         posterior, features = self._fitted(), _features(predictions, self._head)
+        # In chunks, because the Jacobian of a batch takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
         with warnings.catch_warnings(action="ignore"), torch.no_grad(), torch.random.fork_rng(devices):
@@ -161,6 +162,7 @@ class LastLayerLaplace:
                 posterior(chunk, pred_type="glm", link_approx=self.link, n_samples=self.samples)
                 for chunk in features.split(rows)
             ])  # fmt: skip
+        # A class of probability 0 gets a finite logit.
         tiny = torch.finfo(probs.dtype).tiny
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
 

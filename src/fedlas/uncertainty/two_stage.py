@@ -73,6 +73,7 @@ class VariationalHead(nn.Module):
             self._kl = standard_normal_kl(mean.float(), log_var.float()).mean()
             logits: Tensor = self.out(mean + (0.5 * log_var).exp() * torch.randn_like(mean))
             return logits
+        # The same draws for every input, from a generator of their own.
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(self.samples, 1, mean.shape[1], generator=generator).to(mean)
         return mean_log_probs(self.out(mean + (0.5 * log_var).exp() * noise))

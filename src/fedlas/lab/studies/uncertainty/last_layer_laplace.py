@@ -10,7 +10,7 @@ from fedlas.lab.data import Part, Splits
 from fedlas.lab.runs.execute import held_out, predictions_of
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
+from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
 
 @UNCERTAINTY.register(
@@ -25,8 +25,8 @@ from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
 def last_layer_laplace(
     runs: Sequence[Member],
     *,
-    structure: str = "kron",
-    link: str = "probit",
+    structure: Structure = "kron",
+    link: Link = "probit",
     samples: int = 100,
     prior_precision: float | None = None,
 ) -> Result:
