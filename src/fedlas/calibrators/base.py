@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import CalibrationWarning, InputError, check_count
 from fedlas._core.files import read_json, write_json
 from fedlas._core.registry import Registry
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged
@@ -30,10 +30,6 @@ needs; ``part``, the file of a run's predictions folder that it is fitted on (``
 """
 
 _FORMAT = "fedlas.calibrator/1"
-
-
-class CalibrationWarning(UserWarning):
-    """A calibrator was fitted, but its result deserves a look before use."""
 
 
 class Calibrator(ABC):
