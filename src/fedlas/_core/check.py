@@ -80,8 +80,9 @@ def check_number(
     low: float = float("-inf"),
     high: float = float("inf"),
     low_open: bool = False,
+    high_open: bool = False,
 ) -> float:
-    """Return ``value`` as a float if it is in ``[low, high]`` (``(low, high]`` with ``low_open``).
+    """Return ``value`` as a float if it is in ``[low, high]``; the range excludes ``low`` with ``low_open``, and so on.
 
     Raises:
         InputError: If it is not a finite number in that range.
@@ -92,12 +93,13 @@ def check_number(
             number = float(value)
         except OverflowError:
             number = float("inf")
-        if math.isfinite(number) and number <= high and (number > low if low_open else number >= low):
+        above, below = number > low if low_open else number >= low, number < high if high_open else number <= high
+        if math.isfinite(number) and above and below:
             return number
-    bound = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
-    raise InputError(
-        owner, f"{name} must be a finite number in {bound}", describe(value), f"Choose {name} in that range."
-    )
+    left = "(" if low_open or low == float("-inf") else "["
+    right = ")" if high_open or high == float("inf") else "]"
+    expected = f"{name} must be a finite number in {left}{low:g}, {high:g}{right}"
+    raise InputError(owner, expected, describe(value), f"Choose {name} in that range.")
 
 
 def check_count(owner: str, name: str, value: object, *, low: int | None = 1) -> int:

@@ -19,7 +19,7 @@ def write(path, **changes):
     return str(path)
 
 
-def test_colour_images_have_their_channels_moved(tmp_path):
+def test_color_images_have_their_channels_moved(tmp_path):
     source = load_dataset("npz", write(tmp_path / "mine.npz", classes=np.array(["a", "b", "c"])))
     assert source.train.images.shape == (4, 3, 5, 5)
     assert torch.equal(source.train.images[1, 2], torch.from_numpy(COLOUR[1, :, :, 2].copy()))
@@ -27,9 +27,9 @@ def test_colour_images_have_their_channels_moved(tmp_path):
     assert source.test.target.tolist() == [2, 0]
 
 
-def test_grey_images_and_classes_without_names(tmp_path):
-    grey = {"train_images": COLOUR[..., 0], "test_images": COLOUR[:2, ..., 0]}
-    source = load_dataset("npz", write(tmp_path / "mine.npz", **grey))
+def test_gray_images_and_classes_without_names(tmp_path):
+    gray = {"train_images": COLOUR[..., 0], "test_images": COLOUR[:2, ..., 0]}
+    source = load_dataset("npz", write(tmp_path / "mine.npz", **gray))
     assert source.train.images.shape == (4, 1, 5, 5)
     assert source.classes == ("0", "1", "2")
 

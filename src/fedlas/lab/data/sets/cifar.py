@@ -27,14 +27,14 @@ _PAPER: dict[str, Any] = {"paper": "Krizhevsky 2009", "url": "https://www.cs.tor
     **_PAPER,
 )
 def load_cifar10(root: str | None = None) -> Source:
-    """60,000 colour photographs of 32 x 32 pixels in 10 classes: 50,000 to train, 10,000 to test.
+    """60,000 color photographs of 32 x 32 pixels in 10 classes: 50,000 to train, 10,000 to test.
 
     Args:
         root: Folder (None: ``$FEDLAS_DATA``) that holds ``cifar10.npz`` (see the data set ``npz``) or torchvision's
             ``cifar-10-batches-py``; or the path of such an ``.npz`` file.
 
     Raises:
-        InputError: If neither is there, or what is there is damaged.
+        InputError: If neither is there, or it is damaged.
     """
     source = _load("cifar10", root, "CIFAR10", "cifar-10-batches-py", 10)
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -48,14 +48,14 @@ def load_cifar10(root: str | None = None) -> Source:
     **_PAPER,
 )
 def load_cifar100(root: str | None = None) -> Source:
-    """60,000 colour photographs of 32 x 32 pixels in 100 classes: 50,000 to train, 10,000 to test.
+    """60,000 color photographs of 32 x 32 pixels in 100 classes: 50,000 to train, 10,000 to test.
 
     Args:
         root: Folder (None: ``$FEDLAS_DATA``) that holds ``cifar100.npz`` (see the data set ``npz``) or torchvision's
             ``cifar-100-python``; or the path of such an ``.npz`` file.
 
     Raises:
-        InputError: If neither is there, or what is there is damaged.
+        InputError: If neither is there, or it is damaged.
     """
     source = _load("cifar100", root, "CIFAR100", "cifar-100-python", 100)
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -101,12 +101,12 @@ def _missing(name: str, folder: Path | None, torchvision_name: str, batches: str
 def _read_torchvision(name: str, folder: Path, torchvision_name: str) -> Source:
     reader = getattr(require("torchvision.datasets", extra="data"), torchvision_name)
     try:
-        # These files are pickles; torchvision compares their MD5 sums with the published ones before it opens them.
+        # These files are pickles, so torchvision checks their MD5 sums before it opens them.
         parts = {part: reader(str(folder), train=part == "train", download=False) for part in ("train", "test")}
     except RuntimeError as error:
         raise InputError(
             name,
-            "torchvision must find all files whole",
+            "torchvision must find all files intact",
             f"{folder} ({error})",
             f"Fetch them again with torchvision.datasets.{torchvision_name}({str(folder)!r}, download=True).",
         ) from error

@@ -156,7 +156,7 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
-    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="centre")
+    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="center")
     notes = [f"shorter side scaled to {view.resize} pixels, centre {size} x {size} cut out"]
     return replace(part, view=view, channels=channels), notes
 
