@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import check_count
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images
-from fedlas.lab.data.pipeline.epochs import Epochs
+from fedlas.lab.data.pipeline.epochs import BatchOptions, Epochs
 
 
 class Batches(Epochs):
@@ -26,17 +27,8 @@ class Batches(Epochs):
 
     Args:
         images: The part.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel, above 0.
-        batch_size: Samples per step over all processes together.
-        flip: Mirror each image left to right with probability 1/2.
         crop_padding: Add that many black pixels on each side, then crop to the original size at a random place.
-        shuffle: Use another order in each epoch.
-        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
-        seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
-        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
-        device: Device to move the images to; None leaves them where they are.
+        **options: ``mean``, ``std``, ``batch_size`` and more: see :class:`BatchOptions`.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
@@ -55,35 +47,9 @@ class Batches(Epochs):
         [[0, 1], [2, 3], [4]]
     """
 
-    def __init__(
-        self,
-        images: Images,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int,
-        flip: bool = False,
-        crop_padding: int = 0,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str | None = None,
-    ) -> None:
-        self.images = images if device is None else images.to(device)
-        super().__init__(
-            self.images,
-            mean=mean,
-            std=std,
-            batch_size=batch_size,
-            flip=flip,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+    def __init__(self, images: Images, *, crop_padding: int = 0, **options: Unpack[BatchOptions]) -> None:
+        super().__init__(images, **options)
+        self.images = images
         self.crop_padding = check_count("Batches", "crop_padding", crop_padding, low=0)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Required, TypedDict
 
 from torch import Tensor
 
@@ -11,20 +12,37 @@ from fedlas._core.pixels import multiply_add
 from fedlas.lab.data.base import Part
 
 
+class BatchOptions(TypedDict, total=False):
+    """Options of every kind of batches.
+
+    Attributes:
+        mean: Mean of each channel in [0, 1] units; required.
+        std: Standard deviation of each channel, above 0; required.
+        batch_size: Samples per step over all processes together; required.
+        flip: Mirror each image left to right with probability 1/2. Default False.
+        shuffle: Use another order in each epoch. Default False.
+        drop_last: Leave out a last batch of fewer than ``batch_size`` samples. Default False.
+        seed: Whole number >= 0. Default 0.
+        rank: Which slice of each batch this process gets. Default 0.
+        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
+            Default 1.
+    """
+
+    mean: Required[Sequence[float]]
+    std: Required[Sequence[float]]
+    batch_size: Required[int]
+    flip: bool
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    rank: int
+    world_size: int
+
+
 class Epochs:
     """Batches of one part, in an order and with an augmentation that depend on the epoch.
 
-    Args:
-        part: Images in memory or on disk.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel, above 0.
-        batch_size: Samples per step over all processes together.
-        flip: Mirror each image left to right with probability 1/2.
-        shuffle: Use another order in each epoch.
-        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
-        seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
-        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
+    It takes a part, in memory or on disk, and the keywords of :class:`~fedlas.lab.data.BatchOptions`.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
@@ -42,14 +60,14 @@ class Epochs:
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int,
-        flip: bool,
-        shuffle: bool,
-        drop_last: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
+        flip: bool = False,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        self._part, count = part, len(part)
+        self._part = part
         self.batch_size = check_count("Batches", "batch_size", batch_size)
         self.seed = check_count("Batches", "seed", seed, low=0)
         self.world_size = check_count("Batches", "world_size", world_size)
@@ -60,9 +78,9 @@ class Epochs:
             expected = f"batch_size must be at least one sample for each of {world_size} processes"
             fix = "batch_size counts the samples of all processes together: choose a larger one."
             raise InputError("Batches", expected, batch_size, fix)
-        if drop_last and count < batch_size:
+        if drop_last and len(part) < batch_size:
             expected = f"with drop_last there must be at least batch_size={batch_size} images"
-            raise InputError("Batches", expected, count, "Choose a smaller batch_size, or drop_last=False.")
+            raise InputError("Batches", expected, len(part), "Choose a smaller batch_size, or drop_last=False.")
         self.flip, self.shuffle, self.drop_last = flip, shuffle, drop_last
         self._scale, self._shift = multiply_add(mean, std, channels=part.shape[0], device=part.target.device)
 

@@ -16,6 +16,7 @@ from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
 from fedlas.lab.data.pipeline.batches import Batches
+from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.stratify import IntArray, allocate, choose, shuffled_classes
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 
@@ -105,13 +106,20 @@ class Splits:
             rank: Which slice of each batch this process gets.
             world_size: Number of processes.
         """
-        common: dict[str, Any] = {
-            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
-            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
-        }  # fmt: skip
+        options = BatchOptions(
+            mean=self.mean,
+            std=self.std,
+            batch_size=batch_size,
+            flip=self.flip,
+            shuffle=True,
+            drop_last=drop_last,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         if isinstance(self.train, Images):
-            return Batches(self.train, crop_padding=self.crop_padding, **common)
-        return StreamedBatches(self.train, augment=True, workers=self.workers, **common)
+            return Batches(self.train, crop_padding=self.crop_padding, **options)
+        return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
 
     def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
         """Batches of any part in fixed order, without augmentation.

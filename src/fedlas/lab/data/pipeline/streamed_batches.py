@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fedlas._core.check import InputError, check_count
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.pipeline.epochs import Epochs
+from fedlas.lab.data.pipeline.epochs import BatchOptions, Epochs
 
 _Place = tuple[int, int | None]
 """Row of an image and seed of its augmentation; None without augmentation."""
@@ -31,18 +31,10 @@ class StreamedBatches(Epochs):
 
     Args:
         files: The part.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel, above 0.
-        batch_size: Samples per step over all processes together.
         augment: Crop (and flip) as for training; otherwise crop as for testing.
-        flip: Mirror each image left to right with probability 1/2, if ``augment``.
-        shuffle: Use another order in each epoch.
-        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
-        seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
-        world_size: Number of processes.
         workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
             share, at most eight.
+        **options: ``mean``, ``std``, ``batch_size`` and more: see :class:`BatchOptions`. Flips need ``augment``.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
@@ -53,36 +45,12 @@ class StreamedBatches(Epochs):
     """
 
     def __init__(
-        self,
-        files: Files,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int,
-        augment: bool = False,
-        flip: bool = False,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int | None = None,
+        self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Unpack[BatchOptions]
     ) -> None:
-        super().__init__(
-            files,
-            mean=mean,
-            std=std,
-            batch_size=batch_size,
-            flip=flip,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        super().__init__(files, **options)
         self.files, self.augment = files, augment
         self.workers = (
-            _default_workers(world_size) if workers is None else check_count("data", "workers", workers, low=0)
+            _default_workers(self.world_size) if workers is None else check_count("data", "workers", workers, low=0)
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
