@@ -1,4 +1,4 @@
-"""Pre-trained weights from a file on disk, with another head where the number of classes differs."""
+"""Pre-trained weights from a file, with a new head if the number of classes differs."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from fedlas._core.extras import require
 from fedlas.features import find_head
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
-"""Where training scripts put the weights in a larger file, in the order in which they are looked for."""
+"""Keys under which training scripts store the weights in a checkpoint, in the order of search."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
-"""What wrappers put in front of every key."""
+"""Prefixes that wrappers add to every key."""
 _HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "linear")
-"""What other libraries call the head, so that a file of theirs fits a model of ours."""
+"""Names of the head in other libraries."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
-    """Put pre-trained weights into a model, all of them; only the head may be new.
+    """Load pre-trained weights into a model: all of them, except for a head with another number of classes.
 
     Args:
-        model: Changed in place.
+        model: The model, changed in place.
         path: ``.safetensors``, or a file of ``torch.save`` that holds tensors only: a state dict, or a mapping with one
-            under ``state_dict``, ``model`` or the like. It is read with ``weights_only=True``, so no code in it runs.
+            under a key such as ``state_dict`` or ``model``. It is read with ``weights_only=True``, so no code runs.
 
     Returns:
-        What is worth knowing, in sentences: that the head was replaced, say, because the file has other classes.
+        Notes, one sentence each, e.g. that the head starts untrained.
 
     Raises:
-        InputError: If there is no such file or it holds no weights, or if anything but the head is missing, left over
-            or of another shape; the keys are listed and the model is unchanged.
+        InputError: If there is no such file or it holds no weights, or if anything but the head is missing, unknown or
+            of another shape. The message lists the keys, and the model is unchanged.
 
     Note:
-        A model of timm gets position embeddings of another image size interpolated, as timm does it.
+        For a model of timm, position embeddings of another image size are interpolated as timm does it.
     """
     weights = _unwrapped(read_weights(path), model)
     clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
@@ -65,7 +65,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights, on the CPU, under the names that they have there.
+    """The tensors in a file of weights, on the CPU, under their names in the file.
 
     Args:
         path: As for :func:`load_weights`.
@@ -73,9 +73,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: If there is no such file, or it holds no tensors or more than tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("model.weights", "the file must exist", path, "Download it first, and check the path.")
+    path = _existing(path)
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -85,7 +83,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
         raise _unreadable(path, error) from error
     except Exception as error:
-        if type(error).__module__.startswith("safetensors"):  # its only exception has no public base
+        if type(error).__module__.startswith("safetensors"):  # its only exception has no public base class
             raise _unreadable(path, error) from error
         raise
     for place in _INSIDE:
@@ -103,15 +101,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def weights_digest(path: str | Path) -> str:
-    """SHA-256 of the file, which says whether two runs started from the same weights.
+    """SHA-256 of the file, to compare the weights from which runs started.
 
     Raises:
         InputError: If there is no such file.
     """
+    with _existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise InputError("model.weights", "the file must exist", path, "Download it first, and check the path.")
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Path(path)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -125,20 +127,19 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Without what wrappers put in front of every key, unless the model's own keys begin like that."""
+    """The weights without the prefixes of wrappers, unless the model's own keys have them too."""
     own = model.state_dict()
-    again = True
-    while again:
-        again = False
-        for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own):
-                weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-                again = True
+
+    def foreign(prefix: str) -> bool:
+        return all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own)
+
+    while prefix := next(filter(foreign, _PREFIXES), None):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
 def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """With the head under the model's name for it, if the file has it under one that the model has not."""
+    """The weights with the head renamed as in the model, if the file has it under another name."""
     if f"{name}.weight" in weights:
         return weights
     other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in own), None)
@@ -155,7 +156,7 @@ def _refuse_misfits(
     own: Mapping[str, Tensor],
     expected: set[str],
 ) -> None:
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
         "unknown": sorted(weights.keys() - own.keys()),
