@@ -1,4 +1,4 @@
-"""Hugging Face: calibration for a Trainer's ``compute_metrics``, whole or batch by batch."""
+"""Hugging Face: calibration metrics for ``compute_metrics``, for a whole evaluation or batch by batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedlas.metrics import StreamingMetrics
 
 
 class CalibrationMetrics:
-    """For the Trainer's ``compute_metrics``: accuracy, NLL, ECE and so on of an evaluation.
+    """Accuracy, NLL, ECE and so on of an evaluation, for the Trainer's ``compute_metrics``.
 
     Args:
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
@@ -23,11 +23,11 @@ class CalibrationMetrics:
 
     Raises:
         InputError: For a metric that is unknown or cannot be computed from sums; when called, for logits or labels of
-            other shapes, or none that count.
+            other shapes, or without valid labels.
 
     State:
         With ``TrainingArguments(batch_eval_metrics=True)`` it is called batch by batch and keeps integer sums of
-        ``O(num_bins)`` size, so that an evaluation of any length fits in memory; they are forgotten with the result.
+        ``O(num_bins)`` size, so an evaluation of any length fits in memory. The result clears the sums.
 
     Example:
         >>> from types import SimpleNamespace
@@ -40,11 +40,11 @@ class CalibrationMetrics:
         self.metrics = None if metrics is None else list(metrics)
         self.num_bins = num_bins
         self.ignore_index = ignore_index
-        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options are named before training
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before training
         self._streaming: StreamingMetrics | None = None
 
     def __call__(self, prediction: Any, compute_result: bool = True) -> dict[str, float]:
-        """Take in ``prediction.predictions`` and ``.label_ids``; the metrics if ``compute_result``, else nothing."""
+        """Add ``prediction.predictions`` and ``.label_ids``; return the metrics if ``compute_result``, else ``{}``."""
         logits, labels = rows_of(prediction.predictions, prediction.label_ids, self.ignore_index)
         if self._streaming is None:
             self._streaming = StreamingMetrics(logits.shape[1], metrics=self.metrics, num_bins=self.num_bins)
@@ -57,7 +57,7 @@ class CalibrationMetrics:
 
 
 def rows_of(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Rows that count, of logits ``(N, C)`` or ``(N, L, C)`` that may come with hidden states after them."""
+    """Valid rows of logits ``(N, C)`` or ``(N, L, C)``; hidden states after the logits are ignored."""
     logits = predictions[0] if isinstance(predictions, tuple | list) else predictions
     logits, labels = (
         part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)) for part in (logits, labels)
