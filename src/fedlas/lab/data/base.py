@@ -82,17 +82,19 @@ class Images:
 
     def take(self, indices: Tensor) -> Images:
         """A copy of the images at ``indices`` (int64), in that order."""
-        probs = self.label_probs
-        return Images(self.images[indices], self.target[indices], None if probs is None else probs[indices])
+        return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
         """The same part on ``device``; no copy if it is there already."""
-        probs = self.label_probs
-        return Images(self.images.to(device), self.target.to(device), None if probs is None else probs.to(device))
+        return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
         """The same images with other labels ``(N,)`` int64 and without true probabilities, which no longer hold."""
         return Images(self.images, target)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
+        probs = self.label_probs
+        return Images(change(self.images), change(self.target), None if probs is None else change(probs))
 
 
 Part = Images | Files

@@ -89,14 +89,13 @@ def check_dataset(
     parts = {"train": source.train, "test": source.test}
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
     facts, problems, done = {}, [], 0
+
+    def count(images: int) -> None:
+        if on_image is not None:
+            on_image(done + images, total)
+
     for label, part in parts.items():
-        before = done
         if isinstance(part, Files):
-
-            def count(images: int, before: int = before) -> None:
-                if on_image is not None:
-                    on_image(before + images, total)
-
             sizes, broken = _decode(part, quick, count)
             done += len(part)
             problems += _summary(f"unreadable in {label}", broken, len(part))

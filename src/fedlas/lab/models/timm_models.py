@@ -120,15 +120,11 @@ def timm_builder(name: str) -> Builder:
 
 def _known(name: str) -> str:
     timm = require("timm", extra="timm")
-    if timm.is_model(name.partition(".")[0]) and _tag_is_known(timm, name):
+    model, dot, _ = name.partition(".")
+    if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
         return name
     # timm has over a thousand names, so only those with the same first part are suggested.
-    names = timm.list_models() if "." not in name else timm.list_pretrained(f"{name.partition('.')[0]}*")
+    names = timm.list_pretrained(f"{model}*") if dot else timm.list_models()
     head = re.split(r"[_.]", name)[0]
     near = [known for known in names if known.startswith(head)] or names
     raise InputError("model", "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near))
-
-
-def _tag_is_known(timm: Any, name: str) -> bool:
-    model, dot, _ = name.partition(".")
-    return not dot or name in timm.list_pretrained(f"{model}.*")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,13 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
             f"the one of {len(own[key])} classes starts untrained"
         )
     expected = {k for k in own if not (new_head and k in (key, f"{name}.bias"))}
-    _refuse_misfits(path, model, weights, own, expected)
+    if misfits := _misfits(weights, own, expected):
+        raise InputError(
+            "model.weights",
+            f"the file must hold the weights of this {type(model).__name__}",
+            f"{path} with {misfits}",
+            "Choose the model (and its options, and in_channels) that the file was saved from.",
+        )
     model.load_state_dict(own | {k: v for k, v in weights.items() if k in own})
     return tuple(notes)
 
@@ -149,13 +155,8 @@ def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str)
     return {ours.get(key, key): value for key, value in weights.items()}
 
 
-def _refuse_misfits(
-    path: str | Path,
-    model: nn.Module,
-    weights: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    expected: set[str],
-) -> None:
+def _misfits(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], expected: set[str]) -> str:
+    """The keys that are missing, unknown or of another shape, as text; empty if there are none."""
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
@@ -166,15 +167,8 @@ def _refuse_misfits(
             if weights[key].shape != own[key].shape
         ],
     }
-    found = "; ".join(f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in problems.items() if keys)
-    if found:
-        raise InputError(
-            "model.weights",
-            f"the file must hold the weights of this {type(model).__name__}",
-            f"{path} with {found}",
-            "Choose the model (and its options, and in_channels) that the file was saved from.",
-        )
 
+    def listed(keys: list[str]) -> str:
+        return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
-def _few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    return "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)

@@ -42,7 +42,7 @@ class Layout:
         folder = data_folder(root)
         if folder is None:
             got = f"no root, and ${ENVIRONMENT} is not set"
-            raise InputError(self.owner, self._expected(), got, f"Pass root=FOLDER or set {ENVIRONMENT}. {self.source}")
+            raise self._error(got, f"Pass root=FOLDER or set {ENVIRONMENT}. {self.source}")
         try:
             return self._locate(folder)
         except OSError as error:
@@ -65,11 +65,8 @@ class Layout:
         near = near or misplaced(folder, lambda place: not self._missing(place), self.words)
         raise self._error(*(near or (f"none of them in {folder}", f"Check the path. {self.source}")))
 
-    def _expected(self) -> str:
-        return f"its folder must hold {', '.join(self.marks)}"
-
     def _error(self, got: str, fix: str) -> InputError:
-        return InputError(self.owner, self._expected(), got, fix)
+        return InputError(self.owner, f"its folder must hold {', '.join(self.marks)}", got, fix)
 
     def _missing(self, place: Path) -> list[str]:
         return [mark for mark in self.marks if not _holds_something(place / mark)]
