@@ -132,6 +132,7 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
 def suggestion(name: str, names: Iterable[str]) -> str:
     """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
     known = list(names)
+    # 0.5 is low enough for a misspelled name of three or four letters.
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"

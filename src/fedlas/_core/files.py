@@ -49,6 +49,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
     except OSError as error:
         raise not_writable(path.parent, error) from error
+    # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
     raw = _RawFile(handle, "wb")
     try:
         with io.BufferedWriter(raw) as file:
@@ -107,6 +108,7 @@ def remove(path: Path, *, inside: Path) -> None:
         InputError: If ``path`` is not strictly inside that folder (it is the folder itself, has ``..`` below it, or a
             link on the way leads elsewhere): nothing is removed then. Or if it cannot be removed.
     """
+    # Links are resolved: a name alone does not say where a path leads.
     inner = path.relative_to(inside).parts if path.is_relative_to(inside) else ()
     reached = inside.resolve().joinpath(*inner)
     if not inner or ".." in inner or path.parent.resolve() != reached.parent:

@@ -31,6 +31,7 @@ def multiply_add(
             f"mean {describe(mean)}, std {describe(std)}",
             "Take both from the splits.",
         )
+    # In float64, so that each constant is rounded once, at the end.
     deviation = torch.tensor(std, dtype=torch.float64)
     scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
 

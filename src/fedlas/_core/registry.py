@@ -68,6 +68,7 @@ class Registry(Generic[T]):
         """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
         if name in self._entries or name != name.lower():
             raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
+        # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
         self._entries[name] = Entry(name, value, doc.split("\n")[0], metadata)
 

@@ -188,6 +188,7 @@ def track(items: Iterable[T], label: str, *, total: int | None = None, on: Any =
         total: Their number; None uses ``len(items)`` if there is one.
         on: A ``rich.console.Console``; None makes one on standard error.
     """
+    # A generator has no length: its bar shows no remaining time.
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Bar(label, total=total, on=on) as bar:
@@ -212,6 +213,7 @@ def status(on: Any = None) -> Iterator[Callable[[str], None]]:
             say(text, on=screen)
             shown = time.monotonic()
 
+    # In a file or a log, lines that replace each other would pile up.
     if not screen.is_terminal:
         yield line
         return

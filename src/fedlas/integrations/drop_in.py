@@ -99,6 +99,7 @@ class DropInLoss(nn.Module):
         """
         extra: dict[str, Tensor] = {}
         if self._tap is not None:
+            # Each run of the model is used once: a stale input would give wrong gradients without an error.
             features, self._run.features = self._run.features, None
             if isinstance(features, InputError):
                 raise features

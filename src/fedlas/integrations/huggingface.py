@@ -130,6 +130,7 @@ class CriterionMixin(CriterionCheckpoints):
             raise InputError(
                 self._owner, "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
             )
+        # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(self._owner, outputs)
         if logits.ndim == 3:  # (N, L, C): the criterion takes classes as the second axis
@@ -141,6 +142,7 @@ class CriterionMixin(CriterionCheckpoints):
             extra["head_weight"] = self.head.weight
         if index is not None and "index" in self.needs:
             extra["index"] = index
+        # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
             args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's

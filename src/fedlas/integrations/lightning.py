@@ -171,10 +171,12 @@ class CalibrationCallback(Callback):
     @torch.no_grad()
     def _heard(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         logits = output[1].detach()
+        # Training: the monitor sees the gate's decisions.
         if self._listening == "train" and self._monitor is not None:
             self._monitor.on_batch(logits, kwargs.get("index"))
         if self._listening in ("", "train"):
             return
+        # Validation and test: measure the valid positions.
         criterion, target = objective.criterion, kwargs["target"] if "target" in kwargs else args[1]
         ignored = getattr(criterion, "ignore_index", -100)
         rows, labels = valid_positions(logits, target, ignore_index=ignored)
@@ -184,6 +186,7 @@ class CalibrationCallback(Callback):
         if self._streaming is None:
             self._streaming = StreamingMetrics(rows.shape[1], metrics=self.metrics, num_bins=self.num_bins)
         self._streaming.update(rows, labels)
+        # Keep the logits only if something needs all of them.
         watched = self._monitor is not None and features is not None and logits.ndim == 2
         learns = self._listening == "fit" and (watched or hasattr(criterion, "update_from_validation"))
         if self.diagram or learns:
@@ -208,6 +211,7 @@ class CalibrationCallback(Callback):
                 "no call of it",
                 "Write loss, logits = self.objective(images, target) there.",
             )
+        # Metrics of all ranks.
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
         # trainer.log_dir is a broadcast, so every process must read it, whether it draws or not.
@@ -222,6 +226,7 @@ class CalibrationCallback(Callback):
                 values |= self._watch(own)
             if folder is not None and trainer.is_global_zero:
                 self._draw(trainer, own, stage, folder)
+        # Log everything at once, the same names on every rank.
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
 

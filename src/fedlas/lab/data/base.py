@@ -133,6 +133,7 @@ class Source:
     mistaken_for: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        # Classes and shapes.
         channels, height, width = self.train.shape
         if len(self.classes) < 2:
             raise InputError(
@@ -148,6 +149,7 @@ class Source:
                 f"train {self.train.shape}, test {self.test.shape}",
                 "Crop or resize them first (the folder loader does it with image_size).",
             )
+        # Labels.
         for part, images in (("train", self.train), ("test", self.test)):
             self._check_labels(part, images)
         present = torch.bincount(self.train.target, minlength=len(self.classes))
@@ -158,6 +160,7 @@ class Source:
                 f"none for {len(absent)} of {len(self.classes)} classes, the first {self.classes[absent[0]]!r}",
                 "Add images of these classes, or number the labels without gaps.",
             )
+        # Augmentation and normalization.
         check_count(self.name, "crop_padding", self.crop_padding, low=0)
         if isinstance(self.train, Files) and self.crop_padding:
             raise InputError(
@@ -223,6 +226,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
         >>> source.num_classes, len(source.train), len(source.test)
         (3, 20, 10)
     """
+    # Options: those of the loader, and those of every data set.
     loader = DATASETS[name].value
     keywords = inspect.signature(loader).parameters.values()
     known = [parameter.name for parameter in keywords if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

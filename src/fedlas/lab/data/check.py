@@ -86,6 +86,7 @@ def check_dataset(
     entry = DATASETS[name]
     accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
     source = load_dataset(name, root, **{**accept, **(options or {})})
+    # Read both parts.
     parts = {"train": source.train, "test": source.test}
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
     facts, problems, done = {}, [], 0
@@ -103,6 +104,7 @@ def check_dataset(
             sizes = Counter({(part.shape[1], part.shape[2]): len(part)})
         counts = part.target.bincount(minlength=source.num_classes)
         facts[label] = PartFacts(len(part), int(counts.min()), int(counts.max()), tuple(sizes.most_common()))
+    # Compare with the published counts.
     expected: Expected | None = None if options else entry.metadata.get("expected")
     if expected is not None:
         problems += _differences(source, facts, expected)

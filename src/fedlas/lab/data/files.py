@@ -93,7 +93,7 @@ class Files:
 
     def take(self, indices: Tensor) -> Files:
         """The files at ``indices`` (int64), in that order."""
-        rows = indices.cpu()
+        rows = indices.cpu()  # names are on the CPU, labels maybe not
         return replace(self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)])
 
     def to(self, device: torch.device | str) -> Files:

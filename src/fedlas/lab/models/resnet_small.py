@@ -62,6 +62,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        # Each stage after the first halves the image and doubles the channels.
         stages = []
         for stage in range(3):
             out_width = width * 2**stage
@@ -72,6 +73,7 @@ class SmallResNet(nn.Module):
         self.pool = GlobalMean()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(4 * width, num_classes)
+        # He's initialization for ReLU, as in the paper, instead of torch's default.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -28,10 +28,12 @@ def _register(depth: int) -> None:
     ) -> nn.Module:
         check_count(name, "image_size", image_size)
         rate, cells = check_dropout(name, dropout), check_count(name, "pool_size", pool_size)
+        # The stem.
         model: Any = getattr(require("torchvision.models", extra="models"), name)(num_classes=num_classes)
         model.conv1 = first_convolution(name, stem, in_channels, model.conv1)
         if stem == "small":
             model.maxpool = nn.Identity()
+        # Pooling, and a classifier of the matching size.
         if cells > 1:
             model.avgpool = nn.AdaptiveAvgPool2d(cells)
             model.fc = nn.Linear(model.fc.in_features * cells**2, num_classes)

@@ -92,6 +92,7 @@ def timm_builder(name: str) -> Builder:
             drop_path: Rate at which residual branches are skipped in training, in [0, 1).
             global_pool: Pooling of the last map or the tokens, e.g. ``avg`` or ``token``; null is the model's own.
         """
+        # drop_path, global_pool and img_size are passed only if needed, since many models lack them.
         owner = f"timm:{name}"
         options: dict[str, Any] = {"drop_rate": check_dropout(owner, dropout)}
         if drop_path:

@@ -42,6 +42,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     Note:
         For a model of timm, position embeddings of another image size are interpolated as timm does it.
     """
+    # Bring the keys into the model's form.
     weights = _unwrapped(read_weights(path), model)
     clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
     if clean is not None:
@@ -49,6 +50,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     own, notes = model.state_dict(), []
     name = next(name for name, module in model.named_modules() if module is find_head(model))
     weights = _with_head(weights, own, name)
+    # Leave out a head with another number of classes.
     key = f"{name}.weight"
     given = weights.get(key)
     new_head = given is not None and given.shape[1:] == own[key].shape[1:] and len(given) != len(own[key])
@@ -58,6 +60,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
             f"{Path(path).name}: the head {name!r} of {len(given)} classes was left out; "  # type: ignore[arg-type]
             f"the one of {len(own[key])} classes starts untrained"
         )
+    # All else must fit; nothing is changed before it does.
     expected = {k for k in own if not (new_head and k in (key, f"{name}.bias"))}
     if misfits := _misfits(weights, own, expected):
         raise InputError(

@@ -72,6 +72,7 @@ def build_wide_resnet(
         below = max(10, 6 * blocks + 4)
         raise InputError(name, "depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
     inside = check_dropout(name, block_dropout, option="block_dropout")
+    # Three stages of blocks; the first block of stages 2 and 3 halves the image.
     channels = 16
     stack: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
     for stage in range(3):

@@ -228,6 +228,7 @@ def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...
     values = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
     for channel in range(images.shape[1]):
+        # Counts of the 256 values are exact integers on every device; sums of floats are not.
         share = torch.bincount(images[:, channel].flatten(), minlength=256).cpu().double()
         share /= share.sum()
         center = float(share @ values)

@@ -30,6 +30,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
     total = int(counts.sum())
     exact = counts * size  # in units of 1/total, so that no rounding depends on floating point
     chosen = np.clip(exact // total, low, high)
+    # Largest remainder: add or remove one sample in the classes where this distorts the share least, and repeat.
     while (missing := size - int(chosen.sum())) != 0:
         step = 1 if missing > 0 else -1
         movable = chosen < high if step > 0 else chosen > low

@@ -86,6 +86,7 @@ def read_images(
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
+    # Refuse too much memory before all files are read.
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
@@ -95,6 +96,7 @@ def read_images(
             f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
             "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
         )
+    # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
     def fill(row: int) -> None:

@@ -57,6 +57,7 @@ class Layout:
                 return place
         if not folder.is_dir():
             raise self._error(f"{folder}, which does not exist", f"Check the path. {self.source}")
+        # Not there: is it near, incomplete, or still an archive?
         best = min(places, key=lambda place: len(self._missing(place)))
         near = misplaced(folder, lambda place: not self._missing(place), ())
         if near is None and len(missing := self._missing(best)) < len(self.marks):

@@ -70,6 +70,7 @@ def load_aircraft(
     marks = (_CLASS_LISTS[level], *lists.values(), "images")
     folder = Layout("aircraft", marks, _NAMES, ("fgvc", "aircraft"), _FETCH).locate(root)
     classes = tuple(read_lines("aircraft", folder / _CLASS_LISTS[level]))
+    # trainval must be the union of train and val, or a list is cut off.
     parts = {part: _listed(folder, name, classes) for part, name in lists.items()}
     if sorted(parts["trainval"]) != sorted([*parts["train"], *parts["val"]]):
         raise InputError(

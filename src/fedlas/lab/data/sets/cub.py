@@ -58,6 +58,7 @@ def load_cub(
     if not paths.keys() == labels.keys() == splits.keys():
         got = f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}"
         raise InputError("cub", f"{', '.join(_LISTS[:3])} must list the same images", got, _AGAIN)
+    # Labels follow the numbers of the classes.
     number = {identity: label for label, identity in enumerate(sorted(names, key=int))}
     if strange := sorted(set(labels.values()) - names.keys()) or sorted(set(splits.values()) - {"0", "1"}):
         raise InputError("cub", "the lists must name classes of classes.txt, and splits 0 or 1", strange[0], _AGAIN)

@@ -49,6 +49,7 @@ def load_fashion_mnist(root: str | None = None, *, download: bool = False) -> So
     """
     if not isinstance(download, bool):
         raise InputError("fashion-mnist", "download must be true or false", describe(download), "Pass a bool.")
+    # Find the files, or download them.
     folder = data_folder(root)
     places = [folder / below for below in ("", "fashion-mnist", "FashionMNIST/raw")] if folder else []
     if root is None:
@@ -68,6 +69,7 @@ def load_fashion_mnist(root: str | None = None, *, download: bool = False) -> So
             f"{ENVIRONMENT} to a writable folder and let torchvision download them: data.download=true in a recipe, "
             f"--set download=true with fedlas data check.",
         )
+    # Read them; MNIST's files differ in their counts only.
     arrays = {key: read_idx("fashion-mnist", path, 3 if "images" in key else 1) for key, path in found.items()}
     train, test = (images_from_arrays("fashion-mnist", arrays, part) for part in ("train", "test"))
     if len(train) == 60_000 and int(train.target.bincount().max()) != 6_000:

@@ -92,6 +92,7 @@ class Corruption:
             )
         entry = CORRUPTIONS[self.name]
         strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
+        # crc32 of the name, since hash() differs between processes.
         random = stream(Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row)
         pixels = image.cpu().numpy().transpose(1, 2, 0) / 255.0
         changed = entry.value(pixels, strengths[self.severity - 1], random)

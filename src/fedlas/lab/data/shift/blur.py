@@ -35,7 +35,7 @@ def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.rando
     """
     sigma, distance, rounds = strength
     height, width, channels = image.shape
-    source = list(range(height * width))
+    source = list(range(height * width))  # a list, since access to single elements of an array is slow
     rows = range(height - distance - 1, distance - 1, -1)
     columns = range(width - distance - 1, distance - 1, -1)
     for _ in range(rounds):
@@ -45,6 +45,7 @@ def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.rando
             for here in range(row * width + columns.start, row * width + columns.stop, -1):
                 there = here + partner[here]
                 source[here], source[there] = source[there], source[here]
+    # The paper blurs before and after the permutation.
     blurred = gaussian_blur(image, sigma).reshape(-1, channels)
     return gaussian_blur(blurred[np.array(source)].reshape(image.shape), sigma)
 

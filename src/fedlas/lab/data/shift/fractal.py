@@ -25,10 +25,12 @@ def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np
     step, reach = whole, 1.0
     while step > 1:
         half = step // 2
+        # Square step: the center of each cell is the mean of its four corners, plus noise.
         corners = field[::step, ::step]
         square = corners + np.roll(corners, -1, 0)
         square = square + np.roll(square, -1, 1)
         field[half::step, half::step] = square / 4 + random.uniform(-reach, reach, corners.shape)
+        # Diamond step: the middle of each edge is the mean of its two ends and the two centers next to it, plus noise.
         middles = field[half::step, half::step]
         across = corners + np.roll(corners, -1, 1) + middles + np.roll(middles, 1, 0)
         down = corners + np.roll(corners, -1, 0) + middles + np.roll(middles, 1, 1)

@@ -68,6 +68,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
         rows = np.flatnonzero(target == label)
         chosen = random.permutation(rows)[: round(noise.rate * len(rows))]
         if noise.kind == "symmetric":
+            # A shift of 1 to C - 1 classes is a uniform draw among the others.
             shift = random.randint(1, splits.num_classes, len(chosen))
             wrong[chosen] = (label + shift) % splits.num_classes
         else:

@@ -40,6 +40,7 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     check_number("data", "long_tail", factor, low=1)
     target = splits.train.target.cpu().numpy()
     counts = np.bincount(target, minlength=splits.num_classes)
+    # 1e-9: a share that is a whole number must not round down.
     share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
     amounts = np.minimum(counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64)))
     rows = choose(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)

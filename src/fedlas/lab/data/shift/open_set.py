@@ -86,6 +86,7 @@ def _number(source: Source, entry: int | str) -> int:
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part | None:
     """The images of some classes, renumbered in the order given; None if there are none."""
+    # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
     target = place.to(part.target.device)[part.target]

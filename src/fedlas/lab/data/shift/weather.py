@@ -41,6 +41,7 @@ def snow(image: Pixels, strength: tuple[float, ...], random: np.random.RandomSta
     flakes = zoomed(random.normal(mean, deviation, image.shape[:2])[:, :, None], enlargement)
     flakes = np.clip(np.where(flakes < level, 0, flakes), 0, 1)
     flakes = convolve(flakes, streak(radius, sigma, degrees=random.uniform(-135, -45)))
+    # A pale scene behind the flakes; the flakes are added twice, the second time turned by 180 degrees.
     gray = image @ _GRAY[:, None] if image.shape[2] == 3 else image
     pale = keep * image + (1 - keep) * np.maximum(image, gray * 1.5 + 0.5)
     return pale + flakes + np.rot90(flakes, 2)
@@ -77,6 +78,7 @@ def frost(image: Pixels, strength: tuple[float, float], random: np.random.Random
 def fog(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:
     """Fog: a random field is added and the brightness kept; ``strength`` is its amount and smoothness."""
     amount, decay = strength
+    # The last factor keeps the result within the brightness of the scene.
     brightest = float(image.max())
     field = clouds(max(image.shape[:2]), decay, random)[: image.shape[0], : image.shape[1], None]
     return (image + amount * field) * brightest / (brightest + amount)
