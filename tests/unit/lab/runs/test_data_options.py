@@ -140,7 +140,7 @@ def test_other_noise_is_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.label_noise.rate=1.5", r"rate must be a fraction in \(0, 1\)"),
+        ("data.label_noise.rate=1.5", r"rate must be a finite number in \(0, 1\)"),
         ("data.label_noise.rat=0.5", r"got 'data\.label_noise\.rat'\. Did you mean"),
         ("data.label_noise=0.2", "data.label_noise must be a section; got 0.2"),
         ("data.label_noise={}", "data.label_noise must hold values of the right types"),

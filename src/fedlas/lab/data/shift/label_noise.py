@@ -30,7 +30,7 @@ class LabelNoise:
     """
 
     rate: float
-    kind: Kind = "symmetric"
+    kind: str = "symmetric"  # not Kind: a recipe would refuse a misspelled one before the check can suggest another
 
     def __post_init__(self) -> None:
         check_choice("data.label_noise", "kind", self.kind, get_args(Kind))
