@@ -10,12 +10,14 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedlas._core.terminal import printable
+
+T = TypeVar("T", bound=str)
 
 
 class InputError(ValueError):
@@ -117,7 +119,7 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     )
 
 
-def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> str:
+def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> T:
     """Return ``value`` if it is one of ``choices``.
 
     Raises:
@@ -125,7 +127,7 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
-        return value
+        return names[names.index(value)]
     raise InputError(owner, f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head, find_pool
-from fedlas.losses.base import without_autocast
+from fedlas.losses import without_autocast
 
 _OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedlas import Predictions, evaluate
 from fedlas.losses import FedLAS, LabelSmoothing
-from fedlas.losses.multi_label import MultiLabel
+from fedlas.losses import MultiLabel
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402

@@ -7,7 +7,7 @@ from torch import nn
 
 import fedlas
 from fedlas.losses import CrossEntropy, FedLAS, LabelSmoothing, MbLS
-from fedlas.losses.binary import OneLogit, two_logits
+from fedlas.losses import OneLogit, two_logits
 
 
 def data(samples=12, seed=0):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE
-from fedlas.losses.base import prepare
-from fedlas.losses.confidence import nll_and_confidence
+from fedlas.losses import prepare
+from fedlas.losses._base import nll_and_confidence
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 1.5], dtype=torch.float64)
 

@@ -5,7 +5,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
+from fedlas.losses import MultiLabel, MultiLabelFedLAS, label_pairs
 
 L = 4
 

@@ -1,8 +1,8 @@
-"""The normaliser of the von Mises-Fisher distribution, for any dimension and concentration.
+"""The normalizer of the von Mises-Fisher distribution, for any dimension and concentration.
 
 Source: NIST Digital Library of Mathematical Functions, 10.41.3 (expansion of I_v for large order v, uniform in its
 argument; https://dlmf.nist.gov/10.41) and 10.29.1 (recurrence); Abramowitz & Stegun 9.7.7. The logarithm of the
-expansion was taken term by term.
+expansion is taken term by term.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_LEAST = 20.0  # order below which the expansion is not used; its three terms are then within 2e-7 of the logarithm
+__all__ = ["log_mgf", "log_normalizer", "resultant_rate"]
+
+_LEAST = 20.0  # smallest order for the expansion; its three terms are then within 2e-7 of the logarithm
 
 
 class _LogMgf(torch.autograd.Function):
@@ -52,14 +54,14 @@ class _Rate(torch.autograd.Function):
 def log_mgf(square: Tensor, *, dim: int, rate: Tensor | None = None) -> Tensor:
     """``log E exp(a . u)`` for ``u`` uniform on the unit sphere, from ``square = ||a||^2``.
 
-    It is ``log C(0) - log C(||a||)`` with ``C`` the density's constant (:func:`log_normaliser`). Differences of it are
+    It is ``log C(0) - log C(||a||)`` with ``C`` the density's constant (:func:`log_normalizer`). Differences of it are
     log moment generating functions: ``log E exp(b . z) = log_mgf(||a + b||^2) - log_mgf(||a||^2)`` for z distributed
     as von Mises-Fisher with mean direction ``a / ||a||`` and concentration ``||a||``.
 
     Args:
         square: At least 0, of any shape, float32 or float64.
         dim: Dimension D of the space, at least 1.
-        rate: ``resultant_rate(square)`` if it is at hand, or None.
+        rate: ``resultant_rate(square)`` if it is known already, or None.
 
     Returns:
         Of the shape of ``square``, at least 0; within 2e-7 of the exact value, or a few units in its last place.
@@ -73,17 +75,17 @@ def log_mgf(square: Tensor, *, dim: int, rate: Tensor | None = None) -> Tensor:
     return value
 
 
-def log_normaliser(concentration: Tensor, *, dim: int) -> Tensor:
+def log_normalizer(concentration: Tensor, *, dim: int) -> Tensor:
     """``log C_D(kappa)``, with which ``C_D(kappa) exp(kappa m . x)`` is a density on the unit sphere.
 
-    ``C_D(kappa) = kappa^(D/2 - 1) / ((2 pi)^(D/2) I_(D/2 - 1)(kappa))``; at 0 one over the area of the sphere.
+    ``C_D(kappa) = kappa^(D/2 - 1) / ((2 pi)^(D/2) I_(D/2 - 1)(kappa))``; at 0 it is one over the area of the sphere.
 
     Args:
         concentration: kappa, at least 0, of any shape, float32 or float64.
         dim: Dimension D of the space, at least 1.
 
     Example:
-        >>> log_normaliser(torch.tensor([0.0, 2.0]), dim=3).exp()
+        >>> log_normalizer(torch.tensor([0.0, 2.0]), dim=3).exp()
         tensor([0.0796, 0.0439])
     """
     area = math.log(2) + dim / 2 * math.log(math.pi) - math.lgamma(dim / 2)
@@ -109,6 +111,7 @@ def resultant_rate(square: Tensor, *, dim: int) -> Tensor:
 
 
 def _rate(square: Tensor, dim: int) -> Tensor:
+    """``R(kappa) / kappa``: the expansion at a large order, then the recurrence down to the order of ``dim``."""
     order, steps = _start(dim)
     inverse = (square + order**2).rsqrt()  # 1 / r with r = sqrt(order^2 + kappa^2)
     y = (inverse * order).square()
@@ -121,6 +124,7 @@ def _rate(square: Tensor, dim: int) -> Tensor:
 
 
 def _log_mgf(square: Tensor, dim: int) -> Tensor:
+    """``log E exp(a . u)``: the expansion at a large order, then one logarithm of a rate for each step down."""
     order, steps = _start(dim)
     root = (square + order**2).sqrt()
     grown = square / (root + order)  # root - order without cancellation

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import integrate, special
 
-from fedlas.losses import log_mgf, log_normaliser, resultant_rate
-from fedlas.losses.vmf_normaliser import _log_mgf
+from fedlas.losses import log_mgf, log_normalizer, resultant_rate
+from fedlas.losses.vmf_normalizer import _log_mgf
 
 DIMS = [1, 2, 3, 4, 5, 8, 31, 32, 33, 64, 81, 82, 128, 501, 502, 512, 2048]
 LENGTHS = [1e-3, 0.1, 1.0, 3.0, 10.0, 31.0, 100.0, 1000.0, 1e5]
@@ -132,7 +132,7 @@ def test_density_adds_up_to_one(dim):
     """Over angles to the mean direction, around which lie circles of sphere."""
     kappa = torch.tensor([0.0, 0.7, 9.0], dtype=torch.float64)
     ring = 2 * math.pi ** ((dim - 1) / 2) / math.gamma((dim - 1) / 2)
-    for k, log_constant in zip(kappa.tolist(), log_normaliser(kappa, dim=dim).tolist(), strict=True):
+    for k, log_constant in zip(kappa.tolist(), log_normalizer(kappa, dim=dim).tolist(), strict=True):
         total, _ = integrate.quad(
             lambda angle, k=k: math.exp(k * math.cos(angle)) * math.sin(angle) ** (dim - 2), 0, math.pi
         )

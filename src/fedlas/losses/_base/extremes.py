@@ -19,10 +19,14 @@ class _RowExtreme(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        logits, found = ctx.saved_tensors
-        place = torch.eq(logits.detach(), found.detach(), out=torch.empty_like(logits))  # 1.0 there, else 0.0
+        place = equal_to(*ctx.saved_tensors)
         share = grad / place.sum(dim=1, keepdim=True)
         return (place * share if torch.is_grad_enabled() else place.mul_(share)), None
+
+
+def equal_to(logits: Tensor, found: Tensor) -> Tensor:
+    """1.0 where ``logits (M, C)`` equals ``found (M, 1)``, else 0.0; without a gradient."""
+    return torch.eq(logits.detach(), found.detach(), out=torch.empty_like(logits))  # no boolean (M, C) in between
 
 
 def row_max(logits: Tensor) -> Tensor:

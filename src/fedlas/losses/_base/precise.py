@@ -1,4 +1,4 @@
-"""Statistics that outlive a conversion of their module to another precision."""
+"""Buffers that keep their precision when their module is converted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 
 
 class PreciseBuffers(nn.Module):
-    """A module some of whose buffers keep their dtype through ``.half()``, ``.bfloat16()`` and ``.double()``.
+    """A module whose buffers in ``precise`` keep their dtype through ``.half()``, ``.bfloat16()`` and ``.double()``.
 
-    An average or a count kept in half precision would stop moving. Devices are followed as usual.
+    An average or a count in half precision would stop moving. The buffers still follow the module to other devices.
     """
 
     precise: ClassVar[tuple[str, ...]] = ()

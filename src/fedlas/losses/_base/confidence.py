@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.losses.base import Batch
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base.batch import Batch
 
 
 class _NLLAndConfidence(torch.autograd.Function):
@@ -43,17 +42,17 @@ def nll_and_confidence(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy ``(M,)`` with class weights, confidence ``(M,)``, and whether the top class is right ``(M,)`` bool.
 
     Args:
-        batch: Logits and targets. A prediction is right if its top class is the one a soft target favours.
+        batch: Logits and targets. A prediction is right if its top class is the one that a soft target favors.
 
     Note:
-        Correctness has no gradient: it is piecewise constant. Of equally large logits the first one is the top class.
+        Correctness has no gradient: it is piecewise constant. The first of equally large logits is the top class.
     """
     if batch.soft:
-        nll = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
+        nll = batch.cross_entropy()
         log_probs = F.log_softmax(batch.logits, dim=1)
         top = log_probs.argmax(dim=1, keepdim=True)
         confidence = log_probs.gather(1, top).exp().squeeze(1)
     else:
         nll, confidence, top = _NLLAndConfidence.apply(batch.logits, batch.target)
         nll = batch.weighted(nll)
-    return nll, confidence, top.squeeze(1) == batch.favoured()
+    return nll, confidence, top.squeeze(1) == batch.favored()
