@@ -84,6 +84,7 @@ class ACLS(Penalized):
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy and regularizer of each position, both ``(M,)``."""
-        return batch.cross_entropy(), adaptive_penalty(
+        penalty = adaptive_penalty(
             batch.logits, margin=self.margin, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )
+        return batch.cross_entropy(), penalty

@@ -76,7 +76,8 @@ class DualFocalLoss(Loss):
         """Loss of each position ``(M,)``."""
 
         def cost(nll: Tensor) -> Tensor:
-            rival = next_lower((-nll).exp()) if batch.soft else _rival_of_target(batch.logits, batch.target, nll)
+            logits = batch.logits
+            rival = next_lower(logits.softmax(dim=1)) if batch.soft else _rival_of_target(logits, batch.target, nll)
             return focal(nll, self.gamma, rival=rival)
 
         return batch.cost_of_target(cost)

@@ -114,7 +114,7 @@ class NormConfidenceIndicator(PreciseBuffers):
         # Without start values the first batch replaces the moments.
         first = (self.num_batches_tracked == 0) & (self.init is None)
         rate = torch.where(first, 1.0, self.momentum)
-        usable = torch.isfinite(mean + std) & (count >= 2)
+        usable = torch.isfinite(mean + std)  # neither is for fewer than two samples
         self.mean.copy_(torch.where(usable, torch.lerp(self.mean, mean, rate), self.mean))
         self.std.copy_(torch.where(usable, torch.lerp(self.std, std, rate), self.std))
         self.num_batches_tracked.add_(usable)
@@ -140,10 +140,10 @@ def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
 def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
     """Mean, unbiased standard deviation and number of the valid norms, over all ranks."""
     if valid is None and world_size() == 1:
-        if norms.shape[0] < 2:
-            return norms.new_zeros(()), norms.new_zeros(()), norms.shape[0]
+        if len(norms) < 2:
+            return norms.new_zeros(()), norms.new_zeros(()), len(norms)
         std, mean = torch.std_mean(norms)
-        return mean, std, norms.shape[0]
+        return mean, std, len(norms)
     if valid is None:
         valid = torch.ones_like(norms, dtype=torch.bool)
     kept = torch.where(valid, norms, 0.0)
@@ -151,4 +151,4 @@ def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int |
     mean = total / count
     # Deviations from the common mean, not sums of squares: float32 would cancel for large norms with little spread.
     squares = sum_across_ranks(torch.where(valid, norms - mean, 0.0).square().sum())
-    return mean, (squares / (count - 1).clamp(min=1)).sqrt(), count
+    return mean, (squares / (count - 1)).sqrt(), count

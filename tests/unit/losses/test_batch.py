@@ -20,7 +20,7 @@ def test_plain():
     assert given.valid_rows(2) is None
 
 
-def test_ignored_rows_are_zero_whatever_they_hold():
+def test_ignored_rows_are_zero_even_if_they_hold_nan():
     features = torch.tensor([[1.0] * 4, [float("nan")] * 4])
     given = batch(features, torch.tensor([0, -100]))
     assert given.linear_inputs("test")[0].tolist() == [[1.0] * 4, [0.0] * 4]
@@ -41,6 +41,6 @@ def test_features_of_an_image_are_repeated_for_its_positions():
     (batch(None, torch.tensor([0, 1])), "features"),
     (batch(torch.randn(2, 4), torch.tensor([0, 1]), weight=False), "head_weight"),
 ])  # fmt: skip
-def test_what_is_missing_is_named(given, missing):
+def test_a_missing_tensor_is_named(given, missing):
     with pytest.raises(TypeError, match=f"test: {missing}"):
         given.linear_inputs("test")

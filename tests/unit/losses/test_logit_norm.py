@@ -34,7 +34,7 @@ def test_gradients_are_autograds(variant, eps):
     assert torch.autograd.gradcheck(lambda z: normalized_logits(z, temperature=2.0, variant=variant), (logits,))
 
 
-def test_gradient_of_published_code_where_its_constant_is_seen():
+def test_gradient_of_published_code_where_its_constant_matters():
     logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64, requires_grad=True)
     plain = logits / (torch.norm(logits, dim=1, keepdim=True) + 1e-7)
     value = normalized_logits(logits, temperature=1.0, variant="reference")
@@ -49,7 +49,7 @@ def test_the_variants_differ_for_short_logits():
     torch.testing.assert_close(reference, torch.tensor([[0.5, 4 / 6]], dtype=torch.float64))
 
 
-def test_length_means_nothing():
+def test_the_length_has_no_effect():
     logits, target = inputs()
     value = LogitNorm()(logits, target)
     torch.testing.assert_close(LogitNorm()(1e3 * logits, target), value)
@@ -68,7 +68,7 @@ def test_a_row_without_direction_is_uniform_and_stays(length):
 
 
 def test_a_row_of_zeros_in_published_code():
-    """Its gradient is that of the normalised logits, (p - onehot) / 0.04, times ten million."""
+    """Its gradient is that of the normalized logits, (p - onehot) / 0.04, times ten million."""
     logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     LogitNorm(variant="reference")(logits, torch.tensor([0])).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.5, 0.5]], dtype=torch.float64) / 0.04 / 1e-7)

@@ -1,4 +1,4 @@
-"""The normaliser against scipy's Bessel functions, closed forms and integrals over the sphere."""
+"""The normalizer against scipy's Bessel functions, closed forms and integrals over the sphere."""
 
 import math
 
@@ -111,7 +111,7 @@ def test_gradients(dim):
 
 
 @pytest.mark.parametrize("dim", DIMS)
-def test_float32_is_as_good_as_float32_is(dim):
+def test_float32_has_the_accuracy_of_float32(dim):
     lengths = [0.0, *LENGTHS]
     single, double = (log_mgf(squares(lengths, dtype), dim=dim) for dtype in (torch.float32, torch.float64))
     torch.testing.assert_close(single.double(), double, rtol=1e-6, atol=1e-6)
@@ -129,7 +129,7 @@ def test_rate_falls_from_one_over_the_dimension(dim):
 
 @pytest.mark.parametrize("dim", [2, 3, 5])
 def test_density_adds_up_to_one(dim):
-    """Over angles to the mean direction, around which lie circles of sphere."""
+    """Integrated over the angle to the mean direction; each angle is a circle of the sphere."""
     kappa = torch.tensor([0.0, 0.7, 9.0], dtype=torch.float64)
     ring = 2 * math.pi ** ((dim - 1) / 2) / math.gamma((dim - 1) / 2)
     for k, log_constant in zip(kappa.tolist(), log_normalizer(kappa, dim=dim).tolist(), strict=True):
