@@ -20,7 +20,7 @@ from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
 from fedlas.lab.models import build_model
 from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.runs.environment import read_starts
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.predictions import Predictions
 from fedlas.stats.noise import check_replicates
@@ -141,7 +141,7 @@ def describe_export(trained: Trained, calibration: Calibration, folded: str, *, 
     import fedlas.lab.runs.environment as here
 
     run, splits = trained.run, trained.splits
-    starts = read_starts(run.folder / "environment.json")
+    starts = RunFolder(run.folder).starts
     last = starts[-1] if starts else {}
     mean, std = _normalisation(trained)
     done_by = "the model" if normalises else "whoever builds the model, as fedlas.deploy.formats.rebuilt does"

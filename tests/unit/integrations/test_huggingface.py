@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas import Predictions, evaluate
-from fedlas.losses import FedLAS, LabelSmoothing
-from fedlas.losses import MultiLabel
+from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402

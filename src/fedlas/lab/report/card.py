@@ -19,10 +19,8 @@ from fedlas.deploy.card import FORMAT
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.lab.report.noise_text import p_said
 from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.runs import saved as evidence
 from fedlas.lab.runs.collect import read_run
-from fedlas.lab.runs.environment import read_starts
-from fedlas.lab.runs.folder import read_config, read_data
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import noise_by_stage
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.runs.summary import FinishedRun
@@ -145,7 +143,7 @@ def write_card(
     from fedlas.lab.report.card_page import card_page
 
     try:
-        run = read_run(folder)
+        run = read_run(RunFolder(folder))
     except ValueError as error:
         fix = "Start its fedlas command again: it goes on."
         raise InputError("card", "it must be the folder of a finished run", f"{folder}: {error}", fix) from error
@@ -155,8 +153,8 @@ def write_card(
     content["model"]["classes"] = list(classes) if classes is not None else None
     if exported is not None:
         content["exported"] = dict(exported)
-    content["limits"] = known_limits(content, test.target, notes=calibration.notes, config=read_config(folder) or {})
-    page = card_page(content, stages, num_bins=evidence.num_bins(run))
+    content["limits"] = known_limits(content, test.target, notes=calibration.notes, config=run.folder.config or {})
+    page = card_page(content, stages, num_bins=run.folder.num_bins)
     return Written(write_json(path, content), write_text(path.with_suffix(".html"), page))
 
 
@@ -169,14 +167,13 @@ def _content(
     replicates: int,
 ) -> dict[str, Any]:
     """Everything on the card but its limits; ``val`` is calibrated."""
-    num_bins, test = evidence.num_bins(run), stages[STAGES[1]]
+    num_bins, test = run.folder.num_bins, stages[STAGES[1]]
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(measured[STAGES[1]])
     noise = noise_by_stage(stages, names, num_bins=num_bins, replicates=replicates)
-    config = read_config(run.path) or {}
-    data = read_data(run.path) or {}
-    starts = read_starts(run.path / "environment.json")
-    last = starts[-1] if starts else {}
+    config = run.folder.config or {}
+    data = run.folder.data or {}
+    last = run.folder.starts[-1] if run.folder.starts else {}
     return {
         "format": FORMAT,
         "model": {

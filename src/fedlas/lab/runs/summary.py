@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL, Comparison, compare_to_best
 from fedlas.stats.noise import Noise, RunNoise
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
-FORMAT = 1
-"""Format of ``metrics.json``."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class FinishedRun:
     """One finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
 
     Attributes:
-        path: The run folder.
+        folder: The run folder.
         measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
@@ -30,7 +29,7 @@ class FinishedRun:
             :func:`fedlas.lab.runs.intervals.with_noise`.
     """
 
-    path: Path
+    folder: RunFolder
     recipe: str
     loss: str
     seed: int
@@ -49,7 +48,12 @@ class FinishedRun:
     @property
     def name(self) -> str:
         """Name of the run folder."""
-        return self.path.name
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """Path of the run folder."""
+        return self.folder.path
 
 
 @dataclass(frozen=True)

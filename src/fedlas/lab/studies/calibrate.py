@@ -12,6 +12,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Entry
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
@@ -61,7 +62,7 @@ class HeldOut:
                 "a file",
                 f"Pass the run folder instead of its test.npz, or --calibrate {entry.name} --on {part}.npz.",
             )
-        return self.folder / "predictions" / f"{part}.npz"
+        return RunFolder(self.folder).part_path(part)
 
     def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Predictions:
         """What ``entry`` is fitted on; read once, made and saved first if the run's model must make it.
@@ -157,16 +158,15 @@ def _holds(predictions: Predictions, needs: frozenset[str]) -> bool:
 
 def _drifted(folder: Path, held_out: HeldOut, features: bool) -> Predictions:
     """The run's model on its validation images under growing noise."""
-    trained = load_trained(folder, data=held_out.data)
-    device = new_accelerator().device
-    splits, train = trained.splits.to(device), trained.run.recipe.train
+    trained = load_trained(folder, data=held_out.data).to(new_accelerator().device)
+    splits, train = trained.splits, trained.run.recipe.train
     batches = splits.batches(splits.val, batch_size=train.batch_size)
 
     def on_level(level: int, noise: float, accuracy: float) -> None:
         held_out.show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
 
     return drifted_predictions(
-        trained.objective.to(device),
+        trained.objective,
         batches,
         levels=_LEVELS,
         seed=trained.run.seed,

@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.files import write_json, write_text
 from fedlas.lab.report.markdown import code_block, grid, plain
 from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
-from fedlas.lab.runs.environment import read_starts
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.tune.best import next_commands, write_best
 from fedlas.lab.tune.domain import Range
 from fedlas.lab.tune.listing import words
@@ -118,7 +118,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
-        "environment": read_starts(tuning.folder / "environment.json"),
+        "environment": RunFolder(tuning.folder).starts,
     }
     found: dict[str, Any] = _plain(content)
     return found
@@ -206,14 +206,14 @@ def _scaled(tuning: Tuning, trial: Trial) -> float | None:
 
 
 def _commands(tuning: Tuning) -> list[str]:
-    starts = read_starts(tuning.folder / "environment.json")
+    starts = RunFolder(tuning.folder).starts
     return list(dict.fromkeys(str(start["command"]) for start in starts if "command" in start))
 
 
 def _environment(tuning: Tuning) -> dict[str, list[str]]:
     """What the starts were made with; several values where they differ."""
     found: dict[str, dict[str, None]] = {}
-    for start in read_starts(tuning.folder / "environment.json"):
+    for start in RunFolder(tuning.folder).starts:
         for key, value in start.items():
             if key != "command":
                 found.setdefault(key, {})[str(value)] = None

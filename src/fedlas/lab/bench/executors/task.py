@@ -16,8 +16,9 @@ from fedlas._core.collective import is_main_process
 from fedlas._core.files import write_text
 from fedlas.lab.data.readers.roots import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import BusyError
+from fedlas.lab.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def failed(run: Run, error: str, *, message: str | None = None, text: str | None
     """A failure, noted in the run's folder."""
     if is_main_process():
         with suppress(InputError):  # the folder itself is what failed: there is nowhere to note it but the outcome
-            write_text(run.folder / "error.txt", text or f"{error}\n")
+            write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return Result(run.name, error=error, message=error if message is None else message)
 
 

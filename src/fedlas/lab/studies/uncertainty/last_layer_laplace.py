@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.seed import derive
 from fedlas._core.streams import derive
 from fedlas.features import find_head
 from fedlas.lab.data import Part, Splits
-from fedlas.lab.runs.execute import held_out, predictions_of
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import predictions_of
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
@@ -23,7 +28,7 @@ from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Struct
     most=1,
 )
 def last_layer_laplace(
-    runs: Sequence[Member],
+    runs: Sequence[RunFolder],
     *,
     structure: Structure = "kron",
     link: Link = "probit",
@@ -50,7 +55,7 @@ def last_layer_laplace(
         It is fitted on the run's training part without augmentation, with dropout off. See
         :class:`~fedlas.uncertainty.LastLayerLaplace`.
     """
-    trained = runs[0].trained()
+    trained = load_trained(runs[0]).to(new_accelerator().device)
     laplace = LastLayerLaplace(
         find_head(trained.objective.model),
         structure=structure,

@@ -1,32 +1,13 @@
-"""What a run folder holds beside its numbers: command, environment, configuration, log, predictions."""
+"""What the runs of a summary were made with: commands, environments, configurations; and their logs."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
-from fedlas._core.files import is_file
-from fedlas.lab.runs.environment import read_starts
-from fedlas.lab.runs.folder import read_config
-from fedlas.lab.runs.summary import FinishedRun, Summary
-from fedlas.lab.train import read_log
-from fedlas.predictions import Predictions
-
-FILES = (
-    "metrics.json",
-    "log.jsonl",
-    "config.yaml",
-    "environment.json",
-    "predictions/val.npz",
-    "predictions/test.npz",
-    "intervals.json",
-)
-"""Files of a run folder that a report links to, where they exist."""
-_DEFAULT_BINS = 15
+from fedlas.lab.runs.summary import Summary
 
 
 def environment(summary: Summary) -> dict[str, list[str]]:
@@ -55,8 +36,9 @@ def configurations(summary: Summary) -> dict[str, tuple[str, str]]:
     """For each method the name of its first run and the text of that run's ``config.yaml``, where there is one."""
     found: dict[str, tuple[str, str]] = {}
     for run in summary.runs:
-        if run.loss not in found and (run.path / "config.yaml").is_file():
-            found[run.loss] = (run.name, _read_text(run.path / "config.yaml").rstrip())
+        path = run.folder.config_path
+        if run.loss not in found and path.is_file():
+            found[run.loss] = (run.name, path.read_text(encoding="utf-8", errors="replace").rstrip())
     return found
 
 
@@ -64,39 +46,12 @@ def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
     """The log records of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them."""
     lines: dict[str, list[Mapping[str, Any]]] = {method: [] for method in summary.methods}
     for run in summary.runs:
-        lines[run.loss] += read_log(run.path / "log.jsonl")
+        lines[run.loss] += run.folder.log
     return lines
 
 
-def load_predictions(run: FinishedRun) -> Predictions | str:
-    """The run's predictions on the test set, or why there are none."""
-    path = run.path / "predictions" / "test.npz"
-    if not is_file(path):
-        return f"{run.name}: predictions/test.npz is missing"
-    try:
-        return Predictions.load(path)
-    except InputError as error:
-        return f"{run.name}: {error}"
-
-
-def num_bins(run: FinishedRun) -> int:
-    """Number of bins the run's metrics were computed with; 15, the default, where its configuration does not say."""
-    train = (read_config(run.path) or {}).get("train")
-    value = train.get("num_bins") if isinstance(train, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
-
-
-def files(run: FinishedRun) -> list[str]:
-    """Those of :data:`FILES` that the run has, relative to its folder."""
-    return [name for name in FILES if is_file(run.path / name)]
-
-
-def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
 def _starts(summary: Summary) -> list[dict[str, Any]]:
-    return [start for run in summary.runs for start in read_starts(run.path / "environment.json")]
+    return [start for run in summary.runs for start in run.folder.starts]
 
 
 _WORDS = {None: "unknown", True: "yes", False: "no"}

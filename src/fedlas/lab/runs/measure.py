@@ -1,0 +1,47 @@
+"""Predictions of a model on a part of a run's data, and the metrics that a run records."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
+from fedlas.metrics import evaluate
+from fedlas.objective.predict import predict
+from fedlas.predictions import Predictions
+
+
+def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool) -> Predictions:
+    """Predictions on one part of the data, with the label probabilities where they are known."""
+    predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
+    return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
+
+
+def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
+    """Metrics before and after temperature scaling, which is fitted on validation by NLL.
+
+    Returns:
+        ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
+        fits warned of), and the metrics ``val``, ``test``, ``test_scaled``. Without ``val`` the temperatures are None,
+        and ``val`` and ``test_scaled`` are empty.
+    """
+    if val is None:
+        unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
+        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_scaled": {}}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CalibrationWarning)
+        scaling = TemperatureScaling().fit(val)
+        grid = TemperatureScaling(objective="ece", num_bins=num_bins).fit(val)
+    return {
+        "temperature": scaling.temperature,
+        "temperature_ece": grid.temperature,
+        "notes": [str(warning.message) for warning in caught],
+        "val": evaluate(val, num_bins=num_bins),
+        "test": evaluate(test, num_bins=num_bins),
+        "test_scaled": evaluate(scaling.transform(test), num_bins=num_bins),
+    }
