@@ -80,7 +80,7 @@ def test_command_writes_page_and_numbers(folder, capsys):
 
 
 def names(studies):
-    return list(map(str, summary_table(grouped(studies)).columns[0].cells))
+    return [str(cell) for cell in summary_table(grouped(studies)).columns[0].cells]
 
 
 def test_only_seeds_of_one_configuration_are_averaged(folder):
