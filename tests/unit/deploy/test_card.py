@@ -5,10 +5,13 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas.cli.card import card, write_card
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import read_card
-from fedlas.lab.report.card import card, write_card
-from fedlas.lab.report.known_limits import known_limits
+from fedlas.deploy.card_limits import known_limits
+from fedlas.deploy.make_card import make_card
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.studies.card import run_card
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.stats.selective_risk import clopper_pearson
@@ -37,7 +40,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def content(folder):
     val = Predictions.load(folder / "predictions" / "val.npz")
-    write_card(folder, folder / "card.json", calibration=fit_calibration("temperature", val), replicates=39)
+    made = run_card(RunFolder(folder), fit_calibration("temperature", val), replicates=39)
+    write_card(made, folder / "card.json")
     return json.loads((folder / "card.json").read_text())
 
 
@@ -85,6 +89,17 @@ def test_a_card_comes_back_for_the_monitor(folder, content):
     torch.testing.assert_close(card.calibration(val.logits), calibrated(folder, "val").logits)
 
 
+def test_a_card_needs_predictions_alone(tmp_path):
+    val, test = predictions(0, 400), predictions(1, 300)
+    calibration = fit_calibration("vector", val)
+    made = make_card(val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2])
+    (tmp_path / "card.json").write_text(json.dumps(made))
+    card = read_card(tmp_path / "card.json")
+    assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
+    assert made["metrics"]["calibrated"]["ece"] == {"value": evaluate(calibration.transform(test))["ece"]}
+    assert "300 test samples of own" in made["limits"][0]
+
+
 def test_limits_say_what_is_known(content):
     limits = " ".join(content["limits"])
     assert "600 test samples of synthetic" in limits
@@ -94,7 +109,8 @@ def test_limits_say_what_is_known(content):
     worse = json.loads(json.dumps(content))
     worse["metrics"]["calibrated"]["ece"] |= {"p_value": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
-    said = " ".join(known_limits(worse, rare, notes=["A doubt."], config={}))
+    worse["data"]["settings"] = {}
+    said = " ".join(known_limits(worse, rare, notes=["A doubt."]))
     for part in (
         "3 of 4 classes have fewer than 30",
         "is more than chance",

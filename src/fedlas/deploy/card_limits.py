@@ -8,25 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas.lab.report.noise_text import p_said
 from fedlas.stats import LEVEL
+from fedlas.stats.p_text import p_said
 
 _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
 
-def known_limits(
-    content: Mapping[str, Any], target: Tensor, *, notes: Sequence[str], config: Mapping[str, Any]
-) -> list[str]:
+def known_limits(content: Mapping[str, Any], target: Tensor, *, notes: Sequence[str]) -> list[str]:
     """Sentences, the most general first.
 
     Args:
         content: The card so far.
         target: Labels of the test part ``(N,)``.
         notes: What the calibrator's fit warned of.
-        config: Of the run.
     """
-    return [*_general(content), *_numbers(content, target), *_training(content, config), *notes]
+    return [*_general(content), *_numbers(content, target), *_training(content), *notes]
 
 
 def _general(content: Mapping[str, Any]) -> Iterator[str]:
@@ -78,8 +75,8 @@ def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
             yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
 
 
-def _training(content: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    data = config.get("data") or {}
+def _training(content: Mapping[str, Any]) -> Iterator[str]:
+    data = content["data"].get("settings") or {}
     for key, text in (
         ("label_noise", "Some training labels were made wrong on purpose, validation labels may be too."),
         ("long_tail", "Training and validation classes were made rare on purpose, test classes were not."),
