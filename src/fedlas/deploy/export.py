@@ -49,12 +49,8 @@ class Exported:
 
     def plain(self) -> dict[str, Any]:
         """For the card."""
-        return {
-            "file": self.path.name,
-            "format": self.form,
-            "difference": self.difference,
-            "samples": self.samples,
-        }
+        about = {"difference": self.difference, "samples": self.samples}
+        return {"file": self.path.name, "format": self.form, **about}
 
 
 def export_model(

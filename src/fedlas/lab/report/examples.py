@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,8 +87,8 @@ def cases_of(run: FinishedRun, predictions: Predictions, *, data: str | None = N
     return Cases(chosen(~correct, -1.0), chosen(correct, 1.0), classes, missing)
 
 
-def _trained(folder: RunFolder) -> Path:
+def _trained(folder: RunFolder) -> RunFolder:
     """The folder itself, or of one of the runs that it is made of, where that lies beside it."""
     names = (folder.config or {}).get("runs") or () if folder.is_derived else ()
     members = [RunFolder(folder.path.parent / str(name)) for name in names]
-    return next((member.path for member in members if member.config_path.is_file()), folder.path)
+    return next((member for member in members if member.config_path.is_file()), folder)

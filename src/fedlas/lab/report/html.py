@@ -41,7 +41,7 @@ def html_report(summary: Summary) -> str:
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),
-        commands=provenance.commands(summary),
+        commands=provenance.commands(summary.starts),
         findings=findings(summary),
         tables=tables,
         by_seed=_by_seed(summary),
@@ -63,7 +63,7 @@ def html_report(summary: Summary) -> str:
         link=link,
         plain=plain_summary,
         configurations=provenance.configurations(summary),
-        environment=provenance.environment(summary),
+        environment=provenance.environment(summary.starts),
     )
 
 

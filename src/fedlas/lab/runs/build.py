@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas._core.terminal import printable
 from fedlas.features import find_head
 from fedlas.lab.data import Splits

@@ -14,17 +14,8 @@ from fedlas._core.ranks import on_main
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
 from fedlas.lab.train.checkpoint import differences
 
-_FIRST = [
-    str(name)
-    for name in (
-        RunFolder.lock_path,
-        RunFolder.config_path,
-        RunFolder.data_path,
-        RunFolder.environment_path,
-        RunFolder.error_path,
-        RunFolder.splits_path,
-    )
-]
+_BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
+_FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
 """What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
 _NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
 

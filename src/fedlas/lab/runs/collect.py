@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, reason
 from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
 from fedlas.lab.runs.find import leave_out, run_folders
-from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
+from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES
 
@@ -44,8 +44,8 @@ def collect(folder: str | Path) -> Summary:
         try:
             run = _looked_into(child)
         except (ValueError, OSError) as error:
-            leave_out(child.name, error)
-            unreadable.append(Problem(child.name, str(error)))
+            leave_out(child.name, why := reason(error))
+            unreadable.append(Problem(child.name, why))
             continue
         if isinstance(run, FinishedRun):
             twin = next((r for r in runs if (r.loss, r.seed) == (run.loss, run.seed)), None)
@@ -99,13 +99,7 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
         return run
     if folder.error_path.name in names:
         return Problem(folder.name, _last_line(folder.error_path))
-    signs = (
-        folder.config_path,
-        folder.environment_path,
-        folder.log_path,
-        folder.checkpoint_path,
-        folder.lock_path,
-    )
+    signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
     return not names or any(path.name in names for path in signs)
 
 
@@ -153,14 +147,7 @@ def read_run(folder: RunFolder) -> FinishedRun:
     """The finished run in a folder; a ValueError says in a few words why it cannot be used."""
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
-    try:
-        content = folder.metrics
-    except UnreadableError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError):
-            raise ValueError(f"metrics.json cannot be read ({cause.strerror})") from error
-        why = "does not hold an object" if cause is None else f"is not valid JSON ({cause})"
-        raise ValueError(f"metrics.json {why}") from error
+    content = folder.metrics
     if content.get("format") != FORMAT:
         raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {FORMAT}")
     loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")

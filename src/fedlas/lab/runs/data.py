@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.pixels import usable_statistics
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.data import Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.shift.corrupted import corrupted

@@ -9,19 +9,17 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas._core.seed import derive
 from fedlas._core.streams import derive
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import claim, finished, locked
-from fedlas.lab.runs.data import HELD_OUT, as_tested, fingerprints, held_out, prepare_data, unknown_images
+from fedlas.lab.runs.data import HELD_OUT, as_tested, fingerprints, prepare_data, unknown_images
 from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
-from fedlas.lab.runs.folder import FORMAT, RunFolder, claim, finished, locked
-from fedlas.lab.runs.measure import measure, predictions_of
-from fedlas.lab.runs.summary import FORMAT
+from fedlas.lab.runs.folder import FORMAT, RunFolder
+from fedlas.lab.runs.measure import held_out_predictions, measure, predictions_of
 from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.train import Fitted, fit
 from fedlas.lab.train.loop import EpochBatches
@@ -87,10 +85,7 @@ def _train_and_measure(
         watch_norms=train.save_features,
     )
     started = time.monotonic()
-    val, test = (
-        predictions_of(objective, by, part, batch_size=train.batch_size, features=train.save_features)
-        for by, part in held_out(run, splits)
-    )
+    val, test = held_out_predictions(run, splits, objective, features=train.save_features)
     metrics = {
         "format": FORMAT,
         "run": run.name,

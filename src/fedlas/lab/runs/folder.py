@@ -101,16 +101,9 @@ class RunFolder:
     @property
     def files(self) -> list[str]:
         """The files that a report links to, those that are there; relative to the folder."""
-        names = (
-            RunFolder.metrics_path,
-            RunFolder.log_path,
-            RunFolder.config_path,
-            RunFolder.environment_path,
-            RunFolder.predictions_path / "val.npz",
-            RunFolder.predictions_path / "test.npz",
-            RunFolder.intervals_path,
-        )
-        return [name.as_posix() for name in names if is_file(self.path / name)]
+        first = (self.metrics_path, self.log_path, self.config_path, self.environment_path)
+        paths = (*first, self.part_path("val"), self.part_path("test"), self.intervals_path)
+        return [path.relative_to(self.path).as_posix() for path in paths if is_file(path)]
 
     @cached_property
     def config(self) -> dict[str, Any] | None:

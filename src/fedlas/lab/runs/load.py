@@ -52,7 +52,7 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
         InputError: If it is no folder of a finished run, its files cannot be read, or the data is not what it was
             trained on.
     """
-    folder = folder if isinstance(folder, RunFolder) else RunFolder(folder, data_root=data)
+    folder = _opened(folder, data)
     metrics, run = must_be_finished("run", folder), folder.run
     check_data(folder, data_fingerprint(run))
     splits = prepare_data(run)
@@ -61,7 +61,7 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
     return Trained(run, objective.eval(), splits, metrics)
 
 
-def splits_at_hand(folder: Path, *, data: str | None = None) -> tuple[Splits | None, str]:
+def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tuple[Splits | None, str]:
     """The data of a run, for what is better shown than not, such as images and names of classes.
 
     Args:
@@ -73,10 +73,16 @@ def splits_at_hand(folder: Path, *, data: str | None = None) -> tuple[Splits | N
         read; whoever shows less for it says so.
     """
     try:
-        known = RunFolder(folder, data_root=data)
+        known = _opened(folder, data)
         check_data(known, data_fingerprint(known.run))
         return prepare_data(known.run), ""
     except (InputError, MissingExtraError) as error:
         return None, str(error)
     except (KeyError, TypeError, AttributeError, OSError) as error:  # a configuration that somebody edited
         return None, f"its configuration cannot be read ({type(error).__name__}: {error})"
+
+
+def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
+    if isinstance(folder, RunFolder):
+        return folder if data is None else replace(folder, data_root=data)
+    return RunFolder(folder, data_root=data)

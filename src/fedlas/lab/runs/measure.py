@@ -11,6 +11,8 @@ from torch import nn
 from fedlas.calibrators import CalibrationWarning, TemperatureScaling
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.data import held_out
 from fedlas.metrics import evaluate
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -20,6 +22,17 @@ def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: 
     """Predictions on one part of the data, with the label probabilities where they are known."""
     predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
     return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
+
+
+def held_out_predictions(
+    run: Run, splits: Splits, model: nn.Module, *, features: bool = False
+) -> tuple[Predictions, Predictions]:
+    """Predictions on the validation and on the test part of a run, each under its own normalization."""
+    size = run.recipe.train.batch_size
+    val, test = (
+        predictions_of(model, by, part, batch_size=size, features=features) for by, part in held_out(run, splits)
+    )
+    return val, test
 
 
 def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:

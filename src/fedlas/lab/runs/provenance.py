@@ -1,29 +1,29 @@
-"""What the runs of a summary were made with: commands, environments, configurations; and their logs."""
+"""What runs were made with: commands and environments of their starts, configurations; and their logs."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fedlas.lab.runs.summary import Summary
 
 
-def environment(summary: Summary) -> dict[str, list[str]]:
-    """For each key the distinct values over all starts of the finished runs, as text; several say that they differ."""
+def environment(starts: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """For each key the distinct values over the starts, as text; several say that they differ."""
     merged: dict[str, dict[str, None]] = {}
-    for start in _starts(summary):
+    for start in starts:
         for key, value in _flat(start).items():
             if key != "command":
                 merged.setdefault(key, {})[value] = None
     return {key: list(values) for key, values in merged.items()}
 
 
-def commands(summary: Summary) -> list[str]:
-    """The distinct commands that made the finished runs, in the order of the runs and of their starts."""
+def commands(starts: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The distinct commands of the starts, in their order."""
     found: dict[str, None] = {}
-    for start in _starts(summary):
+    for start in starts:
         command = start.get("command")
         if isinstance(command, list):
             command = shlex.join(map(str, command))
@@ -50,10 +50,6 @@ def history(summary: Summary) -> dict[str, list[Mapping[str, Any]]]:
     return lines
 
 
-def _starts(summary: Summary) -> list[dict[str, Any]]:
-    return [start for run in summary.runs for start in run.folder.starts]
-
-
 _WORDS = {None: "unknown", True: "yes", False: "no"}
 
 
@@ -61,9 +57,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, item in value.items():
         if isinstance(item, dict):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
@@ -85,6 +86,11 @@ class Summary:
 
     def __post_init__(self) -> None:
         self._by_key.update({(run.loss, run.seed): run for run in self.runs})
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """Environments of all starts of the finished runs."""
+        return [start for run in self.runs for start in run.folder.starts]
 
     @property
     def recipe(self) -> str:

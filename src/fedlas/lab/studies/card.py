@@ -68,16 +68,9 @@ def run_card(
         calibration,
         model={
             "run": run.name,
-            "recipe": run.recipe,
-            "loss": run.loss,
-            "seed": run.seed,
+            **{key: getattr(run, key) for key in ("recipe", "loss", "seed", "parameters", "best_epoch", "selected_by")},
             "architecture": config.get("model"),
-            "parameters": run.parameters,
-            "best_epoch": run.best_epoch,
-            "selected_by": run.selected_by,
-            "commit": last.get("commit"),
-            "dirty": last.get("dirty"),
-            "fedlas": last.get("fedlas"),
+            **{key: last.get(key) for key in ("commit", "dirty", "fedlas")},
             "classes": list(classes) if classes is not None else None,
         },
         data={

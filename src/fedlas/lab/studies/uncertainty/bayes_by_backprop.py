@@ -12,11 +12,10 @@ from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
-from fedlas.lab.runs.data import held_out
 from fedlas.lab.runs.execute import train_as_planned
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
-from fedlas.lab.runs.measure import predictions_of
+from fedlas.lab.runs.measure import held_out_predictions
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.objective import Objective
 from fedlas.uncertainty.bayes_by_backprop import SampledWeights
@@ -93,10 +92,7 @@ def bayes_by_backprop(
         objective, note = trained.objective, "the run itself is Bayesian"
     run, splits = trained.run, trained.splits
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _NAME))
-    val, test = (
-        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
-        for by, part in held_out(run, splits)
-    )
+    val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return Result(test=test, val=val, notes=[note], parameters=parameters)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fedlas._core.check import check_count
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive
 from fedlas._core.streams import derive
 from fedlas._core.terminal import track
 from fedlas.lab.runs.data import held_out

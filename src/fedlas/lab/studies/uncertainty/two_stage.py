@@ -13,11 +13,10 @@ from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
-from fedlas.lab.runs.data import held_out
 from fedlas.lab.runs.execute import train_as_planned
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.measure import predictions_of
+from fedlas.lab.runs.measure import held_out_predictions
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
@@ -160,10 +159,7 @@ def _second_stage(
         },
         label=f"{name} of {member.run.name}",
     )
-    size = recipe.train.batch_size
-    val, test = (
-        predictions_of(model, by, part, batch_size=size, features=False) for by, part in held_out(member.run, splits)
-    )
+    val, test = held_out_predictions(member.run, splits, model)
     return Result(
         test=test,
         val=val,
