@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
@@ -46,14 +46,12 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
     if val is None:
         unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
         return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_scaled": {}}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        scaling = TemperatureScaling().fit(val)
-        grid = TemperatureScaling(objective="ece", num_bins=num_bins).fit(val)
+    scaling, notes = fit_with_notes(TemperatureScaling(), val)
+    grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
     return {
         "temperature": scaling.temperature,
         "temperature_ece": grid.temperature,
-        "notes": [str(warning.message) for warning in caught],
+        "notes": [*notes, *more],
         "val": evaluate(val, num_bins=num_bins),
         "test": evaluate(test, num_bins=num_bins),
         "test_scaled": evaluate(scaling.transform(test), num_bins=num_bins),

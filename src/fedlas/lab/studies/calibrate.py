@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Entry
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
+from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
@@ -146,10 +146,8 @@ def _fit_and_transform(
 ) -> tuple[Predictions, list[str]]:
     """Test predictions after a fresh calibrator, and what its fit warned of."""
     val = held_out.predictions(entry, alone=alone)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        fitted = entry.value().fit(val)
-    return fitted.transform(test), [str(warning.message) for warning in caught]
+    fitted, notes = fit_with_notes(entry.value(), val)
+    return fitted.transform(test), list(notes)
 
 
 def _holds(predictions: Predictions, needs: frozenset[str]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +11,8 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import Bar, Cell, say, show, table
-from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.data.shift.corrupted import corrupted
@@ -113,7 +113,6 @@ def measure_shift(
         raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
     trained = trained.to(new_accelerator().device)
     model, splits = trained.objective, trained.splits
-    scaling = TemperatureScaling()
     bins = run.recipe.train.num_bins
 
     tested = as_tested(run, splits)
@@ -121,9 +120,7 @@ def measure_shift(
     def predicted(by: Splits, part: Part) -> Predictions:
         return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        scaling.fit(predicted(splits, splits.val))
+    scaling, notes = fit_with_notes(TemperatureScaling(), predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
@@ -148,7 +145,7 @@ def measure_shift(
 
     return {
         "temperature": scaling.temperature,
-        "notes": [str(warning.message) for warning in caught],
+        "notes": list(notes),
         "clean": measured(predicted(tested, splits.test)),
         "corrupted": list(each()),
     }

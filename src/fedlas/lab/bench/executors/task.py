@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,6 +99,15 @@ def failed(run: Run, error: str, *, message: str | None = None, text: str | None
         with suppress(InputError):  # the folder itself is what failed: there is nowhere to note it but the outcome
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return Result(run.name, error=error, message=error if message is None else message)
+
+
+def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = Exception) -> Result:
+    """What a task that was done elsewhere came to; an error of getting it is a failure of the run."""
+    try:
+        return get()
+    except errors as error:
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
 
 
 def _line(metrics: dict[str, Any]) -> str:
