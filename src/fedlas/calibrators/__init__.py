@@ -4,7 +4,8 @@ In: :class:`~fedlas.Predictions` of held-out samples, then those to calibrate. O
 logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers and regressions behind the methods.
 """
 
-from fedlas.calibrators.base import CALIBRATORS, CalibrationWarning, Calibrator
+from fedlas._core.check import CalibrationWarning
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.beta import BetaCalibration
 from fedlas.calibrators.dirichlet import DirichletCalibration
 from fedlas.calibrators.drift_temperature import DriftTemperature
