@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
@@ -67,6 +69,20 @@ def test_gray_and_upright(root):
 def test_folders_that_do_not_fit(root, change, words):
     change(root)
     with pytest.raises(InputError, match=words):
+        load(root)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_not_skipped(root, monkeypatch):
+    picture(root / "train" / "ant" / "deep" / "a.jpg")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InputError, match=r"every folder must be readable; got .*deep"):
         load(root)
 
 
