@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long coverage lint types format tables bench examples docs docs-serve \
+.PHONY: help demo test test-system test-long coverage lint types format api tables bench examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -44,6 +44,9 @@ types: $(VENV)/.dev    ## mypy, strict
 format: $(VENV)/.dev   ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+api: $(BIN)/python     ## write the public names and signatures to tests/api.txt, which a test compares
+	$(BIN)/python tests/api.py
 
 tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
 	$(BIN)/python docs/tables.py

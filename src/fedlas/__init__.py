@@ -1,5 +1,6 @@
-"""Calibrated classifiers in PyTorch: FedLAS, the losses it is compared with, and measurement that can be trusted."""
+"""Train and measure calibrated classifiers in PyTorch: FedLAS, other losses, metrics and calibrators."""
 
+from fedlas import checks, errors
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
@@ -12,6 +13,8 @@ __all__ = [
     "Objective",
     "Predictions",
     "__version__",
+    "checks",
+    "errors",
     "evaluate",
     "find_head",
     "param_groups",

@@ -88,7 +88,8 @@ def execute(words):
     if words[0] == "python":
         here = Path.cwd()
         checkout = ROOT if words[1:3] == ["-m", "pytest"] else here  # the tests are there, the user's file is here
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(here)}
+        paths = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
         command = [sys.executable, words[1], *quick(words[2:])]
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr

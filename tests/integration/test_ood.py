@@ -135,7 +135,7 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
             capsys, "ood", run, "--data", f"mine=npz:{tmp_path}/{count}.npz", "--scores", "energy", *FAST[:2]
         )
         assert status == 0
-        assert "colour made grey" in out
+        assert "color converted to gray" in out
         assert "scaled from 9 x 9 to 8 x 8 pixels" in out
         assert Outputs.load(run / "predictions" / "ood-mine.npz")[0].num_samples == count
 
@@ -172,7 +172,7 @@ def test_seeds_of_one_loss(capsys, bench, monkeypatch):
 def test_what_cannot_be_taken_from_a_bench_is_named(capsys, bench):
     (bench / "ls-s1" / "metrics.json").unlink()
     _, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", *FAST[:2])
-    assert "ls-s1 was left out: it is not finished." in out
+    assert "ls-s1 is left out: it is not finished." in out
 
 
 def test_open_set(capsys, open_set_run):
@@ -265,7 +265,7 @@ def test_the_same_images_are_refused(capsys, run, tmp_path):
         (["{run}", "--data", "digits", "--scores", "msp", "--set", "knn.k=3"], "of a score that is computed"),
         (["{run}", "--data", "digits", "--replicates", "3"], "replicates must be at least 39"),
         (["{run}", "{run}", "--data", "digits"], "each run must be named once"),
-        (["{run}/predictions", "--data", "digits"], "the folder of a run or of a bench"),
+        (["{run}/predictions", "--data", "digits"], "a folder must be a run, or hold finished runs"),
         (["{run}", "{open}", "--data", "digits"], "the same configuration but for loss and seed"),
     ],
 )

@@ -30,7 +30,8 @@ import torch
 torch.set_num_threads(1)
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute, prepare_data
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
 import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
 from stop_by_count import arm
 

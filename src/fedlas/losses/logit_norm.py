@@ -6,20 +6,21 @@ Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit No
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, paper, smoothed_nll
 
-_SHORTEST = 1e-12  # a row shorter than this has no direction
-_EPS = 1e-7  # what published code adds to the norm
+__all__ = ["LogitNorm", "normalized_logits"]
+
+_SHORTEST = 1e-12  # a shorter row has no direction
+_EPS = 1e-7  # published code adds it to the norm
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalized(torch.autograd.Function):
     """``z / (temperature (||z|| + eps))``; its gradient is ``s (g - z (z . g) / (||z|| (||z|| + eps)))``, s the scale.
 
     A row without a direction becomes 0 and gets the gradient 0 if eps is 0.
@@ -54,32 +55,30 @@ def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tens
     return scale, exists / (safe * (safe + eps))
 
 
-def normalised_logits(logits: Tensor, *, temperature: float, variant: str = "paper") -> Tensor:
+def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
     """``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
 
     Args:
         logits: ``(N, C)``.
         temperature: Above 0.
-        variant: ``"paper"``, or ``"reference"`` as published code has it, with 1e-7 added to the norm.
+        variant: ``"paper"``, or ``"reference"`` as in published code, with 1e-7 added to the norm.
 
     Note:
-        A row of zeros has no direction: it stays zero, and its gradient is 0 (with 1e-7 in the norm: that of the result
-        times ten million, over the temperature).
+        A row of zeros has no direction: it stays zero, and its gradient is 0. With 1e-7 in the norm its gradient is
+        that of the result, times ten million over the temperature.
 
     Example:
-        >>> normalised_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
+        >>> normalized_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
         tensor([[1.2000, 1.6000],
                 [0.0000, 0.0000]])
     """
-    scaled: Tensor = _Normalised.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
+    scaled: Tensor = _Normalized.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
     return scaled
 
 
 @LOSSES.register(
     "logitnorm",
-    paper="Logit Normalization",
-    year=2022,
-    url="https://arxiv.org/abs/2205.09310",
+    **paper("Logit Normalization", 2022, "2205.09310"),
     shift_invariant=False,
     tune={"temperature": "0.01:1:log"},
 )
@@ -87,7 +86,7 @@ class LogitNorm(Loss):
     """LogitNorm: cross-entropy of ``z / (temperature ||z||_2)``.
 
     Args:
-        temperature: What the unit vector of logits is divided by, above 0; the paper's tau, 0.04 on CIFAR-10.
+        temperature: Divisor of the unit vector of logits, above 0; the paper's tau, 0.04 on CIFAR-10.
         variant: ``"paper"``, or ``"reference"`` (published code's 1e-7 in the norm).
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
@@ -95,21 +94,23 @@ class LogitNorm(Loss):
         InputError: If the temperature is not above 0 or the variant unknown.
 
     Note:
-        Only the loss normalises: a prediction is still the softmax of the logits themselves, whose scale nothing here
-        sets. Fit a temperature before reading it as a confidence. A row of zeros counts as uniform and gets no
-        gradient; the 1e-7 of published code multiplies it by ten million there.
+        Only the loss normalizes. A prediction is still the softmax of the logits themselves, whose scale is arbitrary:
+        fit a temperature before you use it as a confidence. A row of zeros counts as uniform and has no gradient; with
+        the 1e-7 of published code its gradient is multiplied by ten million.
 
     Example:
         >>> LogitNorm(temperature=1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
         tensor(0.5981)
     """
 
-    def __init__(self, *, temperature: float = 0.04, variant: str = "paper", **options: Unpack[LossOptions]) -> None:
+    def __init__(
+        self, *, temperature: float = 0.04, variant: Variant = "paper", **options: Unpack[LossOptions]
+    ) -> None:
         super().__init__(**options)
         self.temperature = check_number("LogitNorm", "temperature", temperature, low=0, low_open=True)
-        self.variant = check_choice("LogitNorm", "variant", variant, ("paper", "reference"))
+        self.variant: Variant = check_choice("LogitNorm", "variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        scaled = normalised_logits(batch.logits, temperature=self.temperature, variant=self.variant)
+        scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return smoothed_nll(scaled, batch.target, 0.0, batch.weight)

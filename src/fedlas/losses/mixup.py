@@ -15,23 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, LossOptions, Mixed
-from fedlas.losses.composite import Base, OnBase
+from fedlas.losses._base import (
+    LOSSES,
+    Base,
+    Batch,
+    LossOptions,
+    Mixed,
+    OnBase,
+    can_look,
+    draw_partners,
+    draw_share,
+    paper,
+)
 
-
-def draw_share(alpha: float) -> Tensor:
-    """A number from ``Beta(alpha, alpha)``, by PyTorch's global CPU generator: the share of the first sample."""
-    share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
-    return share
-
-
-def draw_partners(samples: int, device: torch.device) -> Tensor:
-    """A random order ``(N,)``: whom each sample is mixed with. The same numbers on every device."""
-    return torch.randperm(samples).to(device)
+__all__ = ["CutMix", "Mixup"]
 
 
 class _Mixing(OnBase):
-    """What both share: another loss on mixed samples."""
+    """Base of both: another loss on mixed samples."""
 
     def __init__(
         self,
@@ -56,19 +57,18 @@ class _Mixing(OnBase):
         return self.base.per_sample(batch)
 
     def _soft(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed."""
+        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a checked batch."""
         owner, classes = f"{type(self).__name__}.mix", int(self.num_classes or 0)
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.shape[:1] != target.shape[:1]:
             raise InputError(
                 owner,
                 "inputs must be a floating tensor with one row a target",
                 f"{describe(inputs)} for target {describe(target)}",
-                "Mix what the model sees; integers such as token ids have no mixture.",
+                "Mix the inputs of the model; integers such as token ids cannot be mixed.",
             )
         if target.is_floating_point():
             return target
-        looking = target.device.type == "cpu" and not torch.compiler.is_compiling() and target.numel()
-        if looking and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise InputError(
                 owner,
                 f"target must be in [0, {classes}), without ignored positions",
@@ -78,15 +78,13 @@ class _Mixing(OnBase):
         return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
 
-@LOSSES.register(
-    "mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412", tune={"alpha": "0.05:2:log"}
-)
+@LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
 class Mixup(_Mixing):
     """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
 
     Args:
         num_classes: Number of classes C.
-        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; small values mix little.
         num_samples: Size of the training set, for a base that needs it.
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
@@ -98,8 +96,8 @@ class Mixup(_Mixing):
         Draws from PyTorch's global CPU generator: once a batch for the share, once for the partners.
 
     Note:
-        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training. Called with logits and
-        target, in ``eval()`` or without an Objective, this is the base. One share a batch, as in the published code.
+        :meth:`mix` does the mixing; :class:`~fedlas.Objective` calls it in training. In ``eval()``, and without an
+        Objective, the loss is that of the base. All samples of a batch have the same share, as in the published code.
 
     Example:
         >>> criterion = Mixup(3, alpha=0.4)
@@ -139,18 +137,16 @@ class Mixup(_Mixing):
         )
 
 
-@LOSSES.register(
-    "cutmix", paper="CutMix", year=2019, url="https://arxiv.org/abs/1905.04899", tune={"alpha": "0.1:2:log"}
-)
+@LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
 class CutMix(_Mixing):
     """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
 
-    The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform centre; what lies outside
-    the image is cut off, and the targets are mixed by what is left.
+    The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform center. It is cut at the
+    borders of the image; the share of its remaining area mixes the targets.
 
     Args:
         num_classes: Number of classes C.
-        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
         num_samples: Size of the training set, for a base that needs it.
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
@@ -159,11 +155,11 @@ class CutMix(_Mixing):
         InputError: If alpha is not above 0 or the base cannot be built.
 
     State:
-        Draws from PyTorch's global CPU generator: share, centre and partners, once a batch each.
+        Draws from PyTorch's global CPU generator: share, center and partners, once a batch each.
 
     Note:
-        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training; see :class:`Mixup`. One
-        box a batch, as in the published code.
+        :meth:`mix` does the mixing; :class:`~fedlas.Objective` calls it in training; see :class:`Mixup`. All images of
+        a batch have the same box, as in the published code.
 
     Example:
         >>> mixed = CutMix(3).mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
@@ -182,7 +178,8 @@ class CutMix(_Mixing):
             Inputs of the same shape, and soft targets ``(N, C)``.
 
         Raises:
-            InputError: If these are no images with one target each, or on CPU a target is out of range or ignored.
+            InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
+                ignored.
         """
         soft = self._soft(inputs, target)
         if inputs.ndim != 4 or soft.ndim != 2:
@@ -200,10 +197,10 @@ class CutMix(_Mixing):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Which places along one axis the box covers, bool ``(length,)``.
+    """Which positions along one axis the box covers, bool ``(length,)``.
 
-    ``length sqrt(1 - share)`` of them around a uniform centre, cut at the borders.
+    ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
     """
     half = (length * (1 - share).sqrt()).long() // 2
-    place, centre = torch.arange(length), torch.randint(length, ())
-    return (place >= centre - half) & (place < centre + half)
+    position, center = torch.arange(length), torch.randint(length, ())
+    return (position >= center - half) & (position < center + half)

@@ -9,23 +9,21 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss, LossOptions
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+
+__all__ = ["PolyLoss"]
 
 
-@LOSSES.register(
-    "poly", paper="PolyLoss", year=2022, url="https://arxiv.org/abs/2204.12511", signed=("eps",), tune={"eps": "-1:6"}
-)
+@LOSSES.register("poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"})
 class PolyLoss(Loss):
     """Poly-1 loss: ``-log p_y + eps (1 - p_y)``.
 
     Args:
-        eps: What is added to the coefficient of ``1 - p_y``, which is 1 in cross-entropy; at least -1. The paper uses
-            2 for classification on ImageNet and -1 for detection and segmentation on COCO.
+        eps: Addition to the coefficient of ``1 - p_y``, which is 1 in cross-entropy; at least -1. The paper uses 2 for
+            classification on ImageNet and -1 for detection and segmentation on COCO.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
@@ -45,13 +43,5 @@ class PolyLoss(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        if batch.soft:
-            log_probs = F.log_softmax(batch.logits, dim=1)
-            terms = _poly(-log_probs, self.eps)
-            return (batch.target * (terms if batch.weight is None else terms * batch.weight)).sum(dim=1)
-        return batch.weighted(_poly(smoothed_nll(batch.logits, batch.target, 0.0), self.eps))
-
-
-def _poly(nll: Tensor, eps: float) -> Tensor:
-    """``-log p + eps (1 - p)`` from ``nll = -log p``, without cancellation where p is near 1."""
-    return nll - eps * torch.expm1(-nll)
+        # expm1 finds 1 - p without cancellation where p is near 1.
+        return batch.cost_of_target(lambda nll: nll - self.eps * torch.expm1(-nll))

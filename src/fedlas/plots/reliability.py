@@ -1,23 +1,27 @@
-"""The reliability diagram: is a classifier right as often as it says?"""
+"""The reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
+from fedlas.metrics.scan import check_predictions
 from fedlas.plots.consistency import ConsistencyBand, consistency_band
-from fedlas.plots.theme import Theme, backing, dress, entitle, new_axes, theme_named
+from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
+from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["reliability_diagram"]
+
 _FEW = 10
-"""Bins with fewer samples are drawn faint: the accuracy of a handful says little."""
+"""Bins with fewer samples are drawn faint, since their accuracy is uncertain."""
 _OVER_HATCH, _UNDER_HATCH = "////", "\\\\\\\\"
 
 
@@ -27,27 +31,26 @@ def reliability_diagram(
     num_bins: int = 15,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
     band: bool = False,
 ) -> Axes:
     r"""Draw accuracy against confidence in equal-width bins, the gap between the two, and each bin's share of samples.
 
-    Grey bars are accuracy. The hatched part is the gap to the bin's mean confidence: ``///`` where the classifier
-    claims more than it achieves (over-confident), ``\\\`` where it claims less. Bins of fewer than 10 samples are
-    faint. The strip beneath shows which share of the samples falls into each bin; ECE is the mean gap with those shares
-    as weights.
+    Gray bars are accuracy. The hatched part is the gap to the bin's mean confidence: ``///`` where confidence exceeds
+    accuracy (over-confident), ``\\\`` where it is below. Bins of fewer than 10 samples are faint. The strip below
+    shows the share of the samples in each bin; ECE is the mean gap weighted by those shares.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
-        ax: Where to draw; a new figure if None. The strip is an inset below it, so leave room there (constrained layout
-            does).
+        ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
+            makes it).
         title: Above the axes, left-aligned.
         theme: Palette.
         legend: Whether to name the two kinds of gap.
-        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: where the accuracy
-            of each bin would lie if the model were calibrated.
+        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: the range of each
+            bin's accuracy if the model were calibrated.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
@@ -66,12 +69,8 @@ def reliability_diagram(
         Bröcker and Smith 2007 for the band.
     """
     owner = "reliability_diagram"
-    palette = theme_named(owner, theme)
     check_count(owner, "num_bins", num_bins)
-    if not isinstance(predictions, Predictions):
-        raise InputError(
-            owner, "predictions must be Predictions", describe(predictions), "Wrap them: Predictions(logits, target)."
-        )
+    check_predictions(owner, predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy = (
         value.detach().cpu().double().numpy() for value in (bins.edges, bins.count, bins.confidence, bins.accuracy)
@@ -81,8 +80,8 @@ def reliability_diagram(
     gap = np.where(filled, confidence - accuracy, 0.0)
     ece = float(share @ np.abs(gap))
 
-    axes: Any = new_axes(palette, size=(3.6, 4.6)) if ax is None else ax
-    dress(axes, palette)
+    # Accuracy and gap of each bin, the band, and the diagonal.
+    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.6), grid="y")
     left, width = edges[:-1], np.diff(edges)
     faint = np.where(count < _FEW, 0.35, 1.0)
     for i in np.flatnonzero(filled):
@@ -93,12 +92,13 @@ def reliability_diagram(
         _draw_gap(axes, left[i], width[i], accuracy[i], gap[i], palette=palette, alpha=faint[i])
     if band:
         _draw_band(axes, consistency_band(predictions, num_bins=num_bins), edges, faint, palette)
-    axes.plot([0, 1], [0, 1], color=palette.ink, linewidth=1, linestyle=(0, (4, 3)), zorder=3)
+    axes.plot([0, 1], [0, 1], color=palette.ink, zorder=3, **REFERENCE)
+
+    # Scales and text.
     axes.set(xlim=(0, 1), ylim=(0, 1), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
     axes.tick_params(labelbottom=False)
-    axes.set_ylabel("accuracy", color=palette.ink, fontsize=9)
+    name_axis(axes.yaxis, "accuracy", palette)
     axes.text(
         0.04, 0.955, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, va="top",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
@@ -107,7 +107,12 @@ def reliability_diagram(
         entitle(axes, title, palette)
     if legend:
         _explain(axes, palette)
-    _draw_shares(axes, left, width, share, palette)
+
+    # The strip: the share of the samples in each bin.
+    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.24, 1, 0.2)), grid="y")
+    strip.bar(left, share, width, align="edge", color=palette.bar, linewidth=0.6, edgecolor=palette.background)
+    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 0.5, 1])
+    caption(strip, palette, "confidence", "share")
     return axes
 
 
@@ -138,17 +143,5 @@ def _explain(axes: Any, palette: Theme) -> None:
         patch(facecolor=palette.over, edgecolor=palette.background, hatch=_OVER_HATCH, label="over-confident"),
         patch(facecolor=palette.under, edgecolor=palette.background, hatch=_UNDER_HATCH, label="under-confident"),
     ]
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.92), frameon=False, fontsize=8,
-        labelcolor=palette.ink, handlelength=1.6, handleheight=1.0,
-    )  # fmt: skip
-
-
-def _draw_shares(axes: Any, left: Any, width: Any, share: Any, palette: Theme) -> None:
-    strip = axes.inset_axes((0, -0.24, 1, 0.2))
-    dress(strip, palette)
-    strip.bar(left, share, width, align="edge", color=palette.bar, linewidth=0.6, edgecolor=palette.background)
-    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 0.5, 1])
-    strip.grid(axis="y", color=palette.grid, linewidth=0.8)
-    strip.set_ylabel("share", color=palette.ink, fontsize=9)
-    strip.set_xlabel("confidence", color=palette.ink, fontsize=9)
+    size: dict[str, Any] = {"handlelength": 1.6, "handleheight": 1.0}
+    draw_legend(axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.92), **size)

@@ -8,8 +8,8 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.deploy.card import FORMAT
+from fedlas.deploy.make_card import CELLS
 from fedlas.deploy.monitor import ALARM, monitor
-from fedlas.lab.report.card import CELLS
 from fedlas.predictions import Columns, Predictions, open_table
 from fedlas.stats.drift import GapSums
 

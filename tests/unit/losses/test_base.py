@@ -1,4 +1,4 @@
-"""What the base class does for a loss that does not exist yet."""
+"""The shared behavior of every loss, on classes that exist only here."""
 
 import inspect
 from typing import Any, ClassVar, Unpack
@@ -11,7 +11,7 @@ from fedlas.losses import Loss, LossOptions
 
 
 class Recording(Loss):
-    """Uses everything there is to use, and keeps the batch it saw."""
+    """Needs features and index, and keeps its last batch."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features", "index"})
 
@@ -60,7 +60,7 @@ def test_features_per_position_are_flattened_alike():
     assert not criterion.batch.per_image
 
 
-def test_each_need_is_asked_for_by_name():
+def test_a_missing_need_is_named():
     for need in ("features", "index"):
         with pytest.raises(TypeError, match=rf"Recording: {need} must be passed.*got None.*Objective"):
             call(Recording(), **{need: None})
@@ -89,7 +89,7 @@ def test_all_weights_zero_is_nan_as_in_torch():
     assert torch.isnan(call(Recording(weight=torch.zeros(C))))
 
 
-def test_weights_are_a_copy_and_a_buffer():
+def test_weights_are_copied_into_a_buffer():
     weight = torch.ones(C)
     criterion = Recording(weight=weight)
     weight.zero_()
@@ -108,7 +108,7 @@ def test_pooling_advice_fits_the_shape():
         call(Recording(), dense=(2, 2), features=torch.rand(N, 4, 7, 7))
 
 
-def test_autocast_is_left_and_entered_again():
+def test_autocast_is_off_inside_and_on_again_after():
     seen = {}
 
     class Looks(Recording):

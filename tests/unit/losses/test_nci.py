@@ -40,7 +40,7 @@ def test_running_moments_by_hand(init, momentum, p):
     assert state(nci)[2] == len(BATCHES)
 
 
-def test_before_any_batch_there_is_no_opinion():
+def test_before_the_first_batch_every_score_is_zero():
     nci = NormConfidenceIndicator().eval()
     assert nci(BATCHES[0]).tolist() == [0.0] * 5
     assert state(nci) == (0.0, 1.0, 0)
@@ -71,7 +71,7 @@ def test_no_gradient_to_the_features():
     assert not NormConfidenceIndicator()(features).requires_grad
 
 
-def test_buffers_are_the_same_tensors_afterwards():
+def test_buffers_are_the_same_tensors_afterward():
     """A compiled or captured step, or a name held elsewhere, must see the new values."""
     nci = NormConfidenceIndicator()
     held = dict(nci.named_buffers())

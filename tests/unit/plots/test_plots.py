@@ -73,7 +73,7 @@ def test_bars_are_accuracy_gap_and_share(num_bins):
     assert f"ECE {100 * ece:.3g} %" in axes.texts[0].get_text()
 
 
-def test_over_and_under_confidence_differ_in_colour_hatch_and_lightness():
+def test_over_and_under_confidence_differ_in_color_hatch_and_lightness():
     def kinds(scale):
         axes = reliability_diagram(predictions(scale, samples=3000, truth=2.0), num_bins=1)
         return axes.patches[1].get_hatch(), matplotlib.colors.to_hex(axes.patches[1].get_facecolor())
@@ -81,8 +81,8 @@ def test_over_and_under_confidence_differ_in_colour_hatch_and_lightness():
     assert kinds(8.0) == ("////", LIGHT.over)
     assert kinds(0.5) == ("\\\\\\\\", LIGHT.under)
     for theme in (LIGHT, DARK):
-        grey = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
-        assert abs(grey[0] - grey[1]) > 0.15
+        gray = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
+        assert abs(gray[0] - gray[1]) > 0.15
 
 
 def test_extreme_predictions_draw():
@@ -97,7 +97,7 @@ def test_diagram_refuses(bad):
 
 
 def test_diagram_refuses_raw_logits():
-    with pytest.raises(InputError, match="Wrap them"):
+    with pytest.raises(InputError, match="Wrap arrays"):
         reliability_diagram(torch.zeros(3, 2))
 
 

@@ -20,6 +20,16 @@ from fedlas.lab.trackers import trackers_of
 from fedlas.lab.train import check_select
 from fedlas.losses import LOSSES
 
+_UNUSED: dict[str, dict[str, Any]] = {
+    "model": {"bayesian": None, "weights": None},
+    "data": dict.fromkeys(
+        ("split_seed", "hold_out_classes", "long_tail", "label_noise", "corruption", "test_mean", "test_std")
+    ),
+    "train": {"average": "none", "accumulate": 1, "channels_last": False},
+}
+"""Options with the value that says that they are not used. A configuration leaves them out then, so that folders from
+before there was the option hold the same runs."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -69,24 +79,11 @@ class Run:
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
         recipe["data"]["options"].pop("download", None)
-        # What is not used is left out, so that folders from before there was the option stay the same runs.
-        for key in ("bayesian", "weights"):
-            if recipe["model"][key] is None:
-                del recipe["model"][key]
-        if recipe["data"]["split_seed"] is None:
-            del recipe["data"]["split_seed"]
-        if not recipe["data"]["hold_out_classes"]:
-            del recipe["data"]["hold_out_classes"]
-        for key in ("long_tail", "label_noise", "corruption", "test_mean", "test_std"):
-            if recipe["data"][key] is None:
-                del recipe["data"][key]
-        if recipe["train"]["average"] == "none":
-            for key in ("average", "average_decay", "average_start"):
-                del recipe["train"][key]
-        train = recipe["train"]
-        for key, unused in (("accumulate", 1), ("channels_last", False)):
-            if train[key] == unused:
-                del train[key]
+        recipe["data"]["hold_out_classes"] = recipe["data"]["hold_out_classes"] or None
+        for section, options in _UNUSED.items():
+            recipe[section] = {k: v for k, v in recipe[section].items() if k not in options or v != options[k]}
+        if "average" not in recipe["train"]:
+            del recipe["train"]["average_decay"], recipe["train"]["average_start"]
         name = recipe.pop("name")
         variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
         features = {"features": self.features} if self.features != "head" else {}

@@ -23,7 +23,7 @@ from fedlas.lab.report.tables import (
     summary_table,
 )
 from fedlas.lab.report.verdict import calibrated_note, findings, title, verdicts, what_was_run
-from fedlas.lab.runs import saved as evidence
+from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
@@ -41,7 +41,7 @@ def html_report(summary: Summary) -> str:
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),
-        commands=evidence.commands(summary),
+        commands=provenance.commands(summary.starts),
         findings=findings(summary),
         tables=tables,
         by_seed=_by_seed(summary),
@@ -62,8 +62,8 @@ def html_report(summary: Summary) -> str:
         run_notes=[(run.name, note) for run in summary.runs for note in run.notes],
         link=link,
         plain=plain_summary,
-        configurations=evidence.configurations(summary),
-        environment=evidence.environment(summary),
+        configurations=provenance.configurations(summary),
+        environment=provenance.environment(summary.starts),
     )
 
 
@@ -115,7 +115,7 @@ def _row(run: FinishedRun) -> dict[str, Any]:
         "ece": run_cell(run, "ece"),
         "ece_after": run_cell(run, "ece", "test_scaled"),
         "address": page[0][1] if page else f"{link(run.name)}/",
-        "files": page + [(PurePosixPath(name).stem, link(run.name, name)) for name in evidence.files(run)],
+        "files": page + [(PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files],
     }
 
 
@@ -126,17 +126,17 @@ def _diagrams(summary: Summary) -> tuple[list[Picture], list[str], int | None]:
     for method in summary.methods:
         runs = [r for r in summary.runs if r.loss == method]
         run = next((r for r in runs if r.seed == seed), runs[0])
-        predictions = evidence.load_predictions(run)
+        predictions = run.folder.test_predictions()
         if isinstance(predictions, Predictions):
             name = method if run.seed == seed else f"{method}, seed {run.seed}"
-            pictures.append(diagram(name, predictions, evidence.num_bins(run)))
+            pictures.append(diagram(name, predictions, run.folder.num_bins))
         else:
             notes.append(predictions)
     return pictures, notes, seed
 
 
 def _curves(summary: Summary) -> list[Picture]:
-    history = evidence.history(summary)
+    history = provenance.history(summary)
     pictures = []
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
 

@@ -17,14 +17,14 @@ from fedlas.lab.report.tables import (
     stage_tables,
 )
 from fedlas.lab.report.verdict import calibrated_note, findings, title, verdicts, what_was_run
-from fedlas.lab.runs import saved as evidence
+from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import FinishedRun, Summary
 
 
 def markdown_report(summary: Summary) -> str:
     """``report.md`` of ``summary``; names from the runs are escaped."""
     parts = [f"# {_plain(title(summary))}", _plain(what_was_run(summary))]
-    if commands := evidence.commands(summary):
+    if commands := provenance.commands(summary.starts):
         parts.append(_code(commands))
     if found_best := [f"- {f.question}: {_plain(f.method)}, {_plain(f.verdict)}" for f in findings(summary)]:
         parts.append("\n".join(found_best))
@@ -50,7 +50,7 @@ def markdown_report(summary: Summary) -> str:
             parts += [f"## {heading}", "\n".join(f"- {_plain(p.name)}: {_plain(p.reason)}" for p in problems)]
     if summary.unfinished:
         parts += ["## Unfinished", "\n".join(f"- {_plain(name)}" for name in summary.unfinished)]
-    if found := evidence.environment(summary):
+    if found := provenance.environment(summary.starts):
         parts += [
             "## Environment",
             _grid(["", ""], [[_plain(k), _plain("; ".join(v))] for k, v in found.items()], left=2),

@@ -14,9 +14,9 @@ from fedlas.lab.report.examples import Cases, cases_of
 from fedlas.lab.report.noise_text import NOTHING, noise_legend, noise_text
 from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
 from fedlas.lab.report.tables import column, run_cell
-from fedlas.lab.runs import saved as evidence
 from fedlas.lab.runs.collect import read_run
-from fedlas.lab.runs.intervals import fingerprint, scaled, with_noise
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import scaled, with_noise
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import METRICS, calibration_by_class
 from fedlas.plots import (
@@ -79,7 +79,7 @@ def write_run_report(
         InputError: If ``metrics.json`` or the predictions cannot be read, or the folder cannot be written to.
     """
     try:
-        found = read_run(folder)
+        found = read_run(RunFolder(folder))
     except ValueError as error:
         fix = "Start its fedlas command again, or pass the folder of a bench."
         raise InputError(
@@ -88,7 +88,7 @@ def write_run_report(
     (run,) = with_noise(Summary(folder, (found,)), replicates=replicates, console=console).runs
     page = _write(run, data=data, back=False)
     if page is None:
-        why = evidence.load_predictions(run)
+        why = run.folder.test_predictions()
         fix = "Pass the folder of the bench: its tables need no predictions."
         raise InputError("fedlas report", "the run must have its test predictions", why, fix)
     return page, run
@@ -96,11 +96,13 @@ def write_run_report(
 
 def _write(run: FinishedRun, *, data: str | None, back: bool) -> Path | None:
     """The page, drawn only if what it shows has changed; None if the predictions cannot be read."""
-    predictions, path = evidence.load_predictions(run), run.path / PAGE
+    predictions, path = run.folder.test_predictions(), run.path / PAGE
     if not isinstance(predictions, Predictions):
         return None
     cases = cases_of(run, predictions, data=data)
-    key = sha256(repr((run, cases, back, evidence.files(run), fingerprint(run), template_texts(*_TEMPLATES))).encode())
+    key = sha256(
+        repr((run, cases, back, run.folder.files, run.folder.fingerprint, template_texts(*_TEMPLATES))).encode()
+    )
     mark = f"<!-- made of {key.hexdigest()} -->"
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").rstrip().endswith(mark):
         return path
@@ -126,12 +128,12 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
         run=run,
         num_samples=predictions.num_samples,
         num_classes=predictions.num_classes,
-        num_bins=evidence.num_bins(run),
+        num_bins=run.folder.num_bins,
         stages=[_STAGES[stage] for stage in _shown(run)],
         rows=cells,
         noise_notes=noise_legend(known, several=False),
         noise_reasons=run.noise.reasons if run.noise else (),
-        reliability=[_reliability(name, each, evidence.num_bins(run)) for name, each in stages],
+        reliability=[_reliability(name, each, run.folder.num_bins) for name, each in stages],
         confidence=_figure(
             lambda ax, theme: confidence_histogram(predictions, ax=ax, theme=theme), _WIDE, "Confidence histogram"
         ),
@@ -139,12 +141,12 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
             lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), _WIDE, "Risk-coverage curve"
         ),
         classes=_classes(predictions, cases),
-        class_rows=_class_rows(predictions, cases, evidence.num_bins(run), noise=by_class),
+        class_rows=_class_rows(predictions, cases, run.folder.num_bins, noise=by_class),
         class_replicates=max((each.replicates for each in by_class.values()), default=0),
         class_limit=_CLASS_ROWS if predictions.num_classes > _CLASS_ROWS else None,
         cases=cases,
         back=back,
-        files=evidence.files(run),
+        files=run.folder.files,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedlas.lab.report.noise_text import p_text
 from fedlas.lab.report.tables import TEST, Cell, column, summary_table
 from fedlas.lab.runs.summary import STAGES, Summary
+from fedlas.stats.p_text import p_text
 
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
 """ECE first; the others notice errors that it does not: all in one direction, or spread over the borders of bins."""

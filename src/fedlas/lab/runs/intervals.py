@@ -8,14 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, write_json
 from fedlas._core.terminal import Bar, say
-from fedlas.lab.runs.saved import load_predictions, num_bins
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.predictions import Predictions
 from fedlas.stats.noise import (
@@ -31,7 +29,7 @@ from fedlas.stats.noise import (
     noise_of,
 )
 
-FILE = "intervals.json"
+FILE = RunFolder.intervals_path.name
 FORMAT = 2
 """Since 2 with ``least_p``, with centred intervals of unbiased metrics, and with intervals of calibration errors that
 allow for a bias between none and the noise floor, and reach 0 unless the test at ``LEVEL`` (not half of it) rejects."""
@@ -133,44 +131,28 @@ def _wanted(run: FinishedRun, stage: str) -> list[str]:
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
     """Contents of the file; None if there is none that can be used."""
     try:
-        content = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        content = json.loads(run.folder.intervals_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     usable = isinstance(content, dict) and content.get("format") in _READABLE
     return content if usable and isinstance(content.get("stages"), dict) else None
 
 
-def fingerprint(run: FinishedRun) -> str | None:
-    """SHA-256 of the file with the run's test predictions; None if it cannot be read."""
-    try:
-        with _predictions(run).open("rb") as file:
-            digest = sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
 def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
     """What the numbers in the file depend on."""
     return {
         "format": FORMAT,
-        "predictions": fingerprint(run),
+        "predictions": run.folder.fingerprint,
         "temperature": run.temperature,
-        "num_bins": num_bins(run),
+        "num_bins": run.folder.num_bins,
         "level": CONFIDENCE,
         "replicates": replicates,
         "seed": SEED,
     }
 
 
-def _predictions(run: FinishedRun) -> Path:
-    return run.path / "predictions" / "test.npz"
-
-
 def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: int) -> bool:
-    if not is_file(_predictions(run)):
+    if not is_file(run.folder.part_path("test")):
         return False
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True
@@ -184,7 +166,7 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
 
 def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, int], None]) -> dict[str, Any] | None:
     """Contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
-    predictions = load_predictions(run)
+    predictions = run.folder.test_predictions()
     total = sum(len(_wanted(run, stage)) for stage in STAGES)
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
         advance(run.name, total)
@@ -198,10 +180,10 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, int], N
         advance(run.name, len(left_out[stage]))
         stages[stage] = {}
         if each is not None:
-            for name, noise in noise_of(each, names, num_bins=num_bins(run), replicates=replicates, seed=SEED):
+            for name, noise in noise_of(each, names, num_bins=run.folder.num_bins, replicates=replicates, seed=SEED):
                 stages[stage][name] = noise.plain()
                 advance(run.name, 1)
-    classes = class_noise(predictions, num_bins=num_bins(run), replicates=replicates, seed=SEED)
+    classes = class_noise(predictions, num_bins=run.folder.num_bins, replicates=replicates, seed=SEED)
     return {
         **_about(run, replicates),
         "samples": predictions.num_samples,
@@ -215,7 +197,7 @@ def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
     if content is None:
         return ()
     try:
-        write_json(run.path / FILE, content)
+        write_json(run.folder.intervals_path, content)
     except InputError:
         return (f"{FILE} cannot be written, so intervals are computed anew each time",)
     except ValueError:
@@ -226,7 +208,7 @@ def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
 def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool) -> RunNoise:
     """What the file holds and ``metrics.json`` agrees with."""
     if content is None:
-        predictions = load_predictions(run)
+        predictions = run.folder.test_predictions()
         why = predictions.partition(": ")[2] if isinstance(predictions, str) else "it has fewer than 2 test samples"
         if isinstance(predictions, Predictions) and not asked:
             why = "none were computed, as no replicates were asked for"

@@ -6,15 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL, Comparison, compare_to_best
 from fedlas.stats.noise import Noise, RunNoise
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
-FORMAT = 1
-"""Format of ``metrics.json``."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class FinishedRun:
     """One finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
 
     Attributes:
-        path: The run folder.
+        folder: The run folder.
         measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
@@ -30,7 +30,7 @@ class FinishedRun:
             :func:`fedlas.lab.runs.intervals.with_noise`.
     """
 
-    path: Path
+    folder: RunFolder
     recipe: str
     loss: str
     seed: int
@@ -49,7 +49,12 @@ class FinishedRun:
     @property
     def name(self) -> str:
         """Name of the run folder."""
-        return self.path.name
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """Path of the run folder."""
+        return self.folder.path
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,11 @@ class Summary:
 
     def __post_init__(self) -> None:
         self._by_key.update({(run.loss, run.seed): run for run in self.runs})
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """Environments of all starts of the finished runs."""
+        return [start for run in self.runs for start in run.folder.starts]
 
     @property
     def recipe(self) -> str:

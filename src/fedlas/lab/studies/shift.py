@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,12 +11,15 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import Bar, Cell, say, show, table
-from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.data.shift.corrupted import corrupted
-from fedlas.lab.runs.execute import as_tested, predictions_of
+from fedlas.lab.runs.data import as_tested
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.lab.runs.measure import predictions_of
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 from fedlas.stats.noise import check_replicates, noise_of
@@ -67,15 +69,16 @@ def shift(
         for name in dict.fromkeys(corruptions or CORRUPTIONS)
         for severity in dict.fromkeys(severities or SEVERITIES)
     ]
-    loaded = [load_trained(folder, data=data) for folder in runs]
-    for folder, trained in zip(runs, loaded, strict=True):
+    folders = [RunFolder(path, data_root=data) for path in runs]
+    loaded = [load_trained(folder) for folder in folders]
+    for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = folder / "predictions" if save else None
+            save_to = folder.part_path if save else None
             found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
-        write_json(folder / "shift.json", found)
+        write_json(folder.shift_path, found)
         show(_table(folder, found))
         say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
-        say(f"all figures: {folder / 'shift.json'}")
+        say(f"all figures: {folder.shift_path}")
     return 0
 
 
@@ -84,7 +87,7 @@ def measure_shift(
     corruptions: Sequence[Corruption],
     *,
     on_step: Callable[[], None] | None = None,
-    save_to: Path | None = None,
+    save_to: Callable[[str], Path] | None = None,
     replicates: int = 0,
 ) -> dict[str, Any]:
     """Metrics of a run on its test images under each corruption, before and after the temperature of its validation.
@@ -93,7 +96,7 @@ def measure_shift(
         trained: The run.
         corruptions: Each at one severity.
         on_step: Called after each.
-        save_to: Folder for the predictions; None keeps none.
+        save_to: Path for the predictions, by the name of the part; None keeps none.
         replicates: Of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
@@ -108,9 +111,8 @@ def measure_shift(
     if run.recipe.data.corruption is not None:
         got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
         raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
-    device = new_accelerator().device
-    model, splits = trained.objective.to(device), trained.splits.to(device)
-    scaling = TemperatureScaling()
+    trained = trained.to(new_accelerator().device)
+    model, splits = trained.objective, trained.splits
     bins = run.recipe.train.num_bins
 
     tested = as_tested(run, splits)
@@ -118,9 +120,7 @@ def measure_shift(
     def predicted(by: Splits, part: Part) -> Predictions:
         return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        scaling.fit(predicted(splits, splits.val))
+    scaling, notes = fit_with_notes(TemperatureScaling(), predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
@@ -137,7 +137,7 @@ def measure_shift(
         for corruption in corruptions:
             predictions = predicted(tested, corrupted(splits.test, corruption))
             if save_to is not None:
-                predictions.save(save_to / f"test-{corruption.name}-{corruption.severity}.npz")
+                predictions.save(save_to(f"test-{corruption.name}-{corruption.severity}"))
             if on_step is not None:
                 on_step()
             about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
@@ -145,13 +145,13 @@ def measure_shift(
 
     return {
         "temperature": scaling.temperature,
-        "notes": [str(warning.message) for warning in caught],
+        "notes": list(notes),
         "clean": measured(predicted(tested, splits.test)),
         "corrupted": list(each()),
     }
 
 
-def _table(folder: Path, found: Mapping[str, Any]) -> Any:
+def _table(folder: RunFolder, found: Mapping[str, Any]) -> Any:
     """Means over corruptions, a row each severity; percent but for NLL."""
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
     by_severity = {"clean": [found["clean"]]}

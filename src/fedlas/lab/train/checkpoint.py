@@ -15,6 +15,8 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically
 
+CHECKPOINT = "checkpoint.pt"
+"""Its name in the folder of a run."""
 FORMAT = 1
 
 # What torch.load raises for bytes that are no checkpoint: its unpickler walks whatever the bytes spell.

@@ -12,6 +12,9 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, remove, write_text
 
+LOG = "log.jsonl"
+"""Its name in the folder of a run."""
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a log, in order, up to the first line that is none (a kill cut it short); a missing file is empty."""

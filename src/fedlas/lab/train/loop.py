@@ -16,11 +16,11 @@ from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, new_accelerator, on_main
 from fedlas._core.streams import restore_rng_state, rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
-from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
+from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
 from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.hooks import Hook
-from fedlas.lab.train.log import append_log, truncate_log
+from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
 from fedlas.metrics import METRICS, evaluate
@@ -111,7 +111,7 @@ def fit(
     accelerator = accelerator or new_accelerator()
     main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
     schedule.milestone_epochs(config.epochs)  # wrong ones are named before anything is read or changed
-    path, log = folder / "checkpoint.pt", folder / "log.jsonl"
+    path, log = folder / CHECKPOINT, folder / LOG
     done = 0
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     # The main process decides, so that all start at the same epoch; then each reads the file that all can see.

@@ -12,7 +12,8 @@ from typing import Any
 from fedlas._core.files import write_json, write_text
 from fedlas.lab.report.markdown import code_block, grid, plain
 from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
-from fedlas.lab.runs.environment import read_starts
+from fedlas.lab.runs import provenance
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.tune.best import next_commands, write_best
 from fedlas.lab.tune.domain import Range
 from fedlas.lab.tune.listing import words
@@ -48,7 +49,7 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
         "tune.html.j2",
         title=title(tuning),
         statement=what_was_run(tuning, outcomes),
-        commands=_commands(tuning),
+        commands=provenance.commands(RunFolder(tuning.folder).starts),
         heads=HEADS,
         rows=rows(tuning, outcomes),
         goal=tuning.goal,
@@ -66,7 +67,7 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
             for outcome in outcomes
         ],
         startup=STARTUP,
-        environment=_environment(tuning),
+        environment=provenance.environment(RunFolder(tuning.folder).starts),
     )
     return write_text(tuning.folder / "tune.html", page)
 
@@ -118,7 +119,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
-        "environment": read_starts(tuning.folder / "environment.json"),
+        "environment": RunFolder(tuning.folder).starts,
     }
     found: dict[str, Any] = _plain(content)
     return found
@@ -127,7 +128,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def as_markdown(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     """``tune.md``."""
     parts = [f"# {plain(title(tuning))}", plain(what_was_run(tuning, outcomes))]
-    if commands := _commands(tuning):
+    if commands := provenance.commands(RunFolder(tuning.folder).starts):
         parts.append(code_block(commands))
     parts.append(grid(HEADS, [[plain(cell) for cell in row] for row in rows(tuning, outcomes)], left=1))
     parts.append("\n".join(f"- {plain(note)}" for note in notes(tuning, outcomes)))
@@ -140,7 +141,10 @@ def as_markdown(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
         heads = ["trial", *map(plain, keys), plain(tuning.goal.title), "seconds", ""]
         table = [list(map(plain, _cells(tuning, outcome, trial))) for trial in outcome.trials]
         parts += [f"## {plain(outcome.method.name)}", plain(_space(outcome)), grid(heads, table, left=1)]
-    environment = [[key, plain("; ".join(values))] for key, values in _environment(tuning).items()]
+    environment = [
+        [key, plain("; ".join(values))]
+        for key, values in provenance.environment(RunFolder(tuning.folder).starts).items()
+    ]
     parts += ["## Environment", grid(["", ""], environment, left=2)]
     return "\n\n".join(parts) + "\n"
 
@@ -171,7 +175,7 @@ def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
         axes = new_axes(
             LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
         )
-        return best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=axes, theme=theme)
+        return best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximise, ax=axes, theme=theme)
 
     return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 
@@ -203,21 +207,6 @@ def _effect(theme: ThemeName, **options: Any) -> Any:
 
 def _scaled(tuning: Tuning, trial: Trial) -> float | None:
     return None if trial.value is None else trial.value * (100 if tuning.goal.about["percent"] else 1)
-
-
-def _commands(tuning: Tuning) -> list[str]:
-    starts = read_starts(tuning.folder / "environment.json")
-    return list(dict.fromkeys(str(start["command"]) for start in starts if "command" in start))
-
-
-def _environment(tuning: Tuning) -> dict[str, list[str]]:
-    """What the starts were made with; several values where they differ."""
-    found: dict[str, dict[str, None]] = {}
-    for start in read_starts(tuning.folder / "environment.json"):
-        for key, value in start.items():
-            if key != "command":
-                found.setdefault(key, {})[str(value)] = None
-    return {key: list(values) for key, values in found.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -14,9 +14,10 @@ from fedlas._core.files import remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.environment import environment, read_starts
-from fedlas.lab.runs.execute import data_fingerprint
-from fedlas.lab.runs.folder import check_data, check_vacant, locked
+from fedlas.lab.runs.claim import check_data, check_vacant, locked
+from fedlas.lab.runs.data import data_fingerprint
+from fedlas.lab.runs.environment import note_start
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.progress import duration
 from fedlas.lab.tune.plan import Tuning
@@ -82,11 +83,11 @@ def check_study(tuning: Tuning) -> None:
     """
     old = _read(tuning.folder / _STUDY)
     if old is None:
-        if (tuning.folder / "config.yaml").exists():
+        if RunFolder(tuning.folder).config_path.exists():
             raise InputError(
                 "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
             )
-        check_vacant("fedlas tune", tuning.folder, (".lock", _STUDY))
+        check_vacant("fedlas tune", tuning.folder, (RunFolder.lock_path.name, _STUDY))
         return
     new, before = tuning.config(), old.get("methods")
     before = before if isinstance(before, dict) else {}
@@ -123,18 +124,18 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: boo
     """Make the locked folder this study's; returns the number of starts before this one."""
     yaml = require("yaml", extra="bench")
     check_study(tuning)
-    check_data(tuning.folder, fingerprint)
+    folder = RunFolder(tuning.folder)
+    check_data(folder, fingerprint)
     trials = [tuning.trial_folder(method, n) for method in tuning.methods for n in range(method.trials(tuning.budget))]
     remove_parts(tuning.folder, *trials)
     write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
-    write_json(tuning.folder / "data.json", fingerprint)
+    write_json(folder.data_path, fingerprint)
     for method in () if keep else tuning.methods:
         _drop_checkpoints(tuning, method)  # an earlier start may have been stopped right before it
-    path = tuning.folder / "environment.json"
-    starts = read_starts(path)
+    starts = len(folder.starts)
     if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
-        write_json(path, [*starts, {**environment(device), "optuna": require("optuna", extra="tune").__version__}])
-    return len(starts)
+        note_start(tuning.folder, device, optuna=require("optuna", extra="tune").__version__)
+    return starts
 
 
 def _begin(tuning: Tuning, method: Method, number: int) -> Trial:
@@ -159,7 +160,7 @@ def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
     best = best_of(tuning, trials)
     for other in trials:
         if best is None or other.number != best.number:
-            for checkpoint in tuning.trial_folder(method, other.number).glob("s*/checkpoint.pt"):
+            for checkpoint in tuning.trial_folder(method, other.number).glob(f"s*/{RunFolder.checkpoint_path}"):
                 remove(checkpoint, inside=tuning.folder)
 
 

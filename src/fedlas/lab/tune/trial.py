@@ -15,8 +15,11 @@ from fedlas._core.ranks import on_main
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.execute import build_objective, fingerprints, prepare_data, train_as_planned
-from fedlas.lab.runs.folder import check_claim, claim
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.claim import check_claim, claim
+from fedlas.lab.runs.data import fingerprints, prepare_data
+from fedlas.lab.runs.execute import train_as_planned
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import DivergedError, read_log
 from fedlas.lab.tune.goal import Goal
 from fedlas.lab.tune.plan import Tuning
@@ -57,7 +60,7 @@ def run_trial(
         try:
             seeds[str(run.seed)] = measured(run, tuning.goal, accelerator, label=label(run))
         except DivergedError as error:
-            log = on_main(accelerator, partial(read_log, run.folder / "log.jsonl"))
+            log = on_main(accelerator, partial(read_log, RunFolder(run.folder).log_path))
             lost = math.fsum(float(record["seconds"]) for record in log)
             seconds = math.fsum([*(found["seconds"] for found in seeds.values()), lost])
             reason = f"seed {run.seed}: {error}"
@@ -114,7 +117,7 @@ def without_test(splits: Splits, device: Any) -> Splits:
 
 def _claim(run: Run, splits: Splits, data: dict[str, Any]) -> None:
     claim(run, data)
-    splits.save_indices(run.folder / "splits.npz")
+    splits.save_indices(RunFolder(run.folder).splits_path)
 
 
 def _read(run: Run, path: Path) -> dict[str, float] | None:

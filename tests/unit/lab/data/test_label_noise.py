@@ -95,7 +95,7 @@ def test_true_probabilities_go_with_the_labels():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"rate": 1}, r"rate must be a fraction in \(0, 1\)"),
+        ({"rate": 1}, r"rate must be a finite number in \(0, 1\); got int 1"),
         ({"rate": 0}, "rate must be a finite number"),
         ({"rate": 0.2, "kind": "symetric"}, "Did you mean 'symmetric'"),
     ],

@@ -54,7 +54,7 @@ def test_pixels_equal_those_of_the_slow_way(count, channels, height, width, batc
     assert sorted(index.tolist()) == list(range(count))
 
 
-def test_normalisation():
+def test_normalization():
     images = part()
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     x, _, _ = together(Batches(images, mean=mean, std=std, batch_size=10))

@@ -12,7 +12,7 @@ from fedlas.lab.data.pipeline.splits import channel_moments
 
 
 def source(counts, test_counts=None, size=2):
-    """Images whose first pixels hold their position, so that a sample can be recognised."""
+    """Images whose first pixels hold their position, so that a sample can be recognized."""
 
     def part(counts):
         target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))

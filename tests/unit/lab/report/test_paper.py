@@ -13,7 +13,7 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.paper import FILE, against_paper
 from fedlas.lab.report.published import published_numbers, published_ranks, rows_for, settings_that_differ
-from fedlas.lab.runs.summary import FORMAT
+from fedlas.lab.runs.folder import FORMAT
 from fedlas.losses import LOSSES
 
 

@@ -206,7 +206,7 @@ def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tm
 
 def test_a_head_that_cannot_be_found_is_named_before_anything_is_trained(tmp_path):
     unnamed = Objective(objective().model, LabelSmoothing())
-    with pytest.raises(InputError, match="one recognisable classifier head"):
+    with pytest.raises(InputError, match="one recognizable classifier head"):
         train(unnamed, tmp_path, watch_norms=True)
     assert not list(tmp_path.iterdir())
 

@@ -14,7 +14,8 @@ from fakes_tuning import TINY, Touchy, params, result
 from fedlas._core.check import InputError
 from fedlas.cli.tune import tune
 from fedlas.lab.runs import execute as bench_run
-from fedlas.lab.runs.execute import execute, prepare_data
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.train import loop, read_log
 from fedlas.lab.tune import trial as trial_room
 from fedlas.lab.tune.plan import plan_tuning

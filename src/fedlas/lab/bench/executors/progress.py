@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from fedlas._core.terminal import Bar, say
 from fedlas.lab.bench.executors.task import Result, Task
-from fedlas.lab.train import read_log
+from fedlas.lab.runs.folder import RunFolder
 
 
 class JointProgress:
@@ -106,7 +105,7 @@ class _Log:
     """The log of one run, read again only when the file has changed."""
 
     def __init__(self, task: Task) -> None:
-        self.name, self.path = task.run.name, Path(task.run.folder / "log.jsonl")
+        self.name, self.path = task.run.name, task.run.folder
         self.epochs, self.done, self._stamp = task.run.recipe.train.epochs, 0, 0
         self.running = self.ended = False
         self.look()
@@ -115,9 +114,10 @@ class _Log:
     def look(self) -> None:
         """Read what is new."""
         with suppress(OSError):  # there is none yet
-            stamp = self.path.stat().st_mtime_ns
+            folder = RunFolder(self.path)
+            stamp = folder.log_path.stat().st_mtime_ns
             if stamp != self._stamp and not self.ended:
-                self._stamp, self.done = stamp, len(read_log(self.path))
+                self._stamp, self.done = stamp, len(folder.log)
                 self.running = self.done > 0
 
     @property

@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import work
-from fedlas.lab.bench.executors.task import Result, Task, failed
+from fedlas.lab.bench.executors.task import Result, Task, result_of
 
 
 @EXECUTORS.register("ray")
@@ -75,7 +76,7 @@ class RayExecutor(Executor):
                     done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
                     events.idle()
                     for reference in done:
-                        yield _result(ray, reference, running.pop(reference))
+                        yield result_of(running.pop(reference), partial(ray.get, reference), ray.exceptions.RayError)
             finally:
                 for reference in running:
                     ray.cancel(reference, force=True)
@@ -128,15 +129,6 @@ class RayExecutor(Executor):
                 "Lower --cpus-per-run or --gpus-per-run, or add a machine to the cluster.",
             )
         return gpus
-
-
-def _result(ray: Any, reference: Any, task: Task) -> Result:
-    try:
-        result: Result = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
-        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
-    return result
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_text
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import work
-from fedlas.lab.bench.executors.task import Result, Task, failed
+from fedlas.lab.bench.executors.task import Result, Task, result_of
 
 
 @EXECUTORS.register("slurm")
@@ -114,7 +114,7 @@ class SlurmExecutor(Executor):
                 for job, task in list(pending.items()):
                     if job.done():
                         del pending[job]
-                        yield _result(job, task)
+                        yield result_of(task, job.result)
                 events.idle()
                 if pending:
                     time.sleep(0.5)
@@ -206,15 +206,6 @@ class _Resumable:
     def checkpoint(self) -> Any:
         """What to submit again."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)
-
-
-def _result(job: Any, task: Task) -> Result:
-    try:
-        result: Result = job.result()
-    except Exception as error:  # noqa: BLE001 - whatever became of a job, the others must go on
-        reason = " ".join(str(error).split())[:300]
-        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
-    return result
 
 
 def _name(tasks: Sequence[Task]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +16,9 @@ from fedlas._core.collective import is_main_process
 from fedlas._core.files import write_text
 from fedlas.lab.data.readers.roots import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import BusyError
+from fedlas.lab.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,17 @@ def failed(run: Run, error: str, *, message: str | None = None, text: str | None
     """A failure, noted in the run's folder."""
     if is_main_process():
         with suppress(InputError):  # the folder itself is what failed: there is nowhere to note it but the outcome
-            write_text(run.folder / "error.txt", text or f"{error}\n")
+            write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return Result(run.name, error=error, message=error if message is None else message)
+
+
+def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = Exception) -> Result:
+    """What a task that was done elsewhere came to; an error of getting it is a failure of the run."""
+    try:
+        return get()
+    except errors as error:
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
 
 
 def _line(metrics: dict[str, Any]) -> str:
