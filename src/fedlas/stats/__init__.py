@@ -9,7 +9,8 @@ from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, 
 from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
-from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
+from fedlas.stats.power import seeds_needed
+from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 
 __all__ = [
     "LEVEL",
