@@ -13,8 +13,9 @@ from fedlas.deploy.card import FORMAT
 from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.predictions import Predictions
-from fedlas.stats.drift import Floats, GapSums
+from fedlas.stats.gap_sums import GapSums
 from fedlas.stats.noise import Noise
+from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, clopper_pearson, risk_threshold
 
 LEVEL = 0.95

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar with loss, accuracy, ECE and the time left, or plain lines where there is no terminal."""
+"""Progress of a run: a bar with loss, accuracy, ECE and the time left, or plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any, Self
 from fedlas._core.terminal import Bar, say
 from fedlas.diagnose import alarm_kind
 
+__all__ = ["TrainingProgress", "duration"]
+
 
 def duration(seconds: float) -> str:
-    """A time in words, as precise as an estimate is.
+    """A time as text, as precise as an estimate can be.
 
     Example:
         >>> duration(42), duration(900), duration(9000)
@@ -24,19 +26,19 @@ def duration(seconds: float) -> str:
 
 
 class TrainingProgress:
-    """Shows how far a run is. A context manager.
+    """Shows the progress of a run. A context manager.
 
     Args:
-        name: What is shown in front of the bar.
+        name: Text in front of the bar.
         epochs: Epochs of the whole run.
-        steps: Steps of an epoch.
+        steps: Steps per epoch.
         done: Epochs done before this start.
-        quiet: Show nothing, as on all but the main one of several processes.
+        quiet: Show nothing, as in every process but the main one.
         console: A ``rich.console.Console``; None makes one on standard error.
 
     Note:
         On a terminal one line is redrawn at most ten times a second. Elsewhere (a log file, CI) a line is printed at
-        most every ten seconds and after the last epoch.
+        most every ten seconds, and after the last epoch.
     """
 
     def __init__(
@@ -59,11 +61,11 @@ class TrainingProgress:
         self._bar.__exit__(kind, error, trace)
 
     def due(self) -> bool:
-        """Whether the bar would show a loss now; reading one stalls an accelerator, so ask before."""
+        """Whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
         return self.live and time.monotonic() - self.shown > 0.1
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        """One step is done; ``loss`` is shown if given."""
+        """Show that a step is done, with its ``loss`` if given."""
         self._epoch, self._step = epoch, step
         if loss is not None:
             self._loss, self.shown = f"loss {loss:.3f}", time.monotonic()
@@ -71,7 +73,7 @@ class TrainingProgress:
             self._bar.update(done=(epoch - 1) * self.steps + step, text=text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """One epoch is done; ``record`` is its line of the log."""
+        """Show that an epoch is done; ``record`` is its line of the log."""
         val, number = record["val"], record["epoch"]
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
         self._loss = f"loss {record['train']['loss']:.3f}"
@@ -86,7 +88,7 @@ class TrainingProgress:
         self._alarm(number, record.get("alarms", ()))
 
     def _alarm(self, epoch: int, alarms: Sequence[str]) -> None:
-        """Say what is wrong with the gate or the indicator once, when it begins; the log has it at every epoch."""
+        """Print an alarm of gate or indicator once, when it begins; the log has it at every epoch."""
         kinds = {alarm_kind(alarm): alarm for alarm in alarms}
         for kind, alarm in kinds.items():
             if kind not in self._alarms and not self.quiet:
@@ -95,7 +97,7 @@ class TrainingProgress:
 
 
 def _gate_text(record: Mapping[str, Any]) -> str:
-    """Which way the gate sends samples, how many change, and what the indicator says, if the loss has them."""
+    """Directions and flips of the gate and correlation of the indicator, if the loss has them."""
     gate = record.get("gate")
     if not gate:
         return ""
