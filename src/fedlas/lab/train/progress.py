@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fedlas._core.terminal import Bar, say
 from fedlas.diagnose import alarm_kind
@@ -25,7 +24,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class TrainingProgress:
+class TrainingProgress(Bar):
     """Shows the progress of a run. A context manager.
 
     Args:
@@ -44,21 +43,11 @@ class TrainingProgress:
     def __init__(
         self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False, console: Any = None
     ) -> None:
-        self._bar = Bar(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
-        self.console, self.live, self.quiet = self._bar.console, self._bar.live, quiet
+        super().__init__(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
+        self.name, self.quiet, self.metrics = name, quiet, ""
         self.epochs, self.steps, self.done = epochs, steps, done
-        self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
-        self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
+        self.started = self.shown = time.monotonic()
         self._alarms: set[str] = set()
-
-    def __enter__(self) -> Self:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
 
     def due(self) -> bool:
         """Whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
@@ -66,19 +55,17 @@ class TrainingProgress:
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
         """Show that a step is done, with its ``loss`` if given."""
-        self._epoch, self._step = epoch, step
         if loss is not None:
-            self._loss, self.shown = f"loss {loss:.3f}", time.monotonic()
-            text = f"epoch {epoch}/{self.epochs}  {self._loss}  {self.metrics}"
-            self._bar.update(done=(epoch - 1) * self.steps + step, text=text)
+            self.shown = time.monotonic()
+            text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  {self.metrics}"
+            self.update(done=(epoch - 1) * self.steps + step, text=text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Show that an epoch is done; ``record`` is its line of the log."""
         val, number = record["val"], record["epoch"]
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
-        self._loss = f"loss {record['train']['loss']:.3f}"
-        text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
-        self._bar.update(done=number * self.steps, text=text)
+        text = f"epoch {number}/{self.epochs}  loss {record['train']['loss']:.3f}  {self.metrics}"
+        self.update(done=number * self.steps, text=text)
         now = time.monotonic()
         if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
             left = (now - self.started) / (number - self.done) * (self.epochs - number)
