@@ -115,7 +115,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     content = {
         "study": tuning.config(),
         "budget": tuning.budget,
-        "direction": "maximise" if tuning.goal.maximise else "minimise",
+        "direction": "maximise" if tuning.goal.maximize else "minimise",
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
@@ -175,7 +175,7 @@ def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
         axes = new_axes(
             LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
         )
-        return best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximise, ax=axes, theme=theme)
+        return best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximize, ax=axes, theme=theme)
 
     return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 

@@ -1,4 +1,4 @@
-"""The paper's recipes say what the paper says, and each runs two steps on fakes of its data."""
+"""The paper's recipes hold the paper's settings, and each runs two steps on small substitutes of its data."""
 
 import json
 import logging
