@@ -119,8 +119,9 @@ class _Noise(nn.Module):
     """A standard normal number from the bits of each row: it needs no generator and does not depend on the order."""
 
     def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002 (the indicator's call)
+        # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
         bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
-        mixed = bits * 0x1E3779B97F4A7C15  # multiplicative hashing; int64 wraps around
+        mixed = bits * 0x1E3779B97F4A7C15
         mixed = (mixed ^ (mixed >> 32)) * 0x27D4EB2F165667C5
         uniform = ((mixed >> 16) & 0xFFFFFF).float() / 2**24
         return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
