@@ -69,7 +69,9 @@ class FLSD53(Loss):
     """Sample-dependent focal loss: gamma is 5 where ``p_y < 0.2``, else 3.
 
     Args:
-        **options: Those of every :class:`~fedlas.losses.Loss`.
+        reduction: See :class:`~fedlas.losses.Loss`.
+        ignore_index: See there.
+        weight: See there.
 
     Note:
         No gradient flows through the choice of gamma. With soft targets each class has the gamma of its own

@@ -96,7 +96,9 @@ class CrossEntropy(Loss):
     """Cross-entropy: ``-log p_y``.
 
     Args:
-        **options: Those of every :class:`~fedlas.losses.Loss`.
+        reduction: See :class:`~fedlas.losses.Loss`.
+        ignore_index: See there.
+        weight: See there.
 
     Note:
         Equals ``nn.CrossEntropyLoss``, which can replace it everywhere.
