@@ -72,7 +72,9 @@ class BrierLoss(Loss):
     """Brier score: ``sum_k (p_k - 1[y = k])^2``, summed over classes, in [0, 2].
 
     Args:
-        **options: Those of every :class:`~fedlas.losses.Loss`. A sample's score is weighted by its class.
+        reduction: See :class:`~fedlas.losses.Loss`.
+        ignore_index: See there.
+        weight: See there. A sample's score is weighted by its class.
 
     Note:
         A proper score, as cross-entropy is, but bounded: a confident mistake has almost no gradient. The loss of a soft
