@@ -174,7 +174,7 @@ class Bar:
         description = None if label is None else printable(label)
         self.progress.update(self._task, completed=done, total=total, description=description, **fields)
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: float = 1) -> None:
         """Count further steps as done."""
         self.progress.advance(self._task, steps)
 

@@ -16,7 +16,7 @@ from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.card import RunCard, run_card
-from fedlas.stats.noise import REPLICATES, check_replicates
+from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.p_text import p_said
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -83,7 +83,7 @@ def _said(entry: Mapping[str, float], *, percent: bool) -> str:
     if "low" in entry:
         text += f"  [{form(entry['low'])}, {form(entry['high'])}]"
     if "floor" in entry:
-        text += f"  floor {form(entry['floor'])}, {p_said(entry['p_value'], entry.get('least_p'))}"
+        text += f"  floor {form(entry['floor'])}, {p_said(entry['p'], entry.get('least_p'))}"
     return text
 
 

@@ -24,12 +24,12 @@ from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.tables import column
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import noise_by_stage
+from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.runs.tracking import hints
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Columns, Reader
-from fedlas.stats.noise import REPLICATES, Noise, check_replicates
+from fedlas.stats.estimates import REPLICATES, Estimate, check_replicates
 
 
 def bench(
@@ -139,9 +139,9 @@ def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = Non
         page, run = write_run_report(folder, replicates=replicates, data=data)
         keys = {"test": "test", "after temperature": "test_scaled"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
-        noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
+        noise = {stage: run.estimates.stages.get(key, {}) for stage, key in keys.items()} if run.estimates else {}
         show(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
-        say(*(f"{reason}." for reason in (run.noise.reasons if run.noise else ())), f"report: {page}")
+        say(*(f"{reason}." for reason in (run.estimates.reasons if run.estimates else ())), f"report: {page}")
         return 0
     written = write_report(folder, replicates=replicates, data=data)
     show(terminal_table(written.summary))
@@ -218,7 +218,7 @@ def evaluate_file(
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
     say(*(f"note: {note}" for note in read.notes), stderr=True)
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
-    noise = noise_by_stage(
+    noise = estimates_by_stage(
         stages,
         COMPARED if calibrate == ALL else list(columns["as predicted"]),
         num_bins=num_bins,
@@ -258,7 +258,7 @@ def metrics_table(
     columns: Mapping[str, Mapping[str, float]],
     *,
     title: str,
-    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+    noise: Mapping[str, Mapping[str, Estimate]] | None = None,
 ) -> Any:
     """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual.
 

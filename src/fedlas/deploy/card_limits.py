@@ -41,10 +41,10 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
     ece = content["metrics"]["calibrated"].get("ece", {})
-    if "p_value" in ece:
+    if "p" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
-        said = p_said(ece["p_value"], ece.get("least_p"))
-        if ece["p_value"] > LEVEL:
+        said = p_said(ece["p"], ece.get("least_p"))
+        if ece["p"] > LEVEL:
             yield (
                 f"An ECE of {value} cannot be told from that of a perfectly calibrated model, which has {floor} on "
                 f"average on so few samples ({said}): errors smaller than chance makes are neither "

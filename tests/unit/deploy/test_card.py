@@ -56,9 +56,9 @@ def test_numbers_are_those_of_the_predictions(folder, content):
         assert content["metrics"]["calibrated"][name]["value"] == pytest.approx(value, abs=1e-12), name
     ece = content["metrics"]["calibrated"]["ece"]
     assert ece["low"] <= ece["value"] <= ece["high"]
-    assert 0 < ece["p_value"] <= 1
+    assert 0 < ece["p"] <= 1
     assert ece["floor"] > 0
-    assert content["metrics"]["as predicted"]["ece"]["p_value"] < 0.05 < ece["p_value"]
+    assert content["metrics"]["as predicted"]["ece"]["p"] < 0.05 < ece["p"]
     assert content["calibration"]["temperature"] == pytest.approx(2, rel=0.2)
     assert content["data"]["samples"] == {"train": 9, "val": 1500, "test": 600}
     share = sum(b["samples"] * abs(b["accuracy"] - b["confidence"]) for b in content["reliability"]) / 600
@@ -107,7 +107,7 @@ def test_limits_say_what_is_known(content):
     assert "cannot be told from that of a perfectly calibrated model" in limits
     rare = torch.tensor([0] * 1990 + [1] * 10)
     worse = json.loads(json.dumps(content))
-    worse["metrics"]["calibrated"]["ece"] |= {"p_value": 0.001, "least_p": 0.001}
+    worse["metrics"]["calibrated"]["ece"] |= {"p": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
     worse["data"]["settings"] = {}
     said = " ".join(known_limits(worse, rare, notes=["A doubt."]))

@@ -8,7 +8,7 @@ from typing import Any
 from fedlas._core.terminal import Cell, table
 from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_text
 from fedlas.lab.report.tables import Column, column
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
@@ -18,7 +18,7 @@ def comparison_table(
     measured: Mapping[str, Mapping[str, float]],
     *,
     title: str,
-    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+    noise: Mapping[str, Mapping[str, Estimate]] | None = None,
 ) -> Any:
     """A ``rich`` table that compares calibrators: one row each, one column for each of :data:`COMPARED`.
 
@@ -46,7 +46,7 @@ def comparison_table(
     )
 
 
-def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, Noise]) -> Cell:
+def _compared(about: Column, values: Mapping[str, float], noise: Mapping[str, Estimate]) -> Cell:
     """A number; below a calibration error its interval, and below that noise floor and p-value."""
     number, found = about.format(values[about.metric]), noise.get(about.metric)
     if found is None or found.floor is None:

@@ -10,7 +10,7 @@ from fedlas.lab.report.noise_text import noise_legend, noise_text
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.tables import Cell, Column, column
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 _GLANCE = ("accuracy", "ece", "nll")
 
@@ -49,7 +49,7 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
 
 
 def _cell(about: Column, entry: Mapping[str, Any]) -> Cell:
-    found = Noise(**entry) if "low" in entry else None
+    found = Estimate.of(entry) if "low" in entry else None
     return Cell(about.format(entry["value"]), "", "", noise=noise_text([found] if found else [], about.format))
 
 

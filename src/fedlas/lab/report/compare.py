@@ -17,7 +17,7 @@ from fedlas.lab.report.noise_text import noise_text
 from fedlas.lab.report.page import write_picture
 from fedlas.lab.report.tables import column
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
@@ -32,7 +32,7 @@ from fedlas.stats import (
     sign_test,
     wilcoxon_test,
 )
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 LEVEL = 0.05
 STAGES = {"before": "test", "after": "test_scaled"}
@@ -61,7 +61,7 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    noise: tuple[tuple[Noise, ...], ...]
+    noise: tuple[tuple[Estimate, ...], ...]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -101,7 +101,7 @@ def compare(
         InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
             no seed in common, or the picture cannot be written.
     """
-    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
+    summary = with_estimates(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
     asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
     if plot is not None:
         write_picture(differences_figure(asked, theme=theme), plot)
@@ -204,7 +204,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
-        tuple(tuple(summary.noise(method, metric, stage, seeds=seeds)) for method in pair),
+        tuple(tuple(summary.estimates(method, metric, stage, seeds=seeds)) for method in pair),
         mean,
         interval,
         test.p_value,
@@ -230,7 +230,7 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     def form(value: float) -> str:
         return f"{value * scale:.{digits}f}"
 
-    def average(values: Sequence[float], noise: Sequence[Noise]) -> str:
+    def average(values: Sequence[float], noise: Sequence[Estimate]) -> str:
         return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
 
     def signed(value: float) -> str:

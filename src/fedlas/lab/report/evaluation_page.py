@@ -10,7 +10,7 @@ from fedlas.lab.report.noise_text import noise_legend, noise_text
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.tables import Cell, Column, column
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 # Of more stages each gets a row instead of a column.
 _MOST_COLUMNS = 4
@@ -24,7 +24,7 @@ def write_evaluation(
     name: str,
     num_bins: int,
     remarks: Sequence[str] = (),
-    noise: Mapping[str, Mapping[str, Noise]] | None = None,
+    noise: Mapping[str, Mapping[str, Estimate]] | None = None,
 ) -> Path:
     """Write the page atomically and return its path.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedlas._core.terminal import Cell
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL
-from fedlas.stats.noise import COSTLY, Noise
+from fedlas.stats.estimates import COSTLY, Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said, p_text
 
@@ -60,7 +60,7 @@ class NoiseText:
         return ", ".join(part for part in (self.interval, self.test) if part)
 
 
-def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseText:
+def noise_text(noises: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
     """What to print of the noise of one metric: of one run, or of one method's runs.
 
     Args:
@@ -71,7 +71,7 @@ def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseTe
         return NoiseText()
     interval = f"[{form(min(n.low for n in noises))}, {form(max(n.high for n in noises))}]"
     floors = [n.floor for n in noises if n.floor is not None]
-    p_values = [n.p_value for n in noises if n.p_value is not None]
+    p_values = [n.p for n in noises if n.p is not None]
     if len(floors) < len(noises) or len(p_values) < len(noises):
         return NoiseText(interval)
     floor = sum(floors) / len(floors)
@@ -95,15 +95,15 @@ def seeds_reject(p_values: Sequence[float]) -> bool:
     return rejects(len(p_values) * min(p_values), LEVEL)
 
 
-def _p_values(noises: Sequence[Noise]) -> str:
+def _p_values(noises: Sequence[Estimate]) -> str:
     """The p-value, or the smallest and the largest; with ``≤`` where the smallest is a bound."""
-    lowest = min(noises, key=lambda n: n.p_value or 0.0)
-    low, high = (p_text(end(n.p_value or 0.0 for n in noises)) for end in (min, max))
-    said = p_said(lowest.p_value or 0.0, lowest.least_p)
+    lowest = min(noises, key=lambda n: n.p or 0.0)
+    low, high = (p_text(end(n.p or 0.0 for n in noises)) for end in (min, max))
+    said = p_said(lowest.p or 0.0, lowest.least_p)
     return said if low == high else f"{said.replace('p = ', 'p ')} to {high}"
 
 
-def noise_cell(number: str, noise: Noise | None, form: Callable[[float], str]) -> Cell:
+def noise_cell(number: str, noise: Estimate | None, form: Callable[[float], str]) -> Cell:
     """A number for the terminal: its interval on the same line, floor and p-value on the next."""
     if noise is None:
         return number

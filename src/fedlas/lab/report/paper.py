@@ -18,7 +18,7 @@ from fedlas.lab.report.published import METRICS, Published, published_ranks, row
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 
 AGAINST = ("paper",)
@@ -66,7 +66,7 @@ class Cell:
             values = [_spread(self.summary.values(method, metric)) for metric in METRICS]
             seeds = sum(self.summary.run(method, seed) is not None for seed in self.summary.seeds)
             rows.append((method, f"here, {seeds} seed{'' if seeds == 1 else 's'}", self.model, *values, ""))
-            if any(chance := [noise_text(self.summary.noise(method, name), _percent).text for name in METRICS]):
+            if any(chance := [noise_text(self.summary.estimates(method, name), _percent).text for name in METRICS]):
                 rows.append(("", "95 %, floor, p", "", *chance, ""))
             rows += [
                 ("", _origin(row), row.model, *_percents(row.values), letters[keys])
@@ -129,7 +129,7 @@ def _summaries(folder: Path) -> list[Summary]:
 
 def _read(folder: Path) -> Summary:
     """The runs, with the intervals that are kept in their folders."""
-    return with_noise(collect(folder), replicates=0)
+    return with_estimates(collect(folder), replicates=0)
 
 
 def _cell(summary: Summary) -> Cell:

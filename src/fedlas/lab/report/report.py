@@ -18,9 +18,9 @@ from fedlas.lab.report.tables import SYMBOLS, Cell, legend, missing_notes, noise
 from fedlas.lab.report.verdict import calibrated_note, findings
 from fedlas.lab.runs.bench_folder import HEAD, RESULTS
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES, Summary
-from fedlas.stats.noise import REPLICATES, is_calibration_error
+from fedlas.stats.estimates import REPLICATES, is_calibration_error
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +65,7 @@ def write_report(
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
     """
-    summary = with_noise(collect(folder), replicates=replicates, console=console)
+    summary = with_estimates(collect(folder), replicates=replicates, console=console)
     notes = write_run_pages(summary, data=data, console=console) if pages else []
     texts = {
         "report.md": markdown_report(summary),
@@ -96,9 +96,9 @@ def results_csv(summary: Summary) -> str:
             if values := run.measured[stage]:
                 row: dict[str, Any] = {**known, "stage": word, **values}
                 for metric in values:
-                    if run.noise and (noise := run.noise.get(metric, stage)):
-                        ends = (noise.value, noise.low, noise.high, noise.floor, noise.p_value)
-                        row |= dict(zip(_csv_columns(metric)[1:], ends[1:], strict=False))
+                    if run.estimates and (found := run.estimates.get(metric, stage)):
+                        ends = (found.low, found.high, found.floor, found.p)
+                        row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
                 writer.writerow([row.get(name) for name in columns])  # None becomes an empty field
     return text.getvalue()
 

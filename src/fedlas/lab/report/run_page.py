@@ -16,7 +16,7 @@ from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, rend
 from fedlas.lab.report.tables import column, run_cell
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import scaled, with_noise
+from fedlas.lab.runs.intervals import scaled, with_estimates
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import METRICS, calibration_by_class
 from fedlas.plots import (
@@ -30,7 +30,7 @@ from fedlas.plots import (
     risk_coverage_curve,
 )
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import REPLICATES, Noise
+from fedlas.stats.estimates import REPLICATES, Estimate
 
 PAGE = "report.html"
 """Name of the page in the run's folder."""
@@ -85,7 +85,7 @@ def write_run_report(
         raise InputError(
             "fedlas report", "it must be the folder of a finished run", f"{folder}: {error}", fix
         ) from error
-    (run,) = with_noise(Summary(folder, (found,)), replicates=replicates, console=console).runs
+    (run,) = with_estimates(Summary(folder, (found,)), replicates=replicates, console=console).runs
     page = _write(run, data=data, back=False)
     if page is None:
         why = run.folder.test_predictions()
@@ -122,7 +122,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
     cells = [(column(m), [run_cell(run, m, stage) for stage in _shown(run)]) for m in _metrics(run)]
     known = [cell.noise for _, row in cells for cell in row]
-    by_class = run.noise.classes if run.noise else {}
+    by_class = run.estimates.classes if run.estimates else {}
     return render(
         "run.html.j2",
         run=run,
@@ -132,7 +132,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
         stages=[_STAGES[stage] for stage in _shown(run)],
         rows=cells,
         noise_notes=noise_legend(known, several=False),
-        noise_reasons=run.noise.reasons if run.noise else (),
+        noise_reasons=run.estimates.reasons if run.estimates else (),
         reliability=[_reliability(name, each, run.folder.num_bins) for name, each in stages],
         confidence=_figure(
             lambda ax, theme: confidence_histogram(predictions, ax=ax, theme=theme), _WIDE, "Confidence histogram"
@@ -187,7 +187,7 @@ def _classes(predictions: Predictions, cases: Cases) -> Picture:
 
 
 def _class_rows(
-    predictions: Predictions, cases: Cases, num_bins: int, *, noise: Mapping[int, Noise]
+    predictions: Predictions, cases: Cases, num_bins: int, *, noise: Mapping[int, Estimate]
 ) -> list[list[str]]:
     """A row of text for each class, as the page's heads say."""
     gaps = {gap.label: gap for gap in class_gaps(predictions)}

@@ -145,7 +145,7 @@ def summary_table(
                     c.format(stdev(values)) if len(values) > 1 else "",
                     mark.get(method, ""),
                     p_values.get(method),
-                    noise_text(summary.noise(method, c.metric, stage, seeds=seeds[method]), c.format),
+                    noise_text(summary.estimates(method, c.metric, stage, seeds=seeds[method]), c.format),
                     tuple(values),
                 )
             )
@@ -160,7 +160,7 @@ def _is_detail(metric: str) -> bool:
 def run_cell(run: FinishedRun, metric: str, stage: str = "test") -> Cell:
     """The number of one run, with its own interval, noise floor and p-value."""
     about = column(metric)
-    noise = run.noise.get(metric, stage) if run.noise else None
+    noise = run.estimates.get(metric, stage) if run.estimates else None
     found = noise_text([noise] if noise else [], about.format)
     return Cell(about.format(run.measured[stage].get(metric)), "", "", noise=found)
 

@@ -22,7 +22,7 @@ from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.runs.measure import predictions_of
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import check_replicates, noise_of
+from fedlas.stats.estimates import check_replicates, estimates
 
 _SHOWN = ("accuracy", "ece", "nll")
 REPLICATES = 199
@@ -126,9 +126,8 @@ def measure_shift(
         stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
         found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
         if replicates:
-            options: dict[str, Any] = {"num_bins": bins, "replicates": replicates}
             found["noise"] = {
-                stage: {name: noise.plain() for name, noise in noise_of(each, ["ece"], **options)}
+                stage: {"ece": estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"].plain()}
                 for stage, each in stages.items()
             }
         return found
