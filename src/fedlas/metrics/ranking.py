@@ -108,8 +108,8 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
     upto, cumulated = np.cumsum(runs.count, axis=-1), np.cumsum(runs.gaps, axis=-1)
     below = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
     below = np.broadcast_to(below.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], below.shape[-1]))
-    at_cuts = np.take_along_axis(_from_zero(cumulated), below, axis=-1)
-    return np.diff(np.concatenate((at_cuts, cumulated[..., -1:]), axis=-1), axis=-1, prepend=0.0)
+    at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
+    return np.diff(at_cuts, axis=-1, prepend=0.0)
 
 
 def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
@@ -119,9 +119,10 @@ def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
     offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)
     run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(len(upto), -1)
     run -= np.arange(len(upto))[:, None] * upto.shape[1]
-    start, end = np.take_along_axis(_from_zero(upto), run, axis=1), np.take_along_axis(upto, run, axis=1)
+    start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
     return run + (ranks - start >= end - ranks)
 
 
-def _from_zero(cumulated: Floats) -> Floats:
-    return np.concatenate((np.zeros((*cumulated.shape[:-1], 1)), cumulated), axis=-1)
+def _below(cumulated: Floats, runs: Integers) -> Floats:
+    """What the first ``runs (..., K)`` add up to."""
+    return np.where(runs > 0, np.take_along_axis(cumulated, np.maximum(runs - 1, 0), axis=-1), 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,10 @@ class ClassCells:
         self._rows = rows
         self._num_bins = rows.num_bins
         self._num_cells = rows.num_classes * rows.num_bins
-        self._fixed: NDArray[np.int32] = np.rint(rows.probs * np.float64(FIXED_POINT)).astype(np.int32)
+        step = max(1, _ELEMENTS // rows.num_classes)
+        self._parts = [slice(start, start + step) for start in range(0, rows.num_samples, step)]
+        fixed = (np.rint(rows.probs[part] * np.float64(FIXED_POINT)) for part in self._parts)
+        self._fixed: NDArray[np.int32] = np.concatenate([part.astype(np.int32) for part in fixed])
 
     def probs(self, weights: Floats) -> Floats:
         """Sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
@@ -74,18 +78,15 @@ class ClassCells:
 
     def _class_sums(self, weights: Floats) -> Floats:
         sums = np.zeros((len(weights), self._rows.num_classes))
-        rows = max(1, _ELEMENTS // self._rows.num_classes)
-        for start in range(0, self._rows.num_samples, rows):
-            part = slice(start, start + rows)
+        for part in self._parts:
             sums += weights[:, part] @ self._fixed[part].astype(np.float64)
         return sums / FIXED_POINT
 
     @cached_property
-    def _bins(self) -> NDArray[np.int32]:
+    def _bins(self) -> NDArray[Any]:
         """Bin of every probability ``(N, C)``."""
-        rows = max(1, _ELEMENTS // self._rows.num_classes)
-        parts = (self._rows.probs[at : at + rows] for at in range(0, self._rows.num_samples, rows))
-        return np.concatenate([self._rows.bins_of(part).astype(np.int32) for part in parts])
+        kind = np.uint8 if self._num_bins <= 256 else np.int32
+        return np.concatenate([self._rows.bins_of(self._rows.probs[part]).astype(kind) for part in self._parts])
 
     @cached_property
     def _beyond(self) -> _Entries:

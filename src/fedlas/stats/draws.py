@@ -19,8 +19,13 @@ from fedlas.stats.replicates import Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows
 
 K = TypeVar("K")
-BLOCK = 2**20
-"""Elements of the largest arrays of one block: 8 MiB of float64, so that several stay in a processor's cache."""
+BLOCK = 2**18
+"""Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
+MANY_PROBS = 2**23
+"""Probabilities from which on it is their sums by class that take the time: these come from wide blocks."""
+CLASS_REPLICATES = 199
+"""At most so many replicates of what is computed of so many probabilities."""
+_WIDE, _WIDE_BLOCK = 64, 2**22
 
 
 class Purpose(IntEnum):
@@ -101,9 +106,11 @@ def _uniforms(
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
     # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
     largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
-    step = max(1, BLOCK // largest)
+    narrow = max(1, BLOCK // largest)
+    many = max(each.num_samples * each.num_classes for each in rows) > MANY_PROBS
     start = 0
     for stop in sorted({replicates, *(cut for cut in cuts if cut < replicates)}):
+        step = max(narrow, min(_WIDE, _WIDE_BLOCK // largest)) if many and stop <= CLASS_REPLICATES else narrow
         for size in (min(step, stop - at) for at in range(start, stop, step)):
             yield random.random_sample((size, rows[0].num_samples))
         start = stop

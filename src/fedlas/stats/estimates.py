@@ -9,24 +9,22 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
-from fedlas.metrics.base import MetricEntry
+from fedlas.metrics.base import AnyEstimator, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
-from fedlas.stats.draws import redrawn, resampled, rows_for, values_in
+from fedlas.stats.draws import CLASS_REPLICATES, MANY_PROBS, redrawn, resampled, rows_for, values_in
 from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Floats
+from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import TABLES, mean_quantity, replicate_values
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
-CLASS_REPLICATES = 199
-"""At most so many for the ECE of each class of a run."""
 COSTLY = {"smooth_ece": 99}
 """At most so many replicates of metrics that take a hundred times as long as the others on small test sets."""
 CONFIDENCE = 1.0 - LEVEL
@@ -93,8 +91,8 @@ def estimates(
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
         level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. The smooth ECE has no more than
-            99 at that level.
+        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. What takes long has fewer at
+            that level: the smooth ECE 99, and the classwise ECE 199 from 8 million probabilities on.
         seed: The same seed draws the same samples and labels.
 
     Returns:
@@ -198,7 +196,8 @@ def estimated(
     rows.gather([quantity for entry in entries.values() if (quantity := mean_quantity(entry, rows))])
 
     forms: dict[str | None, tuple[Callable[[Replicates], Floats], int]] = {
-        name: (partial(replicate_values, entry), _drawn(name, replicates, level)) for name, entry in entries.items()
+        name: (partial(replicate_values, entry), max(_at_most(entry, rows, replicates), fewest_replicates(level)))
+        for name, entry in entries.items()
     }
     if class_replicates:
         forms[None] = (_errors_by_class, min(class_replicates, replicates))
@@ -222,8 +221,11 @@ def estimated(
     }
 
 
-def _drawn(metric: str, replicates: int, level: float) -> int:
-    return min(replicates, max(COSTLY.get(metric, replicates), fewest_replicates(level)))
+def _at_most(entry: MetricEntry, rows: Rows, replicates: int) -> int:
+    estimator: AnyEstimator | None = entry.metadata.get("estimator")
+    by_class = estimator is not None and estimator.statistic is ClasswiseSums
+    many = by_class and rows.num_samples * rows.num_classes > MANY_PROBS
+    return min(replicates, COSTLY.get(entry.name, replicates), CLASS_REPLICATES if many else replicates)
 
 
 def _errors_by_class(block: Replicates) -> Floats:

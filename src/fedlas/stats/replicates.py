@@ -96,7 +96,9 @@ class Replicates(ABC):
     @cached_property
     def ordered_gaps(self) -> Floats:
         """``weight * (confidence - correct)`` ``(R, N)``."""
-        return self.ordered_weights * (self.rows.ordered_confidence - self.ordered_correct)
+        gaps: Floats = self.rows.ordered_confidence - self.ordered_correct
+        # In place where every replicate has its own.
+        return np.multiply(self.ordered_weights, gaps, out=gaps if len(gaps) == self.size else None)
 
 
 class Resampled(Replicates):

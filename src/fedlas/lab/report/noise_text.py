@@ -157,6 +157,7 @@ def noise_legend(known: Sequence[NoiseText], *, several: bool) -> list[str]:
     if drawn := [text.replicates for text in known if text.floor]:
         most = max(drawn)
         costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
+        costly += [f"some have {few}" for few in sorted({*drawn} - {most, *COSTLY.values()})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
         words = _SEVERAL if several else _ONE
         texts.append(FLOOR_LEGEND.format(**words, replicates=f"{most:,}", fewer=fewer, sign=UNTOLD))

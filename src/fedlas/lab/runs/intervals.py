@@ -16,8 +16,8 @@ from fedlas._core.terminal import Bar, say
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
+from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
-    CLASS_REPLICATES,
     CONFIDENCE,
     REPLICATES,
     Estimate,
