@@ -36,8 +36,9 @@ class BrierDecomposition:
 
 def calibration_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
-    squares = (table.probs - table.labels) ** 2 / np.maximum(table.count, 1.0)
-    return np.where(table.count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
+    count = table.count()
+    squares = (table.probs - table.labels) ** 2 / np.maximum(count, 1.0)
+    return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
 
 
 def refinement_part(table: ClassTable) -> Floats:
@@ -47,11 +48,11 @@ def refinement_part(table: ClassTable) -> Floats:
 
 def calibration_bias(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
-    return (_variance(table) / np.maximum(table.count - 1.0, 1.0)).sum(axis=-1) / table.num_samples
+    return (_variance(table) / np.maximum(table.count() - 1.0, 1.0)).sum(axis=-1) / table.num_samples
 
 
 def _variance(table: ClassTable) -> Floats:
-    return table.labels * (1.0 - table.labels / np.maximum(table.count, 1.0))
+    return table.labels * (1.0 - table.labels / np.maximum(table.count(), 1.0))
 
 
 _CALIBRATION = Estimator("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))

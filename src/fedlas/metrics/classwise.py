@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,40 +18,23 @@ from fedlas.metrics.scan import PROB_BITS, Chunk
 from fedlas.predictions import Predictions
 
 
-class ClassTable(Protocol):
+@dataclass(frozen=True, eq=False)
+class ClassTable:
     """Sums over every class and bin of its probability: arrays ``(..., C * B)`` float64, the bins of a class together.
 
     A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
+
+    Attributes:
+        probs: Sum of the probabilities of the class that are in the bin.
+        labels: How many of these samples have the class as label.
+        count: How many there are, computed when asked for.
+        num_samples: ``N``, of all bins of a class together.
+        num_classes: ``C``.
     """
 
-    @property
-    def num_samples(self) -> int:
-        """``N``, of all bins of a class together."""
-
-    @property
-    def num_classes(self) -> int:
-        """``C``."""
-
-    @property
-    def count(self) -> Floats:
-        """Samples whose probability of the class is in the bin."""
-
-    @property
-    def probs(self) -> Floats:
-        """Sum of their probabilities of the class."""
-
-    @property
-    def labels(self) -> Floats:
-        """How many of them have the class as label."""
-
-
-@dataclass(frozen=True, eq=False)
-class ClassArrays:
-    """A :class:`ClassTable` of arrays."""
-
-    count: Floats
     probs: Floats
     labels: Floats
+    count: Callable[[], Floats]
     num_samples: int
     num_classes: int
 
@@ -138,8 +121,8 @@ class ClasswiseSums:
 
     def table(self) -> ClassTable:
         """The sums as formulas take them."""
-        count, probs, labels = (each.double().flatten().numpy() for each in (self.count, self.probs, self.labels))
-        return ClassArrays(count, probs, labels, self.num_samples, self.shape[0])
+        probs, labels, count = (each.double().flatten().numpy() for each in (self.probs, self.labels, self.count))
+        return ClassTable(probs, labels, lambda: count, self.num_samples, self.shape[0])
 
     @property
     def reference_gaps(self) -> Tensor:

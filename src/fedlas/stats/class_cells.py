@@ -33,8 +33,9 @@ class ClassCells:
         self._num_cells = rows.num_classes * rows.num_bins
         step = max(1, _ELEMENTS // rows.num_classes)
         self._parts = [slice(start, start + step) for start in range(0, rows.num_samples, step)]
-        fixed = (np.rint(rows.probs[part] * np.float64(FIXED_POINT)) for part in self._parts)
-        self._fixed: NDArray[np.int32] = np.concatenate([part.astype(np.int32) for part in fixed])
+        self._fixed = np.empty(rows.probs.shape, dtype=np.int32)
+        for part in self._parts:
+            self._fixed[part] = np.rint(rows.probs[part] * np.float64(FIXED_POINT))
 
     def probs(self, weights: Floats) -> Floats:
         """Sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
@@ -85,8 +86,10 @@ class ClassCells:
     @cached_property
     def _bins(self) -> NDArray[Any]:
         """Bin of every probability ``(N, C)``."""
-        kind = np.uint8 if self._num_bins <= 256 else np.int32
-        return np.concatenate([self._rows.bins_of(self._rows.probs[part]).astype(kind) for part in self._parts])
+        bins = np.empty(self._fixed.shape, dtype=np.uint8 if self._num_bins <= 256 else np.int32)
+        for part in self._parts:
+            bins[part] = self._rows.bins_of(self._rows.probs[part])
+        return bins
 
     @cached_property
     def _beyond(self) -> _Entries:

@@ -21,7 +21,7 @@ from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.replicates import Replicates
 from fedlas.stats.rows import Floats, Rows
-from fedlas.stats.tables import TABLES, mean_quantity, replicate_values
+from fedlas.stats.tables import class_table, mean_quantity, replicate_values
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
@@ -229,7 +229,7 @@ def _at_most(entry: MetricEntry, rows: Rows, replicates: int) -> int:
 
 
 def _errors_by_class(block: Replicates) -> Floats:
-    return errors_by_class(block.table(TABLES[ClasswiseSums]).table())
+    return errors_by_class(block.table(class_table).table())
 
 
 def _estimate(entry: MetricEntry, value: float, samples: Floats, floors: Floats | None, level: float) -> Estimate:

@@ -41,13 +41,12 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
     """
     estimator: AnyEstimator | None = entry.metadata.get("estimator")
     if (quantity := mean_quantity(entry, block.rows)) is not None:
-        found: Any = block.mean(quantity)
-    elif estimator is not None and estimator.statistic in TABLES:
-        found = estimator.value(block.table(TABLES[estimator.statistic]))
-    else:
-        num_bins = block.rows.num_bins
-        found = np.array([values_of(one, [entry], num_bins)[entry.name] for one in block.predictions()])
-    return np.broadcast_to(found, (block.size,))
+        return block.mean(quantity)
+    if estimator is not None and estimator.statistic in TABLES:
+        found = np.asarray(estimator.value(block.table(TABLES[estimator.statistic])))
+        if found.ndim == 1:  # one number says that the formula of somebody's metric knows of no replicates
+            return np.broadcast_to(found, (block.size,))
+    return np.array([values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()])
 
 
 def mean_quantity(entry: MetricEntry, rows: Rows) -> Quantity | None:
@@ -143,31 +142,10 @@ def _by_outcome(block: Replicates) -> Filled[Outcomes]:
     return Filled(Outcomes(wrong.sum(axis=1), right.sum(axis=1), wrong_confidence, right_doubt, samples))
 
 
-class Classes:
-    """:class:`~fedlas.metrics.classwise.ClassTable` of every class and bin of its probability."""
-
-    def __init__(self, block: Replicates) -> None:
-        self._block = block
-        self.num_samples, self.num_classes = block.rows.num_samples, block.rows.num_classes
-
-    def table(self) -> ClassTable:
-        """Itself."""
-        return self
-
-    @property
-    def probs(self) -> Floats:
-        """``(R or 1, C * B)``."""
-        return self._block.class_probs
-
-    @property
-    def count(self) -> Floats:
-        """``(R or 1, C * B)``."""
-        return self._block.class_counts
-
-    @property
-    def labels(self) -> Floats:
-        """``(R, C * B)``."""
-        return self._block.class_labels
+def class_table(block: Replicates) -> Filled[ClassTable]:
+    """Sums over every class and bin of its probability."""
+    samples, classes = block.rows.num_samples, block.rows.num_classes
+    return Filled(ClassTable(block.class_probs, block.class_labels, lambda: block.class_counts, samples, classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +224,7 @@ TABLES: Mapping[Callable[[Predictions, int], Statistic], Callable[[Replicates], 
     TrueOutcome: _known_bins,
     EqualMass: Ranked,
     ConfidenceByOutcome: _by_outcome,
-    ClasswiseSums: Classes,
+    ClasswiseSums: class_table,
     EveryClass: SortedClasses,
     FineGrid: _nodes,
 }
