@@ -127,6 +127,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     bench.add_argument(
         "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
     )
+    _report_arguments(bench)
     add_executor_arguments(bench)
 
     train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
@@ -141,7 +142,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     report = add(
         "report",
         _report,
-        "Write report.md, report.html and results.csv over finished runs, and a page a run.",
+        "Write report.md, report.html and results.csv over finished runs.",
         "FOLDER",
     )
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
@@ -151,6 +152,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         help="'paper': published numbers beside those of a bench, or of a folder of them, in place of the report "
         "(default: the report)",
     )
+    _report_arguments(report)
     _replicates_argument(report)
     report.add_argument(
         "--data",
@@ -171,6 +173,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     diagnose.add_argument(
         "--data", metavar="FOLDER", help="where the images are (default: $FEDLAS_DATA, then the usual places)"
+    )
+
+    diagnose.add_argument(
+        "--details", action="store_true", help="print the gate and every alarm, too (default: the indicator)"
     )
 
     uncertainty = add(
@@ -257,6 +263,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     ood.add_argument(
         "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
     )
+    ood.add_argument(
+        "--details", action="store_true", help="print every table and how to read it (default: the ranking)"
+    )
 
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
     listing.add_argument(
@@ -272,6 +281,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_track(add)
     add_compare(add)
     return parser, verbs
+
+
+def _report_arguments(parser: _Parser) -> None:
+    parser.add_argument(
+        "--details", action="store_true", help="print every number and how to read it (default: verdict and table)"
+    )
+    parser.add_argument("--pages", action="store_true", help="also write a page for each run (default: none)")
 
 
 def _replicates_argument(parser: _Parser, *, default: int = 1000) -> None:
@@ -300,7 +316,9 @@ def _bench(args: argparse.Namespace) -> int:
 
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
-    return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
+    if args.dry_run:
+        return dry_run(group, **chosen)
+    return bench_group(group, **chosen, details=args.details, pages=args.pages)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -316,13 +334,13 @@ def _report(args: argparse.Namespace) -> int:
         return against_paper(args.folder, against=args.against)
     from fedlas.cli.commands import report
 
-    return report(args.folder, replicates=args.replicates, data=args.data)
+    return report(args.folder, replicates=args.replicates, data=args.data, details=args.details, pages=args.pages)
 
 
 def _diagnose(args: argparse.Namespace) -> int:
     from fedlas.cli.diagnose import diagnose
 
-    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data)
+    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data, details=args.details)
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
@@ -338,7 +356,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _shift(args: argparse.Namespace) -> int:
-    from fedlas.lab.studies.shift import shift
+    from fedlas.cli.shift import shift
 
     return shift(
         args.runs,
@@ -362,6 +380,7 @@ def _ood(args: argparse.Namespace) -> int:
         out=args.out,
         run_data=args.run_data,
         replicates=args.replicates,
+        details=args.details,
     )
 
 

@@ -42,7 +42,8 @@ def seed_values(
         legend: Whether to say what the marks are, below the axes or at the foot of a new figure.
 
     Returns:
-        The Axes. One seed, and seeds that all give the same, have no interval.
+        The Axes. One seed, and seeds that all give the same, have no interval; that of values that are never negative
+        ends at 0, unless they are differences.
 
     Raises:
         InputError: If no name has a value, a value is infinite, or ``floors`` has a name that ``values`` lacks.
@@ -78,6 +79,8 @@ def seed_values(
         if not found:
             continue
         mean, ends = fmean(found), mean_interval(found)
+        if ends is not None and not zero and min(found) >= 0:
+            ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
         apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
         colour = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
         above = [row - 0.28] * len(found)

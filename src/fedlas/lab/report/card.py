@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json, write_text
-from fedlas._core.terminal import say
+from fedlas._core.terminal import say, show
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import FORMAT
+from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
 from fedlas.lab.report.known_limits import known_limits
-from fedlas.lab.report.noise_text import p_said
 from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.runs import saved as evidence
+from fedlas.lab.report.table import terminal
+from fedlas.lab.runs import saved
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.runs.folder import read_config, read_data
@@ -58,6 +59,7 @@ def card(
     risks: Sequence[float] = DEFAULT_RISKS,
     replicates: int = REPLICATES,
     data: str | None = None,
+    details: bool = False,
 ) -> int:
     """Write the calibration card of a run and print what is on it.
 
@@ -68,6 +70,7 @@ def card(
         risks: Wanted risks, each in (0, 1).
         replicates: Of intervals and noise floors; 0 computes none.
         data: Where the run's data is, for the names of its classes; None searches the usual places.
+        details: Print all metrics and the known limits, too.
 
     Returns:
         0.
@@ -89,10 +92,12 @@ def card(
     content = json.loads(written.json.read_text(encoding="utf-8"))
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
     say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
-    for name in ("accuracy", "ece", "nll"):
-        say(f"  {name:9}" + _said(content["metrics"]["calibrated"][name], percent=name != "nll"))
-    for row in content["selective"]["thresholds"]:
-        say(f"  {_row_text(row)}")
+    say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
+    thresholds = thresholds_table(content)
+    show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
+    if details:
+        show(terminal(card_metrics(content), details=True))
+    say(*(content["limits"] if details else ()), wrap=True)
     say(f"card: {written.json}", f"      {written.html}")
     return 0
 
@@ -142,8 +147,6 @@ def write_card(
     Raises:
         InputError: As :func:`card`.
     """
-    from fedlas.lab.report.card_page import card_page
-
     try:
         run = read_run(folder)
     except ValueError as error:
@@ -156,7 +159,7 @@ def write_card(
     if exported is not None:
         content["exported"] = dict(exported)
     content["limits"] = known_limits(content, test.target, notes=calibration.notes, config=read_config(folder) or {})
-    page = card_page(content, stages, num_bins=evidence.num_bins(run))
+    page = card_page(content, stages, num_bins=saved.num_bins(run))
     return Written(write_json(path, content), write_text(path.with_suffix(".html"), page))
 
 
@@ -169,7 +172,7 @@ def _content(
     replicates: int,
 ) -> dict[str, Any]:
     """Everything on the card but its limits; ``val`` is calibrated."""
-    num_bins, test = evidence.num_bins(run), stages[STAGES[1]]
+    num_bins, test = saved.num_bins(run), stages[STAGES[1]]
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     names = list(measured[STAGES[1]])
     noise = noise_by_stage(stages, names, num_bins=num_bins, replicates=replicates)
@@ -296,27 +299,3 @@ def _quantile_edges(values: Floats, number: int) -> Floats:
     """From 0 over quantiles to 1, each once."""
     inner = np.unique(np.quantile(values, np.arange(1, number) / number))
     return np.concatenate([[0.0], inner[(inner > 0) & (inner < 1)], [1.0]])
-
-
-def _said(entry: Mapping[str, float], *, percent: bool) -> str:
-    def form(value: float) -> str:
-        return f"{100 * value:.2f} %" if percent else f"{value:.4f}"
-
-    text = form(entry["value"])
-    if "low" in entry:
-        text += f"  [{form(entry['low'])}, {form(entry['high'])}]"
-    if "floor" in entry:
-        text += f"  floor {form(entry['floor'])}, {p_said(entry['p_value'], entry.get('least_p'))}"
-    return text
-
-
-def _row_text(row: Mapping[str, Any]) -> str:
-    head = f"risk at most {100 * row['risk']:g} %: "
-    if row["threshold"] is None:
-        return f"{head}no threshold can be vouched for; at least {row['needed']} samples without a mistake are needed"
-    test = row["test"]
-    risk = "none accepted" if test["risk"] is None else f"{100 * test['risk']:.2f} % wrong"
-    return (
-        f"{head}accept from confidence {row['threshold']:.4f}; of the test part {100 * test['coverage']:.1f} %, {risk} "
-        f"(at most {100 * test['upper']:.2f} %)"
-    )

@@ -1,4 +1,4 @@
-"""``fedlas compare``: differences that were asked about before looking, each method against what it is measured by."""
+"""``fedlas compare``: pre-specified differences, each method against the one it is measured by."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show, table
-from fedlas.lab.report.markdown import grid, plain
+from fedlas._core.terminal import say, show
 from fedlas.lab.report.noise_text import noise_text
 from fedlas.lab.report.page import write_picture
-from fedlas.lab.report.tables import column
+from fedlas.lab.report.table import DASH, Table, column, table_of, terminal
+from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.lab.runs.summary import Summary
@@ -81,6 +81,7 @@ def compare(
     markdown: bool = False,
     plot: Path | None = None,
     theme: Literal["light", "dark"] = "light",
+    details: bool = False,
 ) -> int:
     """Print the differences between methods of a bench, with tests over seeds.
 
@@ -93,6 +94,7 @@ def compare(
         plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
             .png, .pdf) says of which kind.
         theme: Palette of the picture.
+        details: Show the other tests, and A and B with their intervals and noise floors, too.
 
     Returns:
         0.
@@ -106,26 +108,37 @@ def compare(
     if plot is not None:
         write_picture(differences_figure(asked, theme=theme), plot)
     for metric, found in asked.items():
-        about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
-        heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
+        whole = _table(found, metric, f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}")
         if markdown:
-            say(about, "", *grid(heads, [[plain(row[0]), *row[1:]] for row in rows], left=1).split("\n"), "")
+            say(whole.title, "", *markdown_table(whole).split("\n"), "")
             continue
-        narrow = [heads.index(head) for head in ("A - B", *_NARROW)]
-        show(
-            table(
-                [heads[number] for number in narrow],
-                [[row[number] for number in narrow] for row in rows],
-                title=about,
-                right=range(1, len(narrow)),
-                box="SIMPLE",
-                padding=(0, 1, 0, 0),
-            )
-        )
-    say(CAPTION, wrap=not markdown)
-    if markdown and any(any(difference.noise) for found in asked.values() for difference in found):
-        say("", A_AND_B)
+        say(*(_sentence(difference, metric) for difference in found), wrap=True)
+        show(terminal(whole if details else whole.where(_NARROW)))
+    say(CAPTION if details or markdown else SHORT_CAPTION, wrap=not markdown)
+    if (markdown or details) and any(any(difference.noise) for found in asked.values() for difference in found):
+        say("", A_AND_B, wrap=not markdown)
     return 0
+
+
+def _table(found: Sequence[Difference], metric: str, title: str) -> Table:
+    return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in found], title=title)
+
+
+def _sentence(difference: Difference, metric: str) -> str:
+    """Whether a difference is more than chance over seeds."""
+    about = column(metric)
+    size = about.format(abs(difference.mean)) + (" points" if about.unit else "")
+    first, second = difference.pair
+    n = len(difference.seeds)
+    if difference.holm is None:
+        return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
+    if difference.holm > LEVEL:
+        more = "" if difference.needed is None else f" About {difference.needed} seeds would show one of this size."
+        return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
+    way = "lower" if difference.mean < 0 else "higher"
+    said = _p(difference.holm)
+    said = f"p {said}" if said.startswith("<") else f"p = {said}"
+    return f"The {about.title} of {first} is {way} than that of {second} by {size} ({said}, {n} seeds)."
 
 
 CAPTION = (
@@ -139,8 +152,10 @@ A_AND_B = (
     "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
     "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
 )
-_NARROW = ("seeds", "difference [95 %]", "t", "Holm", "g", "needed")
-_HEADS = ("seeds", "A", "B", "difference [95 %]", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
+_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+_NARROW = (0, 1, 4, 5, 6, 9, 10)
+"""Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
 
 
 def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
@@ -244,8 +259,8 @@ def _cells(difference: Difference, metric: str) -> list[str]:
         *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
         signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
         *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
-        "-" if g is None else f"{g:+.1f}",
-        "-" if difference.needed is None else str(difference.needed),
+        DASH if g is None else f"{g:+.1f}",
+        DASH if difference.needed is None else str(difference.needed),
     ]
 
 
@@ -276,11 +291,11 @@ def _title(metric: str) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def add_compare(add: Any) -> None:
-    """Add the verb ``compare``; ``add`` makes a verb."""
+    """Add the subcommand ``compare``; ``add`` makes one."""
     verb = add(
         "compare",
         lambda args: compare(
@@ -291,8 +306,9 @@ def add_compare(add: Any) -> None:
             markdown=args.markdown,
             plot=args.plot,
             theme=args.theme,
+            details=args.details,
         ),
-        "Test differences that you asked about beforehand, each method against the one it is measured by.",
+        "Test pre-specified differences, each method against the one it is measured by.",
         "FOLDER A:B [A:B ...]",
     )
     verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
@@ -311,3 +327,6 @@ def add_compare(add: Any) -> None:
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
     verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
+    verb.add_argument(
+        "--details", action="store_true", help="show the other tests, A and B, too (default: the verdict)"
+    )

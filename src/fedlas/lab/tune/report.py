@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.files import write_json, write_text
-from fedlas.lab.report.markdown import code_block, grid, plain
-from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
+from fedlas.lab.report.bench_tables import environment_table
+from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
+from fedlas.lab.report.table import Table, bullets, code_block, markdown, plain, table_of
 from fedlas.lab.runs.environment import read_starts
 from fedlas.lab.tune.best import next_commands, write_best
 from fedlas.lab.tune.domain import Range
@@ -20,12 +20,9 @@ from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
 from fedlas.lab.tune.sampler import STARTUP, write_storage
 from fedlas.lab.tune.study import settings
-from fedlas.lab.tune.summary import Outcome, notes, outcomes_of, title, what_was_run
-from fedlas.plots import DARK, LIGHT, best_so_far, new_axes, parameter_effect
+from fedlas.lab.tune.summary import Outcome, notes, outcomes_of, title, verdicts, what_was_run
+from fedlas.plots import best_so_far, parameter_effect
 from fedlas.plots.theme import legend_height
-
-HEADS = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
-"""Heads of the table of methods."""
 
 
 def write_numbers(tuning: Tuning) -> list[Outcome]:
@@ -49,9 +46,8 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
         title=title(tuning),
         statement=what_was_run(tuning, outcomes),
         commands=_commands(tuning),
-        heads=HEADS,
-        rows=rows(tuning, outcomes),
-        goal=tuning.goal,
+        verdicts=verdicts(tuning, outcomes),
+        table=methods_table(tuning, outcomes),
         notes=notes(tuning, outcomes),
         then=next_commands(tuning, outcomes),
         course=_course(tuning, outcomes),
@@ -60,8 +56,7 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
                 "name": outcome.method.name,
                 "space": _space(outcome),
                 "pictures": _effects(tuning, outcome),
-                "keys": list(outcome.method.space),
-                "trials": [_cells(tuning, outcome, trial) for trial in outcome.trials],
+                "trials": trials_table(tuning, outcome),
             }
             for outcome in outcomes
         ],
@@ -71,10 +66,10 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
     return write_text(tuning.folder / "tune.html", page)
 
 
-def rows(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """The table of methods, under :data:`HEADS`."""
+def methods_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
+    """A row for each method."""
     show = tuning.goal.show
-    return [
+    rows = [
         [
             outcome.method.name,
             show(outcome.preset),
@@ -86,6 +81,18 @@ def rows(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[list[str]]:
         ]
         for outcome in outcomes
     ]
+    heads = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
+    return table_of(
+        heads, rows, title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}", words=(0, 4)
+    )
+
+
+def trials_table(tuning: Tuning, outcome: Outcome) -> Table:
+    """A row for each trial of a method."""
+    keys = list(outcome.method.space)
+    heads = ["trial", *keys, tuning.goal.title, "seconds", "note"]
+    rows = [_cells(tuning, outcome, trial) for trial in outcome.trials]
+    return table_of(heads, rows, title=f"Trials of {outcome.method.name}", words=(0, len(heads) - 1))
 
 
 def best_parameters(outcome: Outcome) -> str:
@@ -129,20 +136,16 @@ def as_markdown(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     parts = [f"# {plain(title(tuning))}", plain(what_was_run(tuning, outcomes))]
     if commands := _commands(tuning):
         parts.append(code_block(commands))
-    parts.append(grid(HEADS, [[plain(cell) for cell in row] for row in rows(tuning, outcomes)], left=1))
-    parts.append("\n".join(f"- {plain(note)}" for note in notes(tuning, outcomes)))
+    parts += [bullets(verdicts(tuning, outcomes)), markdown(methods_table(tuning, outcomes))]
+    parts.append(bullets(notes(tuning, outcomes)))
     if then := next_commands(tuning, outcomes):
         parts.append("## Next")
         for what, command in then:
             parts += [f"{plain(what[:1].upper() + what[1:])}:", code_block([command])]
     for outcome in outcomes:
-        keys = list(outcome.method.space)
-        heads = ["trial", *map(plain, keys), plain(tuning.goal.title), "seconds", ""]
-        table = [list(map(plain, _cells(tuning, outcome, trial))) for trial in outcome.trials]
-        parts += [f"## {plain(outcome.method.name)}", plain(_space(outcome)), grid(heads, table, left=1)]
-    environment = [[key, plain("; ".join(values))] for key, values in _environment(tuning).items()]
-    parts += ["## Environment", grid(["", ""], environment, left=2)]
-    return "\n\n".join(parts) + "\n"
+        trials = markdown(trials_table(tuning, outcome))
+        parts += [f"## {plain(outcome.method.name)}", plain(_space(outcome)), trials]
+    return "\n\n".join([*parts, "## Environment", markdown(_environment(tuning))]) + "\n"
 
 
 def _space(outcome: Outcome) -> str:
@@ -155,50 +158,40 @@ def _space(outcome: Outcome) -> str:
 
 def _cells(tuning: Tuning, outcome: Outcome, trial: Trial) -> list[str]:
     """One trial in the table of its method."""
-    words = ["preset"] if trial.is_preset else []
-    words += ["best"] if trial is outcome.best else []
-    words += [f"failed: {trial.reason}"] if trial.value is None else []
+    about = ["preset"] if trial.is_preset else []
+    about += ["best"] if trial is outcome.best else []
+    about += [f"failed: {trial.reason}"] if trial.value is None else []
     params = [settings({"": trial.params[key]}).strip() for key in outcome.method.space]
-    return [str(trial.number), *params, tuning.goal.show(trial.value), f"{trial.seconds:.1f}", ", ".join(words)]
+    return [str(trial.number), *params, tuning.goal.show(trial.value), f"{trial.seconds:.1f}", ", ".join(about)]
 
 
-def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
+def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Any:
+    """Best value so far of each method; None if no trial is done."""
     values = {outcome.method.name: [_scaled(tuning, trial) for trial in outcome.trials] for outcome in outcomes}
     if not any(value is not None for found in values.values() for value in found):
         return None
-
-    def draw(theme: ThemeName) -> Any:
-        axes = new_axes(
-            LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
-        )
-        return best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=axes, theme=theme)
-
-    return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
+    ax = axes(height=2.7 + legend_height(list(values), MOST_WIDTH))
+    drawn = best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=ax)
+    return figure(drawn, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 
 
-def _effects(tuning: Tuning, outcome: Outcome) -> list[Picture]:
+def _effects(tuning: Tuning, outcome: Outcome) -> list[Any]:
     found = []
-    for key, domain in outcome.method.space.items():
-        values = [_scaled(tuning, trial) for trial in outcome.trials]
-        if not values:
-            continue
-        draw = partial(
-            _effect,
-            settings=[trial.params[key] for trial in outcome.trials],
-            values=values,
+    values = [_scaled(tuning, trial) for trial in outcome.trials]
+    for key, domain in outcome.method.space.items() if values else ():
+        drawn = parameter_effect(
+            [trial.params[key] for trial in outcome.trials],
+            values,
             name=key,
             label=tuning.goal.title,
             best=None if outcome.best is None else outcome.best.number,
             log=isinstance(domain, Range) and domain.log,
             limits=(domain.low, domain.high) if isinstance(domain, Range) else None,
+            legend=False,
+            ax=axes(height=3.0),
         )
-        found.append(picture(draw, f"{tuning.goal.title} over {key} of {outcome.method.name}, a point a trial"))
+        found.append(figure(drawn, f"{tuning.goal.title} over {key} of {outcome.method.name}, a point a trial"))
     return found
-
-
-def _effect(theme: ThemeName, **options: Any) -> Any:
-    axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
-    return parameter_effect(ax=axes, theme=theme, legend=False, **options)
 
 
 def _scaled(tuning: Tuning, trial: Trial) -> float | None:
@@ -210,14 +203,14 @@ def _commands(tuning: Tuning) -> list[str]:
     return list(dict.fromkeys(str(start["command"]) for start in starts if "command" in start))
 
 
-def _environment(tuning: Tuning) -> dict[str, list[str]]:
-    """What the starts were made with; several values where they differ."""
+def _environment(tuning: Tuning) -> Table:
+    """With what the starts were made; several values where they differ."""
     found: dict[str, dict[str, None]] = {}
     for start in read_starts(tuning.folder / "environment.json"):
         for key, value in start.items():
             if key != "command":
                 found.setdefault(key, {})[str(value)] = None
-    return {key: list(values) for key, values in found.items()}
+    return environment_table({key: list(values) for key, values in found.items()})
 
 
 def _plain(value: Any) -> Any:
