@@ -181,7 +181,7 @@ def show_bench(model: ReportModel, *, details: bool = False) -> None:
     """Print the verdict of a bench and its table: short, or with everything that is known."""
     say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
     if details:
-        show(terminal(long_table(model), details=True))
+        show(terminal(long_table(model), details=True, arrows=False))
     else:
         show(terminal(short_table(model), arrows=False))
         say(*short_legend(model), style="dim", wrap=True)

@@ -91,13 +91,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     import fedlas
+    from fedlas.cli.compare import add_compare
     from fedlas.cli.evaluate import add_evaluate
     from fedlas.cli.executor_arguments import add_executor_arguments
     from fedlas.cli.production import add_production_verbs
     from fedlas.cli.recipe_arguments import add_recipe_arguments
     from fedlas.cli.track_arguments import add_track, add_track_option
     from fedlas.cli.tune_arguments import add_tune
-    from fedlas.lab.report.compare import add_compare
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")

@@ -111,7 +111,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _card(args: argparse.Namespace) -> int:
-    from fedlas.lab.report.card import card
+    from fedlas.cli.card import card
     from fedlas.stats.selective_risk import DEFAULT_RISKS
 
     return card(

@@ -95,15 +95,13 @@ def reliability_diagram(
     # Thin where there are few samples: the accuracy of a handful says little.
     size = np.sqrt(share[filled] / share.max())
     axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
-    axes.scatter(
-        x, y, s=6 + 45 * size**2, color=colors, edgecolor=palette.background, linewidth=0.6, zorder=4, clip_on=False
-    )
+    axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
     axes.grid(color=palette.grid, linewidth=0.6)
     axes.set_ylabel("accuracy", color=palette.ink, fontsize=9)
     axes.text(
-        0.04, 0.955, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, va="top",
+        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, ha="right",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:
@@ -133,7 +131,7 @@ def _explain(axes: Any, palette: Theme) -> None:
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
     axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.92), frameon=False, fontsize=8,
+        handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), frameon=False, fontsize=8,
         labelcolor=palette.ink, handlelength=1.6, handleheight=1.0,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
-from fedlas.lab.report.verdict import calibrated_note, verdict
+from fedlas.lab.report.verdict import verdict
 from fedlas.lab.runs import saved
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -77,7 +77,7 @@ def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> C
 def long_table(model: ReportModel) -> Table:
     """The main metrics before temperature scaling, and ECE after it, with everything that is known of them."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
-    before = model.table("test", metrics)
+    before = model.table("test", metrics, places=3)
     after = model.table("test_scaled", ["ece"] if "ece" in model.summary.metrics else [])
     if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
         before = before.where([0, *range(2, len(before.columns))])
@@ -87,7 +87,6 @@ def long_table(model: ReportModel) -> Table:
     notes = [
         spread_note(model),
         *(f"{name}: {comparison.best}, {said}." for name, comparison, said in best if comparison and said),
-        *filter(None, [calibrated_note(model)]),
         *marks_notes(model),
         *noise_notes(model),
         *missing_notes(model),

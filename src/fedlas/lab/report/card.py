@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json, write_text
-from fedlas._core.terminal import say, show
-from fedlas.deploy.calibration import Calibration, fit_calibration
+from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import FORMAT
-from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
+from fedlas.lab.report.card_page import card_page
 from fedlas.lab.report.known_limits import known_limits
-from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.table import terminal
 from fedlas.lab.runs import saved
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.environment import read_starts
@@ -30,7 +27,7 @@ from fedlas.lab.runs.summary import FinishedRun
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.predictions import Predictions
 from fedlas.stats.drift import Floats, GapSums
-from fedlas.stats.noise import REPLICATES, Noise, check_replicates
+from fedlas.stats.noise import REPLICATES, Noise
 from fedlas.stats.selective_risk import DEFAULT_RISKS, clopper_pearson, risk_threshold
 
 LEVEL = 0.95
@@ -49,57 +46,6 @@ class Written:
 
     json: Path
     html: Path
-
-
-def card(
-    folder: Path,
-    *,
-    out: Path | None = None,
-    calibrate: str = "temperature",
-    risks: Sequence[float] = DEFAULT_RISKS,
-    replicates: int = REPLICATES,
-    data: str | None = None,
-    details: bool = False,
-) -> int:
-    """Write the calibration card of a run and print what is on it.
-
-    Args:
-        folder: Folder of a finished run with validation and test predictions.
-        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder.
-        calibrate: Calibrator, fitted on validation: temperature, vector or none.
-        risks: Wanted risks, each in (0, 1).
-        replicates: Of intervals and noise floors; 0 computes none.
-        data: Where the run's data is, for the names of its classes; None searches the usual places.
-        details: Print all metrics and the known limits, too.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If the run or its predictions cannot be used, or a number is out of range.
-    """
-    check_replicates("fedlas card", replicates)
-    require_page_packages()
-    if out is not None and out.suffix.lower() != ".json":
-        raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
-    path = folder / "card.json" if out is None else out
-    check_card_place(path)
-    val = _predictions(folder, "val")
-    calibration = fit_calibration(calibrate, val)
-    written = write_card(
-        folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=_class_names(folder, data)
-    )
-    content = json.loads(written.json.read_text(encoding="utf-8"))
-    parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
-    say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
-    say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
-    thresholds = thresholds_table(content)
-    show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
-    if details:
-        show(terminal(card_metrics(content), details=True))
-    say(*(content["limits"] if details else ()), wrap=True)
-    say(f"card: {written.json}", f"      {written.html}")
-    return 0
 
 
 def check_card_place(path: Path) -> None:
@@ -145,14 +91,14 @@ def write_card(
         exported: The file that the card lies beside and how it was checked.
 
     Raises:
-        InputError: As :func:`card`.
+        InputError: If the run or its predictions cannot be used, or a number is out of range.
     """
     try:
         run = read_run(folder)
     except ValueError as error:
         fix = "Start its fedlas command again: it goes on."
         raise InputError("card", "it must be the folder of a finished run", f"{folder}: {error}", fix) from error
-    val, test = _predictions(folder, "val"), _predictions(folder, "test")
+    val, test = predictions_in(folder, "val"), predictions_in(folder, "test")
     stages = dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
     content = _content(run, calibration, calibration.transform(val), stages, risks, replicates)
     content["model"]["classes"] = list(classes) if classes is not None else None
@@ -215,11 +161,12 @@ def _content(
     }
 
 
-def _predictions(folder: Path, part: str) -> Predictions:
+def predictions_in(folder: Path, part: str) -> Predictions:
+    """Predictions of a run on one of its parts."""
     return Predictions.load(folder / "predictions" / f"{part}.npz")
 
 
-def _class_names(folder: Path, data: str | None) -> tuple[str, ...] | None:
+def class_names(folder: Path, data: str | None) -> tuple[str, ...] | None:
     """Names of the classes, where the run's data is at hand."""
     splits, _ = splits_at_hand(folder, data=data)
     return None if splits is None else splits.classes

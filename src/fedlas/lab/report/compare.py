@@ -1,23 +1,16 @@
-"""``fedlas compare``: pre-specified differences, each method against the one it is measured by."""
+"""Pre-specified differences between methods of a bench, with tests over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show
 from fedlas.lab.report.noise_text import noise_text
-from fedlas.lab.report.page import write_picture
-from fedlas.lab.report.table import DASH, Table, column, table_of, terminal
-from fedlas.lab.report.table import markdown as markdown_table
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.report.table import DASH, Table, column, table_of
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
@@ -72,59 +65,30 @@ class Difference:
     needed: int | None
 
 
-def compare(
-    folder: Path,
-    pairs: Sequence[str],
-    *,
-    metrics: Sequence[str] = ("ece",),
-    stage: str = "before",
-    markdown: bool = False,
-    plot: Path | None = None,
-    theme: Literal["light", "dark"] = "light",
-    details: bool = False,
-) -> int:
-    """Print the differences between methods of a bench, with tests over seeds.
-
-    Args:
-        folder: Folder of the bench.
-        pairs: ``A:B`` each: A minus B.
-        metrics: Registered metrics that the runs measured.
-        stage: ``before`` or ``after`` temperature scaling.
-        markdown: A Markdown table rather than one for the terminal.
-        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
-            .png, .pdf) says of which kind.
-        theme: Palette of the picture.
-        details: Show the other tests, and A and B with their intervals and noise floors, too.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
-            no seed in common, or the picture cannot be written.
-    """
-    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
-    asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
-    if plot is not None:
-        write_picture(differences_figure(asked, theme=theme), plot)
-    for metric, found in asked.items():
-        whole = _table(found, metric, f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}")
-        if markdown:
-            say(whole.title, "", *markdown_table(whole).split("\n"), "")
-            continue
-        say(*(_sentence(difference, metric) for difference in found), wrap=True)
-        show(terminal(whole if details else whole.where(_NARROW)))
-    say(CAPTION if details or markdown else SHORT_CAPTION, wrap=not markdown)
-    if (markdown or details) and any(any(difference.noise) for found in asked.values() for difference in found):
-        say("", A_AND_B, wrap=not markdown)
-    return 0
+CAPTION = (
+    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
+    "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
+    "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
+    "few seeds a rough guess."
+)
+A_AND_B = (
+    "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
+    "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
+    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
+)
+SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
+_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+NARROW = (0, 1, 4, 5, 6, 9, 10)
+"""Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
 
 
-def _table(found: Sequence[Difference], metric: str, title: str) -> Table:
+def differences_table(found: Sequence[Difference], metric: str, about: str) -> Table:
+    """A row for each pair; ``about`` follows the metric's name in the title."""
+    title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
     return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in found], title=title)
 
 
-def _sentence(difference: Difference, metric: str) -> str:
+def sentence(difference: Difference, metric: str) -> str:
     """Whether a difference is more than chance over seeds."""
     about = column(metric)
     size = about.format(abs(difference.mean)) + (" points" if about.unit else "")
@@ -141,25 +105,8 @@ def _sentence(difference: Difference, metric: str) -> str:
     return f"The {about.title} of {first} is {way} than that of {second} by {size} ({said}, {n} seeds)."
 
 
-CAPTION = (
-    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
-    "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
-    "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
-    "few seeds a rough guess."
-)
-A_AND_B = (
-    "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
-    "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
-    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
-)
-SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
-_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
-_NARROW = (0, 1, 4, 5, 6, 9, 10)
-"""Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
-
-
 def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
-    """The differences of :func:`compare`, as numbers.
+    """The differences of pairs of methods, as numbers.
 
     Args:
         summary: Runs of a bench.
@@ -168,7 +115,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
         stage: ``test`` or ``test_scaled``.
 
     Raises:
-        InputError: As :func:`compare`.
+        InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
     if metric not in summary.metrics:
         known = list(summary.metrics)
@@ -285,48 +232,5 @@ def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Lite
     return axes[0].figure
 
 
-def _title(metric: str) -> str:
-    shown = column(metric)
-    return f"{shown.title} {shown.unit}".strip()
-
-
 def _p(value: float | None) -> str:
     return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def add_compare(add: Any) -> None:
-    """Add the subcommand ``compare``; ``add`` makes one."""
-    verb = add(
-        "compare",
-        lambda args: compare(
-            args.folder,
-            args.pairs,
-            metrics=args.metrics,
-            stage=args.stage,
-            markdown=args.markdown,
-            plot=args.plot,
-            theme=args.theme,
-            details=args.details,
-        ),
-        "Test pre-specified differences, each method against the one it is measured by.",
-        "FOLDER A:B [A:B ...]",
-    )
-    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
-    verb.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
-    verb.add_argument(
-        "--metrics", nargs="+", default=["ece"], metavar="NAME", help="metrics of the runs (default: ece)"
-    )
-    verb.add_argument(
-        "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
-    )
-    verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
-    verb.add_argument(
-        "--plot",
-        type=path_argument,
-        metavar="FILE",
-        help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
-    )
-    verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
-    verb.add_argument(
-        "--details", action="store_true", help="show the other tests, A and B, too (default: the verdict)"
-    )

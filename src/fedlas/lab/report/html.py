@@ -11,7 +11,7 @@ from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, short_legend, spread_note
 from fedlas.lab.report.page import MOST_WIDTH, axes, diagram, figure, render
 from fedlas.lab.report.table import column, plain_summary
-from fedlas.lab.report.verdict import answers, calibrated_note, title, verdicts, what_was_run
+from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
 from fedlas.lab.runs import saved
 from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
@@ -40,7 +40,6 @@ def html_report(model: ReportModel) -> str:
         tables=[table for _, table in model.tables],
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],
         missing=missing_notes(model),
-        calibrated=calibrated_note(model),
         verdicts=verdicts(model),
         columns=[(c.title, c.about or "not a registered metric, shown as recorded") for c in first.columns if c.metric],
         methods=_methods(summary),

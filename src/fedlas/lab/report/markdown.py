@@ -6,7 +6,7 @@ from fedlas.lab.report.bench_tables import environment_table, runs_table, short_
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.report.table import bullets, code_block, markdown, plain
-from fedlas.lab.report.verdict import answers, calibrated_note, title, verdicts, what_was_run
+from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
 from fedlas.lab.runs import saved
 
 
@@ -17,8 +17,6 @@ def markdown_report(model: ReportModel) -> str:
     if commands := saved.commands(summary):
         parts.append(code_block(commands))
     parts += [bullets(f"{answer.question}: {answer.text}" for answer in answers(model)), markdown(short_table(model))]
-    if note := calibrated_note(model):
-        parts.append(plain(note))
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
     parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))

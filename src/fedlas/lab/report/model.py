@@ -80,18 +80,22 @@ class ReportModel:
             number=mean,
         )
 
-    def table(self, stage: str = "test", metrics: Sequence[str] | None = None, *, title: str = "") -> Table:
+    def table(
+        self, stage: str = "test", metrics: Sequence[str] | None = None, *, title: str = "", places: int = 4
+    ) -> Table:
         """A row for each method, a column for each metric.
 
         Args:
             stage: ``"test"`` or ``"test_scaled"``.
             metrics: None for all that were measured; details, so registered, come last and are folded at first.
             title: As in :class:`~fedlas.lab.report.table.Table`.
+            places: Decimals of what is not in percent.
         """
         if metrics is None:
             known = [name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES]
             metrics = sorted(known, key=is_detail)
         columns = [column(name, shown=not is_detail(name)) for name in metrics]
+        columns = [about if about.unit else replace(about, places=places) for about in columns]
         rows = [
             (Cell(method), Cell(str(len(self.seeds[method]))), *(self.cell(method, about, stage) for about in columns))
             for method in self.methods

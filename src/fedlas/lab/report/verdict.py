@@ -56,9 +56,10 @@ def what_was_run(summary: Summary) -> str:
 
 
 def answers(model: ReportModel) -> list[Answer]:
-    """Which method is best by accuracy and NLL, and whose calibration error is more than noise, before temperature."""
+    """Which method is best by accuracy and NLL, and whose calibration error is more than noise."""
     found = [(column(metric).title, _best(model, column(metric, places=3))) for metric in ("accuracy", "nll")]
-    found.append(("Calibration", _within_noise(model) or _best(model, column("ece", places=3))))
+    found.append(("Calibration", _within_noise(model, "test") or _best(model, column("ece", places=3))))
+    found.append(("After temperature", _within_noise(model, "test_scaled")))
     return [Answer(question, text) for question, text in found if text]
 
 
@@ -89,7 +90,7 @@ def _best(model: ReportModel, about: Column) -> str:
     if comparison.n >= FEWEST_SEEDS:
         return f"{text}."
     needed = _seeds_for_a_best(model, comparison, about)
-    return f"{text}. It would take about {needed} seeds to call one best."
+    return f"{text}. It would take {needed} seeds to call one best."
 
 
 def _are(names: Sequence[str]) -> str:
@@ -108,30 +109,31 @@ def _seeds_for_a_best(model: ReportModel, comparison: Comparison, about: Column)
             most = max(most, seeds_needed(test.mean_difference, stdev(gaps)))
         except InputError:  # no difference, no spread, or one that no affordable number of seeds finds
             most = max(most, FEWEST_SEEDS if test.mean_difference and stdev(gaps) == 0 else _MOST_SEEDS + 1)
-    return f"{most:,}" if most <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
+    return f"about {most:,}" if most <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
 
 
-def _within_noise(model: ReportModel) -> str:
+def _within_noise(model: ReportModel, stage: str) -> str:
     """Methods whose calibration error could be chance, by every test, and those for which it could not."""
     about = column("ece", places=3)
-    tests = [column(name) for name in _ALL_TESTS if name in model.summary.metrics]
-    known = [name for name in model.methods if model.noise(name, about).floor]
+    known = [name for name in model.methods if model.noise(name, about, stage).floor]
     if not known:
         return ""
-    rejected = {name: [t.title for t in tests if (n := model.noise(name, t)).floor and not n.calibrated]
-                for name in known}  # fmt: skip
-    within, beyond = [n for n in known if not rejected[n]], [n for n in known if rejected[n]]
-    on = f" on {model.samples:,} test images" if model.samples else ""
+    tests = [column(name) for name in _ALL_TESTS if name in model.summary.metrics]
+    rejected = {
+        name: [t.title for t in tests if (n := model.noise(name, t, stage)).floor and not n.calibrated]
+        for name in known
+    }
+    within = [f"{name} ({model.cell(name, about, stage).value} %)" for name in known if not rejected[name]]
+    hidden = [f"{name} (by {listed(found)})" for name, found in rejected.items() if found and about.title not in found]
+    beyond = [*(name for name, found in rejected.items() if about.title in found), *hidden]
+    noise = "within noise of a calibrated model"
+    noise += f" on {model.samples:,} test images" if model.samples and stage == "test" else ""
+    if not beyond and len(known) > 2:
+        return f"All {len(known)} methods are {noise}."
     if not within:
-        every = "Every method's" if len(beyond) > 1 else f"{beyond[0]}'s"
-        return f"{every} ECE is more than the noise of a calibrated model{on}."
-    said = [f"{name} ({model.cell(name, about).value} %)" for name in within]
-    if len(said) == len(known) > 2:
-        return f"All {len(known)} methods are within noise of a calibrated model{on}."
-    text = f"The ECE of {listed(said)} is within noise of a calibrated model{on}"
-    hidden = [f"{name} (by {listed(rejected[name])})" for name in beyond if about.title not in rejected[name]]
-    plainly = [name for name in beyond if about.title in rejected[name]]
-    return f"{text}; that of {listed([*plainly, *hidden])} is not." if beyond else f"{text}."
+        return f"No method is {noise}." if len(known) > 2 else f"The ECE of {listed(beyond)} is not {noise}."
+    text = f"The ECE of {listed(within)} is {noise}"
+    return f"{text}; that of {listed(beyond)} is not." if beyond else f"{text}."
 
 
 def verdict(model: ReportModel, metric: str, stage: str = "test") -> str | None:
@@ -176,38 +178,6 @@ def verdicts(model: ReportModel) -> list[tuple[str, list[tuple[str, str]]]]:
         if lines:
             found.append((f"{when.capitalize()} temperature scaling", lines))
     return found
-
-
-def calibrated_note(model: ReportModel) -> str | None:
-    """Methods for which no test of :data:`_ALL_TESTS` rejects calibration; None where there are none.
-
-    A method for which ECE does not reject, but another of these metrics does, is named as such.
-    """
-    parts, found_out = [], []
-    tests = [column(name) for name in _ALL_TESTS if name in model.summary.metrics]
-    for stage, when in STAGES.items():
-        among = []
-        for method in model.methods:
-            if not tests or tests[0].metric != "ece" or not model.noise(method, tests[0], stage).calibrated:
-                continue
-            noises = {about.title: model.noise(method, about, stage) for about in tests}
-            if others := [name for name, noise in noises.items() if noise.floor and not noise.calibrated]:
-                found_out.append(f"{method} {when} temperature scaling ({listed(others)})")
-            else:
-                among.append(method)
-        if among:
-            which = "every method" if len(among) == len(model.methods) > 1 else listed(among)
-            parts.append(f"{when} temperature scaling {which}")
-    sentences = []
-    if parts:
-        sentences.append(
-            "With this number of test samples, the ECE does not distinguish these from a perfectly calibrated model: "
-            f"{'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error would go "
-            "unnoticed. Which of two such numbers is smaller says little."
-        )
-    if found_out:
-        sentences.append(f"The ECE does not reject calibration, but another test does: {'; '.join(found_out)}.")
-    return " ".join(sentences) or None
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas.cli.card import card
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import read_card
-from fedlas.lab.report.card import card, write_card
+from fedlas.lab.report.card import write_card
 from fedlas.lab.report.known_limits import known_limits
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions

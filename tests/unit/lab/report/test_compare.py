@@ -5,7 +5,8 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.report.compare import compare, differences, differences_figure
+from fedlas.cli.compare import compare
+from fedlas.lab.report.compare import differences, differences_figure
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_noise
 from fedlas.stats import holm, paired_t_test, wilcoxon_test

@@ -1,0 +1,68 @@
+"""What ``fedlas card`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.terminal import say, show
+from fedlas.deploy.calibration import fit_calibration
+from fedlas.lab.report.card import check_card_place, class_names, predictions_in, write_card
+from fedlas.lab.report.card_page import card_answers, card_metrics, thresholds_table
+from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
+from fedlas.stats.noise import REPLICATES, check_replicates
+from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+
+def card(
+    folder: Path,
+    *,
+    out: Path | None = None,
+    calibrate: str = "temperature",
+    risks: Sequence[float] = DEFAULT_RISKS,
+    replicates: int = REPLICATES,
+    data: str | None = None,
+    details: bool = False,
+) -> int:
+    """Write the calibration card of a run and print what is on it.
+
+    Args:
+        folder: Folder of a finished run with validation and test predictions.
+        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder.
+        calibrate: Calibrator, fitted on validation: temperature, vector or none.
+        risks: Wanted risks, each in (0, 1).
+        replicates: Of intervals and noise floors; 0 computes none.
+        data: Where the run's data is, for the names of its classes; None searches the usual places.
+        details: Print all metrics and the known limits, too.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If the run or its predictions cannot be used, or a number is out of range.
+    """
+    check_replicates("fedlas card", replicates)
+    require_page_packages()
+    if out is not None and out.suffix.lower() != ".json":
+        raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
+    path = folder / "card.json" if out is None else out
+    check_card_place(path)
+    val = predictions_in(folder, "val")
+    calibration = fit_calibration(calibrate, val)
+    written = write_card(
+        folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=class_names(folder, data)
+    )
+    content = json.loads(written.json.read_text(encoding="utf-8"))
+    parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
+    say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
+    say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
+    thresholds = thresholds_table(content)
+    show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
+    if details:
+        show(terminal(card_metrics(content), details=True))
+    say(*(content["limits"] if details else ()), wrap=True)
+    say(f"card: {written.json}", f"      {written.html}")
+    return 0
