@@ -49,8 +49,8 @@ def test_the_report_leads_to_a_run_and_back(browser, folder):
 def test_columns_are_chosen_without_a_script(browser, folder):
     with opened(browser, (folder / "digits/report.html").as_uri(), DESK) as there:
         page = there.page
-        page.get_by_text("Before temperature scaling", exact=True).click()
-        page.get_by_text("Choose columns").first.click()
+        page.locator("summary", has_text="Before temperature scaling").first.click()
+        page.locator("summary", has_text="Choose columns").first.click()
         head = page.locator(".choose th", has_text="Smooth ECE").first
         assert not head.is_visible()
         page.locator(".columns label", has_text="Smooth ECE").first.locator("input").check()

@@ -182,7 +182,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
     long.send_signal(signal.SIGINT)
     _, errors = long.communicate(timeout=60)
     assert long.returncode == 130, errors
-    assert "The same command goes on from the last checkpoint." in errors
+    assert "The same command resumes from the last checkpoint." in errors
     assert "Traceback" not in errors
     assert not list(inside.rglob("*.part"))
     assert not list(inside.rglob("metrics.json"))

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
-        print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
+        print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -112,9 +112,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         verbs[name].set_defaults(run=run)
         return verbs[name]
 
-    bench = add(
-        "bench", _bench, "Run a recipe with several losses and seeds, and report. Stopped? Run it again.", "RECIPE"
-    )
+    bench = add("bench", _bench, "Run a recipe with several losses and seeds, and report. Rerun to resume.", "RECIPE")
     add_recipe_arguments(bench)
     add_track_option(bench)
     bench.add_argument(
@@ -182,7 +180,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     uncertainty = add(
         "uncertainty",
         _uncertainty,
-        "Make an ensemble, MC dropout, Laplace and the like of finished runs. Again: resumes.",
+        "Make an ensemble, MC dropout, Laplace or another method of finished runs. Rerun to resume.",
         "METHOD RUN [RUN ...]",
     )
     uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
@@ -233,7 +231,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
 
     ood = add(
-        "ood", _ood, "Measure how well runs tell their test images from those of other data sets.", "RUN [RUN ...]"
+        "ood",
+        _ood,
+        "Measure how well runs distinguish their test images from those of other data sets.",
+        "RUN [RUN ...]",
     )
     ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
     ood.add_argument(

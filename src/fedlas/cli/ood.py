@@ -163,7 +163,7 @@ def run_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
     plans = [load_plan(folder) for folder in found]
     for run in plans:
         if finished(run) is None:
-            raise InputError(_OWNER, "runs must be finished", run.folder, "Start its fedlas command again: it goes on.")
+            raise InputError(_OWNER, "runs must be finished", run.folder, "Rerun its fedlas command: it resumes.")
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
     check_alike(_OWNER, [(run.folder.name, run.config()) for run in plans], fix)
     pairs = [(run.loss, run.seed) for run in plans]
@@ -173,7 +173,7 @@ def run_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _nothing(folders: Sequence[Path], skipped: Sequence[str]) -> tuple[str, str]:
-    return f"{', '.join(map(str, folders))}: {' '.join(skipped)}", "Start its fedlas command again: it goes on."
+    return f"{', '.join(map(str, folders))}: {' '.join(skipped)}", "Rerun its fedlas command: it resumes."
 
 
 def _common_folder(runs: Sequence[Path]) -> Path:

@@ -72,7 +72,7 @@ def add_production_verbs(add: AddVerb) -> None:
         "--state",
         type=path_argument,
         metavar="FILE",
-        help="go on from here, and keep it (default: every call starts afresh)",
+        help="resume from here, and keep it (default: every call starts afresh)",
     )
     monitor.add_argument("--json", action="store_true", help="print JSON (default: sentences)")
 

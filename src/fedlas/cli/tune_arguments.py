@@ -14,7 +14,7 @@ def add_tune(add: AddVerb) -> None:
     tune = add(
         "tune",
         _tune,
-        "Search the options of losses on validation, the same budget for each. Stopped? Run it again.",
+        "Search the options of losses on validation, the same budget for each. Rerun to resume.",
         "RECIPE",
     )
     add_recipe_arguments(tune)

@@ -106,14 +106,14 @@ def runs_table(summary: Summary) -> Table:
         epoch = _number(run.best_epoch, ".0f") + ("" if run.epochs is None else f" / {run.epochs:.0f}")
         about = [_number(run.temperature, ".3f"), epoch, _number(run.seconds, ".0f")]
         rows.append([_run_link(run), run.loss, run.seed, *cells, *about, Cell(links=_files(run))])
-    return table_of(heads, rows, title="Runs", words=(0, 1, len(heads) - 1))
+    return table_of(heads, rows, title="Runs", text=(0, 1, len(heads) - 1))
 
 
 def environment_table(found: Mapping[str, Sequence[str]]) -> Table:
     """With what the runs were made; several values where the runs or their starts differ."""
     several = " (differs between runs or their starts)"
     rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in found.items()]
-    return table_of(["key", "value"], rows, title="Environment", words=(0, 1))
+    return table_of(["key", "value"], rows, title="Environment", text=(0, 1))
 
 
 def link(*parts: str) -> str:

@@ -96,7 +96,7 @@ def write_card(
     try:
         run = read_run(folder)
     except ValueError as error:
-        fix = "Start its fedlas command again: it goes on."
+        fix = "Rerun its fedlas command: it resumes."
         raise InputError("card", "it must be the folder of a finished run", f"{folder}: {error}", fix) from error
     val, test = predictions_in(folder, "val"), predictions_in(folder, "test")
     stages = dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
@@ -167,7 +167,7 @@ def predictions_in(folder: Path, part: str) -> Predictions:
 
 
 def class_names(folder: Path, data: str | None) -> tuple[str, ...] | None:
-    """Names of the classes, where the run's data is at hand."""
+    """Names of the classes, where the run's data is available."""
     splits, _ = splits_at_hand(folder, data=data)
     return None if splits is None else splits.classes
 

@@ -9,7 +9,7 @@ from typing import Any
 from fedlas.lab.report.evaluation import cell_of_metric
 from fedlas.lab.report.noise_text import noise_legend, noise_of_entry
 from fedlas.lab.report.page import diagram, render
-from fedlas.lab.report.table import Cell, Column, Table, column, table_of
+from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.lab.report.verdict import Answer
 from fedlas.predictions import Predictions
 
@@ -74,14 +74,14 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
     for row in content["selective"]["thresholds"]:
         risk = f"{100 * row['risk']:g}"
         if row["threshold"] is None:
-            rows.append([risk, "none", *[""] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
+            rows.append([risk, "none", *[DASH] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
             continue
         val, test = row["val"], row["test"]
-        found = "—" if test["risk"] is None else f"{100 * test['risk']:.2f}"
+        found = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", found, f"{100 * test['upper']:.2f}"]
         rows.append([risk, f"{row['threshold']:.4f}", *on_val, *on_test, ""])
-    return table_of(heads, rows, title="What may be accepted", words=(0, 7))
+    return table_of(heads, rows, title="What may be accepted", text=(0, 7))
 
 
 def _statement(content: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ CAPTION = (
 A_AND_B = (
     "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
     "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
-    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
+    "the smallest and the largest; ~: the test rejects calibration for no run (Bonferroni)."
 )
 SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
 _HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")

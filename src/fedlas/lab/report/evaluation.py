@@ -76,6 +76,8 @@ def stages_table(
             cell = cell_of_metric(about, values[about.metric], found)
             cells.append(replace(cell, extra=f"({found.floor})") if floors and found.floor else cell)
         rows.append((Cell(stage.removeprefix("after ")), *cells))
+    if floors and any((noise or {}).values()):
+        columns = [replace(c, unit="% (floor)") if c.metric == "ece" else c for c in columns]
     return Table((Column("calibrator", words=True), *columns), tuple(rows), title, legend_of(noise or {}))
 
 

@@ -252,8 +252,8 @@ def _markdown(cells: Sequence[Comparison], ranks: Sequence[tuple[str, ...]]) -> 
 
 
 def _table(cell: Comparison) -> Table:
-    return table_of(_HEADS, cell.rows, title=_title(cell), words=(0, 1, 2, 6))
+    return table_of(_HEADS, cell.rows, title=_title(cell), text=(0, 1, 2, 6))
 
 
 def _rank_table(cells: Sequence[Comparison], ranks: Sequence[tuple[str, ...]]) -> Table:
-    return table_of(_RANK_HEADS, ranks, title=_RANKS_TITLE.format(len(cells)), words=(0, 1))
+    return table_of(_RANK_HEADS, ranks, title=_RANKS_TITLE.format(len(cells)), text=(0, 1))

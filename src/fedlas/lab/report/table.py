@@ -142,7 +142,7 @@ def table_of(
     *,
     title: str = "",
     notes: Iterable[str] = (),
-    words: Sequence[int] = (0,),
+    text: Sequence[int] = (0,),
 ) -> Table:
     """A table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
 
@@ -151,10 +151,10 @@ def table_of(
         rows: Values of each row.
         title: As in :class:`Table`.
         notes: As in :class:`Table`.
-        words: Columns that are aligned to the left.
+        text: Columns that are aligned to the left.
     """
     columns = [
-        head if isinstance(head, Column) else Column(head, words=number in words) for number, head in enumerate(heads)
+        head if isinstance(head, Column) else Column(head, words=number in text) for number, head in enumerate(heads)
     ]
     return Table(tuple(columns), tuple(tuple(map(cell_of, row)) for row in rows), title, tuple(notes))
 

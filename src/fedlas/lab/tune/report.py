@@ -83,7 +83,7 @@ def methods_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
     ]
     heads = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
     return table_of(
-        heads, rows, title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}", words=(0, 4)
+        heads, rows, title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}", text=(0, 4)
     )
 
 
@@ -92,11 +92,11 @@ def trials_table(tuning: Tuning, outcome: Outcome) -> Table:
     keys = list(outcome.method.space)
     heads = ["trial", *keys, tuning.goal.title, "seconds", "note"]
     rows = [_cells(tuning, outcome, trial) for trial in outcome.trials]
-    return table_of(heads, rows, title=f"Trials of {outcome.method.name}", words=(0, len(heads) - 1))
+    return table_of(heads, rows, title=f"Trials of {outcome.method.name}", text=(0, len(heads) - 1))
 
 
 def best_parameters(outcome: Outcome) -> str:
-    """The best trial's parameters, in words where there are none."""
+    """The best trial's parameters, or why there are none."""
     if outcome.best is None:
         return "no trial is done"
     if not outcome.method.space:

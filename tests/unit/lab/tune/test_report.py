@@ -119,7 +119,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(monkeypatch, capsys, tmp_path
 
     monkeypatch.setattr("fedlas.lab.tune.trial.train_as_planned", stop)
     assert main(["tune", "synthetic", "--losses", "ce", "--out", str(tmp_path / "out")]) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "The same command resumes" in capsys.readouterr().err
 
 
 def test_other_seeds_are_as_many_and_none_that_was_used():
