@@ -233,7 +233,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     ood = add(
         "ood",
         _ood,
-        "Measure how well runs distinguish their test images from those of other data sets.",
+        "Measure how well runs distinguish their test images from other data sets.",
         "RUN [RUN ...]",
     )
     ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
