@@ -5,7 +5,8 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.lab.report.compare import compare, differences, differences_figure
+from fedlas.cli.compare import compare
+from fedlas.lab.report.compare import differences, differences_figure
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.stats import holm, paired_t_test, wilcoxon_test
@@ -79,7 +80,7 @@ def test_the_table(tmp_path, capsys):
     assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "after"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("ECE %, after temperature scaling, digits\n\n| A - B")
-    assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [" in out
+    assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "cannot reach 0.05 with fewer than 6 seeds" in out
 
 

@@ -12,14 +12,17 @@ import pytest
 import rich.console
 
 from fedlas._core.check import InputError
+from fedlas.lab.report.bench_tables import long_table
 from fedlas.lab.report.examples import cases_of
 from fedlas.lab.report.html import html_report
+from fedlas.lab.report.markdown import markdown_report
+from fedlas.lab.report.model import FEWEST_SEEDS, report_model
 from fedlas.lab.report.noise_text import noise_legend, noise_text, p_text
-from fedlas.lab.report.report import terminal_table, write_report
-from fedlas.lab.report.report_markdown import markdown_report
+from fedlas.lab.report.notes import legend
+from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import run_page
-from fedlas.lab.report.tables import legend, stage_tables
-from fedlas.lab.report.verdict import calibrated_note, findings, verdict
+from fedlas.lab.report.table import column, terminal
+from fedlas.lab.report.verdict import answers, verdict
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
@@ -46,7 +49,7 @@ def folder(measured, tmp_path):
 def shown(summary):
     """The terminal's table."""
     console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(terminal_table(summary))
+    console.print(terminal(long_table(report_model(summary)), details=True))
     console.file.close()
     return console.export_text()
 
@@ -75,25 +78,25 @@ def test_numbers_are_those_of_the_statistics(measured):
 def test_every_calibration_error_of_every_table_carries_them(measured):
     markdown, html = measured.markdown.read_text(encoding="utf-8"), measured.html.read_text(encoding="utf-8")
     seen = 0
-    for _, _, table in stage_tables(measured.summary):
-        for i, column in enumerate(table.columns):
+    model = measured.model
+    for stage, table in model.tables:
+        for i, about in list(enumerate(table.columns))[2:]:
             for row in table.rows:
-                cell = row.cells[i]
-                assert cell.noise.interval
-                assert bool(cell.noise.floor) == bool(cell.noise.p_value) == is_calibration_error(column.metric)
-                if cell.noise.floor:
+                noise = model.noise(row[0].value, about, stage)
+                assert noise.interval
+                assert bool(noise.floor) == bool(noise.p_value) == is_calibration_error(about.metric)
+                assert row[i].details == noise.lines
+                if noise.floor:
                     seen += 1
-                    assert f"{cell.noise.interval}<br>{cell.noise.test}" in markdown
-                    for text in (cell.noise.interval, f"floor {cell.noise.floor}", cell.noise.p_value):
-                        assert f">{text}<" in html or f">~ {text}<" in html
+                    assert f"{noise.interval}<br>{noise.test}" in markdown
+                    assert f">{noise.interval}<" in html
+                    assert f">{noise.test}<" in html
     assert seen == 2 * 2 * sum(map(is_calibration_error, measured.summary.metrics))
     terminal = shown(measured.summary)
-    for row in stage_tables(measured.summary)[0][2].rows:
-        (cell,) = [c for c, about in zip(row.cells, stage_tables(measured.summary)[0][2].columns, strict=True)
-                   if about.metric == "ece"]  # fmt: skip
-        assert cell.noise.interval in terminal
-        assert f"{cell.noise.sign}{cell.noise.floor} " in terminal
-        assert cell.noise.p_value.replace(" to ", "-") in terminal
+    for method in measured.summary.methods:
+        noise = model.noise(method, column("ece"))
+        assert noise.interval in terminal
+        assert f"{noise.sign} floor {noise.floor}".strip() in terminal
 
 
 def test_csv_has_them_in_full(measured):
@@ -153,7 +156,7 @@ def test_what_is_stale_is_computed_again(folder, change):
 def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
-    again = write_report(folder, replicates=REPLICATES)
+    again = write_report(folder, replicates=REPLICATES, pages=True)
     assert [run.estimates for run in again.summary.runs] == [run.estimates for run in measured.summary.runs]
     assert again.csv.read_bytes() == measured.csv.read_bytes()
     assert len(again.notes) == 4
@@ -168,9 +171,9 @@ def test_without_either_there_is_a_dash_and_a_reason(folder):
     assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
     for path in (report.markdown, report.html):
         assert reason in path.read_text(encoding="utf-8")
-    ce, ls = stage_tables(report.summary)[0][2].rows
-    assert not any(cell.noise.interval for cell in ce.cells)  # of one seed alone they would not be about the mean
-    assert all(cell.noise.interval for cell in ls.cells)
+    rows = {row[0].value: row[2:] for row in report.model.tables[0][1].rows}
+    assert not any(cell.details for cell in rows["ce"])  # of one seed alone they would not be about the mean
+    assert all(cell.details for cell in rows["ls"])
 
 
 def test_zero_replicates_compute_nothing(folder):
@@ -194,13 +197,17 @@ def test_hostile_content_is_no_interval(folder):
     assert run.estimates.get("brier") is not None
 
 
-def test_a_model_that_no_test_tells_from_a_calibrated_one_is_named(measured):
+def calibration(model, question="Calibration"):
+    """The sentence that says whose calibration error is more than noise."""
+    return next(answer.text for answer in answers(model) if answer.question == question)
+
+
+def test_a_model_for_which_no_test_rejects_calibration_is_named(measured):
     """Neither ECE nor either of its halves nor smooth ECE, each over all seeds."""
-    summary, note = measured.summary, calibrated_note(measured.summary)
-    assert note in measured.html.read_text(encoding="utf-8")
-    assert "absence of evidence" in note
-    parts = dict(part.split(" temperature scaling ") for part in note.split(": ")[1].split(". ")[0].split("; "))
-    for stage, when in (("test", "before"), ("test_scaled", "after")):
+    summary = measured.summary
+    for stage, question in (("test", "Calibration"), ("test_scaled", "After temperature")):
+        said = calibration(measured.model, question)
+        assert said in measured.html.read_text(encoding="utf-8")
         expected = {
             method
             for method in summary.methods
@@ -209,8 +216,8 @@ def test_a_model_that_no_test_tells_from_a_calibrated_one_is_named(measured):
                 for metric in ("ece", "o_ece", "u_ece", "smooth_ece")
             )
         }
-        said = parts.get(when, "")
-        assert expected == (set(summary.methods) if said == "every method" else set(said.split(" and ")) - {""})
+        within = said.split(";")[0] if " is within noise" in said else ""
+        assert {method for method in summary.methods if f"{method} (" in within} == expected
     assert expected  # temperature scaling leaves nothing that 300 samples could show
 
 
@@ -231,41 +238,40 @@ def changed(summary, **p_values):
 @pytest.mark.parametrize(
     ("p_values", "said"),
     [
-        ({}, r"before temperature scaling every method[;.]"),
-        ({"ece": 0.02}, r"before temperature scaling ls[;.]"),
-        ({"u_ece": 0.02}, r"before temperature scaling ls[;.].*another test does: ce before .* \(U-ECE\)\."),
-        ({"smooth_ece": 0.025, "o_ece": 0.001}, r"another test does: ce before .* \(O-ECE and Smooth ECE\)\."),
-        ({"smooth_ece": 0.03}, r"before temperature scaling every method[;.]"),  # 2 seeds: 0.06
+        ({}, r"ECE of (ce|ls) \(.* %\) and (ce|ls) \(.* %\) is within noise of a calibrated model\."),
+        ({"ece": 0.02}, r"ECE of ls \(.* %\) is within noise .*; that of ce is not\."),
+        ({"u_ece": 0.02}, r"ECE of ls .* is within .*; that of ce \(by U-ECE\) is not\."),
+        ({"smooth_ece": 0.025, "o_ece": 0.001}, r".*; that of ce \(by O-ECE and Smooth ECE\) is not\."),
+        ({"smooth_ece": 0.03}, r"ECE of (ce|ls) .* and (ce|ls) .* is within noise"),  # 2 seeds: 0.06
     ],
 )
 def test_whom_another_test_finds_out_is_not_among_the_calibrated(measured, p_values, said):
-    note = calibrated_note(changed(measured.summary, **p_values))
-    assert re.search(said, note), note
-    assert "noise, and" not in note
+    found = calibration(report_model(changed(measured.summary, **p_values)))
+    assert re.search(said, found), found
 
 
 def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_no_other(measured, tmp_path):
     """Not ``≈``, which says that a method is not distinguishable from the best."""
     summary = changed(measured.summary, ece=0.001)
-    i = [c.metric for c in stage_tables(summary)[0][2].columns].index("ece")
-    told, untold = (row.cells[i].noise for row in stage_tables(summary)[0][2].rows)
+    model = report_model(summary)
+    told, untold = (model.noise(method, column("ece")) for method in ("ce", "ls"))
     assert (told.calibrated, untold.calibrated) == (False, True)
-    markdown, html, terminal = markdown_report(summary), html_report(summary), shown(summary)
+    markdown, html, terminal = markdown_report(model), html_report(model), shown(summary)
     for text in (markdown, html):
         assert f">~ floor {untold.floor}<" in text or f">~ floor {untold.floor}, {untold.p_value}" in text
         assert f">floor {told.floor}" in text
         assert f"~ floor {told.floor}" not in text
         assert "~: the smallest p times the number of seeds is above 0.05" in text
-    assert f"~{untold.floor} " in terminal
-    assert f" {told.floor} " in terminal
-    assert f"~{told.floor}" not in terminal
+    assert f"~ floor {untold.floor}" in terminal
+    assert f"floor {told.floor}" in terminal
+    assert f"~ floor {told.floor}" not in terminal
     for text in (markdown, html, terminal):
         assert not re.search(r"≈ ?(floor|\d)", text)
     test = Predictions.load(summary.runs[0].path / "predictions" / "test.npz")
     page = run_page(summary.runs[0], test, cases_of(summary.runs[0], test))
     own = noise_text([summary.runs[0].estimates.get("ece")], lambda v: f"{100 * v:.2f}")
     assert own.calibrated
-    assert f">~ {own.floor}</td>" in page
+    assert f">~ floor {own.floor}, {own.p_value}<" in page
     assert "≈" not in page
 
 
@@ -343,6 +349,16 @@ def test_signed_and_vanishing_metrics_have_a_floor():
             "best",
             r"best, distinguishable from the next, ce \(p < 0\.0001, paired t-test over 3 seeds, Holm over 2\)",
         ),
+        (  # five seeds, which mark a best
+            {"ce": [0.10, 0.11, 0.12, 0.11, 0.13], "ls": [0.01, 0.021, 0.029, 0.02, 0.028]},
+            "best",
+            r"best, distinguishable from the next, ce \(p < 0\.0001, paired t-test over 5 seeds\)",
+        ),
+        (
+            {"ce": [0.02, 0.01, 0.03, 0.015, 0.02], "ls": [0.01, 0.02, 0.029, 0.012, 0.019]},
+            "leading",
+            r"best mean, not distinguishable from ce \(p = 0\.\d+, paired t-test over 5 seeds\)",
+        ),
         (
             {"ce": [0.02, 0.01, 0.03], "ls": [0.01, 0.02, 0.029], "mbls": [0.2, 0.21, 0.23]},
             "leading",
@@ -368,15 +384,13 @@ def test_best_is_what_a_test_tells_from_the_next(tmp_path, values, mark, said):
             (tmp_path / f"{loss}-s{seed}").mkdir()
             content = {"format": 1, "loss": loss, "seed": seed, "recipe": "r", "test": {"ece": value}}
             (tmp_path / f"{loss}-s{seed}" / "metrics.json").write_text(json.dumps(content))
-    summary = collect(tmp_path)
+    model = report_model(collect(tmp_path))
     best = min(values, key=lambda loss: np.mean(values[loss]))
-    (column,) = zip(*(row.cells for row in stage_tables(summary)[0][2].rows), strict=True)
-    assert dict(zip(summary.methods, (cell.mark for cell in column), strict=True))[best] == mark
-    found = verdict(summary, "ece")
+    enough = len(model.summary.common_seeds) >= FEWEST_SEEDS
+    assert {row[0].value: row[2].mark for row in model.table().rows}[best] == (mark if enough else "")
+    found = verdict(model, "ece")
     assert (found is None) if said is None else re.fullmatch(said, found), found
     if said:
-        (finding,) = findings(summary)
-        assert (finding.method, finding.verdict) == (best, found)
-        report = write_report(tmp_path, replicates=0, pages=False)
+        report = write_report(tmp_path, replicates=0)
         assert f"{best}, {found}".replace("<", "\\<") in report.markdown.read_text(encoding="utf-8")
-        assert mark in legend(summary)
+        assert (mark if enough else "") in legend(model)
