@@ -239,6 +239,8 @@ def test_reference_starts_from_the_published_moments(cls):
     assert (criterion.nci.mean.item(), criterion.nci.std.item()) == (20.0, 100.0)
     assert (criterion.nci.momentum, criterion.nci.norm_p, criterion.alpha) == (0.5, 2, 0.1)
     assert type(criterion) is cls
+    usual = cls.reference(C).nci
+    assert (usual.momentum, usual.norm_p) == (0.95, 1)
     own = NormConfidenceIndicator(0.3)
     assert cls.reference(C, nci=own).nci is own
     logits, target, features = batch()
