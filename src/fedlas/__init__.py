@@ -5,6 +5,7 @@ from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
 from fedlas.predictions import Predictions
+from fedlas.stats import estimates
 
 __version__ = "0.1.0"
 
@@ -15,6 +16,7 @@ __all__ = [
     "__version__",
     "checks",
     "errors",
+    "estimates",
     "evaluate",
     "find_head",
     "param_groups",

@@ -91,7 +91,7 @@ def _bench():
     _fedlas("train", "digits.yaml", "--loss", "diverging", "--seed", "1", "--out", "digits/diverging-s1", status=2)
     Path("digits/unreadable-s0").mkdir()
     Path("digits/unreadable-s0/metrics.json").write_text('{"format": 1', encoding="utf-8")
-    _fedlas("report", "digits", "--replicates", "39")
+    _fedlas("report", "digits", "--replicates", "39", "--pages")
 
 
 def _single_run():

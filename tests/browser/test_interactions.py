@@ -21,7 +21,7 @@ SHOWN = "element => element.checkVisibility({contentVisibilityAuto: true})"
 @pytest.mark.parametrize("name", FOLDED)
 def test_parts_unfold_and_fold_by_mouse_and_keyboard(browser, folder, name, screen):
     with opened(browser, (folder / name).as_uri(), screen) as there:
-        parts = there.page.locator("details:not([open])")
+        parts = there.page.locator("details:visible:not([open])")
         assert parts.count()
         for part in parts.element_handles()[:4]:
             head, content = part.query_selector("summary"), part.query_selector(":scope > :not(summary)")
@@ -35,6 +35,7 @@ def test_parts_unfold_and_fold_by_mouse_and_keyboard(browser, folder, name, scre
 def test_the_report_leads_to_a_run_and_back(browser, folder):
     with opened(browser, (folder / "digits/report.html").as_uri(), DESK) as there:
         page = there.page
+        page.get_by_text("runs, with their files").click()
         page.get_by_role("link", name="fedlas-s1", exact=True).click()
         assert page.locator("h1").inner_text() == "fedlas-s1"
         page.get_by_role("link", name="all runs").click()
@@ -44,6 +45,18 @@ def test_the_report_leads_to_a_run_and_back(browser, folder):
         page.go_back()
         page.get_by_role("link", name="runs without numbers").click()
         page.wait_for_function("document.querySelector('#problems').getBoundingClientRect().top < innerHeight")
+        assert there.faults == []
+
+
+def test_columns_are_chosen_without_a_script(browser, folder):
+    with opened(browser, (folder / "digits/report.html").as_uri(), DESK) as there:
+        page = there.page
+        page.locator("summary", has_text="Before temperature scaling").first.click()
+        page.locator("summary", has_text="Choose columns").first.click()
+        head = page.locator(".choose th", has_text="Smooth ECE").first
+        assert not head.is_visible()
+        page.locator(".columns label", has_text="Smooth ECE").first.locator("input").check()
+        assert head.is_visible()
         assert there.faults == []
 
 

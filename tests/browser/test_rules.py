@@ -1,12 +1,14 @@
 """The rules themselves: each finds the page that breaks it, and none finds fault with a plain good page."""
 
+import base64
 import contextlib
+import io
 
 import pytest
 
 from browser.screens import Screen, broken_links, opened
-from fedlas.lab.report.page import picture
-from fedlas.plots import DARK, LIGHT, new_axes
+from fedlas.lab.report import page as pages
+from fedlas.plots import LIGHT, new_axes
 
 pytestmark = pytest.mark.system
 
@@ -31,21 +33,31 @@ def page(body=GOOD, *, style="", head="<title>t</title>", lang="lang='en'"):
 
 
 def figure(*, at=(0.5, 0.5), size=9, colour=None, text="label", background=None, ticks=8):
-    """A plot as pages hold them, with one more text in it."""
+    """A plot as the pages of the documentation hold them, an image, with one more text in it."""
+    axes = plot()
+    axes.figure.set_layout_engine("none")
+    if background is not None:
+        axes.figure.set_facecolor(background)
+    axes.tick_params(colors=LIGHT.ink, labelsize=ticks)
+    axes.text(*at, text, fontsize=size, color=colour or LIGHT.ink)
+    file = io.BytesIO()
+    axes.figure.savefig(file, format="svg")
+    source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"<figure><img src='{source}' alt='A plot' style='width: 340px'></figure>"
 
-    def draw(theme):
-        palette = LIGHT if theme == "light" else DARK
-        axes = new_axes(palette, size=(3.4, 2.6))
-        axes.figure.set_layout_engine("none")
-        if background is not None:
-            axes.figure.set_facecolor(background)
-        axes.set_facecolor("none")
-        axes.tick_params(colors=palette.ink, labelsize=ticks)
-        axes.text(*at, text, fontsize=size, color=colour or palette.ink)
-        return axes
 
-    drawn = picture(draw, "A plot")
-    return f"<figure><img src='{drawn.light}' alt='{drawn.alt}' style='width: 340px'></figure>"
+def plot():
+    axes = new_axes(LIGHT, size=(3.4, 2.6))
+    axes.set_facecolor("none")
+    axes.tick_params(colors=LIGHT.ink)
+    return axes
+
+
+def inline(**settings):
+    """A plot as reports hold them: inline, with the colors of the page."""
+    axes = plot()
+    axes.text(0.5, 0.5, "label", **{"fontsize": 9, "color": LIGHT.ink, **settings})
+    return f"<figure style='width: 340px'>{pages.figure(axes, 'A plot')}</figure>"
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +91,21 @@ def test_a_good_figure_passes(look, background):
     assert look(page(GOOD + figure(background=background)), PHONE) == []
 
 
+INK = ":root { --ink: #222; --muted: #555; --background: #fff; }"
+NIGHT_INK = ":root { --ink: #eee; --muted: #aaa; --background: #111; }"
+DARK_INK = f"@media screen and (prefers-color-scheme: dark) {{ {NIGHT_INK} }}"
+
+
+@pytest.mark.parametrize("screen", [PHONE, DESK, NIGHT], ids=str)
+def test_a_good_inline_figure_passes_in_both_themes(look, screen):
+    assert look(page(GOOD + inline(), style=INK + DARK_INK), screen) == []
+
+
+def test_an_inline_figure_of_the_other_theme_is_found(look):
+    found = look(page(GOOD + inline(), style=INK), NIGHT)
+    assert {fault.split(":")[0] for fault in found} >= {"contrast"}
+
+
 BAD = [
     ("contrast", GOOD + "<p style='color: #999'>pale</p>", DESK),
     ("contrast", GOOD + "<div style='opacity: .4'><p>faded</p></div>", DESK),
@@ -87,6 +114,8 @@ BAD = [
     ("contrast", GOOD + "<p style='background: linear-gradient(red, blue)'>on a picture</p>", DESK),
     ("contrast", GOOD + "<svg aria-label='d' width='90' height='40'><text y='20' fill='#bbb'>drawn</text></svg>", DESK),
     ("contrast", GOOD + figure(colour="#bbbbbb"), DESK),
+    ("contrast", GOOD + inline(color="#bbbbbb"), DESK),
+    ("small", GOOD + inline(fontsize=5), PHONE),
     ("theme", GOOD + "<div style='background: #fff; color: #000; height: 200px'>lamp</div>", NIGHT),
     ("theme", GOOD + figure(colour="#000000"), NIGHT),
     ("small", GOOD + "<p style='font-size: 10px'>tiny</p>", PHONE),

@@ -179,7 +179,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
     long = start(*arguments, "--set", "train.epochs=3000", program=at_first_checkpoint)
     _, errors = long.communicate(timeout=60)
     assert long.returncode == 130, errors
-    assert "The same command goes on from the last checkpoint." in errors
+    assert "The same command resumes from the last checkpoint." in errors
     assert "Traceback" not in errors
     assert not list(inside.rglob("*.part"))
     assert not list(inside.rglob("metrics.json"))

@@ -8,7 +8,7 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.lab.report.page import Picture
-from fedlas.stats.noise import COSTLY
+from fedlas.stats.estimates import COSTLY
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=200",

@@ -84,7 +84,7 @@ def table(
     box: str | None = "SIMPLE_HEAD",
     **look: Any,
 ) -> Any:
-    """A ``rich`` table.
+    """A ``rich`` table, its title above and its caption below.
 
     Args:
         heads: Column heads.
@@ -98,13 +98,7 @@ def table(
         **look: Further options of ``rich.table.Table``.
     """
     style = None if box is None else getattr(require("rich.box", extra="bench"), box)
-    made = require("rich.table", extra="bench").Table(
-        title=_text(title, "table.title") if title else None,
-        caption=_text([("\n".join(map(printable, caption)), "")], "table.caption") if caption else None,
-        caption_justify="left",
-        box=style,
-        **look,
-    )
+    made = require("rich.table", extra="bench").Table(box=style, **look)
     for number, head in enumerate(heads):
         made.add_column(
             _text(head),
@@ -114,7 +108,9 @@ def table(
         )
     for number, row in enumerate(rows):
         made.add_row(*map(_text, row), end_section=number in line_after)
-    return made
+    # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
+    above, below = [_text(title, "bold")] if title else [], [_text(line, "dim") for line in caption]
+    return require("rich.console", extra="bench").Group(*above, made, *below)
 
 
 def _text(cell: Cell, style: str = "") -> Any:
@@ -174,7 +170,7 @@ class Bar:
         description = None if label is None else printable(label)
         self.progress.update(self._task, completed=done, total=total, description=description, **fields)
 
-    def advance(self, steps: int = 1) -> None:
+    def advance(self, steps: float = 1) -> None:
         """Count further steps as done."""
         self.progress.advance(self._task, steps)
 

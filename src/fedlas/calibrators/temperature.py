@@ -12,7 +12,7 @@ from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import at_bound
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.binning import BinSums, equal_width_edges
+from fedlas.metrics.binning import BinSums, equal_width_edges, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 
@@ -120,7 +120,7 @@ def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
         for temperature, bins in sums.items():
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct)
-    return min(ECE_GRID, key=lambda temperature: sums[temperature].mean_gap())
+    return min(ECE_GRID, key=lambda temperature: float(mean_gap(sums[temperature].table())))
 
 
 def nll_temperature(val: Predictions) -> float:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json, write_text
-from fedlas._core.terminal import say
+from fedlas._core.terminal import say, show
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import check_card_place
-from fedlas.lab.report.card_page import card_page
+from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.card import RunCard, run_card
-from fedlas.stats.noise import REPLICATES, check_replicates
-from fedlas.stats.p_text import p_said
+from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
@@ -29,6 +28,7 @@ def card(
     risks: Sequence[float] = DEFAULT_RISKS,
     replicates: int = REPLICATES,
     data: str | None = None,
+    details: bool = False,
 ) -> int:
     """Write the calibration card of a run and print what is on it.
 
@@ -39,6 +39,7 @@ def card(
         risks: Wanted risks, each in (0, 1).
         replicates: Of intervals and noise floors; 0 computes none.
         data: Where the run's data is, for the names of its classes; None searches the usual places.
+        details: Print all metrics and the known limits, too.
 
     Returns:
         0.
@@ -60,10 +61,12 @@ def card(
     page, content = write_card(made, path), made.content
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
     say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
-    for name in ("accuracy", "ece", "nll"):
-        say(f"  {name:9}" + _said(content["metrics"]["calibrated"][name], percent=name != "nll"))
-    for row in content["selective"]["thresholds"]:
-        say(f"  {_row_text(row)}")
+    say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
+    thresholds = thresholds_table(content)
+    show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
+    if details:
+        show(terminal(card_metrics(content), details=True))
+    say(*(content["limits"] if details else ()), wrap=True)
     say(f"card: {path}", f"      {page}")
     return 0
 
@@ -73,27 +76,3 @@ def write_card(card: RunCard, path: Path) -> Path:
     page = card_page(card.content, card.stages, num_bins=card.num_bins)
     write_json(path, card.content)
     return write_text(path.with_suffix(".html"), page)
-
-
-def _said(entry: Mapping[str, float], *, percent: bool) -> str:
-    def form(value: float) -> str:
-        return f"{100 * value:.2f} %" if percent else f"{value:.4f}"
-
-    text = form(entry["value"])
-    if "low" in entry:
-        text += f"  [{form(entry['low'])}, {form(entry['high'])}]"
-    if "floor" in entry:
-        text += f"  floor {form(entry['floor'])}, {p_said(entry['p_value'], entry.get('least_p'))}"
-    return text
-
-
-def _row_text(row: Mapping[str, Any]) -> str:
-    head = f"risk at most {100 * row['risk']:g} %: "
-    if row["threshold"] is None:
-        return f"{head}no threshold can be vouched for; at least {row['needed']} samples without a mistake are needed"
-    test = row["test"]
-    risk = "none accepted" if test["risk"] is None else f"{100 * test['risk']:.2f} % wrong"
-    return (
-        f"{head}accept from confidence {row['threshold']:.4f}; of the test part {100 * test['coverage']:.1f} %, {risk} "
-        f"(at most {100 * test['upper']:.2f} %)"
-    )

@@ -1,9 +1,9 @@
-"""What the verbs of the command line do once their arguments are parsed; each returns an exit status."""
+"""What the subcommands do once their arguments are parsed; each returns an exit status."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,33 @@ from fedlas.lab.bench.executors import Executor
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.report.calibrators_table import COMPARED, comparison_table
-from fedlas.lab.report.noise_text import EVALUATION_CAPTION, noise_cell
+from fedlas.lab.report.bench_tables import long_table, short_table
+from fedlas.lab.report.evaluation import (
+    COMPARED,
+    SELECTION,
+    WITHIN,
+    Known,
+    Measured,
+    metrics_table,
+    stages_table,
+    verdicts,
+)
+from fedlas.lab.report.evaluation import short_table as short_metrics
+from fedlas.lab.report.model import ReportModel
+from fedlas.lab.report.notes import missing_notes, short_legend
 from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.report import terminal_table, write_report
+from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import write_run_report
-from fedlas.lab.report.tables import column
+from fedlas.lab.report.table import terminal
+from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import noise_by_stage
+from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.runs.tracking import hints
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import evaluate
 from fedlas.predictions import Columns, Reader
-from fedlas.stats.noise import REPLICATES, Noise, check_replicates
+from fedlas.stats.estimates import REPLICATES, check_replicates
 
 
 def bench(
@@ -39,8 +52,10 @@ def bench(
     seeds: Sequence[int] = (),
     out: Path | None = None,
     executor: Executor | None = None,
+    details: bool = False,
+    pages: bool = False,
 ) -> int:
-    """Run a recipe with several losses and seeds, write the report, print its table.
+    """Run a recipe with several losses and seeds, write the report, print its verdict and table.
 
     Args:
         recipe: What to run.
@@ -48,6 +63,8 @@ def bench(
         seeds: As :func:`fedlas.lab.recipes.plan.plan`.
         out: As :func:`fedlas.lab.recipes.plan.plan`.
         executor: Where the runs happen; None is one after the other in this process.
+        details: As in :func:`report`.
+        pages: As there.
 
     Returns:
         0, or 1 if a run failed (the others are done and reported all the same).
@@ -86,7 +103,7 @@ def bench(
             "Wait for them, or choose another --out.",
         )
     if is_main_process():
-        report(folder)
+        report(folder, details=details, pages=pages)
         _say_where(recipe, folder)
     if outcome.failed:
         failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
@@ -105,7 +122,7 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     run = planned if out is None else Run(recipe, loss, seed, out)
     metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_scaled"]}
-    show(metrics_table(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
+    show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
     say(*metrics["notes"], wrap=True)
     say(f"run folder: {run.folder}")
     _say_where(recipe, run.folder.parent)
@@ -122,13 +139,22 @@ def _say_where(recipe: Recipe, folder: Path) -> None:
     say(*hints(recipe.trackers, folder))
 
 
-def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = None) -> int:
-    """Write the report over a bench folder, or the page of a single run, and print its table and place.
+def report(
+    folder: Path,
+    *,
+    replicates: int = REPLICATES,
+    data: str | None = None,
+    details: bool = False,
+    pages: bool = False,
+) -> int:
+    """Write the report over a bench folder, or the page of a single run, and print its verdict, table and place.
 
     Args:
         folder: Folder of a bench, or of a run.
         replicates: Of intervals and noise floors; 0 computes none.
         data: Where the runs' data is, for images; None searches the usual places.
+        details: Print every number with its interval, noise floor and p-value, and how to read them.
+        pages: Write a page for each run of a bench, too.
 
     Raises:
         InputError: If no run in it has finished, or it cannot be written to, or there are too few replicates.
@@ -139,14 +165,38 @@ def report(folder: Path, *, replicates: int = REPLICATES, data: str | None = Non
         page, run = write_run_report(folder, replicates=replicates, data=data)
         keys = {"test": "test", "after temperature": "test_scaled"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
-        noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
-        show(metrics_table(columns, title=f"{run.name}, test set", noise=noise))
-        say(*(f"{reason}." for reason in (run.noise.reasons if run.noise else ())), f"report: {page}")
+        noise = {stage: run.estimates.stages.get(key, {}) for stage, key in keys.items()} if run.estimates else {}
+        show_metrics(columns, title=f"{run.name}, test set", noise=noise, details=details)
+        say(*(f"{reason}." for reason in (run.estimates.reasons if run.estimates else ())), f"report: {page}")
         return 0
-    written = write_report(folder, replicates=replicates, data=data)
-    show(terminal_table(written.summary))
-    say(*written.notes, f"report: {written.html}", f"        {written.markdown}  {written.csv}")
+    written = write_report(folder, replicates=replicates, data=data, pages=pages)
+    show_bench(written.model, details=details)
+    say(*written.notes, f"report: {written.html}")
+    if details:
+        say(f"        {written.markdown}  {written.csv}")
     return 0
+
+
+def show_bench(model: ReportModel, *, details: bool = False) -> None:
+    """Print the verdict of a bench and its table: short, or with everything that is known."""
+    say(*(f"{answer.question}: {answer.text}" for answer in answers(model)), wrap=True)
+    if details:
+        show(terminal(long_table(model), details=True, arrows=False))
+    else:
+        show(terminal(short_table(model), arrows=False))
+        say(*short_legend(model), style="dim", wrap=True)
+        say(*missing_notes(model), wrap=True)
+
+
+def show_metrics(
+    columns: Measured, *, title: str, noise: Known | None = None, details: bool = False, num_classes: int = 10
+) -> None:
+    """Print metrics by stage: the main ones, or all with interval, noise floor and p-value."""
+    if details:
+        show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
+        return
+    show(terminal(short_metrics(columns, title=title, noise=noise, num_classes=num_classes)))
+    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim")
 
 
 def evaluate_file(
@@ -160,6 +210,7 @@ def evaluate_file(
     as_json: bool = False,
     data: str | None = None,
     table: Columns | None = None,
+    details: bool = False,
 ) -> int:
     """Measure predictions, before and after an optional calibrator, or after every one that can run.
 
@@ -174,6 +225,7 @@ def evaluate_file(
         as_json: Print JSON with fractions in full precision instead of a table.
         data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
         table: Which columns of ``file`` and ``on`` hold scores and labels; None for what Predictions.save writes.
+        details: Print every metric with its interval, noise floor and p-value.
 
     Raises:
         InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
@@ -218,7 +270,7 @@ def evaluate_file(
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
     say(*(f"note: {note}" for note in read.notes), stderr=True)
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
-    noise = noise_by_stage(
+    noise = estimates_by_stage(
         stages,
         COMPARED if calibrate == ALL else list(columns["as predicted"]),
         num_bins=num_bins,
@@ -235,10 +287,14 @@ def evaluate_file(
     else:
         predictions = stages["as predicted"]
         title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        show((comparison_table if calibrate == ALL else metrics_table)(columns, title=title, noise=noise))
-        say(*remarks(outcome))
+        say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
+        if details and calibrate == ALL:
+            show(terminal(stages_table(columns, title=title, noise=noise), details=True))
+        else:
+            show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
+        say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
     if html is not None:
-        from fedlas.lab.report.evaluation_page import write_evaluation
+        from fedlas.lab.report.evaluation import write_evaluation
 
         write_evaluation(
             html,
@@ -252,43 +308,6 @@ def evaluate_file(
         if not as_json:
             say(f"report: {html}")
     return 0
-
-
-def metrics_table(
-    columns: Mapping[str, Mapping[str, float]],
-    *,
-    title: str,
-    noise: Mapping[str, Mapping[str, Noise]] | None = None,
-) -> Any:
-    """A ``rich`` table of metrics: one row a metric, one column a stage; fractions in percent where that is usual.
-
-    Args:
-        columns: Metrics by stage, then by registry name.
-        title: Above the table.
-        noise: Intervals and noise floors of some of them, shown beside and below the numbers.
-    """
-    found = noise or {}
-    rows: list[Sequence[Cell]] = []
-    for name in next(iter(columns.values())):
-        about = METRICS[name].metadata
-        form: Callable[[float], str] = (lambda v: f"{v:.2%}") if about["percent"] else (lambda v: f"{v:.4f}")
-        arrow = {True: "higher is better", False: "lower is better", None: "0 is best"}[about["higher_is_better"]]
-        cells: list[Cell] = [
-            noise_cell(form(values[name]), found.get(stage, {}).get(name), column(name).format)
-            if name in values
-            else "—"
-            for stage, values in columns.items()
-        ]
-        rows.append([[f"{about['title']} ", (f"({arrow})", "dim")], *cells])
-    return table(
-        ["metric", *columns],
-        rows,
-        title=title,
-        caption=[EVALUATION_CAPTION] if any(found.values()) else [],
-        right=range(1, len(columns) + 1),
-        box="HEAVY_HEAD",
-        title_justify="left",
-    )
 
 
 def print_listing(kind: str, *, markdown: bool = False) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.files import write_atomically, write_json, write_text
-from fedlas._core.terminal import Cell, say, show, table, track
+from fedlas._core.terminal import say, show, track
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import DASH, Table, table_of, terminal
 from fedlas.lab.runs.find import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.diagnose.groups import Group, grouped
@@ -29,8 +31,9 @@ def diagnose(
     out: Path | None = None,
     replicates: int = 1000,
     data: str | None = None,
+    details: bool = False,
 ) -> int:
-    """Study finished runs; print the table, write ``diagnose.json``, ``diagnose.html`` and ``diagnose.npz``.
+    """Study finished runs; print verdict and table, write ``diagnose.json``, ``diagnose.html`` and ``diagnose.npz``.
 
     Args:
         folders: Run folders, or bench folders, of which every finished run whose predictions hold features is taken,
@@ -38,6 +41,7 @@ def diagnose(
         out: Folder of the files; None is the run's own for one run, else the folder the first one lies in.
         replicates: Of the bootstrap behind every interval.
         data: Where the runs' data is, for the failure cases' images; None searches the usual places.
+        details: Print the gate's columns, every alarm and how to read the table.
 
     Returns:
         0.
@@ -61,8 +65,10 @@ def diagnose(
             left_out.append(leave_out(folder.name, error))
     groups = grouped(studies)
     target = out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
-    show(summary_table(groups))
-    say(*left_out, *_alarm_lines(groups), style="yellow")
+    whole = summary_table(groups)
+    say(*_verdicts(groups), wrap=True)
+    show(terminal(whole if details else replace(whole.where(_NARROW), notes=())))
+    say(*left_out, *_alarm_lines(groups, details=details), style="yellow")
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
         write_text(target / "diagnose.html", diagnose_page(groups, data=data)),
@@ -76,13 +82,32 @@ def _why_not(folder: RunFolder) -> str | None:
     return lacking(folder) if folder.metrics_path.name in {path.name for path in folder.path.iterdir()} else None
 
 
-def _alarm_lines(groups: Sequence[Group]) -> list[str]:
-    return [
-        f"{group.name_of(study)}: {text}"
+def _verdicts(groups: Sequence[Group]) -> list[str]:
+    """Whether the indicator follows the confidence, and being right, in a sentence for each group."""
+    lines = []
+    for group in groups:
+        confidence, right, baseline, _ = zip(*map(_intervals, group.studies), strict=True)
+        follows = sum(each.low > 0 for each in confidence), sum(each.low > 0.5 for each in right)
+        runs = f"{len(group.studies)} run{'s' * (len(group.studies) != 1)}"
+        lines.append(
+            f"{group.name}: Z rises with the confidence in {follows[0]} and separates right from wrong in {follows[1]} "
+            f"of {runs} (AUROC {fmean(each.value for each in right):.2f}, confidence alone "
+            f"{fmean(each.value for each in baseline):.2f})."
+        )
+    return lines
+
+
+def _alarm_lines(groups: Sequence[Group], *, details: bool) -> list[str]:
+    found = {
+        group.name_of(study): study.alarms_by_kind
         for group in groups
         for study in group.studies
-        for text in study.alarms_by_kind
-    ]
+        if study.alarms_by_kind
+    }
+    if not details and found:
+        count = sum(map(len, found.values()))
+        return [f"{count} alarm{'s' * (count != 1)} in {len(found)} of the runs: --details and the page list them."]
+    return [f"{name}: {text}" for name, texts in found.items() for text in texts]
 
 
 def _samples(groups: Sequence[Group]) -> dict[str, Any]:
@@ -104,10 +129,14 @@ _CAPTION = (
 )
 
 
-def summary_table(groups: Sequence[Group]) -> Any:
-    """A ``rich`` table: one row a run with intervals; for several seeds of a group, a row with mean and spread."""
+_NARROW = (0, 1, 2, 3, 4)
+"""Columns of the indicator; those after them are of the gate."""
+
+
+def summary_table(groups: Sequence[Group]) -> Table:
+    """One row a run with intervals; for several seeds of a group, a row with mean and spread."""
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
-    rows: list[Sequence[Cell]] = []
+    rows: list[Sequence[str]] = []
     for group in groups:
         members = group.studies
         for study in members:
@@ -115,19 +144,8 @@ def summary_table(groups: Sequence[Group]) -> Any:
             rows.append((group.name_of(study), *intervals, *gate))
         if len(members) > 1:
             columns = zip(*([i.value for i in _intervals(s)] + list(_gate(s)) for s in members), strict=True)
-            means = (f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES))
-            rows.append([[(text, "bold")] for text in means])
-    return table(
-        heads,
-        rows,
-        title="Indicator Z and gate on the test set",
-        caption=[_CAPTION],
-        right=range(1, len(heads)),
-        whole=range(1, len(heads)),
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
+            rows.append((f"{group.name} x {len(members)}", *map(_mean_text, columns, _PLACES)))
+    return table_of(heads, rows, title="Indicator Z and gate on the test set", notes=[_CAPTION])
 
 
 def _intervals(study: Study) -> tuple[Interval, Interval, Interval, Interval]:
@@ -149,7 +167,7 @@ def _gate(study: Study) -> tuple[float, float, float]:
 
 def _show(interval: Interval) -> str:
     if math.isnan(interval.value):
-        return "—"
+        return DASH
     return _short(f"{interval.value:.2f}±{(interval.high - interval.low) / 2:.2f}")
 
 
@@ -159,7 +177,7 @@ def _short(text: str) -> str:
 
 
 def _text(value: float, places: int) -> str:
-    return "—" if math.isnan(value) else _short(f"{value:.{places}f}")
+    return DASH if math.isnan(value) else _short(f"{value:.{places}f}")
 
 
 def _mean_text(values: Sequence[float], places: int) -> str:

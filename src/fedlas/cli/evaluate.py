@@ -47,6 +47,9 @@ def add_evaluate(add: AddVerb) -> None:
         help="where to write a page with reliability diagrams (default: nowhere)",
     )
     evaluate.add_argument(
+        "--details", action="store_true", help="print every metric with its interval (default: the main ones)"
+    )
+    evaluate.add_argument(
         "--json", action="store_true", help="print JSON, fractions in full precision (default: a table in percent)"
     )
     evaluate.add_argument(
@@ -104,6 +107,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         as_json=args.json,
         data=args.data,
         table=columns_of(args),
+        details=args.details,
     )
     if not args.watch:
         return measure()

@@ -16,7 +16,7 @@ from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.card import run_card
 from fedlas.lab.studies.export import export_run
-from fedlas.stats.noise import check_replicates
+from fedlas.stats.estimates import check_replicates
 
 
 def export(

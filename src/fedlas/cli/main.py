@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
-        print(f"\nStopped.{' The same command goes on from the last checkpoint.' if resumes else ''}", file=sys.stderr)
+        print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,13 +91,13 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     import fedlas
+    from fedlas.cli.compare import add_compare
     from fedlas.cli.evaluate import add_evaluate
     from fedlas.cli.executor_arguments import add_executor_arguments
     from fedlas.cli.production import add_production_verbs
     from fedlas.cli.recipe_arguments import add_recipe_arguments
     from fedlas.cli.track_arguments import add_track, add_track_option
     from fedlas.cli.tune_arguments import add_tune
-    from fedlas.lab.report.compare import add_compare
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
@@ -112,9 +112,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         verbs[name].set_defaults(run=run)
         return verbs[name]
 
-    bench = add(
-        "bench", _bench, "Run a recipe with several losses and seeds, and report. Stopped? Run it again.", "RECIPE"
-    )
+    bench = add("bench", _bench, "Run a recipe with several losses and seeds, and report. Rerun to resume.", "RECIPE")
     add_recipe_arguments(bench)
     add_track_option(bench)
     bench.add_argument(
@@ -127,6 +125,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     bench.add_argument(
         "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
     )
+    _report_arguments(bench)
     add_executor_arguments(bench)
 
     train = add("train", _train, "Do one run: a recipe, a loss, a seed. Again with the same --out: resumes.", "RECIPE")
@@ -141,7 +140,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     report = add(
         "report",
         _report,
-        "Write report.md, report.html and results.csv over finished runs, and a page a run.",
+        "Write report.md, report.html and results.csv over finished runs.",
         "FOLDER",
     )
     report.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
@@ -151,6 +150,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         help="'paper': published numbers beside those of a bench, or of a folder of them, in place of the report "
         "(default: the report)",
     )
+    _report_arguments(report)
     _replicates_argument(report)
     report.add_argument(
         "--data",
@@ -173,10 +173,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "--data", metavar="FOLDER", help="where the images are (default: $FEDLAS_DATA, then the usual places)"
     )
 
+    diagnose.add_argument(
+        "--details", action="store_true", help="print the gate and every alarm, too (default: the indicator)"
+    )
+
     uncertainty = add(
         "uncertainty",
         _uncertainty,
-        "Make an ensemble, MC dropout, Laplace and the like of finished runs. Again: resumes.",
+        "Make an ensemble, MC dropout, Laplace or another method of finished runs. Rerun to resume.",
         "METHOD RUN [RUN ...]",
     )
     uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
@@ -227,7 +231,10 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
 
     ood = add(
-        "ood", _ood, "Measure how well runs tell their test images from those of other data sets.", "RUN [RUN ...]"
+        "ood",
+        _ood,
+        "Measure how well runs distinguish their test images from other data sets.",
+        "RUN [RUN ...]",
     )
     ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
     ood.add_argument(
@@ -257,6 +264,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     ood.add_argument(
         "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
     )
+    ood.add_argument(
+        "--details", action="store_true", help="print every table and how to read it (default: the ranking)"
+    )
 
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
     listing.add_argument(
@@ -272,6 +282,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_track(add)
     add_compare(add)
     return parser, verbs
+
+
+def _report_arguments(parser: _Parser) -> None:
+    parser.add_argument(
+        "--details", action="store_true", help="print every number and how to read it (default: verdict and table)"
+    )
+    parser.add_argument("--pages", action="store_true", help="also write a page for each run (default: none)")
 
 
 def _replicates_argument(parser: _Parser, *, default: int = 1000) -> None:
@@ -300,7 +317,9 @@ def _bench(args: argparse.Namespace) -> int:
 
     group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
     chosen = {"losses": args.losses, "seeds": args.seeds, "out": args.out, "executor": executor_of(args)}
-    return dry_run(group, **chosen) if args.dry_run else bench_group(group, **chosen)
+    if args.dry_run:
+        return dry_run(group, **chosen)
+    return bench_group(group, **chosen, details=args.details, pages=args.pages)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -316,13 +335,13 @@ def _report(args: argparse.Namespace) -> int:
         return against_paper(args.folder, against=args.against)
     from fedlas.cli.commands import report
 
-    return report(args.folder, replicates=args.replicates, data=args.data)
+    return report(args.folder, replicates=args.replicates, data=args.data, details=args.details, pages=args.pages)
 
 
 def _diagnose(args: argparse.Namespace) -> int:
     from fedlas.cli.diagnose import diagnose
 
-    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data)
+    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data, details=args.details)
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
@@ -338,7 +357,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _shift(args: argparse.Namespace) -> int:
-    from fedlas.lab.studies.shift import shift
+    from fedlas.cli.shift import shift
 
     return shift(
         args.runs,
@@ -362,6 +381,7 @@ def _ood(args: argparse.Namespace) -> int:
         out=args.out,
         run_data=args.run_data,
         replicates=args.replicates,
+        details=args.details,
     )
 
 

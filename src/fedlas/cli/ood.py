@@ -10,11 +10,11 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.terminal import say, show, status
-from fedlas._core.terminal import table as new_table
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
-from fedlas.lab.report.ood_summary import MAIN, OodSummary, Table, method_tables, score_tables, statement
+from fedlas.lab.report.ood_summary import MAIN, SELECTION, OodSummary, method_tables, score_tables, statement, verdicts
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.claim import finished, must_be_finished
 from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.find import find_runs, leave_out
@@ -37,8 +37,9 @@ def ood(
     out: Path | None = None,
     run_data: str | None = None,
     replicates: int = 1000,
+    details: bool = False,
 ) -> int:
-    """Measure how well runs tell their test images from others, write the results and print the tables.
+    """Measure how well runs distinguish their test images from others, write the results and print the tables.
 
     Args:
         folders: Run folders, or folders of benches, all runs of which are taken.
@@ -48,6 +49,7 @@ def ood(
         out: Where the files go; None is the run folder, or the folder that all runs are in.
         run_data: Where the runs' own data is; None searches the usual places.
         replicates: Of each bootstrap interval.
+        details: Print every table, and how to read them.
 
     Returns:
         0.
@@ -77,13 +79,15 @@ def ood(
     summary = OodSummary(measured, chosen, replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
     written = write_files(target, summary, command=command)
-    for table in method_tables(summary) if len(losses) > 1 else score_tables(summary, MAIN):
-        show(_rich(table))
-    say(
-        *statement(summary),
-        f"report: {written.html}",
-        f"        {written.markdown}  {written.csv}  {written.json}",
-    )
+    say(*verdicts(summary), wrap=True)
+    compared = method_tables(summary) if len(losses) > 1 else []
+    tables = [*compared, *score_tables(summary)] if details else compared[::2] or score_tables(summary, MAIN[:1])
+    for table in tables:
+        show(terminal(table))
+    say(SELECTION, *(statement(summary) if details else summary.skipped), wrap=True)
+    say(f"report: {written.html}")
+    if details:
+        say(f"        {written.markdown}  {written.csv}  {written.json}")
     return 0
 
 
@@ -155,17 +159,3 @@ def _common_folder(runs: Sequence[RunFolder]) -> Path:
             _OWNER, "runs must lie in one folder", ", ".join(sorted(map(str, parents))), "Say where to with --out."
         )
     return runs[0].path.parent
-
-
-def _rich(table: Table) -> Any:
-    styles = {"best": "bold green", "same": "green"}
-    return new_table(
-        table.heads,
-        [[name, *([(cell.text, styles.get(cell.mark, ""))] for cell in cells)] for name, cells in table.rows],
-        title=table.heading,
-        right=range(1, len(table.heads)),
-        whole=[0],
-        title_justify="left",
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )

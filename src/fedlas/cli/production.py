@@ -42,6 +42,9 @@ def add_production_verbs(add: AddVerb) -> None:
         metavar="X",
         help="wanted shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
     )
+    card.add_argument(
+        "--details", action="store_true", help="print all metrics and known limits (default: what may be accepted)"
+    )
     _card_arguments(card)
 
     monitor = add(
@@ -69,7 +72,7 @@ def add_production_verbs(add: AddVerb) -> None:
         "--state",
         type=path_argument,
         metavar="FILE",
-        help="go on from here, and keep it (default: every call starts afresh)",
+        help="resume from here, and keep it (default: every call starts afresh)",
     )
     monitor.add_argument("--json", action="store_true", help="print JSON (default: sentences)")
 
@@ -118,6 +121,7 @@ def _card(args: argparse.Namespace) -> int:
         risks=DEFAULT_RISKS if args.risks is None else args.risks,
         replicates=args.replicates,
         data=args.data,
+        details=args.details,
     )
 
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
 from fedlas._core.terminal import console, say, show
-from fedlas._core.terminal import table as new_table
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
 from fedlas.lab.tune.best import next_commands
 from fedlas.lab.tune.plan import Tuning
-from fedlas.lab.tune.report import HEADS, rows, write_numbers, write_page
+from fedlas.lab.tune.report import methods_table, write_numbers, write_page
 from fedlas.lab.tune.study import run_study
-from fedlas.lab.tune.summary import Outcome, notes, what_was_run
+from fedlas.lab.tune.summary import notes, verdicts, what_was_run
 
 
-def tune(tuning: Tuning, *, keep: bool = False) -> int:
+def tune(tuning: Tuning, *, keep: bool = False, details: bool = False) -> int:
     """Do the trials that have not ended, write the report, print its table and what to run next.
 
     Args:
         tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
         keep: Keep the checkpoints of all trials.
+        details: Print the best parameters, what was run, and how to read it.
 
     Returns:
         0, or 1 if a method has no trial that is done.
@@ -41,8 +40,11 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
         return 0
     outcomes = write_numbers(tuning)
     page = write_page(tuning, outcomes)
-    show(table(tuning, outcomes))
-    say(what_was_run(tuning, outcomes), *notes(tuning, outcomes))
+    say(*verdicts(tuning, outcomes), wrap=True)
+    table = methods_table(tuning, outcomes)
+    show(terminal(table if details else table.where((0, 1, 2, 3, 5))))
+    if details:
+        say(what_was_run(tuning, outcomes), *notes(tuning, outcomes), wrap=True)
     for name in ("tune.md", "tune.json", "best.yaml"):
         if (tuning.folder / name).exists():
             say(f"written: {tuning.folder / name}")
@@ -50,15 +52,3 @@ def tune(tuning: Tuning, *, keep: bool = False) -> int:
     for what, command in next_commands(tuning, outcomes):
         say(f"next, {what}:", f"  {command}")
     return 0 if all(outcome.best is not None for outcome in outcomes) else 1
-
-
-def table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Any:
-    """A ``rich`` table, one row a method."""
-    return new_table(
-        HEADS,
-        rows(tuning, outcomes),
-        title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}",
-        right=[i for i in range(len(HEADS)) if i not in (0, 4)],
-        title_justify="left",
-        pad_edge=False,
-    )

@@ -14,7 +14,7 @@ def add_tune(add: AddVerb) -> None:
     tune = add(
         "tune",
         _tune,
-        "Search the options of losses on validation, the same budget for each. Stopped? Run it again.",
+        "Search the options of losses on validation, the same budget for each. Rerun to resume.",
         "RECIPE",
     )
     add_recipe_arguments(tune)
@@ -61,6 +61,9 @@ def add_tune(add: AddVerb) -> None:
         "--keep", action="store_true", help="keep every trial's checkpoint (default: that of each loss's best)"
     )
     tune.add_argument(
+        "--details", action="store_true", help="print parameters and how to read the numbers (default: the verdict)"
+    )
+    tune.add_argument(
         "--dry-run", action="store_true", help="print ranges, trials, steps and folders; do nothing (default: do)"
     )
 
@@ -82,4 +85,4 @@ def _tune(args: argparse.Namespace) -> int:
         out=args.out,
         data=args.data,
     )
-    return dry_run(tuning) if args.dry_run else tune(tuning, keep=args.keep)
+    return dry_run(tuning) if args.dry_run else tune(tuning, keep=args.keep, details=args.details)

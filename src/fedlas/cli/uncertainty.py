@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fedlas._core.terminal import say, show
-from fedlas.cli.commands import metrics_table
+from fedlas._core.terminal import say
+from fedlas.cli.commands import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
@@ -45,7 +45,7 @@ def uncertainty(
     if metrics["test_scaled"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_scaled"]
     title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
-    show(metrics_table(columns, title=title))
+    show_metrics(columns, title=title)
     say(*metrics["notes"], f"folder: {derived.folder}")
     return 0
 

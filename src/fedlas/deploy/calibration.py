@@ -14,7 +14,7 @@ from fedlas._core.check import InputError, check_choice, check_number, reason
 from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
-from fedlas.stats.drift import read_numbers
+from fedlas.stats.gap_sums import read_numbers
 
 METHODS = ("temperature", "vector", "none")
 """Calibrators that are an affine map of each logit, and so can be folded into a linear head; or none."""

@@ -10,7 +10,8 @@ from typing import Any
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
-from fedlas.stats.drift import Floats, GapSums, check_edges, read_counts, read_numbers
+from fedlas.stats.gap_sums import GapSums, check_edges, read_counts, read_numbers
+from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 

@@ -30,7 +30,7 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
     data, samples = content["data"], content["data"]["samples"]
     yield (
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
-        "inputs neither the metrics nor the thresholds hold; fedlas monitor tells when calibration has drifted."
+        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when calibration has drifted."
     )
     yield (
         f"The {samples['val']:,} validation samples chose the epoch and the calibration as well as the thresholds, "
@@ -41,13 +41,13 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
     ece = content["metrics"]["calibrated"].get("ece", {})
-    if "p_value" in ece:
+    if "p" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
-        said = p_said(ece["p_value"], ece.get("least_p"))
-        if ece["p_value"] > LEVEL:
+        said = p_said(ece["p"], ece.get("least_p"))
+        if ece["p"] > LEVEL:
             yield (
-                f"An ECE of {value} cannot be told from that of a perfectly calibrated model, which has {floor} on "
-                f"average on so few samples ({said}): errors smaller than chance makes are neither "
+                f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
+                f"{floor} on average on so few samples ({said}): errors smaller than chance makes are neither "
                 "shown nor excluded."
             )
         else:
@@ -82,7 +82,7 @@ def _training(content: Mapping[str, Any]) -> Iterator[str]:
         ("long_tail", "Training and validation classes were made rare on purpose, test classes were not."),
         ("corruption", "The test images were corrupted on purpose."),
         ("hold_out_classes", "Some classes were held out: inputs of unknown classes get a confidence like any other."),
-        ("test_mean", "The test images were normalised otherwise than the training images."),
+        ("test_mean", "The test images were not normalized as the training images."),
     ):
         if data.get(key):
             yield text

@@ -13,8 +13,9 @@ from fedlas.deploy.card import FORMAT
 from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.predictions import Predictions
-from fedlas.stats.drift import Floats, GapSums
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
+from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.rows import Floats
 from fedlas.stats.selective_risk import DEFAULT_RISKS, clopper_pearson, risk_threshold
 
 LEVEL = 0.95
@@ -27,7 +28,7 @@ METHOD = (
 )
 
 
-Intervals = Callable[[Mapping[str, Predictions], Sequence[str]], Mapping[str, Mapping[str, Noise]]]
+Intervals = Callable[[Mapping[str, Predictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]]
 """From predictions by stage and the names of metrics to interval and floor by stage and name, where there are any."""
 
 
@@ -72,7 +73,7 @@ def make_card(
         "model": {"classes": None, **model, "num_classes": test.num_classes},
         "calibration": {**calibration.plain(), "fitted on": "validation part, by NLL"},
         "data": {**data, "samples": {**data.get("samples", {}), "val": val.num_samples, "test": test.num_samples}},
-        "metrics": {stage: _with_noise(measured[stage], noise.get(stage, {})) for stage in stages},
+        "metrics": {stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages},
         "metrics_of": {"part": "test", "num_bins": num_bins, "interval": LEVEL, "replicates": replicates},
         "selective": {
             "method": METHOD.format(level=LEVEL),
@@ -91,7 +92,7 @@ def stages_of(test: Predictions, calibration: Calibration) -> dict[str, Predicti
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
 
-def _with_noise(measured: Mapping[str, float], noise: Mapping[str, Noise]) -> dict[str, Any]:
+def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: noise[name].plain() if name in noise else {"value": value} for name, value in measured.items()}
 
 

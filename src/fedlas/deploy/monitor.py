@@ -17,7 +17,9 @@ from fedlas._core.terminal import say
 from fedlas.deploy.card import Card, read_card
 from fedlas.deploy.monitor_state import FORMAT, OWNER, Watched, locked, read_state
 from fedlas.predictions import Columns, open_table
-from fedlas.stats.drift import ConfidenceDrift, Floats, GapDrift, GapSums, confidence_drift, spent
+from fedlas.stats.drift import ConfidenceDrift, GapDrift, confidence_drift, spent
+from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.rows import Floats
 
 ALARM = 3
 """Exit status of an alarm."""

@@ -125,6 +125,7 @@ class AdaFace(Loss):
         product = length * norm
         cosine = torch.linalg.vecdot(weight, features) / product.clamp(min=1e-12)
         change = adaptive_margin(cosine, quality, margin=self.margin)
+        # The target's logit changes by the change of its cosine, in the units of the form.
         if self.scale is None:
             logits, change = batch.logits, product * change
         else:

@@ -32,7 +32,8 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
         >>> signed_focal(torch.tensor([0.6931, 0.6931]), torch.tensor([2.0, -2.0]))
         tensor([0.1733, 1.5595])
     """
-    missing = -torch.expm1(-nll)  # 1 - p without cancellation; the bound keeps a power's slope finite where p is 1
+    # 1 - p without cancellation; the bound below keeps a power's slope finite where p is 1.
+    missing = -torch.expm1(-nll)
     bracket = torch.where(gamma < 0, 2 - missing, missing.clamp(min=torch.finfo(nll.dtype).tiny))
     return bracket.pow(gamma.abs()) * nll
 
@@ -131,6 +132,7 @@ class AdaFocal(PreciseBuffers, Loss):
         gap, filled = _calibration_gaps(confidence, correct, edges)
         old = self.gammas.cpu().double()
         new = old * (self.rate * torch.where(old > 0, gap, -gap)).exp()
+        # An exponent that is too small changes sides, or it could never leave 0 by multiplication.
         other_side = torch.where(new > 0, -self.switch, self.switch)
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))

@@ -74,6 +74,7 @@ def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
     """Blocks of pairs: some rows, and some classes, each paired with all classes."""
     rows, classes = logits.shape
     pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
+    # As many whole rows as fit; of a row that does not fit, as many classes as fit.
     height = max(1, pairs // classes**2)
     width = max(1, pairs // (height * classes))
     for top in range(0, rows, height):

@@ -172,6 +172,7 @@ class CRL(PreciseBuffers, Loss):
             self.right.index_add_(0, index, share)
             self.visits.index_add_(0, index, visit)
             return
+        # Ranks have other samples, so each sums into all histories before they are added.
         added = self.right.new_zeros(2, self.num_samples).index_add_(1, index, torch.stack((share, visit)))
         right, visits = sum_across_ranks(added).unbind()
         self.right.add_(right)

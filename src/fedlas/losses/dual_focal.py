@@ -45,6 +45,7 @@ def _rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
         below = torch.where(logits < own, logits, float("-inf"))
         place = below.argmax(dim=1, keepdim=True)
         exists = torch.isfinite(below.gather(1, place))
+    # log p_j = z_j - z_y + log p_y. Without a lower class the exponent is masked before exp, and the value after it.
     log_prob = logits.gather(1, place) - own - nll[:, None]
     return torch.where(exists, log_prob, 0.0).exp().mul(exists).squeeze(1)
 

@@ -38,6 +38,7 @@ class _Normalized(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, scale, bend = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+            # The square root of a masked sum: the slope of the norm itself is NaN at 0.
             squared = logits.square().sum(dim=1, keepdim=True)
             norm = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
             scale, bend = _factors(norm, ctx.temperature, ctx.eps)
@@ -49,6 +50,7 @@ class _Normalized(torch.autograd.Function):
 
 def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tensor]:
     """``1 / (temperature (norm + eps))`` and ``1 / (norm (norm + eps))``; 0 where there is no direction."""
+    # A division by 0 would reach the gradient even through a mask, so such rows are divided by 1.
     exists = norm > _SHORTEST
     safe = torch.where(exists, norm, 1.0)
     scale = 1 / (temperature * (norm + eps)) if eps else exists / (temperature * safe)

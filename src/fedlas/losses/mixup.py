@@ -189,6 +189,7 @@ class CutMix(_Mixing):
                 f"{tuple(inputs.shape)} with target {tuple(target.shape)}",
                 "Use mixup, which mixes inputs of any shape.",
             )
+        # One box for all; the shares of the targets are those of the pixels that are left of it.
         share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
         height, width = inputs.shape[2:]
         box = (_side(height, share)[:, None] & _side(width, share)).to(inputs.device)

@@ -92,6 +92,7 @@ def kernel_calibration_error(
     if not balanced:
         squared: Tensor = _KernelForm.apply(residual / counted.sum().clamp(min=1), confidence, width)
         return squared if variant == "reference" else _root(squared)
+    # Right and wrong predictions have equal weight: each residual is divided by the number of its own kind.
     right = (counted * correct).sum()
     wrong = counted.sum() - right
     count = torch.where(correct, right, wrong).clamp(min=1)
@@ -101,7 +102,8 @@ def kernel_calibration_error(
 
 
 def _root(squared: Tensor) -> Tensor:
-    return (squared.clamp(min=0) + _FLOOR).sqrt()  # rounding may take a sum that is 0 below it
+    # Rounding may take a sum that is 0 below it.
+    return (squared.clamp(min=0) + _FLOOR).sqrt()
 
 
 class _OnKernel(Penalized):

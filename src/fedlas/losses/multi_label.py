@@ -105,6 +105,7 @@ class _PerLabel(OnBase):
                     f"values from {float(target.min()):g} to {float(target.max()):g}",
                     "Check the labels, and skip batches without a known one.",
                 )
+        # Floats may be soft targets, so each becomes a row of two probabilities.
         wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
         labels = torch.where(known, target, 0).reshape(-1)
         soft = target.is_floating_point()

@@ -93,6 +93,7 @@ class NormConfidenceIndicator(PreciseBuffers):
         norms = feature_norms(features.detach(), self.norm_p)
         if self.training and torch.is_grad_enabled():
             self._update(norms, valid)
+        # The moments have moved before they are used, as in the published code.
         scores = (norms - self.mean) / (self.std + _EPS)
         if self.init is None:
             scores = torch.where(self.num_batches_tracked > 0, scores, 0.0)

@@ -84,6 +84,7 @@ class _RankMixup(Loss):
                 describe(inputs),
                 "Integers such as token ids cannot be mixed.",
             )
+        # Each sample keeps the larger share, so the maximum of a share and its complement; the least mixed come first.
         drawn = torch.stack([draw_share(self.mix_alpha) for _ in range(self.num_mixed)])
         shares, _ = torch.maximum(drawn, 1 - drawn).sort(descending=True)
         views = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,19 +11,15 @@ from fedlas._core.check import check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.consistency import ConsistencyBand, consistency_band
-from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
-from fedlas.plots.theme import legend as draw_legend
+from fedlas.plots.consistency import consistency_band
+from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, dress, entitle
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["reliability_diagram"]
-
-_FEW = 10
-"""Bins with fewer samples are drawn faint, since their accuracy is uncertain."""
-_OVER_HATCH, _UNDER_HATCH = "////", "\\\\\\\\"
+_GAP = 4.0
+"""Points of width of a gap; other marks follow from it."""
 
 
 def reliability_diagram(
@@ -34,26 +31,29 @@ def reliability_diagram(
     theme: ThemeName = "light",
     legend: bool = True,
     band: bool = False,
+    shares: bool = True,
 ) -> Axes:
-    r"""Draw accuracy against confidence in equal-width bins, the gap between the two, and each bin's share of samples.
+    """Draw the gap between accuracy and confidence in equal-width bins, on the diagonal of a calibrated model.
 
-    Gray bars are accuracy. The hatched part is the gap to the bin's mean confidence: ``///`` where confidence exceeds
-    accuracy (over-confident), ``\\\`` where it is below. Bins of fewer than 10 samples are faint. The strip below
-    shows the share of the samples in each bin; ECE is the mean gap weighted by those shares.
+    A point is a bin: its mean confidence and its accuracy, with an area that grows with its samples. The colored bar
+    from the diagonal to the point is the gap, below it where the classifier claims more than it achieves
+    (over-confident), above it where it claims less; the thin line is Wilson's 95 % interval of the accuracy. ECE is
+    the mean length of the gaps with the shares of the samples as weights.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
-        ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
-            makes it).
+        ax: Where to draw; a new figure if None. The strip is an inset below it, which constrained layout leaves room
+            for.
         title: Above the axes, left-aligned.
         theme: Palette.
         legend: Whether to name the two kinds of gap.
-        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: the range of each
-            bin's accuracy if the model were calibrated.
+        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: where the accuracy
+            of each bin would lie if the model were calibrated.
+        shares: Whether a strip beneath shows which share of the samples falls into each bin.
 
     Returns:
-        The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip.
+        The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip, if there is one.
 
     Raises:
         InputError: If ``predictions`` are something else, or an argument is out of range.
@@ -66,7 +66,7 @@ def reliability_diagram(
 
     Source:
         DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005; Guo et al. 2017 (arXiv 1706.04599) for the gap;
-        Bröcker and Smith 2007 for the band.
+        Bröcker and Smith 2007 for the band; Wilson 1927 for the interval.
     """
     owner = "reliability_diagram"
     check_count(owner, "num_bins", num_bins)
@@ -75,73 +75,68 @@ def reliability_diagram(
     edges, count, confidence, accuracy = (
         value.detach().cpu().double().numpy() for value in (bins.edges, bins.count, bins.confidence, bins.accuracy)
     )
-    filled = count > 0
     share = count / count.sum()
-    gap = np.where(filled, confidence - accuracy, 0.0)
-    ece = float(share @ np.abs(gap))
+    filled = count > 0
+    x, y = confidence[filled], accuracy[filled]
+    ece = float(share[filled] @ np.abs(x - y))
 
-    # Accuracy and gap of each bin, the band, and the diagonal.
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.6), grid="y")
-    left, width = edges[:-1], np.diff(edges)
-    faint = np.where(count < _FEW, 0.35, 1.0)
-    for i in np.flatnonzero(filled):
-        axes.bar(
-            left[i], accuracy[i], width[i], align="edge", alpha=faint[i], linewidth=0.6, color=palette.bar,
-            edgecolor=palette.background,
-        )  # fmt: skip
-        _draw_gap(axes, left[i], width[i], accuracy[i], gap[i], palette=palette, alpha=faint[i])
+    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4 if shares else 3.9))
+    axes.plot([0, 1], [0, 1], color=palette.ink, zorder=1, **REFERENCE)
     if band:
-        _draw_band(axes, consistency_band(predictions, num_bins=num_bins), edges, faint, palette)
-    axes.plot([0, 1], [0, 1], color=palette.ink, zorder=3, **REFERENCE)
-
-    # Scales and text.
-    axes.set(xlim=(0, 1), ylim=(0, 1), yticks=np.linspace(0, 1, 6))
+        expected = consistency_band(predictions, num_bins=num_bins)
+        low, high = expected.low[filled], expected.high[filled]
+        axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+    colors = np.where(x > y, palette.over, palette.under)
+    axes.vlines(x, *_wilson(y, count[filled]), color=palette.muted, linewidth=1, zorder=2)
+    # Thin where there are few samples: the accuracy of a handful says little.
+    size = np.sqrt(share[filled] / share.max())
+    axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
+    axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    axes.tick_params(labelbottom=False)
-    name_axis(axes.yaxis, "accuracy", palette)
+    axes.grid(color=palette.grid, linewidth=0.6)
+    axes.set_ylabel("accuracy", color=palette.ink, fontsize=9)
     axes.text(
-        0.04, 0.955, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, va="top",
+        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, ha="right",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:
         entitle(axes, title, palette)
     if legend:
         _explain(axes, palette)
-
-    # The strip: the share of the samples in each bin.
-    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.24, 1, 0.2)), grid="y")
-    strip.bar(left, share, width, align="edge", color=palette.bar, linewidth=0.6, edgecolor=palette.background)
-    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 0.5, 1])
-    caption(strip, palette, "confidence", "share")
+    if shares:
+        axes.tick_params(labelbottom=False)
+        _draw_shares(axes, edges[:-1], np.diff(edges), share, palette)
+    else:
+        axes.set_xlabel("confidence", color=palette.ink, fontsize=9)
     return axes
 
 
-def _draw_gap(
-    axes: Any, left: float, width: float, accuracy: float, gap: float, *, palette: Theme, alpha: float
-) -> None:
-    over = gap > 0
-    axes.bar(
-        left, abs(gap), width, bottom=min(accuracy, accuracy + gap), align="edge", alpha=alpha, linewidth=0.6,
-        facecolor=palette.over if over else palette.under, edgecolor=palette.background,
-        hatch=_OVER_HATCH if over else _UNDER_HATCH,
-    )  # fmt: skip
-
-
-def _draw_band(axes: Any, band: ConsistencyBand, edges: Any, faint: Any, palette: Theme) -> None:
-    for i in np.flatnonzero(np.isfinite(band.low)):
-        ends = edges[i : i + 2]
-        axes.fill_between(
-            ends, band.low[i], band.high[i], facecolor=palette.ink, alpha=0.15 * faint[i], linewidth=0, zorder=2.5
-        )
-        for end in (band.low[i], band.high[i]):
-            axes.plot(ends, [end, end], color=palette.ink, linewidth=1.2, alpha=faint[i], zorder=2.6)
+def _wilson(share: Any, count: Any) -> tuple[Any, Any]:
+    """Ends of Wilson's 95 % interval of a share; it has a width where all or none of the samples are right, too."""
+    z = NormalDist().inv_cdf(0.975)
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return center - half, center + half
 
 
 def _explain(axes: Any, palette: Theme) -> None:
     patch = require("matplotlib.patches", extra="plots").Patch
     handles = [
-        patch(facecolor=palette.over, edgecolor=palette.background, hatch=_OVER_HATCH, label="over-confident"),
-        patch(facecolor=palette.under, edgecolor=palette.background, hatch=_UNDER_HATCH, label="under-confident"),
+        patch(facecolor=palette.over, edgecolor=palette.background, label="over-confident"),
+        patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
-    size: dict[str, Any] = {"handlelength": 1.6, "handleheight": 1.0}
-    draw_legend(axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.92), **size)
+    axes.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), frameon=False, fontsize=8,
+        labelcolor=palette.ink, handlelength=1.6, handleheight=1.0,
+    )  # fmt: skip
+
+
+def _draw_shares(axes: Any, left: Any, width: Any, share: Any, palette: Theme) -> None:
+    strip = axes.inset_axes((0, -0.2, 1, 0.15))
+    dress(strip, palette)
+    strip.bar(left, share, width, align="edge", color=palette.bar, linewidth=0.6, edgecolor=palette.background)
+    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 1])
+    strip.grid(axis="y", color=palette.grid, linewidth=0.8)
+    strip.set_ylabel("share", color=palette.ink, fontsize=9)
+    strip.set_xlabel("confidence", color=palette.ink, fontsize=9)

@@ -52,7 +52,8 @@ def seed_values(
         legend: Whether to explain the marks, below the axes or at the foot of a new figure.
 
     Returns:
-        The Axes. There is no interval for one seed, or for seeds with equal values.
+        The Axes. One seed, and seeds that all give the same, have no interval; that of values that are never negative
+        ends at 0, unless they are differences.
 
     Raises:
         InputError: If no name has a value, a value is infinite, or ``floors`` has a name that ``values`` lacks.
@@ -87,6 +88,8 @@ def seed_values(
         if not found:
             continue
         mean, ends = fmean(found), mean_interval(found)
+        if ends is not None and not zero and min(found) >= 0:
+            ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
         apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
         color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
         above = [row - 0.28] * len(found)

@@ -11,7 +11,7 @@ function textSizes(options, report) {
   if (!options.phone || options.print) return;
   for (const { element } of texts(document.body)) {
     const size = textSize(element);
-    const least = element.closest("sub, sup") ? 9.99 : 11.99;  // an index is smaller than its line
+    const least = element.closest("sub, sup, svg") ? 9.99 : 11.99;  // an index and a label are smaller than a line
     if (size < least) report("small", `${describe(element)}: ${size.toFixed(1)} px`);
   }
 }

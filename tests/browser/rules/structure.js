@@ -24,9 +24,9 @@ function images(options, report) {
     if (!image.complete || !image.naturalWidth) report("image", `${describe(image)} was not loaded`);
     if (!image.alt.trim() && !image.closest("[aria-hidden=true]")) report("alt", `${describe(image)} has no alt text`);
   }
-  // A figure has a picture for each theme and shows one.
+  // A figure shows one picture: a drawing, or one of two images, for the light and the dark theme.
   for (const figure of document.querySelectorAll("figure")) {
-    const shown = [...figure.querySelectorAll("img")].filter(isShown);
+    const shown = [...figure.querySelectorAll("img, svg")].filter(isShown);
     if (figure.checkVisibility() && shown.length !== 1) report("image", `${describe(figure)} shows ${shown.length} pictures`);
   }
   for (const drawing of document.querySelectorAll("svg")) {

@@ -44,3 +44,34 @@ def test_features_of_an_image_are_repeated_for_its_positions():
 def test_a_missing_tensor_is_named(given, missing):
     with pytest.raises(TypeError, match=f"test: {missing}"):
         given.linear_inputs("test")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_mean_of_a_samples_valid_positions(masked):
+    ignored = -100 if masked else 0
+    target = torch.tensor([[0, ignored, 2], [ignored] * 3])
+    given = batch(None, target, dense=(3,))
+    values = torch.tensor([1.0, 20.0, 3.0, 4.0, 5.0, 9.0])
+    mean = given.mean_of_rows(values, 2)
+    assert mean.tolist() == ([2.0, 0.0] if masked else [8.0, 6.0])
+    columns = given.mean_of_rows(torch.stack((values, -values), dim=1), 2)
+    assert columns.tolist() == torch.stack((mean, -mean), dim=1).tolist()
+    assert given.at_positions(mean).tolist() == [mean[0]] * 3 + [mean[1]] * 3
+
+
+def test_one_value_a_row_is_its_own_mean():
+    given = batch(None, torch.tensor([0, -100]))
+    values = torch.randn(2)
+    assert given.mean_of_rows(values, 2).equal(values)
+
+
+@pytest.mark.parametrize(
+    "weight", [None, torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)], ids=["plain", "weighted"]
+)
+def test_cost_of_the_target_is_the_expectation_over_soft_targets(weight):
+    logits, soft = torch.randn(4, 3, dtype=torch.float64), torch.rand(4, 3, dtype=torch.float64).softmax(1)
+    each = [prepare("test", logits, torch.full((4,), k), weight=weight).cost_of_target(torch.square) for k in range(3)]
+    factor = 1 if weight is None else weight
+    torch.testing.assert_close(torch.stack(each, dim=1), logits.log_softmax(1).square() * factor)
+    found = prepare("test", logits, soft, weight=weight).cost_of_target(torch.square)
+    torch.testing.assert_close(found, (soft * torch.stack(each, dim=1)).sum(1))

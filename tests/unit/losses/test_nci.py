@@ -8,6 +8,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.losses import NormConfidenceIndicator
+from fedlas.losses.nci import feature_norms
 
 BATCHES = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) * n for n in (5, 3, 8)]
 
@@ -38,6 +39,12 @@ def test_running_moments_by_hand(init, momentum, p):
         assert state(nci)[:2] == pytest.approx((mean, std), rel=1e-5)
         np.testing.assert_allclose(scores.numpy(), (norms - mean) / (std + 1e-3), rtol=1e-4, atol=1e-5)
     assert state(nci)[2] == len(BATCHES)
+
+
+def test_norms_are_l1_by_default_and_the_mask_is_a_keyword():
+    np.testing.assert_allclose(feature_norms(BATCHES[0]), norm(BATCHES[0], 1), rtol=1e-5)
+    with pytest.raises(TypeError, match="positional argument"):
+        NormConfidenceIndicator()(BATCHES[0], torch.ones(5, dtype=torch.bool))
 
 
 def test_before_the_first_batch_every_score_is_zero():

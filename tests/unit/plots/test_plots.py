@@ -56,30 +56,46 @@ def test_it_draws_on_the_axes_it_is_given_and_leaves_its_figure():
 
 
 @pytest.mark.parametrize("num_bins", [1, 7, 15])
-def test_bars_are_accuracy_gap_and_share(num_bins):
+def test_points_bars_and_strip_are_accuracy_gap_and_share(num_bins):
     p = predictions(scale=5.0)
     axes = reliability_diagram(p, num_bins=num_bins)
     bins = reliability_bins(p, num_bins=num_bins)
     filled = (bins.count > 0).numpy()
-    heights = [(b.get_y(), b.get_height()) for b in axes.patches]
-    accuracy, gaps = heights[0::2], heights[1::2]
-    np.testing.assert_allclose([h for _, h in accuracy], bins.accuracy.numpy()[filled])
-    expected = (bins.confidence - bins.accuracy).numpy()[filled]
-    np.testing.assert_allclose([h for _, h in gaps], abs(expected), atol=1e-12)
-    np.testing.assert_allclose([y for y, _ in gaps], torch.minimum(bins.accuracy, bins.confidence).numpy()[filled])
+    accuracy, confidence = bins.accuracy.numpy()[filled], bins.confidence.numpy()[filled]
+    intervals, gaps, points = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), np.stack([confidence, accuracy], 1))
+    ends = np.array(gaps.get_segments())
+    np.testing.assert_allclose(ends[:, 0], np.stack([confidence, np.minimum(confidence, accuracy)], 1))
+    np.testing.assert_allclose(ends[:, 1], np.stack([confidence, np.maximum(confidence, accuracy)], 1))
+    low, high = np.array(intervals.get_segments())[:, :, 1].T
+    assert (low <= accuracy + 1e-12).all()
+    assert (accuracy <= high + 1e-12).all()
+    count = bins.count.numpy()[filled]
+    assert (np.argsort(points.get_sizes(), kind="stable") == np.argsort(count, kind="stable")).all()
     strip = [b.get_height() for b in axes.child_axes[0].patches]
     np.testing.assert_allclose(strip, (bins.count / bins.count.sum()).numpy())
     ece = METRICS["ece"].value(p, num_bins=num_bins)
     assert f"ECE {100 * ece:.3g} %" in axes.texts[0].get_text()
 
 
-def test_over_and_under_confidence_differ_in_color_hatch_and_lightness():
-    def kinds(scale):
-        axes = reliability_diagram(predictions(scale, samples=3000, truth=2.0), num_bins=1)
-        return axes.patches[1].get_hatch(), matplotlib.colors.to_hex(axes.patches[1].get_facecolor())
+def test_the_interval_of_the_accuracy_is_wilsons():
+    """Of 9 right predictions in 10: 0.596 to 0.982 (Wilson 1927; Brown, Cai and DasGupta 2001)."""
+    p = Predictions([[2.0, 0.0]] * 10, [0] * 9 + [1])
+    ((low, high),) = np.array(reliability_diagram(p, num_bins=1).collections[0].get_segments())[:, :, 1]
+    assert (low, high) == (pytest.approx(0.5958, abs=1e-4), pytest.approx(0.9821, abs=1e-4))
 
-    assert kinds(8.0) == ("////", LIGHT.over)
-    assert kinds(0.5) == ("\\\\\\\\", LIGHT.under)
+
+def test_a_diagram_without_shares_has_no_strip():
+    assert reliability_diagram(predictions(), shares=False).child_axes == []
+
+
+def test_over_and_under_confidence_differ_in_color_and_lightness():
+    def kind(scale):
+        axes = reliability_diagram(predictions(scale, samples=3000, truth=2.0), num_bins=1)
+        return matplotlib.colors.to_hex(axes.collections[1].get_color()[0])
+
+    assert kind(8.0) == LIGHT.over
+    assert kind(0.5) == LIGHT.under
     for theme in (LIGHT, DARK):
         gray = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
         assert abs(gray[0] - gray[1]) > 0.15

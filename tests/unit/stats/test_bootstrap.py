@@ -9,7 +9,7 @@ from fedlas import Predictions, evaluate
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, expected_calibration_error
 from fedlas.stats import bootstrap_interval, bootstrap_intervals, noise_floor
-from fedlas.stats import replicates as module
+from fedlas.stats import draws as module
 
 
 def draw(samples=400, classes=5, sharpness=1.0, seed=0):

@@ -6,38 +6,35 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.lab.report.noise_text import noise_legend, noise_text
+from fedlas.lab.report.evaluation import cell_of_metric
+from fedlas.lab.report.noise_text import noise_legend, noise_of_entry
 from fedlas.lab.report.page import diagram, render
-from fedlas.lab.report.tables import Cell, Column, column
+from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
+from fedlas.lab.report.verdict import Answer
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import Noise
 
-_GLANCE = ("accuracy", "ece", "nll")
+_GLANCE = ("accuracy", "nll", "ece")
 
 
 def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, num_bins: int) -> str:
     """The page as HTML, with nothing outside it.
 
     Args:
-        content: The card as it is in JSON.
+        content: The card, as in JSON.
         stages: Test predictions before and after calibration.
         num_bins: Bins of the diagrams.
     """
-    measured = content["metrics"]
-    metrics = list(measured["calibrated"])
-    rows = [(column(name), [_cell(column(name), measured[stage][name]) for stage in stages]) for name in metrics]
-    known = [cell.noise for _, cells in rows for cell in cells]
-    model, data, calibration = content["model"], content["data"], content["calibration"]
+    model, data = content["model"], content["data"]
+    known = [noise_of_entry(entry, str) for measured in content["metrics"].values() for entry in measured.values()]
     return render(
         "card.html.j2",
         name=model["run"],
         statement=_statement(content),
-        glance=[(about, cells[1]) for about, cells in rows if about.metric in _GLANCE],
-        calibration=_calibration(calibration),
-        stages=list(stages),
-        rows=rows,
+        answers=card_answers(content),
+        whole=card_metrics(content),
         noise_notes=noise_legend(known, several=False),
         num_bins=num_bins,
+        thresholds=thresholds_table(content),
         selective=content["selective"],
         level=f"{100 * content['selective']['level']:g}",
         diagrams=[diagram(stage, each, num_bins, band=True) for stage, each in stages.items()],
@@ -48,9 +45,43 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
     )
 
 
-def _cell(about: Column, entry: Mapping[str, Any]) -> Cell:
-    found = Noise(**entry) if "low" in entry else None
-    return Cell(about.format(entry["value"]), "", "", noise=noise_text([found] if found else [], about.format))
+def card_answers(content: Mapping[str, Any]) -> list[Answer]:
+    """Calibrated accuracy, NLL and ECE on test with their intervals, and the calibration."""
+    found = []
+    for name in _GLANCE:
+        about, entry = column(name), content["metrics"]["calibrated"][name]
+        text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
+        found.append(Answer(about.title, f"{text}  {noise_of_entry(entry, about.format).text}".strip()))
+    return [*found, Answer(*_calibration(content["calibration"]))]
+
+
+def card_metrics(content: Mapping[str, Any]) -> Table:
+    """A row a metric, a column a stage."""
+    stages = content["metrics"]
+    rows = []
+    for about in map(column, stages["calibrated"]):
+        entries = [measured[about.metric] for measured in stages.values()]
+        cells = [cell_of_metric(about, entry["value"], noise_of_entry(entry, about.format)) for entry in entries]
+        rows.append((Cell(about.head, tip=about.about), *cells))
+    return Table((Column("Metric", words=True), *map(Column, stages)), tuple(rows), "Metrics on the test part")
+
+
+def thresholds_table(content: Mapping[str, Any]) -> Table:
+    """What may be accepted at each wanted risk, and what that does on test."""
+    heads = ("Wanted risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
+             "At most %", "Note")  # fmt: skip
+    rows = []
+    for row in content["selective"]["thresholds"]:
+        risk = f"{100 * row['risk']:g}"
+        if row["threshold"] is None:
+            rows.append([risk, "none", *[DASH] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
+            continue
+        val, test = row["val"], row["test"]
+        found = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
+        on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
+        on_test = [f"{100 * test['coverage']:.1f}", found, f"{100 * test['upper']:.2f}"]
+        rows.append([risk, f"{row['threshold']:.4f}", *on_val, *on_test, ""])
+    return table_of(heads, rows, title="What may be accepted", text=(0, 7))
 
 
 def _statement(content: Mapping[str, Any]) -> str:
@@ -61,10 +92,11 @@ def _statement(content: Mapping[str, Any]) -> str:
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
-    """What was done, and its number."""
+    """What was done, as question and answer."""
     if calibration["method"] == "temperature":
-        return "Temperature", f"{calibration['temperature']:.3f}"
-    return "Calibration", "vector scaling" if calibration["method"] == "vector" else "none"
+        return "Calibration", f"temperature {calibration['temperature']:.3f}, fitted on the validation part"
+    vector = "vector scaling, fitted on the validation part"
+    return "Calibration", vector if calibration["method"] == "vector" else "none"
 
 
 def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -1,23 +1,16 @@
-"""``fedlas compare``: differences that were asked about before looking, each method against what it is measured by."""
+"""Pre-specified differences between methods of a bench, with tests over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show, table
-from fedlas.lab.report.markdown import grid, plain
 from fedlas.lab.report.noise_text import noise_text
-from fedlas.lab.report.page import write_picture
-from fedlas.lab.report.tables import column
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.report.table import DASH, Table, column, table_of
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
@@ -32,7 +25,7 @@ from fedlas.stats import (
     sign_test,
     wilcoxon_test,
 )
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 LEVEL = 0.05
 STAGES = {"before": "test", "after": "test_scaled"}
@@ -61,7 +54,7 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    noise: tuple[tuple[Noise, ...], ...]
+    noise: tuple[tuple[Estimate, ...], ...]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -70,62 +63,6 @@ class Difference:
     sign: float | None
     effect: EffectSize
     needed: int | None
-
-
-def compare(
-    folder: Path,
-    pairs: Sequence[str],
-    *,
-    metrics: Sequence[str] = ("ece",),
-    stage: str = "before",
-    markdown: bool = False,
-    plot: Path | None = None,
-    theme: Literal["light", "dark"] = "light",
-) -> int:
-    """Print the differences between methods of a bench, with tests over seeds.
-
-    Args:
-        folder: Folder of the bench.
-        pairs: ``A:B`` each: A minus B.
-        metrics: Registered metrics that the runs measured.
-        stage: ``before`` or ``after`` temperature scaling.
-        markdown: A Markdown table rather than one for the terminal.
-        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
-            .png, .pdf) says of which kind.
-        theme: Palette of the picture.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
-            no seed in common, or the picture cannot be written.
-    """
-    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
-    asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
-    if plot is not None:
-        write_picture(differences_figure(asked, theme=theme), plot)
-    for metric, found in asked.items():
-        about = f"{_title(metric)}, {stage} temperature scaling, {summary.recipe}"
-        heads, rows = ["A - B", *_HEADS], [_cells(difference, metric) for difference in found]
-        if markdown:
-            say(about, "", *grid(heads, [[plain(row[0]), *row[1:]] for row in rows], left=1).split("\n"), "")
-            continue
-        narrow = [heads.index(head) for head in ("A - B", *_NARROW)]
-        show(
-            table(
-                [heads[number] for number in narrow],
-                [[row[number] for number in narrow] for row in rows],
-                title=about,
-                right=range(1, len(narrow)),
-                box="SIMPLE",
-                padding=(0, 1, 0, 0),
-            )
-        )
-    say(CAPTION, wrap=not markdown)
-    if markdown and any(any(difference.noise) for found in asked.values() for difference in found):
-        say("", A_AND_B)
-    return 0
 
 
 CAPTION = (
@@ -137,14 +74,39 @@ CAPTION = (
 A_AND_B = (
     "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
     "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
-    "the smallest and the largest; ~: no run is told from a calibrated model (Bonferroni)."
+    "the smallest and the largest; ~: the test rejects calibration for no run (Bonferroni)."
 )
-_NARROW = ("seeds", "difference [95 %]", "t", "Holm", "g", "needed")
-_HEADS = ("seeds", "A", "B", "difference [95 %]", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
+_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
+NARROW = (0, 1, 4, 5, 6, 9, 10)
+"""Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
+
+
+def differences_table(found: Sequence[Difference], metric: str, about: str) -> Table:
+    """A row for each pair; ``about`` follows the metric's name in the title."""
+    title = f"{f'{column(metric).title} {column(metric).unit}'.strip()}, {about}"
+    return table_of(["A - B", *_HEADS], [_cells(difference, metric) for difference in found], title=title)
+
+
+def sentence(difference: Difference, metric: str) -> str:
+    """Whether a difference is more than chance over seeds."""
+    about = column(metric)
+    size = about.format(abs(difference.mean)) + (" points" if about.unit else "")
+    first, second = difference.pair
+    n = len(difference.seeds)
+    if difference.holm is None:
+        return f"{first} - {second}: {n} seed{'s' * (n != 1)} without a spread cannot test the difference of {size}."
+    if difference.holm > LEVEL:
+        more = "" if difference.needed is None else f" About {difference.needed} seeds would show one of this size."
+        return f"No difference in {about.title} shows between {first} and {second} over {n} seeds.{more}"
+    way = "lower" if difference.mean < 0 else "higher"
+    said = _p(difference.holm)
+    said = f"p {said}" if said.startswith("<") else f"p = {said}"
+    return f"The {about.title} of {first} is {way} than that of {second} by {size} ({said}, {n} seeds)."
 
 
 def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: str = "test") -> list[Difference]:
-    """The differences of :func:`compare`, as numbers.
+    """The differences of pairs of methods, as numbers.
 
     Args:
         summary: Runs of a bench.
@@ -153,7 +115,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
         stage: ``test`` or ``test_scaled``.
 
     Raises:
-        InputError: As :func:`compare`.
+        InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.
     """
     if metric not in summary.metrics:
         known = list(summary.metrics)
@@ -204,7 +166,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
-        tuple(tuple(summary.noise(method, metric, stage, seeds=seeds)) for method in pair),
+        tuple(tuple(summary.estimates(method, metric, stage, seeds=seeds)) for method in pair),
         mean,
         interval,
         test.p_value,
@@ -230,7 +192,7 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     def form(value: float) -> str:
         return f"{value * scale:.{digits}f}"
 
-    def average(values: Sequence[float], noise: Sequence[Noise]) -> str:
+    def average(values: Sequence[float], noise: Sequence[Estimate]) -> str:
         return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
 
     def signed(value: float) -> str:
@@ -244,8 +206,8 @@ def _cells(difference: Difference, metric: str) -> list[str]:
         *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
         signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
         *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
-        "-" if g is None else f"{g:+.1f}",
-        "-" if difference.needed is None else str(difference.needed),
+        DASH if g is None else f"{g:+.1f}",
+        DASH if difference.needed is None else str(difference.needed),
     ]
 
 
@@ -270,44 +232,5 @@ def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Lite
     return axes[0].figure
 
 
-def _title(metric: str) -> str:
-    shown = column(metric)
-    return f"{shown.title} {shown.unit}".strip()
-
-
 def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def add_compare(add: Any) -> None:
-    """Add the verb ``compare``; ``add`` makes a verb."""
-    verb = add(
-        "compare",
-        lambda args: compare(
-            args.folder,
-            args.pairs,
-            metrics=args.metrics,
-            stage=args.stage,
-            markdown=args.markdown,
-            plot=args.plot,
-            theme=args.theme,
-        ),
-        "Test differences that you asked about beforehand, each method against the one it is measured by.",
-        "FOLDER A:B [A:B ...]",
-    )
-    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
-    verb.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
-    verb.add_argument(
-        "--metrics", nargs="+", default=["ece"], metavar="NAME", help="metrics of the runs (default: ece)"
-    )
-    verb.add_argument(
-        "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
-    )
-    verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
-    verb.add_argument(
-        "--plot",
-        type=path_argument,
-        metavar="FILE",
-        help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
-    )
-    verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
+    return DASH if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

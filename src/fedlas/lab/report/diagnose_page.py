@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
 from fedlas.lab.data.base import Part
-from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
+from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
+from fedlas.lab.report.table import DASH, Table, table_of
 from fedlas.lab.report.thumbnails import thumbnail
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.diagnose.groups import Group
 from fedlas.lab.studies.diagnose.study import Study
-from fedlas.plots import DARK, LIGHT, new_axes, score_bins, score_scatter, strength_histogram, training_curves
+from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.stats.intervals import Interval
 
@@ -37,6 +37,7 @@ class Case:
     image: str
     index: int
     text: str
+    head: str = ""
 
 
 def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
@@ -48,10 +49,11 @@ def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
     """
     sections = [_section(group.name_of(study), study, data) for group in groups for study in group.studies]
     history = {group.name: [record for study in group.studies for record in study.history] for group in groups}
-    courses = []
-    for path, title in _COURSES.items():
-        if any(_has(record, path) for records in history.values() for record in records):
-            courses.append((title, picture(partial(_course, history, path), title)))
+    courses = [
+        (title, _course(history, path, title))
+        for path, title in _COURSES.items()
+        if any(_has(record, path) for records in history.values() for record in records)
+    ]
     return render("diagnose.html.j2", sections=sections, courses=courses, several=len(sections) > 1)
 
 
@@ -60,46 +62,31 @@ def _has(record: dict[str, Any], path: str) -> bool:
     return (record.get(room) or {}).get(name) is not None
 
 
-def _course(history: dict[str, list[dict[str, Any]]], path: str, theme: ThemeName) -> Any:
-    axes = training_curves(history, metric=path, ax=_new(theme, legend_height(list(history), MOST_WIDTH)), theme=theme)
-    axes.set_ylabel(path.split(".")[1].replace("_", " "))
-    axes.yaxis.label.set_color((LIGHT if theme == "light" else DARK).ink)
-    return axes
-
-
-def _new(theme: ThemeName, more: float = 0.2) -> Any:
-    return new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + more))
+def _course(history: dict[str, list[dict[str, Any]]], path: str, title: str) -> Any:
+    ax = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))
+    drawn = training_curves(history, metric=path, ax=ax)
+    drawn.set_ylabel(path.split(".")[1].replace("_", " "))
+    return figure(drawn, title)
 
 
 def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
-    test = study.predictions
-
-    def scatter(theme: ThemeName) -> Any:
-        return score_scatter(study.score, test.confidence, test.correct, ax=_new(theme), theme=theme)
-
-    def bins(theme: ThemeName) -> Any:
-        b = study.bins
-        return score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=_new(theme), theme=theme)
-
-    pictures: list[tuple[str, Picture]] = [
-        ("Confidence over Z", picture(scatter, f"Confidence over the indicator's Z, {name}")),
-        ("Signed gap by Z", picture(bins, f"Confidence minus accuracy in groups by Z, {name}")),
+    test, b = study.predictions, study.bins
+    scatter = score_scatter(study.score, test.confidence, test.correct, ax=axes())
+    bins = score_bins(b.score, b.confidence, b.accuracy, b.standard_error, ax=axes())
+    pictures = [
+        ("Confidence over Z", figure(scatter, f"Confidence over the indicator's Z, {name}")),
+        ("Signed gap by Z", figure(bins, f"Confidence minus accuracy in groups by Z, {name}")),
     ]
     if study.alpha_i is not None and study.alpha is not None:
-        alpha_i, alpha = study.alpha_i, study.alpha
-
-        def strengths(theme: ThemeName) -> Any:
-            return strength_histogram(alpha_i, test.correct, alpha=alpha, ax=_new(theme), theme=theme)
-
-        pictures.append(("Strengths", picture(strengths, f"Distribution of alpha_i, {name}")))
+        strengths = strength_histogram(study.alpha_i, test.correct, alpha=study.alpha, ax=axes())
+        pictures.append(("Strengths", figure(strengths, f"Distribution of alpha_i, {name}")))
     images, missing = _images(study, data)
     return {
         "name": name,
         "id": name.replace(" ", "-"),
         "samples": test.num_samples,
         "source": study.score_source,
-        "rows": [(label, *map(_show, (a.pearson, a.spearman)), "" if a.auroc is None else _show(a.auroc))
-                 for label, a in _associations(study)],
+        "table": _association_table(name, study),
         "gate": study.gate,
         "pictures": pictures,
         "alarms": study.alarms_by_kind,
@@ -109,6 +96,14 @@ def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
         ],
         "missing": missing,
     }  # fmt: skip
+
+
+def _association_table(name: str, study: Study) -> Table:
+    rows = [
+        (label, *map(_show, (a.pearson, a.spearman)), "" if a.auroc is None else _show(a.auroc))
+        for label, a in _associations(study)
+    ]
+    return table_of(("Pair", "Pearson", "Spearman", "AUROC"), rows, title=f"Correlations, {name}")
 
 
 def _associations(study: Study) -> list[tuple[str, Any]]:
@@ -124,7 +119,7 @@ def _associations(study: Study) -> list[tuple[str, Any]]:
 
 def _show(interval: Interval) -> str:
     if math.isnan(interval.value):
-        return "—"
+        return DASH
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 

@@ -1,4 +1,4 @@
-"""The test images that a run was most over- and most under-confident of, where its data is at hand."""
+"""The test images that a run was most over- and most under-confident of, where its data is available."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Case:
 
     Attributes:
         index: Its position in the test set.
-        image: PNG as a data URI; empty where the data is not at hand.
+        image: PNG as a data URI; empty where the data is not available.
         target: Name of its class.
         predicted: Name of the predicted class.
         confidence: Of that, in percent.
@@ -34,6 +34,16 @@ class Case:
     target: str
     predicted: str
     confidence: str
+
+    @property
+    def head(self) -> str:
+        """Predicted class and its confidence."""
+        return f"{self.predicted} {self.confidence} %"
+
+    @property
+    def text(self) -> str:
+        """The true class, where it is another."""
+        return "" if self.target == self.predicted else f"is {self.target} ·"
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,36 @@
-"""Pieces of Markdown that every report in it is made of."""
+"""The report as Markdown: the same tables, to paste into a README or an issue."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-
-from fedlas._core.terminal import printable
-
-
-def grid(heads: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
-    """A table padded to equal widths, so that it reads as plain text too; the first ``left`` columns to the left."""
-    body = [list(heads), *map(list, rows)]
-    widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(heads))]
-    rule = [("-" * w if i < left else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    lines = [
-        [text.ljust(w) if i < left else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
-        for row in (body[0], rule, *body[1:])
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+from fedlas.lab.report.bench_tables import environment_table, runs_table, short_table
+from fedlas.lab.report.model import ReportModel
+from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
+from fedlas.lab.report.table import bullets, code_block, markdown, plain
+from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
+from fedlas.lab.runs import provenance
 
 
-def plain(text: str) -> str:
-    """``text`` on one line, with what Markdown would read as markup escaped, control and format characters too."""
-    return re.sub(r"([\\`*\[\]|<])", r"\\\1", printable(" ".join(text.split())))
-
-
-def code_block(lines: Iterable[str]) -> str:
-    """An indented block, which no content can end early."""
-    return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))
+def markdown_report(model: ReportModel) -> str:
+    """``report.md``; names from the runs are escaped."""
+    summary = model.summary
+    parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
+    if commands := provenance.commands(summary.starts):
+        parts.append(code_block(commands))
+    parts += [bullets(f"{answer.question}: {answer.text}" for answer in answers(model)), markdown(short_table(model))]
+    for _, table in model.tables:
+        parts += [f"## {table.title}", markdown(table)]
+    parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))
+    for heading, lines in verdicts(model):
+        parts += [f"## Best methods, {heading.lower()}", bullets(f"{metric}: {said}" for metric, said in lines)]
+    runs = runs_table(summary)
+    parts += ["## Runs", markdown(runs.where(range(len(runs.columns) - 1)))]
+    if notes := [f"{run.name}: {note}" for run in summary.runs for note in run.notes]:
+        parts.append(bullets(notes))
+    for heading, problems in (("Failed", summary.failed), ("Not readable", summary.unreadable)):
+        if problems:
+            parts += [f"## {heading}", bullets(f"{p.name}: {p.reason}" for p in problems)]
+    if summary.unfinished:
+        parts += ["## Unfinished", bullets(summary.unfinished)]
+    if found := provenance.environment(summary.starts):
+        parts += ["## Environment", markdown(environment_table(found))]
+    return "\n\n".join(parts) + "\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.files import write_text
-from fedlas.lab.report.markdown import code_block, grid, plain
-from fedlas.lab.report.ood_summary import OodSummary, Table, head_of, method_tables, score_tables, statement
-from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
-from fedlas.lab.report.tables import plain_summary
+from fedlas.lab.report.ood_summary import (
+    SELECTION,
+    OodSummary,
+    column_of,
+    method_tables,
+    score_tables,
+    statement,
+    verdicts,
+)
+from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
+from fedlas.lab.report.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
+from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.studies.ood.measure import BEFORE
 from fedlas.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
-from fedlas.plots import DARK, LIGHT, new_axes, roc_curves, score_histogram
+from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
 
 FORMAT = "fedlas.ood/1"
@@ -94,28 +100,25 @@ def contents(summary: OodSummary, command: str) -> dict[str, Any]:
 def table_csv(summary: OodSummary) -> str:
     """One row for each run, data set, score and stage; fractions in full precision, each with its interval's ends."""
     about = ["run", "loss", "seed", "in", "out", "score", "stage", "temperature"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))])
+    rows = []
     for run in summary.runs:
         for found in run.detected:
             ends = [x for name in DETECTION for i in [found.metrics[name]] for x in (i.value, i.low, i.high)]
             temperature = None if found.stage == BEFORE else run.temperature
-            known = [run.run, run.loss, run.seed, run.data, found.data, found.score, found.stage, temperature]
-            writer.writerow([*known, *ends])
-    return text.getvalue()
+            rows.append(
+                [run.run, run.loss, run.seed, run.data, found.data, found.score, found.stage, temperature, *ends]
+            )
+    return csv_text(table_of([*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows))
 
 
 def markdown(summary: OodSummary, command: str) -> str:
     """``ood.md``."""
-    parts = [f"# {plain(title(summary))}", code_block([command])]
+    parts = [f"# {plain(title(summary))}", code_block([command]), bullets([*verdicts(summary), SELECTION])]
     for heading, tables in sections(summary):
         parts.append(f"## {plain(heading)}")
         for table in tables:
-            rows = [[plain(name), *(plain(cell.text.rstrip()) for cell in cells)] for name, cells in table.rows]
-            parts += [f"### {plain(table.heading)}", grid([plain(head) for head in table.heads], rows, left=1)]
-    parts.append("\n".join(f"- {plain(line)}" for line in statement(summary)))
-    return "\n\n".join(parts) + "\n"
+            parts += [f"### {plain(table.title)}", markdown_table(table)]
+    return "\n\n".join([*parts, bullets(statement(summary))]) + "\n"
 
 
 def title(summary: OodSummary) -> str:
@@ -135,10 +138,11 @@ def page(summary: OodSummary, command: str) -> str:
         "ood.html.j2",
         title=title(summary),
         command=command,
+        verdicts=[*verdicts(summary), SELECTION],
         statement=statement(summary),
         sections=sections(summary),
-        figures=[(label, _figures(summary, label)) for label in summary.data],
-        metrics=[(head_of(entry.name), entry.summary) for entry in DETECTION.entries()],
+        figures_of=[(label, _figures(summary, label)) for label in summary.data],
+        metrics=[(column_of(entry.name).head, plain_summary(entry.summary)) for entry in DETECTION.entries()],
         scores=[OOD_SCORES[name] for name in summary.chosen.names],
         options={name: _options(summary, name) for name in OOD_SCORES},
         plain=plain_summary,
@@ -150,7 +154,7 @@ def _options(summary: OodSummary, score: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in summary.chosen.of(score).items() if value is not None)
 
 
-def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], str]:
+def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
     """ROC curves, histograms, and what they are of: the first seed's run of each loss.
 
     One loss is drawn with all its scores; of several, each with the first score.
@@ -167,19 +171,21 @@ def _figures(summary: OodSummary, label: str) -> tuple[Picture, list[Picture], s
     areas = {name: detection_metrics(*pair)["auroc"] for name, pair in shown.items()}
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
-    def draw_roc(theme: ThemeName) -> Any:
-        axes = new_axes(
-            LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.9 + legend_height(["chance", *curves], MOST_WIDTH))
+    ax = axes(height=3.9 + legend_height(["chance", *curves], MOST_WIDTH))
+    roc = roc_curves(curves, ax=ax, title="ROC, with AUROC in percent")
+    data = summary.runs[0].data
+    histograms = [
+        figure(
+            score_histogram(*pair, ax=axes(3.6, 2.7), title=name, legend=False),
+            f"Distribution of {name} on {data} and {label}",
         )
-        return roc_curves(curves, ax=axes, title="ROC, with AUROC in percent", theme=theme)
-
-    def histogram(name: str, pair: tuple[Any, Any]) -> Picture:
-        def draw(theme: ThemeName) -> Any:
-            axes = new_axes(LIGHT if theme == "light" else DARK, size=(3.6, 2.7))
-            return score_histogram(*pair, ax=axes, title=name, theme=theme, legend=False)
-
-        return picture(draw, f"Distribution of {name} on {summary.runs[0].data} and {label}")
-
+        for name, pair in shown.items()
+    ]
     what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else f"{firsts[0].run}"
-    roc = picture(draw_roc, f"ROC curves of {', '.join(shown)}: {summary.runs[0].data} against {label}")
-    return roc, [histogram(name, pair) for name, pair in shown.items()], f"{what}, before temperature"
+    alt = f"ROC curves of {', '.join(shown)}: {data} against {label}"
+    return figure(roc, alt), histograms, f"{what}, before temperature"
+
+
+def _auroc(known: Any, unknown: Any) -> float:
+    false, true = roc_points(known, unknown, most=10**6)
+    return float((((true[1:] + true[:-1]) / 2) * (false[1:] - false[:-1])).sum())

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from fedlas.lab.report.tables import SYMBOLS, Mark
+from fedlas.lab.report.model import FEWEST_SEEDS
+from fedlas.lab.report.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.ood import DETECTION, OOD_SCORES
@@ -17,29 +18,6 @@ MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
 """Metrics of a table that has to fit a terminal."""
 COMPARED = ("auroc", "fpr95-in")
 """Metrics by which losses are compared."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value in percent, what stands behind it (an interval, or a deviation over seeds), and its mark."""
-
-    value: str
-    spread: str
-    mark: Mark = ""
-
-    @property
-    def text(self) -> str:
-        """All of it in one line."""
-        return f"{self.value}{self.spread}{SYMBOLS[self.mark] or ' ' * bool(self.spread)}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: a heading, column heads, and rows of a name and cells; a line of dashes for what was not measured."""
-
-    heading: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -98,44 +76,63 @@ class OodSummary:
         """Mean and deviation over seeds; with one seed, the value and its interval over the test images."""
         found = self.intervals(method, data, *row, metric)
         if not found:
-            return Cell("—", "")
+            return Cell(DASH)
         values = [100 * interval.value for interval in found]
         if len(values) > 1:
-            return Cell(f"{fmean(values):.2f}", f" ±{stdev(values):.2f}", mark)
+            return Cell(f"{fmean(values):.2f}", f"{stdev(values):.2f}", mark, number=fmean(values))
         one = found[0]
-        return Cell(f"{values[0]:.1f}", f" [{100 * one.low:.1f}\u2013{100 * one.high:.1f}]", mark)
+        ends = f"[{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        return Cell(f"{values[0]:.1f}", mark=mark, extra=ends, number=values[0])
+
+    def ranked(self, method: str, data: str) -> list[tuple[str, str]]:
+        """The scores, the best by mean AUROC first."""
+        return sorted(self.rows, key=lambda row: -(self.cell(method, data, row, MAIN[0]).number or 0.0))
 
 
 def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> list[Table]:
-    """For each other data set and each loss: scores against metrics; the best score marked where seeds can tell."""
+    """For each other data set and each loss: scores against metrics, the best first, marked where seeds show it."""
     names = list(metrics or DETECTION)
+    heads = (Column("score", words=True), *map(column_of, names))
     tables = []
     for data in summary.data:
         for method in summary.methods:
             marks = {metric: _marks(_over_scores(summary, method, data, metric), metric) for metric in names}
             rows = tuple(
-                (title_of(*row), tuple(summary.cell(method, data, row, m, marks[m].get(row, "")) for m in names))
-                for row in summary.rows
+                (Cell(title_of(*row)), *(summary.cell(method, data, row, m, marks[m].get(row, "")) for m in names))
+                for row in summary.ranked(method, data)
             )
             n = len(summary.seeds(method))
             heading = f"{method}, {n} seed{'s' * (n != 1)}: {summary.runs[0].data} vs {data}"
-            tables.append(Table(heading, ("score", *map(head_of, names)), rows))
+            tables.append(Table(heads, rows, heading))
     return tables
 
 
 def method_tables(summary: OodSummary) -> list[Table]:
     """For each other data set and compared metric: scores against losses, the best loss of each row marked."""
+    heads = (Column("score", words=True), *map(Column, summary.methods))
     tables = []
     for data in summary.data:
         for metric in COMPARED:
             rows = []
-            for row in summary.rows:
+            for row in summary.ranked(summary.methods[0], data):
                 marks = _marks(_over_methods(summary, data, row, metric), metric)
-                cells = tuple(summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods)
-                rows.append((title_of(*row), cells))
-            heading = f"{head_of(metric)}: {summary.runs[0].data} vs {data}"
-            tables.append(Table(heading, ("score", *summary.methods), tuple(rows)))
+                cells = (summary.cell(m, data, row, metric, marks.get(m, "")) for m in summary.methods)
+                rows.append((Cell(title_of(*row)), *cells))
+            heading = f"{column_of(metric).head}: {summary.runs[0].data} vs {data}"
+            tables.append(Table(heads, tuple(rows), heading))
     return tables
+
+
+def verdicts(summary: OodSummary) -> list[str]:
+    """The best score for each loss and other data set, in a sentence each."""
+    lines = []
+    for data in summary.data:
+        for method in summary.methods:
+            row = summary.ranked(method, data)[0]
+            cell = summary.cell(method, data, row, MAIN[0])
+            spread = f" {cell.extra}" if cell.extra else ""
+            lines.append(f"{data}, {method}: {title_of(*row)} has the highest AUROC, {cell.text} %{spread}.")
+    return lines
 
 
 def title_of(score: str, stage: str) -> str:
@@ -143,10 +140,14 @@ def title_of(score: str, stage: str) -> str:
     return str(OOD_SCORES[score].metadata["title"]) + (", after T" if stage == AFTER else "")
 
 
-def head_of(metric: str) -> str:
-    """A metric's name as the head of a column, with its direction."""
-    about = DETECTION[metric].metadata
-    return f"{about['title']} % {'↑' if about['higher_is_better'] else '↓'}"
+def column_of(metric: str) -> Column:
+    """How a metric is shown."""
+    about = DETECTION[metric]
+    arrow = "↑" if about.metadata["higher_is_better"] else "↓"
+    return Column(str(about.metadata["title"]), "%", arrow, plain_summary(about.summary), metric)
+
+
+SELECTION = "Scores are ranked by AUROC on these images. Choosing one by it is selection: measure the choice on others."
 
 
 def statement(summary: OodSummary) -> list[str]:
@@ -169,7 +170,9 @@ def statement(summary: OodSummary) -> list[str]:
             f"[..]: 95 % bootstrap interval over the images ({summary.replicates:,} replicates, both sets resampled); "
             "what another training would change is not in it."
         )
-    if max(seeds) > 1:
+    if max(seeds) < FEWEST_SEEDS:
+        lines.append(f"Fewer than {FEWEST_SEEDS} seeds: no loss and no score is marked as best.")
+    else:
         lines.append(
             "★ best mean; ≈ not distinguishable from it by a two-sided paired t-test over the seeds (p > "
             f"{LEVEL:g} after Holm's correction); no mark: worse by that test. Few seeds find few differences. "
@@ -189,7 +192,7 @@ def statement(summary: OodSummary) -> list[str]:
 
 
 def _over_scores(summary: OodSummary, method: str, data: str, metric: str) -> dict[Any, list[float]]:
-    """The value of each score before temperature at each seed; only such as have all seeds."""
+    """The value of each score before temperature at each seed; only those that have all seeds."""
     found = {
         row: [interval.value for interval in summary.intervals(method, data, *row, metric)]
         for row in summary.rows
@@ -206,8 +209,8 @@ def _over_methods(summary: OodSummary, data: str, row: tuple[str, str], metric: 
 
 
 def _marks(values: Mapping[Any, Sequence[float]], metric: str) -> dict[Any, Mark]:
-    """The best and those that cannot be told from it; nothing with fewer than two seeds, which can tell nothing."""
-    if len(values) < 2 or min(map(len, values.values())) < 2:
+    """The best and those not distinguishable from it; nothing with fewer than :data:`FEWEST_SEEDS` seeds."""
+    if len(values) < 2 or min(map(len, values.values())) < FEWEST_SEEDS:
         return {}
     found = compare_to_best(values, higher_is_better=DETECTION[metric].metadata["higher_is_better"], level=LEVEL)
     marks: dict[Any, Mark] = {} if found.best is None else {found.best: "best"}

@@ -1,34 +1,24 @@
-"""What the pages and pictures of the bench share: template environment, figures in both themes as data URIs, files."""
+"""What all pages share: the template environment, and figures as inline SVG whose colors follow the page's theme."""
 
 from __future__ import annotations
 
-import base64
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from hashlib import sha256
+from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.terminal import printable
-from fedlas.plots import DARK, LIGHT, new_axes, reliability_diagram
+from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.predictions import Predictions
 
-ThemeName = Literal["light", "dark"]
 MOST_WIDTH = 3.7
 """Inches of a figure: on the 340 pixels of a phone, labels of 8 points are 10 pixels; in a wider one, unreadable."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure in both themes, as data URIs of SVG images, and its description for those who cannot see it."""
-
-    light: str
-    dark: str
-    alt: str
 
 
 def require_page_packages() -> None:
@@ -55,61 +45,102 @@ def render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(light=_variables(LIGHT), dark=_variables(DARK))
     page: str = environment.get_template(template).render(**context)
     return page
 
 
 def _printable(value: Any) -> Any:
-    """Text as a page may show it; what is not of type ``str`` itself, such as the output of a macro, as it is."""
+    """Text as a page may show it; what is not of type ``str`` itself, such as the output of a macro, unchanged."""
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
 def template_texts(*names: str) -> list[str]:
-    """Sources of templates of this package: what a page depends on beside its context."""
+    """Sources of templates of this package: what a page depends on in addition to its context."""
     folder = files("fedlas.lab.report") / "templates"
     return [(folder / name).read_text(encoding="utf-8") for name in names]
 
 
-def picture(draw: Callable[[ThemeName], Any], alt: str) -> Picture:
-    """The figure that ``draw(theme)`` returns the axes of, in both themes."""
-    return Picture(_data_uri(draw("light")), _data_uri(draw("dark")), alt)
+def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:
+    """Axes of a new figure in the palette that :func:`figure` turns into the page's own."""
+    return new_axes(LIGHT, size=(width, height))
 
 
-def diagram(name: str, predictions: Predictions, num_bins: int, *, band: bool = False) -> Picture:
+def figure(drawn: Any, alt: str) -> Any:
+    """The figure of these Axes as inline SVG, drawn once: its colors are variables of the stylesheet.
+
+    Args:
+        drawn: Axes in the light palette, see :func:`axes`.
+        alt: Description for those who cannot see it.
+
+    Returns:
+        Markup for a template. Text stays text, so that it can be searched and needs no outlines.
+    """
+    buffer = io.BytesIO()
+    _save(drawn.figure, buffer, "svg", {"svg.fonttype": "none"})
+    return require("markupsafe", extra="bench").Markup(_inline(buffer.getvalue().decode("utf-8"), alt))
+
+
+def diagram(name: str, predictions: Predictions, num_bins: int, *, band: bool = False) -> Any:
     """A small reliability diagram titled ``name``, with the consistency band if asked for."""
-
-    def draw(theme: ThemeName) -> Any:
-        axes = new_axes(LIGHT if theme == "light" else DARK, size=(3.1, 4.0))
-        return reliability_diagram(
-            predictions, num_bins=num_bins, ax=axes, title=name, theme=theme, legend=False, band=band
-        )
-
-    return picture(draw, f"Reliability diagram of {name}")
+    drawn = reliability_diagram(
+        predictions, num_bins=num_bins, ax=axes(3.1, 3.3), title=name, legend=False, band=band, shares=False
+    )
+    return figure(drawn, f"Reliability diagram of {name}")
 
 
-def write_picture(figure: Any, path: Path) -> Path:
-    """Write ``figure`` to ``path``; the same figure gives the same bytes.
+def write_picture(drawn: Any, path: Path) -> Path:
+    """Write a matplotlib figure to ``path``; the same figure gives the same bytes.
 
     Raises:
         InputError: If the end of the name is no kind of picture, or the folder cannot be written to.
     """
-    kinds = figure.canvas.get_supported_filetypes()
+    kinds = drawn.canvas.get_supported_filetypes()
     kind = path.suffix.removeprefix(".").lower()
     if kind not in kinds:
         raise InputError(
             "picture", "the name must end in a kind of picture", path.name, f"Take one of {', '.join(sorted(kinds))}."
         )
-    return write_atomically(path, lambda file: _save(figure, file, kind))
+    return write_atomically(path, lambda file: _save(drawn, file, kind, {}))
 
 
-def _data_uri(axes: Any) -> str:
-    buffer = io.BytesIO()
-    _save(axes.figure, buffer, "svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _save(figure: Any, file: IO[bytes], kind: str) -> None:
+def _save(drawn: Any, file: IO[bytes], kind: str, settings: dict[str, Any]) -> None:
     # The salt and the missing date make the same runs give the same bytes.
-    with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas"}):
+    with require("matplotlib", extra="plots").rc_context({"svg.hashsalt": "fedlas", **settings}):
         dated = {"svg": {"Date": None}, "svgz": {"Date": None}, "pdf": {"CreationDate": None}}
-        figure.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
+        drawn.savefig(file, format=kind, metadata=dated.get(kind), dpi=200)
+
+
+def _variables(theme: Theme) -> dict[str, str]:
+    """The palette as variables of the stylesheet."""
+    names = ("background", "ink", "muted", "grid", "bar", "over", "under")
+    lines = {f"line-{number}": color for number, color in enumerate(theme.lines)}
+    return {name: getattr(theme, name) for name in names} | lines
+
+
+_VARIABLES = {color: f"var(--{name})" for name, color in _variables(LIGHT).items()}
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+def _inline(svg: str, alt: str) -> str:
+    """Matplotlib's SVG without its prolog, with colors of the page and names that no other figure has."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>", "", svg, flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    about = f'role="img" aria-label="{escape(printable(alt))}" stroke-linejoin="round"'
+    svg = re.sub(r"^<svg[^>]*>", lambda _: f"<svg {about} {view[0] if view else ''}>", svg)
+
+    def styled(found: re.Match[str]) -> str:
+        style = re.sub(r"#[0-9a-f]{6}\b", lambda color: _VARIABLES.get(color[0], color[0]), found[0])
+        return re.sub(r"'DejaVu Sans'[^;\"]*", _FONT, style)
+
+    svg = re.sub(r'\bstyle="[^"]*"', styled, svg)
+    # Only what something refers to keeps its name, behind a prefix of the figure's own.
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    own = f"f{sha256((alt + svg).encode()).hexdigest()[:8]}-"
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\g<1>{own}", svg)
+    # A hundredth of a point is less than anyone sees.
+    short = lambda found: re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", found[0])  # noqa: E731
+    svg = re.sub(r'\b(?:d|x|y|width|height|transform)="[^"]*"', short, svg)
+    return re.sub(r">\s+<", "><", svg).strip()

@@ -11,14 +11,14 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.files import write_text
-from fedlas._core.terminal import say, show, table
-from fedlas.lab.report.markdown import grid, plain
-from fedlas.lab.report.noise_text import UNTOLD, noise_text
+from fedlas._core.terminal import say, show
+from fedlas.lab.report.noise_text import UNTOLD, noise_of_method
 from fedlas.lab.report.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
+from fedlas.lab.report.table import Table, bullets, column, markdown, plain, table_of, terminal
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 
 AGAINST = ("paper",)
@@ -29,12 +29,12 @@ _PERCENT = 100
 _CHANCE = (
     "Below ours, where a report has computed them: from the lowest to the highest end of the seeds' 95 % bootstrap "
     "intervals over the test samples; floor: the number if the model were calibrated; p: of the test that it is, the "
-    f"smallest and the largest; {UNTOLD}: no seed is told from a calibrated model (Bonferroni)."
+    f"smallest and the largest; {UNTOLD}: the test rejects calibration for no seed (Bonferroni)."
 )
 
 
 @dataclass(frozen=True)
-class Cell:
+class Comparison:
     """Finished runs of one data set and model, and what is published of the same methods.
 
     Attributes:
@@ -66,7 +66,7 @@ class Cell:
             values = [_spread(self.summary.values(method, metric)) for metric in METRICS]
             seeds = sum(self.summary.run(method, seed) is not None for seed in self.summary.seeds)
             rows.append((method, f"here, {seeds} seed{'' if seeds == 1 else 's'}", self.model, *values, ""))
-            if any(chance := [noise_text(self.summary.noise(method, name), _percent).text for name in METRICS]):
+            if any(chance := [noise_of_method(self.summary, method, column(name)).text for name in METRICS]):
                 rows.append(("", "95 %, floor, p", "", *chance, ""))
             rows += [
                 ("", _origin(row), row.model, *_percents(row.values), letters[keys])
@@ -107,11 +107,11 @@ def against_paper(folder: Path, *, against: str = "paper") -> int:
     path = folder / FILE
     write_text(path, _markdown(known, ranks))
     for cell in known:
-        show(_rich_table(_title(cell), _HEADS, cell.rows))
+        show(terminal(_table(cell)))
         say(*_differences(cell), wrap=True)
     say(_CHANCE, wrap=True)
     if ranks:
-        show(_rich_table(_RANKS_TITLE.format(len(cells)), _RANK_HEADS, ranks))
+        show(terminal(_rank_table(cells, ranks)))
     say(f"against the paper: {path}")
     return 0
 
@@ -129,10 +129,10 @@ def _summaries(folder: Path) -> list[Summary]:
 
 def _read(folder: Path) -> Summary:
     """The runs, with the intervals that are kept in their folders."""
-    return with_noise(collect(folder), replicates=0)
+    return with_estimates(collect(folder), replicates=0)
 
 
-def _cell(summary: Summary) -> Cell:
+def _cell(summary: Summary) -> Comparison:
     configs = {run.loss: config for run in reversed(summary.runs) if (config := _config(run.folder)) is not None}
     if not configs:
         raise InputError(
@@ -152,14 +152,14 @@ def _cell(summary: Summary) -> Cell:
         ]
         for method in summary.methods
     }
-    return Cell(summary, data, model, published)
+    return Comparison(summary, data, model, published)
 
 
 def _config(folder: RunFolder) -> dict[str, Any] | None:
     return folder.config if folder.config and not folder.is_derived else None
 
 
-def _title(cell: Cell) -> str:
+def _title(cell: Comparison) -> str:
     return f"{cell.model} on {cell.data}: published and measured here, test set, before temperature"
 
 
@@ -167,7 +167,7 @@ def _origin(row: Published) -> str:
     return f"{row.source}{'' if row.protocol == 'paper' else f', {row.protocol}'}"
 
 
-def _differences(cell: Cell) -> list[str]:
+def _differences(cell: Comparison) -> list[str]:
     """What the letters stand for, and what the sources say besides."""
     lines = [f"{letter}: {'; '.join(keys) or 'no known setting'}." for keys, letter in cell.letters.items()]
     notes = [
@@ -198,7 +198,7 @@ _RANKS_TITLE = "Average ranks over {} cells here, and over the paper's six"
 _RANK_HEADS = ("method", "from", "ECE rank", "adaptive ECE rank", "mean accuracy %")
 
 
-def _rank_rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+def _rank_rows(cells: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """Average rank of each method that all cells have, by its mean over seeds; 1 is best, equals share a rank."""
     if len(cells) < 2:
         return []
@@ -230,7 +230,7 @@ def _mean(summary: Summary, method: str, metric: str) -> float:
     return fmean(finite) if finite else math.inf
 
 
-def _markdown(cells: Sequence[Cell], ranks: Sequence[tuple[str, ...]]) -> str:
+def _markdown(cells: Sequence[Comparison], ranks: Sequence[tuple[str, ...]]) -> str:
     parts = [
         "# Published numbers beside measured ones\n",
         "Percent. Ours: mean and standard deviation over seeds. Published numbers are printed without a spread, so no "
@@ -238,22 +238,21 @@ def _markdown(cells: Sequence[Cell], ranks: Sequence[tuple[str, ...]]) -> str:
         f"{_CHANCE}\n",
     ]
     for cell in cells:
-        rows = [tuple(plain(text) for text in row) for row in cell.rows]
         parts += [
             f"## {plain(_title(cell))}\n",
-            grid(_HEADS, rows, left=3) + "\n",
+            markdown(_table(cell)) + "\n",
             "Settings that differ, and what the sources say besides:\n",
+            bullets(_differences(cell)) + "\n",
         ]
-        parts.append("\n".join(f"- {plain(line)}" for line in _differences(cell)) + "\n")
     if ranks:
-        escaped = [[plain(text) for text in row] for row in ranks]
-        parts += [
-            f"## {_RANKS_TITLE.format(len(cells))}\n",
-            grid(_RANK_HEADS, escaped, left=2) + "\n",
-        ]
+        table = _rank_table(cells, ranks)
+        parts += [f"## {table.title}\n", markdown(table) + "\n"]
     return "\n".join(parts)
 
 
-def _rich_table(title: str, heads: Sequence[str], rows: Sequence[tuple[str, ...]]) -> Any:
-    right = [i for i, head in enumerate(heads) if head not in ("method", "from", "model", "differs in")]
-    return table(heads, rows, title=title, right=right, whole=[0], padding=(0, 1, 0, 0), pad_edge=False)
+def _table(cell: Comparison) -> Table:
+    return table_of(_HEADS, cell.rows, title=_title(cell), text=(0, 1, 2, 6))
+
+
+def _rank_table(cells: Sequence[Comparison], ranks: Sequence[tuple[str, ...]]) -> Table:
+    return table_of(_RANK_HEADS, ranks, title=_RANKS_TITLE.format(len(cells)), text=(0, 1))

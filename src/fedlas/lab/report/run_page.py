@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,34 +10,24 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import track
+from fedlas.lab.report.bench_tables import PAGE
+from fedlas.lab.report.evaluation import metrics_table, short_table
 from fedlas.lab.report.examples import Cases, cases_of
-from fedlas.lab.report.noise_text import NOTHING, noise_legend, noise_text
-from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render, template_texts
-from fedlas.lab.report.tables import column, run_cell
+from fedlas.lab.report.noise_text import NoiseText, noise_text
+from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render, template_texts
+from fedlas.lab.report.table import DASH, Table, table_of
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import scaled, with_noise
+from fedlas.lab.runs.intervals import scaled, with_estimates
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.metrics import METRICS, calibration_by_class
-from fedlas.plots import (
-    DARK,
-    LIGHT,
-    class_gap_plot,
-    class_gaps,
-    confidence_histogram,
-    new_axes,
-    reliability_diagram,
-    risk_coverage_curve,
-)
+from fedlas.metrics import calibration_by_class
+from fedlas.plots import class_gap_plot, class_gaps, confidence_histogram, reliability_diagram, risk_coverage_curve
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import REPLICATES, Noise
+from fedlas.stats.estimates import REPLICATES
 
-PAGE = "report.html"
-"""Name of the page in the run's folder."""
 _STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
 _CLASS_ROWS = 40
-_WIDE = (MOST_WIDTH, 2.8)
-_TEMPLATES = ("run.html.j2", "reliability_note.html.j2", "band_note.html.j2", "report.css")
+_TEMPLATES = ("run.html.j2", "base.html.j2", "macros.html.j2", "page.css")
 
 
 def write_run_pages(summary: Summary, *, data: str | None = None, console: Any = None) -> list[str]:
@@ -85,7 +75,7 @@ def write_run_report(
         raise InputError(
             "fedlas report", "it must be the folder of a finished run", f"{folder}: {error}", fix
         ) from error
-    (run,) = with_noise(Summary(folder, (found,)), replicates=replicates, console=console).runs
+    (run,) = with_estimates(Summary(folder, (found,)), replicates=replicates, console=console).runs
     page = _write(run, data=data, back=False)
     if page is None:
         why = run.folder.test_predictions()
@@ -120,28 +110,23 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     """
     after = scaled(run, predictions) if run.measured["test_scaled"] else None
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
-    cells = [(column(m), [run_cell(run, m, stage) for stage in _shown(run)]) for m in _metrics(run)]
-    known = [cell.noise for _, row in cells for cell in row]
-    by_class = run.noise.classes if run.noise else {}
+    measured = {_STAGES[stage]: run.measured[stage] for stage in STAGES if run.measured[stage]}
+    noise = {_STAGES[stage]: found for stage, found in run.estimates.stages.items()} if run.estimates else {}
+    by_class = run.estimates.classes if run.estimates else {}
     return render(
         "run.html.j2",
         run=run,
         num_samples=predictions.num_samples,
         num_classes=predictions.num_classes,
         num_bins=run.folder.num_bins,
-        stages=[_STAGES[stage] for stage in _shown(run)],
-        rows=cells,
-        noise_notes=noise_legend(known, several=False),
-        noise_reasons=run.noise.reasons if run.noise else (),
+        short=short_table(measured, title="Main metrics", noise=noise, num_classes=predictions.num_classes),
+        whole=metrics_table(measured, title="All metrics", noise=noise),
+        noise_reasons=run.estimates.reasons if run.estimates else (),
         reliability=[_reliability(name, each, run.folder.num_bins) for name, each in stages],
-        confidence=_figure(
-            lambda ax, theme: confidence_histogram(predictions, ax=ax, theme=theme), _WIDE, "Confidence histogram"
-        ),
-        risk=_figure(
-            lambda ax, theme: risk_coverage_curve(predictions, ax=ax, theme=theme), _WIDE, "Risk-coverage curve"
-        ),
-        classes=_classes(predictions, cases),
-        class_rows=_class_rows(predictions, cases, run.folder.num_bins, noise=by_class),
+        confidence=figure(confidence_histogram(predictions, ax=axes(height=2.8)), "Confidence histogram"),
+        risk=figure(risk_coverage_curve(predictions, ax=axes(height=2.8)), "Risk-coverage curve"),
+        class_gaps=_class_gaps(predictions, cases),
+        classes=_class_table(predictions, cases, run.folder.num_bins, noise=by_class),
         class_replicates=max((each.replicates for each in by_class.values()), default=0),
         class_limit=_CLASS_ROWS if predictions.num_classes > _CLASS_ROWS else None,
         cases=cases,
@@ -150,58 +135,36 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     )
 
 
-def _shown(run: FinishedRun) -> list[str]:
-    return [stage for stage in STAGES if run.measured[stage]]
+def _reliability(name: str, predictions: Predictions, num_bins: int) -> Any:
+    drawn = reliability_diagram(
+        predictions, num_bins=num_bins, ax=axes(height=4.3), title=name, legend=False, band=True
+    )
+    return figure(drawn, f"Reliability diagram, {name.lower()}")
 
 
-def _metrics(run: FinishedRun) -> list[str]:
-    found = dict.fromkeys(name for stage in STAGES for name in run.measured[stage])
-    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
-
-
-def _figure(draw: Callable[[Any, ThemeName], Any], size: tuple[float, float], alt: str) -> Picture:
-    def themed(theme: ThemeName) -> Any:
-        return draw(new_axes(LIGHT if theme == "light" else DARK, size=size), theme)
-
-    return picture(themed, alt)
-
-
-def _reliability(name: str, predictions: Predictions, num_bins: int) -> Picture:
-    def draw(ax: Any, theme: ThemeName) -> Any:
-        return reliability_diagram(
-            predictions, num_bins=num_bins, ax=ax, title=name, theme=theme, legend=False, band=True
-        )
-
-    return _figure(draw, (MOST_WIDTH, 4.6), f"Reliability diagram, {name.lower()}")
-
-
-def _classes(predictions: Predictions, cases: Cases) -> Picture:
+def _class_gaps(predictions: Predictions, cases: Cases) -> Any:
     names = [name if len(name) <= 24 else f"{name[:23]}…" for name in cases.classes]
-
-    def draw(theme: ThemeName) -> Any:
-        axes: Any = class_gap_plot(predictions, classes=names, most=_CLASS_ROWS, theme=theme)
-        axes.figure.set_figwidth(MOST_WIDTH)
-        return axes
-
-    return picture(draw, "Signed calibration gap of each class")
+    drawn = class_gap_plot(predictions, classes=names, most=_CLASS_ROWS)
+    drawn.figure.set_size_inches(MOST_WIDTH, drawn.figure.get_figheight())  # type: ignore[union-attr]  # of its own
+    return figure(drawn, "Signed calibration gap of each class")
 
 
-def _class_rows(
-    predictions: Predictions, cases: Cases, num_bins: int, *, noise: Mapping[int, Noise]
-) -> list[list[str]]:
-    """A row of text for each class, as the page's heads say."""
+def _class_table(predictions: Predictions, cases: Cases, num_bins: int, *, noise: Mapping[int, Any]) -> Table:
+    """A row for each class, the most over-confident first."""
     gaps = {gap.label: gap for gap in class_gaps(predictions)}
     whole = calibration_by_class(predictions, num_bins=num_bins)
     rows = []
     for label in [*gaps, *(label for label in whole if label not in gaps)]:
         gap, own = gaps.get(label), whole[label]
-        numbers = ["0", "—", "—", "—", "—"]
+        numbers = ["0", *[DASH] * 4]
         if gap is not None:
             numbers = [
                 f"{gap.num_samples:,}", *(f"{100 * value:.1f}" for value in (gap.confidence, gap.accuracy)),
                 f"{100 * gap.gap:+.1f}", f"[{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]",
             ]  # fmt: skip
-        chance = noise_text([noise[label]], lambda value: f"{100 * value:.2f}") if label in noise else NOTHING
-        texts = [chance.interval or "—", chance.marked_floor.replace("floor ", "") or "—"]
+        chance = noise_text([noise[label]], lambda value: f"{100 * value:.2f}") if label in noise else NoiseText()
+        texts = [chance.interval or DASH, f"{chance.sign} {chance.floor}".strip() or DASH]
         rows.append([cases.classes[label], f"{own.num_labels:,}", *numbers, f"{100 * own.ece:.2f}", *texts])
-    return rows
+    heads = ("Class", "Samples", "Predicted", "Confidence %", "Accuracy %", "Gap, points", "95 % interval",
+             "ECE of its probability %", "95 % interval", "Floor")  # fmt: skip
+    return table_of(heads, rows, title="Every class in numbers")

@@ -1,16 +1,31 @@
-"""What was run and what came of it, in sentences."""
+"""What was run and what came of it, as sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import stdev
 
-from fedlas.lab.report.tables import TEST, Cell, column, summary_table
+from fedlas._core.check import InputError
+from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
+from fedlas.lab.report.table import Column, column
 from fedlas.lab.runs.summary import STAGES, Summary
+from fedlas.stats import Comparison, seeds_needed
 from fedlas.stats.p_text import p_text
 
+TEST = "paired t-test"
+"""By which methods are compared, see :func:`fedlas.stats.compare_to_best`."""
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
 """ECE first; the others notice errors that it does not: all in one direction, or spread over the borders of bins."""
+_MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sentence on one question, such as ``"Accuracy"``."""
+
+    question: str
+    text: str
 
 
 def title(summary: Summary) -> str:
@@ -40,51 +55,95 @@ def what_was_run(summary: Summary) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The best method by one metric, and how sure that is.
-
-    Attributes:
-        question: E.g. ``"Lowest ECE, after temperature"``.
-        method: Its name.
-        cell: Its mean and spread.
-        unit: ``"%"`` or nothing.
-        others: Methods not distinguishable from it.
-        verdict: Whether it is best or only has the best mean, by which test and with what p-value.
-    """
-
-    question: str
-    method: str
-    cell: Cell
-    unit: str
-    others: tuple[str, ...]
-    verdict: str
+def answers(model: ReportModel) -> list[Answer]:
+    """Which method is best by accuracy and NLL, and whose calibration error is more than noise."""
+    found = [(column(metric).title, _best(model, column(metric, places=3))) for metric in ("accuracy", "nll")]
+    found.append(("Calibration", _within_noise(model, "test") or _best(model, column("ece", places=3))))
+    found.append(("After temperature", _within_noise(model, "test_scaled")))
+    return [Answer(question, text) for question, text in found if text]
 
 
-def findings(summary: Summary) -> list[Finding]:
-    """The best by accuracy, NLL, and ECE before and after temperature; nothing where no best is marked."""
-    found = []
-    for metric, stage in (("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_scaled")):
-        head = column(metric)
-        rows = [(row.method, row.cells[0]) for row in summary_table(summary, stage, [metric]).rows]
-        best = [(method, cell) for method, cell in rows if cell.mark in ("best", "leading")]
-        if best:
-            (method, cell), others = best[0], tuple(m for m, c in rows if c.mark == "same")
-            name = head.title if head.title.isupper() else head.title.lower()
-            question = f"{'Highest' if head.arrow == '↑' else 'Lowest'} {name}"
-            question += ", after temperature" if stage == "test_scaled" else ""
-            found.append(Finding(question, method, cell, head.unit, others, verdict(summary, metric, stage) or ""))
-    return found
+def _best(model: ReportModel, about: Column) -> str:
+    """Whether some method is distinguishable from the best, and how many seeds it would take where none is."""
+    comparison = model.comparisons.get((about.metric, "test"))
+    if comparison is None or (not comparison.tests and comparison.best is None):
+        return ""
+    means = {name: model.cell(name, about).value for name in model.methods if model.values(name, about.metric)}
+    unit = f" {about.unit}" if about.unit else ""
+    if comparison.best is None:
+        return "No seed is common to all methods, so nothing is tested."
+    best = f"{comparison.best} ({means[comparison.best]}{unit})"
+    if not comparison.tests:
+        return f"{comparison.best} has {means[comparison.best]}{unit}."
+    if comparison.n == 1:
+        return f"{best} is best with the only common seed. One seed cannot show whether that is more than chance."
+    worse = [name for name in model.methods if name in comparison.distinguishable]
+    equal = [name for name in model.methods if name in comparison.tests and name not in worse]
+    shown = f"{comparison.n} seeds"
+    if not worse:
+        low, high = min(means.values(), key=float), max(means.values(), key=float)
+        text = f"No difference shows over {shown} ({low} to {high}{unit})"
+    elif not equal:
+        text = f"{best} is distinguishable from all others over {shown}"
+    else:
+        text = f"{best} and {listed(equal)} are not distinguishable over {shown}; {listed(worse)} {_are(worse)} worse"
+    if comparison.n >= FEWEST_SEEDS:
+        return f"{text}."
+    needed = _seeds_for_a_best(model, comparison, about)
+    return f"{text}. It would take {needed} seeds to call one best."
 
 
-def verdict(summary: Summary, metric: str, stage: str = "test") -> str | None:
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _seeds_for_a_best(model: ReportModel, comparison: Comparison, about: Column) -> str:
+    """Seeds with which all others would be distinguishable from the best, if differences are what they seem."""
+    most = FEWEST_SEEDS
+    best = str(comparison.best)
+    by_seed = {name: dict(zip(model.summary.seeds, model.summary.values(name, about.metric), strict=True))
+               for name in (best, *comparison.tests)}  # fmt: skip
+    for other, test in comparison.tests.items():
+        gaps = [by_seed[best][seed] - by_seed[other][seed] for seed in model.summary.common_seeds]
+        try:
+            most = max(most, seeds_needed(test.mean_difference, stdev(gaps)))
+        except InputError:  # no difference, no spread, or one that no affordable number of seeds finds
+            most = max(most, FEWEST_SEEDS if test.mean_difference and stdev(gaps) == 0 else _MOST_SEEDS + 1)
+    return f"about {most:,}" if most <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
+
+
+def _within_noise(model: ReportModel, stage: str) -> str:
+    """Methods whose calibration error could be chance, by every test, and those for which it could not."""
+    about = column("ece", places=3)
+    known = [name for name in model.methods if model.noise(name, about, stage).floor]
+    if not known:
+        return ""
+    tests = [column(name) for name in _ALL_TESTS if name in model.summary.metrics]
+    rejected = {
+        name: [t.title for t in tests if (n := model.noise(name, t, stage)).floor and not n.calibrated]
+        for name in known
+    }
+    within = [f"{name} ({model.cell(name, about, stage).value} %)" for name in known if not rejected[name]]
+    hidden = [f"{name} (by {listed(found)})" for name, found in rejected.items() if found and about.title not in found]
+    beyond = [*(name for name, found in rejected.items() if about.title in found), *hidden]
+    noise = "within noise of a calibrated model"
+    noise += f" on {model.samples:,} test images" if model.samples and stage == "test" else ""
+    if not beyond and len(known) > 2:
+        return f"All {len(known)} methods are {noise}."
+    if not within:
+        return f"No method is {noise}." if len(known) > 2 else f"The ECE of {listed(beyond)} is not {noise}."
+    text = f"The ECE of {listed(within)} is {noise}"
+    return f"{text}; that of {listed(beyond)} is not." if beyond else f"{text}."
+
+
+def verdict(model: ReportModel, metric: str, stage: str = "test") -> str | None:
     """Whether the best mean is distinguishable from the next, by which test and with what p-value.
 
     Returns:
         E.g. ``"best mean, not distinguishable from ls (p = 0.31, paired t-test over 5 seeds, Holm over 7)"``; None
         where there is no best, or nothing to compare it with.
     """
-    comparison = summary.compare(metric, stage)
+    comparison = model.comparisons.get((metric, stage))
     if comparison is None or comparison.best is None or not comparison.tests:
         return None
     if comparison.n == 1:
@@ -100,62 +159,28 @@ def verdict(summary: Summary, metric: str, stage: str = "test") -> str | None:
     said = f"{following} (p = {p_text(p_values[following])}, {test})".replace("p = <", "p < ")
     if following in comparison.not_distinguishable:
         rest = [other for other in ranked[1:] if other in comparison.not_distinguishable]
-        more = f", nor from {_listed(rest)}" if rest else ""
+        more = f", nor from {listed(rest)}" if rest else ""
         return f"best mean, not distinguishable from {said}{more}"
     doubtful = [other for other in ranked[1:] if other not in comparison.distinguishable]
-    more = f", but not from {_listed(doubtful)}" if doubtful else ""
+    more = f", but not from {listed(doubtful)}" if doubtful else ""
     return f"{'best mean' if doubtful else 'best'}, distinguishable from the next, {said}{more}"
 
 
-def verdicts(summary: Summary) -> list[tuple[str, list[tuple[str, str, str]]]]:
-    """For each stage its heading, and title of the metric, best method and :func:`verdict` of each metric that has."""
+def verdicts(model: ReportModel) -> list[tuple[str, list[tuple[str, str]]]]:
+    """For each stage its heading, and of each metric its title, and its best method with :func:`verdict`."""
     found = []
     for stage, when in STAGES.items():
         lines = []
-        for metric in summary.metrics:
-            said, comparison = verdict(summary, metric, stage), summary.compare(metric, stage)
+        for metric in model.summary.metrics:
+            said, comparison = verdict(model, metric, stage), model.comparisons[metric, stage]
             if said and comparison and comparison.best:
-                lines.append((column(metric).title, comparison.best, said))
+                lines.append((column(metric).title, f"{comparison.best}, {said}"))
         if lines:
             found.append((f"{when.capitalize()} temperature scaling", lines))
     return found
 
 
-def calibrated_note(summary: Summary) -> str | None:
-    """Which methods no test of :data:`_ALL_TESTS` tells from calibrated models; None where all are, or none is known.
-
-    A method that ECE does not tell from one, but another of these metrics does, is named as such.
-    """
-    parts, found_out = [], []
-    for stage, when in STAGES.items():
-        table = summary_table(summary, stage, [name for name in _ALL_TESTS if name in summary.metrics])
-        heads = [c.title for c in table.columns]
-        among = []
-        for row in table.rows:
-            noises = [cell.noise for cell in row.cells]
-            if not heads or table.columns[0].metric != "ece" or not noises[0].calibrated:
-                continue
-            others = [head for head, noise in zip(heads, noises, strict=True) if noise.floor and not noise.calibrated]
-            if others:
-                found_out.append(f"{row.method} {when} temperature scaling ({_listed(others)})")
-            else:
-                among.append(row.method)
-        if among:
-            which = "every method" if len(among) == len(table.rows) > 1 else _listed(among)
-            parts.append(f"{when} temperature scaling {which}")
-    sentences = []
-    if parts:
-        sentences.append(
-            "With this number of test samples, ECE and its noise floor do not tell these from a perfectly calibrated "
-            f"model: {'; '.join(parts)}. That is absence of evidence, not evidence of calibration: a smaller error "
-            "would go unnoticed. Which of two such numbers is smaller says little; noise floor and test say more than "
-            "the value."
-        )
-    if found_out:
-        sentences.append(f"ECE does not tell from a calibrated model, but another test does: {'; '.join(found_out)}.")
-    return " ".join(sentences) or None
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """``"a, b and c"``; of more than ``most`` names how many more there are."""
     shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

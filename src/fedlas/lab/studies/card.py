@@ -12,9 +12,9 @@ from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.lab.runs.intervals import noise_by_stage
+from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import REPLICATES
+from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
@@ -81,7 +81,7 @@ def run_card(
         },
         num_bins=folder.num_bins,
         risks=risks,
-        intervals=partial(noise_by_stage, num_bins=folder.num_bins, replicates=replicates),
+        intervals=partial(estimates_by_stage, num_bins=folder.num_bins, replicates=replicates),
         replicates=replicates,
         exported=exported,
     )

@@ -1,4 +1,8 @@
-"""Training: a loop on accelerate, and checkpoints that survive a kill."""
+"""The training loop, on accelerate, and checkpoints that survive a kill at any moment.
+
+In: an ``Objective``, batches, and the configuration of loop, optimizer and schedule. Out: the objective with the best
+epoch's weights, and a folder with ``checkpoint.pt`` and ``log.jsonl``.
+"""
 
 from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint

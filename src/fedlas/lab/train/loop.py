@@ -1,7 +1,8 @@
-"""The training loop, on accelerate: one epoch after the other, a checkpoint after each, the best one kept."""
+"""The training loop, on accelerate: it validates and saves a checkpoint after each epoch, and keeps the best one."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +18,18 @@ from fedlas._core.ranks import gather_object, new_accelerator, on_main
 from fedlas._core.streams import restore_rng_state, rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select, merit
 from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
+
+__all__ = ["DivergedError", "EpochBatches", "Fitted", "fit"]
 
 
 class EpochBatches(Protocol):
@@ -39,16 +42,16 @@ class EpochBatches(Protocol):
 
 
 class DivergedError(InputError):
-    """Loss or logits are no longer finite: a setting that does not train, not a mistake in what was passed."""
+    """Loss or logits are no longer finite: the settings do not train, but the input is correct."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Outcome of a run; the objective passed to :func:`fit` holds the best epoch's weights.
+    """Outcome of a run. The objective passed to :func:`fit` holds the best epoch's weights.
 
     Attributes:
         best_epoch: Epoch whose weights, or average of weights, were kept, counted from 1.
-        history: Records of the log, one an epoch.
+        history: Records of the log, one per epoch.
     """
 
     best_epoch: int
@@ -77,47 +80,49 @@ def fit(
         train: Training batches of this process.
         val: Validation batches, the whole part on every process.
         folder: Holds ``checkpoint.pt`` and ``log.jsonl``.
-        config: The loop.
-        optimizer: The optimizer.
-        schedule: The learning rate.
-        identity: Resolved configuration; a checkpoint of another one is refused.
+        config: Configuration of the loop.
+        optimizer: Configuration of the optimizer.
+        schedule: Configuration of the learning rate.
+        identity: Resolved configuration of the run. A checkpoint of another configuration is refused.
         accelerator: ``accelerate.Accelerator``; None makes one.
-        name: Shown in front of the progress bar.
-        hooks: Look on and add to the log. With any, the model's head must be found, or be named in the objective.
-        on_record: Called with each record once it is in the log, on the main process.
+        name: Text in front of the progress bar.
+        hooks: Observers that add to the log. They need the model's head to be found, or named in the objective.
+        on_record: Called on the main process with each record, after it is in the log.
 
     Returns:
         The best epoch and the log.
 
     Raises:
-        InputError: For a head that hooks need and is not found, a checkpoint that cannot be read or belongs to
-            another configuration, a metric that cannot select (``config.select``), or a folder that cannot be written
-            to.
+        InputError: For a head that hooks need and that is not found, a checkpoint that cannot be read or belongs to
+            another configuration, a metric that cannot select (``config.select``), or a folder that is not writable.
         DivergedError: For a loss, or validation logits, that are no longer finite.
 
     State:
-        A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
-        A criterion with ``update_from_validation(predictions)`` is called after each epoch with the validation
-        predictions, before the checkpoint. With ``config.average`` the objective's model gets averaged weights at the
-        end; until then the average is in a model of its own.
+        A run stopped at any moment resumes from its last checkpoint; on a CPU it ends with the same weights, bit for
+        bit. A criterion with ``update_from_validation(predictions)`` gets the validation predictions after each epoch,
+        before the checkpoint. With ``config.average`` the objective's model gets averaged weights at the end; until
+        then the average is in a model of its own.
 
     Note:
-        Under several processes each takes its slice of every batch, and ``config.accumulate`` cuts that into parts.
-        Each part's loss is weighed by the samples in it; :class:`~fedlas.lab.train.engine.Engine` says when the
-        gradient is that of the whole batch. Batch normalization uses the statistics of each part, so a model with it
-        trains as with a smaller batch.
+        With several processes each takes its slice of every batch, and ``config.accumulate`` cuts the slice into parts.
+        Each part's loss is weighted by its samples; :class:`~fedlas.lab.train.engine.Engine` says when the gradient is
+        that of the whole batch. Batch normalization uses the statistics of each part, so a model with it trains as with
+        a smaller batch.
     """
-    better = _better(config.select)
+    # Check everything before anything is changed: an error after an epoch would come late.
+    select = check_select(config.select)
     accelerator = accelerator or new_accelerator()
     main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
-    schedule.milestone_epochs(config.epochs)  # wrong ones are named before anything is read or changed
+    schedule.milestone_epochs(config.epochs)
     path, log = folder / CHECKPOINT, folder / LOG
-    done = 0
-    best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
-    # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
+    # The main process decides, so that all start at the same epoch. Then each reads the shared file.
     saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
     if hooks:
-        _read_in(objective, objective.model)  # an error after an epoch would come late
+        _read_in(objective, objective.model)
+
+    # Build what trains, and restore its state.
+    done = 0
+    best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
     if saved is not None:
         _restore(objective, hooks, saved, path)
     engine = Engine(objective, config, accelerator)
@@ -133,9 +138,10 @@ def fit(
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
-    bar = TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main)
-    with bar:
+
+    with TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main) as bar:
         for epoch in range(done + 1, config.epochs + 1):
+            # Train and validate.
             started = time.monotonic()
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
@@ -146,11 +152,15 @@ def fit(
                 predictions, watched = _validate(objective, weights.model, val, hooks, accelerator)
             except NonFiniteError as error:
                 raise DivergedError(*error.parts) from error
-            _update_from_validation(objective.criterion, predictions)
+            if (update := getattr(objective.criterion, "update_from_validation", None)) is not None:
+                update(predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
-            value = scores[config.select]
-            if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
+            value = scores[select]
+            # The first average replaces what was best before, which was no average. Among equals the last epoch wins.
+            if epoch == weights.first or not best["epoch"] or merit(select, value) >= merit(select, best["value"]):
                 best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
+
+            # Log, then save a checkpoint: a kill between the two repeats the epoch, and its line is replaced.
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -193,7 +203,7 @@ def _restore(objective: Objective, hooks: Sequence[Hook], saved: Mapping[str, An
             objective.load_state_dict(saved["objective"])
             for hook, state in zip(hooks, saved["hooks"], strict=True):
                 hook.load_state_dict(state)
-        except ValueError:
+        except ValueError:  # from zip
             reason = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
         except KeyError as error:
             reason = f"the state of a hook lacks {error}"
@@ -218,7 +228,7 @@ def _train_epoch(
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
-    """One pass over the training data; mean loss and accuracy of the batches as they were trained on."""
+    """One pass over the training data; mean loss and accuracy of each batch before its step."""
     objective, accelerator = engine.wrapped, engine.accelerator
     objective.train()
     device = accelerator.device
@@ -232,12 +242,14 @@ def _train_epoch(
                 for hook in hooks:
                     hook.on_batch(logits, index)
                 engine.backward(loss, share)
-            totals += _totals(loss, logits, target)
+            with torch.no_grad():
+                hits = (logits.argmax(1) == target).sum()
+                totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
         engine.step(clip_norm)
         weights.step(epoch)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
-    if not loss_sum - loss_sum == 0:
+    if not math.isfinite(loss_sum):
         raise DivergedError(
             "training",
             "the loss must stay finite",
@@ -250,7 +262,7 @@ def _train_epoch(
 def _validate(
     objective: Objective, model: nn.Module, val: EpochBatches, hooks: Sequence[Hook], accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
-    """Predictions of a model (the objective's, or an average) on validation data, and what hooks add to the log."""
+    """Predictions of a model (the objective's, or an average) on the validation part, and what hooks add to the log."""
     if not hooks:
         return predict(model, val, device=accelerator.device), {}
 
@@ -267,28 +279,9 @@ def _validate(
 
 
 def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
-    """The module of a model whose input hooks are given: what the criterion reads, or the classifier head."""
+    """The module of a model whose input hooks get: the one the criterion reads, or the classifier head."""
     read = objective.head_in(model)
     return objective.classifier_in(model) if read is None else read
-
-
-@torch.no_grad()
-def _totals(loss: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    hits = (logits.argmax(1) == target).sum()
-    return torch.stack((loss.detach() * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
-
-
-def _update_from_validation(criterion: nn.Module, predictions: Predictions) -> None:
-    update = getattr(criterion, "update_from_validation", None)
-    if update is not None:
-        update(predictions)
-
-
-def _better(metric: str) -> Callable[[float, float], bool]:
-    """Whether a new value of the metric is at least as good as the old one."""
-    if METRICS[check_select(metric)].metadata["higher_is_better"]:
-        return lambda new, old: new >= old
-    return lambda new, old: new <= old
 
 
 def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.files import write_json, write_text
-from fedlas.lab.report.markdown import code_block, grid, plain
-from fedlas.lab.report.page import MOST_WIDTH, Picture, ThemeName, picture, render
+from fedlas.lab.report.bench_tables import environment_table
+from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
+from fedlas.lab.report.table import Table, bullets, code_block, markdown, plain, table_of
 from fedlas.lab.runs import provenance
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.tune.best import next_commands, write_best
@@ -21,12 +21,9 @@ from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
 from fedlas.lab.tune.sampler import STARTUP, write_storage
 from fedlas.lab.tune.study import settings
-from fedlas.lab.tune.summary import Outcome, notes, outcomes_of, title, what_was_run
-from fedlas.plots import DARK, LIGHT, best_so_far, new_axes, parameter_effect
+from fedlas.lab.tune.summary import Outcome, notes, outcomes_of, title, verdicts, what_was_run
+from fedlas.plots import best_so_far, parameter_effect
 from fedlas.plots.theme import legend_height
-
-HEADS = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
-"""Heads of the table of methods."""
 
 
 def write_numbers(tuning: Tuning) -> list[Outcome]:
@@ -50,9 +47,8 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
         title=title(tuning),
         statement=what_was_run(tuning, outcomes),
         commands=provenance.commands(RunFolder(tuning.folder).starts),
-        heads=HEADS,
-        rows=rows(tuning, outcomes),
-        goal=tuning.goal,
+        verdicts=verdicts(tuning, outcomes),
+        table=methods_table(tuning, outcomes),
         notes=notes(tuning, outcomes),
         then=next_commands(tuning, outcomes),
         course=_course(tuning, outcomes),
@@ -61,21 +57,20 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
                 "name": outcome.method.name,
                 "space": _space(outcome),
                 "pictures": _effects(tuning, outcome),
-                "keys": list(outcome.method.space),
-                "trials": [_cells(tuning, outcome, trial) for trial in outcome.trials],
+                "trials": trials_table(tuning, outcome),
             }
             for outcome in outcomes
         ],
         startup=STARTUP,
-        environment=provenance.environment(RunFolder(tuning.folder).starts),
+        environment=_environment(tuning),
     )
     return write_text(tuning.folder / "tune.html", page)
 
 
-def rows(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[list[str]]:
-    """The table of methods, under :data:`HEADS`."""
+def methods_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
+    """A row for each method."""
     show = tuning.goal.show
-    return [
+    rows = [
         [
             outcome.method.name,
             show(outcome.preset),
@@ -87,10 +82,22 @@ def rows(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[list[str]]:
         ]
         for outcome in outcomes
     ]
+    heads = ("method", "preset", "best", "difference", "best parameters", "done", "failed")
+    return table_of(
+        heads, rows, title=f"{tuning.goal.title} of the validation part, {tuning.goal.direction}", text=(0, 4)
+    )
+
+
+def trials_table(tuning: Tuning, outcome: Outcome) -> Table:
+    """A row for each trial of a method."""
+    keys = list(outcome.method.space)
+    heads = ["trial", *keys, tuning.goal.title, "seconds", "note"]
+    rows = [_cells(tuning, outcome, trial) for trial in outcome.trials]
+    return table_of(heads, rows, title=f"Trials of {outcome.method.name}", text=(0, len(heads) - 1))
 
 
 def best_parameters(outcome: Outcome) -> str:
-    """The best trial's parameters, in words where there are none."""
+    """The best trial's parameters, or why there are none."""
     if outcome.best is None:
         return "no trial is done"
     if not outcome.method.space:
@@ -115,7 +122,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     content = {
         "study": tuning.config(),
         "budget": tuning.budget,
-        "direction": "maximise" if tuning.goal.maximise else "minimise",
+        "direction": "maximise" if tuning.goal.maximize else "minimise",
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
@@ -130,23 +137,16 @@ def as_markdown(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     parts = [f"# {plain(title(tuning))}", plain(what_was_run(tuning, outcomes))]
     if commands := provenance.commands(RunFolder(tuning.folder).starts):
         parts.append(code_block(commands))
-    parts.append(grid(HEADS, [[plain(cell) for cell in row] for row in rows(tuning, outcomes)], left=1))
-    parts.append("\n".join(f"- {plain(note)}" for note in notes(tuning, outcomes)))
+    parts += [bullets(verdicts(tuning, outcomes)), markdown(methods_table(tuning, outcomes))]
+    parts.append(bullets(notes(tuning, outcomes)))
     if then := next_commands(tuning, outcomes):
         parts.append("## Next")
         for what, command in then:
             parts += [f"{plain(what[:1].upper() + what[1:])}:", code_block([command])]
     for outcome in outcomes:
-        keys = list(outcome.method.space)
-        heads = ["trial", *map(plain, keys), plain(tuning.goal.title), "seconds", ""]
-        table = [list(map(plain, _cells(tuning, outcome, trial))) for trial in outcome.trials]
-        parts += [f"## {plain(outcome.method.name)}", plain(_space(outcome)), grid(heads, table, left=1)]
-    environment = [
-        [key, plain("; ".join(values))]
-        for key, values in provenance.environment(RunFolder(tuning.folder).starts).items()
-    ]
-    parts += ["## Environment", grid(["", ""], environment, left=2)]
-    return "\n\n".join(parts) + "\n"
+        trials = markdown(trials_table(tuning, outcome))
+        parts += [f"## {plain(outcome.method.name)}", plain(_space(outcome)), trials]
+    return "\n\n".join([*parts, "## Environment", markdown(_environment(tuning))]) + "\n"
 
 
 def _space(outcome: Outcome) -> str:
@@ -159,54 +159,49 @@ def _space(outcome: Outcome) -> str:
 
 def _cells(tuning: Tuning, outcome: Outcome, trial: Trial) -> list[str]:
     """One trial in the table of its method."""
-    words = ["preset"] if trial.is_preset else []
-    words += ["best"] if trial is outcome.best else []
-    words += [f"failed: {trial.reason}"] if trial.value is None else []
+    about = ["preset"] if trial.is_preset else []
+    about += ["best"] if trial is outcome.best else []
+    about += [f"failed: {trial.reason}"] if trial.value is None else []
     params = [settings({"": trial.params[key]}).strip() for key in outcome.method.space]
-    return [str(trial.number), *params, tuning.goal.show(trial.value), f"{trial.seconds:.1f}", ", ".join(words)]
+    return [str(trial.number), *params, tuning.goal.show(trial.value), f"{trial.seconds:.1f}", ", ".join(about)]
 
 
-def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Picture | None:
+def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Any:
+    """Best value so far of each method; None if no trial is done."""
     values = {outcome.method.name: [_scaled(tuning, trial) for trial in outcome.trials] for outcome in outcomes}
     if not any(value is not None for found in values.values() for value in found):
         return None
-
-    def draw(theme: ThemeName) -> Any:
-        axes = new_axes(
-            LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 2.7 + legend_height(list(values), MOST_WIDTH))
-        )
-        return best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximise, ax=axes, theme=theme)
-
-    return picture(draw, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
+    ax = axes(height=2.7 + legend_height(list(values), MOST_WIDTH))
+    drawn = best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximize, ax=ax)
+    return figure(drawn, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 
 
-def _effects(tuning: Tuning, outcome: Outcome) -> list[Picture]:
+def _effects(tuning: Tuning, outcome: Outcome) -> list[Any]:
     found = []
-    for key, domain in outcome.method.space.items():
-        values = [_scaled(tuning, trial) for trial in outcome.trials]
-        if not values:
-            continue
-        draw = partial(
-            _effect,
-            settings=[trial.params[key] for trial in outcome.trials],
-            values=values,
+    values = [_scaled(tuning, trial) for trial in outcome.trials]
+    for key, domain in outcome.method.space.items() if values else ():
+        drawn = parameter_effect(
+            [trial.params[key] for trial in outcome.trials],
+            values,
             name=key,
             label=tuning.goal.title,
             best=None if outcome.best is None else outcome.best.number,
             log=isinstance(domain, Range) and domain.log,
             limits=(domain.low, domain.high) if isinstance(domain, Range) else None,
+            legend=False,
+            ax=axes(height=3.0),
         )
-        found.append(picture(draw, f"{tuning.goal.title} over {key} of {outcome.method.name}, a point a trial"))
+        found.append(figure(drawn, f"{tuning.goal.title} over {key} of {outcome.method.name}, a point a trial"))
     return found
-
-
-def _effect(theme: ThemeName, **options: Any) -> Any:
-    axes = new_axes(LIGHT if theme == "light" else DARK, size=(MOST_WIDTH, 3.0))
-    return parameter_effect(ax=axes, theme=theme, legend=False, **options)
 
 
 def _scaled(tuning: Tuning, trial: Trial) -> float | None:
     return None if trial.value is None else trial.value * (100 if tuning.goal.about["percent"] else 1)
+
+
+def _environment(tuning: Tuning) -> Table:
+    """With what the starts were made; several values where they differ."""
+    return environment_table(provenance.environment(RunFolder(tuning.folder).starts))
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a study came to, and the sentences that must stand beside its numbers."""
+"""What a study found, and the sentences that go with its numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fedlas.lab.tune.space import Method
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one method.
+    """Outcome of one method.
 
     Attributes:
         method: The method.
-        trials: Those that have ended, in order.
-        planned: How many there are to be.
-        best: The best of them, of equals the first; None if none is done.
+        trials: Trials that have ended, in order.
+        planned: Number of planned trials.
+        best: The best trial, the first among equals; None if none is done.
     """
 
     method: Method
@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def preset(self) -> float | None:
-        """The preset's value; None if it failed or is still to come."""
+        """The preset's value; None if it failed or has not ended."""
         return self.trials[0].value if self.trials else None
 
     @property
@@ -45,12 +45,12 @@ class Outcome:
 
     @property
     def done(self) -> int:
-        """How many have one."""
+        """Number of trials that have a value."""
         return len(self.trials) - len(self.failed)
 
 
 def outcomes_of(tuning: Tuning) -> list[Outcome]:
-    """What is on disk of each method.
+    """Outcome of each method, from the trials on disk.
 
     Raises:
         InputError: If a trial cannot be read.
@@ -78,6 +78,22 @@ def what_was_run(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
         f"({tuning.goal.direction}) at the epoch with the best validation {tuning.recipe.train.select}, "
         f"the mean over the seeds."
     )
+
+
+def verdicts(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
+    """What the search of each method found, in a sentence each, and what that may not be taken for."""
+    show, lines = tuning.goal.show, []
+    for outcome in outcomes:
+        name = outcome.method.name
+        if outcome.best is None:
+            lines.append(f"{name}: no trial is done.")
+        elif outcome.best.is_preset:
+            lines.append(f"{name}: the preset, {show(outcome.preset)}, is the best of {_count(outcome.done, 'trial')}.")
+        else:
+            change = f" ({show(outcome.gain, sign=True)} against the preset)" if outcome.gain is not None else ""
+            lines.append(f"{name}: {show(outcome.best.value)}{change}, the best of {_count(outcome.done, 'trial')}.")
+    lines.append("The best is chosen on validation, so its value is optimistic. No difference is tested.")
+    return lines
 
 
 def notes(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:

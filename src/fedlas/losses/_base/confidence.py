@@ -19,6 +19,7 @@ class _NLLAndConfidence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Only the logits are kept: the softmax of the backward pass costs less than the memory of this one.
         log_probs = F.log_softmax(logits, dim=1)
         top = log_probs.argmax(dim=1, keepdim=True)
         ctx.save_for_backward(logits, target, top)

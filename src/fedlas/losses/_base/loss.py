@@ -97,6 +97,7 @@ class Loss(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Replace ``**options`` in the signature by the options of the base class, for registry, listings and help."""
         super().__init_subclass__(**kwargs)
+        # As in the base class: its signature is spelled out already, so options pass through any number of classes.
         signature = inspect.signature(cls.__init__)
         *own, last = signature.parameters.values()
         if last.kind is last.VAR_KEYWORD and (names := _option_names(last.annotation, cls.__init__.__globals__)):

@@ -1,4 +1,4 @@
-"""The paper's recipes say what the paper says, and each runs two steps on fakes of its data."""
+"""The paper's recipes hold the paper's settings, and each runs two steps on small substitutes of its data."""
 
 import json
 import logging
@@ -81,7 +81,7 @@ def test_published_hyper_parameters(name, fedlas, plus, training):
         assert train.select == "accuracy"
 
 
-def test_the_published_flavour_is_the_reference_behaviour():
+def test_the_published_variant_is_the_reference_behavior():
     published = load_recipe("paper/cifar10-resnet50-published")
     for name in ("fedlas", "fedlas+"):
         (run,) = plan(published, losses=[name], seeds=[0])

@@ -45,7 +45,8 @@ def run_of(folder):
 
 
 def test_report(folder, capsys):
-    said = "".join(call(capsys, "report", folder, "--replicates", "0").split())
+    call(capsys, "report", folder, "--replicates", "0")
+    said = "".join(call(capsys, "report", folder, "--replicates", "0", "--details").split())
     assert SEEN in said
     assert "[red]" in said
     for name in ("report.md", "report.html"):

@@ -9,6 +9,7 @@ import torch
 
 from fakes_data import FAKES, picture
 from fedlas._core.check import InputError
+from fedlas.cli.shift import shift
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
@@ -16,7 +17,7 @@ from fedlas.lab.runs.data import data_fingerprint, prepare_data
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.fingerprint import split_fingerprint
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.shift import measure_shift, shift
+from fedlas.lab.studies.shift import measure_shift
 from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions
 

@@ -10,7 +10,8 @@ from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.calibrators_table import comparison_table
+from fedlas.lab.report.evaluation import stages_table
+from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies import calibrate
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, part_of, remarks
@@ -164,7 +165,7 @@ def test_warnings_become_notes(folder, test, registry):
 
 def table_of(measured, width=80):
     console = Console(file=io.StringIO(), width=width)
-    console.print(comparison_table(measured, title="x"))
+    console.print(terminal(stages_table(measured, title="x")))
     return console.file.getvalue()
 
 
@@ -181,6 +182,9 @@ def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
         assert row.split()[1:4] == shown
         assert row.split()[-1] == f"{100 * scores['true_ece']:.2f}"
     assert "as predicted" in table_of(measured)
+    names = [row[0].value for row in stages_table(measured, title="x").rows]
+    nll = {name.removeprefix("after "): scores["nll"] for name, scores in measured.items()}
+    assert names == sorted(nll, key=nll.get)  # the best first
 
 
 def test_without_label_probabilities_there_is_no_true_error(test):

@@ -1,4 +1,4 @@
-"""Trackers send nothing of their own: a run shown to all four tools, in a process that no tool takes for a test."""
+"""Trackers report nothing to their makers, tested with all four tools in a process that no tool takes for a test."""
 
 import importlib.util
 import json

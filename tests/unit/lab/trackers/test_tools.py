@@ -1,4 +1,4 @@
-"""Each real tool: a run that was stopped and gone on with is in it whole, every epoch once."""
+"""Each real tool holds a run that was stopped and resumed completely, with every epoch once."""
 
 import json
 import os

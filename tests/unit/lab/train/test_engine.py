@@ -92,11 +92,11 @@ def test_inputs_of_any_layout_pass_as_they_are():
 
 
 def train(module, folder, **config):
-    normalisation = {"mean": SPLITS.mean, "std": SPLITS.std}
+    normalization = {"mean": SPLITS.mean, "std": SPLITS.std}
     return fit(
         module,
-        Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalisation),
-        Batches(SPLITS.val, batch_size=20, **normalisation),
+        Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
+        Batches(SPLITS.val, batch_size=20, **normalization),
         folder=folder,
         config=TrainConfig(epochs=2, batch_size=20, **config),
         optimizer=OptimizerConfig(lr=0.05),
@@ -129,7 +129,7 @@ def test_channels_last_is_a_layout_and_no_other_result(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own imports
 def test_every_run_of_a_process_is_compiled(tmp_path, monkeypatch):
-    """Without forgetting what was compiled before, torch stops compiling after as many runs as it allows modules."""
+    """If compiled modules were not forgotten, torch would stop compiling after as many runs as it allows modules."""
     compiled = []
 
     def backend(graph, _):

@@ -18,7 +18,6 @@ from fedlas.lab.train import (
     load_checkpoint,
     read_log,
 )
-from fedlas.lab.train.loop import _better
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
@@ -235,13 +234,6 @@ def test_select_keeps_the_best_and_the_last_of_equals(tmp_path, metric, sign, mo
     hook = lambda _: snapshots.append(copy.deepcopy(module.state_dict()))  # noqa: E731
     assert train(module, tmp_path, epochs=5, select=metric, on_record=hook).best_epoch == 4
     assert same(module.state_dict(), snapshots[3])
-
-
-def test_better():
-    assert _better("accuracy")(0.5, 0.5)
-    assert not _better("accuracy")(0.4, 0.5)
-    assert _better("nll")(0.4, 0.5)
-    assert not _better("nll")(0.6, 0.5)
 
 
 def test_metrics_that_cannot_select(tmp_path):

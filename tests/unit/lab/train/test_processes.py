@@ -1,4 +1,4 @@
-"""Two gloo processes that take half of each batch, against one that takes it all."""
+"""Two gloo processes with half of each batch, compared with one process that has the whole batch."""
 
 import os
 
@@ -41,12 +41,12 @@ def parts():
 
 
 def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **config):
-    splits, normalisation = parts()
+    splits, normalization = parts()
     rank, ranks = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     fit(
         module,
-        Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalisation),
-        Batches(splits.val, batch_size=20, **normalisation),
+        Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
+        Batches(splits.val, batch_size=20, **normalization),
         folder=folder,
         config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **config),
         optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
@@ -58,8 +58,8 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
 
 
 def logits(module):
-    splits, normalisation = parts()
-    return predict(module, Batches(splits.val, batch_size=20, **normalisation)).logits
+    splits, normalization = parts()
+    return predict(module, Batches(splits.val, batch_size=20, **normalization)).logits
 
 
 def worker(rank, folder):

@@ -1,4 +1,4 @@
-"""Several processes on one run: started together, ended together, and started again if one of them was killed."""
+"""Processes of a run: their launch with torchrun, restarts after a kill, and their end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "S
 
 
 def work(task: Task) -> Result:
-    """Do a task in a process that was made for it, on this or another machine."""
+    """Do a task in a process of its own, on this or another machine."""
     try:
         os.chdir(task.folder)
     except OSError as error:
@@ -42,8 +42,8 @@ def launch(task: Task) -> Result:
     """Do a task with ``task.processes`` processes of ``torchrun``.
 
     Returns:
-        What the first process found. If a process was killed or failed, all are started again and go on from the
-        checkpoint, ``task.retries`` times; an :class:`~fedlas._core.check.InputError` is final and is noted at once.
+        The first process's result. If a process was killed or failed, all are restarted and resume from the checkpoint,
+        at most ``task.retries`` times. An :class:`~fedlas._core.check.InputError` is final and is noted at once.
 
     State:
         The processes end with this one, however it ends.
@@ -52,7 +52,7 @@ def launch(task: Task) -> Result:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # In the main thread torchrun takes signals over for good; whatever comes next must be interrupted as before.
+    # In the main thread torchrun replaces signal handlers for good; they are restored below.
     main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in _SIGNALS} if main else {}
     with TemporaryDirectory(prefix="fedlas-") as folder:
@@ -61,7 +61,7 @@ def launch(task: Task) -> Result:
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=task.processes,
-            max_restarts=0,  # what a restart cannot help is known here alone
+            max_restarts=0,  # restarts are made below, because only this code knows which errors are final
             run_id=task.run.name,
             rdzv_backend="c10d",
             rdzv_endpoint="127.0.0.1:0",
@@ -82,13 +82,13 @@ def launch(task: Task) -> Result:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     reason = f"one of its {task.processes} processes ended with {exit_text(failure.exitcode)}"
-    left: Any = failure.message  # of an exception what torchrun kept of it, else a sentence
+    left: Any = failure.message  # what torchrun kept of an exception, else a sentence
     text = left["extraInfo"]["py_callstack"] if isinstance(left, dict) else None
     return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
 
 
 def _rank(task: Task, note: Path) -> Result:
-    """One of the processes. An error that would come again is left in ``note``: another one may end with it first."""
+    """One of the processes. A final error is written to ``note``, because another process may end first."""
     end_with_parent()
     if task.threads is not None:
         import torch
@@ -108,9 +108,9 @@ def _rank(task: Task, note: Path) -> Result:
 
 @cache
 def context() -> Any:
-    """What starts processes: copies of one that has imported everything, where the system can do that.
+    """The multiprocessing context: forks of a server that has imported everything, where the system has that.
 
-    That one has touched no accelerator and runs no threads, so that copying it is safe.
+    The server has used no accelerator and runs no threads, so that forking it is safe.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -120,7 +120,7 @@ def context() -> Any:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it does, even if that was killed."""
+    """End this process when its parent ends, even if the parent was killed."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -132,7 +132,7 @@ def end_with_parent() -> None:
 
 
 def end(processes: Any) -> None:
-    """End processes: asked first, killed after a few seconds."""
+    """Terminate processes, and kill those that still run after a few seconds."""
     for process in processes:
         if process.pid is not None and process.is_alive():
             process.terminate()
@@ -145,5 +145,5 @@ def end(processes: Any) -> None:
 
 
 def exit_text(code: int | None) -> str:
-    """How a process ended, in words: ``signal 9`` or ``exit status 1``."""
+    """How a process ended, as text: ``signal 9`` or ``exit status 1``."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"

@@ -1,4 +1,4 @@
-"""A run as a task for another process, and its outcome."""
+"""A run as a task for another process, and its result."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fedlas.lab.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be done, and what a process elsewhere must know to do it as if it were done here.
+    """A run, with all that a process on another machine needs to do it in the same way.
 
     Attributes:
         run: The run, with absolute folder.
-        label: What is shown in front of its messages.
+        label: Text in front of its messages.
         command: The command of the bench, for ``environment.json``.
-        folder: Working folder of the bench; other machines must see it under the same name.
-        environment: Variables to set.
-        threads: Threads of PyTorch; None leaves them.
-        processes: Processes that share the run, one a GPU.
-        retries: How often a run goes on after one of several processes was killed.
+        folder: Working folder of the bench; other machines must see it at the same path.
+        environment: Environment variables to set.
+        threads: Threads of PyTorch; None does not set them.
+        processes: Processes that share the run, one per GPU.
+        retries: How often a run resumes after one of several processes was killed.
     """
 
     run: Run
@@ -47,21 +47,21 @@ class Task:
 
     @classmethod
     def of(cls, run: Run, label: str) -> Task:
-        """A task as things are here and now."""
+        """A task with the command, folder and environment of this process."""
         known = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
         return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=known)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run; one of ``line``, ``error`` and ``busy`` is not None.
+    """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
         name: Name of the run.
         line: Its main numbers, if it is finished.
-        error: What it died of, with the name of the error.
-        message: The same without.
-        busy: Why it was left to another process.
+        error: The error that ended it, with the error's name.
+        message: The error without its name.
+        busy: Why the run was left to another process.
     """
 
     name: str
@@ -72,15 +72,15 @@ class Result:
 
 
 def attempt(run: Run, label: str) -> Result:
-    """Do a run in this process; whatever it dies of is noted in its folder and returned."""
+    """Do a run in this process. An error is noted in its folder and returned."""
     try:
         return finish(run, label)
-    except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
+    except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
         return failed(run, **told(error))
 
 
 def finish(run: Run, label: str) -> Result:
-    """Do a run in this process, or leave it to another one that has it."""
+    """Do a run in this process, or leave it to another process that works on it."""
     try:
         return Result(run.name, line=_line(execute(run, label=label)))
     except BusyError as error:
@@ -88,15 +88,15 @@ def finish(run: Run, label: str) -> Result:
 
 
 def told(error: Exception) -> dict[str, str]:
-    """What :func:`failed` is to be told of an error."""
+    """Arguments of :func:`failed` for an error."""
     text = "".join(traceback.format_exception(error))
     return {"error": f"{type(error).__name__}: {error}", "message": str(error), "text": text}
 
 
 def failed(run: Run, error: str, *, message: str | None = None, text: str | None = None) -> Result:
-    """A failure, noted in the run's folder."""
+    """The result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
-        with suppress(InputError):  # the folder itself is what failed: there is nowhere to note it but the outcome
+        with suppress(InputError):  # if the folder cannot be written, only the result holds the error
             write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return Result(run.name, error=error, message=error if message is None else message)
 

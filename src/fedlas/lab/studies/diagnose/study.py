@@ -16,12 +16,12 @@ from fedlas.diagnose import (
     GateReport,
     IndicatorReport,
     alarm_kind,
-    asked,
     associations,
     binned_scores,
     failure_cases,
+    find_gated,
+    gate_outputs,
     gate_report,
-    gated,
     indicator_report,
 )
 from fedlas.diagnose.indicator import Bins, FailureCases
@@ -144,7 +144,7 @@ def study_run(
     """
     metrics, run = must_be_finished("fedlas diagnose", folder), folder.run
     test, features = _predictions(folder, "test")
-    criterion = gated(_criterion(folder, test.num_classes))
+    criterion = find_gated(_criterion(folder, test.num_classes))
     psi = alpha_i = alpha = gate = strength = None
     if criterion is None:
         score = _norm_score(features, _predictions(folder, "val")[1])
@@ -152,7 +152,7 @@ def study_run(
     else:
         if run.features == "head":
             criterion.eval()
-            score, psi, alpha_i = asked(criterion, test.logits, features)
+            score, psi, alpha_i = gate_outputs(criterion, test.logits, features)
         else:
             score, psi, alpha_i = _asked_on_maps(folder)
         alpha = float(criterion.alpha)
@@ -225,12 +225,12 @@ def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
     trained = load_trained(folder)
     splits = as_tested(trained.run, trained.splits)
     objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
-    criterion = gated(objective.criterion.eval())
+    criterion = find_gated(objective.criterion.eval())
     predict(
         objective,
         splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
         head=objective.head_in(objective.model),
-        observe=lambda logits, maps: parts.append(asked(criterion, logits, maps)),
+        observe=lambda logits, maps: parts.append(gate_outputs(criterion, logits, maps)),
     )
     score, psi, alpha_i = (torch.cat(part) for part in zip(*parts, strict=True))
     return score, psi, alpha_i

@@ -75,12 +75,12 @@ def test_command_writes_page_and_numbers(folder, capsys):
         )
     page = (folder / "diagnose.html").read_text()
     assert page.count("strength alpha_i and being right") == 2
-    assert page.count('alt="test image') > 10
+    assert page.count('alt="Test image') > 10
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
 def names(studies):
-    return [str(cell) for cell in summary_table(grouped(studies)).columns[0].cells]
+    return [row[0].value for row in summary_table(grouped(studies)).rows]
 
 
 def test_only_seeds_of_one_configuration_are_averaged(folder):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from fedlas._core.check import InputError
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
-from fedlas.lab.report.report import terminal_table, write_report
-from fedlas.lab.report.tables import legend, missing_notes, spread_note, summary_table
-from fedlas.lab.report.verdict import findings, what_was_run
+from fedlas.lab.report.bench_tables import long_table
+from fedlas.lab.report.model import report_model
+from fedlas.lab.report.notes import legend, missing_notes, spread_note
+from fedlas.lab.report.report import write_report
+from fedlas.lab.report.verdict import verdicts, what_was_run
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
@@ -43,7 +46,7 @@ def summary(bench):
 
 
 def rows(summary, stage="test", metric="nll"):
-    return {row.method: (row.n, row.cells[0]) for row in summary_table(summary, stage, [metric]).rows}
+    return {name.value: (int(n.value), cell) for name, n, cell in report_model(summary).table(stage, [metric]).rows}
 
 
 def test_one_more_method_each(summary):
@@ -61,13 +64,16 @@ def test_one_ensemble_takes_no_seed_from_the_others(summary, bench):
         "ce": 3, "ls": 3, "deep-ensemble(ce)": 1, "mc-dropout(ls)": 3
     }  # fmt: skip
     values = [json.loads((bench / f"ce-s{s}" / "metrics.json").read_text())["test"]["nll"] for s in (0, 1, 2)]
-    assert found["ce"][1].mean == f"{sum(values) / 3:.4f}"
+    assert found["ce"][1].value == f"{sum(values) / 3:.4f}"
     alone = json.loads((bench / "ensemble" / "metrics.json").read_text())["test"]["nll"]
-    assert (found["deep-ensemble(ce)"][1].mean, found["deep-ensemble(ce)"][1].std) == (f"{alone:.4f}", "")
-    assert spread_note(summary) == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
+    assert (found["deep-ensemble(ce)"][1].value, found["deep-ensemble(ce)"][1].spread) == (f"{alone:.4f}", "")
+    assert spread_note(report_model(summary)) == "Mean ± sample standard deviation over seeds (n = 1 to 3)."
 
 
-def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary):
+def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary, monkeypatch):
+    for room in ("model", "notes"):
+        monkeypatch.setattr(f"fedlas.lab.report.{room}.FEWEST_SEEDS", 3)
+    model = report_model(summary)
     for metric in ("nll", "ece", "accuracy"):
         comparison = summary.compare(metric)
         assert comparison.n == 3
@@ -76,28 +82,26 @@ def test_what_has_every_seed_is_tested_and_what_has_not_is_not(summary):
         marks = {method: cell.mark for method, (_, cell) in rows(summary, metric=metric).items()}
         assert marks["deep-ensemble(ce)"] == "untested"
         assert sum(mark in ("best", "leading") for mark in marks.values()) == 1
-    assert "has no run of its own at each seed" in legend(summary)["untested"]
-    assert "for 2 comparisons" in legend(summary)["same"]
-    (note,) = missing_notes(summary)
+    assert "has no run of its own at each seed" in legend(model)["untested"]
+    assert "for 2 comparisons" in legend(model)["same"]
+    (note,) = missing_notes(model)
     assert note.startswith("deep-ensemble(ce) has n = 1: ")
-    assert "deep-ensemble(ce)" not in {finding.method for finding in findings(summary)}
+    assert not any(said.startswith("deep-ensemble(ce)") for _, lines in verdicts(model) for _, said in lines)
 
 
 def test_every_form_of_the_report_names_it_and_its_n(bench):
     report = write_report(bench, replicates=0, pages=False)
     markdown, html, table = (path.read_text() for path in (report.markdown, report.html, report.csv))
     lines = [line for line in markdown.splitlines() if line.startswith("| deep-ensemble(ce) ")]
-    assert len(lines) == 4  # main metrics and details, before and after temperature scaling
-    assert all(line.split("|")[2].strip() == "1" for line in lines)
+    assert len(lines) == 3  # the short table, and all metrics before and after temperature scaling
+    assert all(line.split("|")[2].strip() == "1" for line in lines[1:])
     assert "ensemble: made of ce-s0, ce-s1, ce-s2" in markdown
-    assert html.count('<td class="n">1</td>') == 4
+    assert len(re.findall(r'<td class="k1"><span class="cell">1</span>', html)) == 2
     assert "Simple and Scalable Predictive Uncertainty Estimation" in html  # what the method is, with its paper
     assert "Dropout as a Bayesian Approximation" in html
     assert table.count("deep-ensemble(ce)") == 2
-    (column, *_) = terminal_table(report.summary).columns
-    assert [str(cell) for cell in column.cells] == [
-        "ce, n = 3", "ls, n = 3", "deep-ensemble(ce), n = 1", "mc-dropout(ls), n = 3"
-    ]  # fmt: skip
+    found = {row[0].value: row[1].value for row in long_table(report.model).rows}
+    assert found == {"ce": "3", "ls": "3", "deep-ensemble(ce)": "1", "mc-dropout(ls)": "3"}
     said = what_was_run(report.summary)
     assert said.startswith(
         "2 losses (ce, ls) and 2 methods on top of finished runs (deep-ensemble(ce), mc-dropout(ls)) "
@@ -109,8 +113,8 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
     summary = write_report(out, replicates=0, pages=False).summary
     cell = rows(summary, "test_scaled")["deep-ensemble(ce)"][1]
-    assert (cell.mean, cell.mark) == ("—", "")
-    assert not legend(summary)  # one method with all seeds: nothing to compare it with
+    assert (cell.value, cell.mark) == ("—", "")
+    assert not legend(report_model(summary))  # one method with all seeds: nothing to compare it with
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
 
 
@@ -122,7 +126,7 @@ def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
     summary = collect(out)
     assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
     assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
-    assert not missing_notes(summary)
+    assert not missing_notes(report_model(summary))
     scaled = [summary.compare(metric, "test_scaled") for metric in ("nll", "ece")]
     assert all(len(comparison.tests) == 2 for comparison in scaled)
 
@@ -170,7 +174,7 @@ def test_alone_in_a_folder(shared, tmp_path):
     assert summary.common_seeds == [0, 1]
     assert summary.compare("nll").n == 2
     assert what_was_run(summary).startswith("2 methods on top of finished runs (")
-    assert not missing_notes(summary)
+    assert not missing_notes(report_model(summary))
 
 
 def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
@@ -179,8 +183,8 @@ def test_an_ensemble_of_seeds_that_nothing_else_has(shared, tmp_path):
     summary = write_report(out, replicates=0, pages=False).summary
     assert (summary.seeds, summary.common_seeds) == ([0, 1], [0])
     assert [n for n, _ in rows(summary).values()] == [1, 1, 1]
-    assert rows(summary)["deep-ensemble(ce)"][1].mean != "—"
-    (note,) = missing_notes(summary)
+    assert rows(summary)["deep-ensemble(ce)"][1].value != "—"
+    (note,) = missing_notes(report_model(summary))
     assert "deep-ensemble(ce)" in note
     assert math.isnan(summary.values("ce", "nll")[1])
 

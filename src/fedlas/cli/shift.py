@@ -1,0 +1,104 @@
+"""What ``fedlas shift`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fedlas._core.files import write_json
+from fedlas._core.terminal import Bar, say, show
+from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
+from fedlas.lab.report.table import Cell, Table, table_of, terminal
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.studies.shift import REPLICATES, measure_shift
+from fedlas.stats.estimates import check_replicates
+
+_SHOWN = ("accuracy", "ece", "nll")
+_CAPTION = (
+    "In brackets and as floor the means over the corruptions of the ends of each ECE's 95 % bootstrap interval over "
+    "the images, and of its noise floor, the ECE of a calibrated model with the same confidences. The images are the "
+    "same in all, so an interval of the mean would be no wider. shift.json has those of every corruption, with the "
+    "p-value of the calibration test."
+)
+
+
+def shift(
+    runs: Sequence[Path],
+    *,
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (),
+    seed: int = 0,
+    data: str | None = None,
+    save: bool = False,
+    replicates: int = REPLICATES,
+) -> int:
+    """Measure finished runs on corrupted test images, write ``shift.json`` into each, and print their means.
+
+    Args:
+        runs: Run folders.
+        corruptions: Names; none means all fifteen.
+        severities: None means 1 to 5.
+        seed: Of what the corruptions draw; the same for all runs, so that all see the same images.
+        data: Where the data is; None searches the usual places.
+        save: Keep the predictions too, ``predictions/test-NAME-SEVERITY.npz``.
+        replicates: Of the interval and the noise floor of every ECE, at least 39; 0 computes none.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: For an unknown corruption or severity, too few replicates, a run that is not finished, or data that
+            is not its own. Nothing is measured then.
+    """
+    check_replicates("fedlas shift", replicates)
+    chosen = [
+        Corruption(name, severity, seed)
+        for name in dict.fromkeys(corruptions or CORRUPTIONS)
+        for severity in dict.fromkeys(severities or SEVERITIES)
+    ]
+    loaded = [load_trained(folder, data=data) for folder in runs]
+    for folder, trained in zip(runs, loaded, strict=True):
+        with Bar(folder.name, total=len(chosen)) as bar:
+            save_to = RunFolder(folder).part_path if save else None
+            found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
+        write_json(folder / "shift.json", found)
+        show(terminal(_table(folder, found), details=True))
+        say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
+        say(f"all figures: {folder / 'shift.json'}")
+    return 0
+
+
+def _table(folder: Path, found: Mapping[str, Any]) -> Table:
+    """Means over corruptions, a row each severity; percent but for NLL."""
+    heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
+    by_severity = {"clean": [found["clean"]]}
+    for row in found["corrupted"]:
+        by_severity.setdefault(str(row["severity"]), []).append(row)
+    rows: list[Sequence[str | Cell]] = []
+    for severity, entries in by_severity.items():
+        before, after = (
+            {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
+        )
+        stages = (("test", before), ("test_scaled", after))
+        ece = [_with_chance(stage["ece"], entries, key) for key, stage in stages]
+        nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
+        rows.append((severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1]))
+    corruptions = len({row["corruption"] for row in found["corrupted"]})
+    title = f"{folder.name}: test images under corruption, means over {corruptions} corruptions"
+    return table_of(heads, rows, title=title)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _with_chance(ece: float, entries: Sequence[Mapping[str, Any]], stage: str) -> Cell:
+    """A mean ECE, and below it mean ends of the intervals and mean noise floor where there are any."""
+    known = [entry["noise"][stage]["ece"] for entry in entries if "noise" in entry]
+    if not known:
+        return Cell(_percent(ece))
+    low, high, floor = (_percent(fmean(noise[name] for noise in known)) for name in ("low", "high", "floor"))
+    return Cell(_percent(ece), details=(f"[{low}, {high}]", f"floor {floor}"))

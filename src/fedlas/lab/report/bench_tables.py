@@ -1,0 +1,133 @@
+"""The tables of a bench: a line a method, everything that is known of the main metrics, the runs, and the CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from fedlas.lab.report.model import ReportModel, run_cell
+from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
+from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
+from fedlas.lab.report.verdict import verdict
+from fedlas.lab.runs.bench_folder import HEAD
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.stats.estimates import is_calibration_error
+
+PAGE = "report.html"
+"""Name of a run's page in its folder."""
+_LONG = ("accuracy", "nll", "ece", "adaptive_ece", "classwise_ece")
+
+
+def results_table(summary: Summary) -> Table:
+    """One row per finished run and stage (``before`` or ``after`` temperature), fractions in full precision.
+
+    After each metric come ``_low`` and ``_high``, the ends of its interval, and after a calibration error ``_floor``
+    and ``_p``, its noise floor and the p-value of the calibration test.
+    """
+    about = (*HEAD, "temperature", "best_epoch", "epochs", "seconds", "parameters")
+    columns = [*about, *(name for metric in summary.metrics for name in _csv_columns(metric))]
+    rows = []
+    for run in summary.runs:
+        known = {
+            "run": run.name, "recipe": run.recipe, "loss": run.loss, "seed": run.seed, "temperature": run.temperature,
+            "best_epoch": run.best_epoch, "epochs": run.epochs, "seconds": run.seconds, "parameters": run.parameters,
+        }  # fmt: skip
+        for stage, word in STAGES.items():
+            if values := run.measured[stage]:
+                row: dict[str, Any] = {**known, "stage": word, **values}
+                for metric in values:
+                    if run.estimates and (noise := run.estimates.get(metric, stage)):
+                        ends = (noise.low, noise.high, noise.floor, noise.p)
+                        row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
+                rows.append([row.get(name) for name in columns])
+    return table_of(columns, rows)
+
+
+def _csv_columns(metric: str) -> list[str]:
+    names = [metric, f"{metric}_low", f"{metric}_high"]
+    return [*names, f"{metric}_floor", f"{metric}_p"] if is_calibration_error(metric) else names
+
+
+def short_table(model: ReportModel, *, places: int = 3) -> Table:
+    """One line a method: accuracy, NLL, ECE with its floor, ECE after temperature scaling, seeds."""
+    accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
+    shown = [(accuracy, "test", accuracy), (nll, "test", nll)]
+    shown += [(ece, "test", replace(ece, unit="% (floor)")), (ece, "test_scaled", replace(ece, title="ECE after T"))]
+    shown = [each for each in shown if any(model.values(m, each[0].metric, each[1]) for m in model.methods)]
+    rows = []
+    for method in model.methods:
+        cells = [_short_cell(model, method, about, stage) for about, stage, _ in shown]
+        rows.append((Cell(method), *cells, Cell(str(len(model.seeds[method])))))
+    return Table((Column("method", words=True), *(head for *_, head in shown), Column("seeds")), tuple(rows))
+
+
+def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> Cell:
+    """Mean, deviation and one mark: of the comparison, or ``~`` for a calibration error within noise."""
+    cell, noise = model.cell(method, about, stage), model.noise(method, about, stage)
+    if not noise.floor:
+        return cell
+    cell = replace(cell, mark="calibrated" if noise.calibrated else cell.mark)
+    return replace(cell, extra=f"({noise.floor})") if stage == "test" else cell
+
+
+def long_table(model: ReportModel) -> Table:
+    """The main metrics before temperature scaling, and ECE after it, with everything that is known of them."""
+    metrics = [name for name in _LONG if name in model.summary.metrics]
+    before = model.table("test", metrics, places=3)
+    after = model.table("test_scaled", ["ece"] if "ece" in model.summary.metrics else [])
+    if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
+        before = before.where([0, *range(2, len(before.columns))])
+    columns = (*before.columns, *(replace(c, title=f"{c.title} after T") for c in after.columns[2:]))
+    rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
+    best = [(column(metric).title, model.comparisons[metric, "test"], verdict(model, metric)) for metric in metrics]
+    notes = [
+        spread_note(model),
+        *(f"{name}: {comparison.best}, {said}." for name, comparison, said in best if comparison and said),
+        *marks_notes(model),
+        *noise_notes(model),
+        *missing_notes(model),
+    ]
+    return Table(columns, rows, f"{model.summary.recipe}: test set", tuple(notes))
+
+
+def runs_table(summary: Summary) -> Table:
+    """A row for each run, with links to its page and its files."""
+    shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_scaled")]
+    columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
+               for metric, stage in shown]  # fmt: skip
+    heads: list[str | Column] = ["Run", "Method", "Seed", *columns, "Temperature", "Best epoch", "Seconds", "Files"]
+    rows = []
+    for run in summary.runs:
+        cells = [run_cell(run, column(metric), stage) for metric, stage in shown]
+        epoch = _number(run.best_epoch, ".0f") + ("" if run.epochs is None else f" / {run.epochs:.0f}")
+        about = [_number(run.temperature, ".3f"), epoch, _number(run.seconds, ".0f")]
+        rows.append([_run_link(run), run.loss, run.seed, *cells, *about, Cell(links=_files(run))])
+    return table_of(heads, rows, title="Runs", text=(0, 1, len(heads) - 1))
+
+
+def environment_table(found: Mapping[str, Sequence[str]]) -> Table:
+    """With what the runs were made; several values where the runs or their starts differ."""
+    several = " (differs between runs or their starts)"
+    rows = [[key, "; ".join(values) + several * (len(values) > 1)] for key, values in found.items()]
+    return table_of(["key", "value"], rows, title="Environment", text=(0, 1))
+
+
+def link(*parts: str) -> str:
+    """A relative address below the report. It starts with ``./``, so no name can turn it into another scheme."""
+    return "./" + quote("/".join(parts))
+
+
+def _run_link(run: FinishedRun) -> Cell:
+    return Cell(run.name, link=link(run.name, PAGE) if (run.path / PAGE).is_file() else f"{link(run.name)}/")
+
+
+def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+    page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
+    return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files))
+
+
+def _number(value: float | None, form: str) -> str:
+    return DASH if value is None else format(value, form)

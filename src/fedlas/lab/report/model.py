@@ -1,0 +1,180 @@
+"""Everything that a report over a bench shows, computed once: values, spreads, comparisons, tests and noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isnan
+from statistics import fmean, stdev
+
+from fedlas.lab.report.noise_text import NoiseText, noise_of_method, noise_of_run
+from fedlas.lab.report.table import Cell, Column, Mark, Table, column
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.metrics import METRICS
+from fedlas.stats import Comparison
+
+FEWEST_SEEDS = 5
+"""With fewer seeds no method is marked as best."""
+FEWEST_CLASSES = 10
+"""With fewer classes the top-5 accuracy says nothing."""
+Key = tuple[str, str]
+"""Metric and stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReportModel:
+    """The runs of a bench and what follows from them.
+
+    Attributes:
+        summary: The runs.
+        methods: Their methods, sorted by mean NLL before temperature scaling, the lowest first.
+        seeds: Seeds behind each method's means: the same for all if all have one in common.
+        comparisons: Of each metric and stage; None where there is no best.
+        samples: Test samples; None if that is not known.
+    """
+
+    summary: Summary
+    methods: tuple[str, ...]
+    seeds: Mapping[str, tuple[int, ...]]
+    comparisons: Mapping[Key, Comparison | None]
+    samples: int | None
+
+    def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
+        """One value for each of the method's seeds that has it."""
+        by_seed = dict(zip(self.summary.seeds, self.summary.values(method, metric, stage), strict=True))
+        return [value for seed in self.seeds[method] if not isnan(value := by_seed[seed])]
+
+    def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
+        """Interval, noise floor and calibration test over the same runs."""
+        return noise_of_method(self.summary, method, about, stage, seeds=self.seeds[method])
+
+    def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
+        """What the comparison with the best found; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
+        found = self.comparisons.get((metric, stage))
+        if found is None or found.best is None or found.n < FEWEST_SEEDS or len(self.summary.tested) == 1:
+            return ""
+        if method == found.best:
+            return "leading" if found.not_distinguishable or found.untested else "best"
+        if method in found.not_distinguishable:
+            return "same"
+        if method in found.distinguishable:
+            return "worse"
+        apart = method in self.summary.incomplete(metric, stage) and bool(self.values(method, metric, stage))
+        return "untested" if method in found.untested or apart else ""
+
+    def cell(self, method: str, about: Column, stage: str = "test") -> Cell:
+        """Mean and sample standard deviation over seeds, the mark, and below them interval, floor and p-value."""
+        values = self.values(method, about.metric, stage)
+        found = self.comparisons.get((about.metric, stage))
+        p_value = found.p_values.get(method) if found else None
+        noise = self.noise(method, about, stage)
+        mean = fmean(values) if values else None
+        return Cell(
+            about.format(mean),
+            about.format(stdev(values)) if len(values) > 1 else "",
+            self.mark(method, about.metric, stage),
+            details=noise.lines,
+            tip="" if p_value is None else f"p = {p_value:.2g} against the best, Holm",
+            number=mean,
+        )
+
+    def table(
+        self, stage: str = "test", metrics: Sequence[str] | None = None, *, title: str = "", places: int = 4
+    ) -> Table:
+        """A row for each method, a column for each metric.
+
+        Args:
+            stage: ``"test"`` or ``"test_scaled"``.
+            metrics: None for all that were measured; details, so registered, come last and are folded at first.
+            title: As in :class:`~fedlas.lab.report.table.Table`.
+            places: Decimals of what is not in percent.
+        """
+        if metrics is None:
+            known = [name for name in self.summary.metrics if name != "top5" or self.classes >= FEWEST_CLASSES]
+            metrics = sorted(known, key=is_detail)
+        columns = [column(name, shown=not is_detail(name)) for name in metrics]
+        columns = [about if about.unit else replace(about, places=places) for about in columns]
+        rows = [
+            (Cell(method), Cell(str(len(self.seeds[method]))), *(self.cell(method, about, stage) for about in columns))
+            for method in self.methods
+        ]
+        return Table((Column("Method", words=True), Column("Seeds"), *columns), tuple(rows), title)
+
+    @cached_property
+    def classes(self) -> float:
+        """Number of classes, as far as the intervals say it; infinite where they do not."""
+        known = [len(run.estimates.classes) for run in self.summary.runs if run.estimates and run.estimates.classes]
+        return min(known, default=float("inf"))
+
+    @cached_property
+    def tables(self) -> tuple[tuple[str, Table], ...]:
+        """Stage and table of everything that was measured."""
+        whole = [
+            (stage, self.table(stage, title=f"{when.capitalize()} temperature scaling"))
+            for stage, when in STAGES.items()
+            if any(run.measured.get(stage) for run in self.summary.runs)
+        ]
+        return tuple(whole)
+
+    @cached_property
+    def marks(self) -> frozenset[Mark]:
+        """Marks that some table shows."""
+        return frozenset(cell.mark for _, table in self.tables for row in table.rows for cell in row)
+
+    @cached_property
+    def all_noise(self) -> tuple[NoiseText, ...]:
+        """Everything that is known of chance over the test samples."""
+        return tuple(
+            self.noise(method, about, stage)
+            for stage, table in self.tables
+            for about in table.columns
+            if about.metric
+            for method in self.methods
+        )
+
+
+def report_model(summary: Summary) -> ReportModel:
+    """The model of a report; everything is compared and tested here, once for each metric and stage."""
+    keys = [(metric, stage) for stage in STAGES for metric in summary.metrics]
+    model = ReportModel(
+        summary,
+        tuple(summary.methods),
+        _seeds(summary),
+        {(metric, stage): summary.compare(metric, stage) for metric, stage in keys},
+        next(filter(None, map(_samples, summary.runs)), None),
+    )
+
+    def nll(method: str) -> float:
+        return fmean(model.values(method, "nll") or [float("inf")])
+
+    return replace(model, methods=tuple(sorted(model.methods, key=nll)))
+
+
+def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
+    """The number of one run, with its own interval, noise floor and p-value."""
+    value = run.measured[stage].get(about.metric)
+    return Cell(about.format(value), details=noise_of_run(run, about, stage).lines, number=value)
+
+
+def is_detail(metric: str) -> bool:
+    """Whether ``metric`` is registered as a detail, which says more of what the main metrics sum up."""
+    return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
+
+
+def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
+    """The seeds behind each method's numbers: the same for all, or the means would compare seeds and not methods.
+
+    What is made of other runs has fewer, where it represents several seeds at once.
+    """
+    common = summary.common_seeds
+    own = {m: tuple(seed for seed in summary.seeds if summary.run(m, seed)) for m in summary.methods}
+    made = {m: tuple(seed for seed in own[m] if seed in common) or own[m] for m in summary.derived}
+    return {method: made.get(method) or tuple(common) or own[method] for method in summary.methods}
+
+
+def _samples(run: FinishedRun) -> int | None:
+    """Number of test samples."""
+    test = (run.folder.data or {}).get("test")
+    count = test.get("samples") if isinstance(test, dict) else None
+    return count if isinstance(count, int) else None

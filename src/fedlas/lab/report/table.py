@@ -1,0 +1,254 @@
+"""The table of every report: columns, rows of cells, and how a terminal, Markdown and CSV show them.
+
+Pages show it with the macro ``table`` of ``macros.html.j2``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Any, Literal
+
+from fedlas._core.terminal import printable
+from fedlas._core.terminal import table as rich_table
+from fedlas.metrics import METRICS
+
+Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]
+SYMBOLS: dict[str, str] = {
+    "best": "★", "leading": "☆", "same": "≈", "worse": "", "untested": "?", "calibrated": "~", "": "",
+}  # fmt: skip
+ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
+DASH = "—"
+_INTERVAL = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![:(\[])"
+"""Brackets around two numbers, which Markdown takes for no link."""
+_STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrated": "green"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column shows.
+
+    Attributes:
+        title: Head of the column.
+        unit: ``"%"`` or nothing.
+        arrow: ``"↑"`` if higher is better, ``"↓"`` if lower is, ``"→ 0"`` if zero is; nothing where nobody knows.
+        about: One line on what it measures.
+        metric: Registry name; empty if it is no metric.
+        places: Decimals; in percent two fewer.
+        words: Whether it holds text, which is aligned to the left.
+        shown: Whether a page with a choice of columns shows it at first.
+    """
+
+    title: str
+    unit: str = ""
+    arrow: str = ""
+    about: str = ""
+    metric: str = ""
+    places: int = 4
+    words: bool = False
+    shown: bool = True
+
+    @property
+    def head(self) -> str:
+        """Title, unit and direction, e.g. ``"ECE % ↓"``."""
+        return " ".join(part for part in (self.title, self.unit, self.arrow) if part)
+
+    def format(self, value: float | None) -> str:
+        """``value`` (a fraction where the unit is percent) as text; a dash for none."""
+        if value is None or isnan(value):
+            return DASH
+        text = f"{100 * value:.{self.places - 2}f}" if self.unit else f"{value:.{self.places}f}"
+        return text.removeprefix("-") if not text.strip("-0.") else text  # no "-0.00"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        value: Its text.
+        spread: Standard deviation as text; empty where there is none.
+        mark: What the comparison or the test found.
+        extra: What follows the mark, such as a noise floor in brackets.
+        details: What else is known, such as interval, noise floor and p-value: in a terminal a line each, elsewhere the
+            first on a line of its own.
+        tip: Shown on hover.
+        number: The value at full precision, for CSV; None for text.
+        link: Address that the text leads to.
+        links: Further names with their addresses.
+    """
+
+    value: str = ""
+    spread: str = ""
+    mark: Mark = ""
+    extra: str = ""
+    details: tuple[str, ...] = ()
+    tip: str = ""
+    number: float | None = None
+    link: str = ""
+    links: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def symbol(self) -> str:
+        """The mark as one character, which survives copying, printing and terminals without color."""
+        return SYMBOLS[self.mark]
+
+    @property
+    def text(self) -> str:
+        """Value and spread, e.g. ``"2.21 ± 0.31"``."""
+        return f"{self.value} ± {self.spread}" if self.spread else self.value
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells. The first column names the rows.
+
+    Attributes:
+        columns: One for each cell of a row.
+        rows: Cells.
+        title: Above it; names the table for screen readers, too.
+        notes: Sentences below it.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+    notes: tuple[str, ...] = ()
+
+    def where(self, keep: Sequence[int]) -> Table:
+        """The same table with these columns only."""
+        rows = tuple(tuple(row[number] for number in keep) for row in self.rows)
+        return Table(tuple(self.columns[number] for number in keep), rows, self.title, self.notes)
+
+
+def column(metric: str, *, places: int = 4, shown: bool = True) -> Column:
+    """How to show ``metric``; one that is not registered has its name and no direction."""
+    if metric not in METRICS:
+        return Column(metric, metric=metric, places=places, shown=shown)
+    entry = METRICS[metric]
+    unit = "%" if entry.metadata["percent"] else ""
+    arrow = ARROWS[entry.metadata["higher_is_better"]]
+    about = plain_summary(entry.summary)
+    return Column(str(entry.metadata["title"]), unit, arrow, about, metric, places, shown=shown)
+
+
+def table_of(
+    heads: Sequence[str | Column],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    notes: Iterable[str] = (),
+    text: Sequence[int] = (0,),
+) -> Table:
+    """A table of plain values: text, numbers (kept at full precision for CSV), None for nothing, or cells.
+
+    Args:
+        heads: Of the columns.
+        rows: Values of each row.
+        title: As in :class:`Table`.
+        notes: As in :class:`Table`.
+        text: Columns that are aligned to the left.
+    """
+    columns = [
+        head if isinstance(head, Column) else Column(head, words=number in text) for number, head in enumerate(heads)
+    ]
+    return Table(tuple(columns), tuple(tuple(map(cell_of, row)) for row in rows), title, tuple(notes))
+
+
+def cell_of(value: Any) -> Cell:
+    """A cell that shows a plain value."""
+    if isinstance(value, Cell):
+        return value
+    if isinstance(value, int | float):
+        return Cell(str(value), number=value)
+    return Cell("" if value is None else str(value))
+
+
+def plain_summary(summary: str) -> str:
+    """The first line of a docstring without its markup: cross-references become the name they point to."""
+    return re.sub(r":[a-z:]+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", summary).replace("`", "")
+
+
+def terminal(table: Table, *, details: bool = False, arrows: bool = True) -> Any:
+    """A ``rich`` table.
+
+    Args:
+        table: What to show.
+        details: Show the further lines of cells, too.
+        arrows: Whether heads say which direction is better.
+    """
+
+    def shown(cell: Cell) -> list[tuple[str, str]]:
+        style = _STYLES.get(cell.mark, "")
+        spread = f" ±{cell.spread}" if cell.spread else ""
+        mark = cell.symbol or " " * bool(spread)  # so that numbers without a mark stay in line
+        extra = f" {cell.extra}" if cell.extra else ""
+        lines = [line.replace(" to ", "-") for line in cell.details if details]  # no wider than an interval
+        below = "".join(f"\n{line}{' ' * len(mark)}" for line in lines)
+        return [(f"{cell.value}{spread}{mark}", style), (extra, "dim"), (below, f"{style} dim".strip())]
+
+    return rich_table(
+        [c.head if arrows else c.head.removesuffix(f" {c.arrow}") for c in table.columns],
+        [[shown(cell) for cell in row] for row in table.rows],
+        title=table.title,
+        caption=table.notes,
+        right=[number for number, c in enumerate(table.columns) if number and not c.words],
+        whole=[0],
+        padding=(0, int(arrows), 0, 0),  # narrow without
+        pad_edge=False,
+    )
+
+
+def markdown(table: Table) -> str:
+    """A Markdown table padded to equal widths, so that it reads as plain text too."""
+
+    def shown(cell: Cell) -> str:
+        text = f"**{plain(cell.text)}**" if cell.mark == "best" else plain(cell.text)
+        details = [cell.details[:1], cell.details[1:]]
+        below = [plain(", ".join(lines)) for lines in details if lines]
+        return "<br>".join([f"{text} {cell.symbol} {plain(cell.extra)}".strip(), *below])
+
+    left = [number == 0 or c.words for number, c in enumerate(table.columns)]
+    body = [[plain(c.head) for c in table.columns], *([shown(cell) for cell in row] for row in table.rows)]
+    widths = [max(3, *(len(row[i]) for row in body)) for i in range(len(left))]
+    rule = [("-" * w if first else "-" * (w - 1) + ":") for first, w in zip(left, widths, strict=True)]
+    lines = [
+        [text.ljust(w) if first else text.rjust(w) for first, text, w in zip(left, row, widths, strict=True)]
+        for row in (body[0], rule, *body[1:])
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def csv_text(table: Table) -> str:
+    """CSV with numbers in full precision; cells without text are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([c.title for c in table.columns])
+    for row in table.rows:
+        writer.writerow([cell.value if cell.number is None else cell.number for cell in row])
+    return text.getvalue()
+
+
+def plain(text: str) -> str:
+    r"""``text`` on one line, with what Markdown would read as markup escaped, control and format characters too.
+
+    Example:
+        >>> print(plain("a|b [c] [0.1, 0.2]"))
+        a\|b \[c\] [0.1, 0.2]
+    """
+    text = printable(" ".join(text.split()))
+    return re.sub(rf"({_INTERVAL})|([\\`*\[\]|<])", lambda found: found[1] or f"\\{found[2]}", text)
+
+
+def code_block(lines: Iterable[str]) -> str:
+    """An indented block, which no content can end early."""
+    return "\n".join(f"    {printable(line)}" for text in lines for line in text.split("\n"))
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list of sentences."""
+    return "\n".join(f"- {plain(line)}" for line in lines)

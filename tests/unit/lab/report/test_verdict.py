@@ -1,0 +1,107 @@
+"""What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedlas.cli.commands import show_bench
+from fedlas.lab.report.bench_tables import short_table
+from fedlas.lab.report.model import report_model
+from fedlas.lab.report.report import write_report
+from fedlas.lab.report.verdict import answers
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.summary import FinishedRun, Summary
+from fedlas.stats import seeds_needed
+
+LOSSES = ("ce", "ls", "mbls", "acls", "fedlas", "fedlas+")
+
+
+def summary(values, metric="nll"):
+    """Runs with these values of a metric, by method and seed."""
+    runs = [
+        FinishedRun(
+            RunFolder(Path(f"{method}-s{seed}")), "made", method, seed, {"test": {metric: value}, "test_scaled": {}}
+        )
+        for method, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    return Summary(Path(), tuple(runs))
+
+
+def said(values, metric="nll"):
+    (answer,) = answers(report_model(summary(values, metric)))
+    return answer.text
+
+
+def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
+    values = {"ls": [0.30, 0.31, 0.32, 0.31, 0.30], "ce": [0.20, 0.22, 0.21, 0.20, 0.21]}
+    assert said(values) == "ce (0.208) is distinguishable from all others over 5 seeds."
+    rows = {row[0].value: row[1].mark for row in short_table(report_model(summary(values))).rows}
+    assert rows == {"ce": "best", "ls": "worse"}
+    assert list(rows) == ["ce", "ls"]  # the lowest NLL first
+
+
+def test_from_fewer_seeds_there_is_no_star_and_it_says_how_many_it_takes():
+    values = {"ls": [0.30, 0.26, 0.32], "ce": [0.25, 0.26, 0.27]}
+    needed = seeds_needed(np.mean([0.05, 0.0, 0.05]), np.std([0.05, 0.0, 0.05], ddof=1))
+    assert said(values) == (
+        f"No difference shows over 3 seeds (0.260 to 0.293). It would take about {needed} seeds to call one best."
+    )
+    assert {row[1].mark for row in short_table(report_model(summary(values))).rows} == {""}
+    apart = {"ls": [0.30, 0.31, 0.32], "ce": [0.20, 0.22, 0.21]}
+    assert said(apart).startswith("ce (0.210) is distinguishable from all others over 3 seeds. It would take about 5 ")
+    same = {"ls": [0.3, 0.4, 0.5], "ce": [0.3, 0.4, 0.5]}
+    assert said(same).endswith("It would take more than 1,000 seeds to call one best.")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"ls": [0.3], "ce": [0.2]}, "ce (0.200) is best with the only common seed. One seed cannot show whether"),
+        ({"ce": [0.2, 0.3]}, "ce has 0.250."),
+        ({"ls": [0.30, 0.31, 0.3, 0.32, 0.31], "ce": [0.2, 0.3, 0.25, 0.2, 0.3], "mbls": [0.9, 0.91, 0.92, 0.9, 0.91]},
+         "ce (0.250) and ls are not distinguishable over 5 seeds; mbls is worse."),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_one_seed_one_method_and_a_mixed_outcome(values, text):
+    assert said(values).startswith(text)
+
+
+@pytest.fixture(scope="module")
+def model(full_bench):
+    """Six methods with their intervals; the folder is shared, so nothing is written there but reports."""
+    return write_report(full_bench, replicates=39).model
+
+
+def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_bench(model)
+    lines = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert len(lines) + 2 <= 24  # where the report is, and the prompt
+    assert max(map(len, lines)) <= 80
+    for method in LOSSES:  # one line each
+        (line,) = [line for line in lines if line.split()[:1] == [method]]
+        assert line.split()[-1] == "3"
+        assert "…" not in line
+    assert [line.split(":")[0] for line in lines if line.split(":")[0] in ("Accuracy", "NLL", "Calibration")] == [
+        "Accuracy", "NLL", "Calibration"
+    ]  # fmt: skip
+
+
+def test_details_print_every_number(model, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    show_bench(model, details=True)
+    out = capsys.readouterr().out
+    for method in LOSSES:
+        for line in model.cell(method, model.tables[0][1].columns[2]).details:
+            assert line in out
+    assert "bootstrap interval" in out
+
+
+def test_top5_is_shown_from_ten_classes_up(model):
+    titles = [column.title for column in model.tables[0][1].columns]
+    assert "Top-5 accuracy" in titles
+    model.__dict__["classes"] = 9
+    assert "Top-5 accuracy" not in [column.title for column in model.table().columns]
+    del model.__dict__["classes"]
