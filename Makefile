@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test test-long lint types format tables bench examples docs docs-serve all-checks clean
+# A file's tests run in one process, since they share fixtures; files run side by side, slow rooms first.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
+
+MATHEMATICS := losses metrics stats calibrators
+
+.PHONY: help demo test test-system test-long coverage lint types format api tables bench examples docs docs-serve \
+	all-checks clean
 
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -11,11 +17,22 @@ help:          ## this list
 demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
 	$(BIN)/fedlas bench digits
 
-test: $(VENV)/.test    ## the tests, about a quarter of an hour; one process, since some of them kill runs at measured moments
-	$(BIN)/python -m pytest
+test: $(VENV)/.test    ## the tests that run inside Python, about four minutes
+	$(PYTEST) -m "not system"
 
-test-long: $(VENV)/.test   ## the tests that take minutes
-	$(BIN)/python -m pytest -m long
+test-system: $(VENV)/.test   ## the tests with processes, a browser, trackers, executors, the wheel and the documentation
+	$(PYTEST) -m system
+
+test-long: $(VENV)/.test   ## the tests that take minutes, and many more examples of every property
+	$(PYTEST) -m long
+	$(PYTEST) -m "hypothesis and not system" --hypothesis-profile thorough
+
+coverage: $(VENV)/.test   ## lines and branches of the mathematics that its own tests run; a room under 95 % fails
+	$(PYTEST) $(MATHEMATICS:%=tests/unit/%) $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
+	  tests/golden tests/property $(wildcard $(MATHEMATICS:%=tests/contract/test_%_*.py))
+	@for room in $(MATHEMATICS); do \
+	  $(BIN)/python -m coverage report --include="src/fedlas/$$room/*" --show-missing --skip-covered --fail-under=95 || exit 1; \
+	done
 
 lint: $(VENV)/.dev     ## style and format
 	$(BIN)/ruff check .
@@ -28,10 +45,14 @@ format: $(VENV)/.dev   ## put the code into the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+api: $(BIN)/python     ## write the public names and signatures to tests/api.txt, which a test compares
+	$(BIN)/python tests/api.py
+
 tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
 	$(BIN)/python docs/tables.py
 
 bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
+	$(BIN)/python benchmarks/bounds.py
 	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/stats.py
@@ -49,10 +70,10 @@ docs: $(VENV)/.docs $(VENV)/.plots   ## build the documentation site into site/,
 docs-serve: $(VENV)/.docs $(VENV)/.plots   ## the site at http://127.0.0.1:8000, built again when a page changes
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
-all-checks: lint types test   ## what CI runs
+all-checks: lint types test test-system coverage   ## what CI runs
 
 clean:         ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

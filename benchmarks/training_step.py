@@ -21,7 +21,7 @@ from fedlas.lab.data import Batches, Images
 from fedlas.lab.models import build_model
 from fedlas.lab.train import OptimizerConfig, TrainConfig, build_optimizer
 from fedlas.lab.train.average import Weights
-from fedlas.lab.train.engine import engine_of
+from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.loop import _train_epoch
 from fedlas.lab.train.progress import TrainingProgress
 
@@ -56,7 +56,7 @@ def main() -> None:
         bare, bare_optimizer = parts()
         ours, optimizer = parts()
         config = TrainConfig(precision=precision, batch_size=BATCH)
-        engine = engine_of(ours, config, accelerator)
+        engine = Engine(ours, config, accelerator)
         engine.start(optimizer)
         weights = Weights(ours.model, config)
 
@@ -71,7 +71,7 @@ def main() -> None:
 
         def our_pass(engine=engine, weights=weights) -> None:
             with TrainingProgress("benchmark", epochs=1000, steps=steps) as bar:
-                _train_epoch(engine, batches, None, weights, None, bar, 1)
+                _train_epoch(engine, batches, None, weights, (), bar, 1)
 
         times: dict[str, list[float]] = {"bare": [], "loop": []}
         cpu: dict[str, list[float]] = {"bare": [], "loop": []}

@@ -1,13 +1,32 @@
-"""Shared by every test: one thread, so that runs side by side do not slow each other and sums keep their order."""
+"""Shared by every test: one thread, few examples, and what is made once for all test processes."""
 
+import importlib.util
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
+import hypothesis
+import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+
+# Nothing depends on how fast the machine is. The default is the same few examples each time; ``make test-long`` draws
+# many, and others each time.
+untimed = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("quick", max_examples=25, derandomize=True, **untimed)
+hypothesis.settings.register_profile("thorough", max_examples=500, **untimed)
+hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
+    """Runs side by side do not slow each other, and sums keep their order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -31,8 +50,76 @@ def full_disk():
     return limited
 
 
+@pytest.fixture(autouse=True)
+def _same_draws():
+    """What a test draws without a seed of its own does not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """``once(name, make)``: a folder that ``make(folder)`` fills once for all test processes side by side.
+
+    It is for reading. A test that changes something copies the folder; one that changed it fails the session.
+    """
+    base, used = tmp_path_factory.getbasetemp(), {}
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+
+    def get(name, make):
+        folder, done = shared / name, shared / f"{name}.done"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what another process began and could not end
+                folder.mkdir()
+                make(folder)
+                done.write_text(contents(folder))
+        used[folder] = done.read_text()
+        return folder
+
+    yield get
+    changed = [str(folder) for folder, before in used.items() if contents(folder) != before]
+    assert not changed, f"a test changed what others read: {changed}"
+
+
+@pytest.fixture(scope="session")
+def runs(once):
+    """``runs(name)``: the folder of finished runs that ``RUNS`` describes."""
+    from runs import RUNS, train
+
+    return lambda name: once(f"runs/{name}", lambda folder: train(folder, *RUNS[name]))
+
+
+@pytest.fixture(scope="session")
+def docs_site(once):
+    """The documentation site, built as ``make docs`` builds it: a warning is an error."""
+    for module in ("material", "mkdocstrings"):
+        if importlib.util.find_spec(module) is None and "FEDLAS_CI" not in os.environ:
+            pytest.skip(f"there is no {module}: pip install 'fedlas[docs]'")
+
+    def build(folder):
+        # --quiet would hide warnings from --strict
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+        environment = os.environ | {"NO_MKDOCS_2_WARNING": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not re.search("WARNING|ERROR", done.stdout + done.stderr), done.stderr
+
+    return once("site", build)
+
+
+def contents(folder):
+    """Names, sizes and times of a folder's files; locks come and go."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return "\n".join(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files)
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests marked ``long`` run only when asked for: ``pytest -m long``."""
+    """Keep ``long`` tests for ``-m long``."""
     if "long" not in config.getoption("markexpr"):
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)

@@ -124,7 +124,7 @@ def tiny_imagenet(folder):
     root = folder / "tiny-imagenet-200"
     for label, synset in enumerate(SYNSETS):
         for row in range(6):
-            mode = "L" if row == 5 else "RGB"  # some of the real ones are grey too
+            mode = "L" if row == 5 else "RGB"  # some of the real ones are gray too
             name = f"{synset}_{row}.JPEG"
             picture(root / "train" / synset / "images" / name, seed=10 * label + row, width=64, height=64, mode=mode)
         boxes = "".join(f"{synset}_{row}.JPEG\t0\t0\t62\t62\n" for row in range(6))

@@ -3,7 +3,7 @@
 import json
 
 from fedlas.losses import Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import smoothed_nll
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",

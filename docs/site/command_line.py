@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import html
 
-from fedlas.cli import _parsers
+from fedlas.cli.main import _parsers
 
 
 def command_line() -> str:

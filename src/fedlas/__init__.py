@@ -1,9 +1,11 @@
-"""Calibrated classifiers in PyTorch: FedLAS, the losses it is compared with, and measurement that can be trusted."""
+"""Train and measure calibrated classifiers in PyTorch: FedLAS, other losses, metrics and calibrators."""
 
+from fedlas import checks, errors
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
 from fedlas.predictions import Predictions
+from fedlas.stats import estimates
 
 __version__ = "0.1.0"
 
@@ -12,6 +14,9 @@ __all__ = [
     "Objective",
     "Predictions",
     "__version__",
+    "checks",
+    "errors",
+    "estimates",
     "evaluate",
     "find_head",
     "param_groups",

@@ -41,12 +41,6 @@ def browser(chromium):
 
 
 @pytest.fixture(scope="session")
-def folder(chromium, tmp_path_factory):
-    """Folder of all pages. Test processes side by side share it; without a browser nothing is made."""
-    return make_pages(shared(tmp_path_factory) / "pages")
-
-
-def shared(tmp_path_factory):
-    """A folder that lives as long as the tests, the same for every process of pytest-xdist."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+def folder(chromium, once):
+    """Folder of all pages; without a browser nothing is made."""
+    return once("pages", make_pages)

@@ -7,7 +7,6 @@ from unittest.mock import patch
 
 import jinja2
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from fedlas.cli import main
@@ -48,19 +47,14 @@ CLASSES = ("Ankle boot, laced", "T-shirt & <top>", "Übergangsjacke mit abnehmba
 
 
 def make_pages(folder):
-    """Make all pages in ``folder``, once for all test processes that share it."""
-    with FileLock(folder.parent / f"{folder.name}.lock"):
-        if not (folder / TEMPLATES).exists():
-            shutil.rmtree(folder, ignore_errors=True)  # what another process began and could not end
-            folder.mkdir()
-            before = Path.cwd()
-            os.chdir(folder)
-            try:
-                asked = _make_all()
-            finally:
-                os.chdir(before)
-            (folder / TEMPLATES).write_text("\n".join(sorted(asked)), encoding="utf-8")
-    return folder
+    """Make all pages in ``folder``."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        asked = _make_all()
+    finally:
+        os.chdir(before)
+    (folder / TEMPLATES).write_text("\n".join(sorted(asked)), encoding="utf-8")
 
 
 def _make_all():

@@ -2,19 +2,14 @@
 
 import functools
 import http.server
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-from browser.conftest import missing, shared
 from browser.screens import SCREENS, Screen, broken_links, opened
 
-ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.system
+
 PAGES = (
     "index.html",
     "method.html",
@@ -32,34 +27,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="session")
-def built(chromium, tmp_path_factory):
-    """The site on disk; test processes side by side share it."""
-    try:
-        import material  # noqa: F401  the theme, which brings mkdocs
-        import mkdocstrings  # noqa: F401
-    except ModuleNotFoundError as error:
-        missing(f"{error}: pip install 'fedlas[docs]'")
-    folder = shared(tmp_path_factory) / "site"
-    with FileLock(folder.with_suffix(".lock")):
-        if not (folder / "sitemap.xml").exists():
-            command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", "mkdocs.yml"]
-            done = subprocess.run(
-                [*command, "--site-dir", str(folder)],
-                cwd=ROOT,
-                env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
 @pytest.fixture(scope="module")
-def site(built):
+def site(docs_site):
     """Its address while the module's tests run."""
-    handler = functools.partial(_Quiet, directory=str(built))
+    handler = functools.partial(_Quiet, directory=str(docs_site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -70,12 +41,12 @@ def site(built):
 
 @pytest.mark.parametrize("screen", SCREENS, ids=str)
 @pytest.mark.parametrize("name", PAGES)
-def test_it_looks_right_and_leads_somewhere(browser, built, site, name, screen):
+def test_it_looks_right_and_leads_somewhere(browser, docs_site, site, name, screen):
     with opened(browser, site + name, screen, inside=site) as there:
         there.open_all()
         there.picture(f"docs/{name}")
         found = there.audit()
-        broken = broken_links(there.page, built, site) if screen == DESK else []
+        broken = broken_links(there.page, docs_site, site) if screen == DESK else []
         if not screen.phone:
             found += [f"printed: {fault}" for fault in there.audit(printed=True)]
     assert not found, "\n".join(["", *found])
@@ -84,8 +55,8 @@ def test_it_looks_right_and_leads_somewhere(browser, built, site, name, screen):
 
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=str)
 @pytest.mark.parametrize("from_disk", [False, True])
-def test_search_finds_and_leads_there(browser, built, site, screen, from_disk):
-    root = built.as_uri() + "/" if from_disk else site
+def test_search_finds_and_leads_there(browser, docs_site, site, screen, from_disk):
+    root = docs_site.as_uri() + "/" if from_disk else site
     with opened(browser, root + "index.html", screen, inside=root) as there:
         page = there.page
         if screen.phone:

@@ -4,6 +4,8 @@ import pytest
 
 from browser.screens import SCREENS, Screen, opened
 
+pytestmark = pytest.mark.system
+
 DESK, PHONE = SCREENS[0], Screen("dark", 390)
 FOLDED = (
     "digits/report.html",

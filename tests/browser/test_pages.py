@@ -8,6 +8,8 @@ import fedlas.lab.report
 from browser.made import PAGES, TEMPLATES
 from browser.screens import SCREENS, broken_links, opened
 
+pytestmark = pytest.mark.system
+
 
 @pytest.mark.parametrize("screen", SCREENS[:2], ids=["desk", "phone"])
 @pytest.mark.parametrize("name", PAGES)

@@ -10,6 +10,8 @@ from browser.screens import Screen, broken_links, opened
 from fedlas.lab.report import page as pages
 from fedlas.plots import LIGHT, new_axes
 
+pytestmark = pytest.mark.system
+
 STYLE = """:root { color-scheme: light; } body { background: #fff; color: #222; font: 16px sans-serif; }
 @media screen and (prefers-color-scheme: dark) {
   :root { color-scheme: dark; } body { background: #111; color: #eee; }

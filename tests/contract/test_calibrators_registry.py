@@ -119,8 +119,15 @@ def test_labels_of_what_is_transformed_are_not_seen(entry):
 
 
 @pytest.mark.parametrize("wrong", [None, torch.zeros(2, 4), "val.npz"])
-def test_anything_but_predictions_is_refused(entry, wrong):
-    calibrator = entry.value()
+def test_anything_but_predictions_is_refused(wrong):
+    check_refused(CALIBRATORS["temperature"].value(), wrong)
+
+
+def test_it_refuses_anything_but_predictions(entry):
+    check_refused(entry.value(), "val.npz")
+
+
+def check_refused(calibrator, wrong):
     with pytest.raises(ValueError, match=r"\.fit: predictions must be Predictions; got"):
         calibrator.fit(wrong)
     assert calibrator.num_classes is None

@@ -87,7 +87,7 @@ def test_splits_and_becomes_batches(name, root, options):
 
 
 def test_known_statistics_are_those_of_other_data_too(name, root, options):
-    """A mean typed in must be a fraction of white, not a grey level."""
+    """A mean typed in must be a fraction of white, not a gray level."""
     source = load_dataset(name, root, **options)
     assert all(0 < value < 1 for value in (source.mean or ()) + (source.std or ()))
 

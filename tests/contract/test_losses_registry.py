@@ -1,9 +1,10 @@
-"""What every registered loss must do; a new one needs no line here."""
+"""The contract of every registered loss; a new loss is tested without a change here."""
 
 import copy
 import inspect
 import io
 import pickle
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from fedlas.losses import LOSSES, Loss
 from fedlas.predictions import Predictions
 
 CLASSES, FEATURES = 5, 6
-SAMPLES = 64  # of the imaginary training set that ``index`` points into
+SAMPLES = 64  # size of the training set for ``index``
 EXACT = {"rtol": 0.0, "atol": 0.0}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
@@ -23,13 +24,29 @@ def name(request):
     return request.param
 
 
+class Everything(Loss):
+    """Represents all losses in the tests of shared checks: it has every need, and each batch changes its state."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "head_weight"})
+
+    def __init__(self, **shared):
+        super().__init__(**shared)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def per_sample(self, batch):
+        self.seen += 1
+        return batch.weighted(batch.logits.square().sum(1))
+
+
 def build(name, classes=CLASSES, *, seed=1, **options):
     torch.manual_seed(seed)
+    if name == "everything":
+        return Everything(**options)
     return LOSSES.build(name, options, num_classes=classes, num_samples=SAMPLES)
 
 
 def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float32, per_position=True, seed=0):
-    """Keyword arguments of one call; soft or hard targets can be put in afterwards."""
+    """Keyword arguments of one call, with hard targets."""
     generator = torch.Generator().manual_seed(seed)
     given = {
         "logits": 3 * torch.randn(samples, classes, *dense, generator=generator, dtype=torch.float64).to(dtype),
@@ -50,16 +67,16 @@ def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float
 
 
 def rows(given, chosen):
-    """The chosen samples; the head's weight is nobody's in particular."""
+    """The arguments of the chosen samples; the head's weight stays whole."""
     return {key: tensor if key == "head_weight" else tensor[chosen] for key, tensor in given.items()}
 
 
 def flattened(given):
-    """Dense inputs with every position a sample of its own."""
+    """Dense inputs with every position as a separate sample."""
     axis = {"logits": 1, "features": 1, "mixed": 1}
     flat = dict(given)
     for key in axis.keys() & given.keys():
-        kept = 2 if key == "mixed" else 1  # axes after the first that a position keeps
+        kept = 2 if key == "mixed" else 1  # trailing axes of a position
         flat[key] = given[key].movedim(tuple(range(1, 1 + kept)), tuple(range(-kept, 0))).flatten(0, -kept - 1)
     flat["target"] = given["target"].reshape(-1)
     return flat
@@ -79,7 +96,7 @@ def assert_same_state(criterion, before):
 
 
 def run(criterion, given, *, grad_output=None):
-    """Value, gradient of the logits, gradients of the loss's own parameters, state afterwards."""
+    """Value, gradient of the logits, gradients of the loss's parameters, and the new state."""
     criterion.zero_grad()
     logits = given["logits"].detach().clone().requires_grad_()
     value = criterion(**{**given, "logits": logits})
@@ -177,7 +194,7 @@ def test_converted_module(name, convert):
     criterion = getattr(build(name, weight=[1.0] * CLASSES), convert)()
     value, gradient, *_ = run(criterion, inputs(criterion))
     assert value.dtype == gradient.dtype == torch.float32
-    # bfloat16 gates decide on rounded weights, so only what does not hang on them is compared.
+    # A bfloat16 gate has rounded weights and may decide differently, so values are not compared.
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
 
@@ -213,7 +230,7 @@ def test_gradcheck(name, target):
 
 @pytest.mark.parametrize("target", ["hard", "soft"])
 def test_gradient_is_the_same_with_create_graph(name, target):
-    """A loss may compute it another way then, which gradgradcheck compares with nothing but itself."""
+    """With create_graph a loss may compute it in another way, which gradgradcheck compares only with itself."""
     criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0])
     given = inputs(criterion, dtype=torch.float64)
     if target == "soft":
@@ -230,7 +247,7 @@ def test_gradient_is_the_same_with_create_graph(name, target):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_order_of_the_batch_does_not_matter(name, mode):
     if not LOSSES[name].metadata.get("order_invariant", True):
-        pytest.skip("the loss says at its registration that it does")
+        pytest.skip("registered as dependent on the order")
     first = trained(name, reduction="none").train(mode == "train")
     second = copy.deepcopy(first)
     given = inputs(first, 16)
@@ -242,7 +259,7 @@ def test_order_of_the_batch_does_not_matter(name, mode):
 
 def test_shift_invariance(name):
     if not LOSSES[name].metadata.get("shift_invariant", True):
-        pytest.skip("the loss says at its registration that it is not")
+        pytest.skip("registered as not shift invariant")
     criterion = build(name)
     given = inputs(criterion, dtype=torch.float64)
     value, gradient, *_ = run(criterion, given)
@@ -288,12 +305,24 @@ def test_weighted_reductions_agree(name):
 # Ignored positions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+WEIGHTS = pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+
+
+@WEIGHTS
 @pytest.mark.parametrize("ignore_index", [-100, 255, 2])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_ignored_samples_might_as_well_not_be_there(name, ignore_index, reduction, weight):
-    """Value, gradients of logits and parameters, and state equal those of the batch without them."""
-    options = {"ignore_index": ignore_index, "reduction": reduction, "weight": weight}
+def test_any_value_can_mark_what_is_ignored(ignore_index, reduction, weight):
+    check_ignored("everything", ignore_index=ignore_index, reduction=reduction, weight=weight)
+
+
+@WEIGHTS
+def test_ignoring_samples_is_leaving_them_out(name, weight):
+    check_ignored(name, ignore_index=2, reduction="mean", weight=weight)
+
+
+def check_ignored(name, **options):
+    """Value, gradients of logits and parameters, and state equal those of the batch without ignored samples."""
+    ignore_index = options["ignore_index"]
     masked, without = build(name, **options), build(name, **options)
     given = inputs(masked, 12)
     kept = torch.arange(12) % 3 != 1
@@ -301,7 +330,7 @@ def test_ignored_samples_might_as_well_not_be_there(name, ignore_index, reductio
         given["index"] = torch.arange(12)
     given["target"] = torch.where(given["target"] == ignore_index, 0, given["target"])
     given["target"][~kept] = ignore_index
-    given["logits"][~kept] *= 50  # if they counted, it would show
+    given["logits"][~kept] *= 50  # large, so that any effect is visible
     if "features" in given:
         given["features"][~kept] *= 50
     if "mixed" in given:
@@ -340,7 +369,15 @@ def test_one_hot_equals_hard(name, dense):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
-def test_other_integer_targets(name, dtype):
+def test_other_integer_targets(dtype):
+    check_integer_target("everything", dtype)
+
+
+def test_uint8_target(name):
+    check_integer_target(name, torch.uint8)
+
+
+def check_integer_target(name, dtype):
     criterion = build(name)
     given = inputs(criterion)
     expected = run(build(name), given)
@@ -348,7 +385,7 @@ def test_other_integer_targets(name, dtype):
 
 
 @pytest.mark.parametrize("dense", [(1,), (4,), (2, 3)])
-@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+@WEIGHTS
 def test_dense_equals_flattened(name, dense, weight):
     dense_loss, flat_loss = build(name, weight=weight), build(name, weight=weight)
     given = inputs(dense_loss, 4, dense=dense)
@@ -360,15 +397,15 @@ def test_dense_equals_flattened(name, dense, weight):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_dense_with_one_of_something_an_image(name, reduction):
+def test_dense_inputs_with_a_need_per_image(name, reduction):
     criterion = build(name, reduction=reduction)
     if not criterion.needs & {"features", "index"} or "mixed" in criterion.needs:
-        pytest.skip("takes nothing that an image has one of, or more")
+        pytest.skip("has no need per image")
     given = inputs(criterion, 4, dense=(2, 3), per_position=False)
     value, gradient, *_ = run(criterion, given)
     assert value.shape == ((4, 2, 3) if reduction == "none" else ())
     assert torch.isfinite(gradient).all()
-    # An image whose positions all look the same must be treated like a sample of its own.
+    # An image whose positions are all equal must be treated like one sample.
     same = inputs(criterion, 4)
     wide = same | {
         "logits": same["logits"][:, :, None].expand(-1, -1, 3),
@@ -389,7 +426,7 @@ def test_non_contiguous_inputs(name):
     assert_same_run(run(criterion, given), expected)
 
 
-def test_inputs_are_left_as_they_were(name):
+def test_inputs_do_not_change(name):
     criterion = build(name, ignore_index=1)
     given = inputs(criterion)
     before = copy.deepcopy(given)
@@ -430,7 +467,7 @@ def through_state_dict(criterion):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, through_pickle, through_state_dict])
-def test_copies_continue_alike_and_apart(name, copied):
+def test_copies_continue_equally_and_independently(name, copied):
     original = trained(name)
     twin = copied(original)
     given = inputs(original, seed=5)
@@ -442,7 +479,7 @@ def test_copies_continue_alike_and_apart(name, copied):
     assert_same_state(twin, before)
 
 
-def test_eval_leaves_everything_alone(name):
+def test_eval_changes_nothing(name):
     criterion = trained(name).eval()
     before = state(criterion)
     ours = run(criterion, inputs(criterion, seed=3))
@@ -458,7 +495,7 @@ def test_no_update_without_gradients(name, mode):
         value = criterion(**inputs(criterion, seed=3))
     assert torch.isfinite(value)
     assert_same_state(criterion, before)
-    run(criterion, inputs(criterion, seed=4))  # and it can still be trained
+    run(criterion, inputs(criterion, seed=4))  # training still works
 
 
 def test_eval_before_any_training(name):
@@ -468,18 +505,18 @@ def test_eval_before_any_training(name):
 
 def validation(seed, classes=CLASSES, samples=40):
     generator = torch.Generator().manual_seed(seed)
-    with torch.inference_mode():  # as fedlas.predict makes them
+    with torch.inference_mode():  # as fedlas.predict uses it
         logits = 4 * torch.randn(samples, classes, generator=generator)
     return Predictions(logits, torch.randint(classes, (samples,), generator=generator))
 
 
 def settings(criterion):
-    """Every plain attribute of the loss and of its parts."""
+    """All plain attributes of the loss and its parts."""
     return [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str | tuple)} for m in criterion.modules()]
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_what_is_learned_from_validation_is_in_the_buffers(name, mode):
+def test_the_state_learned_from_validation_is_in_buffers(name, mode):
     criterion = trained(name).train(mode == "train")
     if not hasattr(criterion, "update_from_validation"):
         pytest.skip("learns nothing from validation")
@@ -514,7 +551,7 @@ def test_validation_of_other_classes(name):
     before = state(criterion)
     try:
         criterion.update_from_validation(validation(0, classes=CLASSES + 2))
-    except InputError as error:  # a loss may take any number of classes, or refuse it
+    except InputError as error:  # a loss may accept any number of classes
         assert "num_classes" in str(error)  # noqa: PT017
         assert_same_state(criterion, before)
     run(criterion, inputs(criterion))
@@ -522,7 +559,7 @@ def test_validation_of_other_classes(name):
 
 @pytest.mark.parametrize("dense", [(), (2, 3)])
 def test_shapes_on_the_meta_device(name, dense):
-    """What counts operations or memory runs there: no value may be looked at, as none may on an accelerator."""
+    """Tools that count operations or memory use it: no value may be read, as on an accelerator."""
     criterion = build(name, reduction="none").to("meta")
     given = {key: tensor.to("meta") for key, tensor in inputs(criterion, dense=dense, per_position=False).items()}
     value = criterion(**given | {"logits": given["logits"].requires_grad_()})
@@ -535,7 +572,7 @@ def test_shapes_on_the_meta_device(name, dense):
 
 
 @pytest.mark.parametrize("kind", ["hard", "ignored", "dense"])
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # PyTorch's own, while it traces
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # from PyTorch's tracing
 def test_compiled_equals_eager(name, kind):
     torch._dynamo.reset()
     eager, compiled = build(name), build(name)
@@ -596,17 +633,14 @@ NONSENSE = {
     "soft target of other classes": {"target": torch.rand(8, CLASSES + 1)},
     "target too large": {"target": torch.tensor([0, 1, 2, CLASSES, 0, 1, 2, 3])},
     "negative target": {"target": torch.tensor([0, 1, 2, -1, 0, 1, 2, 3])},
-    "bad target beside an ignored one": {"target": torch.tensor([0, -100, 2, CLASSES, 0, 1, 2, 3])},
+    "bad target next to an ignored one": {"target": torch.tensor([0, -100, 2, CLASSES, 0, 1, 2, 3])},
     "all ignored": {"target": torch.full((8,), -100)},
     "empty": {"logits": torch.randn(0, CLASSES), "target": torch.zeros(0, dtype=torch.int64)},
     "empty soft": {"logits": torch.randn(0, CLASSES), "target": torch.rand(0, CLASSES)},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", NONSENSE)
-@pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
-def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
-    criterion = trained(name) if ready else build(name)
+def assert_refused(criterion, kind):
     before = state(criterion)
     given = inputs(criterion) | NONSENSE[kind]
     if kind.startswith("empty"):
@@ -619,7 +653,28 @@ def test_nonsense_is_refused_and_changes_nothing(name, kind, ready):
     assert got
     assert fix.endswith(".")
     assert_same_state(criterion, before)
-    run(criterion, inputs(criterion))  # the next batch is none the wiser
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_is_refused_and_changes_nothing(kind):
+    criterion = Everything()
+    for _ in range(2):  # fresh, and after a batch
+        assert_refused(criterion, kind)
+        run(criterion, inputs(criterion))
+    assert criterion.seen == 2
+
+
+EACH_CHECK = ("logits of one dimension", "short target", "float target", "target too large", "all ignored", "empty")
+
+
+@pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
+def test_it_applies_the_shared_checks(name, ready):
+    criterion = trained(name) if ready else build(name)
+    for kind in EACH_CHECK:
+        assert_refused(criterion, kind)
+    for need in BAD_NEEDS:
+        assert_need_refused(criterion, need, "list")
+    run(criterion, inputs(criterion))  # the next batch works as usual
 
 
 BAD_NEEDS = {
@@ -653,17 +708,22 @@ BAD_NEEDS = {
 }
 
 
-@pytest.mark.parametrize(("need", "kind"), [(need, kind) for need, kinds in BAD_NEEDS.items() for kind in kinds])
-def test_bad_needs_are_refused_and_change_nothing(name, need, kind):
-    criterion = trained(name)
+def assert_need_refused(criterion, need, kind):
     before = state(criterion)
     with pytest.raises(InputError, match=f"{type(criterion).__name__}: {need} must be"):
         criterion(**inputs(criterion) | {need: BAD_NEEDS[need][kind]})
     assert_same_state(criterion, before)
 
 
+@pytest.mark.parametrize(("need", "kind"), [(need, kind) for need, kinds in BAD_NEEDS.items() for kind in kinds])
+def test_bad_needs_are_refused_and_change_nothing(need, kind):
+    criterion = Everything()
+    run(criterion, inputs(criterion))
+    assert_need_refused(criterion, need, kind)
+
+
 def test_wrong_number_of_columns(name):
-    """A loss built for C classes refuses other logits; one that takes any number of classes simply works."""
+    """A loss built for C classes refuses other logits; a loss for any number of classes accepts them."""
     criterion = trained(name)
     before = state(criterion)
     given = inputs(criterion, classes=CLASSES + 2)
@@ -714,14 +774,21 @@ def test_single_sample_after_training_moves_no_statistics(name):
     ],
     ids=str,
 )
-def test_shared_constructor_arguments(name, options):
+def test_shared_constructor_arguments(options):
+    with pytest.raises(InputError, match=next(iter(options))) as caught:
+        Everything(**options)
+    assert caught.value.parts[0] == "Everything"
+
+
+@pytest.mark.parametrize("options", [{"reduction": "average"}, {"ignore_index": 1.5}, {"weight": 1.0}], ids=str)
+def test_it_passes_on_the_shared_constructor_arguments(name, options):
     with pytest.raises(InputError, match=next(iter(options))) as caught:
         build(name, **options)
     assert caught.value.parts[0] == LOSSES[name].value.__name__
 
 
 def test_numbers_out_of_range(name):
-    """Whatever numeric option a loss has: text, NaN, infinity, a bool and a list are refused by name."""
+    """Every numeric option refuses text, NaN, infinity, a bool and a list, and names itself."""
     parameters = inspect.signature(LOSSES[name].value).parameters.values()
     shared = {"ignore_index"}
     numeric = [p.name for p in parameters if isinstance(p.default, int | float) and p.name not in shared]
@@ -733,6 +800,6 @@ def test_numbers_out_of_range(name):
                 build(name, **{option: bad})
 
 
-def test_misspelt_option(name):
+def test_misspelled_option(name):
     with pytest.raises(InputError, match="Did you mean 'reduction'"):
         build(name, reductoin="sum")

@@ -9,6 +9,8 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import METRICS, Approximation, Estimator, StreamingMetrics
 
+REFUSED = r"predictions must be Predictions; got .*\. Wrap"
+
 
 @pytest.fixture(params=METRICS.entries(), ids=lambda entry: entry.name)
 def entry(request):
@@ -131,6 +133,11 @@ def test_streaming_in_shards_of_any_order_gives_the_same_number(entry):
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "test.npz", torch.zeros(2, 2)])
-def test_anything_but_predictions_is_refused(entry, wrong):
-    with pytest.raises(ValueError, match=r"predictions must be Predictions; got .*\. Wrap"):
-        entry.value(wrong)
+def test_anything_but_predictions_is_refused(wrong):
+    with pytest.raises(ValueError, match=REFUSED):
+        METRICS["accuracy"].value(wrong)
+
+
+def test_it_refuses_anything_but_predictions(entry):
+    with pytest.raises(ValueError, match=REFUSED):
+        entry.value(torch.zeros(2, 2))

@@ -6,10 +6,12 @@ import torch
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import values_of
 from fedlas.stats import bootstrap_interval, noise_floor, paired_bootstrap
-from fedlas.stats.forms import ZERO_IF_CALIBRATED, metric_value, replicate_values
-from fedlas.stats.replicates import Resampled, redrawn, resampled_weights
+from fedlas.stats.bootstrap import is_error
+from fedlas.stats.draws import redrawn, resampled
 from fedlas.stats.rows import Rows
+from fedlas.stats.tables import replicate_values
 
 
 @pytest.fixture(params=METRICS.entries(), ids=lambda entry: entry.name)
@@ -35,24 +37,28 @@ cases = pytest.mark.parametrize(
 )
 
 
-def agree(ours, one_by_one):
+def one_by_one(entry, block, num_bins):
+    return [values_of(one, [entry], num_bins)[entry.name] for one in block.predictions()]
+
+
+def agree(ours, theirs):
     # The metrics sum in single precision in places.
-    np.testing.assert_allclose(ours, one_by_one, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 @cases
 def test_of_resampled_rows(entry, shape, num_bins):
     p = predictions(*shape)
     rows = Rows(p, num_bins)
-    block = Resampled(rows, next(resampled_weights(rows, replicates=5, seed=1)))
-    agree(replicate_values(entry, block), [metric_value(entry, one, num_bins) for one in block.predictions()])
+    block = next(resampled(rows, replicates=5, seed=1))
+    agree(replicate_values(entry, block), one_by_one(entry, block, num_bins))
 
 
 @cases
 def test_of_redrawn_labels(entry, shape, num_bins):
     p = predictions(*shape)
     block = next(redrawn(Rows(p, num_bins), replicates=5, seed=1))
-    agree(replicate_values(entry, block), [metric_value(entry, one, num_bins) for one in block.predictions()])
+    agree(replicate_values(entry, block), one_by_one(entry, block, num_bins))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e4])
@@ -60,11 +66,11 @@ def test_of_redrawn_labels(entry, shape, num_bins):
 def test_of_any_precision_and_scale(entry, scale, dtype):
     rows = Rows(predictions(scale=scale, dtype=dtype), 15)
     blocks = [
-        Resampled(rows, next(resampled_weights(rows, replicates=5, seed=2))),
+        next(resampled(rows, replicates=5, seed=2)),
         next(redrawn(rows, replicates=5, seed=2)),
     ]
     for block in blocks:
-        agree(replicate_values(entry, block), [metric_value(entry, one, 15) for one in block.predictions()])
+        agree(replicate_values(entry, block), one_by_one(entry, block, 15))
 
 
 def test_interval(entry):
@@ -105,7 +111,7 @@ def test_nothing_is_changed(entry):
 
 
 def test_what_is_called_zero_for_calibrated_models_goes_there(entry):
-    if entry.value not in ZERO_IF_CALIBRATED:
+    if not is_error(entry):
         pytest.skip("no calibration error, or not known as one")
     few, many = (
         noise_floor(predictions(n, sharpness=1.0), metric=entry.name, replicates=20).mean for n in (500, 50_000)

@@ -115,7 +115,7 @@ def test_dropout_works_on_the_features_and_in_training_alone(name, model, images
         twin.fc.register_forward_hook(lambda module, args, output, name=name: seen.update({name: args[0]}))
     with torch.no_grad():
         dropping.train()(images)
-        plain.train()(images)  # normalised by the same batch
+        plain.train()(images)  # normalized by the same batch
     # Positive features, so what is zero here and not there was dropped: about half.
     training, positive = seen["training"], seen["features"] > 0
     assert 0.3 < (training[positive] == 0).float().mean() < 0.7

@@ -9,18 +9,11 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas.cli.commands import evaluate_file
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 
-TINY = [
-    "train.epochs=2", "train.batch_size=25", "data.train_size=100", "data.val_size=50", "data.num_test=60",
-    "data.num_train=400", "data.split_seed=0", "model.hidden=[8]", "model.dropout=0.3", "optimizer.lr=0.3",
-]  # fmt: skip
 QUICK = {"epochs": 2, "members": 2, "samples": 3}
 GIVEN = ("runs", "folder")
 
@@ -31,11 +24,8 @@ def name(request):
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory):
-    runs = plan(load_recipe("synthetic", TINY), losses=["ce"], seeds=[0, 1], out=tmp_path_factory.mktemp("bench"))
-    for run in runs:
-        execute(run)
-    return runs[0].folder.parent
+def bench(runs):
+    return runs("shared")
 
 
 def options_of(name):

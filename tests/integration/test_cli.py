@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +20,7 @@ TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
     "model.hidden=[8]",
 ]  # fmt: skip
+STOP_BY_COUNT = Path(__file__).parents[1] / "stop_by_count.py"
 OVERRIDES = [word for setting in TINY for word in ("--set", setting)]
 
 
@@ -154,17 +155,15 @@ def test_a_changed_setting_in_the_same_folder(capsys, inside):
     assert "seed: 0 before, 1 now" in errors
 
 
-def start(*arguments, **options):
+def start(*arguments, program=("-m", "fedlas")):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "fedlas.cli", *arguments]
     return subprocess.Popen(
-        command,
+        [sys.executable, *program, *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=_heed_ctrl_c if os.name == "posix" else None,
-        **options,
     )
 
 
@@ -173,13 +172,11 @@ def _heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.system
 def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
     arguments = ["bench", "synthetic", "--losses", "ce", "--seeds", "0", *OVERRIDES]
-    long = start(*arguments, "--set", "train.epochs=3000")
-    checkpoint, deadline = inside / "runs/synthetic/ce-s0/checkpoint.pt", time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    long.send_signal(signal.SIGINT)
+    at_first_checkpoint = (str(STOP_BY_COUNT), "renamed", "1", "SIGINT", "checkpoint.pt")
+    long = start(*arguments, "--set", "train.epochs=3000", program=at_first_checkpoint)
     _, errors = long.communicate(timeout=60)
     assert long.returncode == 130, errors
     assert "The same command resumes from the last checkpoint." in errors
@@ -191,6 +188,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_a_resumable_folder(capsys, inside):
     assert "train.epochs: 3000 before, 3 now" in errors
 
 
+@pytest.mark.system
 def test_a_reader_that_has_seen_enough(inside):
     process = start("list", "losses")
     process.stdout.close()
@@ -200,6 +198,7 @@ def test_a_reader_that_has_seen_enough(inside):
     assert not errors
 
 
+@pytest.mark.system
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_on_a_terminal(inside):
     import pty
@@ -209,7 +208,7 @@ def test_on_a_terminal(inside):
     command = [
         sys.executable,
         "-m",
-        "fedlas.cli",
+        "fedlas",
         "train",
         "synthetic",
         "--out",

@@ -15,6 +15,8 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, NormConfidenceIndicator
 
+pytestmark = pytest.mark.system
+
 RANKS, STEPS, SAMPLES, C = 2, 3, 12, 4
 VARIANTS = {
     "fedlas-ablation, mean": ("fedlas-ablation", {"spread": "mean"}),

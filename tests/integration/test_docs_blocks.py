@@ -26,6 +26,8 @@ from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.recipes.text import is_group, merged, parse_yaml, read_content
 from markdown_blocks import DRAWINGS, OUTSIDE, PAGES, ROOT, blocks_in, blocks_of
 
+pytestmark = pytest.mark.system
+
 SMALL = ["train.epochs=1", "data.train_size=100", "data.test_size=100", "model.width=4"]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 ALL = [block for page in [*PAGES, *OUTSIDE] for block in blocks_of(page)]

@@ -38,6 +38,7 @@ def marked():
     return [pytest.param(path, id=path.stem, marks=() if path.stem in QUICK else pytest.mark.long) for path in EXAMPLES]
 
 
+@pytest.mark.system
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", marked())
 def test_it_runs_and_prints_before_and_after(path, tmp_path):

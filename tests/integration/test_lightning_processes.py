@@ -47,6 +47,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.system
 @pytest.mark.long
 def test_without_a_logger_no_process_waits_for_another(tmp_path):
     script = tmp_path / "script.py"

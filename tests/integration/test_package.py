@@ -47,6 +47,7 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
+@pytest.mark.system
 def test_the_wheel_holds_every_file_of_the_package(wheel):
     skipped = {"__pycache__"}
     tree = {
@@ -62,6 +63,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     } <= tree
 
 
+@pytest.mark.system
 def test_the_core_requires_torch_and_numpy_and_nothing_else(wheel):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert sorted(name.split(">")[0] for name in project["dependencies"]) == ["numpy", "torch"]
@@ -71,6 +73,7 @@ def test_the_core_requires_torch_and_numpy_and_nothing_else(wheel):
     assert len(required) == 2
 
 
+@pytest.mark.system
 def test_the_wheel_works_where_only_torch_and_numpy_can_be_imported(wheel, tmp_path):
     program = """
 import sys

@@ -1,21 +1,27 @@
-"""Real processes killed with SIGKILL, started again, and compared with one that nobody disturbed."""
+"""Real processes killed with SIGKILL, started again, and compared with one that nobody disturbed.
 
-import contextlib
+They are killed by count, at their n-th rename, write or step, so every machine kills at the same places.
+"""
+
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fedlas.lab.train import load_checkpoint, read_log
+from stop_by_count import EVENTS
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+]
 
 # Imports everything once, then forks a process a job: a start costs milliseconds instead of seconds.
 SERVER = r"""
@@ -24,30 +30,14 @@ import torch
 torch.set_num_threads(1)
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute, prepare_data
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
 import accelerate.utils, filelock, rich.console, rich.progress, torch._dynamo, torch.distributed.fsdp
+from stop_by_count import arm
 
 def planned(job):
     recipe = load_recipe(job["recipe"], job["set"])
     return plan(recipe, losses=[job["loss"]], seeds=[0], out=pathlib.Path(job["out"]))[0]
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def arm(what, count):
-    original, calls = (os.fsync if what == "fsync" else pathlib.Path.replace), [0]
-    def counted(*args):
-        calls[0] += 1
-        if calls[0] == count and what != "after":
-            die()
-        result = original(*args)
-        if calls[0] == count:
-            die()
-        return result
-    if what == "fsync":
-        os.fsync = counted
-    else:
-        pathlib.Path.replace = counted
 
 for line in sys.stdin:
     job = json.loads(line)
@@ -65,7 +55,6 @@ for line in sys.stdin:
         finally:
             sys.stderr.flush()
             os._exit(status)
-    print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 SETTINGS = ["train.epochs=3", "data.train_size=200", "data.test_size=100", "data.val_size=100", "train.batch_size=50"]
@@ -77,7 +66,8 @@ AVERAGED = ("digits", "ce", [*SETTINGS, "model.width=4", "train.average=swa", "t
 
 @pytest.fixture(scope="module")
 def server():
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    tests, paths = Path(__file__).parents[1], os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tests}{os.pathsep}{paths}"}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     )
@@ -87,17 +77,12 @@ def server():
     process.stdout.close()
 
 
-def start(server, case, out, *, die=None, kill_after=None):
+def start(server, case, out, *, die=None):
     """Exit status of one start: 0, or -9 if it was killed."""
     recipe, loss, settings = case
     job = {"recipe": recipe, "loss": loss, "set": settings, "out": str(out), "die": die}
     server.stdin.write(json.dumps(job) + "\n")
     server.stdin.flush()
-    child = int(server.stdout.readline())
-    if kill_after is not None:
-        time.sleep(kill_after)
-        with contextlib.suppress(ProcessLookupError):  # it was faster
-            os.kill(child, signal.SIGKILL)
     return int(server.stdout.readline())
 
 
@@ -145,9 +130,8 @@ def undisturbed(server, tmp_path_factory):
     def get(case):
         if case[:2] not in cache:
             out = tmp_path_factory.mktemp("undisturbed")
-            began = time.monotonic()
             assert start(server, case, out) == 0
-            cache[case[:2]] = (outcome(out), time.monotonic() - began)
+            cache[case[:2]] = outcome(out)
         return cache[case[:2]]
 
     return get
@@ -165,24 +149,25 @@ def check(out, expected):
     [CONVOLUTIONS, PERCEPTRON, SPARSE, AVERAGED],
     ids=["fedlas-bf16", "fedlas+-adamw", "acls-sparse", "ce-averaged"],
 )
-def test_killed_at_random_moments(server, undisturbed, tmp_path, case):
-    expected, seconds = undisturbed(case)
-    moments, killed = random.Random(case[1]), 0
-    for _ in range(5):
-        status = start(server, case, tmp_path, kill_after=moments.uniform(0, 1.0) * seconds)
+def test_killed_at_places_drawn_by_lot(server, undisturbed, tmp_path, case):
+    """In a step of training, or while a file is written; a start counts from where the one before came to."""
+    expected = undisturbed(case)
+    lot, killed = random.Random(case[1]), []
+    for event in lot.sample(EVENTS, len(EVENTS)):
+        status = start(server, case, tmp_path, die=(event, lot.randint(1, 6)))
         if status == 0:
             break
         assert status == -signal.SIGKILL
-        killed += 1
+        killed.append(event)
     assert start(server, case, tmp_path) == 0
-    assert killed
+    assert len(killed) >= 2
     check(tmp_path, expected)
 
 
-@pytest.mark.parametrize("what", ["before", "after", pytest.param("fsync", marks=pytest.mark.long)])
+@pytest.mark.parametrize("what", ["rename", "renamed", pytest.param("torn", marks=pytest.mark.long)])
 def test_killed_at_every_file_it_writes(server, undisturbed, tmp_path, what):
-    """Before and after each rename, and with a whole but unnamed file: among them each checkpoint."""
-    expected, _ = undisturbed(PERCEPTRON)
+    """Before and after each rename, and with half of a file under its temporary name: among them each checkpoint."""
+    expected = undisturbed(PERCEPTRON)
     for count in range(1, 40):
         out = tmp_path / str(count)
         status = start(server, PERCEPTRON, out, die=(what, count))
@@ -196,9 +181,9 @@ def test_killed_at_every_file_it_writes(server, undisturbed, tmp_path, what):
 
 def test_killed_again_and_again_at_the_same_place(server, undisturbed, tmp_path):
     """Each start gets a little further and leaves a half-written file behind; none of them stays."""
-    expected, _ = undisturbed(PERCEPTRON)
+    expected = undisturbed(PERCEPTRON)
     for count in range(2, 9):
-        if start(server, PERCEPTRON, tmp_path, die=("before", count)) == 0:
+        if start(server, PERCEPTRON, tmp_path, die=("rename", count)) == 0:
             break
     assert len(list(tmp_path.rglob("*.part"))) <= 1
     assert start(server, PERCEPTRON, tmp_path) == 0
@@ -206,7 +191,7 @@ def test_killed_again_and_again_at_the_same_place(server, undisturbed, tmp_path)
 
 
 def test_a_disk_that_fills_up_is_named_and_resumed(undisturbed, server, tmp_path):
-    expected, _ = undisturbed(PERCEPTRON)
+    expected = undisturbed(PERCEPTRON)
     recipe, loss, settings = PERCEPTRON
     overrides = [word for setting in settings for word in ("--set", setting)]
     code = (

@@ -6,13 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from fedlas.lab.train import load_checkpoint, read_log
+
+pytestmark = pytest.mark.system
+STOP_BY_COUNT = Path(__file__).parents[1] / "stop_by_count.py"
 
 # 170 samples in batches of 33: slices of unequal size in every batch, and a last batch of 5
 SETTINGS = [
@@ -21,22 +24,30 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def launch(out, *, processes, loss="fedlas", settings=SETTINGS):
-    """Start ``fedlas train`` as a launcher would: one process a rank."""
+def launch(out, *, processes, kill_main=None):
+    """Start ``fedlas train`` as a launcher would: one process a rank; the main one may be killed at an event."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    overrides = [word for setting in settings for word in ("--set", setting)]
-    command = [sys.executable, "-m", "fedlas.cli", "train", "synthetic", "--loss", loss, "--out", str(out), *overrides]
+    overrides = [word for setting in SETTINGS for word in ("--set", setting)]
+    arguments = ["train", "synthetic", "--loss", "fedlas", "--out", str(out), *overrides]
+    programs = [["-m", "fedlas"]] * processes
+    if kill_main:
+        programs = [[str(STOP_BY_COUNT), *kill_main], *programs[1:]]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     if processes > 1:
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)]
     return [
         subprocess.Popen(
-            command, env={**shared, **rank}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=out.parent
+            [sys.executable, *program, *arguments],
+            env={**shared, **rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=out.parent,
         )
-        for rank in ranks
+        for program, rank in zip(programs, ranks, strict=True)
     ]
 
 
@@ -85,18 +96,13 @@ def test_two_equal_one(folders):
 
 def test_killed_and_resumed_and_only_the_main_process_speaks(folders, tmp_path):
     out = tmp_path / "cut"
-    slow = [*SETTINGS[1:], "train.epochs=3"]
-    ranks = launch(out, processes=2, settings=slow)
-    deadline = time.monotonic() + 90
-    while not (out / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-    for process in ranks:
-        process.send_signal(signal.SIGKILL)
-    for process in ranks:
-        process.communicate(timeout=60)
-    done = load_checkpoint(out / "checkpoint.pt")["epoch"]
-    assert 1 <= done <= 3
-    (main, output, errors), (other, silent, silent_errors) = finish(launch(out, processes=2, settings=slow))
+    main, other = launch(out, processes=2, kill_main=("renamed", "2", "SIGKILL", "checkpoint.pt"))
+    main.communicate(timeout=120)
+    assert main.returncode == -signal.SIGKILL
+    other.kill()  # it waits for the main one, or has seen that it is gone
+    other.communicate(timeout=60)
+    assert load_checkpoint(out / "checkpoint.pt")["epoch"] == 2
+    (main, output, errors), (other, silent, silent_errors) = finish(launch(out, processes=2))
     assert (main, other) == (0, 0), errors + silent_errors
     assert "run folder" in output
     assert not silent.strip()

@@ -8,10 +8,11 @@ import pytest
 
 from fedlas.cli import main
 from fedlas.lab.report.page import Picture
-from fedlas.stats.noise import COSTLY
+from fedlas.stats.estimates import COSTLY
 
 TINY = [
-    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "model.hidden=[8]",
+    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=200",
+    "model.hidden=[8]",
     "model.dropout=0.2", "data.split_seed=0", "losses.ce-again.loss=ce",
 ]  # fmt: skip
 OVERRIDES = [word for setting in TINY for word in ("--set", setting)]
@@ -65,8 +66,8 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("average", ["ema", "swa"])
 def test_averaged_weights_are_what_a_run_predicts_with(capsys, tmp_path, average):
-    from fedlas.lab.runs.execute import predictions_of
     from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.runs.measure import predictions_of
     from fedlas.lab.train import load_checkpoint
     from fedlas.predictions import Predictions
 

@@ -4,13 +4,11 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas.losses import LOSSES, FedLAS, NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 
-settings.register_profile("losses", max_examples=50, deadline=None, derandomize=True)
-examples = settings.get_profile("losses")
 IGNORE = -100
 
 
@@ -36,7 +34,6 @@ def batches(draw, *, ignore=True, least_valid=1):
 strengths = st.floats(0, 1)
 
 
-@examples
 @given(batches(), strengths, st.sampled_from(["mean", "sum", "none"]))
 def test_smoothed_cross_entropy_is_torchs(batch, alpha, reduction):
     logits, target, _ = batch
@@ -49,7 +46,6 @@ def test_smoothed_cross_entropy_is_torchs(batch, alpha, reduction):
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
 
 
-@examples
 @given(batches(ignore=False), st.lists(strengths, min_size=9, max_size=9))
 def test_linear_in_the_strength(batch, alphas):
     logits, target, _ = batch
@@ -59,7 +55,6 @@ def test_linear_in_the_strength(batch, alphas):
     torch.testing.assert_close(each, (1 - alpha) * none + alpha * all_, rtol=1e-9, atol=1e-9)
 
 
-@examples
 @given(batches(ignore=False), strengths)
 def test_gradient_of_each_row_sums_to_zero(batch, alpha):
     """A shift of the logits changes nothing, so the gradient has no component along it."""
@@ -68,7 +63,6 @@ def test_gradient_of_each_row_sums_to_zero(batch, alpha):
     torch.testing.assert_close(logits.grad.sum(1), torch.zeros(len(logits), dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-@examples
 @given(batches(), strengths)
 def test_never_below_the_entropy_of_its_own_target(batch, alpha):
     logits, target, _ = batch
@@ -81,7 +75,6 @@ def test_never_below_the_entropy_of_its_own_target(batch, alpha):
     assert (each[target == IGNORE] == 0).all()
 
 
-@examples
 @given(batches(least_valid=2), st.sampled_from(list(LOSSES)))
 def test_ignoring_is_leaving_out(batch, name):
     logits, target, features = batch
@@ -108,7 +101,6 @@ def test_ignoring_is_leaving_out(batch, name):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-3)  # float32 norms of up to 1e3 times the width
 
 
-@examples
 @given(batches(), st.floats(0, 0.5), st.floats(0, 100))
 def test_strengths_of_fedlas_are_between_0_and_twice_alpha(batch, alpha, beta):
     logits, target, features = batch
@@ -119,7 +111,6 @@ def test_strengths_of_fedlas_are_between_0_and_twice_alpha(batch, alpha, beta):
     assert ((strength >= 0) & (strength <= 2 * alpha * (1 + 1e-6))).all()  # the strengths are float32
 
 
-@examples
 @given(st.floats(-1e6, 1e6), st.sampled_from([-1.0, 0.0, 1.0]), st.floats(1e-3, 0.5), st.floats(0, 50))
 def test_strength_is_odd_in_direction_and_score(score, psi, alpha, beta):
     """METHOD: for psi = +-1, alpha_i = alpha (1 + psi tanh(beta Z / 2))."""
@@ -129,7 +120,6 @@ def test_strength_is_odd_in_direction_and_score(score, psi, alpha, beta):
     torch.testing.assert_close(strength, adaptive_strength(-z, -p, alpha=alpha, beta=beta))
 
 
-@examples
 @given(st.lists(batches(), min_size=1, max_size=4), st.floats(0.01, 1))
 def test_running_moments_stay_within_those_of_the_batches(drawn, momentum):
     nci = NormConfidenceIndicator(momentum)

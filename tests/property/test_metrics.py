@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas import Predictions
@@ -79,7 +79,6 @@ def literal(p, num_bins):
     }
 
 
-@settings(max_examples=150, deadline=None)
 @given(predictions(), st.integers(1, 20))
 def test_evaluate_is_the_literal_definition(p, num_bins):
     scores = evaluate(p, num_bins=num_bins)
@@ -88,7 +87,6 @@ def test_evaluate_is_the_literal_definition(p, num_bins):
     close(scores, literal(p, num_bins))
 
 
-@settings(max_examples=60, deadline=None)
 @given(predictions(), st.randoms())
 def test_order_of_samples_does_not_matter(p, random):
     """Not to the last bit: the same numbers, for all metrics of the registry."""
@@ -100,7 +98,6 @@ def test_order_of_samples_does_not_matter(p, random):
         assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), rel=1e-12, abs=1e-14), name
 
 
-@settings(max_examples=60, deadline=None)
 @given(predictions(), st.integers(1, 20), st.randoms())
 def test_merged_shards_are_the_whole(p, num_bins, random):
     """To the last bit, however they are cut and in whatever order they are merged; within the stated error."""
@@ -125,7 +122,6 @@ def test_merged_shards_are_the_whole(p, num_bins, random):
         assert abs(value - METRICS[name].value(p, **options)) <= bounds[name] + rounding, name
 
 
-@settings(max_examples=60, deadline=None)
 @given(predictions(), st.randoms())
 def test_order_of_classes_does_not_matter(p, random):
     order = list(range(p.num_classes))
@@ -141,7 +137,6 @@ def test_order_of_classes_does_not_matter(p, random):
           {n: turned[n] for n in names if edge_free or n in ("nll", "brier")})  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
 @given(predictions(dtype=torch.float64), st.sampled_from([-1000.0, -3.0, 7.0, 1e4]))
 def test_a_constant_added_to_all_logits_changes_nothing(p, shift):
     if not _near_an_edge(p):
@@ -163,7 +158,6 @@ def shifted(draw):
     return Predictions(logits, target), draw(st.sampled_from([-4096, -1000, -3, 1, 7, 1000, 4096]))
 
 
-@settings(max_examples=150, deadline=None)
 @given(shifted(), st.integers(1, 20))
 def test_an_exact_shift_of_all_logits_changes_no_metric_of_the_registry(given, num_bins):
     """Integers added to halves are exact, so ties stay ties, and no sample is left out for being near an edge."""
@@ -185,7 +179,6 @@ def _near_an_edge(p, num_bins=15):
     return bool((((scaled - scaled.round()).abs() < 1e-4) & middle).any() or close_pair or (ordered.diff() == 0).any())
 
 
-@settings(max_examples=60, deadline=None)
 @given(predictions(), st.integers(1, 60))
 def test_ranges(p, num_bins):
     scores = evaluate(p, num_bins=num_bins)
@@ -206,7 +199,6 @@ def test_ranges(p, num_bins):
     assert parts.calibration + parts.refinement + parts.within_bins == pytest.approx(scores["brier"], abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
 @given(predictions(), st.integers(1, 50))
 def test_size_of_the_chunk_does_not_matter(p, elements):
     whole = evaluate(p)
@@ -218,7 +210,6 @@ def test_size_of_the_chunk_does_not_matter(p, elements):
         scan.CHUNK_ELEMENTS = kept
 
 
-@settings(max_examples=40, deadline=None)
 @given(predictions(), st.integers(1, 60))
 def test_single_functions_equal_evaluate(p, num_bins):
     for name, value in evaluate(p, num_bins=num_bins).items():
@@ -226,7 +217,6 @@ def test_single_functions_equal_evaluate(p, num_bins):
         assert METRICS[name].value(p, **({"num_bins": num_bins} if binned else {})) == value
 
 
-@settings(max_examples=40, deadline=None)
 @given(predictions(), st.integers(2, 4))
 def test_repeating_every_sample_changes_nothing(p, times):
     repeated = evaluate(Predictions(p.logits.repeat(times, 1), p.target.repeat(times)))

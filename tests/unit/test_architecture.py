@@ -1,8 +1,11 @@
 """Who may import whom, what `import fedlas` costs, and the size of the rooms."""
 
 import ast
+import functools
+import graphlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,27 +14,74 @@ import fedlas
 
 SOURCE = Path(fedlas.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-LAYERS = [  # each may import only from later lines, and itself
+LAYERS = [  # each may import only from later lines, and itself; docs/architecture.md shows them
     {"cli"},
-    {"bench"},
-    {"train", "integrations", "uncertainty"},
-    {"objective", "data", "models", "plots", "ood", "calibrators", "diagnose"},
+    {"lab.bench", "lab.tune"},
+    {"lab.report"},
+    {"lab.studies"},
+    {"lab.runs"},
+    {"lab.recipes"},
+    {"lab.trackers", "lab.train"},
+    {"lab.data", "lab.models"},
+    {"integrations", "deploy", "uncertainty"},
+    {"objective", "calibrators", "ood", "diagnose", "plots"},
     {"stats"},
     {"losses", "metrics", "features"},
     {"predictions"},
     {"_core"},
 ]
+FACADES = {"__main__", "checks", "errors"}  # they pass on names of packages, as the package itself does
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 EVERYWHERE = {"torch", "numpy"} | set(sys.stdlib_module_names)
-MOST_LINES = 400
+MOST_LINES, MOST_SHARE = 400, 0.12
 
-each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+
+def offenders(check):
+    """Every module that breaks a rule, with what ``check(path)`` finds wrong about it."""
+    return [f"{path.relative_to(SOURCE)}: {fault}" for path in MODULES for fault in check(path)]
+
+
+@functools.cache
+def text_of(path):
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree_of(path):
+    """The parsed module; each is parsed once for all rules."""
+    return ast.parse(text_of(path))
+
+
+def name_of(path):
+    """Dotted name of a module."""
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = {name_of(path): path for path in MODULES}
+
+
+def room_of(name):
+    """The package of a dotted name, one of ``lab`` with its ``lab.``; None for the facades."""
+    parts = name.split(".")[1:]
+    if parts[:1] == ["lab"]:
+        return ".".join(parts[:2]) if len(parts) > 1 else None
+    return None if not parts or parts[0] in FACADES else parts[0]
 
 
 def room(path):
-    """First part of a module's name below ``fedlas``; None for its ``__init__.py``, the facade, and ``__main__.py``."""
-    first = path.relative_to(SOURCE).parts[0].removesuffix(".py")
-    return None if first in ("__init__", "__main__") else first
+    return room_of(name_of(path))
+
+
+def code_lines(path):
+    """How many lines are neither blank, nor comment, nor docstring."""
+    documented = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            for item in node.body:
+                if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant):
+                    documented.update(range(item.lineno, item.end_lineno + 1))
+    lines = enumerate(text_of(path).splitlines(), 1)
+    return sum(bool(line.strip()) and line.strip()[0] != "#" and n not in documented for n, line in lines)
 
 
 def imports(path, *, at_import_time):
@@ -53,70 +103,105 @@ def imports(path, *, at_import_time):
             else:
                 yield from visit(ast.iter_child_nodes(node))
 
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")).body)
+    yield from visit(tree_of(path).body)
+
+
+def names_in(path):
+    """``(module, name)`` of every import; the name is empty for ``import module``."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module, alias.name) for alias in node.names)
 
 
 def test_there_is_something_to_check():
     assert len(MODULES) > 30
-    assert "torch" in set(imports(SOURCE / "objective.py", at_import_time=True))
+    assert "torch" in set(imports(SOURCE / "objective" / "objective.py", at_import_time=True))
 
 
-@each_module
-def test_every_room_has_its_line(path):
-    assert room(path) is None or room(path) in LEVEL, f"{room(path)} is in no layer: add it to docs/architecture.md"
+def test_every_room_has_its_line():
+    assert {room(path) for path in MODULES} - {None} <= LEVEL.keys(), "add the new room to docs/architecture.md"
 
 
-@each_module
-def test_imports_point_downwards(path):
+def test_imports_point_downwards():
     """Imports for type checking and inside functions count too: they are dependencies all the same."""
-    here = room(path)
-    if here is None:
-        return
-    for name in imports(path, at_import_time=False):
-        if name == "fedlas":  # the facade reaches as high as `train`
-            assert LEVEL[here] < LEVEL["train"], f"{path}: import the room itself, not the package"
-        if name.startswith("fedlas."):
-            there = name.split(".")[1]
-            assert there in LEVEL, f"{path} imports {name}: which layer is that?"
-            assert there == here or LEVEL[there] > LEVEL[here], f"{path} ({here}) imports {name} ({there})"
+
+    def upwards(path):
+        here = room(path)
+        for name in imports(path, at_import_time=False) if here else ():
+            there = room_of(name) if name.startswith("fedlas") else None
+            if name == "fedlas" and LEVEL[here] >= LEVEL["objective"]:  # what the facade exports reaches that high
+                yield "import the package itself, not the facade"
+            elif name in {"fedlas.checks", "fedlas.errors"}:
+                yield f"import fedlas._core, not {name}"
+            elif there and LEVEL.get(there, -1) <= LEVEL[here] and there != here:
+                yield f"{here} imports {name}"
+
+    assert offenders(upwards) == []
 
 
-@each_module
-def test_optional_packages_are_imported_where_they_are_used(path):
-    found = {name.split(".")[0] for name in imports(path, at_import_time=True)} - EVERYWHERE - {"fedlas"}
-    if room(path) == "integrations":  # a module there is named after its package, and imported by who uses both
-        found -= {path.stem}
-    assert not found, f"{path}: import {found} inside the function, through fedlas._core.extras.require"
+def test_the_rule_is_the_documented_one():
+    shown = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The import rule")[1]
+    lines = shown.split("```")[1].strip().splitlines()
+    assert [set(line.split(" · ")) for line in lines] == LAYERS
 
 
-@each_module
-def test_one_module_alone_writes_to_the_terminal(path):
+def test_no_two_modules_import_each_other():
+    """Nor any longer circle: a module can be understood, moved and tested without those that use it."""
+    graph = {}
+    for name, path in NAMES.items():
+        found = {f"{module}.{item}" if f"{module}.{item}" in NAMES else module for module, item in names_in(path)}
+        # A package's __init__ gathers what is below it, and importing from a package is importing that.
+        graph[name] = {other for other in found & NAMES.keys() if other != name and not name.startswith(f"{other}.")}
+    sorter = graphlib.TopologicalSorter(graph)
+    sorter.prepare()  # raises CycleError, with the circle
+
+
+def test_optional_packages_are_imported_where_they_are_used():
+    def imported_too_soon(path):
+        found = {name.split(".")[0] for name in imports(path, at_import_time=True)} - EVERYWHERE - {"fedlas"}
+        if room(path) == "integrations":  # a module there is named after its package, and imported by who uses both
+            found -= {path.stem}
+        return sorted(found)
+
+    assert offenders(imported_too_soon) == [], "import it inside the function, through fedlas._core.extras.require"
+
+
+def test_one_module_alone_writes_to_the_terminal():
     """All others go through it, so that no name from a file can hold a command for the terminal."""
-    if path in (SOURCE / "_core" / "terminal.py", SOURCE / "cli.py"):
-        return
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            what = ast.unparse(node.func)
-            assert what != "print", f"{path}: say it with fedlas._core.terminal, line {node.lineno}"
-            named = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)] if what == "require" else []
-            assert not str(named[:1]).startswith("['rich"), f"{path}: fedlas._core.terminal has it, line {node.lineno}"
+    allowed = {SOURCE / "_core" / "terminal.py", SOURCE / "cli" / "main.py"}
+
+    def written(path):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and path not in allowed:
+                what = ast.unparse(node.func)
+                first = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else ""
+                if what == "print" or (what == "require" and str(first).startswith("rich")):
+                    yield f"line {node.lineno}: {what}({first})"
+
+    assert offenders(written) == [], "fedlas._core.terminal has it"
 
 
-@each_module
-def test_rooms_are_small(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+def test_files_are_small():
+    assert offenders(lambda path: [n for n in [len(text_of(path).splitlines())] if n > MOST_LINES]) == []
 
 
-@each_module
-def test_no_rooms_for_leftovers(path):
-    assert not {"utils", "util", "common", "helpers", "misc"} & {part.removesuffix(".py") for part in path.parts}
+def test_packages_are_small():
+    """By lines that hold code: neither blank, nor comment, nor docstring."""
+    lines = Counter()
+    for path in MODULES:
+        lines[room(path)] += code_lines(path)
+    total = sum(lines.values())
+    assert {name: n / total for name, n in lines.items() if n > MOST_SHARE * total} == {}
 
 
-@each_module
-def test_everything_public_is_documented(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree), f"{path}: no module docstring"
+def test_no_rooms_for_leftovers():
+    leftovers = {"utils", "util", "common", "helpers", "misc"}
+    assert offenders(lambda path: leftovers & {part.removesuffix(".py") for part in path.parts}) == []
 
+
+def test_everything_public_is_documented():
     def undocumented(nodes, prefix=""):
         for node in nodes:
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
@@ -125,25 +210,39 @@ def test_everything_public_is_documented(path):
                 if isinstance(node, ast.ClassDef):
                     yield from undocumented(node.body, f"{prefix}{node.name}.")
 
-    assert not list(undocumented(tree.body))
+    def of_module(path):
+        if not ast.get_docstring(tree_of(path)):
+            yield "the module"
+        yield from undocumented(tree_of(path).body)
+
+    assert offenders(of_module) == []
 
 
-@each_module
-def test_no_name_and_no_class_of_a_loss_decides_anything(path):
+def test_no_name_and_no_class_of_a_loss_decides_anything():
     """A new loss is one new file: nothing outside ``losses`` may ask which one it has."""
-    if room(path) == "losses":
-        return
     from fedlas.losses import LOSSES
 
     names, classes = set(LOSSES), {entry.value.__name__ for entry in LOSSES.entries()}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Compare):
-            compared = {getattr(part, "value", None) for part in (node.left, *node.comparators)}
-            assert not any(isinstance(value, str) and value in names for value in compared), ast.unparse(node)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
-            assert not classes & {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}, ast.unparse(node)
+
+    def asks(path):
+        if room(path) == "losses":
+            return
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Compare):
+                compared = {getattr(part, "value", None) for part in (node.left, *node.comparators)}
+                if any(isinstance(value, str) and value in names for value in compared):
+                    yield ast.unparse(node)
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) == "isinstance"
+                and classes & {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            ):
+                yield ast.unparse(node)
+
+    assert offenders(asks) == []
 
 
+@pytest.mark.system
 def test_import_brings_nothing_but_torch_and_numpy():
     """In a fresh process: whatever PyTorch and NumPy import themselves is theirs, anything more would be ours."""
     program = """
@@ -158,14 +257,6 @@ print(*sorted({"accelerate", "rich", "scipy", "matplotlib", "sklearn", "torchvis
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["fedlas", ""]
-
-
-def test_public_names_exist_and_are_sorted():
-    for package in (fedlas, *(sys.modules[f"fedlas.{name}"] for name in ("losses", "features", "metrics", "calibrators")
-                              if f"fedlas.{name}" in sys.modules)):  # fmt: skip
-        assert len(set(package.__all__)) == len(package.__all__)
-        for name in package.__all__:
-            assert getattr(package, name, None) is not None, f"{package.__name__}.{name}"
 
 
 def test_only_one_module_removes_files():

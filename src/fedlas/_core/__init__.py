@@ -1,1 +1,6 @@
-"""Foundations of every package: argument checks, registry, optional packages, files, ranks, random streams."""
+"""What every package builds on; it knows nothing of models or calibration.
+
+In it: argument checks and errors, the registry, optional packages, files, the terminal, processes, random streams.
+In: arguments and names from users. Out: checked values, or an ``InputError``. Public parts are in ``fedlas.errors``
+and ``fedlas.checks``.
+"""

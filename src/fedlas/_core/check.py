@@ -1,6 +1,6 @@
-"""Every argument check, and the wording of every error a user can cause.
+"""Argument checks, and the errors they raise.
 
-An error message has three parts after the name of whoever complains: what was expected, what came, what to do.
+An error message names its owner, then says what was expected, what came and what to do.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from fedlas._core.terminal import printable
 
+T = TypeVar("T", bound=str)
+
 
 class InputError(ValueError):
-    """Something a user passed cannot be used. The command line prints it without a traceback.
+    """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
 
     Args:
-        owner: Who complains, e.g. ``"FedLAS"`` or ``"fedlas train"``.
-        expected: What would have been right, as a sentence fragment.
-        got: What came instead; ``str()`` of it is shown.
-        fix: What to do about it, as a full sentence.
+        owner: What raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
+        expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
+        got: What came instead; its ``str()`` is shown.
+        fix: What to do, as a full sentence.
 
     Note:
-        The message is one line; control characters of names in it are written out.
+        The message is one line; control characters in it are escaped.
 
     Example:
         >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
@@ -44,11 +46,15 @@ class InputError(ValueError):
 
 
 class NonFiniteError(InputError):
-    """Numbers that must be finite are not."""
+    """Values that must be finite contain NaN or infinities."""
+
+
+class CalibrationWarning(UserWarning):
+    """A calibrator was fitted, but its parameters look unusual; the message says why."""
 
 
 def reason(error: Exception) -> str:
-    """What is wrong with something that was read, in a few words, by the error of reading it.
+    """A short description of what is wrong with a file, from the error that reading it raised.
 
     Example:
         >>> reason(KeyError("edges")), reason(InputError("card", "bins must be whole", 0.5, "Write it again."))
@@ -60,7 +66,7 @@ def reason(error: Exception) -> str:
 
 
 def describe(value: object) -> str:
-    """What ``value`` is, short enough for an error: shape and dtype of a tensor or array, else type and value."""
+    """Describe ``value`` for an error message: shape and dtype of a tensor or array, else type and shortened value."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
@@ -76,8 +82,9 @@ def check_number(
     low: float = float("-inf"),
     high: float = float("inf"),
     low_open: bool = False,
+    high_open: bool = False,
 ) -> float:
-    """Return ``value`` as a float in ``[low, high]`` (``(low, high]`` when ``low_open``).
+    """Return ``value`` as a float if it is in ``[low, high]``; the range excludes ``low`` with ``low_open``, and so on.
 
     Raises:
         InputError: If it is not a finite number in that range.
@@ -88,16 +95,17 @@ def check_number(
             number = float(value)
         except OverflowError:
             number = float("inf")
-        if math.isfinite(number) and number <= high and (number > low if low_open else number >= low):
+        above, below = number > low if low_open else number >= low, number < high if high_open else number <= high
+        if math.isfinite(number) and above and below:
             return number
-    bound = f"{'(' if low_open or low == float('-inf') else '['}{low:g}, {high:g}{')' if high == float('inf') else ']'}"
-    raise InputError(
-        owner, f"{name} must be a finite number in {bound}", describe(value), f"Choose {name} in that range."
-    )
+    left = "(" if low_open or low == float("-inf") else "["
+    right = ")" if high_open or high == float("inf") else "]"
+    expected = f"{name} must be a finite number in {left}{low:g}, {high:g}{right}"
+    raise InputError(owner, expected, describe(value), f"Choose {name} in that range.")
 
 
 def check_count(owner: str, name: str, value: object, *, low: int | None = 1) -> int:
-    """Return ``value`` as an int of at least ``low`` (None: any); NumPy's integers are whole numbers too.
+    """Return ``value`` as an int if it is a whole number of at least ``low`` (None: any); NumPy's integers count.
 
     Raises:
         InputError: If it is not a whole number of at least ``low``.
@@ -111,21 +119,22 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     )
 
 
-def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> str:
+def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> T:
     """Return ``value`` if it is one of ``choices``.
 
     Raises:
-        InputError: Otherwise; the message names the nearest choice.
+        InputError: If it is not; the message names the nearest choice.
     """
     names = list(choices)
     if isinstance(value, str) and value in names:
-        return value
+        return names[names.index(value)]
     raise InputError(owner, f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names))
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """A sentence that names the choice nearest to a misspelt one, or the choices (at most 30) when none is near."""
+    """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
     known = list(names)
+    # 0.5 is low enough for a misspelled name of three or four letters.
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"
@@ -150,7 +159,7 @@ def check_logits(owner: str, logits: Any) -> Tensor:
 
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
-    """Refuse NaN and infinities. Synchronises an accelerator: not for a training step.
+    """Refuse NaN and infinities. On an accelerator this waits for the device, so do not call it in a training step.
 
     Raises:
         NonFiniteError: If any element is not finite; the message counts them and names the first.

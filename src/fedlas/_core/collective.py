@@ -1,4 +1,4 @@
-"""The processes of a distributed run: which one speaks, and sums over all of them."""
+"""Processes of a distributed run: which one prints, and sums over all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints and reports, by what ``accelerate launch`` and ``torchrun`` set."""
+    """Whether this process prints and reports: ``accelerate launch`` and ``torchrun`` set its ``RANK``."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -27,7 +27,7 @@ def sum_across_ranks(value: Tensor) -> Tensor:
         value: Any shape, the same on every rank. Not differentiated: pass statistics, not activations.
 
     Note:
-        A collective: every rank must call it the same number of times, or the others wait for ever.
+        This is a collective: every rank must call it equally often, or the others wait forever.
     """
     if world_size() == 1:
         return value
@@ -37,7 +37,7 @@ def sum_across_ranks(value: Tensor) -> Tensor:
 
 
 def add_up_across_ranks(value: Tensor) -> Tensor:
-    """As :func:`sum_across_ranks`, and differentiated: what every rank's loss makes of the sum reaches every rank.
+    """As :func:`sum_across_ranks`, with a gradient: that of each rank's value is summed over the losses of all ranks.
 
     Note:
         The backward pass is a collective too.

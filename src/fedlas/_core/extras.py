@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, with an error that says which extra brings them."""
+"""Optional packages: imported where they are used, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ TELEMETRY = {
     "ray": ("RAY_USAGE_STATS_ENABLED", "0"),
     **dict.fromkeys(("accelerate", "timm", "trackio", "transformers"), ("HF_HUB_DISABLE_TELEMETRY", "1")),
 }
-"""Variables that keep packages from reporting their use to those who make them, and the silent values, by package."""
+"""By package: the environment variable that turns its usage reports off, and the value that does so."""
 
 
 class MissingExtraError(ImportError):
-    """A package outside the core is needed and not installed."""
+    """An optional package is needed but not installed; the message holds the command that installs it."""
 
 
 def require(package: str, *, extra: str) -> ModuleType:
-    """Import and return ``package``, which sends nothing about its use.
+    """Import and return ``package`` with its usage reports turned off.
 
     Args:
         package: Dotted name of the module, e.g. ``"matplotlib.figure"``.
@@ -30,8 +30,8 @@ def require(package: str, *, extra: str) -> ModuleType:
         MissingExtraError: If it is not installed; the message holds the command that installs it.
 
     State:
-        Sets the package's variable of :data:`TELEMETRY` in ``os.environ``, unless the user has set it. Packages read it
-        when they are imported: one that was imported before keeps what it read.
+        Sets the package's variable of :data:`TELEMETRY` in ``os.environ`` unless the user has set it. Packages read it
+        on import, so one that was imported before keeps its setting.
 
     Example:
         >>> require("math", extra="plots").sqrt(4)

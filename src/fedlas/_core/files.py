@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and the one place where files are removed."""
+"""Atomic writes, JSON, checked names and paths, and the only function that removes files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import IO, Any
 from fedlas._core.check import InputError
 
 _PART = re.compile(r"\..+\.[a-z0-9_]{8}\.fedlas\.part")
-_OF_OTHERS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
-"""Names that may lie in a new folder: placeholders, and what a shell writes of the command's own words."""
+_HARMLESS = re.compile(r"\.gitkeep|\.gitignore|\.DS_Store|lost\+found|.*\.(?:log|out|err)")
+"""Names allowed in a new folder: placeholders, and files into which a shell redirects the command's output."""
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """Write a file next to ``path`` and move it there once it is complete and on the disk.
+    """Write a temporary file next to ``path``, and rename it to ``path`` once it is complete and on the disk.
 
     Args:
         path: Where the file goes; missing folders are made.
@@ -31,12 +31,12 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         The path.
 
     Raises:
-        InputError: If the folder cannot be written to, the disk is full or a folder has that name. What was at ``path``
-            before is still there then.
+        InputError: If the folder cannot be written to, the disk is full or a folder has that name. The previous file
+            at ``path`` is then unchanged.
 
     Note:
-        A process killed while it writes leaves a hidden ``.fedlas.part`` file beside ``path``: harmless, since nothing
-        reads it, and :func:`remove_parts` clears it away.
+        A process that is killed while it writes leaves a hidden ``.fedlas.part`` file next to ``path``. Nothing reads
+        it, and :func:`remove_parts` removes it.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -49,6 +49,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".fedlas.part")
     except OSError as error:
         raise not_writable(path.parent, error) from error
+    # Write and sync the temporary file, then rename it: a reader sees the old file or the new one.
     raw = _RawFile(handle, "wb")
     try:
         with io.BufferedWriter(raw) as file:
@@ -71,7 +72,7 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
 
 
 class _RawFile(io.FileIO):
-    """A file that remembers why it could not be written: torch.save replaces that error by one about its archive."""
+    """A file that keeps its write error, since torch.save replaces that error by one about its archive."""
 
     error: OSError | None = None
 
@@ -84,11 +85,11 @@ class _RawFile(io.FileIO):
 
 
 def remove_parts(*folders: Path) -> None:
-    """Remove what killed writers left in ``folders``, not in folders below them; one that is missing is passed over.
+    """Remove the temporary files of killed writers in ``folders`` (not below them); missing folders are skipped.
 
     Note:
-        Call it only while nobody else writes there, e.g. under the folder's lock: it cannot tell a killed writer's file
-        from a living one's. Files that :func:`write_atomically` did not begin have other names and stay.
+        Call it only while no other process writes there, e.g. under the folder's lock: the files of killed and running
+        writers look the same. Only files of :func:`write_atomically` have such names.
     """
     for folder in folders:
         for name in os.listdir(folder) if folder.is_dir() else ():  # noqa: PTH208 - names are all that is needed
@@ -97,16 +98,17 @@ def remove_parts(*folders: Path) -> None:
 
 
 def remove(path: Path, *, inside: Path) -> None:
-    """Remove a file, or a folder with all that is in it; the only function of the package that does.
+    """Remove a file, or a folder with its content. No other function of the package removes anything.
 
     Args:
-        path: What to remove; nothing happens if it is not there. Of a link the link itself is removed.
-        inside: A folder above it. A part of ``path`` may come from a file that a stranger wrote.
+        path: What to remove; a missing path is no error. If it is a link, the link itself is removed.
+        inside: A folder above it; ``path`` may contain names from untrusted files.
 
     Raises:
-        InputError: If ``path`` does not lie strictly inside that folder: it is the folder itself, has ``..`` below it,
-            or a link on the way leads elsewhere. Nothing is removed then. Or if it cannot be removed.
+        InputError: If ``path`` is not strictly inside that folder (it is the folder itself, has ``..`` below it, or a
+            link on the way leads elsewhere): nothing is removed then. Or if it cannot be removed.
     """
+    # Links are resolved: a name alone does not say where a path leads.
     inner = path.relative_to(inside).parts if path.is_relative_to(inside) else ()
     reached = inside.resolve().joinpath(*inner)
     if not inner or ".." in inner or path.parent.resolve() != reached.parent:
@@ -114,7 +116,7 @@ def remove(path: Path, *, inside: Path) -> None:
             "fedlas",
             f"what is removed must lie in {inside}",
             path,
-            "Check the names and links in that folder; a folder from a stranger may lead elsewhere on purpose.",
+            "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
         )
     try:
         if reached.is_dir() and not reached.is_symlink():
@@ -126,16 +128,16 @@ def remove(path: Path, *, inside: Path) -> None:
 
 
 def check_name(owner: str, what: str, value: object, fix: str) -> str:
-    """Return ``value`` if it can stand in a path without leading elsewhere: not empty, no separator, no leading dot.
+    """Return ``value`` if it is safe as one part of a path: not empty, no separator, no leading dot.
 
     Args:
-        owner: Who complains.
-        what: What is named.
-        value: Text, possibly from a file that a stranger wrote.
-        fix: What to do about a wrong one.
+        owner: Named in the error.
+        what: What the name is for, e.g. ``"a run's name"``.
+        value: The name; it may come from an untrusted file.
+        fix: What to do about an invalid one.
 
     Raises:
-        InputError: If it is no such name, is longer than 200 characters or has characters that cannot be printed.
+        InputError: If it is not, has more than 200 characters, or has characters that cannot be printed.
     """
     if isinstance(value, str) and value.isprintable() and re.fullmatch(r"[^./\\][^/\\]{0,199}", value):
         return value
@@ -143,26 +145,26 @@ def check_name(owner: str, what: str, value: object, fix: str) -> str:
 
 
 def is_file(path: Path) -> bool:
-    """As ``path.is_file()``, but False where its folder may not be looked into, which raises there."""
+    """As ``path.is_file()``, but False instead of an error if the folder may not be searched."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def foreign(folder: Path, own: Collection[str] = ()) -> list[str]:
-    """Names in a folder that speak against taking it for a new one; none if it is missing or empty.
+    """Names in a folder that show that it is in use; empty if the folder is missing or new.
 
     Args:
         folder: The folder.
-        own: Names that do not.
+        own: Names that are allowed.
 
     Raises:
         OSError: If it is a file or cannot be read.
     """
     names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []  # noqa: PTH208 - names; links too
-    return [name for name in names if name not in own and not _PART.fullmatch(name) and not _OF_OTHERS.fullmatch(name)]
+    return [name for name in names if name not in own and not _PART.fullmatch(name) and not _HARMLESS.fullmatch(name)]
 
 
 def path_argument(text: str) -> Path:
-    """A path on the command line; ``""`` would be the working folder, and comes of a variable that is not set.
+    """A path from the command line; refuses ``""``, to which an unset shell variable expands.
 
     Raises:
         argparse.ArgumentTypeError: For empty text.
@@ -187,21 +189,21 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no JSON. NaN and infinities are none: :func:`write_json` writes no such thing, and every
-            comparison with NaN is false, so that a check of what was read would miss it.
+        ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
+            checks of the content would miss it.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
     except RecursionError as error:
-        raise ValueError("it is nested deeper than any JSON that is meant") from error
+        raise ValueError("its JSON is nested too deeply") from error
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def not_writable(path: Path, error: OSError) -> InputError:
-    """The error for an output folder, or a file in it, that cannot be written to."""
+    """The error for an output folder, or a file in it, that cannot be written."""
     return InputError(
         "output folder",
         "it must be a folder that can be written to",

@@ -1,4 +1,4 @@
-"""Pixels to normalized inputs, as one multiplication and one addition."""
+"""Normalization of pixels, as one multiplication and one addition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedlas._core.check import InputError, describe
 
 
 def usable_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
-    """Whether images of that many channels can be normalized by them: all finite, deviations above 0."""
+    """Whether ``mean`` and ``std`` fit that many channels, are finite, and ``std`` is above 0."""
     return len(mean) == len(std) == channels and all(map(math.isfinite, (*mean, *std))) and min(std) > 0
 
 
@@ -31,6 +31,7 @@ def multiply_add(
             f"mean {describe(mean)}, std {describe(std)}",
             "Take both from the splits.",
         )
+    # In float64, so that each constant is rounded once, at the end.
     deviation = torch.tensor(std, dtype=torch.float64)
     scale, shift = 1 / (255 * deviation), -torch.tensor(mean, dtype=torch.float64) / deviation
 

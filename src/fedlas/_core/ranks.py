@@ -13,8 +13,6 @@ from fedlas._core.extras import require
 
 T = TypeVar("T")
 
-_SHARDED = "ACCELERATE_USE_FSDP"
-
 
 def new_accelerator() -> Any:
     """An ``accelerate.Accelerator`` over all processes that ``torchrun`` or ``accelerate launch`` started.
@@ -22,23 +20,22 @@ def new_accelerator() -> Any:
     Note:
         Without a device accelerate must be told that the processor is meant: it would take each of the processes for a
         run of its own. Precision is the training loop's affair.
-        So is sharding: of ``accelerate launch --use_fsdp`` only that is read, by :func:`launched_sharded`.
+
+    Raises:
+        InputError: Under ``accelerate launch --use_fsdp``: models are not divided among processes.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        raise InputError(
+            "launcher",
+            "each process must hold the whole model",
+            "accelerate launch --use_fsdp",
+            "Write --multi_gpu in its place; if memory is short, set train.accumulate and train.precision=bf16.",
+        )
     if hasattr(torch, "accelerator"):  # since torch 2.6
         found = torch.accelerator.is_available()
     else:
         found = torch.cuda.is_available() or torch.backends.mps.is_available()
-    sharded = os.environ.pop(_SHARDED, None)
-    try:
-        return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not found)
-    finally:
-        if sharded is not None:
-            os.environ[_SHARDED] = sharded
-
-
-def launched_sharded() -> bool:
-    """Whether ``accelerate launch --use_fsdp`` started this process."""
-    return os.environ.get(_SHARDED, "").lower() in ("1", "true", "yes")
+    return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not found)
 
 
 def on_main(accelerator: Any, action: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""One dictionary with manners: names, metadata, and a helpful error for a misspelt name."""
+"""Registry: objects by name, with metadata and an error that suggests the closest name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered thing.
+    """One registered class or function.
 
     Attributes:
         name: Registry name, lower-case.
         value: The class or function.
         summary: First line of its docstring.
-        metadata: Whatever else was said at registration (``paper=``, ``year=``, ``url=``, ``defaults=`` ...).
+        metadata: Other keywords of the registration (``paper=``, ``year=``, ``url=``, ``defaults=`` ...).
     """
 
     name: str
@@ -30,10 +30,10 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Named things of one kind, in the order of registration.
+    """Classes or functions of one kind by name, in the order of registration.
 
     Args:
-        kind: What the things are, in the singular, for errors: ``"loss"``.
+        kind: What is registered, in the singular, for errors: ``"loss"``.
 
     Example:
         >>> losses = Registry("loss")
@@ -65,19 +65,20 @@ class Registry(Generic[T]):
         return decorate
 
     def add(self, name: str, value: T, **metadata: Any) -> None:
-        """Register ``value`` under ``name``; :meth:`register` for things that are not decorated."""
+        """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
         if name in self._entries or name != name.lower():
             raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
+        # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
         self._entries[name] = Entry(name, value, doc.split("\n")[0], metadata)
 
     def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
-        """Call the thing registered under ``name``.
+        """Call the class or function registered under ``name``.
 
         Args:
             name: Registry name.
-            options: What a user chose; each must be a keyword of the thing.
-            **offered: What the caller can provide, such as ``num_classes``; passed on only where it is a parameter.
+            options: The user's choices; each must be one of its keywords.
+            **offered: What the caller can provide, such as ``num_classes``; passed only if it is a parameter.
 
         Raises:
             InputError: For an unknown name or option; the message names the nearest one.

@@ -1,10 +1,14 @@
-"""Random numbers that are a pure function of a key, the same on every machine, device and library version."""
+"""Random numbers: one seed a run, and a stream of its own for each thing that draws."""
 
 from __future__ import annotations
 
+import hashlib
+import random
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+import torch
 
 
 class Purpose(IntEnum):
@@ -20,11 +24,60 @@ class Purpose(IntEnum):
     CORRUPTION = 7
 
 
-def stream(purpose: Purpose, *key: int) -> np.random.RandomState:
-    """A generator for ``purpose`` and ``key`` (whole numbers >= 0), untouched by and not touching any global one.
+def stream(*key: int) -> np.random.RandomState:
+    """A generator for ``key`` (whole numbers >= 0, the first mostly a purpose), apart from every global one.
+
+    Its numbers are a function of the key alone, the same on every machine, device and library version.
 
     Note:
         ``RandomState`` rather than ``Generator``: numpy froze its output (NEP 19), so a published seed keeps its
         meaning.
     """
-    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), *key))))
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence([int(part) for part in key])))
+
+
+def derive(seed: int, purpose: str) -> int:
+    """A seed for one purpose, so that what one thing draws does not shift what another gets.
+
+    Args:
+        seed: Seed of the run.
+        purpose: What the numbers are for, e.g. ``"model"``.
+
+    Returns:
+        An integer in ``[0, 2**32)``, the same on every machine.
+
+    Example:
+        >>> derive(0, "model") == derive(0, "model"), derive(0, "model") == derive(0, "criterion")
+        (True, False)
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:4], "little")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """State of every global generator, as tensors and plain values that ``weights_only`` loading accepts."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, torch.from_numpy(np.array(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng_state(state: dict[str, Any]) -> None:
+    """Put every global generator back to what :func:`rng_state` returned."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,6 +1,7 @@
-"""The one place that writes to the terminal: lines, tables, progress. No name from a file can command it there.
+"""Output to the terminal: lines, tables and progress. No other module of the package writes to it.
 
-Nothing here reads markup: text is shown as it is written. Only the main process of a distributed run shows anything.
+Text is shown literally: markup is not interpreted and control characters are escaped, so a name from a file cannot
+control the terminal. In a distributed run only the main process prints.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from fedlas._core.extras import require
 
 T = TypeVar("T")
 Cell = str | Sequence[str | tuple[str, str]]
-"""Of a table: one line of text, or parts of text, each with a style or not. Only parts may hold line breaks."""
+"""Cell of a table: one line of text, or parts of text, each with an optional style. Only parts may hold line breaks."""
 
 _COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories: control, format, lone surrogate, separator of lines, separator of paragraphs."""
-_JOINERS = "\u200c\u200d"  # of the Cf only these belong to the spelling of languages and of emoji
+"""Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
+_JOINERS = "\u200c\u200d"  # the only format characters that the spelling of languages and emoji needs
 _QUIET = 10.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines when the output is not a terminal."""
 
 
 def printable(text: str) -> str:
-    r"""``text`` on one line, with every character that a terminal or a page would obey written out.
+    r"""``text`` on one line, with every character that a terminal or a page would interpret escaped.
 
-    Control characters (line breaks and tabs too), invisible format characters such as the overrides of direction, and
-    lone surrogates become escapes as in Python source; all other text is left alone.
+    Control characters (line breaks and tabs too), invisible format characters such as direction overrides, and lone
+    surrogates become escapes as in Python source; all other text is unchanged.
 
     Example:
         >>> print(printable("grün\x1b[2J\n\u202e"))
@@ -47,7 +48,7 @@ def printable(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> Any:
-    """A ``rich.console.Console`` on standard output or error. Nothing outside this module prints to it."""
+    """A ``rich.console.Console`` on standard output or error; only this module prints to it."""
     return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())
 
 
@@ -55,10 +56,10 @@ def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool 
     """Print lines.
 
     Args:
-        *lines: One line each; a line break within one is written out, as it may come from a name.
-        style: Of all of them, such as ``"dim"``.
+        *lines: One line each; a line break within one is escaped.
+        style: Style of all lines, such as ``"dim"``.
         wrap: Break long lines at words to the width of the terminal.
-        stderr: To standard error.
+        stderr: Print to standard error.
         on: A ``rich.console.Console``; None makes one.
     """
     screen = console(stderr=stderr) if on is None else on
@@ -86,15 +87,15 @@ def table(
     """A ``rich`` table, its title above and its caption below.
 
     Args:
-        heads: Of the columns.
+        heads: Column heads.
         rows: Cells of each row.
-        title: Above it.
-        caption: Lines below it.
-        right: Columns that are aligned to the right.
-        whole: Columns whose cells are never wrapped.
-        line_after: Rows that a line is drawn below.
+        title: Title above the table.
+        caption: Lines below the table.
+        right: Numbers of right-aligned columns.
+        whole: Numbers of columns whose cells are never wrapped.
+        line_after: Numbers of rows with a line below.
         box: Name of a box in ``rich.box``; None draws no lines.
-        **look: Further settings of ``rich.table.Table``.
+        **look: Further options of ``rich.table.Table``.
     """
     style = None if box is None else getattr(require("rich.box", extra="bench"), box)
     made = require("rich.table", extra="bench").Table(box=style, **look)
@@ -123,18 +124,18 @@ def _text(cell: Cell, style: str = "") -> Any:
 
 
 class Bar:
-    """A line of a terminal that shows how far something is and how long the rest takes. A context manager.
+    """Progress bar with the remaining time, on one line of the terminal. A context manager.
 
     Args:
-        label: What is done, in front of the bar.
-        total: Steps in all; None if that is not known yet.
-        done: Steps done before.
+        label: Text in front of the bar.
+        total: Number of steps; None if it is not known yet.
+        done: Steps that are done already.
         on: A ``rich.console.Console``; None makes one on standard error.
         quiet: Show nothing.
 
     Attributes:
-        console: Where it is shown.
-        live: Whether it is: on a terminal, by the main process. Elsewhere a bar shows nothing.
+        console: Where the bar is shown.
+        live: Whether it is shown: only on a terminal, and only by the main process.
     """
 
     def __init__(self, label: str, *, total: int | None, done: int = 0, on: Any = None, quiet: bool = False) -> None:
@@ -164,25 +165,26 @@ class Bar:
     def update(
         self, *, done: int | None = None, total: int | None = None, label: str | None = None, text: str | None = None
     ) -> None:
-        """Show another number of steps done, of steps in all, label or text behind the bar; None leaves it."""
+        """Change the steps done, the number of steps, the label or the text behind the bar; None keeps a value."""
         fields = {} if text is None else {"text": printable(text)}
         description = None if label is None else printable(label)
         self.progress.update(self._task, completed=done, total=total, description=description, **fields)
 
-    def advance(self, steps: int = 1) -> None:
-        """So many more steps are done."""
+    def advance(self, steps: float = 1) -> None:
+        """Count further steps as done."""
         self.progress.advance(self._task, steps)
 
 
 def track(items: Iterable[T], label: str, *, total: int | None = None, on: Any = None) -> Iterator[T]:
-    """The same items, while a :class:`Bar` shows how many are left.
+    """Yield the items while a :class:`Bar` shows how many are left.
 
     Args:
-        items: Passed on one by one.
-        label: What is done, in front of the bar.
-        total: Their number; None asks ``len(items)``, if it has one.
+        items: Any iterable.
+        label: Text in front of the bar.
+        total: Their number; None uses ``len(items)`` if there is one.
         on: A ``rich.console.Console``; None makes one on standard error.
     """
+    # A generator has no length: its bar shows no remaining time.
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Bar(label, total=total, on=on) as bar:
@@ -193,7 +195,7 @@ def track(items: Iterable[T], label: str, *, total: int | None = None, on: Any =
 
 @contextmanager
 def status(on: Any = None) -> Iterator[Callable[[str], None]]:
-    """A function that shows a line of text: in place on a terminal, elsewhere at most one every ten seconds.
+    """Give a function that shows a line of text: in place on a terminal, elsewhere at most every ten seconds.
 
     Args:
         on: A ``rich.console.Console``; None makes one on standard error.
@@ -207,6 +209,7 @@ def status(on: Any = None) -> Iterator[Callable[[str], None]]:
             say(text, on=screen)
             shown = time.monotonic()
 
+    # In a file or a log, lines that replace each other would pile up.
     if not screen.is_terminal:
         yield line
         return

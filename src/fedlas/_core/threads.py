@@ -1,4 +1,4 @@
-"""Attributes that every thread has for itself."""
+"""Attributes with a separate value in each thread."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class OfThread(threading.local):
-    """Base of objects whose attributes belong to the thread that sets them.
+    """Base of objects whose attributes have a separate value in each thread.
 
-    A subclass gives each attribute the value that a thread begins with, as a class attribute. ``copy.deepcopy`` and
-    pickling make a new object, which no thread has set anything of.
+    A subclass gives each attribute its initial value as a class attribute. ``copy.deepcopy`` and pickling make a new
+    object with the initial values.
 
     Example:
         >>> class Seen(OfThread):

@@ -1,6 +1,11 @@
-"""Post-hoc calibrators: fitted on validation predictions, they transform test predictions."""
+"""Post-hoc calibrators: one method a file, fitted on validation predictions and applied to others.
 
-from fedlas.calibrators.base import CALIBRATORS, CalibrationWarning, Calibrator
+In: :class:`~fedlas.Predictions` of held-out samples, then those to calibrate. Out: the same samples with calibrated
+logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers and regressions behind the methods.
+"""
+
+from fedlas._core.check import CalibrationWarning
+from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.beta import BetaCalibration
 from fedlas.calibrators.dirichlet import DirichletCalibration
 from fedlas.calibrators.drift_temperature import DriftTemperature

@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import absent_classes, joined, some, unchanged, unconverged
-from fedlas.calibrators.one_vs_rest import class_and_rest, separated_classes
-from fedlas.calibrators.one_vs_rest_logistic import fit_one_vs_rest
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import map_rows
+from fedlas.calibrators._fit.doubts import some, unconverged, when
+from fedlas.calibrators._fit.one_vs_rest import class_and_rest, separated_classes
+from fedlas.calibrators._fit.one_vs_rest_logistic import fit_one_vs_rest
+from fedlas.calibrators._one_vs_rest import OneVsRestCalibrator, Sigmoids
+from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
+
+__all__ = ["BetaCalibration"]
 
 
 @CALIBRATORS.register(
@@ -25,22 +25,22 @@ from fedlas.predictions import Predictions
     year=2017,
     url="https://proceedings.mlr.press/v54/kull17a.html",
 )
-class BetaCalibration(Calibrator):
-    """A beta map for each class against the rest, ``sigmoid(a ln p - b ln(1 - p) + c)``, and then rows that sum to 1.
+class BetaCalibration(OneVsRestCalibrator):
+    """A beta map for each class against the rest, ``sigmoid(a ln p - b ln(1 - p) + c)``; rows then sum to 1.
 
-    ``a_k >= 0``, ``b_k >= 0`` and ``c_k`` minimise the logistic loss of class ``k`` on validation predictions; ``p_k``
+    ``a_k >= 0``, ``b_k >= 0`` and ``c_k`` minimize the logistic loss of class ``k`` on validation predictions; ``p_k``
     is its softmax probability. ``a = b = 1, c = 0`` changes nothing; ``a = b`` is Platt's sigmoid.
 
     Note:
-        Where the loss is lowest at a negative ``a`` or ``b``, the paper fits again without that term. So does this, and
-        where that makes the other one negative it goes on to the minimum under both constraints.
+        Where the loss is lowest at a negative ``a`` or ``b``, the paper fits again without that term. This does the
+        same; if the other one then becomes negative, it finds the minimum under both constraints.
 
-        The paper has no penalty; here a hold with the weight of one observation keeps the parameters finite where a
+        The paper has no penalty; here a penalty with the weight of one observation keeps the parameters finite where a
         class can be separated from the rest, or has no sample. ``ln p`` and ``ln(1 - p)`` come from the logits and need
-        no clipping. All classes are fitted at once by Newton's method.
+        no clipping. Newton's method fits all classes at once.
 
-        Rows sum to 1 after division by their sum. The predicted class can change, since each class has its own map.
-        Warns (:class:`CalibrationWarning`) when ``a_k`` or ``b_k`` ends at its bound 0, when only the hold keeps the
+        Rows are divided by their sum. The predicted class can change, since each class has its own map. Warns
+        (:class:`CalibrationWarning`) when ``a_k`` or ``b_k`` ends at its bound 0, when only the penalty keeps the
         parameters finite, when a class has no sample, and when the fit changes nothing.
 
     Example:
@@ -53,17 +53,11 @@ class BetaCalibration(Calibrator):
         True
 
     Source:
-        Kull, Silva Filho and Flach 2017 (the map, and what becomes of a negative ``a`` or ``b``); one against the rest
-        and division by the sum: as in Kull et al. 2019 (arXiv 1910.12656).
+        Kull, Silva Filho and Flach 2017 (the map, and the refit of a negative ``a`` or ``b``); one against the rest and
+        division by the sum: as in Kull et al. 2019 (arXiv 1910.12656).
     """
 
-    keeps_argmax = False
-
-    def __init__(self) -> None:
-        self._parameters: Tensor | None = None
-
-    def __repr__(self) -> str:
-        return "BetaCalibration()"
+    _names = ("a", "b", "c")
 
     @property
     def a(self) -> Tensor:
@@ -72,7 +66,7 @@ class BetaCalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("BetaCalibration.a", self._parameters)[:, 0]
+        return self._parameter("a")
 
     @property
     def b(self) -> Tensor:
@@ -81,7 +75,7 @@ class BetaCalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("BetaCalibration.b", self._parameters)[:, 1]
+        return self._parameter("b")
 
     @property
     def c(self) -> Tensor:
@@ -90,47 +84,33 @@ class BetaCalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("BetaCalibration.c", self._parameters)[:, 2]
+        return self._parameter("c")
 
-    def _fit(self, val: Predictions) -> str | None:
-        self._parameters, converged = fit_one_vs_rest(val.logits, val.target, _features, nonnegative=True)
-        present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
-        bounded = ((self._parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
-        apart = separated_classes(val)
-        return joined(
-            unconverged(converged),
-            f"the probability of {some(apart)} separates all of its samples from the rest, so the likelihood has no "
-            "maximum and only a weak penalty bounds the parameters. Use a larger validation set."
-            if apart
-            else None,
-            f"a or b is at its bound 0 for {some(bounded)}: the map of such a class is not a sigmoid but one half of "
-            "it. Few samples, or few of them where the probability is near 0 or 1, do that."
-            if bounded
-            else None,
-            absent_classes(val),
-            unchanged(val, self._calibrate),
-        )
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self._calibrate)
-
-    def _calibrate(self, rows: Tensor) -> Tensor:
+    @staticmethod
+    def _features(rows: Tensor) -> Tensor:
         own, rest = class_and_rest(rows)
-        return logsigmoid(self.a * own - self.b * rest + self.c)
+        return torch.stack([own, -rest], dim=2)
 
-    def _options(self) -> dict[str, Any]:
-        return {}
-
-    def _state(self) -> dict[str, Any]:
-        return {name: getattr(self, name).tolist() for name in "abc"}
+    def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
+        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, nonnegative=True)
+        present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
+        bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
+        apart = separated_classes(val)
+        return Sigmoids(self._features, parameters), [
+            unconverged(converged),
+            when(
+                apart,
+                f"the probability of {some(apart)} separates all of its samples from the rest, so the likelihood has "
+                "no maximum and only a weak penalty bounds the parameters. Use a larger validation set.",
+            ),
+            when(
+                bounded,
+                f"a or b is at its bound 0 for {some(bounded)}: the map of such a class is not a sigmoid but one half "
+                "of it. Few samples, or few of them where the probability is near 0 or 1, do that.",
+            ),
+        ]
 
     def _restore(self, state: dict[str, Any]) -> None:
-        parameters = torch.stack([read_numbers(state, name, self.num_classes) for name in "abc"], dim=1)
-        if bool((parameters[:, :2] < 0).any()):
+        super()._restore(state)
+        if bool((self._fitted("load").parameters[:, :2] < 0).any()):
             raise ValueError("a and b must be at least 0")
-        self._parameters = parameters
-
-
-def _features(rows: Tensor) -> Tensor:
-    own, rest = class_and_rest(rows)
-    return torch.stack([own, -rest], dim=2)

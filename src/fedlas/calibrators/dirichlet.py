@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedlas.calibrators._odir import RegularizedMatrix
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.odir import RegularisedMatrix
+
+__all__ = ["DirichletCalibration"]
 
 
 @CALIBRATORS.register(
@@ -15,11 +17,11 @@ from fedlas.calibrators.odir import RegularisedMatrix
     year=2019,
     url="https://arxiv.org/abs/1910.12656",
 )
-class DirichletCalibration(RegularisedMatrix):
-    """An affine map of the log-probabilities, ``W log softmax(z) + b``, with off-diagonal and intercept regularisation.
+class DirichletCalibration(RegularizedMatrix):
+    """An affine map of the log-probabilities, ``W log softmax(z) + b``, with off-diagonal and intercept regularization.
 
     If the probabilities of each class are Dirichlet distributed, this is the calibrated map; for two classes it is beta
-    calibration. ``W`` and ``b`` minimise what they minimise in :class:`MatrixScaling`, here of ``x = log softmax(z)``.
+    calibration. ``W`` and ``b`` minimize the objective of :class:`MatrixScaling`, here of ``x = log softmax(z)``.
 
     Args:
         off_diagonal: Penalty of the weights off the diagonal (the paper's lambda), at least 0. None: chosen.
@@ -30,8 +32,8 @@ class DirichletCalibration(RegularisedMatrix):
         InputError: For a negative penalty or a ``num_folds`` below 2.
 
     Note:
-        Choice of the penalties, the hold, warnings and cost are those of :class:`MatrixScaling`. Log-probabilities come
-        from the logits, so none is clipped. The predicted class can change.
+        Choice of the penalties, warnings and cost are those of :class:`MatrixScaling`. Log-probabilities come from the
+        logits, so none is clipped. The predicted class can change.
 
     Example:
         >>> from fedlas import Predictions
@@ -42,7 +44,7 @@ class DirichletCalibration(RegularisedMatrix):
         True
 
     Source:
-        Kull et al. 2019 (linear parametrisation, and ODIR).
+        Kull et al. 2019 (linear parametrization, and ODIR).
     """
 
     def _inputs(self, logits: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import joined, unchanged
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import double_rows, map_rows
-from fedlas.calibrators.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, nll_temperature
+from fedlas.calibrators._fit.doubts import at_bound
+from fedlas.calibrators._fit.golden_section import golden_section
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
+
+__all__ = ["MAX_UNIFORM", "EnsembleTemperatureScaling", "Mixture"]
 
 MAX_UNIFORM = 0.99
 """Largest weight of the uniform part; with a weight of 1 every class would be as likely as any other."""
@@ -28,7 +30,6 @@ _GRID = 25
 _TOLERANCE = 1e-6
 _WEIGHT_TOLERANCE = 1e-11
 _MOST_STEPS = 200
-_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -61,38 +62,34 @@ class Mixture:
     year=2020,
     url="https://arxiv.org/abs/2003.07329",
 )
-class EnsembleTemperatureScaling(Calibrator):
-    """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the class.
+class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
+    """Mixes scaled, raw and uniform predictions, ``w1 softmax(z / T) + w2 softmax(z) + w3 / C``; keeps the arg-max.
 
-    Temperature ``T`` and weights ``w`` on the simplex minimise the negative log-likelihood on validation predictions.
-    Every part leaves the order of the classes as it is, and so does their mixture.
+    Temperature ``T`` and weights ``w`` on the simplex minimize the negative log-likelihood on validation predictions.
+    Every part keeps the order of the classes, and so does their mixture.
 
     Note:
-        The paper writes the problem in ``T`` and ``w`` together, and so it is solved: for each ``T`` the best ``w`` is
-        a convex problem, and over ``T``, from 0.01 to 100, the grid point with the lowest minimum is refined by golden
-        section. The temperature of temperature scaling is among those tried, so on validation data this is never worse.
-        The paper's squared error as an alternative loss is left out.
+        ``T`` and ``w`` are optimized together, as in the paper: for each ``T`` the best ``w`` is a convex problem, and
+        over ``T``, from 0.01 to 100, the grid point with the lowest minimum is refined by golden section. The grid
+        contains the temperature of temperature scaling, so on validation data this is never worse. The paper's
+        alternative loss, the squared error, is not implemented.
 
-        ``w3`` is at most 0.99, since a uniform mixture would forget the class. Warns (:class:`CalibrationWarning`) when
+        ``w3`` is at most 0.99, since a uniform mixture would lose the class. Warns (:class:`CalibrationWarning`) when
         ``w3`` or ``T`` ends at its bound, and when the fit changes nothing.
 
     Example:
-        >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
-        >>> scaled = EnsembleTemperatureScaling().fit(val).transform(val)
-        >>> [round(float(p), 4) for p in scaled.confidence]  # 3 of 4 are right
-        [0.75, 0.75, 0.75, 0.75]
+        >>> logits = 3 * [[1.0, 0.0]] + 5 * [[3.0, 0.0]] + 10 * [[6.0, 0.0]]
+        >>> target = [0, 0, 1] + [0, 0, 0, 0, 1] + 9 * [0] + [1]  # 2 of 3, 4 of 5, 9 of 10 are right
+        >>> val = Predictions(logits, target)
+        >>> [round(float(p), 2) for p in EnsembleTemperatureScaling().fit(val).transform(val).confidence[[0, 3, 8]]]
+        [0.64, 0.81, 0.9]
 
     Source:
         Zhang, Kailkhura and Han 2020 (ensemble temperature scaling).
     """
 
     keeps_argmax = True
-
-    def __init__(self) -> None:
-        self._mixture: Mixture | None = None
-
-    def __repr__(self) -> str:
-        return "EnsembleTemperatureScaling()"
+    _per_class = False
 
     @property
     def mixture(self) -> Mixture:
@@ -101,33 +98,20 @@ class EnsembleTemperatureScaling(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("EnsembleTemperatureScaling.mixture", self._mixture)
+        return self._fitted("mixture")
 
-    def _fit(self, val: Predictions) -> str | None:
+    def _fitted_map(self, val: Predictions) -> tuple[Mixture, list[str | None]]:
         mixture = best_mixture(val)
         scaled, raw, uniform = mixture.weights
-        at_bound = []
-        if scaled > 0 and mixture.temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
-            at_bound.append(f"temperature {mixture.temperature:g}")
+        ends = []
+        if scaled > 0 and mixture.temperature in BOUNDS:
+            ends.append(f"temperature {mixture.temperature:g}")
         if uniform > MAX_UNIFORM:
             kept = (scaled, raw) if scaled + raw > 0 else (1.0, 0.0)
             share = (1 - MAX_UNIFORM) / sum(kept)
             mixture = Mixture(mixture.temperature, (kept[0] * share, kept[1] * share, MAX_UNIFORM))
-            at_bound.append(f"weight {MAX_UNIFORM:g} of the uniform part")
-        self._mixture = mixture
-        return joined(
-            f"the NLL is lowest at a bound of the search, {' and '.join(at_bound)}. Check that these are logits, and "
-            "that the validation set is large enough and not training data."
-            if at_bound
-            else None,
-            unchanged(val, mixture),
-        )
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self.mixture)
-
-    def _options(self) -> dict[str, Any]:
-        return {}
+            ends.append(f"weight {MAX_UNIFORM:g} of the uniform part")
+        return mixture, [at_bound(*ends)]
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.mixture.temperature, "weights": list(self.mixture.weights)}
@@ -138,7 +122,7 @@ class EnsembleTemperatureScaling(Calibrator):
         if bool((weights < 0).any()) or abs(float(weights.sum()) - 1) > 1e-9 or float(weights[2]) > MAX_UNIFORM:
             raise ValueError(f"weights must be at least 0 and sum to 1, the last at most {MAX_UNIFORM:g}")
         scaled, raw, uniform = weights.tolist()
-        self._mixture = Mixture(temperature, (scaled, raw, uniform))
+        self._map = Mixture(temperature, (scaled, raw, uniform))
 
 
 def best_mixture(val: Predictions) -> Mixture:
@@ -150,14 +134,16 @@ def best_mixture(val: Predictions) -> Mixture:
         scaled = _label_probs(val, math.exp(log_temperature))
         return mixture_weights(torch.stack([scaled, raw, uniform], dim=1))
 
-    low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
+    # On a logarithmic scale, since temperatures of 0.1 and 10 are equally far from none.
+    low, high = map(math.log, BOUNDS)
     grid = [low + (high - low) * step / (_GRID - 1) for step in range(_GRID)]
     known = math.log(nll_temperature(val))
     best = min([known, *grid], key=lambda point: solve(point)[0])
     spacing = (high - low) / (_GRID - 1)
-    refined = _golden_section(lambda point: solve(point)[0], max(low, best - spacing), min(high, best + spacing))
+    ends = max(low, best - spacing), min(high, best + spacing)
+    refined = golden_section(lambda point: solve(point)[0], *ends, _TOLERANCE)
     best = min((best, refined), key=lambda point: solve(point)[0])
-    temperature = {low: MIN_TEMPERATURE, high: MAX_TEMPERATURE}.get(best, math.exp(best))
+    temperature = dict(zip((low, high), BOUNDS, strict=True)).get(best, math.exp(best))
     scaled, unscaled, even = solve(best)[1].tolist()
     return Mixture(temperature, (scaled, unscaled, even))
 
@@ -166,14 +152,14 @@ def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:
     """Weights on the simplex with the lowest ``-mean_i log sum_j w_j parts_ij``, and that value.
 
     Without the constraint that weights sum to 1, but with ``sum_j w_j`` added, the minimum is the same: the slope along
-    ``w`` vanishes there exactly if they sum to 1. So each Newton step is a quadratic problem with ``w >= 0`` only,
-    which is solved exactly by trying which weights are 0.
+    ``w`` vanishes there exactly if they sum to 1. Each Newton step is therefore a quadratic problem with ``w >= 0``
+    only, which is solved exactly by trying every set of weights that are 0.
 
     Args:
         parts: Probability of each sample's label under each part ``(N, J)``, float64, positive in one part at least;
             few parts.
     """
-    probs = parts.numpy()  # on a handful of weights NumPy is several times faster than torch
+    probs = parts.numpy()  # several times faster than torch for so few weights
     weights = np.full(probs.shape[1], 1 / probs.shape[1])
 
     def value(at: NDArray[np.float64]) -> float:
@@ -203,7 +189,7 @@ def _nonnegative_step(
 ) -> NDArray[np.float64]:
     """The step to the minimum of the quadratic model over weights that are at least 0."""
     count = len(weights)
-    # Two parts that are equal make the Hessian singular. The addition damps the step and leaves the minimum alone.
+    # Two equal parts make the Hessian singular. The addition damps the step and does not move the minimum.
     hessian = hessian + 1e-9 * hessian.diagonal().max() * np.eye(count)
     wanted = hessian @ weights - slope
     best, best_step = 0.0, np.zeros(count)
@@ -217,22 +203,6 @@ def _nonnegative_step(
             if change < best:
                 best, best_step = change, step
     return best_step
-
-
-def _golden_section(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where ``function`` is lowest between ``low`` and ``high``, if it falls and then rises there."""
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > _TOLERANCE:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
 
 
 def _label_probs(val: Predictions, temperature: float) -> Tensor:

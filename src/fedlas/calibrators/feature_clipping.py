@@ -1,28 +1,41 @@
-"""Feature clipping: features that are larger than a threshold are cut to it before the head sees them."""
+"""Feature clipping: features beyond a threshold are cut to it before the head sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
+from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged, when
+from fedlas.calibrators._fit.golden_section import golden_section
+from fedlas.calibrators._fit.linear_head import LinearHead, given_head, recover_head
+from fedlas.calibrators._fit.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import joined, unchanged_logits
-from fedlas.calibrators.linear_head import LinearHead, given_head, recover_head
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import double_rows
-from fedlas.calibrators.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, nll_temperature
+from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
-# The threshold is looked for on this many quantiles of the features and as many even steps, then between the neighbours
-# of the best one.
+__all__ = ["FeatureClipping"]
+
+# The search tries this many quantiles of the features and as many even steps, then between the neighbors of the best.
 _GRID = 32
-# Error of the threshold as a share of the largest feature. The NLL is flat at its minimum: finer would follow rounding.
+# Error of the threshold as a share of the largest feature. The NLL is flat at its minimum: a smaller error would follow
+# rounding.
 _TOLERANCE = 1e-7
-_SHRINK = (5**0.5 - 1) / 2
+_CHECK = "Check that features and labels belong together, and that the validation set is not training data."
+
+
+@dataclass(frozen=True, eq=False)
+class ClippedHead:
+    """The fit: a head, the threshold of its input, and the divisor of its logits."""
+
+    head: LinearHead
+    threshold: float
+    temperature: float
 
 
 @CALIBRATORS.register(
@@ -33,30 +46,30 @@ _SHRINK = (5**0.5 - 1) / 2
     url="https://arxiv.org/abs/2410.19796",
 )
 class FeatureClipping(Calibrator):
-    """Clips features to ``[-c, c]`` and lets the classifier head make logits of them again: ``W clip(h, -c, c) + b``.
+    """Clips features to ``[-c, c]`` and recomputes the logits with the classifier head: ``W clip(h, -c, c) + b``.
 
-    Over-confident mistakes come with larger features than confident hits, so a cut takes more confidence from them.
-    ``c`` minimises the negative log-likelihood on validation predictions.
+    Over-confident errors have larger features than confident correct predictions, so clipping reduces their confidence
+    more. ``c`` minimizes the negative log-likelihood on validation predictions.
 
     Args:
         head: The layer that made the logits: an ``nn.Linear``, or ``(weight (C, D), bias (C,) or None)``. None: it is
             recovered from features and logits by least squares.
-        temperature: Divide the new logits by a temperature too, which is fitted together with ``c``. The result is at
-            least as likely on validation as temperature scaling.
+        temperature: Whether to divide the new logits by a temperature that is fitted together with ``c``. The
+            validation NLL is then at most that of temperature scaling.
 
     Raises:
-        InputError: For a head that is no linear layer or does not fit the predictions.
+        InputError: For a head that is not linear or does not fit the predictions.
 
     Note:
-        Fit and transform check that the head makes the logits from the features, row by row, and refuse predictions
-        where a row is off by 0.05 of the spread of the logits: then the head is not linear, or validation samples are
-        too few to recover it from (about as many as features are needed). Pass ``head`` then. Added to the logits as
-        they came is only what clipping changes, so a sample without large features keeps them to the last bit.
+        Fit and transform check each row: the head must make the logits from the features up to 0.05 of the spread of
+        the logits. Otherwise the head is not linear, or there are too few validation samples to recover it from (about
+        as many as features are needed); then pass ``head``. Only the change by clipping is added to the given logits,
+        so a sample without large features keeps them to the last bit.
 
         ``c`` is searched in float64 on 64 values between 0 and the largest feature, then by golden section between the
-        neighbours of the best. The NLL is not convex in ``c``: another minimum narrower than the grid can be missed.
+        neighbors of the best. The NLL is not convex in ``c``: another minimum narrower than the grid can be missed.
         The published code takes the lowest ECE of a grid by default. With ``temperature`` both are fitted at once,
-        which is at least as likely as one after the other.
+        which gives at most the NLL of fitting one after the other.
 
         The predicted class can change. Warns (:class:`CalibrationWarning`) when ``c`` is 0 or as large as the largest
         feature, when validation samples do not determine the head, and when the fit changes nothing. About 100
@@ -82,16 +95,10 @@ class FeatureClipping(Calibrator):
         self, head: nn.Module | tuple[Tensor, Tensor | None] | None = None, *, temperature: bool = False
     ) -> None:
         if not isinstance(temperature, bool):
-            raise InputError(
-                "FeatureClipping", "temperature must be True or False", describe(temperature), "Pass a bool."
-            )
+            raise InputError(self._owner, "temperature must be True or False", describe(temperature), "Pass a bool.")
         self.head = head
         self.with_temperature = temperature
-        self._head: LinearHead | None = None
-        self._threshold, self._temperature = 0.0, 1.0
-
-    def __repr__(self) -> str:
-        return f"FeatureClipping(temperature={self.with_temperature})"
+        self._clip: ClippedHead | None = None
 
     @property
     def threshold(self) -> float:
@@ -100,80 +107,76 @@ class FeatureClipping(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        fitted("FeatureClipping.threshold", self._head)
-        return self._threshold
+        return fitted("FeatureClipping.threshold", self._clip).threshold
 
     @property
     def temperature(self) -> float:
-        """What the new logits are divided by; 1 unless asked for.
+        """The divisor of the new logits; 1 without ``temperature=True``.
 
         Raises:
             InputError: Before ``fit``.
         """
-        fitted("FeatureClipping.temperature", self._head)
-        return self._temperature
+        return fitted("FeatureClipping.temperature", self._clip).temperature
 
     def _fit(self, val: Predictions) -> str | None:
         owner, features = "FeatureClipping.fit", cast(Tensor, val.features)
         if self.head is None:
             head = recover_head(features, val.logits)
-            fix = (
-                "If the head is not linear there is no recovering it: clip inside the model, or use another calibrator."
-            )
+            fix = "A head that is not linear cannot be recovered: clip inside the model, or use another calibrator."
         else:
             head = given_head(owner, self.head, features, val.logits)
             fix = "Pass the layer whose input the features are and whose output the logits."
         head.check(owner, features, val.logits, fix)
 
+        # The threshold on a grid, then between the neighbors of its best point.
         target = val.target.cpu()
 
-        def measured(threshold: float) -> tuple[float, float, Tensor]:
+        def clip(threshold: float) -> tuple[ClippedHead, Tensor]:
             logits = clipped_logits(head.weight, features, val.logits, threshold)
             temperature = nll_temperature(Predictions(logits, target)) if self.with_temperature else 1.0
-            logits /= temperature
-            return float(torch.nn.functional.cross_entropy(logits, target)), temperature, logits
+            return ClippedHead(head, threshold, temperature), logits / temperature
 
         grid = threshold_grid(features)
-        threshold = lowest(lambda value: measured(value)[0], grid)
-        _, temperature, logits = measured(threshold)
-        self._head, self._threshold, self._temperature = head, threshold, temperature
+        threshold = lowest(lambda c: float(torch.nn.functional.cross_entropy(clip(c)[1], target)), grid)
+        self._clip, logits = clip(threshold)
         return joined(
-            f"{head.undetermined} of {features.shape[1]} directions of the features do not vary among "
-            f"{val.num_samples} validation samples, and the head's weights there are unknown. Pass head, or use a "
-            "larger validation set."
-            if head.undetermined
-            else None,
-            _at_bound(threshold, grid, temperature),
-            unchanged_logits(val, logits),
+            when(
+                head.undetermined,
+                f"{head.undetermined} of {features.shape[1]} directions of the features do not vary among "
+                f"{val.num_samples} validation samples, and the head's weights there are unknown. Pass head, or use a "
+                "larger validation set.",
+            ),
+            _at_bound(self._clip, grid),
+            unchanged(val, logits),
         )
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
         owner, features = "FeatureClipping.transform", cast(Tensor, test.features)
-        head = fitted(owner, self._head)
-        head.check(
+        clip = fitted(owner, self._clip)
+        clip.head.check(
             owner,
             features,
             test.logits,
             "Transform predictions of the model it was fitted on. If these are, validation samples were too few to "
             "recover the head: pass it, FeatureClipping(head=fedlas.find_head(model)).",
         )
-        clipped = clipped_logits(head.weight, features, test.logits, self._threshold) / self._temperature
-        return clipped.to(test.logits)
+        clipped = clipped_logits(clip.head.weight, features, test.logits, clip.threshold)
+        return (clipped / clip.temperature).to(test.logits)
 
-    def _options(self) -> dict[str, Any]:
-        return {"temperature": self.with_temperature}
+    def _arguments(self) -> dict[str, Any]:
+        return {"temperature": self.with_temperature}  # the head is in the state
 
     def _state(self) -> dict[str, Any]:
-        head = fitted("FeatureClipping.save", self._head)
-        numbers = {"threshold": self._threshold, "temperature": self._temperature, "scale": head.scale}
+        head = fitted("FeatureClipping.save", self._clip).head
+        numbers = {"threshold": self.threshold, "temperature": self.temperature, "scale": head.scale}
         return {**numbers, "weight": head.weight.tolist(), "bias": head.bias.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
         weight = read_numbers(state, "weight", self.num_classes, self.num_features)
         bias = read_numbers(state, "bias", self.num_classes)
-        numbers = [check_number("FeatureClipping", name, state[name], low=0) for name in ("threshold", "scale")]
-        self._temperature = check_number("FeatureClipping", "temperature", state["temperature"], low=0, low_open=True)
-        self._threshold, self._head = numbers[0], LinearHead(weight, bias, numbers[1])
+        threshold, scale = (check_number(self._owner, name, state[name], low=0) for name in ("threshold", "scale"))
+        temperature = check_number(self._owner, "temperature", state["temperature"], low=0, low_open=True)
+        self._clip = ClippedHead(LinearHead(weight, bias, scale), threshold, temperature)
 
 
 @torch.no_grad()
@@ -193,7 +196,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
 
 
 def threshold_grid(features: Tensor) -> list[float]:
-    """Thresholds to try, ascending: 0, quantiles of the features that are not 0, even steps to the largest."""
+    """Thresholds to try, ascending: 0, quantiles of the nonzero features, and even steps to the largest."""
     size = features.detach().cpu().double().abs().flatten()
     size = size[size > 0].sort().values
     if not len(size):
@@ -205,32 +208,23 @@ def threshold_grid(features: Tensor) -> list[float]:
 
 def lowest(function: Callable[[float], float], grid: list[float]) -> float:
     """Where ``function`` is lowest: on the ascending grid, then by golden section next to the best value."""
-    values = [function(point) for point in grid]
-    best = min(range(len(grid)), key=values.__getitem__)
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    tried = {grid[best]: values[best]}
-    inner, outer = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
-    while high - low > _TOLERANCE * grid[-1]:
-        for point in (inner, outer):
-            if point not in tried:
-                tried[point] = function(point)
-        if tried[inner] <= tried[outer]:
-            high, outer = outer, inner
-            inner = high - _SHRINK * (high - low)
-        else:
-            low, inner = inner, outer
-            outer = low + _SHRINK * (high - low)
+    tried = {point: function(point) for point in grid}
+    best = grid.index(min(tried, key=tried.__getitem__))
+
+    def remembered(point: float) -> float:
+        if point not in tried:
+            tried[point] = function(point)
+        return tried[point]
+
+    ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    golden_section(remembered, *ends, _TOLERANCE * grid[-1])
     return min(tried, key=tried.__getitem__)
 
 
-def _at_bound(threshold: float, grid: list[float], temperature: float) -> str | None:
-    check = "Check that features and labels belong together, and that the validation set is not training data."
+def _at_bound(clip: ClippedHead, grid: list[float]) -> str | None:
+    threshold, temperature = clip.threshold, clip.temperature
     if threshold <= _TOLERANCE * grid[-1]:
-        return f"the NLL is lowest at a bound of the search, threshold 0, where features say nothing. {check}"
+        return at_bound("threshold 0, where features say nothing", check=_CHECK)
     if threshold >= (1 - _TOLERANCE) * grid[-1]:
-        return (
-            f"the NLL is lowest at a bound of the search, the largest feature {threshold:g}, where nothing is clipped."
-        )
-    if temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE):
-        return f"the NLL is lowest at a bound of the search, temperature {temperature:g}. {check}"
-    return None
+        return at_bound(f"the largest feature {threshold:g}, where nothing is clipped", check="")
+    return at_bound(*([f"temperature {temperature:g}"] if temperature in BOUNDS else []), check=_CHECK)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import absent_classes, joined, unchanged
-from fedlas.calibrators.one_vs_rest import floored_log, smallest_probability
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import double_rows, map_rows
+from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.metrics.binning import equal_mass_edges, equal_width_edges
 from fedlas.predictions import Predictions
 
-SCHEMES = ("equal-mass", "equal-width")
-"""How the bins of a class can be cut."""
+__all__ = ["ClassBins", "HistogramBinning"]
+
+Scheme = Literal["equal-mass", "equal-width"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class ClassBins:
     Attributes:
         edges: Inner edges ``(C, B - 1)``, ascending: bin ``b`` is ``(edges[b - 1], edges[b]]``.
         share: Share of the bin's samples that belong to the class ``(C, B)``.
-        floor: Least probability that comes out.
+        floor: Least probability that is returned.
     """
 
     edges: Tensor
@@ -48,8 +48,8 @@ class ClassBins:
     year=2001,
     url="https://dl.acm.org/doi/10.5555/645530.655658",
 )
-class HistogramBinning(Calibrator):
-    """Replaces the probability of each class by how often that class occurred in its bin; then rows that sum to 1.
+class HistogramBinning(MappedCalibrator[ClassBins]):
+    """Replaces the probability of each class by the share of that class in its bin; rows are then divided by their sum.
 
     For each class ``k`` the validation samples are cut into bins by ``p_k``, and the calibrated ``p_k`` is the share of
     the bin's samples that belong to ``k``.
@@ -64,10 +64,10 @@ class HistogramBinning(Calibrator):
 
     Note:
         A share of 0 becomes ``1 / (C (N + 1))`` with ``N`` validation samples, less than any other share, so that
-        logits are finite. Rows sum to 1 after division by their sum.
+        logits are finite.
 
-        Cuts lie midway between the samples next to them. Equal probabilities stay in one bin, so bins can be fewer than
-        asked for. An empty bin of equal width keeps its middle.
+        Edges lie midway between the neighboring samples. Equal probabilities stay in one bin, so there can be fewer
+        bins than ``num_bins``. The value of an empty bin of equal width is its middle.
 
         The predicted class changes often: classes that share a value tie, and the first of them is predicted. Warns
         (:class:`CalibrationWarning`) when there are fewer samples than bins, when a class has no sample, and when the
@@ -76,7 +76,7 @@ class HistogramBinning(Calibrator):
     Example:
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])
         >>> binned = HistogramBinning(num_bins=2).fit(val).transform(val)
-        >>> [round(float(p), 2) for p in binned.probs[:, 0]]  # what happened: 2 of 3, and 1 of 2
+        >>> [round(float(p), 2) for p in binned.probs[:, 0]]  # the observed shares: 2 of 3, and 1 of 2
         [0.67, 0.67, 0.67, 0.5, 0.5]
 
     Source:
@@ -87,13 +87,9 @@ class HistogramBinning(Calibrator):
 
     keeps_argmax = False
 
-    def __init__(self, num_bins: int = 15, scheme: str = "equal-mass") -> None:
+    def __init__(self, num_bins: int = 15, scheme: Scheme = "equal-mass") -> None:
         self.num_bins = check_count("HistogramBinning", "num_bins", num_bins)
-        self.scheme = check_choice("HistogramBinning", "scheme", scheme, SCHEMES)
-        self._bins: ClassBins | None = None
-
-    def __repr__(self) -> str:
-        return f"HistogramBinning(num_bins={self.num_bins}, scheme={self.scheme!r})"
+        self.scheme = check_choice("HistogramBinning", "scheme", scheme, get_args(Scheme))
 
     @property
     def bins(self) -> ClassBins:
@@ -102,15 +98,12 @@ class HistogramBinning(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("HistogramBinning.bins", self._bins)
+        return self._fitted("bins")
 
-    def _fit(self, val: Predictions) -> str | None:
-        columns = torch.empty(val.num_classes, val.num_samples, dtype=torch.float64, device="cpu")
-        for part, rows in double_rows(val.logits):
-            columns[:, part] = rows.softmax(dim=1).T
+    def _fitted_map(self, val: Predictions) -> tuple[ClassBins, list[str | None]]:
         target = val.target.cpu()
         edges, shares = [], []
-        for label, probs in enumerate(columns):
+        for label, probs in enumerate(class_columns(val.logits)):
             cuts = equal_width_edges(self.num_bins)[1:-1] if self.scheme == "equal-width" else self._cuts(probs)
             index = torch.searchsorted(cuts, probs)
             count = torch.bincount(index, minlength=self.num_bins).double()
@@ -119,14 +112,8 @@ class HistogramBinning(Calibrator):
             edges.append(cuts)
             shares.append(torch.where(count > 0, own / count, (bounds[1:] + bounds[:-1]) / 2))
         floor = smallest_probability(val.num_samples, val.num_classes)
-        self._bins = ClassBins(torch.stack(edges), torch.stack(shares), floor)
-        return joined(
-            f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
-            if val.num_samples < self.num_bins
-            else None,
-            absent_classes(val),
-            unchanged(val, self._bins),
-        )
+        doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
+        return ClassBins(torch.stack(edges), torch.stack(shares), floor), [when(val.num_samples < self.num_bins, doubt)]
 
     def _cuts(self, probs: Tensor) -> Tensor:
         """Inner edges of bins of equal mass, each midway between the sample below it and the next."""
@@ -134,12 +121,6 @@ class HistogramBinning(Calibrator):
         below = equal_mass_edges(ordered, self.num_bins)[1:-1]
         above = ordered[torch.searchsorted(ordered, below, right=True).clamp(max=len(ordered) - 1)]
         return torch.where(above > below, (below + above) / 2, below)
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self.bins)
-
-    def _options(self) -> dict[str, Any]:
-        return {"num_bins": self.num_bins, "scheme": self.scheme}
 
     def _state(self) -> dict[str, Any]:
         return {"edges": self.bins.edges.tolist(), "share": self.bins.share.tolist(), "floor": self.bins.floor}
@@ -150,4 +131,4 @@ class HistogramBinning(Calibrator):
         floor = float(read_numbers(state, "floor"))
         if bool((edges.diff(dim=1) < 0).any()) or bool(((share < 0) | (share > 1)).any()) or not 0 < floor <= 1:
             raise ValueError("edges must ascend, and shares and floor must be probabilities")
-        self._bins = ClassBins(edges, share, floor)
+        self._map = ClassBins(edges, share, floor)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.extras import require
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import absent_classes, joined, some, unchanged
-from fedlas.calibrators.one_vs_rest import floored_log, smallest_probability
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import double_rows, map_rows
+from fedlas.calibrators._fit.doubts import some, when
+from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
+
+__all__ = ["Curves", "IsotonicCalibration"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Curves:
 
     Attributes:
         points: For each class the probabilities where its map bends ``(P_k,)``, ascending, and its values there.
-        floor: Least probability that comes out.
+        floor: Least probability that is returned.
     """
 
     points: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -46,15 +47,15 @@ class Curves:
     url="https://dl.acm.org/doi/10.1145/775047.775151",
     packages=("sklearn",),
 )
-class IsotonicCalibration(Calibrator):
-    """The rising map of each class's probability that fits best in mean square; then rows that sum to 1.
+class IsotonicCalibration(MappedCalibrator[Curves]):
+    """The rising map of each class's probability with the least mean squared error; rows are then divided by their sum.
 
-    For each class ``k`` it minimises ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall, by
+    For each class ``k`` it minimizes ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall, by
     scikit-learn's ``IsotonicRegression``. Between the samples ``f_k`` is linear, outside them constant.
 
     Note:
-        A value of 0 becomes ``1 / (C (N + 1))`` with ``N`` validation samples, less than any value that was estimated,
-        so that logits are finite. Rows sum to 1 after division by their sum.
+        A value of 0 becomes ``1 / (C (N + 1))`` with ``N`` validation samples, less than any estimated value, so that
+        logits are finite.
 
         The predicted class can change: each class has its own map, and those have flat parts. Warns
         (:class:`CalibrationWarning`) when the map of a class is constant, when a class has no sample, and when the fit
@@ -73,12 +74,6 @@ class IsotonicCalibration(Calibrator):
 
     keeps_argmax = False
 
-    def __init__(self) -> None:
-        self._curves: Curves | None = None
-
-    def __repr__(self) -> str:
-        return "IsotonicCalibration()"
-
     @property
     def curves(self) -> Curves:
         """The fitted maps.
@@ -86,35 +81,23 @@ class IsotonicCalibration(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("IsotonicCalibration.curves", self._curves)
+        return self._fitted("curves")
 
-    def _fit(self, val: Predictions) -> str | None:
+    def _fitted_map(self, val: Predictions) -> tuple[Curves, list[str | None]]:
         regression = require("sklearn.isotonic", extra="posthoc").IsotonicRegression
-        columns = np.empty((val.num_classes, val.num_samples))
-        for part, rows in double_rows(val.logits):
-            columns[:, part] = rows.softmax(dim=1).numpy().T
         target = val.target.cpu().numpy()
         points = []
-        for label, probs in enumerate(columns):
+        for label, probs in enumerate(class_columns(val.logits).numpy()):
             fit = regression(y_min=0, y_max=1, out_of_bounds="clip").fit(probs, target == label)
             points.append((fit.X_thresholds_.astype(np.float64), fit.y_thresholds_.astype(np.float64)))
-        self._curves = Curves(points, smallest_probability(val.num_samples, val.num_classes))
         present = set(target.tolist())
         flat = [label for label, (_, value) in enumerate(points) if label in present and np.ptp(value) == 0]
-        return joined(
+        doubt = (
             f"the map of {some(flat)} is constant: a higher probability does not mean that the class is more frequent. "
             "Check that logits and labels belong together."
-            if flat and val.num_classes > 1
-            else None,
-            absent_classes(val),
-            unchanged(val, self._curves),
         )
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self.curves)
-
-    def _options(self) -> dict[str, Any]:
-        return {}
+        floor = smallest_probability(val.num_samples, val.num_classes)
+        return Curves(points, floor), [when(flat and val.num_classes > 1, doubt)]
 
     def _state(self) -> dict[str, Any]:
         points = [{"at": at.tolist(), "value": value.tolist()} for at, value in self.curves.points]
@@ -131,4 +114,4 @@ class IsotonicCalibration(Calibrator):
         floor = float(read_numbers(state, "floor"))
         if len(points) != self.num_classes or not 0 < floor <= 1:
             raise ValueError(f"there must be {self.num_classes} curves, and a floor that is a probability")
-        self._curves = Curves(points, floor)
+        self._map = Curves(points, floor)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedlas.calibrators._odir import RegularizedMatrix
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.odir import RegularisedMatrix
+
+__all__ = ["MatrixScaling"]
 
 
 @CALIBRATORS.register(
@@ -15,10 +17,10 @@ from fedlas.calibrators.odir import RegularisedMatrix
     year=2019,
     url="https://arxiv.org/abs/1910.12656",
 )
-class MatrixScaling(RegularisedMatrix):
-    """Any affine map of the logits, ``W z + b``, with off-diagonal and intercept regularisation (ODIR).
+class MatrixScaling(RegularizedMatrix):
+    """Any affine map of the logits, ``W z + b``, with off-diagonal and intercept regularization (ODIR).
 
-    ``W (C, C)`` and ``b (C,)`` minimise on validation predictions ``NLL + off_diagonal / (C (C - 1)) sum_{i != j}
+    ``W (C, C)`` and ``b (C,)`` minimize on validation predictions ``NLL + off_diagonal / (C (C - 1)) sum_{i != j}
     W_ij^2 + intercept / C sum_j b_j^2``, a convex problem, by Newton's method in float64.
 
     Args:
@@ -30,21 +32,21 @@ class MatrixScaling(RegularisedMatrix):
         InputError: For a negative penalty or a ``num_folds`` below 2.
 
     Note:
-        What is not given is chosen from a small grid by the negative log-likelihood of held-out folds: first
-        ``off_diagonal`` at a weak ``intercept``, then ``intercept``, each from strong to weak until that no longer
-        gains 1e-5 nats a sample. The paper searches both at once. The folds are drawn from what the samples are, so
+        Penalties that are not given are chosen from a small grid by the negative log-likelihood of held-out folds:
+        first ``off_diagonal`` at a weak ``intercept``, then ``intercept``, each from strong to weak until the gain
+        falls below 1e-5 nats a sample. The paper searches both at once. The folds depend on the samples themselves, so
         neither their order nor a seed matters.
 
         With ``off_diagonal=0, intercept=0`` it is the matrix scaling of Guo et al. 2017, which over-fits. Even then a
-        hold with the weight of one observation keeps the parameters finite, see
-        :class:`~fedlas.calibrators.softmax_regression.SoftmaxRegression`.
+        penalty with the weight of one observation keeps the parameters finite.
 
         Not invariant to adding one number to all logits of a row; :class:`DirichletCalibration` is. The predicted class
         can change. A pass over the data takes ``N C^2`` operations, and a fit with its search hundreds of passes: with
         5,000 samples seconds for 10 classes and half a minute for 100. Give both penalties where there are many more.
 
         Warns (:class:`CalibrationWarning`) when cross-validation chose the weakest penalty of its grid, when only the
-        hold keeps the parameters finite, when a class has no sample, when the fit changes nothing or did not converge.
+        small penalty keeps the parameters finite, when a class has no sample, when the fit changes nothing or did not
+        converge.
 
     Example:
         >>> import torch

@@ -1,35 +1,30 @@
-"""Multicalibration: the confidence of the predicted class is right on average in groups, not only overall."""
+"""Multicalibration: the confidence of the predicted class is right on average in each group, not only overall."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
+from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length
+from fedlas.calibrators._fit.doubts import CHECK, joined, unchanged, when
+from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.predicted_confidence import predicted_log_odds, with_log_odds
+from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.confidence_cells import Cells, Update, held_out_length
-from fedlas.calibrators.doubts import joined, unchanged_logits
-from fedlas.calibrators.folds import canonical_order
-from fedlas.calibrators.parameters import fitted
-from fedlas.calibrators.predicted_confidence import predicted_log_odds, with_log_odds
-from fedlas.calibrators.rowwise import double_rows
-from fedlas.calibrators.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, nll_temperature
+from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
-GROUPS: dict[str, Callable[[Predictions], Tensor]] = {
-    "predicted": lambda p: torch.cat([_everyone(p), one_hot(p.predicted, p.num_classes).bool()], dim=1),
-    "all": lambda p: _everyone(p),
-}
-"""Groups by name, from predictions to ``(N, G)`` bool. ``"predicted"``: all samples, and those predicted to be of each
-class; ``"all"``: all samples only, which is calibration."""
+__all__ = ["Multicalibration"]
 
-STARTS = ("temperature", "none")
-"""What the corrections start from: confidences after temperature scaling, or as they are."""
+Groups = Literal["predicted", "all"]
+Start = Literal["temperature", "none"]
 
 _MOST_UPDATES = 500
 
@@ -44,37 +39,37 @@ _MOST_UPDATES = 500
 class Multicalibration(Calibrator):
     """Corrects the confidence of the predicted class until it is right on average in each cell of groups and levels.
 
-    A cell is a group of samples whose confidences lie in one of ``num_levels`` levels. As long as a cell of at least
-    ``min_size`` samples has a mean confidence that is off its accuracy by more than ``alpha``, the confidences of the
-    worst cell are shifted to it. ``transform`` replays these corrections in order. The predicted class stays.
+    A cell is a group of samples whose confidences lie in one of ``num_levels`` levels. As long as the mean confidence
+    of a cell of at least ``min_size`` samples differs from its accuracy by more than ``alpha``, the confidences of the
+    worst cell are shifted to its accuracy. ``transform`` replays these corrections in order. The arg-max is kept.
 
     Args:
-        groups: ``"predicted"``: all samples, and those of each predicted class; ``"all"``; or a function from
-            :class:`~fedlas.Predictions` to ``(N, G)`` bool, which may overlap. It sees logits and features; all labels
-            are 0 then. A calibrator with a function of your own cannot be saved.
-        alpha: Error of a cell that is tolerated, in (0, 1].
+        groups: ``"predicted"``: all samples, and those of each predicted class; ``"all"``: all samples only; or a
+            function from :class:`~fedlas.Predictions` to ``(N, G)`` bool, whose groups may overlap. It sees logits and
+            features, but labels that are all 0. A calibrator with a function cannot be saved.
+        alpha: Tolerated error of a cell, in (0, 1].
         num_levels: Levels of equal width on [0, 1], at least 1.
         min_size: Least size of a cell, at least 1.
         num_folds: Folds of the cross-validation that stops the corrections, at least 2; None: no early stop.
-        start: ``"temperature"``: corrections start from temperature scaling; ``"none"``: from predictions as they are.
+        start: ``"temperature"``: corrections start from temperature scaling; ``"none"``: from the given predictions.
 
     Raises:
-        InputError: For an option out of range, or groups that are no ``(N, G)`` bool.
+        InputError: For an option out of range, or groups that are not ``(N, G)`` bool.
 
     Note:
-        With ``num_folds=None`` no cell of the validation set is off by more than ``alpha`` in the end (unless 500
-        corrections do not suffice, of which it warns). That says little of new samples when cells are small. With folds
-        only as many corrections are made as lower the log-loss of held-out samples, none if the gain is within its
-        standard error, so cells may stay uncorrected for want of evidence.
+        With ``num_folds=None`` no cell of the validation set ends with an error above ``alpha`` (unless 500 corrections
+        do not suffice, which gives a warning). For small cells that says little about new samples. With folds, only as
+        many corrections are made as lower the log-loss of held-out samples, and none if the gain is within its standard
+        error, so cells may stay uncorrected for lack of evidence.
 
-        The paper corrects binary predictions by adding to the probability, and puts the mean of a level in place of it
-        in the end. Here the log-odds are shifted, which cannot leave (0, 1), and differences within a level stay. A
-        cell that is right always, or never, counts as half a sample off that. Where a confidence rises, the other
-        classes share the rest in proportion. Where it falls they would overtake the predicted class that way: there all
-        logits are divided by a temperature instead. A confidence does not fall below ``1 / C``.
+        The paper corrects binary predictions by adding to the probability, and finally replaces it by the mean of its
+        level. Here the log-odds are shifted, which cannot leave (0, 1), and differences within a level stay. A cell
+        that is always right, or never, counts as half a sample off that. Where a confidence rises, the other classes
+        share the rest in proportion. Where it falls they would overtake the predicted class that way: there all logits
+        are divided by a temperature instead. A confidence does not fall below ``1 / C``.
 
-        Starting from temperature scaling is not in the paper, which takes any predictor. Level by level, an error that
-        all samples share is corrected in coarse steps.
+        The paper starts from any predictor. Here temperature scaling comes first, because corrections level by level
+        would remove an error that all samples share in coarse steps only.
 
         Warns (:class:`CalibrationWarning`) when no cell is large enough, when no correction is made, and when the fit
         changes nothing.
@@ -97,26 +92,22 @@ class Multicalibration(Calibrator):
 
     def __init__(
         self,
-        groups: str | Callable[[Predictions], Tensor] = "predicted",
+        groups: Groups | Callable[[Predictions], Tensor] = "predicted",
         alpha: float = 0.02,
         num_levels: int = 10,
         min_size: int = 50,
         num_folds: int | None = 5,
-        start: str = "temperature",
+        start: Start = "temperature",
     ) -> None:
-        owner = "Multicalibration"
-        self.groups = groups if callable(groups) else check_choice(owner, "groups", groups, GROUPS)
+        owner = self._owner
+        self.groups = groups if callable(groups) else check_choice(owner, "groups", groups, get_args(Groups))
         self.alpha = check_number(owner, "alpha", alpha, low=0, high=1, low_open=True)
         self.num_levels = check_count(owner, "num_levels", num_levels)
         self.min_size = check_count(owner, "min_size", min_size)
         self.num_folds = None if num_folds is None else check_count(owner, "num_folds", num_folds, low=2)
-        self.start = check_choice(owner, "start", start, STARTS)
+        self.start = check_choice(owner, "start", start, get_args(Start))
         self._updates: list[Update] | None = None
         self._num_groups, self._temperature = 0, 1.0
-
-    def __repr__(self) -> str:
-        options = {"groups": self.groups, **self._numbers()}
-        return f"Multicalibration({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
     @property
     def updates(self) -> list[Update]:
@@ -129,7 +120,7 @@ class Multicalibration(Calibrator):
 
     @property
     def temperature(self) -> float:
-        """What the logits are divided by before the corrections; 1 with ``start="none"``.
+        """The divisor of the logits before the corrections; 1 with ``start="none"``.
 
         Raises:
             InputError: Before ``fit``.
@@ -140,29 +131,32 @@ class Multicalibration(Calibrator):
     def _fit(self, val: Predictions) -> str | None:
         groups = self._membership("Multicalibration.fit", val)
         temperature = nll_temperature(val) if self.start == "temperature" else 1.0
-        at_bound = temperature in (MIN_TEMPERATURE, MAX_TEMPERATURE)
+        at_bound = temperature in BOUNDS
         temperature = 1.0 if at_bound else temperature
-        order = canonical_order(val.logits, val.target)  # sums, and so the worst cell, may depend on it
+
+        # In one order, because rounding of sums, and so the worst cell, may depend on it.
+        order = canonical_order(val.logits, val.target)
         log_odds = predicted_log_odds(val.logits, temperature)[order]
         correct, groups = val.correct.cpu().double()[order], groups[order]
-        cells, updates, most = self._cells(), [], _MOST_UPDATES
-        members = groups.nonzero()
-        if val.num_classes > 1:
-            if self.num_folds is not None:
-                folds = torch.arange(val.num_samples) % self.num_folds
-                most = held_out_length(cells, log_odds, correct, groups, folds, most) if int(folds.max()) else 0
-            updates = list(cells.path(log_odds, correct, members, most))
+        cells, most = self._cells(), _MOST_UPDATES if val.num_classes > 1 else 0
+        if self.num_folds is not None and most:
+            folds = torch.arange(val.num_samples) % self.num_folds
+            most = held_out_length(cells, log_odds, correct, groups, folds, most) if int(folds.max()) else 0
+        updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
+
         self._num_groups, self._temperature, self._updates = groups.shape[1], temperature, updates
-        return joined(
-            "temperature scaling ends at a bound of its search, so corrections start from predictions as they are. "
-            "Check that these are logits, and that the validation set is large enough and not training data."
-            if at_bound
-            else None,
-            self._no_update(groups, updates),
+        too_many = (
             f"{_MOST_UPDATES} corrections do not suffice: cells are still off. Choose a larger alpha or min_size."
-            if len(updates) == _MOST_UPDATES
-            else None,
-            unchanged_logits(val, self._transform_predictions(val)),
+        )
+        return joined(
+            when(
+                at_bound,
+                "temperature scaling ends at a bound of its search, so corrections start from the given predictions. "
+                + CHECK,
+            ),
+            self._no_update(groups, updates),
+            when(len(updates) == _MOST_UPDATES, too_many),
+            unchanged(val, self._transform_predictions(val)),
         )
 
     def _no_update(self, groups: Tensor, updates: list[Update]) -> str | None:
@@ -175,10 +169,14 @@ class Multicalibration(Calibrator):
         return f"no cell is off by more than alpha, or than held-out samples confirm{rest}. Nothing need be done."
 
     def _membership(self, owner: str, predictions: Predictions) -> Tensor:
-        """Groups of each sample, ``(N, G)`` bool on the CPU; whoever says so does not get to see the labels."""
-        name = self.groups
-        blind = replace(predictions, target=torch.zeros_like(predictions.target), label_probs=None)
-        groups = (name if callable(name) else GROUPS[name])(blind)
+        """Groups of each sample, ``(N, G)`` bool on the CPU; the function that assigns them does not see the labels."""
+        if callable(self.groups):
+            groups = self.groups(replace(predictions, target=torch.zeros_like(predictions.target), label_probs=None))
+        else:
+            groups = torch.ones(predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device)
+            if self.groups == "predicted":
+                classes = one_hot(predictions.predicted, predictions.num_classes).bool()
+                groups = torch.cat([groups, classes], dim=1)
         if (
             not isinstance(groups, Tensor)
             or groups.dtype != torch.bool
@@ -203,7 +201,7 @@ class Multicalibration(Calibrator):
                 owner,
                 f"groups must be as many as in the fit, {self._num_groups}",
                 groups.shape[1],
-                "Return the same groups for all predictions, empty ones too.",
+                "Return the same groups for all predictions, including empty ones.",
             )
         cells, members = self._cells(), groups.nonzero()
         before = predicted_log_odds(test.logits, self._temperature)
@@ -221,26 +219,22 @@ class Multicalibration(Calibrator):
     def _cells(self) -> Cells:
         return Cells(self.num_levels, self.alpha, self.min_size)
 
-    def _numbers(self) -> dict[str, Any]:
-        names = ("alpha", "num_levels", "min_size", "num_folds", "start")
-        return {name: getattr(self, name) for name in names}
-
     def _options(self) -> dict[str, Any]:
         if callable(self.groups):
             raise InputError(
                 "Multicalibration.save",
-                f"groups must have a name ({', '.join(GROUPS)})",
+                f"groups must have a name ({', '.join(get_args(Groups))})",
                 "a function, which a file cannot hold",
                 "Keep the calibrator in memory, or fit it again with the same function.",
             )
-        return {"groups": self.groups, **self._numbers()}
+        return super()._options()
 
     def _state(self) -> dict[str, Any]:
         updates = [[update.group, update.level, update.shift] for update in self.updates]
         return {"temperature": self._temperature, "num_groups": self._num_groups, "updates": updates}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        owner = "Multicalibration"
+        owner = self._owner
         temperature = check_number(owner, "temperature", state["temperature"], low=0, low_open=True)
         num_groups = check_count(owner, "num_groups", state["num_groups"])
         updates = []
@@ -251,10 +245,6 @@ class Multicalibration(Calibrator):
                 check_number(owner, "shift", shift),
             )
             if update.group >= num_groups or update.level >= self.num_levels:
-                raise ValueError(f"update {update} is of no group or level")
+                raise ValueError(f"update {update} is outside the groups or levels")
             updates.append(update)
         self._temperature, self._num_groups, self._updates = temperature, num_groups, updates
-
-
-def _everyone(predictions: Predictions) -> Tensor:
-    return torch.ones(predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device)

@@ -1,26 +1,27 @@
-"""Semantic-aware grouping: temperatures for groups of samples that are learned from their features."""
+"""Semantic-aware grouping: a temperature for each group of samples, with groups learned from the features."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
+from fedlas._core.streams import stream
+from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged, when
+from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.grouping import GroupedNLL, learn_grouping
+from fedlas.calibrators._fit.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import joined, unchanged_logits
-from fedlas.calibrators.folds import canonical_order
-from fedlas.calibrators.grouping import GroupedNLL, learn_grouping
-from fedlas.calibrators.parameters import fitted, read_numbers
-from fedlas.calibrators.rowwise import double_rows
-from fedlas.calibrators.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE, nll_temperature
+from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
+
+__all__ = ["SemanticGrouping"]
 
 # Samples that a group needs for a temperature of its own.
 _LEAST = 20
-_BOUNDS = (MIN_TEMPERATURE, MAX_TEMPERATURE)
 
 
 @CALIBRATORS.register(
@@ -31,33 +32,33 @@ _BOUNDS = (MIN_TEMPERATURE, MAX_TEMPERATURE)
     url="https://arxiv.org/abs/2306.04985",
 )
 class SemanticGrouping(Calibrator):
-    """Mean over several partitions of the samples by their features, each group with a temperature; keeps the arg-max.
+    """Averages over partitions of the samples by their features, with a temperature for each group; keeps the arg-max.
 
     ``p = mean_u softmax(z / temperature[u, k_u])`` with the group ``k_u = argmax_k (W_u h)_k`` of the features ``h``.
-    ``W_u`` is learned with soft groups: by the likelihood of ``sum_k softmax(W_u h)_k softmax(z / t_k)``, less
-    ``penalty * mean(W_u^2)``, from a random start. Then each group gets the temperature of its samples.
+    ``W_u`` is learned with soft groups from a random start: it maximizes the likelihood of ``sum_k softmax(W_u h)_k
+    softmax(z / t_k)`` less ``penalty * mean(W_u^2)``. Then each group gets the temperature of its samples.
 
     Args:
-        num_groups: Groups of a partition, at least 1.
-        num_partitions: Partitions, at least 1.
+        num_groups: Number of groups of a partition, at least 1.
+        num_partitions: Number of partitions, at least 1.
         penalty: The paper's lambda, at least 0.
-        seed: Of the random starts and halves.
+        seed: Seed of the random starts and halves.
 
     Raises:
         InputError: For an option out of range.
 
     State:
-        Nothing random is left after ``fit``: partitions and temperatures are saved.
+        ``transform`` is deterministic: partitions and temperatures are saved.
 
     Note:
         Partition and temperatures of one ``u`` are learned on two random halves of the validation samples, drawn anew
-        for each. The published code has two held-out sets. On one the groups are those where the labels happened to be
-        wrong, and their temperatures believe it: on the synthetic data set with 800 samples and 256 features that made
-        the test NLL 1.05, against 0.95 with halves.
+        for each. The published code uses two held-out sets. With a single set the groups would collect the samples
+        that happen to be wrong, and their temperatures would over-fit: on the synthetic data set with 800 samples and
+        256 features the test NLL is then 1.05, against 0.95 with halves.
 
         Features are divided by their root mean square, so that the penalty means the same for every network. A group of
-        fewer than 20 samples, or whose temperature ends at a bound, takes the temperature of all samples. No bias in
-        the grouping, as in the published code. The order of the samples does not matter.
+        fewer than 20 samples, or whose temperature ends at a bound, takes the temperature of all samples. The grouping
+        has no bias, as in the published code. The order of the samples does not matter.
 
         Warns (:class:`CalibrationWarning`) when no group has a temperature of its own, when that of all samples is at a
         bound, and when the fit changes nothing. Costs ``num_partitions`` times about 120 passes over half the samples,
@@ -84,20 +85,17 @@ class SemanticGrouping(Calibrator):
     needs = frozenset({"features"})
 
     def __init__(self, num_groups: int = 2, num_partitions: int = 20, penalty: float = 0.1, seed: int = 0) -> None:
-        self.num_groups = check_count("SemanticGrouping", "num_groups", num_groups)
-        self.num_partitions = check_count("SemanticGrouping", "num_partitions", num_partitions)
-        self.penalty = check_number("SemanticGrouping", "penalty", penalty, low=0)
-        self.seed = check_count("SemanticGrouping", "seed", seed, low=0)
+        owner = self._owner
+        self.num_groups = check_count(owner, "num_groups", num_groups)
+        self.num_partitions = check_count(owner, "num_partitions", num_partitions)
+        self.penalty = check_number(owner, "penalty", penalty, low=0)
+        self.seed = check_count(owner, "seed", seed, low=0)
         self._weight: Tensor | None = None
         self._temperature: Tensor | None = None
 
-    def __repr__(self) -> str:
-        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
-        return f"SemanticGrouping({options})"
-
     @property
     def weight(self) -> Tensor:
-        """``W (num_partitions, num_groups, D)`` for features as they come, float64.
+        """``W (num_partitions, num_groups, D)`` for the unscaled features, float64.
 
         Raises:
             InputError: Before ``fit``.
@@ -114,14 +112,17 @@ class SemanticGrouping(Calibrator):
         return fitted("SemanticGrouping.temperature", self._temperature)
 
     def _fit(self, val: Predictions) -> str | None:
+        # The samples in one order, so that the random halves do not depend on how they were stored.
         features, logits, target = cast(Tensor, val.features).cpu(), val.logits.cpu(), val.target.cpu()
         order = canonical_order(torch.cat([logits.double(), features.double()], dim=1), target)
         features, logits, target = features[order], logits[order], target[order]
         unit = _root_mean_square(features)
         overall = nll_temperature(Predictions(logits, target))
+
+        # Each partition on one half, its temperatures on the other.
         weights, temperatures = [], []
         for partition in range(self.num_partitions):
-            draw = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((self.seed, partition))))
+            draw = stream(self.seed, partition)
             bound = features.shape[1] ** -0.5
             start = torch.from_numpy(draw.uniform(-bound, bound, (self.num_groups, features.shape[1])))
             first, second = torch.from_numpy(draw.permutation(len(target))).tensor_split(2)
@@ -131,15 +132,13 @@ class SemanticGrouping(Calibrator):
             temperatures.append(self._temperatures(weight, features[second], logits[second], target[second], overall))
         self._weight, self._temperature = torch.stack(weights), torch.stack(temperatures)
         return joined(
-            f"the NLL of all samples is lowest at a bound of the search, temperature {overall:g}. Check that these are "
-            "logits, and that the validation set is large enough and not training data."
-            if overall in _BOUNDS
-            else None,
-            f"no group has {_LEAST} samples and a temperature of its own, so this is temperature scaling. Use a larger "
-            "validation set."
-            if bool((self._temperature == overall).all())
-            else None,
-            unchanged_logits(val, self._transform_predictions(val)),
+            at_bound(*([f"temperature {overall:g}"] if overall in BOUNDS else []), objective="NLL of all samples"),
+            when(
+                bool((self._temperature == overall).all()),
+                f"no group has {_LEAST} samples and a temperature of its own, so this is temperature scaling. Use a "
+                "larger validation set.",
+            ),
+            unchanged(val, self._transform_predictions(val)),
         )
 
     def _temperatures(self, weight: Tensor, features: Tensor, logits: Tensor, target: Tensor, overall: float) -> Tensor:
@@ -150,7 +149,7 @@ class SemanticGrouping(Calibrator):
             members = (group == number).nonzero().squeeze(1)
             if len(members) >= _LEAST:
                 own = nll_temperature(Predictions(logits[members], target[members]))
-                temperatures[number] = overall if own in _BOUNDS else own
+                temperatures[number] = overall if own in BOUNDS else own
         return temperatures
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
@@ -165,14 +164,6 @@ class SemanticGrouping(Calibrator):
             result[part] = mean.to(result)
         return result
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_groups": self.num_groups,
-            "num_partitions": self.num_partitions,
-            "penalty": self.penalty,
-            "seed": self.seed,
-        }
-
     def _state(self) -> dict[str, Any]:
         return {"weight": self.weight.tolist(), "temperature": self.temperature.tolist()}
 
@@ -186,6 +177,6 @@ class SemanticGrouping(Calibrator):
 
 
 def _root_mean_square(features: Tensor) -> float:
-    """Of all features, or 1 if all of them are 0."""
+    """Root mean square of all features, or 1 if all of them are 0."""
     total = sum(float(rows.square().sum()) for _, rows in double_rows(features))
     return float((total / features.numel()) ** 0.5) or 1.0

@@ -6,28 +6,31 @@ import math
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
-from fedlas.calibrators.affine import AffineMap, read_map
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.doubts import absent_classes, joined, unchanged
-from fedlas.calibrators.folds import canonical_order
-from fedlas.calibrators.parameters import fitted
-from fedlas.calibrators.rowwise import double_rows, map_rows
+from fedlas.calibrators._affine import read_map
+from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.doubts import CHECK, when
+from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.rowwise import double_rows, total_nll
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
-FORMS = {"matrix": "SMSCalibrator", "vector": "SVSCalibrator"}
-"""The forms of the map, and the class of probmetrics that fits each."""
+__all__ = ["StructuredMap", "StructuredScaling"]
 
-# probmetrics takes probabilities, and the logarithm of the smallest normal float32 for that of anything below it.
+Form = Literal["matrix", "vector"]
+_CLASSES = {"matrix": "SMSCalibrator", "vector": "SVSCalibrator"}  # of probmetrics
+
+# probmetrics takes probabilities, and replaces those below the smallest normal float32 by it.
 _LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 
-# It looks for the logarithm of the temperature between plus and minus this.
+# Its search for the logarithm of the temperature ends at plus and minus this.
 _WIDEST = 16
 
 
@@ -38,7 +41,7 @@ class StructuredMap:
     Attributes:
         temperature: Above 0.
         num_samples: ``N`` of the validation set; the uniform part has the weight ``1 / (N + 1)``.
-        affine: Of the log-probabilities.
+        affine: The map of the log-probabilities.
     """
 
     temperature: float
@@ -60,12 +63,12 @@ class StructuredMap:
     url="https://arxiv.org/abs/2511.03685",
     packages=("probmetrics", "numba"),
 )
-class StructuredScaling(Calibrator):
+class StructuredScaling(MappedCalibrator[StructuredMap]):
     """An affine map of temperature-scaled log-probabilities with structured penalties, fitted by ``probmetrics``.
 
     ``softmax(W x + b)`` with ``x = log((1 - u) softmax(z / T) + u / C)``, ``u = 1 / (N + 1)``. ``T`` comes first, from
-    temperature scaling; then ``W`` and ``b`` minimise ``NLL + C/N sum_k (W_kk - 1)^2 + C (C - 1)/N sum_{j != k} W_jk^2
-    + C/N sum_k b_k^2``: penalties that are known in advance, with no search.
+    temperature scaling; then ``W`` and ``b`` minimize ``NLL + C/N sum_k (W_kk - 1)^2 + C (C - 1)/N sum_{j != k} W_jk^2
+    + C/N sum_k b_k^2``. These penalties are fixed in advance, without a search.
 
     Args:
         form: ``"matrix"`` (structured matrix scaling) or ``"vector"`` (structured vector scaling: ``W`` is diagonal).
@@ -75,9 +78,9 @@ class StructuredScaling(Calibrator):
         MissingExtraError: On ``fit``, if ``probmetrics`` is not installed (``pip install 'fedlas[posthoc]'``).
 
     Note:
-        The samples are put into an order of their own first, since the fit, in float32, depends on it in the last
-        digits. With one class there is nothing to fit, and probmetrics is not asked. The fitted numbers are stored, so
-        loading and transforming need no probmetrics. Log-probabilities below -87.3 count as that, as they do there.
+        The samples are sorted first, since the last digits of the fit, in float32, depend on their order. With one
+        class there is nothing to fit, and probmetrics is not called. The fitted numbers are stored, so loading and
+        transforming need no probmetrics. Log-probabilities below -87.3 are raised to that, as in probmetrics.
 
         The predicted class can change. Warns (:class:`CalibrationWarning`) when ``T`` ends at a bound of probmetrics'
         search, when the negative log-likelihood on validation data is not below what it was, when a class has no
@@ -93,12 +96,8 @@ class StructuredScaling(Calibrator):
 
     keeps_argmax = False
 
-    def __init__(self, form: str = "matrix") -> None:
-        self.form = check_choice("StructuredScaling", "form", form, FORMS)
-        self._map: StructuredMap | None = None
-
-    def __repr__(self) -> str:
-        return f"StructuredScaling(form={self.form!r})"
+    def __init__(self, form: Form = "matrix") -> None:
+        self.form = check_choice("StructuredScaling", "form", form, get_args(Form))
 
     @property
     def map(self) -> StructuredMap:
@@ -107,41 +106,31 @@ class StructuredScaling(Calibrator):
         Raises:
             InputError: Before ``fit``.
         """
-        return fitted("StructuredScaling.map", self._map)
+        return self._fitted("map")
 
-    def _fit(self, val: Predictions) -> str | None:
-        new = self._fitted_map(val) if val.num_classes > 1 else _nothing(self.form)
-        worse = _mean_nll(val, new) >= _mean_nll(val, None)
-        at_bound = abs(math.log(new.temperature)) > _WIDEST - 0.1
-        self._map = new
-        return joined(
-            f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. Check that these are logits, "
-            "and that the validation set is large enough and not training data."
-            if at_bound
-            else None,
-            "the validation NLL is not below what it was. Choose temperature scaling, or use a larger validation set."
-            if worse and val.num_classes > 1
-            else None,
-            absent_classes(val),
-            unchanged(val, new),
-        )
+    def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
+        new = self._fitted_by_probmetrics(val) if val.num_classes > 1 else _identity(self.form)
+        data = val.logits, val.target
+        worse = val.num_classes > 1 and total_nll(*data, new) >= total_nll(*data, lambda rows: rows)
+        bound = f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. {CHECK}"
+        advice = "Choose temperature scaling, or use a larger validation set."
+        return new, [
+            when(abs(math.log(new.temperature)) > _WIDEST - 0.1, bound),
+            when(worse, f"the validation NLL is not below what it was. {advice}"),
+        ]
 
-    def _fitted_map(self, val: Predictions) -> StructuredMap:
+    def _fitted_by_probmetrics(self, val: Predictions) -> StructuredMap:
+        # One order of the samples, since the fit in float32 depends on it in the last digits.
         package = _probmetrics()
         order = canonical_order(val.logits, val.target)
         logits, target = val.logits.cpu()[order], val.target.cpu()[order]
         probs = torch.cat([rows.softmax(dim=1) for _, rows in double_rows(logits)])
         with torch.enable_grad(), torch.device("cpu"):
-            done = getattr(package, FORMS[self.form])(opt="bfgs").fit(probs.numpy(), target.numpy())
+            done = getattr(package, _CLASSES[self.form])(opt="bfgs").fit(probs.numpy(), target.numpy())
         try:
             scaling = done.ts_
             temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
-            if self.form == "matrix":
-                both = torch.as_tensor(done.W_, dtype=torch.float64, device="cpu")
-                affine = AffineMap(both[:, :-1].clone(), both[:, -1].clone())
-            else:
-                weight, bias = (torch.as_tensor(a, dtype=torch.float64, device="cpu") for a in (done.v_, done.b_))
-                affine = AffineMap(weight, bias)
+            parts = (done.W_[:, :-1], done.W_[:, -1]) if self.form == "matrix" else (done.v_, done.b_)
         except AttributeError as error:
             raise InputError(
                 "StructuredScaling.fit",
@@ -149,20 +138,15 @@ class StructuredScaling(Calibrator):
                 f"another version ({error})",
                 "Install version 1.3.",
             ) from error
-        if not all(bool(torch.isfinite(part).all()) for part in (affine.weight, affine.bias)):
+        weight, bias = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float64, device="cpu") for part in parts)
+        if not bool(weight.isfinite().all() and bias.isfinite().all()):
             raise InputError(
                 "StructuredScaling.fit",
                 "the fit of probmetrics must end with finite numbers",
                 "NaN or infinite ones",
                 "Check the logits for extreme values, or choose temperature scaling.",
             )
-        return StructuredMap(temperature, samples, affine)
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return map_rows(logits, self.map)
-
-    def _options(self) -> dict[str, Any]:
-        return {"form": self.form}
+        return StructuredMap(temperature, samples, AffineMap(weight, bias))
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -181,22 +165,14 @@ class StructuredScaling(Calibrator):
         )
 
 
-def _nothing(form: str) -> StructuredMap:
-    """The map of one class: every map is the same."""
+def _identity(form: str) -> StructuredMap:
+    """A map for a single class, whose probability is 1 under every map."""
     weight = torch.ones((1, 1) if form == "matrix" else (1,), dtype=torch.float64, device="cpu")
     return StructuredMap(1.0, 1, AffineMap(weight, weight.new_zeros(1)))
 
 
-def _mean_nll(val: Predictions, calibrate: StructuredMap | None) -> float:
-    total = 0.0
-    for part, rows in double_rows(val.logits):
-        logits = rows if calibrate is None else calibrate(rows)
-        total += float(torch.nn.functional.cross_entropy(logits, val.target[part].cpu(), reduction="sum"))
-    return total / val.num_samples
-
-
 def _probmetrics() -> ModuleType:
-    """The package; what it imports is asked for first, because version 1.3 does not bring all of it along."""
+    """The package, after numba, which version 1.3 imports without requiring it."""
     require("numba", extra="posthoc")
     with warnings.catch_warnings():
         # A dependency of probmetrics compiles a function with torch.jit when it is imported.

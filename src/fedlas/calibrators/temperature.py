@@ -1,30 +1,64 @@
-"""Temperature scaling: one number that makes all predictions more or less confident."""
+"""Temperature scaling: one divisor of all logits."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import check_choice, check_count, check_number
+from fedlas.calibrators._fit.doubts import at_bound
+from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.metrics.binning import BinSums, equal_width_edges
+from fedlas.metrics.binning import BinSums, equal_width_edges, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 100.0
-"""Bounds of the NLL fit; predictions scaled by more are as good as one-hot or uniform."""
+__all__ = ["ECE_GRID", "MAX_TEMPERATURE", "MIN_TEMPERATURE", "TemperatureScaling"]
+
+MIN_TEMPERATURE, MAX_TEMPERATURE = BOUNDS = (0.01, 100.0)
+"""Bounds of the NLL fit; beyond them predictions are practically one-hot or uniform."""
 
 ECE_GRID = tuple(step / 10 for step in range(1, 101))
 """Temperatures that the ECE objective tries."""
 
-# The fit is good to this relative error of 1 / temperature: the step of the last Newton iteration, which converges
-# quadratically, so the true error is far smaller.
+Objective = Literal["nll", "ece"]
+
+# Relative step of 1 / temperature at which Newton's method stops. It converges quadratically, so the error is far
+# smaller than the step.
 _TOLERANCE = 1e-9
 _UNCHANGED = 1e-4
 _CHUNK_ELEMENTS = 2**18
+
+
+class SingleTemperature(Calibrator):
+    """Base of the calibrators whose one parameter divides all logits; a subclass sets ``_temperature`` in ``_fit``."""
+
+    keeps_argmax = True
+    _temperature: float | None = None
+
+    def __repr__(self) -> str:
+        return super().__repr__() + ("" if self._temperature is None else f"  # temperature {self._temperature:.4g}")
+
+    @property
+    def temperature(self) -> float:
+        """The fitted temperature: above 1 if the model was over-confident.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return fitted(f"{self._owner}.temperature", self._temperature)
+
+    def _transform(self, logits: Tensor) -> Tensor:
+        return logits / self.temperature
+
+    def _state(self) -> dict[str, Any]:
+        return {"temperature": self.temperature}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)
 
 
 @CALIBRATORS.register(
@@ -34,21 +68,21 @@ _CHUNK_ELEMENTS = 2**18
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
 )
-class TemperatureScaling(Calibrator):
+class TemperatureScaling(SingleTemperature):
     """Divides all logits by one positive number, fitted on validation predictions; keeps the predicted class.
 
     Args:
         objective: ``"nll"``: the exact minimum of the negative log-likelihood, a convex problem in ``1 / temperature``,
             between temperatures 0.01 and 100. ``"ece"``: the temperature of 0.1, 0.2, ..., 10.0 with the lowest ECE,
-            the first among equals; noisier, there for parity with published results.
+            the first among equals; noisier, for comparison with published results.
         num_bins: Bins of that ECE, at least 1; the NLL does not use them.
 
     Raises:
         InputError: For another objective or a ``num_bins`` below 1.
 
     Note:
-        Warns (:class:`CalibrationWarning`) when the fit ends at a bound, e.g. when every validation label is predicted
-        and the NLL falls without end as the temperature goes to 0, and when it changes nothing.
+        Warns (:class:`CalibrationWarning`) when the fit changes nothing, and when it ends at a bound, e.g. because
+        every validation label is predicted and the NLL keeps falling as the temperature goes to 0.
 
     Example:
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
@@ -60,60 +94,23 @@ class TemperatureScaling(Calibrator):
         Guo et al. 2017, section 4.2.
     """
 
-    keeps_argmax = True
-
-    def __init__(self, objective: str = "nll", num_bins: int = 15) -> None:
-        self.objective = check_choice("TemperatureScaling", "objective", objective, ("nll", "ece"))
+    def __init__(self, objective: Objective = "nll", num_bins: int = 15) -> None:
+        self.objective = check_choice("TemperatureScaling", "objective", objective, get_args(Objective))
         self.num_bins = check_count("TemperatureScaling", "num_bins", num_bins)
-        self._temperature: float | None = None
-
-    def __repr__(self) -> str:
-        fitted = "" if self._temperature is None else f"  # temperature {self._temperature:.4g}"
-        return f"TemperatureScaling(objective={self.objective!r}, num_bins={self.num_bins}){fitted}"
-
-    @property
-    def temperature(self) -> float:
-        """The fitted temperature: above 1 if the model was over-confident.
-
-        Raises:
-            InputError: Before ``fit``.
-        """
-        if self._temperature is None:
-            raise InputError(
-                "TemperatureScaling.temperature", "it must be fitted first", "an unfitted one", "Call fit(val) before."
-            )
-        return self._temperature
 
     def _fit(self, val: Predictions) -> str | None:
         if self.objective == "nll":
-            temperature, bounds = nll_temperature(val), (MIN_TEMPERATURE, MAX_TEMPERATURE)
+            temperature, bounds = nll_temperature(val), BOUNDS
         else:
             temperature, bounds = ece_temperature(val, num_bins=self.num_bins), (ECE_GRID[0], ECE_GRID[-1])
         self._temperature = temperature
         if temperature in bounds:
-            return (
-                f"the {self.objective.upper()} is lowest at a bound of the search, temperature {temperature:g}. "
-                "Check that these are logits, and that the validation set is large enough and not training data."
-            )
+            return at_bound(f"temperature {temperature:g}", objective=self.objective.upper())
         if abs(math.log(temperature)) < _UNCHANGED:
             return (
                 f"the fitted temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
             )
         return None
-
-    def _transform(self, logits: Tensor) -> Tensor:
-        return logits / self.temperature
-
-    def _options(self) -> dict[str, Any]:
-        return {"objective": self.objective, "num_bins": self.num_bins}
-
-    def _state(self) -> dict[str, Any]:
-        return {"temperature": self.temperature}
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        self._temperature = check_number(
-            "TemperatureScaling", "temperature", state["temperature"], low=0.0, low_open=True
-        )
 
 
 def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
@@ -123,7 +120,7 @@ def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
         for temperature, bins in sums.items():
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct)
-    return min(ECE_GRID, key=lambda temperature: sums[temperature].mean_gap())
+    return min(ECE_GRID, key=lambda temperature: float(mean_gap(sums[temperature].table())))
 
 
 def nll_temperature(val: Predictions) -> float:
@@ -139,8 +136,8 @@ def nll_temperature(val: Predictions) -> float:
     slope, curvature = _slope(val, scale)
     rising = slope > 0
     bound = 1 / MAX_TEMPERATURE if rising else 1 / MIN_TEMPERATURE
-    at_bound, _ = _slope(val, bound)
-    if (at_bound >= 0) if rising else (at_bound <= 0):
+    slope_there, _ = _slope(val, bound)
+    if (slope_there >= 0) if rising else (slope_there <= 0):
         return MAX_TEMPERATURE if rising else MIN_TEMPERATURE
     low, high = (bound, scale) if rising else (scale, bound)
     last_step = high - low

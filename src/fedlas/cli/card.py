@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
+from fedlas._core.files import write_json, write_text
 from fedlas._core.terminal import say, show
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.lab.report.card import check_card_place, class_names, predictions_in, write_card
-from fedlas.lab.report.card_page import card_answers, card_metrics, thresholds_table
+from fedlas.deploy.card import check_card_place
+from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
-from fedlas.stats.noise import REPLICATES, check_replicates
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import splits_at_hand
+from fedlas.lab.studies.card import RunCard, run_card
+from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
@@ -48,14 +51,14 @@ def card(
     require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
-    path = folder / "card.json" if out is None else out
+    run = RunFolder(folder)
+    path = run.card_path if out is None else out
     check_card_place(path)
-    val = predictions_in(folder, "val")
-    calibration = fit_calibration(calibrate, val)
-    written = write_card(
-        folder, path, calibration=calibration, risks=risks, replicates=replicates, classes=class_names(folder, data)
-    )
-    content = json.loads(written.json.read_text(encoding="utf-8"))
+    calibration = fit_calibration(calibrate, run.predictions("val"))
+    splits, _ = splits_at_hand(folder, data=data)
+    classes = None if splits is None else splits.classes
+    made = run_card(run, calibration, risks=risks, replicates=replicates, classes=classes)
+    page, content = write_card(made, path), made.content
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
     say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
     say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
@@ -63,6 +66,13 @@ def card(
     show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
     if details:
         show(terminal(card_metrics(content), details=True))
-    say(*(content["limits"] if details else ()), wrap=True)
-    say(f"card: {written.json}", f"      {written.html}")
+        say(*content["limits"], wrap=True)
+    say(f"card: {path}", f"      {page}")
     return 0
+
+
+def write_card(card: RunCard, path: Path) -> Path:
+    """Write a card as JSON to ``path``, which ends in ``.json``, and as a page beside it; returns the place of that."""
+    page = card_page(card.content, card.stages, num_bins=card.num_bins)
+    write_json(path, card.content)
+    return write_text(path.with_suffix(".html"), page)

@@ -10,7 +10,6 @@ from typing import Any
 from fedlas._core.check import InputError, check_count
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
-from fedlas._core.files import is_file
 from fedlas._core.terminal import Cell, say, show, status, table
 from fedlas.cli.listing import listing
 from fedlas.lab.bench.executors import Executor
@@ -37,12 +36,13 @@ from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.table import terminal
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.intervals import noise_by_stage
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.runs.tracking import hints
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
 from fedlas.metrics import evaluate
 from fedlas.predictions import Columns, Reader
-from fedlas.stats.noise import REPLICATES, check_replicates
+from fedlas.stats.estimates import REPLICATES, check_replicates
 
 
 def bench(
@@ -77,7 +77,7 @@ def bench(
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
     methods = list(dict.fromkeys(run.loss for run in runs))
-    ready = sum(is_file(run.folder / "metrics.json") for run in runs)
+    ready = sum(RunFolder(run.folder).is_finished for run in runs)
     say(
         f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
         f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
@@ -161,13 +161,13 @@ def report(
     """
     check_replicates("fedlas report", replicates)
     _require_report_packages()
-    if (folder / "metrics.json").is_file():
+    if RunFolder(folder).is_finished:
         page, run = write_run_report(folder, replicates=replicates, data=data)
         keys = {"test": "test", "after temperature": "test_scaled"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
-        noise = {stage: run.noise.stages.get(key, {}) for stage, key in keys.items()} if run.noise else {}
+        noise = {stage: run.estimates.stages.get(key, {}) for stage, key in keys.items()} if run.estimates else {}
         show_metrics(columns, title=f"{run.name}, test set", noise=noise, details=details)
-        say(*(f"{reason}." for reason in (run.noise.reasons if run.noise else ())), f"report: {page}")
+        say(*(f"{reason}." for reason in (run.estimates.reasons if run.estimates else ())), f"report: {page}")
         return 0
     written = write_report(folder, replicates=replicates, data=data, pages=pages)
     show_bench(written.model, details=details)
@@ -243,7 +243,7 @@ def evaluate_file(
     if folder is not None and table is not None:
         raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
     if folder is not None:
-        file = folder / "predictions" / "test.npz"
+        file = RunFolder(folder).part_path("test")
     if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
         raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
     if on is not None and on.resolve() == file.resolve():
@@ -270,7 +270,7 @@ def evaluate_file(
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
     say(*(f"note: {note}" for note in read.notes), stderr=True)
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
-    noise = noise_by_stage(
+    noise = estimates_by_stage(
         stages,
         COMPARED if calibrate == ALL else list(columns["as predicted"]),
         num_bins=num_bins,

@@ -23,7 +23,7 @@ from fedlas.lab.report.page import write_picture
 from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 
 
 def add_compare(add: Any) -> None:
@@ -95,7 +95,7 @@ def compare(
         InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
             no seed in common, or the picture cannot be written.
     """
-    summary = with_noise(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
+    summary = with_estimates(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
     asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
     if plot is not None:
         write_picture(differences_figure(asked, theme=theme), plot)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from fedlas._core.terminal import say, show, track
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import DASH, Table, table_of, terminal
-from fedlas.lab.runs.folder import leave_out, run_like
+from fedlas.lab.runs.find import find_runs, leave_out
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.diagnose.groups import Group, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
 from fedlas.stats.intervals import Interval
@@ -51,59 +51,35 @@ def diagnose(
     """
     check_count("fedlas diagnose", "replicates", replicates, low=39)
     require_page_packages()
-    runs, left_out = _runs(folders)
+    wanted = "finished runs with predictions and features"
+    found, left_out = find_runs("fedlas diagnose", folders, _why_not, wanted=wanted, data=data)
+    runs = list({folder.path: folder for folder in found}.values())
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
         try:
-            studies.append(study_run(folder, replicates=replicates, data=data))
+            studies.append(study_run(folder, replicates=replicates))
         except InputError as error:
             # What is wrong with one run of a bench is no reason not to study the others.
-            if folder in folders or (folder == runs[-1] and not studies):
+            if folder.path in folders or (folder == runs[-1] and not studies):
                 raise
-            leave_out(folder.name, error)
-            left_out.append(f"{folder.name}: {error}")
-    found = grouped(studies)
-    target = out or (runs[0] if len(runs) == 1 else runs[0].parent)
-    whole = summary_table(found)
-    say(*_verdicts(found), wrap=True)
+            left_out.append(leave_out(folder.name, error))
+    groups = grouped(studies)
+    target = out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
+    whole = summary_table(groups)
+    say(*_verdicts(groups), wrap=True)
     show(terminal(whole if details else replace(whole.where(_NARROW), notes=())))
-    say(*(f"left out: {reason}" for reason in left_out), *_alarm_lines(found, details=details), style="yellow")
+    say(*left_out, *_alarm_lines(groups, details=details), style="yellow")
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
-        write_text(target / "diagnose.html", diagnose_page(found, data=data)),
-        write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(found))),
+        write_text(target / "diagnose.html", diagnose_page(groups, data=data)),
+        write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(groups))),
     )
     say(*(f"written: {path}" for path in written))
     return 0
 
 
-def _runs(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Run folders as given, and those of bench folders that can be studied; why others of these cannot."""
-    found: list[Path] = []
-    left_out: list[str] = []
-    for folder in folders:
-        if (folder / "config.yaml").is_file() or not folder.is_dir():
-            found.append(folder)
-            continue
-        reasons: dict[Path, str] = {}
-        for run in run_like(folder):
-            try:
-                if "metrics.json" in {path.name for path in run.iterdir()}:
-                    reasons[run] = lacking(run)
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                reasons[run] = str(error)
-                leave_out(run.name, error)
-        if all(reasons.values()):
-            why = "; ".join(dict.fromkeys(reason for reason in reasons.values() if reason))
-            raise InputError(
-                "fedlas diagnose",
-                "a folder must be a run, or hold finished runs with predictions and features",
-                f"{folder} ({why})" if why else folder,
-                "Pass one that bench made.",
-            )
-        found += [run for run, reason in reasons.items() if not reason]
-        left_out += [f"{run.name}: {reason}" for run, reason in reasons.items() if reason]
-    return list(dict.fromkeys(found)), left_out
+def _why_not(folder: RunFolder) -> str | None:
+    return lacking(folder) if folder.metrics_path.name in {path.name for path in folder.path.iterdir()} else None
 
 
 def _verdicts(groups: Sequence[Group]) -> list[str]:

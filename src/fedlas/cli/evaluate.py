@@ -111,5 +111,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     if not args.watch:
         return measure()
-    file = args.file / "predictions" / "test.npz" if args.file.is_dir() else args.file
+    from fedlas.lab.runs.folder import RunFolder
+
+    file = RunFolder(args.file).part_path("test") if args.file.is_dir() else args.file
     return watch([path for path in (file, args.on) if path is not None], measure)

@@ -15,9 +15,10 @@ from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import MAIN, SELECTION, OodSummary, method_tables, score_tables, statement, verdicts
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
-from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import check_alike, finished, leave_out, read_config, run_like
-from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.claim import finished, must_be_finished
+from fedlas.lab.runs.comparable import check_alike
+from fedlas.lab.runs.find import find_runs, leave_out
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.lab.studies.ood.sets import parse_sets
@@ -61,20 +62,16 @@ def ood(
     named = parse_sets(data)
     chosen = choose(scores, parse_options(options))
     check_bootstrap(_OWNER, level=0.95, replicates=replicates, seed=0, method="percentile")
-    runs, skipped = run_folders(folders)
+    runs, skipped = _chosen_runs(folders, run_data)
     target = out or _common_folder(runs)
     with status() as tell:
         measured = []
         for run in runs:
             try:
-                measured.append(
-                    measure_run(
-                        run, named, chosen, data=run_data, replicates=replicates, strict=bool(scores), show=tell
-                    )
-                )
+                measured.append(measure_run(run, named, chosen, replicates=replicates, strict=bool(scores), show=tell))
             except InputError as error:
                 # What is wrong with one run of a bench is no reason not to measure the others.
-                if run in folders or (run == runs[-1] and not measured):
+                if run.path in folders or (run == runs[-1] and not measured):
                     raise
                 skipped.append(leave_out(run.name, error))
     losses = list(dict.fromkeys(result.loss for result in measured))
@@ -126,62 +123,39 @@ def choose(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
     return Chosen(names, options)
 
 
-def run_folders(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+def _chosen_runs(folders: Sequence[Path], data: str | None) -> tuple[list[RunFolder], list[str]]:
     """Finished runs among ``folders``, or in those that are benches; and why others there are left out.
 
     Raises:
         InputError: If there is none, one comes twice or is not finished, or they differ in more than loss and seed.
     """
-    found: list[Path] = []
-    skipped: list[str] = []
-    for folder in folders:
-        if (folder / "config.yaml").exists() or not folder.is_dir():
-            found.append(folder)
-            continue
-        inside = 0
-        for path in run_like(folder):
-            try:
-                config = read_config(path)
-                if config is None:
-                    continue
-                inside += 1
-                if is_derived(config):
-                    skipped.append(f"{path.name} was left out: it is made of other runs and has no model of its own.")
-                elif finished(load_plan(path)) is None:
-                    skipped.append(f"{path.name} was left out: it is not finished.")
-                else:
-                    found.append(path)
-            except InputError as error:
-                skipped.append(leave_out(path.name, error))
-        if not inside and not skipped:
-            raise InputError(_OWNER, "RUN must be the folder of a run or of a bench", folder, "Check the path.")
-    if not found:
-        raise InputError(_OWNER, "there must be a finished run", *_nothing(folders, skipped))
-    places = [folder.resolve() for folder in found]
-    if len(set(places)) != len(places):
-        raise InputError(_OWNER, "each run must be named once", ", ".join(map(str, found)), "Leave one out.")
-    plans = [load_plan(folder) for folder in found]
-    for run in plans:
-        if finished(run) is None:
-            raise InputError(_OWNER, "runs must be finished", run.folder, "Rerun its fedlas command: it resumes.")
+    found, skipped = find_runs(_OWNER, folders, _why_not, wanted="finished runs", data=data)
+    shown = ", ".join(str(folder.path) for folder in found)
+    if len({folder.path.resolve() for folder in found}) != len(found):
+        raise InputError(_OWNER, "each run must be named once", shown, "Leave one out.")
+    for folder in found:
+        must_be_finished(_OWNER, folder)
     fix = "Name only runs of one recipe with the same settings; measure others in a call of their own."
-    check_alike(_OWNER, [(run.folder.name, run.config()) for run in plans], fix)
-    pairs = [(run.loss, run.seed) for run in plans]
-    if len(set(pairs)) != len(pairs):
-        raise InputError(_OWNER, "runs must differ in loss or seed", ", ".join(map(str, found)), "Leave one out.")
+    check_alike(_OWNER, [(folder.name, folder.run.config()) for folder in found], fix)
+    if len({(folder.run.loss, folder.run.seed) for folder in found}) != len(found):
+        raise InputError(_OWNER, "runs must differ in loss or seed", shown, "Leave one out.")
     return found, skipped
 
 
-def _nothing(folders: Sequence[Path], skipped: Sequence[str]) -> tuple[str, str]:
-    return f"{', '.join(map(str, folders))}: {' '.join(skipped)}", "Rerun its fedlas command: it resumes."
+def _why_not(folder: RunFolder) -> str | None:
+    if folder.config is None:
+        return None
+    if folder.is_derived:
+        return "it is made of other runs and has no model of its own."
+    return "it is not finished." if finished(folder.run, folder) is None else ""
 
 
-def _common_folder(runs: Sequence[Path]) -> Path:
+def _common_folder(runs: Sequence[RunFolder]) -> Path:
     if len(runs) == 1:
-        return runs[0]
-    parents = {run.resolve().parent for run in runs}
+        return runs[0].path
+    parents = {run.path.resolve().parent for run in runs}
     if len(parents) > 1:
         raise InputError(
             _OWNER, "runs must lie in one folder", ", ".join(sorted(map(str, parents))), "Say where to with --out."
         )
-    return runs[0].parent
+    return runs[0].path.parent

@@ -11,9 +11,10 @@ from fedlas._core.files import write_json
 from fedlas._core.terminal import Bar, say, show
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.report.table import Cell, Table, table_of, terminal
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.shift import REPLICATES, measure_shift
-from fedlas.stats.noise import check_replicates
+from fedlas.stats.estimates import check_replicates
 
 _SHOWN = ("accuracy", "ece", "nll")
 _CAPTION = (
@@ -58,19 +59,20 @@ def shift(
         for name in dict.fromkeys(corruptions or CORRUPTIONS)
         for severity in dict.fromkeys(severities or SEVERITIES)
     ]
-    loaded = [load_trained(folder, data=data) for folder in runs]
-    for folder, trained in zip(runs, loaded, strict=True):
+    folders = [RunFolder(path, data_root=data) for path in runs]
+    loaded = [load_trained(folder) for folder in folders]
+    for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = folder / "predictions" if save else None
+            save_to = folder.part_path if save else None
             found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
-        write_json(folder / "shift.json", found)
+        write_json(folder.shift_path, found)
         show(terminal(_table(folder, found), details=True))
         say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
-        say(f"all figures: {folder / 'shift.json'}")
+        say(f"all figures: {folder.shift_path}")
     return 0
 
 
-def _table(folder: Path, found: Mapping[str, Any]) -> Table:
+def _table(folder: RunFolder, found: Mapping[str, Any]) -> Table:
     """Means over corruptions, a row each severity; percent but for NLL."""
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
     by_severity = {"clean": [found["clean"]]}

@@ -12,15 +12,12 @@ from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import say
 from fedlas._core.terminal import track as tracked
-from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import parse_options
-from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import finished, leave_out, read_config, run_like
-from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.claim import finished
+from fedlas.lab.runs.find import find_runs
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.tracking import Tracking, hints
 from fedlas.lab.trackers.base import trackers_of
-from fedlas.lab.train.log import read_log
-from fedlas.predictions import Predictions
 
 
 def track(folders: Sequence[Path], *, to: Sequence[str], options: Iterable[str] = ()) -> int:
@@ -45,7 +42,7 @@ def track(folders: Sequence[Path], *, to: Sequence[str], options: Iterable[str] 
     for run in tracked(runs, "showing runs"):
         whole &= _show(run, chosen)
     say(f"{len(runs)} runs shown")
-    for bench in dict.fromkeys(run.folder.parent for run in runs):
+    for bench in dict.fromkeys(run.path.parent for run in runs):
         say(*hints(chosen, bench))
     return 0 if whole else 1
 
@@ -63,42 +60,31 @@ def _chosen(to: Sequence[str], options: Iterable[str]) -> dict[str, dict[str, An
     return {name: given.get(name, {}) for name in to}
 
 
-def _runs(folders: Sequence[Path]) -> list[Run]:
-    found: list[Run] = []
-    for folder in folders:
-        trained: list[Run] = []
-        if (folder / "config.yaml").exists():
-            trained += [] if is_derived(read_config(folder) or {}) else [load_plan(folder)]
-        else:
-            for path in run_like(folder) if folder.is_dir() else ():
-                try:
-                    config = read_config(path)
-                    if config is not None and not is_derived(config):
-                        run = load_plan(path)
-                        finished(run)
-                        trained.append(run)
-                except InputError as error:
-                    leave_out(path.name, error)
-        if not trained:
-            raise InputError(
-                "fedlas track", "a folder must be a run's, or hold runs", folder, "Pass one of fedlas train or bench."
-            )
-        found += trained
-    for run in found:
-        if not read_log(run.folder / "log.jsonl"):
-            raise InputError(
-                "fedlas track", "a run must have logged an epoch", run.folder, "Leave it out, or train it."
-            )
-    return list({run.folder.resolve(): run for run in found}.values())
+def _runs(folders: Sequence[Path]) -> list[RunFolder]:
+    found, _ = find_runs("fedlas track", folders, _why_not, wanted="runs that were trained")
+    runs = list({folder.path.resolve(): folder for folder in found if folder.run}.values())
+    for folder in runs:
+        if not folder.log:
+            fix = "Leave it out, or train it."
+            raise InputError("fedlas track", "a run must have logged an epoch", folder.path, fix)
+    return runs
 
 
-def _show(run: Run, chosen: dict[str, dict[str, Any]]) -> bool:
+def _why_not(folder: RunFolder) -> str | None:
+    """Why a run in a bench is not shown: it is no trained run."""
+    if folder.config is None or folder.is_derived:
+        return None
+    finished(folder.run, folder)
+    return ""
+
+
+def _show(folder: RunFolder, chosen: dict[str, dict[str, Any]]) -> bool:
     """Show one run; whether every tracker took it."""
-    run = replace(run, folder=run.folder.absolute())
-    metrics, test = finished(run), run.folder / "predictions" / "test.npz"
+    run = replace(folder.run, folder=folder.path.absolute())
+    metrics = finished(run, folder)
     tracking = Tracking(run, trackers_of(chosen))
     with tracking:
         tracking.epoch()
         if metrics is not None:
-            tracking.final(metrics, Predictions.load(test) if is_file(test) else None)
+            tracking.final(metrics, folder.predictions("test") if is_file(folder.part_path("test")) else None)
     return not tracking.failed

@@ -8,8 +8,9 @@ from pathlib import Path
 from fedlas._core.terminal import say
 from fedlas.cli.commands import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
 
 
 def uncertainty(
@@ -49,7 +50,7 @@ def uncertainty(
     return 0
 
 
-def _mean(members: Sequence[Member], wanted: Iterable[str]) -> dict[str, float]:
+def _mean(members: Sequence[RunFolder], wanted: Iterable[str]) -> dict[str, float]:
     """Mean over the runs of each metric on test that is wanted and that all have."""
     tables = [member.metrics["test"] for member in members]
     shared = [key for key in wanted if all(isinstance(table.get(key), int | float) for table in tables)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_number, reason
-from fedlas.calibrators import CalibrationWarning, TemperatureScaling, VectorScaling
+from fedlas.calibrators import TemperatureScaling, VectorScaling
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
-from fedlas.stats.drift import read_numbers
+from fedlas.stats.gap_sums import read_numbers
 
 METHODS = ("temperature", "vector", "none")
 """Calibrators that are an affine map of each logit, and so can be folded into a linear head; or none."""
@@ -64,10 +64,7 @@ def fit_calibration(method: str, val: Predictions) -> Calibration:
     one, zero = torch.ones(num_classes, dtype=torch.float64), torch.zeros(num_classes, dtype=torch.float64)
     if method == "none":
         return Calibration(method, one, zero)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        fitted = (TemperatureScaling() if method == "temperature" else VectorScaling()).fit(val)
-    notes = tuple(str(warning.message) for warning in caught)
+    fitted, notes = fit_with_notes(TemperatureScaling() if method == "temperature" else VectorScaling(), val)
     if isinstance(fitted, TemperatureScaling):
         return Calibration(method, one / fitted.temperature, zero, fitted.temperature, notes)
     return Calibration(method, fitted.weight, fitted.bias, None, notes)

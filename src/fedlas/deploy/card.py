@@ -1,4 +1,4 @@
-"""The JSON of a calibration card as ``fedlas monitor`` reads it."""
+"""A calibration card on disk: what ``fedlas monitor`` reads of its JSON, and whether one may be replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
-from fedlas.stats.drift import Floats, GapSums, check_edges, read_counts, read_numbers
+from fedlas.stats.gap_sums import GapSums, check_edges, read_counts, read_numbers
+from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
 
@@ -56,6 +57,27 @@ def read_card(path: Path) -> Card:
     except (KeyError, TypeError, ValueError) as error:
         got = f"{path} ({reason(error)})"
         raise InputError("card", "it must hold what the monitor compares with", got, fix) from error
+
+
+def check_card_place(path: Path) -> None:
+    """Refuse to replace files that are no card, such as those of a run; only reads.
+
+    Raises:
+        InputError: If one is there.
+    """
+    page = path.with_suffix(".html")
+    if not path.exists():
+        taken = page if page.exists() else None
+    else:
+        try:
+            content = read_json(path)
+            is_card = str(content["format"]).startswith(FORMAT.partition("/")[0] + "/")
+        except (OSError, ValueError, KeyError, TypeError):
+            is_card = False
+        taken = None if is_card else path
+    if taken is not None:
+        fix = "Choose another --out, or move that file away."
+        raise InputError("card", "what is there already must be a card, to be replaced", taken, fix)
 
 
 def _card(content: Mapping[str, Any]) -> Card:

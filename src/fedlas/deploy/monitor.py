@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.terminal import say
 from fedlas.deploy.card import Card, read_card
 from fedlas.deploy.monitor_state import FORMAT, OWNER, Watched, locked, read_state
 from fedlas.predictions import Columns, open_table
-from fedlas.stats.drift import ConfidenceDrift, Floats, GapDrift, GapSums, confidence_drift, spent
+from fedlas.stats.drift import ConfidenceDrift, GapDrift, confidence_drift, spent
+from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.rows import Floats
 
 ALARM = 3
 """Exit status of an alarm."""
@@ -70,11 +72,8 @@ def monitor(
             seen = read_state(state, identity, card, test) if state.exists() else Watched.nothing(card, test)
             distribution = _take(seen, stream, card, test, kept=True)
             seen.write(state, identity)
-    console = require("rich.console", extra="bench").Console()
     found = _findings(card, seen, test, distribution, kept=state is not None)
-    lines = [json.dumps(found, indent=2)] if as_json else _sentences(card, seen, test, found)
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(*(json.dumps(found, indent=2).split("\n") if as_json else _sentences(card, seen, test, found)))
     return ALARM if seen.alarm is not None else 0
 
 

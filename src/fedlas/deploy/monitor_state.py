@@ -14,7 +14,9 @@ from fedlas._core.check import InputError, check_count, reason
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, read_json, write_json
 from fedlas.deploy.card import Card
-from fedlas.stats.drift import Floats, GapDrift, GapSums, read_counts, read_numbers
+from fedlas.stats.drift import GapDrift
+from fedlas.stats.gap_sums import GapSums, read_counts, read_numbers
+from fedlas.stats.rows import Floats
 
 OWNER = "fedlas monitor"
 FORMAT = "fedlas.monitor/1"

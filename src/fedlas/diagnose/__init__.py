@@ -1,4 +1,8 @@
-"""What the indicator tracks and what the gate does, from predictions, features and logs."""
+"""What the indicator tracks and what the gate does, for a finished model and while one trains.
+
+In: scores, directions and strengths of a FedLAS loss, and ``Predictions`` of the same samples. Out: reports with
+intervals; a ``Monitor`` that adds a record and alarms to each epoch's log.
+"""
 
 from fedlas.diagnose.association import Associations, associations
 from fedlas.diagnose.gate import Decisions, GateReport, flip_share, gate_report
@@ -10,8 +14,8 @@ from fedlas.diagnose.indicator import (
     indicator_numbers,
     indicator_report,
 )
-from fedlas.diagnose.monitor import Monitor, alarm_kind, asked, gated, monitor_of
-from fedlas.diagnose.norms import NormMonitor
+from fedlas.diagnose.monitor import Monitor, alarm_kind, find_gated, gate_outputs, monitor_of
+from fedlas.diagnose.norms import NormMonitor, monitors
 
 __all__ = [
     "Associations",
@@ -22,14 +26,15 @@ __all__ = [
     "Monitor",
     "NormMonitor",
     "alarm_kind",
-    "asked",
     "associations",
     "binned_scores",
     "failure_cases",
+    "find_gated",
     "flip_share",
+    "gate_outputs",
     "gate_report",
-    "gated",
     "indicator_numbers",
     "indicator_report",
     "monitor_of",
+    "monitors",
 ]

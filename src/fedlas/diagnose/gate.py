@@ -1,10 +1,11 @@
-"""What the gate did: how many samples it sends which way, how often it changes its mind, what strength comes out."""
+"""What the gate does: directions of samples, how often they change, and the strengths that result."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ from torch import Tensor
 from fedlas._core.check import InputError, describe
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of the strengths that a report names."""
+"""Quantiles of the strengths in a report."""
+
+
+def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` as JSON can hold it: None in place of NaN and infinities."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
 
 
 @dataclass(frozen=True)
@@ -21,13 +27,13 @@ class GateReport:
 
     Attributes:
         plus: Share of samples whose strength grows with the feature norm (psi = +1), in ``[0, 1]``.
-        minus: Share with psi = -1.
-        zero: Share with psi = 0.
+        minus: Share of samples with psi = -1.
+        zero: Share of samples with psi = 0.
         alpha: Mean strength ``alpha_i``.
-        alpha_std: Its standard deviation; 0 if every sample gets the same.
-        alpha_quantiles: At :data:`QUANTILES`.
-        alpha_correct: Mean strength of the samples the model gets right; NaN if there are none.
-        alpha_wrong: Of those it gets wrong.
+        alpha_std: Standard deviation of the strength; 0 if every sample has the same.
+        alpha_quantiles: Quantiles of the strength at :data:`QUANTILES`.
+        alpha_correct: Mean strength of the samples that the model predicts right; NaN if there are none.
+        alpha_wrong: Mean strength of the samples that it predicts wrong; NaN if there are none.
         correlation: Pearson correlation of strength and correctness; NaN if one of them does not vary.
         saturated: Share of samples whose strength lies within 2 % of an end of ``(0, 2 alpha)``.
     """
@@ -44,18 +50,17 @@ class GateReport:
     saturated: float
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: NaN becomes None, and the quantiles a list."""
-        content = asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)}
-        return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in content.items()}
+        """The report as JSON can hold it: NaN becomes None, and the quantiles a list."""
+        return without_nan(asdict(self) | {"alpha_quantiles": list(self.alpha_quantiles)})
 
 
 def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) -> GateReport:
-    """Sum up directions and strengths.
+    """Summarize directions and strengths.
 
     Args:
         psi: Directions ``(N,)`` in {-1, 0, +1}.
         alpha_i: Strengths ``(N,)`` in ``[0, 2 alpha]``.
-        correct: Whether the model is right ``(N,)``, bool.
+        correct: Whether the model predicts each sample right ``(N,)``, bool.
         alpha: Strength at the mean feature norm.
 
     Raises:
@@ -66,7 +71,7 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
             "gate_report",
             "psi, alpha_i and correct must be (N,)",
             ", ".join(map(describe, (psi, alpha_i, correct))),
-            "Pass one of each a sample.",
+            "Pass one of each per sample.",
         )
     psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
     margin = 0.02 * 2 * alpha
@@ -78,7 +83,7 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
         alpha=float(strength.mean()),
         alpha_std=float(strength.std(correction=0)),
         alpha_quantiles=tuple(quantiles.tolist()),
-        alpha_correct=float(strength[right].mean()),  # NaN for none
+        alpha_correct=float(strength[right].mean()),  # NaN if there are none
         alpha_wrong=float(strength[~right].mean()),
         correlation=_pearson(strength, right.double()),
         saturated=float(((strength <= margin) | (strength >= 2 * alpha - margin)).double().mean()),
@@ -86,32 +91,32 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
 
 
 def _pearson(x: Tensor, y: Tensor) -> float:
-    # A constant in float32 may vary in its last bit once it is averaged: that is no spread.
+    # A float32 constant may vary in its last bit once it is averaged, which is no spread.
     if float(x.std(correction=0)) <= 1e-6 * float(x.abs().mean()) or float(y.std(correction=0)) == 0:
         return math.nan
     return float(torch.corrcoef(torch.stack((x, y)))[0, 1])
 
 
 def flip_share(before: Tensor, after: Tensor) -> float:
-    """Share of samples whose direction changed; those with 2 on either side (never seen) are left out.
+    """Share of samples whose direction changed. Samples that were not seen (2) on either side are left out.
 
     Args:
         before: Directions ``(N,)``.
-        after: Of the same samples, later.
+        after: Later directions of the same samples ``(N,)``.
 
     Returns:
-        A fraction; NaN if no sample was seen both times.
+        A fraction in ``[0, 1]``; NaN if no sample was seen both times.
     """
     seen = (before != Decisions.UNSEEN) & (after != Decisions.UNSEEN)
     return float((before != after)[seen].double().mean())
 
 
 class Decisions:
-    """The gate's direction for each training sample, epoch by epoch, as it was trained on.
+    """The gate's direction for each training sample, epoch by epoch, at the step that trained on it.
 
     State:
-        :meth:`see` collects, on the device of its arguments and without waiting for it; :meth:`end_epoch` compares with
-        the epoch before. One byte a sample is kept.
+        :meth:`see` collects on the device of its arguments, without waiting for it. :meth:`end_epoch` compares with the
+        epoch before. One byte per sample is kept.
     """
 
     UNSEEN = 2
@@ -125,7 +130,7 @@ class Decisions:
         self._seen.append((index.detach(), psi.detach().to(torch.int8)))
 
     def epoch(self) -> Tensor:
-        """Directions seen since :meth:`end_epoch` ``(N,)``, :attr:`UNSEEN` where there is none; lets go of them."""
+        """Directions ``(N,)`` seen since :meth:`end_epoch`, :attr:`UNSEEN` where there is none; clears them."""
         if not self._seen:
             return torch.empty(0, dtype=torch.int8)
         index, psi = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
@@ -135,10 +140,10 @@ class Decisions:
         return now
 
     def end_epoch(self, parts: Sequence[Tensor] | None = None) -> float:
-        """Share of samples whose direction is not that of the epoch before; NaN after the first.
+        """Share of samples whose direction differs from the epoch before; NaN after the first epoch.
 
         Args:
-            parts: What :meth:`epoch` returned in each process; None is this process alone.
+            parts: What :meth:`epoch` returned in each process; None means this process alone.
         """
         parts = [self.epoch()] if parts is None else parts
         now = torch.full((max(map(len, parts)),), self.UNSEEN, dtype=torch.int8)
@@ -150,9 +155,9 @@ class Decisions:
         return flips
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Directions of the last finished epoch."""
+        """Directions of the last finished epoch, for a checkpoint."""
         return {"before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned."""
         self.before = state["before"]

@@ -1,29 +1,29 @@
-"""Does the feature-norm indicator track a sample's confidence, its correctness, or the gap between the two?"""
+"""How closely the feature-norm indicator tracks a sample's confidence, its correctness, and the gap between the two."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.diagnose.association import Associations, associations
+from fedlas.diagnose.association import Associations, Method, associations
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
 
 
 @dataclass(frozen=True)
 class IndicatorReport:
-    """What a score ``Z`` says of held-out samples.
+    """Associations of a score ``Z`` with the states of held-out samples.
 
     Attributes:
-        confidence: Against the model's confidence.
-        correctness: Against whether it is right; has an AUROC.
-        gap: Against ``confidence - correct``, the signed gap of a sample: its mean over samples is the confidence gap.
-        baseline: Of the confidence itself against correctness: what an indicator of correctness has to beat.
+        confidence: Score and the model's confidence.
+        correctness: Score and correctness of the prediction; it has an AUROC.
+        gap: Score and ``confidence - correct``, the signed gap of a sample, whose mean is the confidence gap.
+        baseline: Confidence and correctness: what an indicator of correctness has to beat.
     """
 
     confidence: Associations
@@ -39,25 +39,25 @@ def indicator_report(
     level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
-    method: Literal["bootstrap", "jackknife"] = "bootstrap",
+    method: Method = "bootstrap",
 ) -> IndicatorReport:
     """Correlations of a score with confidence, correctness and signed gap, with intervals.
 
     Args:
-        score: One number a sample ``(N,)``: NCI's ``Z``, or a norm.
-        predictions: Of the same samples.
-        level: Confidence level.
-        replicates: Bootstrap replicates; the same draws for all numbers.
-        seed: Of the draws.
-        method: As of :func:`associations`.
+        score: One number per sample ``(N,)``: NCI's ``Z``, or a norm.
+        predictions: Predictions of the same samples.
+        level: Confidence level in ``(0, 1)``.
+        replicates: Bootstrap replicates; all numbers share the same draws.
+        seed: Seed of the draws.
+        method: As for :func:`associations`.
 
     Raises:
         InputError: If score is not ``(N,)`` or not finite, or there are fewer than three samples.
 
     Note:
-        A score can follow the gap for a trivial reason. Wrong samples have gaps near +1 and right ones near 0 or
-        below, so whatever is low for wrong samples correlates negatively with the gap. What the gap adds to
-        correctness shows within bins of the score: :func:`binned_scores`.
+        A score can follow the gap for a trivial reason. Wrong samples have gaps near +1 and right samples near 0 or
+        below, so any score that is low for wrong samples correlates negatively with the gap. :func:`binned_scores`
+        shows what the gap adds to correctness.
     """
     _check_rows("indicator_report", score, predictions)
     options: Any = {"level": level, "replicates": replicates, "seed": seed, "method": method}
@@ -71,21 +71,21 @@ def indicator_report(
 
 
 def _states(confidence: Tensor, correct: Tensor) -> dict[str, Tensor]:
-    """What a score is held against, ``(N,)`` each, by the names of the log."""
+    """States ``(N,)`` that a score may follow, by their names in the log."""
     return {"confidence": confidence, "correct": correct, "gap": confidence - correct.double()}
 
 
 def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, float]:
-    """The numbers of :func:`indicator_report` by name, with the jackknife's 95 % intervals: for every epoch's log.
+    """The numbers of :func:`indicator_report` by name, with 95 % jackknife intervals, for every epoch's log.
 
     Args:
-        score: ``(N,)``; a sample whose score is not finite, an overflowing norm say, is left out.
-        predictions: Of the same samples.
+        score: ``(N,)``. Samples whose score is not finite, such as an overflowing norm, are left out.
+        predictions: Predictions of the same samples.
 
     Returns:
         ``pearson_confidence``, ``spearman_confidence``, ``pearson_correct``, ``spearman_correct``, ``auroc_correct``,
-        ``pearson_gap`` and ``spearman_gap``, and for each the ends of its interval, ``..._low`` and ``..._high``. NaN
-        where there is none, see :func:`associations`, and for fewer than three samples.
+        ``pearson_gap`` and ``spearman_gap``, and for each the ends of its interval, ``..._low`` and ``..._high``. A
+        number is NaN where :func:`associations` has none, and for fewer than three samples.
 
     Raises:
         InputError: If score is not ``(N,)``.
@@ -93,7 +93,7 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     _check_rows("indicator_numbers", score, predictions)
     score = score.to(predictions.logits.device)
     known = score.isfinite()
-    enough = int(known.sum()) >= 3  # two correlate perfectly, whatever they are
+    enough = int(known.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
     for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
         against = associations(score[known], value_of[known], method="jackknife") if enough else None
@@ -110,10 +110,10 @@ class Bins:
 
     Attributes:
         score: Mean score of each group ``(B,)``.
-        confidence: Mean confidence.
-        accuracy: Share of right predictions.
-        standard_error: Of ``confidence - accuracy``, the signed gap.
-        count: Samples.
+        confidence: Mean confidence of each group.
+        accuracy: Share of right predictions in each group.
+        standard_error: Standard error of ``confidence - accuracy``, the signed gap, of each group.
+        count: Samples in each group.
     """
 
     score: list[float]
@@ -126,8 +126,8 @@ class Bins:
 def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> Bins:
     """Confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
 
-    If the score told over- from under-confident samples, confidence would exceed accuracy at one end and fall short of
-    it at the other.
+    If the score distinguishes over- and under-confident samples, confidence exceeds accuracy at one end and falls short
+    of it at the other.
 
     Raises:
         InputError: If score is not ``(N,)``, or there are more bins than samples.
@@ -152,11 +152,11 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
 
 @dataclass(frozen=True)
 class FailureCases:
-    """Samples where the indicator and the state it is said to indicate disagree most.
+    """Samples where the indicator and the state that it should indicate disagree most.
 
     Attributes:
-        high: Indices of samples with a high score that are under-confident: right, and doubted by the model.
-        low: Indices of samples with a low score that are over-confident: wrong, and believed by the model.
+        high: Indices of under-confident samples with a high score: right, at a low confidence.
+        low: Indices of over-confident samples with a low score: wrong, at a high confidence.
     """
 
     high: list[int]
@@ -164,15 +164,15 @@ class FailureCases:
 
 
 def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -> FailureCases:
-    """The samples with the most negative ``Z * (confidence - correct)`` of either sign of the score.
+    """The samples with the most negative ``Z * (confidence - correct)``, for either sign of the score.
 
-    The indicator is read as the paper does: a large norm says over-confident, a small one under-confident. Scores are
-    measured from their median.
+    As in the paper, a large norm indicates an over-confident sample and a small one an under-confident sample. Scores
+    are measured from their median.
 
     Args:
         score: ``(N,)``.
-        predictions: Of the same samples.
-        count: At most so many of each kind.
+        predictions: Predictions of the same samples.
+        count: Largest number of samples of each kind.
 
     Raises:
         InputError: If score is not ``(N,)``.
@@ -193,7 +193,7 @@ def _check_rows(owner: str, score: Tensor, predictions: Predictions) -> None:
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
             owner,
-            f"score must be ({predictions.num_samples},), one number a sample",
+            f"score must be ({predictions.num_samples},), one number per sample",
             describe(score),
             "Pass the indicator's Z, or a norm.",
         )

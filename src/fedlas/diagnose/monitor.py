@@ -1,37 +1,37 @@
-"""Watches gate and indicator while a model trains: one record an epoch, and alarms."""
+"""Monitor of gate and indicator while a model trains: one record per epoch, and alarms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fedlas.diagnose.gate import Decisions, flip_share, gate_report
+from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.predictions import Predictions
 
 STUCK = 0.999
 """Share of held-out samples with one direction from which a gate counts as stuck."""
 STUCK_EPOCHS = 3
-"""Epochs in a row it must be so."""
+"""Consecutive epochs after which a stuck gate raises an alarm."""
 FAR = 3.0
-"""Standard deviations from which a sample's Z counts as far out; of normal norms 0.3 % are."""
+"""Standard deviations from which a sample's Z counts as far out; 0.3 % of normally distributed norms are."""
 SATURATED = 0.2
-"""Share of held-out samples that far out from which the indicator counts as saturated."""
+"""Share of far-out held-out samples from which the indicator counts as saturated."""
 DRIFT = 1.0
-"""Mean Z of held-out samples, or move of the running mean in an epoch in standard deviations, that counts as drift."""
+"""Mean Z of held-out samples, or change of the running mean in an epoch in standard deviations, that is drift."""
 LONG_DRIFT = 3.0
-"""Move of the running mean in :data:`LONG_DRIFT_EPOCHS` epochs, in standard deviations, that counts as drift."""
+"""Change of the running mean in :data:`LONG_DRIFT_EPOCHS` epochs, in standard deviations, that is drift."""
 LONG_DRIFT_EPOCHS = 10
 SPREAD = 4.0
-"""Factor by which the standard deviation of held-out Z may be off 1, either way, before it counts as wrong."""
+"""Factor by which the standard deviation of held-out Z may differ from 1, either way, without an alarm."""
 
 
 class Gated(Protocol):
-    """What a loss must have to be watched: an indicator, a gate, and the strength they make."""
+    """What a loss must have to be monitored: an indicator, a gate, and the strength that results from them."""
 
     nci: Any
     gate: Any
@@ -39,14 +39,14 @@ class Gated(Protocol):
     gate_decides: bool
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
-        """Direction that acts ``(N,)``, from scores and what the gate said ``(N,)``."""
+        """Directions ``(N,)`` that the loss uses, from the scores and the gate's directions ``(N,)``."""
 
     def smoothing(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Strengths ``(N,)`` without any change of state."""
+        """Strengths ``(N,)``, without any change of state."""
 
 
-def gated(criterion: nn.Module | None) -> Any:
-    """The loss that has an indicator and a gate, a :class:`Gated`: ``criterion``, or one it is built on; else None."""
+def find_gated(criterion: nn.Module | None) -> Any:
+    """The :class:`Gated` loss: ``criterion``, or one that it wraps; None if there is none."""
     while criterion is not None:
         if all(hasattr(criterion, name) for name in ("nci", "gate", "smoothing", "alpha", "direction_of")):
             return criterion
@@ -55,17 +55,17 @@ def gated(criterion: nn.Module | None) -> Any:
 
 
 def monitor_of(criterion: nn.Module) -> Monitor | None:
-    """A monitor if the loss, or one it is built on, has an indicator and a gate, whatever its class; else None."""
-    watched = gated(criterion)
+    """A monitor of the loss, or of one that it wraps, if it has an indicator and a gate; else None."""
+    watched = find_gated(criterion)
     return None if watched is None else Monitor(watched)
 
 
 @torch.no_grad()
-def asked(criterion: Gated, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a loss says of each sample: score ``Z``, direction ``psi``, strength ``alpha_i``, ``(N,)`` each on the CPU.
+def gate_outputs(criterion: Gated, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Score ``Z``, direction ``psi`` and strength ``alpha_i`` of each sample, ``(N,)`` each, on the CPU.
 
     Args:
-        criterion: As of :func:`gated`. In ``eval()`` or not, its state does not change.
+        criterion: From :func:`find_gated`. Its state does not change, in ``train()`` or ``eval()``.
         logits: ``(N, C)``.
         features: What its indicator reads, ``(N, D)``.
     """
@@ -76,7 +76,7 @@ def asked(criterion: Gated, logits: Tensor, features: Tensor) -> tuple[Tensor, T
 
 
 def alarm_kind(alarm: str) -> str:
-    """What an alarm is about, without its numbers.
+    """The text of an alarm without its numbers.
 
     Example:
         >>> alarm_kind("gate stuck on +1 for 4 epochs"), alarm_kind("indicator saturated: 22% of the samples")
@@ -86,15 +86,15 @@ def alarm_kind(alarm: str) -> str:
 
 
 class Monitor:
-    """Collects what gate and indicator do, and sums it up after each epoch.
+    """Collects what gate and indicator do, and summarizes it after each epoch.
 
     Args:
         criterion: A loss with ``nci``, ``gate``, ``alpha``, ``smoothing`` and ``direction_of``.
 
     State:
-        :meth:`trained` and :meth:`held_out` collect; :meth:`end_epoch` sums up and lets go. Between epochs the
-        directions of all samples are kept, a byte each, so that flips can be counted; ``state_dict`` holds them.
-        The criterion's state is never changed.
+        :meth:`on_batch` and :meth:`on_held_out` collect; :meth:`on_epoch` summarizes and clears. Between epochs the
+        directions of all samples are kept, one byte each, so that flips can be counted; ``state_dict`` holds them.
+        The criterion's state never changes.
     """
 
     def __init__(self, criterion: Gated) -> None:
@@ -106,61 +106,61 @@ class Monitor:
         self._stuck, self._stuck_on = 0, ""
 
     @torch.no_grad()
-    def trained(self, logits: Tensor, index: Tensor | None) -> None:
-        """A training batch: the gate's directions for ``logits (B, C)`` of the samples ``index (B,)``.
+    def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
+        """Collect the gate's directions for a training batch: ``logits (B, C)`` of the samples ``index (B,)``.
 
-        Call it before the optimizer's step, so that the gate is the one that was trained on. Of a loss whose gate does
-        not decide the directions are not in the logits, and so there are no ``train_flips``.
+        Call it before the optimizer's step, so that the gate is the one that the step trains with. If the loss's gate
+        does not decide, the directions do not follow from the logits, and there are no ``train_flips``.
         """
         if self.criterion.gate_decides and index is not None and logits.ndim == 2 and len(logits) == len(index):
             self.decisions.see(self.criterion.gate(logits), index)
 
     @torch.no_grad()
-    def held_out(self, logits: Tensor, features: Tensor) -> None:
-        """A held-out batch, seen by the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
-        self._held.append(asked(self.criterion, logits, features))
+    def on_held_out(self, logits: Tensor, features: Tensor) -> None:
+        """Collect a held-out batch of the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
+        self._held.append(gate_outputs(self.criterion, logits, features))
 
-    def directions(self) -> Tensor:
-        """Of the training samples this process saw in this epoch ``(N,)``; lets go of them."""
-        return self.decisions.epoch()
-
-    def end_epoch(self, predictions: Predictions, directions: list[Tensor] | None = None) -> dict[str, Any]:
+    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
         """The epoch's record.
 
         Args:
-            predictions: Of the batches given to :meth:`held_out`, in their order.
-            directions: :meth:`directions` of each process; None is this one alone.
+            predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
+            gather: Returns its argument from every process; None if this is the only process.
 
         Returns:
-            ``indicator`` (running moments; mean and standard deviation of the held-out Z; what
-            :func:`~fedlas.diagnose.indicator_numbers` says of it), ``gate`` (see
-            :class:`~fedlas.diagnose.GateReport`; ``flips`` of held-out and ``train_flips`` of training samples since
-            the epoch before) and ``alarms``, sentences. None where there is no number.
+            ``indicator`` (running moments; mean and standard deviation of the held-out Z; the numbers of
+            :func:`~fedlas.diagnose.indicator_numbers`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips``
+            of held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``, sentences. None
+            where there is no number.
         """
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         self._held = []
         psi8 = psi.to(torch.int8)
         flips = flip_share(self._psi, psi8) if len(self._psi) == len(psi8) else math.nan
         self._psi = psi8
-        indicator = self._indicator(score, predictions)
+
+        nci = self.criterion.nci
+        indicator = {
+            "mean": float(getattr(nci, "mean", math.nan)),  # an indicator of a user's own may have no moments
+            "std": float(getattr(nci, "std", math.nan)),
+            "z_mean": float(score.mean()),
+            "z_std": float(score.std(correction=0)),
+            "z_far": float((score.abs() >= FAR).double().mean()),
+            **indicator_numbers(score, predictions),
+        }
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
-        gate = {**report.as_dict(), "flips": flips, "train_flips": self.decisions.end_epoch(directions)}
+        directions = self.decisions.epoch()  # of the training samples that this process saw
+        train_flips = self.decisions.end_epoch([directions] if gather is None else gather(directions))
+        gate = {**report.as_dict(), "flips": flips, "train_flips": train_flips}
+
         alarms = self._alarms(indicator, gate)
         self._means = [*self._means, indicator["mean"]][-LONG_DRIFT_EPOCHS:]
         return {"indicator": without_nan(indicator), "gate": without_nan(gate), "alarms": alarms}
 
-    def _indicator(self, score: Tensor, predictions: Predictions) -> dict[str, Any]:
-        moments = {
-            name: float(getattr(self.criterion.nci, name, math.nan))  # a replaced indicator may have none
-            for name in ("mean", "std")
-        }
-        far = float((score.abs() >= FAR).double().mean())
-        z = {"z_mean": float(score.mean()), "z_std": float(score.std(correction=0)), "z_far": far}
-        return {**moments, **z, **indicator_numbers(score, predictions)}
-
     def _alarms(self, indicator: Mapping[str, Any], gate: Mapping[str, Any]) -> list[str]:
         alarms = []
-        learns = any(p.requires_grad for p in _parameters(self.criterion.gate))
+        gate_module = self.criterion.gate
+        learns = isinstance(gate_module, nn.Module) and any(p.requires_grad for p in gate_module.parameters())
         name, sign = max(("plus", "+1"), ("minus", "-1"), key=lambda way: gate[way[0]])
         on = sign if learns and gate[name] >= STUCK else ""
         self._stuck = (self._stuck if on == self._stuck_on else 0) + 1 if on else 0
@@ -170,7 +170,7 @@ class Monitor:
         if indicator["z_far"] >= SATURATED:
             share = f"{indicator['z_far']:.0%} of the held-out samples"
             alarms.append(f"indicator saturated: {share} {FAR:g} or more standard deviations from the running mean")
-        if math.isfinite(indicator["std"]):  # a replaced indicator has no moments that could be wrong
+        if math.isfinite(indicator["std"]):
             alarms += self._moment_alarms(indicator)
         return alarms
 
@@ -191,7 +191,7 @@ class Monitor:
         return alarms
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold for flips and alarms to go on."""
+        """What a checkpoint must hold for flips and alarms to continue."""
         return {
             "decisions": self.decisions.state_dict(),
             "psi": self._psi,
@@ -201,20 +201,11 @@ class Monitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned.
+        """Continue from what :meth:`state_dict` returned.
 
         Raises:
-            KeyError: If something is missing, as in what an earlier version returned; nothing is changed then.
+            KeyError: If something is missing; nothing changes then.
         """
         decisions, psi, means, stuck, on = (state[name] for name in ("decisions", "psi", "means", "stuck", "stuck_on"))
         self.decisions.load_state_dict(decisions)
         self._psi, self._means, self._stuck, self._stuck_on = psi, list(means), int(stuck), str(on)
-
-
-def _parameters(part: Any) -> list[nn.Parameter]:
-    return list(part.parameters()) if isinstance(part, nn.Module) else []
-
-
-def without_nan(content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` as JSON can hold it: a number that is none becomes None."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}

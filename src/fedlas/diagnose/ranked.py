@@ -1,14 +1,12 @@
-"""Two numbers a sample, checked, and where each sample stands in ascending order."""
+"""Checked pairs of numbers per sample, and the ranks of samples under weights."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, describe
-
-Floats = NDArray[np.float64]
+from fedlas.stats.rows import Floats
 
 
 def pair_of(score: Tensor | Floats, value: Tensor | Floats) -> tuple[Floats, Floats]:
@@ -23,13 +21,16 @@ def pair_of(score: Tensor | Floats, value: Tensor | Floats) -> tuple[Floats, Flo
             "associations",
             "score and value must be (N,) with at least 3 samples",
             f"{describe(score)} and {describe(value)}",
-            "Pass one number a sample.",
+            "Pass one number per sample.",
         )
     return x, y
 
 
-def centred(values: Floats) -> Floats:
-    """The values about their mean, over a power of two that brings them below 1: no product of them underflows."""
+def centered(values: Floats) -> Floats:
+    """Deviations from the mean, scaled by a power of two to a largest size of 0.5 to 1: no product of them underflows.
+
+    A power of two changes no digit.
+    """
     about = values - values.mean()
     return np.ldexp(about, -np.frexp(np.abs(about).max())[1])
 
@@ -42,12 +43,12 @@ def _numbers(name: str, values: Tensor | Floats) -> Floats:
 
 
 def is_boolean(value: Tensor | Floats) -> bool:
-    """Whether a value is true or false for each sample."""
+    """Whether ``value`` is a boolean tensor or array."""
     return str(value.dtype) in ("torch.bool", "bool")
 
 
 class Ranked:
-    """Where each sample stands in ascending order, and which samples are equal."""
+    """The ascending order of samples, and which of them are equal."""
 
     def __init__(self, values: Floats) -> None:
         self.order = np.argsort(values, kind="stable")
@@ -55,9 +56,13 @@ class Ranked:
         self.starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
         self.sizes = np.diff(np.r_[self.starts, len(values)])
 
+    def groups(self, weights: Floats) -> Floats:
+        """Sum of the weights ``(R, N)`` at each distinct value, ascending ``(R, G)``."""
+        return np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+
     def ranks(self, weights: Floats) -> Floats:
         """Middle ranks of the samples under weights ``(R, N)``, in the samples' own order."""
-        groups = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        groups = self.groups(weights)
         middle = groups.cumsum(axis=1) - groups / 2
         ranks = np.empty_like(weights)
         ranks[:, self.order] = np.repeat(middle, self.sizes, axis=1)

@@ -1,4 +1,8 @@
-"""Features: finding a model's classifier head, or its global pool, and reading the input."""
+"""Features: the input of a model's classifier head, or of its global pool.
+
+In: a model, and a name if the search should not decide. Out: the module (:func:`find_head`, :func:`find_pool`), and its
+input during a forward pass (:class:`FeatureTap`).
+"""
 
 from fedlas.features.head import find_head
 from fedlas.features.pool import find_pool

@@ -1,4 +1,4 @@
-"""Finds the classifier head of a model: the module whose input is the feature vector and whose output the logits."""
+"""The classifier head of a model: the module whose input is the feature vector and whose output the logits."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError
+from fedlas.features._named import check_model, part_of
 
-# Where the libraries people use put their classifier, in the order in which they are tried.
+__all__ = ["find_head"]
+
+# Names of the classifier in common libraries, in the order of the search.
 _ATTRIBUTES = ("fc", "classifier", "head", "heads", "score", "classification_head", "last_linear")
-# Where they put a second one, whose logits are averaged or added to the first one's.
+# Names of a second one, whose logits are averaged with or added to those of the first.
 _SECOND = ("head_dist", "dist_head", "aux_head")
 
 
@@ -19,45 +22,38 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
 
     Args:
         model: Any classifier.
-        head: Dotted name of the head, or the module itself; None searches: timm's ``get_classifier()``, then the places
-            where torchvision and Hugging Face models keep it, then the only linear layer that fits.
-        num_classes: Number of logits, if known; a candidate with another number of outputs is passed over.
+        head: Dotted name of the head, or the module itself; None searches: timm's ``get_classifier()``, then the names
+            in torchvision and Hugging Face models, then a single linear layer that fits.
+        num_classes: Number of logits, if known; candidates with another number of outputs are skipped.
 
     Returns:
         A module that is part of ``model``.
 
     Raises:
-        InputError: If nothing or more than one thing fits, or the named head does not exist; candidates are listed. A
-            model whose logits come from several heads (distilled and multi-scale transformers, VOLO) has none.
+        InputError: If no layer or several layers fit, or the named head does not exist; candidates are listed. A model
+            whose logits come from several heads (distilled and multi-scale transformers, VOLO) has none.
 
     Note:
-        The head is the last layer with weights, so its input is not always all that decides: SqueezeNet averages its
-        class map after the head, and so has features for every position rather than for every image.
+        The head is the last layer with weights, which need not be the last operation: SqueezeNet averages its class map
+        after the head, and so has features for every position rather than for every image.
 
     Example:
         >>> find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
         Linear(in_features=4, out_features=3, bias=True)
     """
-    if not isinstance(model, nn.Module):
-        raise InputError("find_head", "the model must be an nn.Module", describe(model), "Pass the model itself.")
-    if isinstance(head, nn.Module):
-        if all(head is not module for module in model.modules()):
-            raise InputError("find_head", "head must be a module of the model", head, "Pass a submodule, or its name.")
-        return head
+    check_model("find_head", model)
     if head is not None:
-        names = {name: module for name, module in model.named_modules() if name}
-        if not isinstance(head, str) or head not in names:
-            raise InputError(
-                "find_head", "head must name a module of the model", repr(head), suggestion(str(head), names)
-            )
-        return names[head]
+        return part_of("find_head", "head", model, head)
     _refuse_several(model)
+    # The usual places.
     for candidate in _known_places(model):
         if num_classes is None and isinstance(candidate, nn.Conv2d):
-            return candidate  # nobody keeps another convolution there
+            return candidate  # no model has another convolution under these names
         fitting = [layer for layer in candidate.modules() if _fits(layer, num_classes)]
         if fitting:
             return fitting[-1]  # a classifier of several layers ends in the one that makes the logits
+
+    # Elsewhere, a single linear layer that fits.
     linear = [(name, layer) for name, layer in model.named_modules() if _fits(layer, num_classes, conv=False)]
     if len(linear) == 1:
         return linear[0][1]
@@ -65,14 +61,14 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
     outputs = "" if num_classes is None else f" with {num_classes} outputs"
     raise InputError(
         "find_head",
-        f"the model must have one recognisable classifier head{outputs}",
+        f"the model must have one recognizable classifier head{outputs}",
         f"{type(model).__name__} with {found}",
         "Name it, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
     )
 
 
 def _refuse_several(model: nn.Module) -> None:
-    """Refuse a model that makes its logits of more than one head's outputs: none of their inputs is *the* features."""
+    """Refuse a model whose logits come from several heads, since no one input is *the* features."""
     get_classifier = getattr(model, "get_classifier", None)
     found = get_classifier() if callable(get_classifier) else None
     heads = [part for part in found if _has_weights(part)] if isinstance(found, tuple | list | nn.ModuleList) else []
@@ -87,8 +83,8 @@ def _refuse_several(model: nn.Module) -> None:
         raise InputError(
             "find_head",
             "the logits must come from one head",
-            f"{type(model).__name__} with {named} beside each other",
-            "Take a model without the second head, or name the one whose input shall count, e.g. "
+            f"{type(model).__name__} with {named} next to each other",
+            "Take a model without the second head, or name the one whose input to use, e.g. "
             f"fedlas.Objective(model, criterion, head={named.split(', ')[0]!r}).",
         )
 

@@ -1,12 +1,15 @@
-"""Finds the global pool of a model: the module whose input is the last feature map, the head's not yet pooled input."""
+"""The global pool of a model: the module whose input is the last feature map."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError
+from fedlas.features._named import check_model, part_of
 
-# Where torchvision, timm and this library keep it, in the order in which they are tried.
+__all__ = ["find_pool"]
+
+# Its names in torchvision, timm and this library, in the order of the search.
 _PLACES = ("avgpool", "global_pool", "head.global_pool", "pool", "classifier.0", "head.pool")
 
 
@@ -15,11 +18,11 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
 
     Args:
         model: Any classifier that pools a map ``(N, D, H, W)`` in a module of its own.
-        pool: Dotted name of the module whose input is the map, or the module itself; None searches the places where
-            torchvision, timm and this library keep it.
+        pool: Dotted name of the module whose input is the map, or the module itself; None searches the names in
+            torchvision, timm and this library.
 
     Returns:
-        A module that is part of ``model``. That its input is a map is known only when the model runs.
+        A module that is part of ``model``. Whether its input is a map is known only when the model runs.
 
     Raises:
         InputError: If there is none, as in a transformer or a model that pools by a function; or the named one does
@@ -29,19 +32,10 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
         >>> find_pool(nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)), "1")
         AdaptiveAvgPool2d(output_size=1)
     """
-    if not isinstance(model, nn.Module):
-        raise InputError("find_pool", "the model must be an nn.Module", describe(model), "Pass the model itself.")
-    if isinstance(pool, nn.Module):
-        if all(pool is not module for module in model.modules()):
-            raise InputError("find_pool", "pool must be a module of the model", pool, "Pass a submodule, or its name.")
-        return pool
-    names = {name: module for name, module in model.named_modules() if name}
+    check_model("find_pool", model)
     if pool is not None:
-        if pool not in names:
-            raise InputError(
-                "find_pool", "pool must name a module of the model", repr(pool), suggestion(str(pool), names)
-            )
-        return names[pool]
+        return part_of("find_pool", "pool", model, pool)
+    names = dict(model.named_modules())
     for name in _PLACES:
         found = names.get(name)
         if found is not None and (name != "classifier.0" or "Pool" in type(found).__name__):

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
 
+__all__ = ["FeatureTap"]
+
 
 class _Heard:
-    """What a tap has captured of the forward pass that it listens to."""
+    """The tensor captured during a forward pass."""
 
     listening = False
     captured: Tensor | None = None
@@ -20,25 +22,25 @@ class _Heard:
 
 
 class _HeardByThread(OfThread, _Heard):
-    """The same for each thread."""
+    """The same, separately for each thread."""
 
 
 class FeatureTap:
     """Captures the first positional input of a module during one forward pass.
 
-    Of a convolution that runs on a single position, ``(N, D, 1, 1)``, it is ``(N, D)``.
+    If the module is a convolution on a single position, ``(N, D, 1, 1)``, the result is ``(N, D)``.
 
     Args:
-        module: The module whose input is wanted, usually the classifier head.
+        module: The module whose input to capture, usually the classifier head.
         flatten: Expect a map ``(N, D, ...)`` and return it as ``(N, D * ...)``, all positions of a sample in one row.
 
     State:
-        A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so the model
-        may be used elsewhere without holding on to activations. :meth:`remove` takes the hook away. Each thread has
-        its own start, stop and tensor: one tap serves a model that several threads run at once.
+        A forward pre-hook on the module. It keeps a tensor only between :meth:`start` and :meth:`stop`, so other uses
+        of the model do not keep activations alive. :meth:`remove` removes the hook. Each thread has its own start, stop
+        and tensor: one tap serves a model that several threads run at once.
 
     Note:
-        The hook is part of the module: ``copy.deepcopy`` and pickling take it along, ``state_dict`` does not.
+        The hook is part of the module: ``copy.deepcopy`` and pickling include it, ``state_dict`` does not.
 
     Example:
         >>> import torch
@@ -65,21 +67,21 @@ class FeatureTap:
 
     @property
     def _heard(self) -> _Heard:
-        # A compiled graph passes the tensor on by itself, so the attributes matter only while one thread traces it;
-        # and not every version of the compiler can trace those of a thread.
+        # A compiled graph returns the tensor itself, so the attributes matter only while one thread traces it; and not
+        # every version of the compiler can trace attributes of a thread.
         return self._traced if torch.compiler.is_compiling() else self._by_thread
 
     def start(self) -> None:
         """Listen to the next forward pass."""
-        heard = self._heard
-        heard.listening, heard.captured, heard.calls = True, None, 0
+        self.cancel()
+        self._heard.listening = True
 
     def stop(self) -> Tensor:
-        """Return what was captured since :meth:`start`, and let go of it.
+        """Return the tensor captured since :meth:`start`, and drop the reference to it.
 
         Raises:
-            InputError: If the module did not run exactly once, or not on a positional tensor; with ``flatten``, if that
-                was no map.
+            InputError: If the module did not run exactly once, or had no positional tensor; with ``flatten``, if that
+                is not a map.
         """
         captured, calls = self._heard.captured, self._heard.calls
         self.cancel()
@@ -113,10 +115,10 @@ class FeatureTap:
         return captured.flatten(1)
 
     def cancel(self) -> None:
-        """Stop listening and let go of whatever was captured; for a forward pass that failed."""
+        """Stop listening and drop the captured tensor; for a forward pass that failed."""
         heard = self._heard
         heard.listening, heard.captured, heard.calls = False, None, 0
 
     def remove(self) -> None:
-        """Take the hook off the module."""
+        """Remove the hook from the module."""
         self._handle.remove()

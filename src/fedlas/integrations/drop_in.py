@@ -1,4 +1,4 @@
-"""A loss that is called with logits and target alone, wherever a training loop has room for no more."""
+"""A loss called with logits and target alone, for training loops that pass nothing else."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
+from fedlas.integrations._criterion import add_parameters, refuse_mixing
 from fedlas.objective import Objective, param_groups
+
+__all__ = ["DropInLoss"]
 
 
 class _LastRun(OfThread):
-    """The head's input in the model's last run of a thread, or why there is none."""
+    """The head's input in the last run of the model in this thread, or the error that prevented reading it."""
 
-    heard: Tensor | InputError | None = None
+    features: Tensor | InputError | None = None
 
 
 class DropInLoss(nn.Module):
-    """``loss(logits, target)`` for a criterion that wants features: it listens to the model while that runs.
+    """``loss(logits, target)`` for a criterion that needs features: hooks on the model read them.
 
-    For loops that cannot be changed: timm's script, torch-uncertainty's routines, skorch. Where the loop is your own,
-    :class:`~fedlas.Objective` is safer, since model and loss are one module there.
+    It is for loops that cannot be changed: timm's script, torch-uncertainty's routines, skorch. In your own loop
+    :class:`~fedlas.Objective` is safer, since it is model and loss in one module.
 
     Args:
-        model: The classifier whose logits are passed later; listened to, not owned.
+        model: The classifier whose logits are passed later; it gets hooks, and is not a submodule.
         criterion: Any loss of this library, or e.g. ``nn.CrossEntropyLoss``.
         head: The classifier head, if the criterion needs features: its dotted name, the module, or None to find it.
 
@@ -38,12 +41,12 @@ class DropInLoss(nn.Module):
             the last call, or on another batch.
 
     State:
-        Parameters and buffers are the criterion's, under ``criterion.``: save them with the model's, and give
-        :meth:`param_groups` to the optimizer, or call :meth:`add_to`. The head's last input is held until the next
-        call or the model's next run, each thread's for itself.
+        Parameters and buffers are those of the criterion, under ``criterion.``: save them with the model's, and give
+        :meth:`param_groups` to the optimizer, or call :meth:`add_to`. The head's last input is kept until the next
+        call or the next run of the model, separately in each thread.
 
     Note:
-        Call it once after each run of the model, on the whole output. Under DDP the gate is not part of the wrapped
+        Call it once after each run of the model, with the whole output. Under DDP the gate is not part of the wrapped
         model, so its gradient is not averaged over ranks: use :class:`~fedlas.Objective`, or the classes for Hugging
         Face and timm.
 
@@ -61,22 +64,15 @@ class DropInLoss(nn.Module):
         for name, module in (("model", model), ("criterion", criterion)):
             if not isinstance(module, nn.Module):
                 raise InputError("DropInLoss", f"the {name} must be an nn.Module", describe(module), "Build it first.")
-        needs = frozenset(getattr(criterion, "needs", ()))
-        if "mixed" in needs or hasattr(criterion, "mix"):
-            raise InputError(
-                "DropInLoss",
-                "the criterion must not mix samples",
-                criterion,
-                "Mix in the loop, and pass the soft targets; or use fedlas.Objective.",
-            )
+        fix = "Mix in the loop, and pass the soft targets; or use fedlas.Objective."
+        self.needs = refuse_mixing("DropInLoss", criterion, fix)
         self.criterion = criterion
-        self.needs = needs
-        self._model = [model]  # in a list, so that it is not registered: its owner saves and moves it
+        self._model = [model]  # in a list, so that it is not a submodule: its owner saves and moves it
         self._head: list[nn.Module] = []
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
         self._run = _LastRun()
-        if needs & {"features", "head_weight"}:
+        if self.needs & {"features", "head_weight"}:
             found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
             self._head.append(found)
             self._tap = FeatureTap(found)
@@ -87,34 +83,36 @@ class DropInLoss(nn.Module):
 
     @property
     def model(self) -> nn.Module:
-        """The classifier that is listened to."""
+        """The classifier."""
         return self._model[0]
 
     def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
-        """The criterion's loss of what the model has just returned.
+        """The criterion's loss of the model's last output.
 
         Args:
-            logits: The model's output, all of it.
-            target: As the criterion takes it.
+            logits: The model's whole output.
+            target: As for the criterion.
             index: Position of each sample in the training set ``(N,)``, for criteria that need it.
 
         Raises:
-            InputError: As the criterion; or if the model has not run since the last call.
+            InputError: As the criterion, or if the model has not run since the last call.
         """
         extra: dict[str, Tensor] = {}
         if self._tap is not None:
-            heard, self._run.heard = self._run.heard, None
-            if isinstance(heard, InputError):
-                raise heard
-            if heard is None or not isinstance(logits, Tensor) or len(heard) != len(logits):
+            # Each run of the model is used once: a stale input would give wrong gradients without an error.
+            features, self._run.features = self._run.features, None
+            if isinstance(features, InputError):
+                raise features
+            if features is None or not isinstance(logits, Tensor) or len(features) != len(logits):
+                read = "of no run" if features is None else describe(features)
                 raise InputError(
                     "DropInLoss",
                     "it must be called once after each run of the model, on the model's whole output",
-                    f"logits {describe(logits)}, and features {'of no run' if heard is None else describe(heard)}",
+                    f"logits {describe(logits)}, and features {read}",
                     "Pass the loss the model it was built with, or use fedlas.Objective.",
                 )
             if "features" in self.needs:
-                extra["features"] = heard
+                extra["features"] = features
             if "head_weight" in self.needs:
                 extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # the criterion checks it
         if index is not None and "index" in self.needs:
@@ -123,31 +121,28 @@ class DropInLoss(nn.Module):
         return loss
 
     def update_from_validation(self, predictions: Any) -> None:
-        """Pass validation predictions on to a criterion that learns from them; nothing for one that does not."""
+        """Pass validation predictions to the criterion if it learns from them."""
         update = getattr(self.criterion, "update_from_validation", None)
         if update is not None:
             update(predictions)
 
     def param_groups(self, *, weight_decay: float = 0.0, lr: float | None = None) -> list[dict[str, Any]]:
         """The model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
-        both: Any = self  # it has .model and .criterion, which is all that is read
+        both: Any = self  # param_groups reads .model and .criterion, which this class has too
         objective: Objective = both
         return param_groups(objective, weight_decay=weight_decay, lr=lr)
 
     def add_to(self, optimizer: torch.optim.Optimizer, *, lr: float | None = None) -> None:
-        """Give the criterion's parameters to an optimizer of the model's, as a group without decay.
+        """Add the criterion's parameters to an optimizer, as a group without weight decay.
 
         Args:
-            optimizer: One that does not have them yet; call it before a schedule is built on it.
-            lr: Their learning rate; None is the optimizer's own.
+            optimizer: Optimizer of the model; build learning-rate schedules after this call.
+            lr: Learning rate of the group; None uses the optimizer's own.
         """
-        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        own = [p for p in self.criterion.parameters() if p.requires_grad and id(p) not in known]
-        if own:
-            optimizer.add_param_group({"params": own, "weight_decay": 0.0} | ({} if lr is None else {"lr": lr}))
+        add_parameters(optimizer, self.criterion, lr=lr)
 
     def remove(self) -> None:
-        """Stop listening: takes every hook off the model."""
+        """Remove every hook from the model."""
         for handle in self._handles:
             handle.remove()
         if self._tap is not None:
@@ -156,12 +151,12 @@ class DropInLoss(nn.Module):
 
     def _before(self, *_: Any) -> None:
         if self._tap is not None:
-            self._run.heard = None
+            self._run.features = None
             self._tap.start()
 
     def _after(self, *_: Any) -> None:
         if self._tap is not None:
             try:
-                self._run.heard = self._tap.stop()
-            except InputError as error:  # the model may be used otherwise, too: it matters only if a loss is wanted
-                self._run.heard = error
+                self._run.features = self._tap.stop()
+            except InputError as error:  # raised later, and only if a loss is computed
+                self._run.features = error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically
 from fedlas.features import FeatureTap, find_head
-from fedlas.integrations.huggingface_metrics import CalibrationMetrics, rows_of
+from fedlas.integrations._criterion import add_parameters, refuse_mixing
+from fedlas.integrations._huggingface_checkpoints import CRITERION_FILE, CriterionCheckpoints
+from fedlas.integrations._huggingface_metrics import CalibrationMetrics, rows_of
 from fedlas.objective import logits_of
 from fedlas.predictions import Predictions
 
@@ -23,28 +23,26 @@ _transformers = require("transformers", extra="hf")
 
 __all__ = ["CRITERION_FILE", "CalibrationMetrics", "CriterionMixin", "CriterionTrainer"]
 
-CRITERION_FILE = "criterion.pt"
-"""Name of the file with gate and NCI, in each checkpoint and beside a saved model."""
-
 Pool = Callable[[Tensor, Mapping[str, Any]], Tensor]
 
 
-class CriterionMixin:
-    """Puts a criterion into a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
+class CriterionMixin(CriterionCheckpoints):
+    """Adds a criterion to a Hugging Face ``Trainer``: ``class MyTrainer(CriterionMixin, SomeTrainer)``.
 
-    For image, text and token classification: models that return ``.logits`` ``(N, C)``, or ``(N, L, C)`` a token.
+    It is for image, text and token classification: models that return ``.logits`` ``(N, C)``, or ``(N, L, C)`` for
+    tokens.
 
     Args:
-        *args: Those of the Trainer.
+        *args: Arguments of the Trainer.
         criterion: Any loss of this library, or a module such as ``nn.CrossEntropyLoss``, with reduction ``"mean"``.
         head: The model's classifier head, if the criterion needs features: its dotted name, the module, or None to
             find it.
-        pool: Called as ``pool(features, inputs)``, where the head runs on every token and the logits are of one: makes
-            ``(N, D)`` of the head's input ``(N, L, D)``, given the batch.
-        **kwargs: Those of the Trainer.
+        pool: ``pool(features, inputs)``, for a head that runs on every token while the logits are those of one token:
+            returns ``(N, D)`` from the head's input ``(N, L, D)`` and the batch.
+        **kwargs: Keywords of the Trainer.
 
     Attributes:
-        criterion: The criterion; its gate is trained by the Trainer's optimizer, in a group of its own without decay.
+        criterion: The criterion; the Trainer's optimizer trains its gate, in a separate group without weight decay.
 
     Raises:
         InputError: If the criterion cannot be used here, no head is found, or the model returns something else; on
@@ -52,18 +50,18 @@ class CriterionMixin:
         MissingExtraError: On import, if transformers is not installed.
 
     State:
-        Each checkpoint, and each ``save_model``, holds the criterion's state in ``criterion.pt`` beside the model's own
-        files, whose keys stay as they are; resuming and ``load_best_model_at_end`` read it back. The optimizer's state
-        holds the gate's momenta.
+        Each checkpoint and each ``save_model`` writes the criterion's state to ``criterion.pt`` next to the model's own
+        files, which do not change; resuming and ``load_best_model_at_end`` read it back. The optimizer's state holds
+        the gate's momenta.
 
     Note:
-        Gradient accumulation: each part's loss is divided by what the whole accumulated batch's mean divides by (its
-        valid labels, or their class weights), so that the gradient is that of one large batch. NCI moves with every
-        part, as batch normalisation does. The Trainer clips the model's gradient and leaves the gate's alone, as the
-        published code does. Under several processes the gate starts from the main process's and its gradient is
-        averaged before each step; DeepSpeed and FSDP are not supported.
+        Gradient accumulation: the loss of each part is divided by the divisor of the mean over the whole accumulated
+        batch (its valid labels, or their class weights), so that the gradient is that of one large batch. Every part
+        updates NCI, as it updates batch normalization. The Trainer clips the model's gradient and not the gate's, as
+        the published code does. Under several processes the gate starts from that of the main process, and its gradient
+        is averaged before each step; DeepSpeed and FSDP are not supported.
 
-        A criterion that learns from validation is called after each evaluation during training.
+        A criterion that learns from validation is updated after each evaluation during training.
 
     Example:
         >>> import tempfile
@@ -91,7 +89,6 @@ class CriterionMixin:
         super().__init__(*args, **kwargs)
         this: Any = self
         self._owner = type(self).__name__
-        needs = frozenset(getattr(criterion, "needs", ()))
         if not isinstance(criterion, nn.Module) or getattr(criterion, "reduction", None) != "mean":
             raise InputError(
                 self._owner,
@@ -99,10 +96,7 @@ class CriterionMixin:
                 describe(criterion),
                 "Build it first, e.g. criterion=FedLAS(num_classes=10); the Trainer does the rest.",
             )
-        if "mixed" in needs or hasattr(criterion, "mix"):
-            raise InputError(
-                self._owner, "criterion must not mix samples", criterion, "Mix in the data collator, with soft labels."
-            )
+        self.needs = refuse_mixing(self._owner, criterion, "Mix in the data collator, with soft labels.")
         if this.compute_loss_func is not None or this.label_smoother is not None:
             raise InputError(
                 self._owner,
@@ -111,15 +105,14 @@ class CriterionMixin:
                 "Leave them out.",
             )
         self.criterion = criterion.to(this.args.device)
-        self.needs = needs
         self.pool = pool
         self.head: nn.Module | None = None
         self._tap: FeatureTap | None = None
-        if needs & {"features", "head_weight"}:
+        if self.needs & {"features", "head_weight"}:
             self.head = find_head(this.model, head, num_classes=getattr(criterion, "num_classes", None))
             self._tap = FeatureTap(self.head)
-        this.model_accepts_loss_kwargs = True  # so that the loss is not divided a second time
-        this.loss_is_scaled_for_ga = True  # the same, in later releases
+        this.model_accepts_loss_kwargs = True  # the Trainer would divide the loss a second time
+        this.loss_is_scaled_for_ga = True  # the same, in later releases of transformers
 
     # --- the loss -------------------------------------------------------------------------------------------------
 
@@ -130,16 +123,17 @@ class CriterionMixin:
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Loss of a batch: its mean, or its part of the accumulated batch's mean while training."""
+        """Loss of a batch: its mean, or in training its part of the mean of the accumulated batch."""
         inputs = dict(inputs)
         labels, index = inputs.pop("labels", None), inputs.pop("index", None)
         if labels is None:
             raise InputError(
                 self._owner, "each batch must have 'labels'", sorted(inputs), "Return them from the data set."
             )
+        # Run the model, and collect what the criterion needs.
         outputs, features = self._run(model, inputs)
         logits = logits_of(self._owner, outputs)
-        if logits.ndim == 3:  # (N, L, C): here classes are the second axis
+        if logits.ndim == 3:  # (N, L, C): the criterion takes classes as the second axis
             logits = logits.movedim(-1, 1)
         extra: dict[str, Any] = {}
         if features is not None and "features" in self.needs:
@@ -148,13 +142,14 @@ class CriterionMixin:
             extra["head_weight"] = self.head.weight
         if index is not None and "index" in self.needs:
             extra["index"] = index
+        # The loss: a part of an accumulated batch in training, a mean otherwise.
         self.criterion.train(model.training)
         if model.training and num_items_in_batch is not None:
             args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
-            ranks = world_size() if args.average_tokens_across_devices else 1  # DDP is going to divide by it
+            ranks = world_size() if args.average_tokens_across_devices else 1  # DDP divides by it
             loss = self._sum(logits, labels, extra) * (ranks / num_items_in_batch)
         elif self._none_counts(labels):
-            loss = logits.sum() * float("nan")  # as F.cross_entropy
+            loss = logits.sum() * float("nan")  # as F.cross_entropy gives
         else:
             loss = self.criterion(logits, labels, **extra)
         return (loss, outputs) if return_outputs else loss
@@ -162,16 +157,16 @@ class CriterionMixin:
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
-        """The parts of an accumulated batch, and what its mean divides by; the gate's gradient starts from zero."""
+        """The parts of an accumulated batch and the divisor of its mean; the gate's gradient is reset."""
         parent: Any = super()
         parts, _ = parent.get_batch_samples(epoch_iterator, num_batches, device)
-        self.criterion.zero_grad()  # the Trainer does that for the model alone
+        self.criterion.zero_grad()  # the Trainer does this for the model only
         if not parts or any("labels" not in part for part in parts):
             return parts, None
-        total = torch.stack([self._normaliser(part["labels"].to(device)).float() for part in parts]).sum()
+        total = torch.stack([self._normalizer(part["labels"].to(device)).float() for part in parts]).sum()
         args: Any = self.args  # type: ignore[attr-defined]
         total = sum_across_ranks(total) if args.average_tokens_across_devices else total
-        return parts, torch.where(total > 0, total, 1.0)  # nothing counts: the loss is 0, not 0 / 0
+        return parts, torch.where(total > 0, total, 1.0)  # without valid labels the loss is 0, not 0 / 0
 
     def _run(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, Tensor | None]:
         if self._tap is None:
@@ -185,7 +180,7 @@ class CriterionMixin:
         return _with_logits(outputs), self._tap.stop()
 
     def _fitting(self, features: Tensor, logits: Tensor, inputs: Mapping[str, Any]) -> Tensor:
-        """Features as the criterion wants them: ``(N, D)``, or ``(N, D, L)`` for logits a token."""
+        """Features for the criterion: ``(N, D)``, or ``(N, D, L)`` for logits of every token."""
         if logits.ndim == 3:
             return features.movedim(-1, 1) if features.ndim == 3 else features
         if features.ndim > 2 and self.pool is not None:
@@ -200,18 +195,18 @@ class CriterionMixin:
         return features
 
     def _sum(self, logits: Tensor, labels: Tensor, extra: dict[str, Any]) -> Tensor:
-        """The criterion's sum over a part of a batch; 0 for a part in which no label counts."""
+        """The criterion's sum over a part of a batch; 0 for a part without valid labels."""
         if self._none_counts(labels):
             return logits.sum() * 0.0
         criterion: Any = self.criterion
-        criterion.reduction = "sum"  # a mean times its divisor would be NaN where all weights are 0
+        criterion.reduction = "sum"  # a mean times its divisor is NaN if all weights are 0
         try:
             return criterion(logits, labels, **extra)
         finally:
             criterion.reduction = "mean"
 
     def _none_counts(self, labels: Tensor) -> bool:
-        """Whether it is known that no label counts, which a loss refuses; on a CPU alone, where looking is free."""
+        """Whether no label is valid, which a loss refuses. Checked on the CPU only, where it needs no waiting."""
         looks = labels.device.type == "cpu" and not labels.is_floating_point()
         return looks and bool((labels == self._ignored).all())
 
@@ -219,8 +214,8 @@ class CriterionMixin:
     def _ignored(self) -> int:
         return getattr(self.criterion, "ignore_index", -100)
 
-    def _normaliser(self, labels: Tensor) -> Tensor:
-        """What the criterion's mean divides by; a criterion with a count of its own has ``counted``."""
+    def _normalizer(self, labels: Tensor) -> Tensor:
+        """The divisor of the criterion's mean; a criterion with another divisor has ``counted``."""
         counted: Callable[[Tensor], Tensor] | None = getattr(self.criterion, "counted", None)
         if counted is not None:
             return counted(labels)
@@ -235,18 +230,14 @@ class CriterionMixin:
     # --- the gate -------------------------------------------------------------------------------------------------
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's optimizer, with the criterion's parameters in a group of their own, without decay."""
+        """The Trainer's optimizer, with the criterion's parameters in a separate group without weight decay."""
         parent: Any = super()
         made = parent.create_optimizer(*args, **kwargs)
         optimizer: torch.optim.Optimizer = made if made is not None else self.optimizer  # type: ignore[attr-defined]
-        parameters = [p for p in self.criterion.parameters() if p.requires_grad]
-        known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if parameters and not known & set(map(id, parameters)):
-            optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
-            if world_size() > 1:
-                for parameter in self.criterion.parameters():
-                    dist.broadcast(parameter.data, src=0)
-                optimizer.register_step_pre_hook(lambda *_: self._average_gradients())
+        if add_parameters(optimizer, self.criterion) and world_size() > 1:
+            for parameter in self.criterion.parameters():
+                dist.broadcast(parameter.data, src=0)
+            optimizer.register_step_pre_hook(lambda *_: self._average_gradients())
         return optimizer
 
     def _average_gradients(self) -> None:
@@ -254,77 +245,12 @@ class CriterionMixin:
             if parameter.grad is not None:
                 parameter.grad = sum_across_ranks(parameter.grad) / world_size()
 
-    # --- what is saved --------------------------------------------------------------------------------------------
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The Trainer's own, and the criterion's state beside it."""
-        parent: Any = super()
-        parent.save_model(output_dir, _internal_call=_internal_call)
-        args: Any = self.args  # type: ignore[attr-defined]
-        if args.should_save:
-            path = Path(output_dir or args.output_dir) / CRITERION_FILE
-            write_atomically(path, lambda file: torch.save(self.criterion.state_dict(), file))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        parent: Any = super()
-        self._untranslated = False
-        parent._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_rest(resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        parent: Any = super()
-        self._untranslated = False
-        parent._load_best_model()
-        state: Any = self.state  # type: ignore[attr-defined]
-        self._load_rest(state.best_model_checkpoint)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # transformers 5 saves some models (ViT) under the keys of older releases, and the Trainer loads them without
-        # translating: weights stay as they were. from_pretrained translates, so what is missing is loaded through it.
-        this: Any = self
-        model = this.accelerator.unwrap_model(this.model)
-        if load_result.missing_keys and isinstance(model, _transformers.PreTrainedModel):
-            self._untranslated = True
-            return
-        parent: Any = super()
-        parent._issue_warnings_after_load(load_result)
-
-    def _load_rest(self, folder: str) -> None:
-        if self._untranslated:
-            this: Any = self
-            model = this.accelerator.unwrap_model(this.model)
-            found, about = type(model).from_pretrained(
-                folder, config=model.config, dtype=model.dtype, local_files_only=True, output_loading_info=True
-            )
-            if about["missing_keys"]:
-                raise InputError(
-                    self._owner,
-                    "a checkpoint must hold every weight of the model",
-                    f"{folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
-                    "Resume with the model that wrote it.",
-                )
-            model.load_state_dict(found.state_dict())
-        self._load_criterion(folder)
-
-    def _load_criterion(self, folder: str) -> None:
-        path = Path(folder) / CRITERION_FILE
-        if not path.exists():
-            if not self.criterion.state_dict():
-                return
-            raise InputError(
-                self._owner,
-                f"a checkpoint must hold the criterion's state in {CRITERION_FILE}",
-                f"{folder} without it",
-                "Resume from a checkpoint that this Trainer wrote, with the same criterion.",
-            )
-        self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-
     # --- validation -----------------------------------------------------------------------------------------------
 
     def evaluation_loop(
         self, dataloader: Any, description: str, prediction_loss_only: bool | None = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """The Trainer's own; a criterion that learns from validation then gets its predictions."""
+        """As the Trainer; a criterion that learns from validation then gets the predictions."""
         parent: Any = super()
         update = getattr(self.criterion, "update_from_validation", None)
         if update is None or not self.is_in_train:  # type: ignore[attr-defined]
@@ -345,16 +271,16 @@ class CriterionTrainer(CriterionMixin, _transformers.Trainer):  # type: ignore[n
     """``transformers.Trainer`` with a criterion; see :class:`CriterionMixin`.
 
     Args:
-        *args: Those of ``transformers.Trainer``.
+        *args: Arguments of ``transformers.Trainer``.
         criterion: Any loss of this library.
         head: The classifier head, if it cannot be found.
-        pool: Picks the token whose logits are returned.
-        **kwargs: Those of ``transformers.Trainer``.
+        pool: Selects the token whose logits are returned.
+        **kwargs: Keywords of ``transformers.Trainer``.
     """
 
 
 def _with_logits(outputs: Any) -> Any:
-    """A plain dictionary or tuple as Hugging Face's own output, so that there is ``.logits`` to read."""
+    """A plain dictionary as Hugging Face's own kind of output, so that it has ``.logits``."""
     if isinstance(outputs, Mapping) and not hasattr(outputs, "logits"):
         return require("transformers.utils", extra="hf").ModelOutput(**outputs)
     return outputs

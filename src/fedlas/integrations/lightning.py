@@ -1,4 +1,4 @@
-"""Lightning: a callback that measures calibration, watches gate and NCI, and lets a loss learn from validation."""
+"""Lightning: a callback that measures calibration, monitors gate and NCI, and updates a loss from validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedlas.predictions import Predictions
 
 require("lightning", extra="lightning")
 
-from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 (after what says how to install it)
+from lightning.pytorch import Callback, LightningModule, Trainer  # noqa: E402 (after require, whose error names the extra)
 
 __all__ = ["CalibrationCallback"]
 
@@ -34,42 +34,41 @@ _log = logging.getLogger(__name__)
 
 
 class CalibrationCallback(Callback):
-    """Reads every call of the module's :class:`~fedlas.Objective` in validation and test, and reports on it.
+    """Measures the output of the module's :class:`~fedlas.Objective` in validation and test.
 
     The module keeps its own steps. It holds an objective, calls it in ``training_step`` and ``validation_step``
     (``loss, logits = self.objective(images, target)``), and gives ``fedlas.param_groups(self.objective)`` to its
     optimizer. After each validation the callback logs ``val_accuracy``, ``val_ece`` and so on, so that
-    ``ModelCheckpoint(monitor="val_nll")`` and early stopping can use them; calls ``update_from_validation`` of a
-    criterion that has it; and logs what gate and indicator do.
+    ``ModelCheckpoint(monitor="val_nll")`` and early stopping can use them. It also calls ``update_from_validation`` of
+    a criterion that has it, and logs statistics of gate and indicator.
 
     Args:
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
         num_bins: Number of bins of metrics and diagram, at least 1.
-        diagram: Draw a reliability diagram after each validation and test. It goes to the loggers that take a figure
-            (TensorBoard, Weights & Biases, MLflow), and as a file into ``reliability/`` below the first logger's or the
-            trainer's folder for the others.
-        objective: Dotted name of the objective in the module; None searches the only one.
+        diagram: Draw a reliability diagram after each validation and test. Loggers that accept figures (TensorBoard,
+            Weights & Biases, MLflow) get it; without such a logger it is a file in ``reliability/`` below the folder of
+            the first logger or the trainer.
+        objective: Dotted name of the objective in the module; None finds the only one.
 
     Attributes:
-        records: What the monitor said after each validation of this run, the latest last; empty for a loss without a
-            gate.
+        records: Record of the monitor after each validation of this run, in order; empty for a loss without a gate.
 
     Raises:
         InputError: If the module holds no objective, or several and none is named; if a validation ends without a call
-            of it, or saw soft targets.
+            of it, or has soft targets.
         MissingExtraError: On import, if Lightning is not installed.
 
     State:
-        Gate and NCI are part of the module's ``state_dict``, and so of every checkpoint. The monitor's memory is the
-        callback's own state in it. Metrics are integer sums of ``O(num_bins)`` size; all predictions of a validation
-        are kept only while a diagram, a monitor or ``update_from_validation`` needs them.
+        Gate and NCI are part of the module's ``state_dict``, and so of every checkpoint. The state of the monitor is
+        the callback's state in the checkpoint. Metrics are integer sums of ``O(num_bins)`` size; all predictions of a
+        validation are kept only while a diagram, a monitor or ``update_from_validation`` needs them.
 
     Note:
         Nothing happens in the sanity check before training. Under several processes metrics are those of all samples
-        together and ``update_from_validation`` gets all predictions; diagram and monitor are of the main process's
-        part. Dense outputs are measured at every position that counts; the monitor leaves them out. Flips of training
-        samples are counted if the module passes ``index=`` to its objective. A checkpoint in the middle of an epoch
-        does not hold the decisions of that epoch so far: its flips are counted from there.
+        and ``update_from_validation`` gets all predictions; diagram and monitor use the part of the main process.
+        Dense outputs are measured at every valid position; the monitor leaves them out. Flips of training samples are
+        counted if the module passes ``index=`` to its objective. A checkpoint in the middle of an epoch does not hold
+        the decisions of that epoch, so its flips are counted from the checkpoint on.
 
     Example:
         >>> from fedlas.integrations.lightning import CalibrationCallback
@@ -91,25 +90,25 @@ class CalibrationCallback(Callback):
         self.diagram = diagram
         self.objective = objective
         self.records: list[dict[str, Any]] = []
-        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options are named before anything runs
+        StreamingMetrics(2, metrics=self.metrics, num_bins=num_bins)  # wrong options raise here, before anything runs
         self._monitor: Monitor | None = None
         self._state: Mapping[str, Any] | None = None
         self._handles: list[Any] = []
         self._tap: FeatureTap | None = None
-        self._listening = ""  # to calls in "train", "fit" (its validation), "val" (alone), "test", or not
+        self._listening = ""  # the stage to read: "train", "fit" (its validation), "val" (alone), "test", or none
         self._streaming: StreamingMetrics | None = None
         self._kept: list[tuple[Tensor, Tensor]] = []
         self._held = False
 
-    # --- what Lightning calls -------------------------------------------------------------------------------------
+    # --- Lightning's hooks -----------------------------------------------------------------------------------------
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the objective and listen to it."""
+        """Find the objective and hook it."""
         self.teardown(trainer, pl_module, stage)
         objective = _objective_in(pl_module, self.objective)
         criterion: Any = objective.criterion
         if self._monitor is not None and self._monitor.criterion is criterion:
-            self._state = self._monitor.state_dict()  # a second fit goes on; what an aborted epoch held is let go
+            self._state = self._monitor.state_dict()  # a second fit resumes, without the rest of an aborted epoch
         self._monitor = monitor_of(objective.criterion)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
@@ -120,7 +119,7 @@ class CalibrationCallback(Callback):
             self._handles.append(objective.register_forward_pre_hook(self._before))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Take every hook off the objective."""
+        """Remove every hook from the objective."""
         for handle in self._handles:
             handle.remove()
         if self._tap is not None:
@@ -128,25 +127,25 @@ class CalibrationCallback(Callback):
         self._handles, self._tap, self._listening = [], None, ""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Listen to the gate's decisions on training samples."""
+        """Record the gate's decisions on training samples."""
         self._listening = "train"
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Stop listening."""
+        """Stop recording."""
         self._listening = ""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Forget the last validation, and listen; not in the sanity check before training."""
+        """Measure a validation, but not the sanity check before training."""
         alone = "" if trainer.sanity_checking else "val"
         self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log metrics, diagram, gate and indicator, and hand the predictions to a criterion that learns from them."""
+        """Log metrics, diagram, gate and indicator, and pass the predictions to a criterion that learns from them."""
         if self._listening:
             self._finish(trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Forget the last test, and listen."""
+        """Measure a test."""
         self._begin("test")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -154,16 +153,16 @@ class CalibrationCallback(Callback):
         self._finish(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The monitor's memory, for Lightning's checkpoint."""
+        """The monitor's state, for Lightning's checkpoint."""
         return {} if self._monitor is None else {"monitor": self._monitor.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
         self._state = state_dict.get("monitor")
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
 
-    # --- what the objective's hooks call --------------------------------------------------------------------------
+    # --- hooks of the objective -----------------------------------------------------------------------------------
 
     def _before(self, *_: Any) -> None:
         if self._listening == "fit" and self._tap is not None:
@@ -172,10 +171,12 @@ class CalibrationCallback(Callback):
     @torch.no_grad()
     def _heard(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         logits = output[1].detach()
+        # Training: the monitor sees the gate's decisions.
         if self._listening == "train" and self._monitor is not None:
-            self._monitor.trained(logits, kwargs.get("index"))
+            self._monitor.on_batch(logits, kwargs.get("index"))
         if self._listening in ("", "train"):
             return
+        # Validation and test: measure the valid positions.
         criterion, target = objective.criterion, kwargs["target"] if "target" in kwargs else args[1]
         ignored = getattr(criterion, "ignore_index", -100)
         rows, labels = valid_positions(logits, target, ignore_index=ignored)
@@ -185,13 +186,14 @@ class CalibrationCallback(Callback):
         if self._streaming is None:
             self._streaming = StreamingMetrics(rows.shape[1], metrics=self.metrics, num_bins=self.num_bins)
         self._streaming.update(rows, labels)
+        # Keep the logits only if something needs all of them.
         watched = self._monitor is not None and features is not None and logits.ndim == 2
         learns = self._listening == "fit" and (watched or hasattr(criterion, "update_from_validation"))
         if self.diagram or learns:
             self._kept.append((rows.float().cpu(), labels.cpu()))
         if watched:
             counts = target != ignored
-            self._monitor.held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # known to be there
+            self._monitor.on_held_out(rows, features.flatten(1)[counts])  # type: ignore[union-attr]  # not None here
             self._held = True
 
     # --- one epoch ------------------------------------------------------------------------------------------------
@@ -209,9 +211,10 @@ class CalibrationCallback(Callback):
                 "no call of it",
                 "Write loss, logits = self.objective(images, target) there.",
             )
+        # Metrics of all ranks.
         whole = self._streaming.sum_across_ranks()
         values = {f"{stage}_{name}": value for name, value in whole.compute().items()}
-        # Asking for the folder is a broadcast: every process must, whether it draws or not.
+        # trainer.log_dir is a broadcast, so every process must read it, whether it draws or not.
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability" if self.diagram else None
         if self._kept:
             own = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
@@ -223,11 +226,12 @@ class CalibrationCallback(Callback):
                 values |= self._watch(own)
             if folder is not None and trainer.is_global_zero:
                 self._draw(trainer, own, stage, folder)
+        # Log everything at once, the same names on every rank.
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
 
     def _watch(self, own: Predictions) -> dict[str, float]:
-        record = self._monitor.end_epoch(own)  # type: ignore[union-attr]  # something was held, so there is one
+        record = self._monitor.on_epoch(own)  # type: ignore[union-attr]  # not None, since it has seen samples
         self.records.append(record)
         for alarm in record["alarms"]:
             _log.warning("%s", alarm)
@@ -269,7 +273,7 @@ def _of_all_ranks(own: Predictions) -> Predictions:
 
 
 def _to_logger(logger: Any, figure: Any, name: str, trainer: Trainer) -> bool:
-    """Whether the logger took the figure; known by what it can do, so that no logger's package is imported."""
+    """Log the figure if the logger can; its methods tell, so that no logger's package is imported."""
     experiment = logger.experiment
     if hasattr(experiment, "add_figure"):  # TensorBoard
         experiment.add_figure(name, figure, global_step=trainer.global_step)

@@ -1,4 +1,4 @@
-"""Rows for metrics out of what a model says of whole sequences and images."""
+"""Rows for metrics from dense outputs, of sequences or images."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_logits, describe
 
+__all__ = ["valid_positions"]
+
 
 def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
-    """One row for each position that counts: what :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions`` take.
+    """One row for each valid position, as :class:`~fedlas.metrics.StreamingMetrics` and ``Predictions`` take them.
 
     Args:
         logits: ``(N, C)`` or dense ``(N, C, d1, ...)``.
@@ -18,7 +20,7 @@ def valid_positions(logits: Any, target: Any, *, ignore_index: int = -100) -> tu
         ignore_index: Target value that is left out.
 
     Returns:
-        Logits ``(M, C)`` and target ``(M,)``; ``M`` is 0 if nothing counts.
+        Logits ``(M, C)`` and target ``(M,)``; ``M`` is 0 without valid positions.
 
     Raises:
         InputError: For other shapes, or soft targets.

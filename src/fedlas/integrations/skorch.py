@@ -1,4 +1,4 @@
-"""skorch: a scikit-learn classifier that is trained with any loss of this library."""
+"""skorch: a scikit-learn classifier trained with any loss of this library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlas.integrations.drop_in import DropInLoss
 
 require("skorch", extra="skorch")
 
-from skorch import NeuralNetClassifier  # noqa: E402 (after what says how to install it)
+from skorch import NeuralNetClassifier  # noqa: E402 (after require, whose error names the extra)
 
 __all__ = ["CriterionClassifier"]
 
@@ -24,8 +24,8 @@ class CriterionClassifier(NeuralNetClassifier):
         *args: Those of ``NeuralNetClassifier``.
         criterion: A loss of this library, class or object; options as ``criterion__alpha=0.1``.
         head: The classifier head, if it cannot be found: its dotted name.
-        predict_nonlinearity: Makes probabilities of logits; the softmax, unlike skorch's own default for a criterion
-            that it does not know.
+        predict_nonlinearity: Function from logits to probabilities; None is the softmax, which skorch does not use by
+            default for a criterion that it does not know.
         **kwargs: Those of ``NeuralNetClassifier``.
 
     Raises:
@@ -34,7 +34,7 @@ class CriterionClassifier(NeuralNetClassifier):
 
     State:
         ``criterion_`` holds gate and NCI; ``save_params(f_params=..., f_optimizer=..., f_criterion=...)`` and pickling
-        keep them. The gate is in a group of the optimizer's own, without decay.
+        keep them. The gate is in its own group of the optimizer, without weight decay.
 
     Example:
         >>> import torch
@@ -64,21 +64,21 @@ class CriterionClassifier(NeuralNetClassifier):
         self.head = head
 
     def initialize_module(self) -> CriterionClassifier:
-        """As skorch does; a criterion that is there listens to the new module."""
+        """As skorch does; an existing criterion then reads the new module."""
         super().initialize_module()
         if isinstance(getattr(self, "criterion_", None), DropInLoss):
             self.criterion_ = DropInLoss(self.module_, self.criterion_.criterion, self.head)
         return self
 
     def initialize_criterion(self) -> CriterionClassifier:
-        """As skorch does; the criterion then listens to the module."""
+        """As skorch does; the criterion then reads the module."""
         super().initialize_criterion()
         if not isinstance(self.criterion_, DropInLoss):
             self.criterion_ = DropInLoss(self.module_, self.criterion_, self.head)
         return self
 
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> CriterionClassifier:
-        """As skorch does, with the criterion's parameters in a group without decay."""
+        """As skorch does, with the criterion's parameters in a group without weight decay."""
         super().initialize_optimizer(*args, **kwargs)
         own = {id(p) for p in self.criterion_.criterion.parameters()}
         for group in self.optimizer_.param_groups:

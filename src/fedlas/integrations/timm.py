@@ -1,4 +1,4 @@
-"""timm: a task for its training script, and a loss that takes the place of the script's own."""
+"""timm: a task for its training script, and a loss that replaces the script's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.extras import require
+from fedlas.integrations._criterion import add_parameters
 from fedlas.integrations.drop_in import DropInLoss
 from fedlas.objective import Objective
 
 require("timm.task", extra="timm")
 
-from timm.task import TrainingTask  # noqa: E402 (after what says how to install it)
+from timm.task import TrainingTask  # noqa: E402 (after require, whose error names the extra)
 from timm.utils.model import unwrap_model  # noqa: E402
 
 __all__ = ["CriterionTask", "DropInLoss"]
@@ -22,8 +23,8 @@ __all__ = ["CriterionTask", "DropInLoss"]
 class CriterionTask(TrainingTask):
     """A ``timm.task.TrainingTask`` whose loss is a criterion of this library.
 
-    In timm's ``train.py`` it takes the place of ``ClassificationTask(model, train_loss_fn)``; a script of before tasks
-    takes :class:`~fedlas.integrations.drop_in.DropInLoss` in place of its ``train_loss_fn``.
+    In timm's ``train.py`` it replaces ``ClassificationTask(model, train_loss_fn)``. In a script without tasks,
+    :class:`~fedlas.integrations.drop_in.DropInLoss` replaces ``train_loss_fn``.
 
     Args:
         model: A classifier, of timm or not.
@@ -34,7 +35,7 @@ class CriterionTask(TrainingTask):
         verbose: As for ``TrainingTask``.
 
     Attributes:
-        objective: Model and criterion in one module; also what an EMA averages and DDP wraps.
+        objective: Model and criterion in one module, which EMA averages and DDP wraps.
 
     Raises:
         InputError: As :class:`~fedlas.Objective`.
@@ -42,11 +43,11 @@ class CriterionTask(TrainingTask):
 
     State:
         ``get_checkpoint_state()`` holds the model under its own keys as ``state_dict``, as timm's tools expect, and
-        gate and NCI as ``task_state``; ``load_checkpoint_state`` reads both, EMA alike.
+        gate and NCI as ``task_state``; ``load_checkpoint_state`` reads both, for the EMA too.
 
     Note:
-        timm's optimizer factory decays every matrix, a gate's too. :meth:`create_optimizer` builds the model's groups
-        with it and adds the criterion's without decay.
+        timm's optimizer factory applies weight decay to every matrix, including the gate's. :meth:`create_optimizer`
+        uses it for the model and adds the criterion's parameters without decay.
 
     Example:
         >>> from fedlas.losses import FedLAS
@@ -72,7 +73,7 @@ class CriterionTask(TrainingTask):
 
     @property
     def objective(self) -> Objective:
-        """Model and criterion, without whatever is wrapped around them."""
+        """Model and criterion, without wrappers such as DDP."""
         return unwrap_model(self.trainable_module)
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:  # noqa: A002 (timm's name)
@@ -80,7 +81,7 @@ class CriterionTask(TrainingTask):
 
         Args:
             input: Images ``(N, D, H, W)``.
-            target: Labels ``(N,)``, or soft ones ``(N, C)`` as timm's mixup makes them.
+            target: Labels ``(N,)``, or soft ones ``(N, C)`` from timm's mixup.
 
         Returns:
             ``loss`` and ``output``.
@@ -89,26 +90,24 @@ class CriterionTask(TrainingTask):
         return {"loss": loss, "output": logits}
 
     def create_optimizer(self, opt: str = "sgd", **options: Any) -> torch.optim.Optimizer:
-        """``timm.optim.create_optimizer_v2`` of the model, and the criterion's parameters without decay.
+        """``timm.optim.create_optimizer_v2`` for the model, with the criterion's parameters added without weight decay.
 
         Args:
             opt: timm's name of the optimizer.
-            **options: Those of ``create_optimizer_v2``.
+            **options: Options of ``create_optimizer_v2``.
         """
         optimizer: torch.optim.Optimizer = require("timm.optim", extra="timm").create_optimizer_v2(
             self.objective.model, opt=opt, **options
         )
-        parameters = [p for p in self.objective.criterion.parameters() if p.requires_grad]
-        if parameters:
-            optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
+        add_parameters(optimizer, self.objective.criterion)
         return optimizer
 
     def prepare_distributed(self, device_ids: list[int] | None = None, **ddp_kwargs: Any) -> CriterionTask:
-        """Wrap model and criterion together in DDP, so that all ranks have one gate.
+        """Wrap model and criterion together in DDP, so that the gate is the same on all ranks.
 
         Args:
             device_ids: As for DDP.
-            **ddp_kwargs: Those of DDP.
+            **ddp_kwargs: Options of DDP.
         """
         wrapper = torch.nn.parallel.DistributedDataParallel
         self.trainable_module = wrapper(self.trainable_module, device_ids=device_ids, **ddp_kwargs)
@@ -120,20 +119,20 @@ class CriterionTask(TrainingTask):
         Args:
             backend: As for ``torch.compile``.
             mode: As for ``torch.compile``.
-            **compile_kwargs: Those of ``torch.compile``.
+            **compile_kwargs: Options of ``torch.compile``.
         """
         compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
         self.trainable_module = compiled
         return self.get_eval_model()
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> nn.Module | None:
-        """The model alone, which maps images to logits."""
+        """The model alone, from images to logits."""
         found = super().get_eval_model(module, ema)
         inner = None if found is None else unwrap_model(found)
         return inner.model if isinstance(inner, Objective) else inner
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """The model's parameters; the gate's gradient is left alone, as in the published code.
+        """The model's parameters; the gate's gradient is not clipped, as in the published code.
 
         Args:
             exclude_head: Leave out the last two, as timm does for adaptive clipping.
@@ -153,13 +152,13 @@ class CriterionTask(TrainingTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Take back what :meth:`get_task_state` returned.
+        """Restore the state that :meth:`get_task_state` returned.
 
         Args:
-            state: The state; None, of a checkpoint without one, for a criterion that has none.
+            state: The state; None if the checkpoint has none, for a criterion without state.
             strict: Whether every key must be there.
             module: As for ``TrainingTask``.
-            ema: Whether it is the average's.
+            ema: Whether it is the state of the average.
         """
         objective = self._objective(module, ema)
         if objective is not None:

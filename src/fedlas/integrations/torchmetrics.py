@@ -1,4 +1,4 @@
-"""``torchmetrics.Metric`` classes over what streams in :mod:`fedlas.metrics`: for Lightning, and collections."""
+"""``torchmetrics.Metric`` classes around the streaming metrics of :mod:`fedlas.metrics`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fedlas.metrics.accumulator import Accumulator
 
 require("torchmetrics", extra="torchmetrics")
 
-from torchmetrics import Metric  # noqa: E402 (after the line that says what to install)
+from torchmetrics import Metric  # noqa: E402 (after require, whose error names the extra)
 
 __all__ = ["CalibrationByClass", "CalibrationByGroup", "CalibrationMetric", "CalibrationMetrics"]
 
 
 class _Sums(Metric):
-    """A metric whose state is that of an accumulator without samples, which torchmetrics adds up over ranks."""
+    """A metric whose state is that of an accumulator; torchmetrics sums it over ranks."""
 
     is_differentiable = False
     full_state_update = False
@@ -30,68 +30,68 @@ class _Sums(Metric):
     def __init__(self, empty: Accumulator, options: dict[str, Any]) -> None:
         super().__init__(**options)
         state = empty.state_dict()
-        # A state's name is an attribute's: no dots.
+        # torchmetrics makes each state an attribute, so names have no dots.
         self._keys = {name.replace(".", "_of_"): name for name in state}
         for key, name in self._keys.items():
             self.add_state(key, state[name], dist_reduce_fx="sum")
 
     def forward(self, *batch: Any, **extra: Any) -> Any:
-        """Take in a batch and compute the metric of it alone; after an error the state is what it was before."""
+        """Add a batch and return the metric of that batch alone; after an error the state is unchanged."""
         before = dict(self.__dict__)
         try:
             return super().forward(*batch, **extra)
         except BaseException:
-            # torchmetrics puts an empty state in the place of this one while it takes in the batch.
+            # torchmetrics replaces the state by an empty one while it computes the metric of the batch.
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
 
     def set_dtype(self, dst_type: str | torch.dtype) -> Metric:  # noqa: ARG002 (torchmetrics' name)
-        """Do nothing: the state is integers whatever the precision of a model is."""
+        """Do nothing: the state is integers for every precision of the model."""
         return self
 
     @abstractmethod
     def _empty(self) -> Any:
-        """An accumulator without samples, of the metric's options."""
+        """An accumulator without samples, with the options of this metric."""
 
     def _take(self, *batch: Any, **extra: Any) -> None:
         """Add a batch, the arguments of the accumulator's ``update``, to the state."""
         taken = self._empty()
         taken.update(*batch, **extra)
         state = taken.state_dict()
-        # New tensors, set once all of them are there: an error before that changes nothing.
+        # All sums are computed before any is set, so an error changes nothing.
         sums = {key: getattr(self, key) for key in self._keys}
         sums = {key: old + state[self._keys[key]].to(old.device) for key, old in sums.items()}
         for key, new in sums.items():
             setattr(self, key, new)
 
     def _whole(self) -> Any:
-        """What an accumulator computes of the state."""
+        """The result of an accumulator with this state."""
         whole = self._empty()
         whole.load_state_dict({name: getattr(self, key).cpu() for key, name in self._keys.items()})
         return whole.compute()
 
 
 class CalibrationMetrics(_Sums):
-    """Many metrics in one pass, as a dictionary: what :class:`~fedlas.metrics.StreamingMetrics` computes.
+    """Many metrics in one pass, as a dictionary; see :class:`~fedlas.metrics.StreamingMetrics`.
 
     Args:
         num_classes: ``C``.
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
         num_bins: Number of bins of the metrics that have any, at least 1.
-        **options: Those of ``torchmetrics.Metric``.
+        **options: Options of ``torchmetrics.Metric``.
 
     Raises:
         InputError: For options out of range, or a metric that is unknown or cannot be computed from sums.
         MissingExtraError: On import, if torchmetrics is not installed.
 
     State:
-        int64 sums, which torchmetrics adds up over ranks: the result is that of one process with all samples, to the
-        last bit. ``reset()`` forgets them.
+        int64 sums, which torchmetrics adds over ranks: the result equals that of one process with all samples, bit for
+        bit. ``reset()`` clears them.
 
     Note:
-        ``update`` takes logits, not probabilities; which of the two it has is never guessed from the values. Sums are
-        made on the CPU and added to the state on its device.
+        ``update`` takes logits, not probabilities; it never guesses from the values which of the two it has. Sums are
+        computed on the CPU and added to the state on its device.
 
     Example:
         >>> metric = CalibrationMetrics(2, metrics=["accuracy", "ece"])
@@ -110,7 +110,7 @@ class CalibrationMetrics(_Sums):
         self.metrics = empty.metrics
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
             logits: ``(N, C)``, finite.
@@ -134,15 +134,15 @@ class CalibrationMetrics(_Sums):
 
 
 class CalibrationMetric(CalibrationMetrics):
-    """One metric by its registry name, as a number: to monitor, or for a ``MetricCollection``.
+    """One metric by its registry name, as a number: for monitoring, or for a ``MetricCollection``.
 
-    Several of the same samples are cheaper as one :class:`CalibrationMetrics`, which reads each batch once.
+    For several metrics, one :class:`CalibrationMetrics` is cheaper, since it reads each batch once.
 
     Args:
         name: Registry name; ``fedlas list metrics`` prints them.
         num_classes: ``C``.
         num_bins: Number of bins, for metrics that have any, at least 1.
-        **options: Those of ``torchmetrics.Metric``.
+        **options: Options of ``torchmetrics.Metric``.
 
     Raises:
         InputError: For options out of range, or a metric that is unknown or cannot be computed from sums.
@@ -164,7 +164,7 @@ class CalibrationMetric(CalibrationMetrics):
         """As registered; None if the metric has a sign, and 0 is best."""
         return METRICS[self.name].metadata["higher_is_better"]
 
-    def compute(self) -> Tensor:  # type: ignore[override]  # one of the base's numbers, so that it can be monitored
+    def compute(self) -> Tensor:  # type: ignore[override]  # a number, so that it can be monitored
         """The metric of all samples so far, float64.
 
         Raises:
@@ -174,12 +174,12 @@ class CalibrationMetric(CalibrationMetrics):
 
 
 class CalibrationByClass(_Sums):
-    """Calibration of every class's own probability: what :class:`~fedlas.metrics.StreamingClasses` computes.
+    """Calibration of each class's probability; see :class:`~fedlas.metrics.StreamingClasses`.
 
     Args:
         num_classes: ``C``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
-        **options: Those of ``torchmetrics.Metric``.
+        **options: Options of ``torchmetrics.Metric``.
 
     Raises:
         InputError: For options out of range.
@@ -200,7 +200,7 @@ class CalibrationByClass(_Sums):
         self.num_bins = num_bins
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Take in a batch: ``logits (N, C)``, finite, and labels ``target (N,)``.
+        """Add a batch: ``logits (N, C)``, finite, and labels ``target (N,)``.
 
         Raises:
             InputError: As :class:`~fedlas.Predictions`, or for another number of classes.
@@ -220,12 +220,12 @@ class CalibrationByClass(_Sums):
 
 
 class CalibrationByGroup(_Sums):
-    """Accuracy and calibration in groups of samples: what :class:`~fedlas.metrics.StreamingGroups` computes.
+    """Accuracy and calibration in groups of samples; see :class:`~fedlas.metrics.StreamingGroups`.
 
     Args:
-        groups: Every group there can be, each once.
+        groups: All possible groups, each once.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
-        **options: Those of ``torchmetrics.Metric``.
+        **options: Options of ``torchmetrics.Metric``.
 
     Raises:
         InputError: For options out of range.
@@ -246,10 +246,10 @@ class CalibrationByGroup(_Sums):
         self.num_bins = num_bins
 
     def update(self, logits: Tensor, target: Tensor, groups: Tensor | Sequence[Hashable]) -> None:
-        """Take in a batch: ``logits (N, C)``, finite, labels ``target (N,)`` and the group of each sample ``(N,)``.
+        """Add a batch: ``logits (N, C)``, finite, labels ``target (N,)`` and the group of each sample ``(N,)``.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, or for a group that was not named.
+            InputError: As :class:`~fedlas.Predictions`, or for an unknown group.
         """
         self._take(logits, target, groups=groups)
 
@@ -271,6 +271,6 @@ class CalibrationByGroup(_Sums):
 
 
 def _columns(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Tensor]:
-    """An attribute of all rows each, NaN for a row that is None."""
+    """A column for each name: the attribute of every row, NaN for a row that is None."""
     values = {name: [math.nan if row is None else getattr(row, name) for row in rows] for name in names}
     return {name: torch.tensor(column, dtype=torch.float64) for name, column in values.items()}

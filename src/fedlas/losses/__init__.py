@@ -1,11 +1,16 @@
-"""Training losses, one paper a file. ``LOSSES`` lists them; ``LOSSES.build(name, ...)`` makes one by name."""
+"""Training losses, one paper a file; ``LOSSES`` lists them, and ``LOSSES.build(name, ...)`` makes one by name.
 
+In: logits and target of a batch, and the tensors that a loss names in ``needs``. Out: the loss, a scalar or one value a
+position. ``_base`` holds what the files share: the contract, the checked batch, penalties and composites.
+"""
+
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, prepare, reduce, without_autocast
 from fedlas.losses.ablation import FedLASAblation
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.adaface import AdaFace, adaptive_margin
 from fedlas.losses.adafocal import AdaFocal, signed_focal
-from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
 from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.binary import OneLogit, two_logits
 from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.cals import CALS, phr_penalty
 from fedlas.losses.cpc import CPC, pairwise_constraints
@@ -16,18 +21,19 @@ from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
-from fedlas.losses.logit_norm import LogitNorm, normalised_logits
+from fedlas.losses.logit_norm import LogitNorm, normalized_logits
 from fedlas.losses.margin import MbLS, margin_penalty
 from fedlas.losses.maxsup import MaxSup, top_excess
 from fedlas.losses.mdca import MDCA, class_gap
 from fedlas.losses.mixup import CutMix, Mixup
 from fedlas.losses.mmce import MMCE, WeightedMMCE, kernel_calibration_error
 from fedlas.losses.modulated import Modulated, adaptive_strength
+from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
 from fedlas.losses.nci import NormConfidenceIndicator
 from fedlas.losses.poly import PolyLoss
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
-from fedlas.losses.vmf_normaliser import log_mgf, log_normaliser, resultant_rate
+from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
 
 __all__ = [
     "ACLS",
@@ -56,12 +62,16 @@ __all__ = [
     "LabelSmoothing",
     "LogitNorm",
     "Loss",
+    "LossOptions",
     "MaxSup",
     "MbLS",
     "Mixed",
     "Mixup",
     "Modulated",
+    "MultiLabel",
+    "MultiLabelFedLAS",
     "NormConfidenceIndicator",
+    "OneLogit",
     "PolyLoss",
     "RankMixupMRL",
     "RankMixupNDCG",
@@ -72,17 +82,22 @@ __all__ = [
     "class_gap",
     "confidence_gap",
     "kernel_calibration_error",
+    "label_pairs",
     "log_mgf",
-    "log_normaliser",
+    "log_normalizer",
     "margin_penalty",
-    "normalised_logits",
+    "normalized_logits",
     "pairwise_constraints",
     "phr_penalty",
+    "prepare",
     "ranking_penalty",
+    "reduce",
     "resultant_rate",
     "signed_focal",
     "smoothed_cross_entropy",
     "squared_error",
     "top_excess",
+    "two_logits",
     "uncertain_cross_entropy",
+    "without_autocast",
 ]

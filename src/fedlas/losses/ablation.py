@@ -1,4 +1,4 @@
-"""FedLAS with one of its parts replaced: what any claim about the gate or the indicator has to be compared with.
+"""FedLAS with one of its parts replaced: the comparison that a claim about the gate or the indicator needs.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654);
 the ablations are this library's.
@@ -6,19 +6,25 @@ the ablations are this library's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import check_choice
 from fedlas._core.collective import add_up_across_ranks
-from fedlas.losses.base import LOSSES
+from fedlas.losses._base import LOSSES
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.fedlas import FedLAS
-from fedlas.losses.modulated import ABOUT
+from fedlas.losses.modulated import ABOUT, IndicatorOptions
 
-_DIRECTIONS = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}  # of "against" direction_of knows more
+__all__ = ["FedLASAblation"]
+
+Direction = Literal["trained", "frozen", "plus", "minus", "zero", "against"]
+Score = Literal["norm", "constant", "noise"]
+Spread = Literal["own", "mean"]
+_FIXED = {"plus": 1.0, "minus": -1.0, "zero": 0.0, "against": 0.0}  # direction_of replaces the 0 of "against"
 
 
 @LOSSES.register(
@@ -32,20 +38,17 @@ class FedLASAblation(FedLAS):
 
     Args:
         num_classes: Number of classes C.
-        direction: ``"trained"`` (the gate), ``"frozen"`` (the gate as initialised), ``"plus"`` (psi = 1: larger norms
+        direction: ``"trained"`` (the gate), ``"frozen"`` (the gate as initialized), ``"plus"`` (psi = 1: larger norms
             are smoothed more), ``"minus"`` (-1), ``"zero"`` (0: plain label smoothing), ``"against"`` (-sign(Z): never
-            more than alpha, which descent drives the gate to).
+            more than alpha, the direction to which gradient descent drives the gate).
         score: ``"norm"`` (the indicator), ``"constant"`` (Z = 1), ``"noise"`` (a standard normal number that depends on
-            the features' bits and on nothing they mean).
-        spread: ``"own"``, or ``"mean"``: every sample gets the mean strength of its batch, in
-            training over all ranks.
+            the bits of the features but not on their meaning).
+        spread: ``"own"``, or ``"mean"``: every sample has the mean strength of its batch, in training over all ranks.
         alpha: Strength at the mean feature norm, in [0, 0.5].
         beta: Sensitivity to the score, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If an argument is out of range or unknown.
@@ -60,35 +63,21 @@ class FedLASAblation(FedLAS):
         self,
         num_classes: int,
         *,
-        direction: str = "trained",
-        score: str = "norm",
-        spread: str = "own",
+        direction: Direction = "trained",
+        score: Score = "norm",
+        spread: Spread = "own",
         alpha: float = 0.05,
         beta: float = 4.0,
-        momentum: float = 0.95,
-        norm_p: float = 1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[IndicatorOptions],
     ) -> None:
         name = "FedLASAblation"
-        check_choice(name, "direction", direction, ("trained", "frozen", *_DIRECTIONS))
+        check_choice(name, "direction", direction, get_args(Direction))
+        check_choice(name, "score", score, get_args(Score))
         scores: dict[str, Callable[..., Tensor] | None] = {"norm": None, "constant": _Constant(1.0), "noise": _Noise()}
-        gate = _Constant(_DIRECTIONS[direction]) if direction in _DIRECTIONS else None
-        super().__init__(
-            num_classes,
-            alpha=alpha,
-            beta=beta,
-            momentum=momentum,
-            norm_p=norm_p,
-            nci=scores[check_choice(name, "score", score, scores)],
-            gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        gate = _Constant(_FIXED[direction]) if direction in _FIXED else None
+        super().__init__(num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options)
         self.direction, self.score = direction, score
-        self.spread = check_choice(name, "spread", spread, ("own", "mean"))
+        self.spread: Spread = check_choice(name, "spread", spread, get_args(Spread))
         if direction == "frozen" and isinstance(self.gate, BidirectionalCalibrationGate):
             self.gate.requires_grad_(False)
 
@@ -100,23 +89,19 @@ class FedLASAblation(FedLAS):
         if valid is None:
             valid = torch.ones_like(alpha, dtype=torch.bool)
         sums = torch.stack((torch.where(valid, alpha, 0.0).sum(), valid.sum().to(alpha.dtype)))
-        if self.training and torch.is_grad_enabled():  # elsewhere one rank may ask alone, and would wait for ever
+        if self.training and torch.is_grad_enabled():  # elsewhere a single rank may call it, and would wait forever
             sums = add_up_across_ranks(sums)
         total, count = sums.unbind()
         return (total / count.clamp(min=1)).expand_as(alpha)
 
     @property
     def gate_decides(self) -> bool:  # type: ignore[override]  # here it depends on an argument
-        """False where the score alone sets the direction."""
+        """False if the score alone determines the direction."""
         return self.direction != "against"
 
     def direction_of(self, scores: Tensor, psi: Tensor) -> Tensor:
-        """Direction that acts ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
+        """Effective direction ``(N,)``; for ``"against"`` the sign that keeps the strength at alpha or below."""
         return psi if self.gate_decides else -scores.sign()
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return f"{super().extra_repr()}, direction={self.direction!r}, score={self.score!r}, spread={self.spread!r}"
 
 
 class _Constant(nn.Module):
@@ -131,11 +116,12 @@ class _Constant(nn.Module):
 
 
 class _Noise(nn.Module):
-    """A standard normal number from the bits of each row: no generator, no order, and no meaning in it."""
+    """A standard normal number from the bits of each row: it needs no generator and does not depend on the order."""
 
     def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002 (the indicator's call)
+        # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
         bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
-        mixed = bits * 0x1E3779B97F4A7C15  # multiplicative hashing; int64 wraps around
+        mixed = bits * 0x1E3779B97F4A7C15
         mixed = (mixed ^ (mixed >> 32)) * 0x27D4EB2F165667C5
         uniform = ((mixed >> 16) & 0xFFFFFF).float() / 2**24
         return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))

@@ -1,33 +1,32 @@
-"""AdaFace: an angular margin on the target class that the feature norm adapts.
+"""AdaFace: an angular margin on the target class that depends on the feature norm.
 
 Source: Kim, Jain, Liu 2022, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR, section 3
-(arXiv 2204.00964). Written from the paper; its form for an ordinary classifier is this library's.
+(arXiv 2204.00964). Written from the paper; the form for an ordinary classifier is this library's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.head_inputs import counted_rows, linear_inputs
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, smoothed_nll
 from fedlas.losses.nci import NormConfidenceIndicator
 
-_EPS = 1e-3  # how far cosines stay from 1 and angles from 0 and pi: the slope of the arc cosine is infinite there
+__all__ = ["AdaFace", "adaptive_margin"]
+
+_EPS = 1e-3  # distance of cosines from 1 and of angles from 0 and pi, where the slope of the arc cosine is infinite
 
 
 def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor:
-    """``cos(theta + g_angle) - g_add - cos theta`` of each sample, ``(N,)``: what the target's cosine changes by.
+    """``cos(theta + g_angle) - g_add - cos theta`` of each sample, ``(N,)``: the change of the target's cosine.
 
     ``g_angle = -margin quality`` and ``g_add = margin quality + margin``: a purely angular margin at quality -1, one
-    on the cosine at 0, and at 1 twice that with the angle let go by as much.
+    on the cosine at 0, and at 1 twice that one with an angle that is smaller by ``margin``.
 
     Args:
         cosine: ``cos theta (N,)`` between features and the target's weight.
@@ -35,7 +34,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
         margin: At least 0.
 
     Note:
-        The cosine stays 1e-3 away from 1 and -1, and the moved angle as far from 0 and pi, as in published code.
+        The cosine stays 1e-3 away from 1 and -1, and the moved angle 1e-3 from 0 and pi, as in published code.
 
     Example:
         >>> adaptive_margin(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([-1.0, 0.0, 1.0]), margin=0.4)
@@ -48,9 +47,7 @@ def adaptive_margin(cosine: Tensor, quality: Tensor, *, margin: float) -> Tensor
 
 @LOSSES.register(
     "adaface",
-    paper="AdaFace: Quality Adaptive Margin for Face Recognition",
-    year=2022,
-    url="https://arxiv.org/abs/2204.00964",
+    **paper("AdaFace: Quality Adaptive Margin for Face Recognition", 2022, "2204.00964"),
     note="after the paper, by default in a form whose prediction is the model's own logits",
     tune={"margin": "0.05:0.8", "spread": "0.05:1:log", "momentum": "0.001:1:log"},
 )
@@ -58,39 +55,37 @@ class AdaFace(Loss):
     """AdaFace: cross-entropy after ``z_y <- z_y + ||w_y|| ||h|| (cos(theta_y + g_angle) - g_add - cos theta_y)``.
 
     ``theta_y`` is the angle between the head's input h and the target's row of its weight; ``g_angle = -margin q`` and
-    ``g_add = margin q + margin``, with the quality ``q = clip(spread Z, -1, 1)`` of the standardised L2 norm ``Z`` of
-    h. Samples with long features (easy to recognise) get the margin that stresses the hard ones among them, samples
-    with short features the one that does not.
+    ``g_add = margin q + margin``, with the quality ``q = clip(spread Z, -1, 1)`` of the standardized L2 norm ``Z`` of
+    h. Among samples with long features (easy to recognize) the margin stresses the hard ones; among those with short
+    features it does not.
 
     Args:
         margin: The paper's m, at least 0.
-        spread: The paper's h: how much of the range of q one standard deviation of the norms fills, at least 0.
+        spread: The paper's h, the change of q for one standard deviation of the norms, at least 0.
         momentum: Weight of the new batch in the running mean and standard deviation of the norms, in (0, 1].
-        scale: None as above. A number above 0: the published form ``CE(scale cos theta_k)`` with the target's cosine
-            moved in the same way, for models whose own logits are scaled cosines; the paper uses 64.
-        init: ``(mean, std)`` to start the running moments from, ``(20, 100)`` in published code; None starts from the
-            first batch's own.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it does not touch the moments.
-        weight: Class weights ``(C,)``.
+        scale: None for the form above. A number above 0 selects the published form ``CE(scale cos theta_k)`` with the
+            target's cosine moved in the same way, for models whose logits are scaled cosines; the paper uses 64.
+        init: ``(mean, std)`` from which the running moments start, ``(20, 100)`` in published code; None starts from
+            the moments of the first batch.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions do not change the moments.
 
     Attributes:
         indicator: Holds the running moments of the norms.
 
     State:
         The moments move in training mode with gradients enabled only; under DDP they are those of all ranks' samples
-        together. See :class:`~fedlas.losses.NormConfidenceIndicator`, also for small and for first batches.
+        together. :class:`~fedlas.losses.NormConfidenceIndicator` describes small batches and the first one.
 
     Raises:
         InputError: If an argument is out of range; in training, if the very first batch is a single sample.
 
     Note:
-        The paper's head makes ``scale cos theta_k``, without norms and bias. Here the default is its margin on an
+        The paper's head returns ``scale cos theta_k``, without norms and bias. Here the default is its margin on an
         ordinary head: the target's logit is that of the turned weight less the additive part, every logit keeps its
         norms and bias, and at test time the logits are the model's own. No gradient flows through the quality. With
-        ``scale`` the loss does not look at the logits but computes all cosines, at the cost of the head's own product.
-        Norms are not clipped to [0.001, 100] as in published code. Soft targets: the margin is on the class that a
-        target favours. Dense inputs with one feature vector an image have one quality an image.
+        ``scale`` the loss does not use the logits but computes all cosines, at the cost of the head's own product.
+        Norms are not clipped to [0.001, 100] as in published code. For soft targets the margin is on the class that
+        the target favors. Dense inputs with one feature vector an image have one quality an image.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -111,11 +106,9 @@ class AdaFace(Loss):
         momentum: float = 0.01,
         scale: float | None = None,
         init: tuple[float, float] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.margin = check_number(name, "margin", margin, low=0)
         self.spread = check_number(name, "spread", spread, low=0)
@@ -124,32 +117,28 @@ class AdaFace(Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this moves the moments once."""
-        features, head_weight = linear_inputs(type(self).__name__, batch)
+        features, head_weight = batch.linear_inputs(type(self).__name__)
         quality = self._quality(batch)
-        favoured = batch.favoured()
-        weight = head_weight[favoured]
+        favored = batch.favored()
+        weight = head_weight[favored]
         length, norm = torch.linalg.vector_norm(weight, dim=1), torch.linalg.vector_norm(features, dim=1)
         product = length * norm
         cosine = torch.linalg.vecdot(weight, features) / product.clamp(min=1e-12)
         change = adaptive_margin(cosine, quality, margin=self.margin)
+        # The target's logit changes by the change of its cosine, in the units of the form.
         if self.scale is None:
             logits, change = batch.logits, product * change
         else:
             logits = self.scale * F.linear(F.normalize(features, dim=1), F.normalize(head_weight, dim=1))
             change = self.scale * change
-        moved = logits.scatter_add(1, favoured[:, None], change[:, None])
+        moved = logits.scatter_add(1, favored[:, None], change[:, None])
         return smoothed_nll(moved, batch.target, 0.0, batch.weight)
 
     def _quality(self, batch: Batch) -> Tensor:
         """``clip(spread Z, -1, 1)`` of each position ``(M,)``, without a gradient; 0 where it is ignored."""
-        rows = counted_rows(batch)
-        scores: Tensor = self.indicator(batch.features, valid=rows)
-        if rows is not None:
-            scores = torch.where(rows, scores, 0.0)
-        quality = (self.spread * scores).clamp(-1, 1).to(batch.logits.dtype)
-        return quality.repeat_interleave(batch.logits.shape[0] // quality.shape[0]) if batch.per_image else quality
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"margin={self.margin}, spread={self.spread}, scale={self.scale}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+        features = batch.need(type(self).__name__, "features")
+        valid = batch.valid_rows(len(features))
+        scores: Tensor = self.indicator(features, valid=valid)
+        if valid is not None:
+            scores = torch.where(valid, scores, 0.0)
+        return batch.at_positions((self.spread * scores).clamp(-1, 1).to(batch.logits.dtype))

@@ -1,4 +1,4 @@
-"""AdaFocal: focal loss whose exponent follows the calibration of the validation set, bin by bin.
+"""AdaFocal: focal loss whose exponent adapts to the calibration on the validation set, bin by bin.
 
 Source: Ghosh, Schaaf, Gormley 2022, "AdaFocal: Calibration-aware Adaptive Focal Loss", NeurIPS, section 5 and
 Algorithm 1 (arXiv 2211.11838). Written from the paper.
@@ -6,25 +6,23 @@ Algorithm 1 (arXiv 2211.11838). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.precise import PreciseBuffers
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
+
+__all__ = ["AdaFocal", "signed_focal"]
 
 
 def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     """Focal loss for ``gamma >= 0``, inverse-focal loss below, from ``nll = -log p``.
 
-    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: the one pays less attention to samples that are already likely,
-    the other more.
+    ``(1 - p)^gamma nll`` and ``(1 + p)^|gamma| nll``: the first gives samples that are already likely less weight, the
+    second more.
 
     Args:
         nll: Of any shape.
@@ -34,38 +32,35 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
         >>> signed_focal(torch.tensor([0.6931, 0.6931]), torch.tensor([2.0, -2.0]))
         tensor([0.1733, 1.5595])
     """
-    missing = -torch.expm1(-nll)  # 1 - p without cancellation; the bound keeps a power's slope finite where p is 1
+    # 1 - p without cancellation; the bound below keeps a power's slope finite where p is 1.
+    missing = -torch.expm1(-nll)
     bracket = torch.where(gamma < 0, 2 - missing, missing.clamp(min=torch.finfo(nll.dtype).tiny))
     return bracket.pow(gamma.abs()) * nll
 
 
 @LOSSES.register(
     "adafocal",
-    paper="AdaFocal: Calibration-aware Adaptive Focal Loss",
-    year=2022,
-    url="https://arxiv.org/abs/2211.11838",
+    **paper("AdaFocal: Calibration-aware Adaptive Focal Loss", 2022, "2211.11838"),
     signed=("gamma", "gamma_min"),
     tune={"rate": "0.1:10:log", "switch": "0.05:1:log"},
 )
 class AdaFocal(PreciseBuffers, Loss):
     """AdaFocal: focal loss with one exponent a bin of confidence, learned from the validation set.
 
-    A sample whose true class has probability ``p`` uses the exponent ``g_b`` of the bin b that p falls into:
+    A sample whose true class has probability ``p`` uses the exponent ``g_b`` of the bin b that contains ``p``:
     ``-(1 - p)^g_b log p``, or ``-(1 + p)^|g_b| log p`` where ``g_b < 0``. After each validation, with mean confidence
     ``C_b`` and accuracy ``A_b`` of its predictions in bin b, ``g_b <- g_b exp(+-rate (C_b - A_b))``, plus for
     ``g_b > 0`` and minus below, so that the loss becomes more focal where the model is overconfident. An exponent with
-    ``|g_b| < switch`` changes sides: to ``-switch`` if it was positive, else to ``switch``. At last it is clipped.
+    ``|g_b| < switch`` changes sides: to ``-switch`` if it was positive, else to ``switch``. Finally it is clipped.
 
     Args:
         num_bins: Number of bins of equal mass; the paper uses 15.
         gamma: Exponent of every bin at the start, in ``[gamma_min, gamma_max]``.
         rate: How fast exponents follow the calibration gap, at least 0; the paper's lambda.
-        switch: Size of an exponent below which focal and inverse-focal change places, at least 0; the paper's S_th.
+        switch: Size of an exponent below which it changes sign, at least 0; the paper's S_th.
         gamma_min: Smallest exponent, at most 0.
         gamma_max: Largest exponent, at least 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         gammas: Buffer, exponent of each bin ``(num_bins,)`` float32.
@@ -104,11 +99,9 @@ class AdaFocal(PreciseBuffers, Loss):
         switch: float = 0.2,
         gamma_min: float = -2.0,
         gamma_max: float = 20.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_bins = check_count(name, "num_bins", num_bins)
         self.rate = check_number(name, "rate", rate, low=0)
@@ -121,20 +114,15 @@ class AdaFocal(PreciseBuffers, Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        if batch.soft:
-            log_probs = F.log_softmax(batch.logits, dim=1)
-            terms = signed_focal(-log_probs, self.exponents(log_probs.detach().exp()))
-            return (batch.target * (terms if batch.weight is None else terms * batch.weight)).sum(dim=1)
-        nll = smoothed_nll(batch.logits, batch.target, 0.0)
-        return batch.weighted(signed_focal(nll, self.exponents((-nll.detach()).exp())))
+        return batch.cost_of_target(lambda nll: signed_focal(nll, self.exponents((-nll.detach()).exp())))
 
     def exponents(self, probs: Tensor) -> Tensor:
-        """The exponent that a true class of each probability gets, of the shape and dtype of ``probs``."""
+        """The exponent of a true class of each probability, of the shape and dtype of ``probs``."""
         return self.gammas[torch.bucketize(probs, self.edges.to(probs.dtype))].to(probs.dtype)
 
     @torch.no_grad()
     def update_from_validation(self, predictions: Predictions) -> None:
-        """Cut the validation confidences into bins and move each bin's exponent.
+        """Cut the validation confidences into bins and update each bin's exponent.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
@@ -144,25 +132,21 @@ class AdaFocal(PreciseBuffers, Loss):
         gap, filled = _calibration_gaps(confidence, correct, edges)
         old = self.gammas.cpu().double()
         new = old * (self.rate * torch.where(old > 0, gap, -gap)).exp()
+        # An exponent that is too small changes sides, or it could never leave 0 by multiplication.
         other_side = torch.where(new > 0, -self.switch, self.switch)
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_bins={self.num_bins}, gamma={self.gamma}, rate={self.rate}, switch={self.switch}"
-        return ", ".join(filter(None, (f"{own}, range=[{self.gamma_min}, {self.gamma_max}]", super().extra_repr())))
-
 
 def _equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
-    """Upper edges ``(num_bins - 1,)`` of bins that hold the same number of the values, as far as ties allow."""
+    """Upper edges ``(num_bins - 1,)`` of bins with equal numbers of values, as far as ties allow."""
     below = torch.arange(1, num_bins, device="cpu") * len(confidence) // num_bins  # how many values lie below each edge
     return confidence.sort().values[(below - 1).clamp(min=0)]
 
 
 def _calibration_gaps(confidence: Tensor, correct: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean confidence minus accuracy of each bin, float64, and whether the bin holds anything."""
+    """Mean confidence minus accuracy of each bin, float64, and whether the bin holds any sample."""
     index = torch.bucketize(confidence, edges)
     count = torch.bincount(index, minlength=len(edges) + 1)
     excess = torch.bincount(index, weights=confidence.double() - correct.double(), minlength=len(edges) + 1)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_count
 
+__all__ = ["BidirectionalCalibrationGate", "sign_straight_through"]
+
 
 class BidirectionalCalibrationGate(nn.Module):
     """Decides for each sample whether a large feature norm raises (+1) or lowers (-1) its smoothing.
@@ -65,4 +67,5 @@ class BidirectionalCalibrationGate(nn.Module):
 def sign_straight_through(u: Tensor) -> Tensor:
     """``sign(u)`` forward, the identity backward (Bengio et al. 2013, arXiv 1308.3432)."""
     fixed = u.detach()
-    return torch.sign(fixed) + (u - fixed)  # the bracket is exactly zero, so the value is exactly -1, 0 or +1
+    # The bracket is exactly zero, so the value is exactly -1, 0 or +1; only its gradient remains.
+    return torch.sign(fixed) + (u - fixed)

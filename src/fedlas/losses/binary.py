@@ -1,7 +1,6 @@
 """Two classes with one logit: any loss of this library on a model that ends in a single output.
 
-Source: "FedLAS" (arXiv 2606.28654) does not treat this case; what is here is this library's reading:
-``docs/tasks.md``.
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
 
 from __future__ import annotations
@@ -12,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas.losses._base import pass_validation_on
+
+__all__ = ["OneLogit", "two_logits"]
 
 
 def two_logits(logit: Tensor) -> Tensor:
@@ -27,8 +29,8 @@ def two_logits(logit: Tensor) -> Tensor:
         InputError: For other shapes.
 
     Note:
-        ``(0, z)`` has the same softmax. The symmetric form treats the classes alike where a loss reads more than the
-        softmax: a gate sees both classes move, and none is a constant.
+        ``(0, z)`` has the same softmax. The symmetric form treats the classes alike in losses that use more than the
+        softmax: a gate sees both logits change, and neither is constant.
 
     Example:
         >>> two_logits(torch.tensor([2.0, -4.0]))
@@ -48,15 +50,15 @@ def two_logits(logit: Tensor) -> Tensor:
 
 
 class OneLogit(nn.Module):
-    """A criterion of two classes on a model with one logit, as ``nn.BCEWithLogitsLoss`` is called.
+    """A criterion of two classes for a model with one logit, called like ``nn.BCEWithLogitsLoss``.
 
-    ``criterion((-z / 2, z / 2), y)``: with cross-entropy exactly the binary cross-entropy of ``sigmoid(z)``, with label
-    smoothing that of ``y (1 - alpha) + alpha / 2``; with FedLAS the gate sees both logits.
+    It is ``criterion((-z / 2, z / 2), y)``. With cross-entropy this is exactly the binary cross-entropy of
+    ``sigmoid(z)``, with label smoothing that of ``y (1 - alpha) + alpha / 2``; with FedLAS the gate sees both logits.
 
     Args:
-        criterion: A loss of this library, built for two classes. Class weights ``(2,)`` are those of negative and
-            positive; ``pos_weight=p`` of ``nn.BCEWithLogitsLoss`` is ``weight=[1, p]``, but for the mean, which divides
-            by the weights as ``F.cross_entropy`` does.
+        criterion: A loss of this library for two classes. Class weights ``(2,)`` are those of negative and positive;
+            ``pos_weight=p`` of ``nn.BCEWithLogitsLoss`` is ``weight=[1, p]``, except for the mean, which divides by the
+            weights as ``F.cross_entropy`` does.
 
     Attributes:
         criterion: The criterion.
@@ -71,7 +73,7 @@ class OneLogit(nn.Module):
     """
 
     num_classes: ClassVar[int] = 1
-    """Outputs of the head, by which :func:`~fedlas.find_head` knows it."""
+    """Outputs of the head, by which :func:`~fedlas.find_head` identifies it."""
 
     def __init__(self, criterion: nn.Module) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class OneLogit(nn.Module):
                 "OneLogit",
                 "the criterion must not need the head's weight",
                 criterion,
-                "Give the model two logits for it.",
+                "Use a model with two logits for it.",
             )
         self.criterion = criterion
         self.needs: frozenset[str] = frozenset(getattr(criterion, "needs", ()))
@@ -97,9 +99,9 @@ class OneLogit(nn.Module):
 
         Args:
             logits: One a sample, ``(N,)``, ``(N, 1)`` or dense ``(N, 1, d1, ...)``.
-            target: 0 or 1, shaped like ``logits`` or without its second axis: integers, where the criterion's
-                ``ignore_index`` counts too, or floats in [0, 1] (a probability of class 1).
-            **extra: What the criterion needs, as it takes it.
+            target: 0 or 1, shaped like ``logits`` or without its second axis: integers, which may be the criterion's
+                ``ignore_index``, or floats in [0, 1], the probability of class 1.
+            **extra: The criterion's needs, as it takes them.
 
         Raises:
             InputError: For other shapes, and as the criterion.
@@ -123,6 +125,4 @@ class OneLogit(nn.Module):
 
     def update_from_validation(self, predictions: Any) -> None:
         """Pass validation predictions, of two logits, on to a criterion that learns from them."""
-        update = getattr(self.criterion, "update_from_validation", None)
-        if update is not None:
-            update(predictions)
+        pass_validation_on(self.criterion, predictions)

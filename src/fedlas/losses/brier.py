@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas.losses.base import LOSSES, Batch, Loss
+from fedlas.losses._base import LOSSES, Batch, Loss
+
+__all__ = ["BrierLoss", "squared_error"]
 
 
 class _Brier(torch.autograd.Function):
@@ -28,11 +30,11 @@ class _Brier(torch.autograd.Function):
         logits, target = ctx.saved_tensors
         probs, grad = F.softmax(logits, dim=1), 2 * grad[:, None]
         on_target = probs.gather(1, target[:, None]) if target.ndim == 1 else (probs * target).sum(dim=1, keepdim=True)
-        centred = _minus_target(probs - (_squared_norm(probs) - on_target), target)
+        centered = _minus_target(probs - (_squared_norm(probs) - on_target), target)
         grad_target = -grad * (probs - target) if ctx.needs_input_grad[1] else None
         if torch.is_grad_enabled():  # create_graph=True: nothing in place
-            return probs * grad * centred, grad_target
-        return probs.mul_(grad).mul_(centred), grad_target
+            return probs * grad * centered, grad_target
+        return probs.mul_(grad).mul_(centered), grad_target
 
 
 def _minus_target(rows: Tensor, target: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ def _minus_target(rows: Tensor, target: Tensor) -> Tensor:
 
 
 def _squared_norm(rows: Tensor) -> Tensor:
-    """``(M, 1)``; by the norm where no graph is built, since it needs no second ``(M, C)``."""
+    """``||row||^2``, ``(M, 1)``; without a graph by the norm, which needs no second ``(M, C)``."""
     if torch.is_grad_enabled():
         return rows.square().sum(dim=1, keepdim=True)
     return torch.linalg.vector_norm(rows, 2, dim=1, keepdim=True).square()
@@ -70,13 +72,13 @@ class BrierLoss(Loss):
     """Brier score: ``sum_k (p_k - 1[y = k])^2``, summed over classes, in [0, 2].
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; a sample's score is weighted by its target.
+        reduction: See :class:`~fedlas.losses.Loss`.
+        ignore_index: See there.
+        weight: See there. A sample's score is weighted by its class.
 
     Note:
-        A proper score, as cross-entropy is, but bounded: a confident mistake has almost no gradient. Soft targets are
-        compared with as they are, so a prediction equal to its target costs 0.
+        A proper score, as cross-entropy is, but bounded: a confident mistake has almost no gradient. The loss of a soft
+        target is the distance to it, so a prediction equal to its target costs 0.
 
     Example:
         >>> BrierLoss()(torch.zeros(1, 4), torch.tensor([2]))

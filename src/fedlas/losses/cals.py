@@ -1,24 +1,22 @@
 """CALS-ALM: margin-based label smoothing with one multiplier a class, learned by an augmented Lagrangian method.
 
 Source: Liu, Rony, Galdran, Dolz, Ben Ayed 2023, "Class Adaptive Network Calibration", CVPR, section 3
-(arXiv 2211.15088). Written from the paper; figures it leaves open are those of the published configuration.
+(arXiv 2211.15088). Written from the paper; constants that it leaves open are those of the published configuration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.extremes import row_max
-from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.precise import PreciseBuffers
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, equal_to, paper, row_max
 from fedlas.predictions import Predictions
+
+__all__ = ["CALS", "phr_penalty"]
 
 _ELEMENTS = 1 << 22  # of the validation logits at a time
 
@@ -39,18 +37,14 @@ class _PHR(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         logits, top, active, multipliers, rho = ctx.saved_tensors
-        place = torch.eq(logits.detach(), top, out=torch.empty_like(logits))  # 1.0 at the maximum, else 0.0
+        place = equal_to(logits, top)
         scale = (grad / (ctx.margin * logits.shape[1]))[:, None]
-        if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+        again = torch.is_grad_enabled()  # create_graph=True: what was saved has no graph of its own
+        if again:
             active = F.relu(torch.addcmul(multipliers - rho, row_max(logits) - logits, rho / ctx.margin))
-            return (
-                scale * (place * (active.sum(1, keepdim=True) / place.sum(1, keepdim=True)) - active),
-                None,
-                None,
-                None,
-            )
         share = active.sum(dim=1, keepdim=True) / place.sum(dim=1, keepdim=True)
-        return place.mul_(share).sub_(active).mul_(scale), None, None, None
+        grad_logits = scale * (place * share - active) if again else place.mul_(share).sub_(active).mul_(scale)
+        return grad_logits, None, None, None
 
 
 def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: float) -> Tensor:
@@ -63,7 +57,7 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
         logits: ``(N, C)``.
         multipliers: ``l (C,)``, above 0.
         rho: ``(C,)``, above 0.
-        margin: Logit distance that is allowed, above 0.
+        margin: Largest logit distance without a penalty, above 0.
 
     Example:
         >>> phr_penalty(torch.tensor([[30.0, 0.0]]), torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]), margin=10.0)
@@ -75,9 +69,7 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
 
 @LOSSES.register(
     "cals-alm",
-    paper="Class Adaptive Network Calibration",
-    year=2023,
-    url="https://arxiv.org/abs/2211.15088",
+    **paper("Class Adaptive Network Calibration", 2023, "2211.15088"),
     tune={"margin": "1:20", "rho": "0.1:10:log"},
 )
 class CALS(PreciseBuffers, Loss):
@@ -92,22 +84,21 @@ class CALS(PreciseBuffers, Loss):
         num_classes: Number of classes C.
         margin: Logit distance that costs nothing, above 0. The paper uses 10.
         rho: Factor of the squared violation at the start, above 0.
-        growth: What rho is multiplied with, at least 1; the paper's gamma.
-        tolerance: Share of the last violation that a new one must come down to, at least 0; the paper's tau.
+        growth: Factor by which rho grows, at least 1; the paper's gamma.
+        tolerance: Share of the last violation to which a new one must fall, at least 0; the paper's tau.
         rho_max: Largest rho, at least rho.
-        lambda_min: Smallest multiplier, above 0; the start of each.
+        lambda_min: Smallest multiplier, above 0, and the initial one.
         lambda_max: Largest multiplier, at least lambda_min.
-        every: How many validations pass from one update of the multipliers to the next.
-        rho_every: How many validations pass from one look at rho to the next; a multiple of ``every`` to have effect.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        every: Number of validations from one update of the multipliers to the next.
+        rho_every: Number of validations from one check of rho to the next; only multiples of ``every`` have an effect.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Attributes:
         multipliers: Buffer, ``l (C,)`` float32.
         rho: Buffer, ``(C,)`` float32.
         violation: Buffer, mean ``h (C,)`` float32 of the validation set at the last update.
-        num_updates: Buffer, how many validations there were, scalar int64.
+        num_updates: Buffer, number of validations so far, scalar int64.
 
     State:
         Buffers change in :meth:`update_from_validation` only, in place. They stay float32 through ``.half()``. Under
@@ -115,12 +106,12 @@ class CALS(PreciseBuffers, Loss):
 
     Raises:
         InputError: If an argument is out of range; in :meth:`update_from_validation`, if the predictions have another
-            number of classes. Nothing has changed then.
+            number of classes. The state is then unchanged.
 
     Note:
         The penalty is averaged over all C classes, as in published code and as MbLS does, and the gradient flows
-        through the maximum. It is negative where constraints hold with room to spare: by the constant ``l^2 / (2 rho)``
-        at most.
+        through the maximum. It is negative, by at most the constant ``l^2 / (2 rho)``, where constraints hold with a
+        margin.
 
     Example:
         >>> criterion = CALS(num_classes=2, margin=1.0)
@@ -149,11 +140,9 @@ class CALS(PreciseBuffers, Loss):
         lambda_max: float = 1e6,
         every: int = 1,
         rho_every: int = 10,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_classes = check_count(name, "num_classes", num_classes)
         self.margin = check_number(name, "margin", margin, low=0, low_open=True)
@@ -175,11 +164,11 @@ class CALS(PreciseBuffers, Loss):
         batch.check_classes(type(self).__name__, self.num_classes)
         multipliers, rho = self.multipliers.to(batch.logits.dtype), self.rho.to(batch.logits.dtype)
         penalty = phr_penalty(batch.logits, multipliers, rho, margin=self.margin)
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + batch.weighted(penalty)
+        return batch.cross_entropy() + batch.weighted(penalty)
 
     @torch.no_grad()
     def update_from_validation(self, predictions: Predictions) -> None:
-        """Move the multipliers, and now and then rho, by how far the constraints are violated.
+        """Update the multipliers, and every ``rho_every`` validations rho, from how far the constraints are violated.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
@@ -195,6 +184,7 @@ class CALS(PreciseBuffers, Loss):
         self.num_updates.add_(1)
         if number % self.every:
             return
+        # Means over the validation set, in float64 and some rows at a time.
         old, rho = self.multipliers.cpu().double(), self.rho.cpu().double()
         slope, violation = torch.zeros_like(old), torch.zeros_like(old)
         for logits in predictions.logits.split(max(1, _ELEMENTS // self.num_classes)):
@@ -203,13 +193,10 @@ class CALS(PreciseBuffers, Loss):
             slope += F.relu(old + rho * excess).sum(dim=0)
             violation += excess.sum(dim=0)
         slope, violation = slope / predictions.num_samples, violation / predictions.num_samples
-        if number % self.rho_every == 0 and number > self.every:  # the first update has no last violation
+
+        # Where a violation has not fallen enough since the last update, it costs more from now on.
+        if number % self.rho_every == 0 and number > self.every:  # at the first update there is no last violation
             bound = self.tolerance * self.violation.cpu().double().clamp(min=0)
             self.rho.copy_(torch.where(violation > bound, rho * self.growth, rho).clamp(max=self.rho_max))
         self.multipliers.copy_(slope.clamp(self.lambda_min, self.lambda_max))
         self.violation.copy_(violation)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, margin={self.margin}, growth={self.growth}, every={self.every}"
-        return ", ".join(filter(None, (f"{own}, rho_every={self.rho_every}", super().extra_repr())))

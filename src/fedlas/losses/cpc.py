@@ -1,4 +1,4 @@
-"""CPC: calibration by pairwise constraints, on the binary problems inside a classification.
+"""CPC: calibration by pairwise constraints, which compare every two classes of a sample.
 
 Source: Cheng and Vasconcelos 2022, "Calibrating Deep Neural Networks by Pairwise Constraints", CVPR
 (https://openaccess.thecvf.com/content/CVPR2022/html/Cheng_Calibrating_Deep_Neural_Networks_by_Pairwise_Constraints_CVPR_2022_paper.html).
@@ -8,26 +8,27 @@ Written from the paper.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, can_look
 
-_PAIRS_IN_CACHE = 1 << 18  # pairs of classes at a time, small enough for a CPU's cache;
-_PAIRS_AT_ONCE = 1 << 24  # where a block is a kernel to launch or a part of a graph to compile, few and large
+__all__ = ["CPC", "pairwise_constraints"]
+
+_PAIRS_IN_CACHE = 1 << 18  # pairs of classes a block on a CPU: small enough for its cache
+_PAIRS_AT_ONCE = 1 << 24  # elsewhere each block is a kernel to launch or a part of a graph to compile: few and large
 
 
 class _PairSum(torch.autograd.Function):
     """``sum_jk (a t_j + b (T - t_j - t_k)) softplus(z_k - z_j)`` of each row, ``T = sum_k t_k``, ``(M,)``.
 
     For a hard target: a times the target's constraints plus b times those among the other classes. The gradient is
-    found with the value, from the same pairs and a block of them at a time: no ``(M, C, C)`` is ever held.
+    computed together with the value, one block of pairs at a time: no ``(M, C, C)`` is ever held.
     """
 
     @staticmethod
@@ -49,7 +50,7 @@ class _PairSum(torch.autograd.Function):
 def _pair_sums(
     logits: Tensor, target: Tensor, a: float, b: float, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The value of :class:`_PairSum`, and its derivatives for logits and target as far as ``wanted``."""
+    """The value of :class:`_PairSum`, and its derivatives with respect to logits and target if ``wanted``."""
     value = logits.new_zeros(logits.shape[0])
     for_logits = torch.zeros_like(logits) if wanted[0] else None
     for_target = torch.zeros_like(logits) if wanted[1] else None
@@ -70,10 +71,10 @@ def _pair_sums(
 
 
 def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows, and of them the classes whose pairs with all classes are taken together."""
+    """Blocks of pairs: some rows, and some classes, each paired with all classes."""
     rows, classes = logits.shape
-    on_cpu = logits.device.type == "cpu" and not torch.compiler.is_compiling()
-    pairs = _PAIRS_IN_CACHE if on_cpu else _PAIRS_AT_ONCE
+    pairs = _PAIRS_IN_CACHE if can_look(logits) else _PAIRS_AT_ONCE
+    # As many whole rows as fit; of a row that does not fit, as many classes as fit.
     height = max(1, pairs // classes**2)
     width = max(1, pairs // (height * classes))
     for top in range(0, rows, height):
@@ -82,9 +83,9 @@ def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 def pairwise_constraints(
-    logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: str = "paper"
+    logits: Tensor, target: Tensor, *, lambda1: float, lambda2: float, variant: Variant = "paper"
 ) -> Tensor:
-    """The penalty of each row, ``(N,)``: the target should win every duel, all others should end in a draw.
+    """The penalty of each row, ``(N,)``: the target should beat every other class, and the others should be equal.
 
     ``lambda1 mean_{k != y} -log s(z_y - z_k) + lambda2 mean_{j != k; j, k != y} -0.5 log s(z_j - z_k)``, ``s`` the
     logistic function.
@@ -94,8 +95,8 @@ def pairwise_constraints(
         target: Class indices ``(N,)`` in ``[0, C)``, or soft targets ``(N, C)``: the expectation over the target.
         lambda1: Weight of the binary discrimination constraints.
         lambda2: Weight of the binary exclusion constraints; without effect for fewer than three classes.
-        variant: ``"paper"``, or ``"reference"`` as popular code has it, with the pairs ``j = k`` in the second sum:
-            the constant ``lambda2 log(2) / (2 C - 4)`` more.
+        variant: ``"paper"``, or ``"reference"`` as in popular code, with the pairs ``j = k`` in the second sum: the
+            constant ``lambda2 log(2) / (2 C - 4)`` more.
 
     Note:
         Costs O(N C^2) time, and memory for O(N C) numbers and one block of pairs. A second derivative holds all pairs.
@@ -136,10 +137,9 @@ class CPC(Loss):
     Args:
         lambda1: Weight of the binary discrimination constraints (the target against each other class), at least 0.
         lambda2: Weight of the binary exclusion constraints (the other classes against each other), at least 0.
-        variant: ``"paper"``, or ``"reference"`` as popular code has it: a constant more, the same gradient.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        variant: ``"paper"``, or ``"reference"`` as in popular code: a constant more, the same gradient.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If a weight is negative or the variant unknown.
@@ -155,28 +155,16 @@ class CPC(Loss):
     """
 
     def __init__(
-        self,
-        *,
-        lambda1: float = 0.1,
-        lambda2: float = 0.1,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, lambda1: float = 0.1, lambda2: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         self.lambda1 = check_number("CPC", "lambda1", lambda1, low=0)
         self.lambda2 = check_number("CPC", "lambda2", lambda2, low=0)
-        self.variant = check_choice("CPC", "variant", variant, ("paper", "reference"))
+        self.variant: Variant = check_choice("CPC", "variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         penalty = pairwise_constraints(
             batch.logits, batch.target, lambda1=self.lambda1, lambda2=self.lambda2, variant=self.variant
         )
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + batch.weighted(penalty)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"lambda1={self.lambda1}, lambda2={self.lambda2}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+        return batch.cross_entropy() + batch.weighted(penalty)

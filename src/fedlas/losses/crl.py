@@ -1,4 +1,4 @@
-"""CRL, the correctness ranking loss: confidences are ranked like how often each sample was right during training.
+"""CRL, the correctness ranking loss: confidences are ranked by how often each sample was right during training.
 
 Source: Moon, Kim, Shin, Hwang 2020, "Confidence-Aware Learning for Deep Neural Networks", ICML, section 3
 (arXiv 2007.01458). Written from the paper.
@@ -7,8 +7,7 @@ Source: Moon, Kim, Shin, Hwang 2020, "Confidence-Aware Learning for Deep Neural 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +15,31 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.confidence import nll_and_confidence
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    PreciseBuffers,
+    can_look,
+    nll_and_confidence,
+    paper,
+    smoothed_nll,
+)
 from fedlas.losses.entropy_penalty import entropy
-from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.precise import PreciseBuffers
+
+__all__ = ["CRL", "ranking_penalty"]
+
+Confidence = Literal["max", "margin", "entropy"]
 
 
-def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbour: Tensor) -> Tensor:
-    """``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)`` of each sample i and its neighbour j, ``(N,)``.
+def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbor: Tensor) -> Tensor:
+    """``relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)`` of each sample i and its neighbor j, ``(N,)``.
 
     Args:
         confidence: ``k (N,)`` in [0, 1].
         correctness: ``c (N,)`` in [0, 1], how often each sample was right so far; without a gradient.
-        neighbour: Position of j in the batch, ``(N,)`` int64.
+        neighbor: Position of j in the batch, ``(N,)`` int64.
 
     Note:
         0 where i and j were right equally often.
@@ -38,15 +48,15 @@ def ranking_penalty(confidence: Tensor, correctness: Tensor, neighbour: Tensor) 
         >>> ranking_penalty(torch.tensor([0.6, 0.9]), torch.tensor([1.0, 0.5]), torch.tensor([1, 0]))
         tensor([0.8000, 0.8000])
     """
-    ahead = correctness - correctness[neighbour]
-    return F.relu(ahead.abs() - ahead.sign() * (confidence - confidence[neighbour]))
+    ahead = correctness - correctness[neighbor]
+    return F.relu(ahead.abs() - ahead.sign() * (confidence - confidence[neighbor]))
 
 
 def next_valid(valid: Tensor) -> Tensor:
-    """Position of the next valid sample after each one, the first following the last; ``(N,)`` int64.
+    """Position of the next valid sample after each one; the first follows the last. ``(N,)`` int64.
 
     Args:
-        valid: ``(N,)`` bool. Without any valid sample the positions mean nothing, but are in range.
+        valid: ``(N,)`` bool. Without a valid sample the positions are arbitrary, but in range.
 
     Example:
         >>> next_valid(torch.tensor([True, False, True, True]))
@@ -62,26 +72,23 @@ def next_valid(valid: Tensor) -> Tensor:
 
 @LOSSES.register(
     "crl",
-    paper="Confidence-Aware Learning for Deep Neural Networks",
-    year=2020,
-    url="https://arxiv.org/abs/2007.01458",
+    **paper("Confidence-Aware Learning for Deep Neural Networks", 2020, "2007.01458"),
     order_invariant=False,
     tune={"alpha": "0.1:10:log"},
 )
 class CRL(PreciseBuffers, Loss):
     """CRL: ``-log p_y + alpha relu(-sign(c_i - c_j) (k_i - k_j) + |c_i - c_j|)``, j the next sample in the batch.
 
-    ``c_i`` is the share of sample i's visits so far at which its top class was right, ``k_i`` its confidence: of two
-    samples, the one that was right more often should be the more confident one, by as much.
+    ``c_i`` is the share of sample i's visits so far at which its top class was right, ``k_i`` its confidence. Of two
+    samples, the one that was right more often should be more confident, by the same amount.
 
     Args:
         num_samples: Size of the training set that ``index`` points into.
         alpha: Weight of the ranking penalty, at least 0.
         confidence: ``"max"``, the largest probability; ``"margin"``, the largest minus the second largest; or
             ``"entropy"``, ``1 - H(p) / log C``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such a sample is nobody's neighbour, and this is no visit to it.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. An ignored sample is no neighbor, and its history does
+            not change. The penalty of a sample is weighted like its cross-entropy.
 
     Attributes:
         right: Buffer, how often each sample was right ``(num_samples,)`` float32.
@@ -89,20 +96,20 @@ class CRL(PreciseBuffers, Loss):
 
     State:
         In training mode with gradients enabled a batch uses the histories, then adds itself to them, in place; never
-        in ``eval()`` or under ``torch.no_grad()``. Under DDP they are those of all ranks together: each step sums
-        ``8 * num_samples`` bytes over the ranks (0.4 MB for CIFAR, 10 MB for ImageNet). Buffers stay float32 through
+        in ``eval()`` or under ``torch.no_grad()``. Under DDP all ranks share the histories: each step sums ``8 *
+        num_samples`` bytes over the ranks (0.4 MB for CIFAR, 10 MB for ImageNet). Buffers stay float32 through
         ``.half()``.
 
     Raises:
-        InputError: If an argument is out of range; on CPU, if an index is outside ``[0, num_samples)``, before
-            anything has changed.
+        InputError: If an argument is out of range; on CPU, if an index is outside ``[0, num_samples)``. The state is
+            then unchanged.
 
     Note:
-        The neighbour is the next valid sample, cyclically, so the order of the batch matters. A sample seen for the
-        first time counts as never right. Published code has another scale for c: the number of times a sample was
+        The neighbor is the next valid sample, cyclically, so the order of the batch matters. A sample that is seen for
+        the first time counts as never right. Published code has another scale for c: the number of times a sample was
         right, between that of the least often right sample and the number of epochs. Dense inputs have one history an
         image: its correctness is the share of its valid positions that are right, its confidence their mean, and each
-        of its positions carries the image's penalty. Soft targets: right is the class that a target favours.
+        of its positions has the image's penalty. The correct class of a soft target is the one that it favors.
 
     Example:
         >>> criterion = CRL(num_samples=2)
@@ -118,43 +125,35 @@ class CRL(PreciseBuffers, Loss):
     visits: Tensor
 
     def __init__(
-        self,
-        num_samples: int,
-        *,
-        alpha: float = 1.0,
-        confidence: str = "max",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, num_samples: int, *, alpha: float = 1.0, confidence: Confidence = "max", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.num_samples = check_count(name, "num_samples", num_samples)
         self.alpha = check_number(name, "alpha", alpha, low=0)
-        self.confidence = check_choice(name, "confidence", confidence, ("max", "margin", "entropy"))
+        self.confidence: Confidence = check_choice(name, "confidence", confidence, get_args(Confidence))
         self.register_buffer("right", torch.zeros(self.num_samples, dtype=torch.float32))
         self.register_buffer("visits", torch.zeros(self.num_samples, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this adds the batch to the histories."""
-        index, name = batch.index, type(self).__name__
-        if index is None:
-            raise TypeError(f"{name}: index must be passed (N,); got None. Pass positions in the training set.")
+        index = batch.need(type(self).__name__, "index")
+        rows = len(index)
         self._check_range(index)
         nll, confidence, correct = _nll_confidence_correct(batch, self.confidence)
-        confidence, share, valid = _per_image(batch, confidence, correct, index.shape[0])
+        # An image has one confidence and one history, whatever the number of its positions.
+        confidence, share = (batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype)))
+        valid = batch.valid_rows(rows)
         correctness = (self.right[index] / self.visits[index].clamp(min=1)).to(confidence.dtype)
-        neighbour = torch.arange(index.shape[0], device=index.device).roll(-1) if valid is None else next_valid(valid)
-        penalty = ranking_penalty(confidence, correctness, neighbour)
+        neighbor = torch.arange(rows, device=index.device).roll(-1) if valid is None else next_valid(valid)
+        penalty = ranking_penalty(confidence, correctness, neighbor)
         if self.training and torch.is_grad_enabled():
             self._record(index, share, valid)
-        if penalty.shape != nll.shape:
-            penalty = penalty.repeat_interleave(nll.shape[0] // penalty.shape[0])
-        return nll + self.alpha * batch.weighted(penalty)
+        return nll + self.alpha * batch.weighted(batch.at_positions(penalty))
 
     def _check_range(self, index: Tensor) -> None:
-        if index.device.type != "cpu" or torch.compiler.is_compiling():
-            return  # looking would stall the device, which has an assertion of its own
+        if not can_look(index):
+            return  # the device has an assertion of its own
         low, high = (int(bound) for bound in index.aminmax())
         if low < 0 or high >= self.num_samples:
             raise InputError(
@@ -173,41 +172,23 @@ class CRL(PreciseBuffers, Loss):
             self.right.index_add_(0, index, share)
             self.visits.index_add_(0, index, visit)
             return
+        # Ranks have other samples, so each sums into all histories before they are added.
         added = self.right.new_zeros(2, self.num_samples).index_add_(1, index, torch.stack((share, visit)))
         right, visits = sum_across_ranks(added).unbind()
         self.right.add_(right)
         self.visits.add_(visits)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_samples={self.num_samples}, alpha={self.alpha}, confidence={self.confidence!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
-
-def _nll_confidence_correct(batch: Batch, kind: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy with class weights, confidence of a kind, and whether the top class is right, each ``(M,)``."""
+def _nll_confidence_correct(batch: Batch, kind: Confidence) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy with class weights, the kind of confidence, and whether the top class is right, each ``(M,)``."""
     if kind == "max":
         return nll_and_confidence(batch)
     logits, classes = batch.logits, batch.logits.shape[1]
     nll = smoothed_nll(logits, batch.target, 0.0, batch.weight)
-    correct = logits.argmax(dim=1) == batch.favoured()
+    correct = logits.argmax(dim=1) == batch.favored()
     if classes == 1:
         return nll, torch.ones_like(nll), correct
     if kind == "entropy":
         return nll, 1 - entropy(logits) / math.log(classes), correct
     first, second = F.log_softmax(logits, dim=1).topk(2, dim=1).values.exp().unbind(1)
     return nll, first - second, correct
-
-
-def _per_image(batch: Batch, confidence: Tensor, correct: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Mean confidence and share of right positions of each image, and which images have a valid one (None: all)."""
-    share, valid = correct.to(confidence.dtype), batch.valid
-    if confidence.shape[0] == images:
-        return confidence, share, valid
-    confidence, share = confidence.reshape(images, -1), share.reshape(images, -1)
-    if valid is None:
-        return confidence.mean(dim=1), share.mean(dim=1), None
-    inside = valid.reshape(images, -1)
-    count = inside.sum(dim=1).clamp(min=1)
-    confidence, share = (torch.where(inside, part, 0.0).sum(dim=1) / count for part in (confidence, share))
-    return confidence, share, inside.any(dim=1)

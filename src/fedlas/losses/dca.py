@@ -6,14 +6,15 @@ Classification", BMVC (arXiv 2009.04057). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.confidence import nll_and_confidence
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, nll_and_confidence, paper
+
+__all__ = ["DCA", "confidence_gap"]
 
 
 def confidence_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -36,55 +37,35 @@ def confidence_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None 
 
 @LOSSES.register(
     "dca",
-    paper="Improved Trainable Calibration Method for Neural Networks",
-    year=2020,
-    url="https://arxiv.org/abs/2009.04057",
+    **paper("Improved Trainable Calibration Method for Neural Networks", 2020, "2009.04057"),
     tune={"alpha": "0.1:20:log"},
 )
-class DCA(Loss):
-    """DCA: ``-log p_y + alpha |mean confidence - accuracy|``, the means taken over the batch.
+class DCA(Penalized):
+    """DCA: ``-log p_y + alpha |mean confidence - accuracy|``, with means over the batch.
 
     Args:
         alpha: Weight of the gap (the paper's beta), at least 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither mean.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the gap's share in a sample's loss, not of the means.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions count in neither mean. ``weight`` is
+            applied to the cross-entropy and to the gap's share in a sample's loss, not to the means.
 
     Raises:
         InputError: If alpha is negative.
 
     Note:
-        The gap is one number a batch and is added to each position's loss, so that mean, sum and none agree. It
-        depends on who shares the batch: under DDP it is that of each rank's own part. Accuracy has no gradient. A soft
-        target's correct class is the one it favours.
+        The gap is one number a batch. It is added to the loss of each position, so that mean, sum and none agree. It
+        depends on the other samples of the batch: under DDP each rank uses its own part. Accuracy has no gradient. The
+        correct class of a soft target is the one that it favors.
 
     Example:
         >>> DCA()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
         tensor(0.6004)
     """
 
-    strength = "alpha"
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 1.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("DCA", "alpha", alpha, low=0)
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
-
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
         nll, confidence, correct = nll_and_confidence(batch)
-        return nll + strength * batch.weighted(confidence_gap(confidence, correct, valid=batch.valid))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))
+        return nll, confidence_gap(confidence, correct, valid=batch.valid)

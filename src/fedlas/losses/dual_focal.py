@@ -1,23 +1,24 @@
-"""Dual focal loss: the focal bracket also counts the strongest class below the target.
+"""Dual focal loss: the focal bracket also contains the largest probability below the target's.
 
 Source: Tao et al. 2023, "Dual Focal Loss for Calibration" (arXiv 2305.13665). Written from the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.focal import focal, modulated_nll
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+from fedlas.losses.focal import focal
+
+__all__ = ["DualFocalLoss"]
 
 
 def next_lower(probs: Tensor) -> Tensor:
-    """For every class the largest probability that is strictly smaller than its own, 0 if there is none; ``(M, C)``.
+    """For every class the largest probability that is strictly smaller than its own, or 0; ``(M, C)``.
 
     Args:
         probs: ``(M, C)``.
@@ -37,32 +38,25 @@ def _rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
     Args:
         logits: ``(M, C)``.
         target: ``(M,)``.
-        nll: ``-log p_y (M,)``, which holds the partition function that ``p_j`` needs too.
+        nll: ``-log p_y (M,)``; it holds the partition function, which ``p_j`` needs too.
     """
     own = logits.gather(1, target[:, None])
     with torch.no_grad():
         below = torch.where(logits < own, logits, float("-inf"))
         place = below.argmax(dim=1, keepdim=True)
         exists = torch.isfinite(below.gather(1, place))
+    # log p_j = z_j - z_y + log p_y. Without a lower class the exponent is masked before exp, and the value after it.
     log_prob = logits.gather(1, place) - own - nll[:, None]
     return torch.where(exists, log_prob, 0.0).exp().mul(exists).squeeze(1)
 
 
-@LOSSES.register(
-    "dual-focal",
-    paper="Dual Focal Loss for Calibration",
-    year=2023,
-    url="https://arxiv.org/abs/2305.13665",
-    tune={"gamma": "0.5:10"},
-)
+@LOSSES.register("dual-focal", **paper("Dual Focal Loss for Calibration", 2023, "2305.13665"), tune={"gamma": "0.5:10"})
 class DualFocalLoss(Loss):
     """Dual focal loss: ``-(1 - p_y + p_j)^gamma log p_y`` with ``p_j = max{p_k : p_k < p_y}``, or 0.
 
     Args:
         gamma: Exponent, at least 0; 0 is cross-entropy.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If gamma is negative.
@@ -75,25 +69,16 @@ class DualFocalLoss(Loss):
         tensor(1.1275)
     """
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 5.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        if batch.soft:
-            return modulated_nll(batch, self.gamma, rival=next_lower(batch.logits.softmax(dim=1)))
-        nll = smoothed_nll(batch.logits, batch.target, 0.0)
-        rival = _rival_of_target(batch.logits, batch.target, nll)
-        return batch.weighted(focal(nll, self.gamma, rival=rival))
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"gamma={self.gamma}", super().extra_repr())))
+        def cost(nll: Tensor) -> Tensor:
+            logits = batch.logits
+            rival = next_lower(logits.softmax(dim=1)) if batch.soft else _rival_of_target(logits, batch.target, nll)
+            return focal(nll, self.gamma, rival=rival)
+
+        return batch.cost_of_target(cost)

@@ -6,16 +6,16 @@ Source: Pereyra et al. 2017, "Regularizing Neural Networks by Penalizing Confide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper
+
+__all__ = ["EntropyPenalty", "entropy"]
 
 
 class _Entropy(torch.autograd.Function):
@@ -46,20 +46,17 @@ def entropy(logits: Tensor) -> Tensor:
 
 @LOSSES.register(
     "entropy-penalty",
-    paper="Penalizing Confident Output Distributions",
-    year=2017,
-    url="https://arxiv.org/abs/1701.06548",
+    **paper("Penalizing Confident Output Distributions", 2017, "1701.06548"),
     tune={"alpha": "0.01:1:log"},
 )
-class EntropyPenalty(Loss):
+class EntropyPenalty(Penalized):
     """Confidence penalty: ``-log p_y - alpha H(p)``.
 
     Args:
         alpha: Weight of the entropy, at least 0.
         variant: ``"paper"`` sums the entropy over classes; ``"reference"`` averages it, as popular code does.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the entropy of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The entropy of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha is negative or the variant unknown.
@@ -70,33 +67,12 @@ class EntropyPenalty(Loss):
         tensor(0.0904)
     """
 
-    strength = "alpha"
-    strength_bound = float("inf")
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("EntropyPenalty", "alpha", alpha, low=0)
-        self.variant = check_choice("EntropyPenalty", "variant", variant, ("paper", "reference"))
+        self.variant: Variant = check_choice("EntropyPenalty", "variant", variant, get_args(Variant))
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
-
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        penalty = batch.weighted(entropy(batch.logits))
-        if self.variant == "reference":
-            penalty = penalty / batch.logits.shape[1]
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) - strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}, variant={self.variant!r}", super().extra_repr())))
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and negative entropy of each position, both ``(M,)``."""
+        terms = batch.logits.shape[1] if self.variant == "reference" else 1
+        return batch.cross_entropy(), -entropy(batch.logits) / terms

@@ -1,4 +1,4 @@
-"""FedLAS and FedLAS+: label smoothing whose strength each sample's feature norm sets.
+"""FedLAS and FedLAS+: label smoothing whose strength depends on each sample's feature norm.
 
 Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Network Calibration" (arXiv 2606.28654,
 ECCV 2026). Its code spells the method FeDLaS and calls the gate DCG.
@@ -6,36 +6,34 @@ ECCV 2026). Its code spells the method FeDLaS and calls the gate DCG.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from torch import Tensor
+from typing import Unpack
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES
+from fedlas.losses._base import LOSSES
 from fedlas.losses.label_smoothing import LabelSmoothing
 from fedlas.losses.margin import MbLS
-from fedlas.losses.modulated import ABOUT, Modulated
+from fedlas.losses.modulated import ABOUT, Modulated, ModulatedOptions
+
+__all__ = ["FedLAS", "FedLASPlus"]
 
 
 @LOSSES.register("fedlas", **ABOUT, tune={"alpha": "0.005:0.3:log", "beta": "0.25:16:log", "momentum": "0.001:1:log"})
 class FedLAS(Modulated):
-    """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a strength of its own for every sample.
+    """FedLAS: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k(-log p_k)`` with a separate strength for every sample.
 
-    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``: ``Z_i`` is the standardised feature norm
+    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)``: ``Z_i`` is the standardized feature norm
     (:class:`~fedlas.losses.NormConfidenceIndicator`), ``psi_i`` in {-1, 0, +1} the gate's direction
     (:class:`~fedlas.losses.BidirectionalCalibrationGate`).
 
     Args:
         num_classes: Number of classes C.
         alpha: Strength at the mean feature norm, in [0, 0.5].
-        beta: Sensitivity to the standardised norm, at least 0; 0 is plain label smoothing.
+        beta: Sensitivity to the standardized norm, at least 0; 0 is plain label smoothing.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate nor mean.
-        weight: Class weights ``(C,)``, as in ``F.cross_entropy``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate nor mean.
 
     Attributes:
         nci: The indicator; holds the running moments.
@@ -46,7 +44,7 @@ class FedLAS(Modulated):
 
     Note:
         Dense logits with features per image have one strength an image, from the mean logits of its valid positions.
-        Departures from the published code: see NormConfidenceIndicator, and :meth:`reference` for its start values.
+        NormConfidenceIndicator names the differences from the published code; :meth:`reference` has its start values.
 
     Example:
         >>> import torch
@@ -59,31 +57,10 @@ class FedLAS(Modulated):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        *,
-        alpha: float = 0.05,
-        beta: float = 4.0,
-        momentum: float = 0.95,
-        norm_p: float = 1,
-        nci: Callable[..., Tensor] | None = None,
-        gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, num_classes: int, *, alpha: float = 0.05, beta: float = 4.0, **options: Unpack[ModulatedOptions]
     ) -> None:
-        super().__init__(
-            num_classes,
-            base=LabelSmoothing(alpha=check_number("FedLAS", "alpha", alpha, low=0, high=0.5)),
-            beta=beta,
-            momentum=momentum,
-            norm_p=norm_p,
-            nci=nci,
-            gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        base = LabelSmoothing(alpha=check_number("FedLAS", "alpha", alpha, low=0, high=0.5))
+        super().__init__(num_classes, base=base, beta=beta, **options)
 
 
 @LOSSES.register(
@@ -94,20 +71,19 @@ class FedLAS(Modulated):
 class FedLASPlus(Modulated):
     """FedLAS+: ``(1 - alpha_i) (-log p_y) + alpha_i mean_k relu(max_j z_j - z_k - margin)``.
 
-    FedLAS on margin-based label smoothing; see :class:`FedLAS` for how ``alpha_i`` comes about.
+    FedLAS on margin-based label smoothing; :class:`FedLAS` defines ``alpha_i``.
 
     Args:
         num_classes: Number of classes C.
         alpha: Strength at the mean feature norm, in [0, 0.5].
-        beta: Sensitivity to the standardised norm, at least 0.
+        beta: Sensitivity to the standardized norm, at least 0.
         margin: Logit distance that costs nothing, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither NCI, gate, penalty nor mean.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate, penalty nor
+            mean. The penalty of a sample is weighted like its cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -126,26 +102,10 @@ class FedLASPlus(Modulated):
         alpha: float = 0.1,
         beta: float = 0.5,
         margin: float = 6.0,
-        momentum: float = 0.95,
-        norm_p: float = 1,
-        nci: Callable[..., Tensor] | None = None,
-        gate: Callable[[Tensor], Tensor] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[ModulatedOptions],
     ) -> None:
         check_number("FedLASPlus", "alpha", alpha, low=0, high=0.5)
-        margin = check_number("FedLASPlus", "margin", margin, low=0)
-        super().__init__(
-            num_classes,
-            base=MbLS(alpha=alpha, margin=margin, form="convex"),
-            beta=beta,
-            momentum=momentum,
-            norm_p=norm_p,
-            nci=nci,
-            gate=gate,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
-        self.margin = margin
+        check_number("FedLASPlus", "margin", margin, low=0)
+        base = MbLS(alpha=alpha, margin=margin, form="convex")
+        super().__init__(num_classes, base=base, beta=beta, **options)
+        self.margin = base.margin

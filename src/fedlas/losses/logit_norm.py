@@ -6,21 +6,21 @@ Source: Wei et al. 2022, "Mitigating Neural Network Overconfidence with Logit No
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Variant, paper, smoothed_nll
 
-_SHORTEST = 1e-12  # a row shorter than this has no direction
-_EPS = 1e-7  # what published code adds to the norm
+__all__ = ["LogitNorm", "normalized_logits"]
+
+_SHORTEST = 1e-12  # a shorter row has no direction
+_EPS = 1e-7  # published code adds it to the norm
 
 
-class _Normalised(torch.autograd.Function):
+class _Normalized(torch.autograd.Function):
     """``z / (temperature (||z|| + eps))``; its gradient is ``s (g - z (z . g) / (||z|| (||z|| + eps)))``, s the scale.
 
     A row without a direction becomes 0 and gets the gradient 0 if eps is 0.
@@ -38,6 +38,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, scale, bend = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
+            # The square root of a masked sum: the slope of the norm itself is NaN at 0.
             squared = logits.square().sum(dim=1, keepdim=True)
             norm = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
             scale, bend = _factors(norm, ctx.temperature, ctx.eps)
@@ -49,38 +50,37 @@ class _Normalised(torch.autograd.Function):
 
 def _factors(norm: Tensor, temperature: float, eps: float) -> tuple[Tensor, Tensor]:
     """``1 / (temperature (norm + eps))`` and ``1 / (norm (norm + eps))``; 0 where there is no direction."""
+    # A division by 0 would reach the gradient even through a mask, so such rows are divided by 1.
     exists = norm > _SHORTEST
     safe = torch.where(exists, norm, 1.0)
     scale = 1 / (temperature * (norm + eps)) if eps else exists / (temperature * safe)
     return scale, exists / (safe * (safe + eps))
 
 
-def normalised_logits(logits: Tensor, *, temperature: float, variant: str = "paper") -> Tensor:
+def normalized_logits(logits: Tensor, *, temperature: float, variant: Variant = "paper") -> Tensor:
     """``z / (temperature ||z||_2)`` of each row, ``(N, C)``.
 
     Args:
         logits: ``(N, C)``.
         temperature: Above 0.
-        variant: ``"paper"``, or ``"reference"`` as published code has it, with 1e-7 added to the norm.
+        variant: ``"paper"``, or ``"reference"`` as in published code, with 1e-7 added to the norm.
 
     Note:
-        A row of zeros has no direction: it stays zero, and its gradient is 0 (with 1e-7 in the norm: that of the result
-        times ten million, over the temperature).
+        A row of zeros has no direction: it stays zero, and its gradient is 0. With 1e-7 in the norm its gradient is
+        that of the result, times ten million over the temperature.
 
     Example:
-        >>> normalised_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
+        >>> normalized_logits(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), temperature=0.5)
         tensor([[1.2000, 1.6000],
                 [0.0000, 0.0000]])
     """
-    scaled: Tensor = _Normalised.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
+    scaled: Tensor = _Normalized.apply(logits, temperature, _EPS if variant == "reference" else 0.0)
     return scaled
 
 
 @LOSSES.register(
     "logitnorm",
-    paper="Logit Normalization",
-    year=2022,
-    url="https://arxiv.org/abs/2205.09310",
+    **paper("Logit Normalization", 2022, "2205.09310"),
     shift_invariant=False,
     tune={"temperature": "0.01:1:log"},
 )
@@ -88,19 +88,17 @@ class LogitNorm(Loss):
     """LogitNorm: cross-entropy of ``z / (temperature ||z||_2)``.
 
     Args:
-        temperature: What the unit vector of logits is divided by, above 0; the paper's tau, 0.04 on CIFAR-10.
+        temperature: Divisor of the unit vector of logits, above 0; the paper's tau, 0.04 on CIFAR-10.
         variant: ``"paper"``, or ``"reference"`` (published code's 1e-7 in the norm).
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If the temperature is not above 0 or the variant unknown.
 
     Note:
-        Only the loss normalises: a prediction is still the softmax of the logits themselves, whose scale nothing here
-        sets. Fit a temperature before reading it as a confidence. A row of zeros counts as uniform and gets no
-        gradient; the 1e-7 of published code multiplies it by ten million there.
+        Only the loss normalizes. A prediction is still the softmax of the logits themselves, whose scale is arbitrary:
+        fit a temperature before you use it as a confidence. A row of zeros counts as uniform and has no gradient; with
+        the 1e-7 of published code its gradient is multiplied by ten million.
 
     Example:
         >>> LogitNorm(temperature=1.0)(torch.tensor([[3.0, 4.0]]), torch.tensor([1]))
@@ -108,24 +106,13 @@ class LogitNorm(Loss):
     """
 
     def __init__(
-        self,
-        *,
-        temperature: float = 0.04,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, temperature: float = 0.04, variant: Variant = "paper", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         self.temperature = check_number("LogitNorm", "temperature", temperature, low=0, low_open=True)
-        self.variant = check_choice("LogitNorm", "variant", variant, ("paper", "reference"))
+        self.variant: Variant = check_choice("LogitNorm", "variant", variant, get_args(Variant))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        scaled = normalised_logits(batch.logits, temperature=self.temperature, variant=self.variant)
+        scaled = normalized_logits(batch.logits, temperature=self.temperature, variant=self.variant)
         return smoothed_nll(scaled, batch.target, 0.0, batch.weight)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"temperature={self.temperature}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))

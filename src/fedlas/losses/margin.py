@@ -1,4 +1,4 @@
-"""Margin-based label smoothing: logit distances are penalised only beyond a margin.
+"""Margin-based label smoothing (MbLS), which penalizes logit distances beyond a margin.
 
 Source: Liu et al. 2022, "The Devil is in the Margin: Margin-based Label Smoothing for Network Calibration", CVPR,
 equation 8 (arXiv 2111.15430).
@@ -6,15 +6,17 @@ equation 8 (arXiv 2111.15430).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal, Unpack, get_args
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.extremes import row_max
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, paper, row_max
+
+__all__ = ["MbLS", "margin_penalty"]
+
+Form = Literal["sum", "convex"]
 
 
 def margin_penalty(logits: Tensor, margin: float) -> Tensor:
@@ -25,30 +27,25 @@ def margin_penalty(logits: Tensor, margin: float) -> Tensor:
         margin: Logit distance that costs nothing, at least 0.
 
     Note:
-        The mean runs over all C classes, the arg-max with its zero term included, as in the published code. The
-        gradient flows through the maximum too.
+        The mean is over all C classes and includes the zero term of the arg-max, as in the published code. The gradient
+        flows through the maximum too.
     """
     return F.relu((row_max(logits) - margin) - logits).mean(dim=1)
 
 
 @LOSSES.register(
-    "mbls",
-    paper="The Devil is in the Margin",
-    year=2022,
-    url="https://arxiv.org/abs/2111.15430",
-    tune={"alpha": "0.01:1:log", "margin": "0:20"},
+    "mbls", **paper("The Devil is in the Margin", 2022, "2111.15430"), tune={"alpha": "0.01:1:log", "margin": "0:20"}
 )
-class MbLS(Loss):
+class MbLS(Penalized):
     """Margin-based label smoothing: ``-log p_y + alpha mean_k relu(max_j z_j - z_k - margin)``.
 
     Args:
         alpha: Weight of the penalty, at least 0.
         margin: Logit distance that costs nothing, at least 0. The paper uses 10, and 6 on CIFAR.
         form: ``"sum"`` as in the paper; ``"convex"`` is ``(1 - alpha) (-log p_y) + alpha penalty``, alpha at most 1,
-            which FedLAS+ builds on.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+            the form that FedLAS+ builds on.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha or margin is out of range, or the form unknown.
@@ -59,37 +56,23 @@ class MbLS(Loss):
         tensor(0.1769)
     """
 
-    strength = "alpha"
-    strength_bound = float("inf")
-
     def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        margin: float = 10.0,
-        form: str = "sum",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 0.1, margin: float = 10.0, form: Form = "sum", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
-        self.form = check_choice("MbLS", "form", form, ("sum", "convex"))
+        super().__init__(**options)
+        self.form: Form = check_choice("MbLS", "form", form, get_args(Form))
         if self.form == "convex":
             self.strength_bound = 1.0
         self.alpha = check_number("MbLS", "alpha", alpha, low=0, high=self.strength_bound)
         self.margin = check_number("MbLS", "margin", margin, low=0)
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and margin penalty of each position, both ``(M,)``."""
+        return batch.cross_entropy(), margin_penalty(batch.logits, self.margin)
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        cross_entropy = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
-        penalty = batch.weighted(margin_penalty(batch.logits, self.margin))
-        return (1 - strength if self.form == "convex" else 1.0) * cross_entropy + strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, margin={self.margin}" + (", form='convex'" if self.form == "convex" else "")
-        return ", ".join(filter(None, (own, super().extra_repr())))
+        if self.form == "sum":
+            return super().with_strength(batch, strength)
+        cross_entropy, penalty = self.parts(batch)
+        return (1 - strength) * cross_entropy + strength * batch.weighted(penalty)

@@ -1,4 +1,4 @@
-"""MaxSup: label smoothing that presses on the largest logit, whether it is the target's or not.
+"""MaxSup: label smoothing that penalizes the largest logit, even if it is not the target's.
 
 Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label Smoothing"
 (arXiv 2502.15798). Written from the paper.
@@ -6,15 +6,15 @@ Source: Zhou et al. 2025, "MaxSup: Overcoming Representation Collapse in Label S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, equal_to, paper
+
+__all__ = ["MaxSup", "top_excess"]
 
 
 class _TopExcess(torch.autograd.Function):
@@ -28,10 +28,9 @@ class _TopExcess(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        logits, top = ctx.saved_tensors
-        place = torch.eq(logits.detach(), top.detach(), out=torch.empty_like(logits))  # 1.0 at the top, else 0.0
+        place = equal_to(*ctx.saved_tensors)
         each = grad[:, None] / place.sum(dim=1, keepdim=True)
-        everywhere = grad[:, None] / logits.shape[1]
+        everywhere = grad[:, None] / place.shape[1]
         if torch.is_grad_enabled():  # create_graph=True: nothing in place
             return place * each - everywhere
         return place.mul_(each).sub_(everywhere)
@@ -51,23 +50,18 @@ def top_excess(logits: Tensor) -> Tensor:
 
 
 @LOSSES.register(
-    "maxsup",
-    paper="Overcoming Representation Collapse",
-    year=2025,
-    url="https://arxiv.org/abs/2502.15798",
-    tune={"alpha": "0.005:0.5:log"},
+    "maxsup", **paper("Overcoming Representation Collapse", 2025, "2502.15798"), tune={"alpha": "0.005:0.5:log"}
 )
-class MaxSup(Loss):
+class MaxSup(Penalized):
     """MaxSup: ``-log p_y + alpha (max_k z_k - mean_k z_k)``.
 
-    Label smoothing is the same with ``z_y`` in place of the maximum: where a prediction is wrong, it presses on a logit
-    that is too small already.
+    Label smoothing has ``z_y`` instead of the maximum. For a wrong prediction it then lowers a logit that is too small
+    already; MaxSup lowers the wrong one.
 
     Args:
         alpha: Weight of the penalty, at least 0. The authors' ImageNet recipe raises it from 0.1 to 0.2 over training.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If alpha is negative.
@@ -81,28 +75,10 @@ class MaxSup(Loss):
         tensor(2.2269)
     """
 
-    strength = "alpha"
-
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, alpha: float = 0.1, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.alpha = check_number("MaxSup", "alpha", alpha, low=0)
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
-
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        penalty = batch.weighted(top_excess(batch.logits))
-        return smoothed_nll(batch.logits, batch.target, 0.0, batch.weight) + strength * penalty
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and excess of the largest logit of each position, both ``(M,)``."""
+        return batch.cross_entropy(), top_excess(batch.logits)

@@ -1,4 +1,4 @@
-"""MDCA: the difference between mean probability and frequency of every class of a batch as an auxiliary loss.
+"""MDCA: the difference between mean probability and frequency of each class of a batch as an auxiliary loss.
 
 Source: Hebbalaguppe et al. 2022, "A Stitch in Time Saves Nine: A Train-Time Regularizing Loss for Improved Neural
 Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
@@ -6,15 +6,16 @@ Network Calibration", CVPR (arXiv 2203.13834). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch
-from fedlas.losses.composite import Base, OnBase
+from fedlas.losses._base import LOSSES, Base, Batch, LossOptions, OnBase, Penalized, paper
+
+__all__ = ["MDCA", "class_gap"]
 
 
 def class_gap(logits: Tensor, target: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -39,41 +40,34 @@ def class_gap(logits: Tensor, target: Tensor, *, valid: Tensor | None = None) ->
 
 
 def _mean(rows: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean of the valid rows, ``(C,)``; what the others hold does not matter."""
+    """Mean of the valid rows, ``(C,)``; the content of the others has no effect."""
     if valid is None:
         return rows.mean(dim=0)
     return torch.where(valid[:, None], rows, 0.0).sum(dim=0) / valid.sum().clamp(min=1)
 
 
-@LOSSES.register(
-    "mdca",
-    paper="A Stitch in Time Saves Nine",
-    year=2022,
-    url="https://arxiv.org/abs/2203.13834",
-    tune={"alpha": "0.1:20:log"},
-)
-class MDCA(OnBase):
-    """MDCA: a base loss plus ``alpha mean_k |mean_i p_ik - mean_i 1[y_i = k]|``, the means taken over the batch.
+@LOSSES.register("mdca", **paper("A Stitch in Time Saves Nine", 2022, "2203.13834"), tune={"alpha": "0.1:20:log"})
+class MDCA(Penalized, OnBase):
+    """MDCA: a base loss plus ``alpha mean_k |mean_i p_ik - mean_i 1[y_i = k]|``, with means over the batch.
 
     Args:
-        num_classes: Number of classes C; None takes any, if the base does.
-        base: The loss it is added to: one, its registry name, or ``{"name": ..., option: ...}``. The paper reports its
-            best results with focal loss: ``"focal"``.
+        num_classes: Number of classes C; None accepts any, if the base does.
+        base: The loss to which the gap is added: a loss, its registry name, or ``{"name": ..., option: ...}``. The
+            paper reports its best results with focal loss: ``"focal"``.
         alpha: Weight of the gap (the paper's beta), at least 0.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it touches neither mean.
-        weight: Class weights ``(C,)`` of the base and of the gap's share in a sample's loss, not of the means.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions count in neither mean. ``weight`` is
+            applied to the base and to the gap's share in a sample's loss, not to the means.
 
     Attributes:
-        base: The loss it is added to.
+        base: The loss to which the gap is added.
 
     Raises:
         InputError: If alpha is negative, or base is not a loss that can be built on.
 
     Note:
-        The gap is one number a batch and is added to each position's loss, so that mean, sum and none agree. It
-        depends on who shares the batch: under DDP it is that of each rank's own part. With many more classes than
+        The gap is one number a batch. It is added to the loss of each position, so that mean, sum and none agree. It
+        depends on the other samples of the batch: under DDP each rank uses its own part. With many more classes than
         samples most frequencies are 0.
 
     Example:
@@ -84,8 +78,6 @@ class MDCA(OnBase):
         tensor(0.4905)
     """
 
-    strength = "alpha"
-
     def __init__(
         self,
         num_classes: int | None = None,
@@ -93,30 +85,12 @@ class MDCA(OnBase):
         base: Base = "ce",
         alpha: float = 1.0,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            base,
-            num_classes=num_classes,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
         self.alpha = check_number("MDCA", "alpha", alpha, low=0)
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
-
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The base's loss of each position ``(M,)``, and the gap of the batch, a scalar."""
         batch.check_classes("MDCA", self.num_classes)
-        gap = class_gap(batch.logits, batch.target, valid=batch.valid)
-        return self.base.per_sample(batch) + strength * batch.weighted(gap)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"alpha={self.alpha}", super().extra_repr())))
+        return self.base.per_sample(batch), class_gap(batch.logits, batch.target, valid=batch.valid)

@@ -8,30 +8,31 @@ al. 2019, "On Mixup Training: Improved Calibration and Predictive Uncertainty" (
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Mixed
-from fedlas.losses.composite import Base, OnBase
+from fedlas.losses._base import (
+    LOSSES,
+    Base,
+    Batch,
+    LossOptions,
+    Mixed,
+    OnBase,
+    can_look,
+    draw_partners,
+    draw_share,
+    paper,
+)
 
-
-def draw_share(alpha: float) -> Tensor:
-    """A number from ``Beta(alpha, alpha)``, by PyTorch's global CPU generator: the share of the first sample."""
-    share: Tensor = torch.distributions.Beta(alpha, alpha, validate_args=False).sample()
-    return share
-
-
-def draw_partners(samples: int, device: torch.device) -> Tensor:
-    """A random order ``(N,)``: whom each sample is mixed with. The same numbers on every device."""
-    return torch.randperm(samples).to(device)
+__all__ = ["CutMix", "Mixup"]
 
 
 class _Mixing(OnBase):
-    """What both share: another loss on mixed samples."""
+    """Base of both: another loss on mixed samples."""
 
     def __init__(
         self,
@@ -40,19 +41,10 @@ class _Mixing(OnBase):
         base: Base = "ce",
         alpha: float = 1.0,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
         check_count(type(self).__name__, "num_classes", num_classes)
-        super().__init__(
-            base,
-            num_classes=num_classes,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
         self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
 
     @abstractmethod
@@ -65,19 +57,18 @@ class _Mixing(OnBase):
         return self.base.per_sample(batch)
 
     def _soft(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed."""
+        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a checked batch."""
         owner, classes = f"{type(self).__name__}.mix", int(self.num_classes or 0)
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.shape[:1] != target.shape[:1]:
             raise InputError(
                 owner,
                 "inputs must be a floating tensor with one row a target",
                 f"{describe(inputs)} for target {describe(target)}",
-                "Mix what the model sees; integers such as token ids have no mixture.",
+                "Mix the inputs of the model; integers such as token ids cannot be mixed.",
             )
         if target.is_floating_point():
             return target
-        looking = target.device.type == "cpu" and not torch.compiler.is_compiling() and target.numel()
-        if looking and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
             raise InputError(
                 owner,
                 f"target must be in [0, {classes}), without ignored positions",
@@ -86,26 +77,17 @@ class _Mixing(OnBase):
             )
         return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"num_classes={self.num_classes}, alpha={self.alpha}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
-
-@LOSSES.register(
-    "mixup", paper="mixup", year=2018, url="https://arxiv.org/abs/1710.09412", tune={"alpha": "0.05:2:log"}
-)
+@LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
 class Mixup(_Mixing):
     """Mixup: a loss on ``s x_i + (1 - s) x_j`` with the target ``s y_i + (1 - s) y_j``, ``s`` from Beta(alpha, alpha).
 
     Args:
         num_classes: Number of classes C.
-        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; small values mix little.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such samples cannot be mixed.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.
@@ -114,8 +96,8 @@ class Mixup(_Mixing):
         Draws from PyTorch's global CPU generator: once a batch for the share, once for the partners.
 
     Note:
-        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training. Called with logits and
-        target, in ``eval()`` or without an Objective, this is the base. One share a batch, as in the published code.
+        :meth:`mix` does the mixing; :class:`~fedlas.Objective` calls it in training. In ``eval()``, and without an
+        Objective, the loss is that of the base. All samples of a batch have the same share, as in the published code.
 
     Example:
         >>> criterion = Mixup(3, alpha=0.4)
@@ -131,19 +113,9 @@ class Mixup(_Mixing):
         base: Base = "ce",
         alpha: float = 0.2,
         num_samples: int | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            num_classes,
-            base=base,
-            alpha=alpha,
-            num_samples=num_samples,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(num_classes, base=base, alpha=alpha, num_samples=num_samples, **options)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Mix each sample with another one of the batch.
@@ -165,33 +137,29 @@ class Mixup(_Mixing):
         )
 
 
-@LOSSES.register(
-    "cutmix", paper="CutMix", year=2019, url="https://arxiv.org/abs/1905.04899", tune={"alpha": "0.1:2:log"}
-)
+@LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
 class CutMix(_Mixing):
     """CutMix: a loss on images with a box pasted in from another one, their targets mixed by area.
 
-    The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform centre; what lies outside
-    the image is cut off, and the targets are mixed by what is left.
+    The box has the share ``1 - s`` of the area, ``s`` from Beta(alpha, alpha), and a uniform center. It is cut at the
+    borders of the image; the share of its remaining area mixes the targets.
 
     Args:
         num_classes: Number of classes C.
-        base: The loss: one, its registry name, or ``{"name": ..., option: ...}``.
+        base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
         num_samples: Size of the training set, for a base that needs it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; such samples cannot be mixed.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.
 
     State:
-        Draws from PyTorch's global CPU generator: share, centre and partners, once a batch each.
+        Draws from PyTorch's global CPU generator: share, center and partners, once a batch each.
 
     Note:
-        The mixing is done by :meth:`mix`, which :class:`~fedlas.Objective` calls in training; see :class:`Mixup`. One
-        box a batch, as in the published code.
+        :meth:`mix` does the mixing; :class:`~fedlas.Objective` calls it in training; see :class:`Mixup`. All images of
+        a batch have the same box, as in the published code.
 
     Example:
         >>> mixed = CutMix(3).mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
@@ -210,7 +178,8 @@ class CutMix(_Mixing):
             Inputs of the same shape, and soft targets ``(N, C)``.
 
         Raises:
-            InputError: If these are no images with one target each, or on CPU a target is out of range or ignored.
+            InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
+                ignored.
         """
         soft = self._soft(inputs, target)
         if inputs.ndim != 4 or soft.ndim != 2:
@@ -220,6 +189,7 @@ class CutMix(_Mixing):
                 f"{tuple(inputs.shape)} with target {tuple(target.shape)}",
                 "Use mixup, which mixes inputs of any shape.",
             )
+        # One box for all; the shares of the targets are those of the pixels that are left of it.
         share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
         height, width = inputs.shape[2:]
         box = (_side(height, share)[:, None] & _side(width, share)).to(inputs.device)
@@ -228,10 +198,10 @@ class CutMix(_Mixing):
 
 
 def _side(length: int, share: Tensor) -> Tensor:
-    """Which places along one axis the box covers, bool ``(length,)``.
+    """Which positions along one axis the box covers, bool ``(length,)``.
 
-    ``length sqrt(1 - share)`` of them around a uniform centre, cut at the borders.
+    ``length sqrt(1 - share)`` of them around a uniform center, cut at the borders.
     """
     half = (length * (1 - share).sqrt()).long() // 2
-    place, centre = torch.arange(length), torch.randint(length, ())
-    return (place >= centre - half) & (place < centre + half)
+    position, center = torch.arange(length), torch.randint(length, ())
+    return (position >= center - half) & (position < center + half)

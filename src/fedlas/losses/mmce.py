@@ -6,15 +6,15 @@ ICML, section 3 (https://proceedings.mlr.press/v80/kumar18a.html). Written from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.confidence import nll_and_confidence
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, nll_and_confidence
+
+__all__ = ["MMCE", "WeightedMMCE", "kernel_calibration_error"]
 
 _PAIRS = 1 << 22  # of the kernel matrix at a time: 16 MiB in float32
 _FLOOR = 1e-10  # under the root, whose slope would be infinite at 0
@@ -24,7 +24,7 @@ class _KernelForm(torch.autograd.Function):
     """``sum_ij e_i e_j exp(-|r_i - r_j| / width)``, some rows of the kernel matrix K at a time.
 
     The gradients ``2 sum_j K_ij e_j`` and ``-2 e_i sum_j K_ij sign(r_i - r_j) e_j / width`` need the same matrix, so
-    they are found with the value, and no ``(M, M)`` is kept.
+    they are computed together with the value, and no ``(M, M)`` is kept.
     """
 
     @staticmethod
@@ -59,7 +59,7 @@ def kernel_calibration_error(
     *,
     width: float = 0.4,
     balanced: bool = False,
-    variant: str = "paper",
+    variant: Variant = "paper",
     valid: Tensor | None = None,
 ) -> Tensor:
     """MMCE of some predictions, a scalar of at least 0: ``sqrt(sum_ij e_i e_j exp(-|r_i - r_j| / width))``.
@@ -72,8 +72,8 @@ def kernel_calibration_error(
         correct: Whether it is right ``(N,)`` bool.
         width: Width of the Laplacian kernel, above 0.
         balanced: Whether right and wrong predictions weigh the same, however many there are.
-        variant: ``"paper"``, or ``"reference"`` as popular code has it: the plain form without the root; the balanced
-            one divided by each count twice, and 0 unless there are both right and wrong predictions.
+        variant: ``"paper"``, or ``"reference"`` as in popular code: the plain form without the root; the balanced form
+            divided by each count twice, and 0 unless there are both right and wrong predictions.
         valid: Which predictions count ``(N,)`` bool; None counts all.
 
     Note:
@@ -92,6 +92,7 @@ def kernel_calibration_error(
     if not balanced:
         squared: Tensor = _KernelForm.apply(residual / counted.sum().clamp(min=1), confidence, width)
         return squared if variant == "reference" else _root(squared)
+    # Right and wrong predictions have equal weight: each residual is divided by the number of its own kind.
     right = (counted * correct).sum()
     wrong = counted.sum() - right
     count = torch.where(correct, right, wrong).clamp(min=1)
@@ -101,56 +102,37 @@ def kernel_calibration_error(
 
 
 def _root(squared: Tensor) -> Tensor:
-    return (squared.clamp(min=0) + _FLOOR).sqrt()  # rounding may take a sum that is 0 below it
+    # Rounding may take a sum that is 0 below it.
+    return (squared.clamp(min=0) + _FLOOR).sqrt()
 
 
-class _OnKernel(Loss):
-    """What MMCE and its weighted form share.
+class _OnKernel(Penalized):
+    """Base of MMCE and its weighted form.
 
     Args:
         alpha: Weight of the calibration error, at least 0.
         width: Width of the kernel, above 0.
         variant: ``"paper"`` or ``"reference"``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
     """
 
-    strength = "alpha"
     balanced: ClassVar[bool]
 
     def __init__(
-        self,
-        *,
-        alpha: float = 2.0,
-        width: float = 0.4,
-        variant: str = "paper",
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 2.0, width: float = 0.4, variant: Variant = "paper", **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.alpha = check_number(name, "alpha", alpha, low=0)
         self.width = check_number(name, "width", width, low=0, low_open=True)
-        self.variant = check_choice(name, "variant", variant, ("paper", "reference"))
+        self.variant: Variant = check_choice(name, "variant", variant, get_args(Variant))
 
-    def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``."""
-        return self.with_strength(batch, self.alpha)
-
-    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
-        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+    def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each position ``(M,)``, and the calibration error of the batch, a scalar."""
         nll, confidence, correct = nll_and_confidence(batch)
-        error = kernel_calibration_error(
+        return nll, kernel_calibration_error(
             confidence, correct, width=self.width, balanced=self.balanced, variant=self.variant, valid=batch.valid
         )
-        return nll + strength * batch.weighted(error)
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, width={self.width}, variant={self.variant!r}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
 
 ABOUT: dict[str, Any] = {
@@ -158,11 +140,12 @@ ABOUT: dict[str, Any] = {
     "year": 2018,
     "url": "https://proceedings.mlr.press/v80/kumar18a.html",
     "pairwise": True,
+    "tune": {"alpha": "0.1:20:log", "width": "0.1:1:log"},
 }
 """Registry metadata of both forms."""
 
 
-@LOSSES.register("mmce", **ABOUT, tune={"alpha": "0.1:20:log", "width": "0.1:1:log"})
+@LOSSES.register("mmce", **ABOUT)
 class MMCE(_OnKernel):
     """MMCE: ``-log p_y + alpha sqrt(mean_ij (c_i - r_i)(c_j - r_j) exp(-|r_i - r_j| / width))`` over the batch.
 
@@ -171,20 +154,19 @@ class MMCE(_OnKernel):
     Args:
         alpha: Weight of the calibration error (the paper's lambda), at least 0.
         width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
-        variant: ``"paper"``, or ``"reference"`` as popular code has it, without the root.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out of the error too.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+        variant: ``"paper"``, or ``"reference"`` as in popular code, without the root.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions are left out of the error too.
+            ``weight`` is applied to the cross-entropy and to the error's share in a sample's loss, not within it.
 
     Raises:
         InputError: If alpha is negative, width not above 0, or the variant unknown.
 
     Note:
-        Costs O(M^2) time for M positions beyond cross-entropy, whatever C is, and memory for at most 4 million pairs at
-        a time. The error is one number a batch and is added to each position's loss, so that mean, sum and none agree.
-        It depends on who shares the batch: under DDP it is that of each rank's own part. Correctness has no gradient; a
-        soft target's correct class is the one it favours. 1e-10 is added under the root, so that its slope stays finite
-        at 0.
+        In addition to cross-entropy it costs O(M^2) time for M positions and any C, and memory for at most 4 million
+        pairs at a time. The error is one number a batch. It is added to the loss of each position, so that mean, sum
+        and none agree. It depends on the other samples of the batch: under DDP each rank uses its own part. Correctness
+        has no gradient; the correct class of a soft target is the one that it favors. 1e-10 is added under the root, so
+        that its slope stays finite at 0.
 
     Example:
         >>> MMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
@@ -194,7 +176,7 @@ class MMCE(_OnKernel):
     balanced = False
 
 
-@LOSSES.register("mmce-weighted", **ABOUT, tune={"alpha": "0.1:20:log", "width": "0.1:1:log"})
+@LOSSES.register("mmce-weighted", **ABOUT)
 class WeightedMMCE(_OnKernel):
     """Weighted MMCE: as MMCE, with right and wrong predictions of the batch given equal weight in the error.
 
@@ -205,19 +187,18 @@ class WeightedMMCE(_OnKernel):
     Args:
         alpha: Weight of the calibration error (the paper's lambda), at least 0.
         width: Width of the Laplacian kernel in units of confidence, above 0; the paper uses 0.4.
-        variant: ``"paper"``, or ``"reference"`` as popular code has it: divided by each count twice, and 0 unless the
+        variant: ``"paper"``, or ``"reference"`` as in popular code: divided by each count twice, and 0 unless the
             batch holds both right and wrong predictions.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out of the error too.
-        weight: Class weights ``(C,)`` of the cross-entropy and of the error's share in a sample's loss, not within it.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions are left out of the error too.
+            ``weight`` is applied to the cross-entropy and to the error's share in a sample's loss, not within it.
 
     Raises:
         InputError: If alpha is negative, width not above 0, or the variant unknown.
 
     Note:
-        Cost, batch, soft targets and the root: as in :class:`MMCE`. Where all predictions are right (or wrong) the
-        paper's formula divides by 0; here the empty side adds nothing and the other one stays. Where few are wrong,
-        each of them weighs many times what it does in cross-entropy: a strength that suits MMCE may cost accuracy here.
+        For cost, batch, soft targets and the root see :class:`MMCE`. If all predictions are right (or wrong), the
+        paper's formula divides by 0; here the empty side adds nothing and the other one stays. If few are wrong, each
+        of them weighs many times as much as in cross-entropy: a strength that suits MMCE may cost accuracy here.
 
     Example:
         >>> WeightedMMCE()(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))

@@ -1,23 +1,23 @@
-"""Several labels a sample, each by a sigmoid of its own: losses with a strength, and FedLAS, label by label.
+"""Several labels a sample, each with a sigmoid: losses with a strength, and FedLAS, label by label.
 
-Source: "FedLAS" (arXiv 2606.28654) does not treat this case; what is here is this library's reading:
-``docs/tasks.md``.
+Source: "FedLAS" (arXiv 2606.28654) does not treat this case; ``docs/tasks.md`` describes this library's reading.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas.losses.base import _class_weights
-from fedlas.losses.batch import Batch, prepare
+from fedlas.losses._base import Base, Batch, LossOptions, OnBase, can_look, class_weights, prepare, reduce
 from fedlas.losses.binary import two_logits
-from fedlas.losses.composite import Base, OnBase
-from fedlas.losses.modulated import Modulated
+from fedlas.losses.modulated import Modulated, ModulatedOptions
+
+__all__ = ["MultiLabel", "MultiLabelFedLAS", "label_pairs"]
 
 
 def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> tuple[Tensor, Tensor]:
@@ -25,7 +25,7 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
 
     Args:
         logits: ``(N, L)``, one a label, before any sigmoid.
-        target: 0 or 1 ``(N, L)``, any dtype; ``ignore_index`` where a label is not known.
+        target: 0 or 1 ``(N, L)``, any dtype; ``ignore_index`` for unknown labels.
         ignore_index: See ``target``.
 
     Returns:
@@ -51,26 +51,94 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
     return two_logits(logits[known]), labels.long()
 
 
-class MultiLabel(OnBase):
+class _PerLabel(OnBase):
+    """Base of both losses: the loss of each label as a problem of two classes, and the mean over known labels."""
+
+    pos_weight: Tensor | None
+
+    def _keep_weights(self, pos_weight: Tensor | Sequence[float] | None) -> None:
+        """Register ``pos_weight`` as a buffer, and check the lengths of both weights."""
+        owner = type(self).__name__
+        self.register_buffer("pos_weight", class_weights(owner, pos_weight))
+        for name, value in (("weight", self.weight), ("pos_weight", self.pos_weight)):
+            if value is not None and value.shape != (self.num_classes,):
+                raise InputError(
+                    owner, f"{name} must be ({self.num_classes},)", describe(value), "Pass one weight for each label."
+                )
+
+    @abstractmethod
+    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:
+        """Loss of each label ``(N L,)``, unweighted."""
+
+    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+        pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
+        known = target != self.ignore_index
+        values = self._per_label(pairs, logits, known, given["features"]).reshape(logits.shape)
+        if self.weight is not None:
+            values = values * self.weight.to(values.dtype)
+        if self.pos_weight is not None:
+            values = values * (1 + target * (self.pos_weight.to(values.dtype) - 1))
+        return reduce(values.reshape(-1), pairs, self.reduction)
+
+    def counted(self, target: Tensor) -> Tensor:
+        """The divisor of the mean: how many labels of ``target (N, L)`` are known, a scalar."""
+        return (target != self.ignore_index).sum()
+
+    def _pairs(self, logits: Tensor, target: Tensor) -> Batch:
+        """Every label of every sample as a row of two classes; unknown ones are masked."""
+        owner = type(self).__name__
+        _check_shapes(owner, logits, target)
+        if logits.shape[1] != self.num_classes:
+            raise InputError(
+                owner,
+                f"logits must be (N, {self.num_classes})",
+                describe(logits),
+                "Build the loss with the number of labels of the model.",
+            )
+        known = target != self.ignore_index
+        if can_look(logits):
+            inside = target[known]
+            if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):  # this form is false for NaN
+                raise InputError(
+                    owner,
+                    f"target must be in [0, 1] or ignore_index {self.ignore_index}, with one known label or more",
+                    f"values from {float(target.min()):g} to {float(target.max()):g}",
+                    "Check the labels, and skip batches without a known one.",
+                )
+        # Floats may be soft targets, so each becomes a row of two probabilities.
+        wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+        labels = torch.where(known, target, 0).reshape(-1)
+        soft = target.is_floating_point()
+        return Batch(
+            logits=two_logits(wide.reshape(-1)),
+            target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype) if soft else labels.long(),
+            valid=known.reshape(-1),
+            weight=None,
+            features=None,
+            index=None,
+            shape=tuple(logits.shape),
+        )
+
+
+class MultiLabel(_PerLabel):
     """The base's loss of each label as a problem of two classes, with sigmoids: the mean over all known labels.
 
     With cross-entropy it is ``nn.BCEWithLogitsLoss``; with label smoothing targets are ``t (1 - alpha) + alpha / 2``.
 
     Args:
         num_labels: Number of labels L.
-        base: A loss that needs logits and target alone; see :class:`~fedlas.losses.Modulated` for its forms.
-        weight: Weight of each label ``(L,)``, or None.
-        pos_weight: Factor of the loss of present labels ``(L,)``, or None; a soft target gets
+        base: A loss that needs only logits and target; see :class:`~fedlas.losses.Modulated` for its forms.
+        pos_weight: Factor of the loss of present labels ``(L,)``, or None; a soft target has the factor
             ``1 + t (pos_weight - 1)``.
-        reduction: ``"mean"`` over known labels, ``"sum"``, or ``"none"`` for ``(N, L)``.
-        ignore_index: Target of a label that is not known.
+        **options: Those of every :class:`~fedlas.losses.Loss`: ``reduction`` over known labels, ``"none"`` for
+            ``(N, L)``; ``ignore_index``, the target of unknown labels; ``weight`` of each label ``(L,)``.
 
     Attributes:
         base: The loss.
 
     Raises:
         InputError: If an argument is out of range, or the base needs more; when called, for wrong shapes, targets
-            outside [0, 1], or nothing known.
+            outside [0, 1], or no known label.
 
     Note:
         The mean divides by the number of known labels, not by their weights, as ``nn.BCEWithLogitsLoss`` does.
@@ -81,19 +149,15 @@ class MultiLabel(OnBase):
         tensor(0.6931)
     """
 
-    pos_weight: Tensor | None
-
     def __init__(
         self,
         num_labels: int,
         *,
         base: Base = "ls",
-        weight: Tensor | Sequence[float] | None = None,
         pos_weight: Tensor | Sequence[float] | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(base, num_classes=2, reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(base, num_classes=2, **options)
         self.num_classes = check_count(type(self).__name__, "num_labels", num_labels)  # outputs of the head
         if self.needs:
             raise InputError(
@@ -102,31 +166,26 @@ class MultiLabel(OnBase):
                 f"{type(self.base).__name__}, which needs {', '.join(sorted(self.needs))}",
                 "Use MultiLabelFedLAS for a gate; other losses are not defined for several labels.",
             )
-        _register_weights(self, pos_weight)
+        self._keep_weights(pos_weight)
 
-    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
-        del given  # nothing is needed
-        pairs = _pairs(self, logits, target)
-        return _reduced(self, self.base.per_sample(pairs), logits, target)
+    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+        return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """The base's loss of each row, two classes a row."""
         return self.base.per_sample(batch)
 
-    def counted(self, target: Tensor) -> Tensor:
-        """What the mean divides by: how many labels of ``target (N, L)`` are known, a scalar."""
-        return (target != self.ignore_index).sum()
 
-
-class MultiLabelFedLAS(Modulated):
+class MultiLabelFedLAS(_PerLabel, Modulated):
     """FedLAS with sigmoids: one strength a sample, from its feature norm and all its logits, for each of its labels.
 
-    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` as in :class:`~fedlas.losses.FedLAS`; NCI reads the features, the gate
-    the logits ``(N, L)``; the base's loss of every label, a problem of two classes, is taken at ``alpha_i``.
+    ``alpha_i = 2 alpha sigmoid(beta psi_i Z_i)`` as in :class:`~fedlas.losses.FedLAS`. NCI reads the features, the gate
+    the logits ``(N, L)``. The base's loss of every label, a problem of two classes, has the strength ``alpha_i``.
 
     Args:
         num_labels: Number of labels L.
-        base: A loss with a strength: ``ls`` (FedLAS), ``mbls`` (FedLAS+), ``focal`` and so on.
+        base: A loss with a strength: ``ls`` (FedLAS), ``mbls`` (FedLAS+), ``focal`` and others.
+        beta: Sensitivity to the standardized norm, at least 0.
         pos_weight: Factor of the loss of present labels ``(L,)``, or None.
         **options: Those of :class:`~fedlas.losses.Modulated`; ``weight`` is ``(L,)``.
 
@@ -143,35 +202,25 @@ class MultiLabelFedLAS(Modulated):
         torch.Size([4])
     """
 
-    pos_weight: Tensor | None
-
     def __init__(
         self,
         num_labels: int,
         *,
         base: Base = "ls",
+        beta: float = 4.0,
         pos_weight: Tensor | Sequence[float] | None = None,
-        **options: Any,
+        **options: Unpack[ModulatedOptions],
     ) -> None:
         check_count(type(self).__name__, "num_labels", num_labels)
-        super().__init__(num_labels, base=base, **options)
-        _register_weights(self, pos_weight)
+        super().__init__(num_labels, base=base, beta=beta, **options)
+        self._keep_weights(pos_weight)
 
-    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
-        pairs = _pairs(self, logits, target)  # checks everything, so that an error here moves no moments
-        known = target != self.ignore_index
-        present = torch.zeros(logits.shape[0], dtype=torch.int64, device=logits.device)
+    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:
+        # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
+        present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         counted = torch.where(known.any(dim=1), present, self.ignore_index)
-        features = given["features"]
-        if features is None:
-            raise TypeError(f"{type(self).__name__}: features must be passed (N, D); got None. Pass the head's input.")
         rows = prepare(type(self).__name__, logits, counted, features, ignore_index=self.ignore_index)
-        alpha = self._strength(rows).repeat_interleave(logits.shape[1])
-        return _reduced(self, self.base.with_strength(pairs, alpha), logits, target)
-
-    def counted(self, target: Tensor) -> Tensor:
-        """What the mean divides by: how many labels of ``target (N, L)`` are known, a scalar."""
-        return (target != self.ignore_index).sum()
+        return self.base.with_strength(pairs, self._strength(rows).repeat_interleave(logits.shape[1]))
 
 
 def _check_shapes(owner: str, logits: object, target: object) -> None:
@@ -183,66 +232,3 @@ def _check_shapes(owner: str, logits: object, target: object) -> None:
             f"{describe(logits)} and {describe(target)}",
             "Pass 0 or 1 for each label of each sample.",
         )
-
-
-def _register_weights(loss: MultiLabel | MultiLabelFedLAS, pos_weight: Tensor | Sequence[float] | None) -> None:
-    """Keep ``pos_weight`` as a buffer, and check the lengths of both weights."""
-    owner = type(loss).__name__
-    given = None if pos_weight is None else _class_weights(owner, pos_weight)
-    loss.register_buffer("pos_weight", given)
-    for name in ("weight", "pos_weight"):
-        value = getattr(loss, name)
-        if value is not None and value.shape != (loss.num_classes,):
-            raise InputError(
-                owner, f"{name} must be ({loss.num_classes},)", describe(value), "Pass one weight for each label."
-            )
-
-
-def _pairs(loss: MultiLabel | MultiLabelFedLAS, logits: Tensor, target: Tensor) -> Batch:
-    """Every label of every sample as a row of two classes, unknown ones masked."""
-    owner = type(loss).__name__
-    _check_shapes(owner, logits, target)
-    if logits.shape[1] != loss.num_classes:
-        raise InputError(
-            owner,
-            f"logits must be (N, {loss.num_classes})",
-            describe(logits),
-            "Build the loss with the number of labels of the model.",
-        )
-    known = target != loss.ignore_index
-    if logits.device.type == "cpu" and not torch.compiler.is_compiling():
-        inside = target[known]
-        if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):  # so worded that NaN fails
-            raise InputError(
-                owner,
-                f"target must be in [0, 1] or ignore_index {loss.ignore_index}, with one known label or more",
-                f"values from {float(target.min()):g} to {float(target.max()):g}",
-                "Check the labels, and skip batches without a known one.",
-            )
-    wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-    labels = torch.where(known, target, 0).reshape(-1)
-    if target.is_floating_point():
-        labels = torch.stack((1 - labels, labels), dim=1).to(wide.dtype)
-    return Batch(
-        logits=two_logits(wide.reshape(-1)),
-        target=labels if target.is_floating_point() else labels.long(),
-        valid=known.reshape(-1),
-        weight=None,
-        features=None,
-        index=None,
-        shape=tuple(logits.shape),
-    )
-
-
-def _reduced(loss: MultiLabel | MultiLabelFedLAS, values: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """Losses ``(N L,)`` weighted and reduced over the known ones."""
-    values = values.reshape(logits.shape)
-    known = target != loss.ignore_index
-    if loss.weight is not None:
-        values = values * loss.weight.to(values.dtype)
-    if loss.pos_weight is not None:
-        values = values * (1 + target * (loss.pos_weight.to(values.dtype) - 1))
-    values = torch.where(known, values, values.new_zeros(()))
-    if loss.reduction == "none":
-        return values
-    return values.sum() if loss.reduction == "sum" else values.sum() / known.sum()

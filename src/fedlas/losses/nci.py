@@ -12,33 +12,35 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
-from fedlas.losses.precise import PreciseBuffers
+from fedlas.losses._base import PreciseBuffers
+
+__all__ = ["NormConfidenceIndicator", "feature_norms"]
 
 _EPS = 1e-3  # the published constant that keeps a collapsed standard deviation from dividing by zero
 
 
 class NormConfidenceIndicator(PreciseBuffers):
-    """How far each sample's feature norm lies from its running mean, in running standard deviations.
+    """Distance of each sample's feature norm from the running mean, in running standard deviations.
 
     ``n_i = ||h_i||_p``; in training the moments move first, ``mean <- m mean(n) + (1 - m) mean`` and the same for the
     unbiased standard deviation; then ``Z_i = (n_i - mean) / (std + 1e-3)``.
 
     Args:
         momentum: Weight ``m`` of the new batch in (0, 1], as in ``nn.BatchNorm1d``.
-        init: ``(mean, std)`` to start from. None starts from the first batch's own moments; until there was one,
-            ``Z_i = 0`` (no opinion). The published code starts from ``(20, 100)``.
+        init: ``(mean, std)`` to start from. None starts from the moments of the first batch; before it, ``Z_i = 0``.
+            The published code starts from ``(20, 100)``.
         norm_p: Order ``p`` of the norm, at least 1; ``float("inf")`` is the largest absolute feature.
 
     Attributes:
         mean: Buffer, running mean of the norms, scalar float32.
         std: Buffer, running standard deviation, scalar float32.
-        num_batches_tracked: Buffer, how many batches have moved the moments, scalar int64.
+        num_batches_tracked: Buffer, number of batches that have moved the moments, scalar int64.
 
     State:
         The buffers change in ``forward`` in training mode with gradients enabled, in place; never in ``eval()`` or
         under ``torch.no_grad()``. Under DDP the moments are those of all ranks' samples together. A batch with fewer
-        than two valid samples, or with norms that are not finite (an overflowing mixed-precision step), leaves them
-        alone.
+        than two valid samples, or with norms that are not finite (a mixed-precision step that overflows), does not
+        change them.
 
     Raises:
         InputError: If momentum or norm_p is out of range or init is not two numbers with std >= 0; in training, if
@@ -79,11 +81,11 @@ class NormConfidenceIndicator(PreciseBuffers):
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.int64))
 
     def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:
-        """Standardised feature norms.
+        """Standardized feature norms.
 
         Args:
             features: ``(N, D)``, any floating dtype; norms are computed in float32.
-            valid: ``(N,)`` bool; samples marked False do not touch the moments. None counts all.
+            valid: ``(N,)`` bool; samples marked False do not change the moments. None counts all.
 
         Returns:
             ``Z (N,)`` float32, without a gradient.
@@ -91,12 +93,14 @@ class NormConfidenceIndicator(PreciseBuffers):
         norms = feature_norms(features.detach(), self.norm_p)
         if self.training and torch.is_grad_enabled():
             self._update(norms, valid)
+        # The moments have moved before they are used, as in the published code.
         scores = (norms - self.mean) / (self.std + _EPS)
         if self.init is None:
             scores = torch.where(self.num_batches_tracked > 0, scores, 0.0)
         return scores
 
     def _update(self, norms: Tensor, valid: Tensor | None) -> None:
+        """Move the moments toward those of a batch; on a device nothing branches on values, which would stall it."""
         mean, std, count = _moments(norms, valid)
         compiling = torch.compiler.is_compiling()
         if isinstance(count, int) and count < 2:
@@ -108,13 +112,10 @@ class NormConfidenceIndicator(PreciseBuffers):
                     "Use a larger batch, drop_last=True, or init=(mean, std).",
                 )
             return
-        if self.init is None:
-            rate = torch.where(self.num_batches_tracked == 0, 1.0, self.momentum)
-        else:
-            rate = torch.tensor(self.momentum, device=norms.device)
-        usable = torch.isfinite(mean + std)
-        if not isinstance(count, int):
-            usable = usable & (count >= 2)
+        # Without start values the first batch replaces the moments.
+        first = (self.num_batches_tracked == 0) & (self.init is None)
+        rate = torch.where(first, 1.0, self.momentum)
+        usable = torch.isfinite(mean + std)  # neither is for fewer than two samples
         self.mean.copy_(torch.where(usable, torch.lerp(self.mean, mean, rate), self.mean))
         self.std.copy_(torch.where(usable, torch.lerp(self.std, std, rate), self.std))
         self.num_batches_tracked.add_(usable)
@@ -140,10 +141,10 @@ def feature_norms(features: Tensor, norm_p: float = 1) -> Tensor:
 def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
     """Mean, unbiased standard deviation and number of the valid norms, over all ranks."""
     if valid is None and world_size() == 1:
-        if norms.shape[0] < 2:
-            return norms.new_zeros(()), norms.new_zeros(()), norms.shape[0]
+        if len(norms) < 2:
+            return norms.new_zeros(()), norms.new_zeros(()), len(norms)
         std, mean = torch.std_mean(norms)
-        return mean, std, norms.shape[0]
+        return mean, std, len(norms)
     if valid is None:
         valid = torch.ones_like(norms, dtype=torch.bool)
     kept = torch.where(valid, norms, 0.0)
@@ -151,4 +152,4 @@ def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int |
     mean = total / count
     # Deviations from the common mean, not sums of squares: float32 would cancel for large norms with little spread.
     squares = sum_across_ranks(torch.where(valid, norms - mean, 0.0).square().sum())
-    return mean, (squares / (count - 1).clamp(min=1)).sqrt(), count
+    return mean, (squares / (count - 1)).sqrt(), count

@@ -6,29 +6,25 @@ its Poly-1 form (arXiv 2204.12511). Written from the paper.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+
+__all__ = ["PolyLoss"]
 
 
-@LOSSES.register(
-    "poly", paper="PolyLoss", year=2022, url="https://arxiv.org/abs/2204.12511", signed=("eps",), tune={"eps": "-1:6"}
-)
+@LOSSES.register("poly", **paper("PolyLoss", 2022, "2204.12511"), signed=("eps",), tune={"eps": "-1:6"})
 class PolyLoss(Loss):
     """Poly-1 loss: ``-log p_y + eps (1 - p_y)``.
 
     Args:
-        eps: What is added to the coefficient of ``1 - p_y``, which is 1 in cross-entropy; at least -1. The paper uses
-            2 for classification on ImageNet and -1 for detection and segmentation on COCO.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``.
+        eps: Addition to the coefficient of ``1 - p_y``, which is 1 in cross-entropy; at least -1. The paper uses 2 for
+            classification on ImageNet and -1 for detection and segmentation on COCO.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
         InputError: If eps is below -1.
@@ -41,30 +37,11 @@ class PolyLoss(Loss):
         tensor(0.2461)
     """
 
-    def __init__(
-        self,
-        *,
-        eps: float = 2.0,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+    def __init__(self, *, eps: float = 2.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         self.eps = check_number("PolyLoss", "eps", eps, low=-1)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        if batch.soft:
-            log_probs = F.log_softmax(batch.logits, dim=1)
-            terms = _poly(-log_probs, self.eps)
-            return (batch.target * (terms if batch.weight is None else terms * batch.weight)).sum(dim=1)
-        return batch.weighted(_poly(smoothed_nll(batch.logits, batch.target, 0.0), self.eps))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        return ", ".join(filter(None, (f"eps={self.eps}", super().extra_repr())))
-
-
-def _poly(nll: Tensor, eps: float) -> Tensor:
-    """``-log p + eps (1 - p)`` from ``nll = -log p``, without cancellation where p is near 1."""
-    return nll - eps * torch.expm1(-nll)
+        # expm1 finds 1 - p without cancellation where p is near 1.
+        return batch.cost_of_target(lambda nll: nll - self.eps * torch.expm1(-nll))

@@ -1,4 +1,4 @@
-"""RankMixup: a mixed sample should be less confident than a raw one, the more so the more it is mixed.
+"""RankMixup: mixed samples should have less confidence than raw ones, and less the more they are mixed.
 
 Source: Noh et al. 2023, "RankMixup: Ranking-Based Mixup Training for Network Calibration", ICCV, section 3
 (arXiv 2308.11990). Written from the paper.
@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses.base import LOSSES, Batch, Loss, Mixed
-from fedlas.losses.extremes import row_max
-from fedlas.losses.label_smoothing import smoothed_nll
-from fedlas.losses.mixup import draw_partners, draw_share
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, draw_partners, draw_share, row_max
+
+__all__ = ["RankMixupMRL", "RankMixupNDCG"]
 
 
 def ranking_penalty(logits: Tensor, mixed: Tensor, margin: float) -> Tensor:
@@ -38,7 +36,7 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor) -> Tensor:
     """M-NDCG: ``1 - DCG / IDCG`` of the confidences of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
 
     ``DCG = sum_j conf_j / log2(j + 1)`` over ``j = 1, ..., K + 1`` in the order in which confidence should fall; IDCG
-    is the same over the confidences sorted, so the penalty is 0 just where they are in order.
+    is the same sum over the sorted confidences, so the penalty is 0 if and only if they are in order.
 
     Args:
         logits: Of the raw samples, ``(M, C)``.
@@ -51,12 +49,12 @@ def ndcg_penalty(logits: Tensor, mixed: Tensor) -> Tensor:
 
 
 class _RankMixup(Loss):
-    """What both share: cross-entropy on raw samples, and a penalty on how their mixed versions rank."""
+    """Base of both forms: cross-entropy on raw samples, and a penalty on the ranking of their mixed versions."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"mixed"})
 
-    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **shared: Any) -> None:
-        super().__init__(**shared)
+    def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
         name = type(self).__name__
         self.alpha = check_number(name, "alpha", alpha, low=0)
         self.mix_alpha = check_number(name, "mix_alpha", mix_alpha, low=0, low_open=True)
@@ -67,11 +65,11 @@ class _RankMixup(Loss):
         """Penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """The batch as it is, and mixed versions of it.
+        """The unchanged batch, and mixed versions of it.
 
         Args:
             inputs: ``(N, ...)``, floating.
-            target: Passed through.
+            target: Returned unchanged.
 
         Returns:
             ``num_mixed`` views, the least mixed first: each sample keeps the larger share, between 1/2 and 1.
@@ -84,8 +82,9 @@ class _RankMixup(Loss):
                 f"{type(self).__name__}.mix",
                 "inputs must be a floating tensor",
                 describe(inputs),
-                "Integers such as token ids have no mixture.",
+                "Integers such as token ids cannot be mixed.",
             )
+        # Each sample keeps the larger share, so the maximum of a share and its complement; the least mixed come first.
         drawn = torch.stack([draw_share(self.mix_alpha) for _ in range(self.num_mixed)])
         shares, _ = torch.maximum(drawn, 1 - drawn).sort(descending=True)
         views = []
@@ -95,16 +94,11 @@ class _RankMixup(Loss):
         return Mixed(inputs=inputs, target=target, views=tuple(views))
 
     def per_sample(self, batch: Batch) -> Tensor:
-        """Loss of each position ``(M,)``; cross-entropy alone where there are no mixed versions (in ``eval()``)."""
-        values = smoothed_nll(batch.logits, batch.target, 0.0, batch.weight)
+        """Loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
+        values = batch.cross_entropy()
         if batch.mixed is None:
             return values
         return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed))
-
-    def extra_repr(self) -> str:
-        """Settings, for ``repr``."""
-        own = f"alpha={self.alpha}, mix_alpha={self.mix_alpha}, num_mixed={self.num_mixed}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
 
 
 _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
@@ -117,11 +111,10 @@ class RankMixupMRL(_RankMixup):
     Args:
         alpha: Weight of the penalty, at least 0.
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
-        mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
-        num_mixed: Mixed versions of each sample, each one more forward pass.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        mix_alpha: Parameter of the Beta distribution of the shares, above 0.
+        num_mixed: Number of mixed versions of each sample; each costs one more forward pass.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -129,10 +122,10 @@ class RankMixupMRL(_RankMixup):
     State:
         :meth:`mix` draws from PyTorch's global CPU generator. :class:`~fedlas.Objective` calls it in training, runs the
         model on the mixed versions too, and passes their logits as ``mixed (N, K, C)``; in ``eval()`` the loss is
-        cross-entropy. Batch normalisation sees each version as a batch of its own.
+        cross-entropy. Batch normalization sees each version as a separate batch.
 
     Note:
-        Each sample keeps the larger share of its mixture, so that it is the mixed version's main class.
+        Each sample keeps the larger share of its mixture, so that its class is the main one of the mixed version.
 
     Example:
         >>> criterion = RankMixupMRL(margin=1.0)
@@ -148,18 +141,9 @@ class RankMixupMRL(_RankMixup):
         margin: float = 2.0,
         mix_alpha: float = 1.0,
         num_mixed: int = 1,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(
-            alpha=alpha,
-            mix_alpha=mix_alpha,
-            num_mixed=num_mixed,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
         self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
 
     def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
@@ -175,11 +159,10 @@ class RankMixupNDCG(_RankMixup):
 
     Args:
         alpha: Weight of the penalty, at least 0.
-        mix_alpha: Parameter of the Beta distribution that shares are drawn from, above 0.
-        num_mixed: Mixed versions of each sample, each one more forward pass.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out.
-        weight: Class weights ``(C,)``; the penalty of a sample is weighted like its cross-entropy.
+        mix_alpha: Parameter of the Beta distribution of the shares, above 0.
+        num_mixed: Number of mixed versions of each sample; each costs one more forward pass.
+        **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
+            cross-entropy.
 
     Raises:
         InputError: If an argument is out of range.
@@ -188,8 +171,8 @@ class RankMixupNDCG(_RankMixup):
         As :class:`RankMixupMRL`.
 
     Note:
-        The paper ranks confidences by a normalised discounted cumulative gain whose right order is that of the shares.
-        Here the gain of a place is the confidence itself; no published number pins this form down.
+        The paper ranks confidences by a normalized discounted cumulative gain whose ideal order is that of the shares.
+        Here the gain at a position is the confidence itself; no published number confirms this form.
 
     Example:
         >>> criterion = RankMixupNDCG()
@@ -199,23 +182,9 @@ class RankMixupNDCG(_RankMixup):
     """
 
     def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mix_alpha: float = 1.0,
-        num_mixed: int = 3,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, alpha: float = 0.1, mix_alpha: float = 1.0, num_mixed: int = 3, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(
-            alpha=alpha,
-            mix_alpha=mix_alpha,
-            num_mixed=num_mixed,
-            reduction=reduction,
-            ignore_index=ignore_index,
-            weight=weight,
-        )
+        super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
     def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
         """Distance of each position's ranking from the right one, ``(M,)``."""

@@ -1,13 +1,13 @@
 """The von Mises-Fisher loss: cross-entropy of an uncertain embedding whose concentration is the feature norm.
 
 Source: Scott, Gallagher, Mozer 2021, "von Mises-Fisher Loss: An Exploration of Embedding Geometries for Supervised
-Learning", ICCV, section 3 (arXiv 2103.15718). Written from the paper, with the departures that the class names.
+Learning", ICCV, section 3 (arXiv 2103.15718). Written from the paper; the class names the differences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +15,17 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks
-from fedlas.losses.base import LOSSES, Batch, Loss
-from fedlas.losses.head_inputs import counted_rows, linear_inputs
-from fedlas.losses.label_smoothing import smoothed_nll
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, can_look, paper, smoothed_nll
 from fedlas.losses.nci import feature_norms
-from fedlas.losses.precise import PreciseBuffers
-from fedlas.losses.vmf_normaliser import log_mgf, resultant_rate
+from fedlas.losses.vmf_normalizer import log_mgf, resultant_rate
+
+__all__ = ["VMF", "uncertain_cross_entropy"]
 
 _ELEMENTS = 1 << 16  # of the logits at a time
 
 
 class _AffineNLL(torch.autograd.Function):
-    """``-log softmax(tilt z + left @ right)_y`` of each row, some rows at a time, and nothing ``(N, C)`` kept."""
+    """``-log softmax(tilt z + left @ right)_y`` of each row, some rows at a time; no ``(N, C)`` is kept."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, tilt: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -59,7 +58,7 @@ class _AffineNLL(torch.autograd.Function):
 
 
 def _some_rows(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Some rows of all tensors at a time, so that what is made of the logits stays in the cache."""
+    """Some rows of all tensors at a time, so that the temporaries stay in the cache."""
     rows = max(1, _ELEMENTS // logits.shape[1])
     return zip(*(tensor.split(rows) for tensor in (logits, *others)), strict=True)
 
@@ -74,7 +73,7 @@ def uncertain_cross_entropy(
     concentration: Tensor | float,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """An upper bound of the expected cross-entropy of ``W s z + b``, as two parts ``(N,)`` to be added.
+    """An upper bound of the expected cross-entropy of ``W s z + b``: two terms ``(N,)``, whose sum is the bound.
 
     z is von Mises-Fisher on the unit sphere, of mean direction ``h / ||h||`` and concentration ``kappa =
     concentration ||h||``; the radius s is such that the mean of ``s z`` is h. With L the function
@@ -88,7 +87,7 @@ def uncertain_cross_entropy(
         features: ``h (N, D)``.
         head_weight: ``W (C, D)``.
         concentration: Above 0.
-        weight: Class weights ``(C,)`` of the first part.
+        weight: Class weights ``(C,)`` of the first term.
 
     Returns:
         The cross-entropy of the bounds of the expected scores, and the excess of the target's score,
@@ -100,6 +99,7 @@ def uncertain_cross_entropy(
         >>> uncertain_cross_entropy(features @ head.T, torch.tensor([1]), **geometry)
         (tensor([0.3341]), tensor([0.0857]))
     """
+    # Concentration and radius of z, then A_y, all from squared lengths.
     dim = features.shape[1]
     sizes = torch.linalg.vector_norm(head_weight, dim=1).square()
     square = (torch.linalg.vector_norm(features, dim=1) * concentration).square()  # kappa^2
@@ -109,6 +109,8 @@ def uncertain_cross_entropy(
     inner = torch.linalg.vecdot(chosen, features)
     size = target @ sizes if target.ndim == 2 else sizes[target]
     at = F.relu(square + radius * size + 2 / rate * inner)  # A_y; negative only by rounding
+
+    # The tangent makes the bound of every score affine in its logit: tilt z + left @ right.
     tangent = resultant_rate(at, dim=dim)
     tilt = tangent / rate
     left, right = torch.stack((1 - tilt, tangent * radius / 2), dim=1), torch.stack((bias, sizes))
@@ -122,16 +124,14 @@ def uncertain_cross_entropy(
 
 @LOSSES.register(
     "vmf",
-    paper="von Mises-Fisher Loss",
-    year=2021,
-    url="https://arxiv.org/abs/2103.15718",
+    **paper("von Mises-Fisher Loss", 2021, "2103.15718"),
     note="after the paper, in a form whose prediction is the model's own logits",
     tune={"confidence": "0.3:0.99"},
 )
 class VMF(PreciseBuffers, Loss):
     """Von Mises-Fisher loss: a bound of ``E[-log softmax(W s z + b)_y]``, z a random unit vector around the features.
 
-    The head's input h is only the mean of what was seen: ``s z``, where z is von Mises-Fisher with mean direction
+    The head's input h is taken as the mean of a random ``s z``, where z is von Mises-Fisher with mean direction
     ``h / ||h||`` and concentration ``kappa = concentration ||h||``, and s such that ``E s z = h``. The expected
     cross-entropy is at most ``log sum_k E exp(w_k . s z + b_k) - (w_y . h + b_y)`` (Jensen), whose expectations have a
     closed form; :func:`~fedlas.losses.uncertain_cross_entropy` bounds them by their tangent at the target's. A sample
@@ -139,19 +139,17 @@ class VMF(PreciseBuffers, Loss):
 
     Args:
         confidence: Length of the mean of z for a sample of mean feature norm in the first training batch, in (0, 1);
-            sets the concentration. The paper starts from 0.4, or from 0.7 where it fine-tunes.
-        concentration: Concentration per unit of feature norm, above 0; None finds it from ``confidence``.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        ignore_index: Target value that is left out; it does not touch the concentration.
-        weight: Class weights ``(C,)``.
+            sets the concentration. The paper starts from 0.4, and from 0.7 for fine-tuning.
+        concentration: Concentration per unit of feature norm, above 0; None derives it from ``confidence``.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions do not affect the concentration.
 
     Attributes:
         concentration: Buffer, scalar float32; 0 until the first training batch if it was not given.
 
     State:
         The first training batch, with gradients enabled, sets ``concentration`` to ``r (D - r^2) / (1 - r^2) /
-        mean ||h||`` with ``r = confidence``, over all ranks under DDP; it stays as it is from then on, also through
-        ``.half()``. A batch whose mean norm is 0 or not finite leaves that to the next. Until then 1 stands in.
+        mean ||h||`` with ``r = confidence``, over all ranks under DDP. It does not change afterward, not even through
+        ``.half()``. A batch whose mean norm is 0 or not finite does not set it. Until it is set, 1 is used.
 
     Raises:
         InputError: If confidence is not in (0, 1) or concentration not above 0.
@@ -159,14 +157,14 @@ class VMF(PreciseBuffers, Loss):
     Note:
         The paper predicts with the softmax averaged over samples of z and of class vectors, which are von Mises-Fisher
         too, at a learned temperature; its objective is sampled in part. Here predictions are the model's own,
-        ``softmax(W h + b)``: the softmax at the mean of ``s z``. The radius s is there for that. Without uncertainty
-        the loss is the cross-entropy of just these logits; with it, of logits shrunk towards the bias by
+        ``softmax(W h + b)``: the softmax at the mean of ``s z``, which is why there is a radius s. Without uncertainty
+        the loss is the cross-entropy of exactly these logits; with it, of logits shrunk toward the bias by
         ``R(a) kappa / (R(kappa) a)``, R the length of the mean and a that of ``kappa h / ||h|| + s w_y``, plus the
         excess ``log E exp(w_y . s z) - w_y . h``. Classes with equal biases and equal ``||w_k||`` keep their order.
-        Both terms make a model less confident the lower ``confidence`` is, which is why the default is the
-        higher of the paper's values. Class vectors are the head's rows; no parameter is added, and nothing is sampled.
+        Both terms make a model less confident the lower ``confidence`` is, so the default is the higher of the paper's
+        values. Class vectors are the head's rows; no parameter is added, and nothing is sampled.
 
-        The head must be linear. Its bias is not passed, and is read off the batch: the mean of the logits less ``W``
+        The head must be linear. Its bias is not passed but computed from the batch: the mean of the logits less ``W``
         times the mean of the features.
 
     Example:
@@ -183,15 +181,9 @@ class VMF(PreciseBuffers, Loss):
     concentration: Tensor
 
     def __init__(
-        self,
-        *,
-        confidence: float = 0.7,
-        concentration: float | None = None,
-        reduction: str = "mean",
-        ignore_index: int = -100,
-        weight: Tensor | Sequence[float] | None = None,
+        self, *, confidence: float = 0.7, concentration: float | None = None, **options: Unpack[LossOptions]
     ) -> None:
-        super().__init__(reduction=reduction, ignore_index=ignore_index, weight=weight)
+        super().__init__(**options)
         name = type(self).__name__
         self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True)
         if self.confidence == 1:
@@ -203,11 +195,11 @@ class VMF(PreciseBuffers, Loss):
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; the first call in training sets the concentration."""
-        features, head_weight = linear_inputs(type(self).__name__, batch)
+        features, head_weight = batch.linear_inputs(type(self).__name__)
         if self.given is None and self.training and torch.is_grad_enabled():
             self._start(batch)
         logits = batch.logits
-        if batch.valid is not None:  # the bias mixes samples: what an ignored one holds must not reach the others
+        if batch.valid is not None:  # the bias mixes samples: ignored ones must not reach the others
             logits = torch.where(batch.valid[:, None], logits, 0.0)
         bias = _head_bias(logits, features, head_weight, batch.valid)
         nll, excess = uncertain_cross_entropy(
@@ -223,13 +215,12 @@ class VMF(PreciseBuffers, Loss):
 
     @torch.no_grad()
     def _start(self, batch: Batch) -> None:
-        """Set the concentration, if it is not set and the batch can tell."""
-        features, counted, known = batch.features, counted_rows(batch), self.concentration > 0
-        # Looking would stall a device; there the work is done in vain.
-        if features is None or (known.device.type == "cpu" and not torch.compiler.is_compiling() and bool(known)):
+        """Set the concentration, if it is not set and the norms of the batch allow it."""
+        features, known = batch.need(type(self).__name__, "features"), self.concentration > 0
+        if can_look(known) and bool(known):  # elsewhere the work is done in vain
             return
-        norms = feature_norms(features, 2)
-        counted = torch.ones_like(norms) if counted is None else counted.to(norms.dtype)
+        norms, valid = feature_norms(features, 2), batch.valid_rows(len(features))
+        counted = torch.ones_like(norms) if valid is None else valid.to(norms.dtype)
         total, count = sum_across_ranks(
             torch.stack((torch.where(counted > 0, norms, 0.0).sum(), counted.sum()))
         ).unbind()
@@ -240,8 +231,7 @@ class VMF(PreciseBuffers, Loss):
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
-        own = f"confidence={self.confidence}" if self.given is None else f"concentration={self.given}"
-        return ", ".join(filter(None, (own, super().extra_repr())))
+        return super().extra_repr() + ("" if self.given is None else f", concentration={self.given}")
 
 
 def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:

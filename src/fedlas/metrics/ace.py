@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, Approximation, Estimator
 from fedlas.metrics.class_grid import ClassGrid
-from fedlas.metrics.ranking import ranking
-from fedlas.metrics.scan import PROB_BITS, check_predictions
+from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
+from fedlas.metrics.scan import PROB_BITS, Chunk
 from fedlas.predictions import Predictions
+
+
+class Rankings(Protocol):
+    """The samples in order of each class's probability."""
+
+    num_bins: int
+
+    def rankings(self) -> Iterable[Runs]:
+        """One for each class, "right" where it is the label."""
+
 
 # Probabilities held at a time: 32 MiB of float64.
 _ELEMENTS = 2**22
@@ -29,9 +40,31 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
         yield from (block.cpu().double() - highest - total).exp_().unbind(dim=1)
 
 
-def _on_grid(grid: ClassGrid) -> float:
-    gaps = [float(each.equal_mass_gaps(grid.num_bins).abs().sum()) / each.num_samples for each in grid.rankings()]
-    return sum(gaps) / len(gaps)
+class EveryClass:
+    """Statistic: the predictions themselves, of which every class is sorted in turn."""
+
+    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+        self.num_bins = num_bins
+        self._predictions = predictions
+
+    def update(self, chunk: Chunk) -> None:
+        """Nothing: a sort needs all rows."""
+
+    def rankings(self) -> Iterator[Ranking]:
+        """For one class after the other, the samples by ascending probability."""
+        target = self._predictions.target.cpu()
+        for label, probs in enumerate(_columns(self._predictions)):
+            yield ranking(probs, target == label)
+
+
+def mean_equal_mass_gap(classes: Rankings) -> Floats:
+    """``1 / C * sum_c sum_b |gap_cb| / N`` in bins of equal mass of every class ``(...,)``."""
+    total: Floats = np.zeros(())
+    count = 0
+    for runs in classes.rankings():
+        total = total + np.abs(equal_mass_gaps(runs, classes.num_bins)).sum(axis=-1)
+        count += runs.num_samples
+    return total / count
 
 
 def _grid_error(grid: ClassGrid) -> float:
@@ -40,7 +73,9 @@ def _grid_error(grid: ClassGrid) -> float:
     return sum(errors) / len(errors) + 2.0**-PROB_BITS
 
 
-_STREAMING = Approximation(Estimator("classwise_adaptive_calibration_error", ClassGrid, _on_grid), _grid_error)
+_OWNER = "classwise_adaptive_calibration_error"
+_ACE = Estimator(_OWNER, EveryClass, mean_equal_mass_gap)
+_STREAMING = Approximation(Estimator(_OWNER, ClassGrid, mean_equal_mass_gap), _grid_error)
 
 
 @METRICS.register(
@@ -49,7 +84,9 @@ _STREAMING = Approximation(Estimator("classwise_adaptive_calibration_error", Cla
     higher_is_better=False,
     percent=True,
     default=False,
+    zero_if_calibrated=True,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",
+    estimator=_ACE,
     streaming=_STREAMING,
 )
 def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
@@ -83,11 +120,4 @@ def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: 
     Source:
         Nixon et al. 2019 (CVPR workshops), equation for ACE; https://arxiv.org/abs/1904.01685
     """
-    check_predictions("classwise_adaptive_calibration_error", predictions)
-    check_count("classwise_adaptive_calibration_error", "num_bins", num_bins)
-    target = predictions.target.cpu()
-    gaps = [
-        float(ranking(probs, target == label).equal_mass_gaps(num_bins).abs().sum())
-        for label, probs in enumerate(_columns(predictions))
-    ]
-    return sum(gaps) / (predictions.num_samples * predictions.num_classes)
+    return _ACE(predictions, num_bins=num_bins)

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from fedlas._core.check import check_count
-from fedlas._core.registry import Registry
+from fedlas._core.registry import Entry, Registry
+from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk, RowMean, Statistic, check_predictions, scan
 from fedlas.predictions import Predictions
 
@@ -22,11 +23,13 @@ Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it ha
 ``estimator`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
 frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
 table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
-worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best)
-and ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap
-replicates is not, so that their bias must not be taken off the value).
+worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
+``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated) and
+``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
+is not, so that their bias must not be taken off the value).
 """
 
+MetricEntry = Entry[Callable[..., float]]
 S = TypeVar("S", bound=Statistic)
 
 
@@ -39,16 +42,17 @@ class Estimator(Generic[S]):
     Args:
         owner: Name of the metric's function, for errors.
         statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``.
-        value: From the filled statistic to the metric.
+        value: From the filled statistic to the metric. Of this library's statistics it takes arrays with a leading
+            axis of replicates as well, as the bootstrap has them, and gives one value for each.
     """
 
     owner: str
     statistic: Callable[[Predictions, int], S]
-    value: Callable[[S], float]
+    value: Callable[[S], float | Floats]
 
     def __call__(self, predictions: Predictions, *, num_bins: int = 15) -> float:
         """The metric of ``predictions``, in a pass of its own."""
-        return self.value(self.gather(predictions, num_bins=num_bins))
+        return float(self.value(self.gather(predictions, num_bins=num_bins)))
 
     def gather(self, predictions: Predictions, *, num_bins: int = 15) -> S:
         """The filled statistic.

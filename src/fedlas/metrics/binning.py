@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import Estimator
 from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.ranking import Floats, Ranking, equal_mass_ranks, ranking
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
@@ -39,6 +41,30 @@ class Bins:
     def num_bins(self) -> int:
         """``B``, empty ones included."""
         return len(self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class BinTable:
+    """Sums over bins of confidence, of which calibration errors are made: arrays ``(..., B)`` float64.
+
+    A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
+
+    Attributes:
+        count: Samples of each bin, 0 if it is empty.
+        gaps: Sum of ``confidence - outcome``: positive where the confidence is too high.
+        outcome: Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
+        num_samples: ``N``, of all bins together.
+    """
+
+    count: Floats
+    gaps: Floats
+    outcome: Floats
+    num_samples: int
+
+
+def mean_gap(bins: BinTable) -> Floats:
+    """``sum_b n_b / N * |confidence_b - outcome_b|``: the ECE of these bins ``(...,)``."""
+    return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 
 class BinSums:
@@ -90,22 +116,9 @@ class BinSums:
         """``count_b * (confidence_b - outcome_b)`` ``(B,)`` float64: positive where the confidence is too high."""
         return self.confidence - self.outcome
 
-    def total_gap(self) -> float:
-        """``sum_b count_b * |confidence_b - outcome_b|``."""
-        return float(self.gaps.abs().sum())
-
-    def mean_gap(self) -> float:
-        """:meth:`total_gap` per sample, the ECE of these bins."""
-        return self.total_gap() / self.num_samples
-
-    def mean_gaps(self) -> Tensor:
-        """``confidence_b - outcome_b`` of the bins that are not empty."""
-        filled = self.count > 0
-        return self.gaps[filled] / self.count[filled]
-
-    def largest_gap(self) -> float:
-        """``max_b |confidence_b - outcome_b|`` over the bins that are not empty."""
-        return float(self.mean_gaps().abs().max())
+    def table(self) -> BinTable:
+        """The sums as formulas take them."""
+        return BinTable(self.count.double().numpy(), self.gaps.numpy(), self.outcome.numpy(), self.num_samples)
 
     def bins(self) -> Bins:
         """The sums as means."""
@@ -126,21 +139,6 @@ def equal_width_edges(num_bins: int) -> Tensor:
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 
-def equal_mass_ranks(num_samples: int, num_bins: int) -> Tensor:
-    """Where to cut ``num_samples`` into ``num_bins`` counts that differ by at most one, the larger ones first."""
-    inner = torch.arange(1, num_bins, device="cpu")
-    cut = inner * (num_samples // num_bins) + inner.clamp(max=num_samples % num_bins)
-    return cut[(cut > 0) & (cut < num_samples)]
-
-
-def nearer_end(cut: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Of the ranks ``start`` and ``end`` of the ties that ``cut`` falls among the nearer one, ``end`` if both are.
-
-    ``start == cut`` says that what is below the cut differs: there is nothing to move, and the distance 0 keeps it.
-    """
-    return torch.where(cut - start < end - cut, start, end)
-
-
 def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
     """Edges between bins of as equal counts as ties allow.
 
@@ -155,10 +153,11 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
     Returns:
         ``(B + 1,)`` float64, from 0 to 1; an inner edge is the highest confidence of the bin below it.
     """
-    cut = equal_mass_ranks(len(ordered), num_bins)
+    cut = torch.from_numpy(equal_mass_ranks(len(ordered), num_bins))
     start = torch.searchsorted(ordered, ordered[cut], right=False)
     end = torch.searchsorted(ordered, ordered[cut], right=True)
-    cut = nearer_end(cut, start, end)
+    # Where what is below the cut differs, it is its own start: there the distance of 0 keeps it.
+    cut = torch.where(cut - start < end - cut, start, end)
     edges = torch.zeros(num_bins + 1, dtype=torch.float64, device="cpu")
     edges[1 : 1 + len(cut)] = torch.where(cut > 0, ordered[(cut - 1).clamp(min=0)], 0).double()
     edges[1 + len(cut) :] = 1.0
@@ -178,6 +177,10 @@ class EqualWidth:
     def tensors(self) -> dict[str, Tensor]:
         """Those of the bins."""
         return self.sums.tensors()
+
+    def table(self) -> BinTable:
+        """Sums over the bins."""
+        return self.sums.table()
 
 
 class EqualMass:
@@ -208,6 +211,14 @@ class EqualMass:
         sums = BinSums(equal_mass_edges(self.ordered(), self.num_bins))
         sums.add(self.confidence, self.correct)
         return sums
+
+    def table(self) -> BinTable:
+        """Sums over bins of equal mass."""
+        return self.sums.table()
+
+    def ranking(self) -> Ranking:
+        """The samples, those of equal confidence together."""
+        return ranking(self.confidence, self.correct)
 
 
 _SCHEMES: dict[str, Callable[[Predictions, int], EqualWidth | EqualMass]] = {

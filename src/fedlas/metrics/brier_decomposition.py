@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, Estimator
-from fedlas.metrics.classwise import ClasswiseSums
+from fedlas.metrics.classwise import ClassTable, ClasswiseSums
+from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import RowMean, check_predictions, scan
 from fedlas.predictions import Predictions
 
@@ -33,30 +34,29 @@ class BrierDecomposition:
     calibration_bias: float
 
 
-def calibration_part(sums: ClasswiseSums) -> float:
+def calibration_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
-    filled = sums.count > 0
-    return float((sums.gaps[filled].square() / sums.count[filled]).sum()) / sums.num_samples
+    count = table.count()
+    squares = (table.probs - table.labels) ** 2 / np.maximum(count, 1.0)
+    return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
 
 
-def refinement_part(sums: ClasswiseSums) -> float:
+def refinement_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb)``."""
-    return float(_variance(sums).sum()) / sums.num_samples
+    return _variance(table).sum(axis=-1) / table.num_samples
 
 
-def calibration_bias(sums: ClasswiseSums) -> float:
-    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)`` over bins of at least two samples."""
-    enough = sums.count > 1
-    return float((_variance(sums)[enough] / (sums.count[enough] - 1)).sum()) / sums.num_samples
+def calibration_bias(table: ClassTable) -> Floats:
+    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
+    return (_variance(table) / np.maximum(table.count() - 1.0, 1.0)).sum(axis=-1) / table.num_samples
 
 
-def _variance(sums: ClasswiseSums) -> Tensor:
-    labels = sums.labels.double()
-    return labels * (1 - labels / sums.count.clamp(min=1))
+def _variance(table: ClassTable) -> Floats:
+    return table.labels * (1.0 - table.labels / np.maximum(table.count(), 1.0))
 
 
-_CALIBRATION = Estimator("brier_calibration", ClasswiseSums, calibration_part)
-_REFINEMENT = Estimator("brier_refinement", ClasswiseSums, refinement_part)
+_CALIBRATION = Estimator("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))
+_REFINEMENT = Estimator("brier_refinement", ClasswiseSums, lambda sums: refinement_part(sums.table()))
 _PAPER = "Murphy 1973, A new vector partition of the probability score"
 
 
@@ -99,10 +99,9 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     sums = ClasswiseSums(predictions, check_count("brier_decomposition", "num_bins", num_bins))
     errors = RowMean(lambda chunk: chunk.squared_error)
     scan(predictions, [sums, errors])
-    calibration, refinement = calibration_part(sums), refinement_part(sums)
-    return BrierDecomposition(
-        errors.mean, calibration, refinement, errors.mean - calibration - refinement, calibration_bias(sums)
-    )
+    parts = (calibration_part, refinement_part, calibration_bias)
+    calibration, refinement, bias = (float(part(sums.table())) for part in parts)
+    return BrierDecomposition(errors.mean, calibration, refinement, errors.mean - calibration - refinement, bias)
 
 
 @METRICS.register(
@@ -111,6 +110,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     higher_is_better=False,
     percent=False,
     default=False,
+    zero_if_calibrated=True,
     paper=_PAPER,
     estimator=_CALIBRATION,
 )

@@ -7,8 +7,9 @@ import torch
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, Approximation, Estimator
-from fedlas.metrics.binning import BinSums, EqualMass, EqualWidth
+from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
 from fedlas.metrics.fine_grid import FineGrid
+from fedlas.metrics.ranking import Floats, equal_mass_gaps
 from fedlas.predictions import Predictions
 
 
@@ -19,24 +20,30 @@ def _reference_adaptive(statistic: EqualMass) -> float:
     inside = statistic.confidence > torch.from_numpy(edges[:1]).to(statistic.confidence.dtype)
     sums = BinSums(torch.from_numpy(edges))
     sums.add(statistic.confidence[inside], statistic.correct[inside])
-    return sums.total_gap() / samples
+    return float(sums.gaps.abs().sum()) / samples
+
+
+def largest_gap(bins: BinTable) -> Floats:
+    """``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
+    # A count of 1 leaves an empty bin out: it has no gap either.
+    return (np.abs(bins.gaps) / np.maximum(bins.count, 1.0)).max(axis=-1)
 
 
 def _fine_cut(grid: FineGrid) -> float:
-    ranking = grid.ranking()
-    return float(ranking.equal_mass_gaps(grid.num_bins).abs().sum()) / ranking.num_samples
+    runs = grid.ranking()
+    return float(np.abs(equal_mass_gaps(runs, grid.num_bins)).sum()) / runs.num_samples
 
 
 def _fine_cut_error(grid: FineGrid) -> float:
-    ranking = grid.ranking()
-    return ranking.equal_mass_error(grid.num_bins) / ranking.num_samples
+    runs = grid.ranking()
+    return runs.equal_mass_error(grid.num_bins) / runs.num_samples
 
 
-_ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: bins.sums.mean_gap())
-_MCE = Estimator("maximum_calibration_error", EqualWidth, lambda bins: bins.sums.largest_gap())
+_ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
+_MCE = Estimator("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
 _FINE = Approximation(Estimator("adaptive_calibration_error", FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
-    "exact": Estimator("adaptive_calibration_error", EqualMass, lambda bins: bins.sums.mean_gap()),
+    "exact": Estimator("adaptive_calibration_error", EqualMass, lambda bins: mean_gap(bins.table())),
     "reference": Estimator("adaptive_calibration_error", EqualMass, _reference_adaptive),
 }
 
@@ -46,6 +53,7 @@ _ADAPTIVE = {
     title="ECE",
     higher_is_better=False,
     percent=True,
+    zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     estimator=_ECE,
 )
@@ -80,6 +88,7 @@ def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) 
     title="Adaptive ECE",
     higher_is_better=False,
     percent=True,
+    zero_if_calibrated=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
     estimator=_ADAPTIVE["exact"],
     streaming=_FINE,
@@ -121,6 +130,7 @@ def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, 
     title="MCE",
     higher_is_better=False,
     percent=True,
+    zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     estimator=_MCE,
 )

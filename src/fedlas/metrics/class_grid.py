@@ -81,8 +81,8 @@ class ClassGrid:
 
     def rankings(self) -> Iterator[Ranking]:
         """For one class after the other, its cells that are not empty, by ascending probability."""
-        count = self._count.double().view(self.num_classes, 2, self._cells)
-        probs = self._probs.floats().view(self.num_classes, 2, self._cells)
+        count = self._count.double().view(self.num_classes, 2, self._cells).numpy()
+        probs = self._probs.floats().view(self.num_classes, 2, self._cells).numpy()
         for (others, own), (other_probs, own_probs) in zip(count, probs, strict=True):
             filled = (others + own) > 0
             yield Ranking(own[filled], others[filled], own_probs[filled], other_probs[filled])

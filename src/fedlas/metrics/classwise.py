@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,8 +13,41 @@ from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, Estimator
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import PROB_BITS, Chunk
 from fedlas.predictions import Predictions
+
+
+@dataclass(frozen=True, eq=False)
+class ClassTable:
+    """Sums over every class and bin of its probability: arrays ``(..., C * B)`` float64, the bins of a class together.
+
+    A leading axis counts replicates of the samples; an array in which all of them agree may have 1 there.
+
+    Attributes:
+        probs: Sum of the probabilities of the class that are in the bin.
+        labels: How many of these samples have the class as label.
+        count: How many there are, computed when asked for.
+        num_samples: ``N``, of all bins of a class together.
+        num_classes: ``C``.
+    """
+
+    probs: Floats
+    labels: Floats
+    count: Callable[[], Floats]
+    num_samples: int
+    num_classes: int
+
+
+def mean_over_classes(table: ClassTable) -> Floats:
+    """``1 / C * sum_c sum_b |gap_cb| / N`` ``(...,)``."""
+    return np.abs(table.probs - table.labels).sum(axis=-1) / (table.num_samples * table.num_classes)
+
+
+def errors_by_class(table: ClassTable) -> Floats:
+    """``sum_b |gap_cb| / N`` of each class ``(..., C)``."""
+    gaps = np.abs(table.probs - table.labels)
+    return gaps.reshape(*gaps.shape[:-1], table.num_classes, -1).sum(axis=-1) / table.num_samples
 
 
 class ClasswiseSums:
@@ -83,15 +119,15 @@ class ClasswiseSums:
         """Samples of which the class is the label ``(C, B)`` int64."""
         return self._labels.view(self.shape)
 
-    @property
-    def gaps(self) -> Tensor:
-        """Sum of ``p - 1[y = class]`` ``(C, B)`` float64."""
-        return self.probs - self.labels
+    def table(self) -> ClassTable:
+        """The sums as formulas take them."""
+        probs, labels, count = (each.double().flatten().numpy() for each in (self.probs, self.labels, self.count))
+        return ClassTable(probs, labels, lambda: count, self.num_samples, self.shape[0])
 
     @property
     def reference_gaps(self) -> Tensor:
         """As published: without classes beyond the last label, and with probabilities that underflowed in no bin."""
-        gaps = self.gaps
+        gaps = self.probs - self.labels
         gaps[:, 0] += self._underflowed
         return gaps[: int(self.labels.sum(dim=1).nonzero().max()) + 1]
 
@@ -103,19 +139,13 @@ def _above(probs: Tensor, edge: float) -> Tensor:
     return (probs > edge).view(-1).nonzero().squeeze(1)
 
 
-def mean_over_classes(gaps: Tensor, num_samples: int) -> float:
-    """``1 / C * sum_c sum_b |gaps_cb| / N`` of ``gaps (C, B)``."""
-    return float(gaps.abs().sum(dim=1).mean() / num_samples)
-
-
+_OWNER = "classwise_calibration_error"
 _CLASSWISE = {
-    "exact": Estimator(
-        "classwise_calibration_error", ClasswiseSums, lambda sums: mean_over_classes(sums.gaps, sums.num_samples)
-    ),
+    "exact": Estimator(_OWNER, ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
     "reference": Estimator(
-        "classwise_calibration_error",
+        _OWNER,
         ClasswiseSums,
-        lambda sums: mean_over_classes(sums.reference_gaps, sums.num_samples),
+        lambda sums: float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples,
     ),
 }
 
@@ -125,6 +155,7 @@ _CLASSWISE = {
     title="Classwise ECE",
     higher_is_better=False,
     percent=True,
+    zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
     estimator=_CLASSWISE["exact"],
 )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, Estimator
-from fedlas.metrics.binning import BinSums, EqualMass, EqualWidth
+from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
+from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions
 
 
-def debiased_square(sums: BinSums) -> float:
+def debiased_square(bins: BinTable) -> Floats:
     """``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
-    enough = sums.count > 1
-    count = sums.count[enough].double()
-    gap, accuracy = sums.gaps[enough] / count, sums.outcome[enough] / count
-    return float((count * (gap.square() - accuracy * (1 - accuracy) / (count - 1))).sum()) / sums.num_samples
+    enough = np.maximum(bins.count, 2.0)
+    variance = bins.outcome * (1.0 - bins.outcome / enough) / (enough - 1.0)
+    squares = bins.gaps**2 / enough - variance
+    return np.where(bins.count > 1.0, squares, 0.0).sum(axis=-1) / bins.num_samples
 
 
 _OWNER = "debiased_squared_calibration_error"
 _DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
-    "equal-width": Estimator(_OWNER, EqualWidth, lambda bins: debiased_square(bins.sums)),
-    "equal-mass": Estimator(_OWNER, EqualMass, lambda bins: debiased_square(bins.sums)),
+    "equal-width": Estimator(_OWNER, EqualWidth, lambda bins: debiased_square(bins.table())),
+    "equal-mass": Estimator(_OWNER, EqualMass, lambda bins: debiased_square(bins.table())),
 }
 
 

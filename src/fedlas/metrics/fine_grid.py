@@ -75,8 +75,8 @@ class FineGrid:
 
     def ranking(self) -> Ranking:
         """The cells that are not empty, by ascending confidence."""
-        wrong, right = self._count.double().view(2, NUM_CELLS)
-        wrong_confidence, right_confidence = self._confidence.floats().view(2, NUM_CELLS)
+        wrong, right = self._count.double().view(2, NUM_CELLS).numpy()
+        wrong_confidence, right_confidence = self._confidence.floats().view(2, NUM_CELLS).numpy()
         filled = (right + wrong) > 0
         return Ranking(right[filled], wrong[filled], right_confidence[filled], wrong_confidence[filled])
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.metrics.binning import bin_index, equal_width_edges
-from fedlas.metrics.classwise import ClasswiseSums
+from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.scan import Chunk, check_predictions, scan
 from fedlas.predictions import Predictions
@@ -100,10 +100,10 @@ def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
     """The table of what :class:`ClasswiseSums` gathered."""
     samples = sums.num_samples
     labels, probs = sums.labels.sum(dim=1).tolist(), sums.probs.sum(dim=1).tolist()
-    gaps = sums.gaps.abs().sum(dim=1).tolist()
+    errors = errors_by_class(sums.table()).tolist()
     return {
-        label: ClassCalibration(label, count, count / samples, total / samples, gap / samples)
-        for label, (count, total, gap) in enumerate(zip(labels, probs, gaps, strict=True))
+        label: ClassCalibration(label, count, count / samples, total / samples, error)
+        for label, (count, total, error) in enumerate(zip(labels, probs, errors, strict=True))
     }
 
 

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from fedlas.metrics.base import METRICS, Approximation, Estimator
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
-from fedlas.metrics.ranking import Ranking, ranking
+from fedlas.metrics.ranking import Floats, Runs
 from fedlas.predictions import Predictions
 
 
-def largest_cumulated_gap(runs: Ranking) -> float:
+def largest_cumulated_gap(runs: Runs) -> Floats:
     """``max_k |sum of the gaps of the k lowest runs| / N``."""
-    return float(runs.gaps.cumsum(0).abs().max()) / runs.num_samples
+    return np.abs(np.cumsum(runs.gaps, axis=-1)).max(axis=-1) / runs.num_samples
 
 
 def _error(grid: FineGrid) -> float:
     """Within a cell the sum cannot leave the range that all of its wrong, or all of its right samples would take it."""
     runs = grid.ranking()
-    before = runs.gaps.cumsum(0) - runs.gaps
+    before = np.cumsum(runs.gaps) - runs.gaps
     highest, lowest = before + runs.wrong_confidence, before - (runs.right - runs.right_confidence)
-    return float(torch.maximum(highest, -lowest).max()) / runs.num_samples - largest_cumulated_gap(runs)
+    return float(np.maximum(highest, -lowest).max() / runs.num_samples - largest_cumulated_gap(runs))
 
 
-_KS = Estimator(
-    "ks_calibration_error",
-    EqualMass,
-    lambda samples: largest_cumulated_gap(ranking(samples.confidence, samples.correct)),
-)
-_STREAMING = Approximation(
-    Estimator("ks_calibration_error", FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error
-)
+_OWNER = "ks_calibration_error"
+_KS = Estimator(_OWNER, EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
+_STREAMING = Approximation(Estimator(_OWNER, FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error)
 
 
 @METRICS.register(
@@ -40,6 +35,7 @@ _STREAMING = Approximation(
     higher_is_better=False,
     percent=True,
     default=False,
+    zero_if_calibrated=True,
     paper="Gupta et al. 2021, Calibration of neural networks using splines",
     estimator=_KS,
     streaming=_STREAMING,

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.binning import equal_mass_ranks, nearer_end
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+class Runs(Protocol):
+    """Groups of samples of equal confidence, by ascending confidence: arrays ``(..., G)`` float64.
+
+    A leading axis counts replicates of the samples, in which a group can be empty.
+    """
+
+    @property
+    def num_samples(self) -> int:
+        """``N``, of all groups together."""
+
+    @property
+    def count(self) -> Floats:
+        """Samples of each group."""
+
+    @property
+    def wrong(self) -> Floats:
+        """Wrong ones among them."""
+
+    @property
+    def gaps(self) -> Floats:
+        """Sum of ``confidence - correct``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Runs of samples that are not told apart, by ascending confidence; all tensors ``(R,)`` float64 on the CPU.
+    """:class:`Runs` of samples, or of cells of a grid that hold samples of nearly equal confidence; all ``(G,)``.
 
     Attributes:
         right: Samples of each run that are correct.
@@ -22,14 +47,14 @@ class Ranking:
         wrong_confidence: Sum of the confidences of the others.
     """
 
-    right: Tensor
-    wrong: Tensor
-    right_confidence: Tensor
-    wrong_confidence: Tensor
+    right: Floats
+    wrong: Floats
+    right_confidence: Floats
+    wrong_confidence: Floats
 
     @property
-    def count(self) -> Tensor:
-        """Samples of each run ``(R,)``."""
+    def count(self) -> Floats:
+        """Samples of each run."""
         return self.right + self.wrong
 
     @property
@@ -38,32 +63,17 @@ class Ranking:
         return int(self.count.sum())
 
     @property
-    def gaps(self) -> Tensor:
-        """Sum of ``confidence - correct`` of each run ``(R,)``."""
+    def gaps(self) -> Floats:
+        """Sum of ``confidence - correct`` of each run."""
         return self.right_confidence + self.wrong_confidence - self.right
-
-    def equal_mass_gaps(self, num_bins: int) -> Tensor:
-        """Sum of ``confidence - correct`` in bins of as equal counts as whole runs allow ``(B,)``."""
-        upto, gaps = self.count.cumsum(0), self.gaps.cumsum(0)
-        cut, run = self._cuts(num_bins)
-        below = torch.cat((upto.new_zeros(1), upto))
-        # How many runs are below each cut: those before the one it falls into, and that one if its upper end is nearer.
-        below_cut = run + (nearer_end(cut, below[run], below[run + 1]) == below[run + 1]).long()
-        sums = torch.cat((gaps.new_zeros(1), gaps))[below_cut]
-        return torch.diff(torch.cat((gaps.new_zeros(1), sums, gaps[-1:])))
 
     def equal_mass_error(self, num_bins: int) -> float:
         """How far the sum of ``|equal_mass_gaps|`` can be from that of the single samples that the runs are made of.
 
         Each cut is off by a part of the run it falls into, whose gap then counts in one bin instead of the next.
         """
-        run = self._cuts(num_bins)[1]
-        gap = torch.maximum(self.wrong_confidence, self.right - self.right_confidence)[run]
-        return 2 * float(gap.sum())
-
-    def _cuts(self, num_bins: int) -> tuple[Tensor, Tensor]:
-        cut = equal_mass_ranks(self.num_samples, num_bins)
-        return cut, torch.searchsorted(self.count.cumsum(0), cut.double(), right=True)
+        run = np.searchsorted(np.cumsum(self.count), equal_mass_ranks(self.num_samples, num_bins), side="right")
+        return 2 * float(np.maximum(self.wrong_confidence, self.right - self.right_confidence)[run].sum())
 
 
 def ranking(confidence: Tensor, correct: Tensor) -> Ranking:
@@ -80,4 +90,39 @@ def ranking(confidence: Tensor, correct: Tensor) -> Ranking:
     total = np.diff(np.append(starts, len(values))).astype(np.float64)
     right = np.add.reduceat(outcomes.astype(np.float64), starts)
     each = values[starts].astype(np.float64)
-    return Ranking(*map(torch.from_numpy, (right, total - right, right * each, (total - right) * each)))
+    return Ranking(right, total - right, right * each, (total - right) * each)
+
+
+def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
+    """Where to cut ``num_samples`` into ``num_bins`` counts that differ by at most one, the larger ones first."""
+    inner = np.arange(1, num_bins)
+    cut = inner * (num_samples // num_bins) + np.minimum(inner, num_samples % num_bins)
+    return cut[(cut > 0) & (cut < num_samples)]
+
+
+def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
+    """Sum of ``confidence - correct`` in bins of as equal counts as whole runs allow ``(..., B)``.
+
+    A cut that falls within a run moves to its nearer end, the upper one if both are as near.
+    """
+    upto, cumulated = np.cumsum(runs.count, axis=-1), np.cumsum(runs.gaps, axis=-1)
+    below = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
+    below = np.broadcast_to(below.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], below.shape[-1]))
+    at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
+    return np.diff(at_cuts, axis=-1, prepend=0.0)
+
+
+def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
+    """How many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``."""
+    ranks = equal_mass_ranks(num_samples, num_bins)
+    # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
+    offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)
+    run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(len(upto), -1)
+    run -= np.arange(len(upto))[:, None] * upto.shape[1]
+    start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
+    return run + (ranks - start >= end - ranks)
+
+
+def _below(cumulated: Floats, runs: Integers) -> Floats:
+    """What the first ``runs (..., K)`` add up to."""
+    return np.where(runs > 0, np.take_along_axis(cumulated, np.maximum(runs - 1, 0), axis=-1), 0.0)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
 from fedlas.metrics.base import METRICS, Estimator
-from fedlas.metrics.binning import BinSums, EqualWidth
+from fedlas.metrics.binning import BinTable, EqualWidth
+from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions
 
 
-def mean_square_gap(sums: BinSums) -> float:
-    """``sum_b n_b / N * (confidence_b - accuracy_b)**2``."""
-    gaps, filled = sums.mean_gaps(), sums.count > 0
-    return float((sums.count[filled] * gaps.square()).sum()) / sums.num_samples
+def root_mean_square_gap(bins: BinTable) -> Floats:
+    """``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
+    squares = bins.gaps**2 / np.maximum(bins.count, 1.0)
+    return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
 
-_RMSCE = Estimator("root_mean_square_calibration_error", EqualWidth, lambda bins: math.sqrt(mean_square_gap(bins.sums)))
+_RMSCE = Estimator("root_mean_square_calibration_error", EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
 
 
 @METRICS.register(
@@ -24,6 +25,7 @@ _RMSCE = Estimator("root_mean_square_calibration_error", EqualWidth, lambda bins
     higher_is_better=False,
     percent=True,
     default=False,
+    zero_if_calibrated=True,
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
     estimator=_RMSCE,
 )

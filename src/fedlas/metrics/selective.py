@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from fedlas.metrics.base import METRICS, Approximation, Estimator
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
-from fedlas.metrics.ranking import Ranking, ranking
+from fedlas.metrics.ranking import Floats, Runs
 from fedlas.predictions import Predictions
 
 
-def area_of(count: Tensor, wrong: Tensor) -> float:
+def area_of(count: Floats, wrong: Floats) -> Floats:
     """Area under the risk-coverage curve, in expectation over the order within each group of equal confidences.
 
     After all groups before it, with ``K`` samples and ``E`` errors, the next ``j`` of a group of ``n`` samples and
@@ -20,56 +20,47 @@ def area_of(count: Tensor, wrong: Tensor) -> float:
     (E + j e / n) / (K + j) = e + (E - K e / n) (H(K + n) - H(K))`` with the harmonic numbers ``H``.
 
     Args:
-        count: Samples of each group ``(G,)`` float64, by descending confidence.
-        wrong: Wrong ones among them ``(G,)``.
+        count: Samples of each group ``(..., G)`` float64, by descending confidence; an empty group adds nothing.
+        wrong: Wrong ones among them ``(..., G)``.
+
+    Returns:
+        ``(...,)``.
     """
-    samples, errors = count.cumsum(0) - count, wrong.cumsum(0) - wrong
-    harmonic = torch.digamma(samples + count + 1) - torch.digamma(samples + 1)
-    harmonic = torch.where(count == 1, 1 / (samples + 1), harmonic)  # which the difference has fewer digits of
-    return float((wrong + (errors - samples * wrong / count) * harmonic).sum() / count.sum())
+    before, errors = np.cumsum(count, axis=-1) - count, np.cumsum(wrong, axis=-1) - wrong
+    first, last = (torch.from_numpy(each).digamma_().numpy() for each in (before + 1.0, before + count + 1.0))
+    harmonic = np.where(count == 1, 1.0 / (before + 1.0), last - first)  # of which the difference has fewer digits
+    risks = wrong + (errors - before * wrong / np.maximum(count, 1.0)) * harmonic
+    return risks.sum(axis=-1) / count.sum(axis=-1)
 
 
-def _area(runs: Ranking) -> float:
-    return area_of(runs.count.flip(0), runs.wrong.flip(0))
+def area(runs: Runs) -> Floats:
+    """The area of runs of equal confidence."""
+    return area_of(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
-def _least_area(runs: Ranking) -> float:
-    """The area if every right prediction were more confident than every wrong one."""
-    count = torch.stack((runs.right.sum(), runs.wrong.sum()))
-    wrong = torch.stack((count.new_zeros(()), count[1]))
-    return area_of(count[count > 0], wrong[count > 0])
-
-
-def _excess(runs: Ranking) -> float:
-    return max(0.0, _area(runs) - _least_area(runs))
+def excess_area(runs: Runs) -> Floats:
+    """The area less what it is if every right prediction is more confident than every wrong one."""
+    wrong = runs.wrong.sum(axis=-1)
+    count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)
+    return np.maximum(0.0, area(runs) - area_of(count, count * [0.0, 1.0]))
 
 
 def _error(grid: FineGrid) -> float:
     """Within a cell the right ones may all be the more confident ones, or the wrong ones."""
     runs = grid.ranking()
-    right, wrong = runs.right.flip(0), runs.wrong.flip(0)
-    bounds = []
-    for right_first in (True, False):
-        pair = (right, wrong) if right_first else (wrong, right)
-        count = torch.stack(pair, 1).flatten()
-        errors = torch.stack([group if group is wrong else torch.zeros_like(group) for group in pair], 1).flatten()
-        bounds.append(area_of(count[count > 0], errors[count > 0]))
-    value = _area(runs)
-    return max(value - bounds[0], bounds[1] - value)
+    right, wrong = runs.right[::-1], runs.wrong[::-1]
+    none = np.zeros_like(wrong)
+    lowest = area_of(np.stack((right, wrong), axis=1).ravel(), np.stack((none, wrong), axis=1).ravel())
+    highest = area_of(np.stack((wrong, right), axis=1).ravel(), np.stack((wrong, none), axis=1).ravel())
+    value = area(runs)
+    return float(max(value - lowest, highest - value))
 
 
-def _runs(statistic: EqualMass) -> Ranking:
-    return ranking(statistic.confidence, statistic.correct)
-
-
-_AURC = Estimator("area_under_risk_coverage", EqualMass, lambda samples: _area(_runs(samples)))
-_EXCESS = Estimator("excess_area_under_risk_coverage", EqualMass, lambda samples: _excess(_runs(samples)))
-_STREAMING_AURC = Approximation(
-    Estimator("area_under_risk_coverage", FineGrid, lambda grid: _area(grid.ranking())), _error
-)
-_STREAMING_EXCESS = Approximation(
-    Estimator("excess_area_under_risk_coverage", FineGrid, lambda grid: _excess(grid.ranking())), _error
-)
+_AURC_OWNER, _EXCESS_OWNER = "area_under_risk_coverage", "excess_area_under_risk_coverage"
+_AURC = Estimator(_AURC_OWNER, EqualMass, lambda samples: area(samples.ranking()))
+_EXCESS = Estimator(_EXCESS_OWNER, EqualMass, lambda samples: excess_area(samples.ranking()))
+_STREAMING_AURC = Approximation(Estimator(_AURC_OWNER, FineGrid, lambda grid: area(grid.ranking())), _error)
+_STREAMING_EXCESS = Approximation(Estimator(_EXCESS_OWNER, FineGrid, lambda grid: excess_area(grid.ranking())), _error)
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
 
 

@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas.metrics.base import METRICS, Estimator
-from fedlas.metrics.binning import BinSums, EqualWidth
+from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.exact import ExactSum
+from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
 
-def over_gap(sums: BinSums) -> float:
-    """The part of :meth:`BinSums.mean_gap` from bins whose confidence exceeds the accuracy."""
-    return float(sums.gaps.clamp(min=0).sum()) / sums.num_samples
+def over_gap(bins: BinTable) -> Floats:
+    """The part of :func:`~fedlas.metrics.binning.mean_gap` from bins whose confidence exceeds the accuracy."""
+    return np.maximum(bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
 
 
-def under_gap(sums: BinSums) -> float:
+def under_gap(bins: BinTable) -> Floats:
     """The part from the other bins."""
-    return float((-sums.gaps).clamp(min=0).sum()) / sums.num_samples
+    return np.maximum(-bins.gaps, 0.0).sum(axis=-1) / bins.num_samples
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Sums over wrong and right predictions: numbers, or arrays ``(R,)`` for as many replicates.
+
+    Attributes:
+        wrong: Number of wrong predictions.
+        right: Number of right ones.
+        wrong_confidence: Sum of the confidences of the wrong ones.
+        right_doubt: Sum of ``1 - confidence`` of the right ones.
+        num_samples: ``N``.
+    """
+
+    wrong: Floats
+    right: Floats
+    wrong_confidence: Floats
+    right_doubt: Floats
+    num_samples: int
+
+
+def mean_signed_gap(outcomes: Outcomes) -> Floats:
+    """Mean confidence minus accuracy."""
+    return (outcomes.wrong_confidence - outcomes.right_doubt) / outcomes.num_samples
+
+
+def confidence_when_wrong(outcomes: Outcomes) -> Floats:
+    """Mean confidence of wrong predictions; 0 if there is none."""
+    return outcomes.wrong_confidence / np.maximum(outcomes.wrong, 1.0)
+
+
+def doubt_when_right(outcomes: Outcomes) -> Floats:
+    """Mean of ``1 - confidence`` of right predictions; 0 if there is none."""
+    return outcomes.right_doubt / np.maximum(outcomes.right, 1.0)
 
 
 class ConfidenceByOutcome:
@@ -39,24 +77,17 @@ class ConfidenceByOutcome:
         """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
         return {"count": self._count, "confidence": self._confidence.digits}
 
-    def gap(self) -> float:
-        """Mean confidence minus accuracy."""
-        return float(self._confidence.floats().sum() - self._count[1]) / int(self._count.sum())
-
-    def confidence_when_wrong(self) -> float:
-        """Mean confidence of wrong predictions; 0 if there is none."""
-        return float(self._confidence.floats()[0]) / max(1, int(self._count[0]))
-
-    def doubt_when_right(self) -> float:
-        """Mean of ``1 - confidence`` of right predictions; 0 if there is none."""
-        return float(self._count[1] - self._confidence.floats()[1]) / max(1, int(self._count[1]))
+    def table(self) -> Outcomes:
+        """The sums as formulas take them."""
+        (wrong, right), confidence = self._count.double().numpy(), self._confidence.floats().numpy()
+        return Outcomes(wrong, right, confidence[0], right - confidence[1], int(self._count.sum()))
 
 
-_OVER_ECE = Estimator("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.sums))
-_UNDER_ECE = Estimator("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.sums))
-_GAP = Estimator("confidence_gap", ConfidenceByOutcome, ConfidenceByOutcome.gap)
-_OVER = Estimator("overconfidence", ConfidenceByOutcome, ConfidenceByOutcome.confidence_when_wrong)
-_UNDER = Estimator("underconfidence", ConfidenceByOutcome, ConfidenceByOutcome.doubt_when_right)
+_OVER_ECE = Estimator("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))
+_UNDER_ECE = Estimator("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.table()))
+_GAP = Estimator("confidence_gap", ConfidenceByOutcome, lambda sums: mean_signed_gap(sums.table()))
+_OVER = Estimator("overconfidence", ConfidenceByOutcome, lambda sums: confidence_when_wrong(sums.table()))
+_UNDER = Estimator("underconfidence", ConfidenceByOutcome, lambda sums: doubt_when_right(sums.table()))
 _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
 
 
@@ -67,6 +98,7 @@ _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neur
     ranked=False,
     percent=True,
     detail=True,
+    zero_if_calibrated=True,
     paper=_FEDLAS,
     estimator=_OVER_ECE,
 )
@@ -108,6 +140,7 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
     ranked=False,
     percent=True,
     detail=True,
+    zero_if_calibrated=True,
     paper=_FEDLAS,
     estimator=_UNDER_ECE,
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,79 +12,147 @@ from numpy.typing import NDArray
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, Estimator
 from fedlas.metrics.binning import EqualMass
-from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid, Masses
+from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
+from fedlas.metrics.ranking import Floats, Integers
 from fedlas.predictions import Predictions
 
-Floats = NDArray[np.float64]
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
 _PRECISION = 1e-12
+_NODES_TIMES_SCALE = 16.0
 _MOST_ROUNDS = 200
+_TOGETHER = 64
+"""Rows whose transforms are held together: 16 MiB of complex numbers."""
+_DECAY = 1.0 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
+_NOTHING = 800.0
+"""``exp(-_NOTHING)`` is 0 in float64."""
 
 
-class SmoothedGap:
-    """``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian of that scale.
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Gaps on the nodes of the confidence axis, and how the scale is sought; a row for each replicate.
+
+    Attributes:
+        gaps: Sum of the gaps on each node, divided by ``N``: ``(R, STEPS + 1)``.
+        guess: Scale at which the search begins.
+        precision: Of the scale.
+        fewest: Nodes that integrate at least. Smoothed on a scale of ``s``, a function has next to nothing left beyond
+            frequency ``2 / s``, so that :data:`STEPS` are needed for the smallest scales alone.
+    """
+
+    gaps: Floats
+    guess: float = 0.0
+    precision: float = _PRECISION
+    fewest: int = STEPS
+
+
+def on_nodes(position: Floats, gap: Floats, row: Integers | None = None, rows: int = 1) -> Floats:
+    """Gaps divided between the two nodes around their positions ``(rows, STEPS + 1)``: a sum keeps size and centre.
+
+    Args:
+        position: In ``[0, 1]``, ``(G,)``.
+        gap: ``(G,)``.
+        row: Row of each, ``(G,)``; None is the first.
+        rows: How many there are.
+    """
+    place = position * STEPS
+    node = np.minimum(np.floor(place).astype(np.int64), STEPS - 1)
+    upper, size = place - node, rows * (STEPS + 1)
+    at = node if row is None else row * (STEPS + 1) + node
+    sums = np.bincount(at, gap * (1 - upper), size) + np.bincount(at + 1, gap * upper, size)
+    return sums.reshape(rows, STEPS + 1).astype(np.float64)  # integers if there is no gap at all
+
+
+class SmoothedGaps:
+    """For each row, ``scale -> integral over [0, 1] of |r(t)|``, ``r(t)`` the gaps smoothed by a reflected Gaussian.
 
     Reflection at both ends makes smoothing the diffusion of heat in an insulated rod, so it is done there: the gaps are
     put on nodes, the cosine transform is taken once, and a scale costs one inverse transform. The nodes' own diffusion
     stands for the Gaussian's: it never creates nor loses anything either, and more of it never raises the integral.
 
     Args:
-        masses: Groups with their positions and gaps.
+        gaps: ``(R, STEPS + 1)`` as in :class:`Nodes`.
+        fewest: As there.
     """
 
-    def __init__(self, masses: Masses) -> None:
-        place = masses.position.numpy() * STEPS
-        node = np.minimum(np.floor(place).astype(np.int64), STEPS - 1)
-        gap, upper = masses.gap.numpy() / masses.num_samples, place - node
-        # Divided between the nodes around it, a group keeps its sum and its centre.
-        on_nodes = np.bincount(node, gap * (1 - upper), STEPS + 1) + np.bincount(node + 1, gap * upper, STEPS + 1)
-        on_nodes[[0, -1]] *= 2  # a node at an end has half the width of the others to spread over
-        self._spectrum = np.fft.rfft(np.concatenate((on_nodes, on_nodes[-2:0:-1])))
-        self._decay = 1 - np.cos(np.pi * np.arange(STEPS + 1) / STEPS)
+    def __init__(self, gaps: Floats, *, fewest: int = STEPS) -> None:
+        mirrored = np.concatenate((gaps, gaps[:, -2:0:-1]), axis=1)
+        mirrored[:, [0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
+        self._spectra = np.fft.rfft(mirrored)
+        self._fewest = fewest
 
-    def __call__(self, scale: float) -> float:
-        """The integral at ``scale >= 0``."""
-        smoothed = np.abs(np.fft.irfft(self._spectrum * np.exp(-self._decay * (scale * STEPS) ** 2), 2 * STEPS))
-        return float(smoothed[1:STEPS].sum() + (smoothed[0] + smoothed[STEPS]) / 2)
+    def __call__(self, scales: Floats, rows: Integers) -> Floats:
+        """The integrals of ``rows (k,)`` at ``scales (k,)``, at least 0."""
+        wanted = np.maximum(self._fewest, _NODES_TIMES_SCALE / np.maximum(scales, 1.0 / STEPS))
+        nodes = np.minimum(STEPS, 2 ** np.ceil(np.log2(wanted)).astype(np.int64))
+        integrals = np.empty(len(scales))
+        for count in np.unique(nodes):  # three sizes at most
+            which = np.flatnonzero(nodes == count)
+            steps = (scales[which, None] * STEPS) ** 2
+            # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
+            left = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
+            spectra = self._spectra[rows[which], :left] * np.exp(-_DECAY[:left] * steps)
+            smoothed = np.abs(np.fft.irfft(spectra, 2 * int(count), axis=1)[:, : count + 1])
+            integrals[which] = smoothed[:, 1:count].sum(axis=1) + (smoothed[:, 0] + smoothed[:, count]) / 2
+        return integrals
 
 
-def fixed_scale(smoothed: SmoothedGap, total: float) -> float:
-    """The ``scale`` that equals ``smoothed(scale)``: regula falsi (Illinois), as the difference has one zero.
+def fixed_scales(
+    integrals: Callable[[Floats, Integers], Floats], total: Floats, *, guess: float = 0.0, precision: float = _PRECISION
+) -> Floats:
+    """For each row the ``scale`` that equals its integral there ``(R,)``.
+
+    The difference ``integral - scale`` falls at least as fast as the scale rises, so it has one zero, and its value at
+    any scale says how far that can be. Between these ends regula falsi (Illinois) finds it.
 
     Args:
-        smoothed: Never rising with the scale.
-        total: ``|mean gap|``, which the integral never falls below.
-
-    Returns:
-        The zero, within 1e-12: where the difference is that small, it is that near, since it falls at least as fast as
-        the scale rises.
+        integrals: ``(scales, rows) -> integrals``, never rising with the scale.
+        total: What the integral never falls below ``(R,)``: the absolute sum of the gaps.
+        guess: Where the search begins; what is below ``total`` is raised to it.
+        precision: Of the scale: where the difference is that small, the zero is that near.
     """
-    low = total
-    at_low = smoothed(low) - low
-    if at_low <= _PRECISION:
-        return low
-    high = low + at_low
-    at_high = smoothed(high) - high
-    above = 0  # how often in a row the zero was above (below, if negative) the last guess
+    every = np.arange(len(total))
+    one = np.maximum(guess, total)
+    at_one = integrals(one, every) - one
+    other = np.maximum(one + at_one, total)
+    at_other = integrals(other, every) - other
+    result = np.where(np.abs(at_one) <= precision, one, other)
+    active = np.flatnonzero((np.abs(at_one) > precision) & (np.abs(at_other) > precision))
+    swap = at_one < 0
+    low, high = np.where(swap, other, one), np.where(swap, one, other)
+    at_low, at_high = np.where(swap, at_other, at_one), np.where(swap, at_one, at_other)
+    last = np.zeros(len(total))  # side of the last guess: 1 if the zero was above it
     for _ in range(_MOST_ROUNDS):
-        scale = high - at_high * (high - low) / (at_high - at_low)
-        value = smoothed(scale) - scale
-        if abs(value) <= _PRECISION or high - low <= _PRECISION:
+        if len(active) == 0:
             break
-        if value > 0:
-            above = max(above, 0) + 1
-            low, at_low, at_high = scale, value, at_high / 2 if above > 1 else at_high
-        else:
-            above = min(above, 0) - 1
-            high, at_high, at_low = scale, value, at_low / 2 if above < -1 else at_low
-    return scale
+        left, right, at_left, at_right = low[active], high[active], at_low[active], at_high[active]
+        scale = right - at_right * (right - left) / (at_right - at_left)
+        value = integrals(scale, active) - scale
+        result[active] = scale
+        above = value > 0
+        side = np.where(above, 1.0, -1.0)
+        # An end that stays twice counts half, or it would stay for long where the curve is steep.
+        stays = np.where(last[active] == side, 0.5, 1.0)
+        low[active], high[active] = np.where(above, scale, left), np.where(above, right, scale)
+        at_low[active] = np.where(above, value, at_left * stays)
+        at_high[active] = np.where(above, at_right * stays, value)
+        last[active] = side
+        active = active[(np.abs(value) > precision) & (right - left > precision)]
+    return result
 
 
-def _smooth(grid: FineGrid) -> float:
-    masses = grid.masses()
-    total = abs(float(masses.gap.sum())) / masses.num_samples
-    return fixed_scale(SmoothedGap(masses), total)
+def smooth_error(source: FineGrid | Nodes) -> Floats:
+    """The scale of every row that equals the integral of its gaps smoothed on it."""
+    if isinstance(source, FineGrid):
+        masses = source.masses()
+        source = Nodes(on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples))
+        return smooth_error(source)[0]
+    parts = []
+    for start in range(0, len(source.gaps), _TOGETHER):
+        gaps = source.gaps[start : start + _TOGETHER]
+        smoothed, total = SmoothedGaps(gaps, fewest=source.fewest), np.abs(gaps.sum(axis=1))
+        parts.append(fixed_scales(smoothed, total, guess=source.guess, precision=source.precision))
+    return np.concatenate(parts)
 
 
 def _published(statistic: EqualMass) -> float:
@@ -124,7 +194,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
 
 
 _SMOOTH: dict[str, Estimator[FineGrid] | Estimator[EqualMass]] = {
-    "exact": Estimator("smooth_calibration_error", FineGrid, _smooth),
+    "exact": Estimator("smooth_calibration_error", FineGrid, smooth_error),
     "reference": Estimator("smooth_calibration_error", EqualMass, _published),
 }
 
@@ -135,6 +205,7 @@ _SMOOTH: dict[str, Estimator[FineGrid] | Estimator[EqualMass]] = {
     higher_is_better=False,
     percent=True,
     detail=True,
+    zero_if_calibrated=True,
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     estimator=_SMOOTH["exact"],
 )

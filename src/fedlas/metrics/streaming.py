@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe, suggestion
-from fedlas._core.registry import Entry
 from fedlas.metrics.accumulator import Accumulator
-from fedlas.metrics.base import METRICS, AnyEstimator, Approximation
+from fedlas.metrics.base import METRICS, AnyEstimator, Approximation, MetricEntry
 from fedlas.metrics.scan import Sums, scan
 from fedlas.predictions import Predictions
 
-MetricEntry = Entry[Callable[..., float]]
 _OWNER = "StreamingMetrics"
 
 
@@ -110,7 +108,7 @@ class StreamingMetrics(Accumulator):
             InputError: If there are none.
         """
         self._check_samples()
-        return {name: each.value(self._statistics[each.statistic]) for name, each in self._estimators.items()}
+        return {name: float(each.value(self._statistics[each.statistic])) for name, each in self._estimators.items()}
 
     def error_bounds(self) -> dict[str, float]:
         """How far each of :meth:`compute`'s numbers can at most be from the metric's own function; mostly 0.

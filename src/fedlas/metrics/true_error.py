@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, Estimator
-from fedlas.metrics.binning import BinSums, equal_width_edges
+from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
 
@@ -35,8 +35,12 @@ class TrueOutcome:
         """Those of the bins."""
         return self.sums.tensors()
 
+    def table(self) -> BinTable:
+        """Sums over the bins."""
+        return self.sums.table()
 
-_TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: bins.sums.mean_gap())
+
+_TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bins.table()))
 
 
 @METRICS.register(
@@ -44,6 +48,7 @@ _TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: bins.sums.
     title="True ECE",
     higher_is_better=False,
     percent=True,
+    zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
     needs=frozenset({"label_probs"}),
     estimator=_TRUE,

@@ -9,47 +9,48 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head, find_pool
-from fedlas.losses.base import without_autocast
+from fedlas.losses import without_autocast
 
 _OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
 
 
 class Objective(nn.Module):
-    """Calls a model and a criterion, and hands the criterion what it needs.
+    """Calls a model and a criterion, and passes the criterion its needs.
 
-    Being one module, it is what goes to the optimizer, DDP, ``.to()``, ``.train()``, ``torch.compile`` and
-    ``state_dict``; DDP around the model alone would give every rank a gate and running statistics of its own.
+    Pass this one module to the optimizer, DDP and ``torch.compile``, and call ``.to()``, ``.train()`` and
+    ``state_dict`` on it. DDP around the model alone would give every rank a separate gate and running statistics.
 
     Args:
         model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
             Classes are the second axis; a model with ``(N, L, C)`` needs a wrapper that transposes.
         criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
-            or a module with an attribute ``needs`` out of ``{"features", "index", "mixed", "head_weight"}``. One with a
-            method ``mix(inputs, target)`` is trained on what that returns (:class:`~fedlas.losses.Mixed`).
-        head: The classifier head, if the criterion needs features or somebody watches them: its dotted name, the
-            module, or None to find it.
-        features: Which features the criterion is given: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input
-            of the global pool, all positions of a sample in one row ``(N, D * H * W)``; or a module (or its dotted
-            name) whose input is such a map, where the pool is not found.
-        penalty: Called as ``penalty(model)`` after each forward pass in training mode, without autocast; the scalar it
-            returns is added to the loss. For what depends on the weights: a prior, orthogonality to another model.
+            or a module whose attribute ``needs`` is a subset of ``{"features", "index", "mixed", "head_weight"}``. If
+            it has a method ``mix(inputs, target)``, it is trained on the :class:`~fedlas.losses.Mixed` that it
+            returns.
+        head: The classifier head, if the criterion or a monitor needs features: its dotted name, the module, or None to
+            find it.
+        features: Features for the criterion: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input of the
+            global pool, all positions of a sample in one row ``(N, D * H * W)``; or a module (or its dotted name) whose
+            input is such a map, if the pool is not found.
+        penalty: Called as ``penalty(model)`` after each forward pass in training mode, outside autocast. Its scalar
+            result is added to the loss: a prior on the weights, or orthogonality to another model.
 
     State:
         Parameters and buffers of all under ``model.``, ``criterion.`` and ``penalty.``; ``model.state_dict()`` keeps
         its own keys.
 
     Raises:
-        InputError: If one of them is not a module, the criterion needs something unknown, or it needs features and no
-            head, or more than one, is found; or ``features`` is given and not needed, or there is no such map.
+        InputError: If one of them is not a module, the criterion has an unknown need, or it needs features and no head,
+            or more than one, is found; or ``features`` is given and not needed, or there is no such map.
 
     Note:
-        Of a map that is nowhere negative, as after ReLU, the L1 norm is ``H * W`` times that of its mean, and an
-        indicator standardises the factor away. So before and after the pool differ in the other norms (``norm_p``), and
-        in any norm of a map that has signs. Losses whose features must fit the head, those that need ``head_weight``,
-        take the head's input only.
+        If a map has no negative values, as after ReLU, its L1 norm is ``H * W`` times that of its mean, and an
+        indicator standardizes this factor away. Features before and after the pool then differ only in other norms
+        (``norm_p``); those of a map with signs differ in every norm. Losses that need ``head_weight`` take only the
+        head's input, which must fit the head.
 
-        Several threads may call one objective: the criterion is given the features of the thread's own forward pass.
-        What a criterion learns in training mode, such as running statistics, they share without a lock.
+        Several threads may call one objective: the criterion gets the features of the thread's own forward pass. The
+        threads share the state that a criterion learns in training mode, such as running statistics, without a lock.
 
     Example:
         >>> import torch
@@ -72,6 +73,7 @@ class Objective(nn.Module):
         penalty: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        # Checks: three modules, known needs, and features that the criterion can use.
         for name, module in (("model", model), ("criterion", criterion), ("penalty", penalty)):
             if not isinstance(module, nn.Module) and not (name == "penalty" and module is None):
                 raise InputError(
@@ -89,7 +91,7 @@ class Objective(nn.Module):
                 "Objective",
                 f"the criterion's needs must be out of {sorted(_OFFERED)}",
                 sorted(self.needs),
-                "Call model and criterion yourself, and hand over what it needs.",
+                "Call model and criterion yourself, and pass the criterion its needs.",
             )
         if features != "head" and self.needs & {"features", "head_weight"} != {"features"}:
             raise InputError(
@@ -98,12 +100,14 @@ class Objective(nn.Module):
                 f"features={features!r} for needs {sorted(self.needs)}",
                 "Leave features out.",
             )
+
+        # Where the criterion reads its features, and the weight of the head.
         self._tap: FeatureTap | None = None
         self._wanted = [head]  # in lists, so that modules are not registered a second time
         self._head: list[nn.Module] = []
         self._read: list[nn.Module] = []
         if self.needs & {"features", "head_weight"}:
-            found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
+            found = self._find_head()
             if "features" in self.needs:
                 of_head = isinstance(features, str) and features == "head"
                 read = found if of_head else find_pool(model, _pool_of(features))
@@ -120,7 +124,7 @@ class Objective(nn.Module):
 
         Args:
             inputs: First argument of the model.
-            target: As the criterion takes it.
+            target: In a form that the criterion takes.
             index: Position of each sample in the training set ``(N,)``, for criteria that need it.
             **model_kwargs: Passed to the model.
 
@@ -131,11 +135,13 @@ class Objective(nn.Module):
             TypeError: If the criterion needs ``index`` and it was not passed.
             InputError: As the criterion; or if the head did not run exactly once, or the model returned no logits.
         """
+        # In training a criterion may replace the batch by a mixed one.
         mix = getattr(self.criterion, "mix", None) if self.training else None
         views: tuple[Any, ...] = ()
         if mix is not None:
             mixed = mix(inputs, target)
             inputs, target, views = mixed.inputs, mixed.target, mixed.views
+        # The tensors that the criterion needs.
         logits, features = self._logits(inputs, model_kwargs)
         extra: dict[str, Tensor] = {}
         if features is not None:
@@ -153,20 +159,23 @@ class Objective(nn.Module):
         return loss, logits
 
     def head_in(self, model: nn.Module) -> nn.Module | None:
-        """Whose input the criterion reads in a copy of the model: its head, or its pool for a map; None if neither."""
-        if not self._read:
-            return None
-        name = next(name for name, module in self.model.named_modules() if module is self._read[0])
-        return model.get_submodule(name)
+        """The module in a copy of the model whose input the criterion reads: the head or the pool; None if neither."""
+        return model.get_submodule(self._name_of(self._read[0])) if self._read else None
 
     def classifier_in(self, model: nn.Module) -> nn.Module:
         """The classifier head in a copy of the model, whether or not the criterion needs features.
 
         Raises:
-            InputError: If none was named and not exactly one is found.
+            InputError: If no head was named, and none or more than one is found.
         """
-        found = find_head(self.model, self._wanted[0], num_classes=getattr(self.criterion, "num_classes", None))
-        return model.get_submodule(next(name for name, module in self.model.named_modules() if module is found))
+        return model.get_submodule(self._name_of(self._find_head()))
+
+    def _find_head(self) -> nn.Module:
+        return find_head(self.model, self._wanted[0], num_classes=getattr(self.criterion, "num_classes", None))
+
+    def _name_of(self, wanted: nn.Module) -> str:
+        """Dotted name of a module inside the model; empty if the model has no such part."""
+        return next((name for name, module in self.model.named_modules() if module is wanted), "")
 
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Logits, and the head's input if the criterion needs it."""
@@ -177,11 +186,11 @@ class Objective(nn.Module):
         try:
             output = self.model(inputs, **model_kwargs)
         except BaseException:
-            tap.cancel()  # or later passes would keep their activations alive
+            tap.cancel()  # otherwise later passes would keep their activations alive
             raise
         features, logits = tap.stop(), logits_of("Objective", output)
         if features.ndim > logits.ndim == 2:
-            named = next((name for name, module in self.model.named_modules() if module is self._read[0]), "")
+            named = self._name_of(self._read[0])
             raise InputError(
                 "Objective",
                 "the head's input must be (N, D), since the logits are (N, C)",
@@ -192,7 +201,7 @@ class Objective(nn.Module):
 
 
 def _pool_of(features: object) -> str | nn.Module | None:
-    """What to find the pool by; None if it is to be searched for."""
+    """Name or module of the pool; None to search for it."""
     if not isinstance(features, str | nn.Module):
         raise InputError(
             "Objective", "features must be 'head', 'map' or a module", describe(features), "Write features='map'."
@@ -212,10 +221,10 @@ def _check_linear(head: nn.Module) -> None:
 
 
 def logits_of(owner: str, output: object) -> Tensor:
-    """The logits in what a model returned: the tensor itself, or its ``.logits``.
+    """The logits in the output of a model: the tensor itself, or its ``.logits``.
 
     Raises:
-        InputError: If there are none.
+        InputError: If the output has no logits.
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if isinstance(logits, Tensor):
@@ -231,13 +240,13 @@ def logits_of(owner: str, output: object) -> Tensor:
 def param_groups(
     objective: Objective, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: the model's, and the criterion's (a gate, say) without weight decay.
+    """Parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
 
     Args:
-        objective: What is trained.
-        weight_decay: Of the model's group.
-        lr: Learning rate of the criterion's group; None leaves it to the optimizer's own.
-        decay_criterion: Decay the criterion too, as the published FedLAS code does.
+        objective: Model and criterion.
+        weight_decay: Weight decay of the model's group.
+        lr: Learning rate of the criterion's group; None uses that of the optimizer.
+        decay_criterion: Whether the weight decay applies to the criterion too, as in the published FedLAS code.
 
     Returns:
         One group, or two if the criterion has trainable parameters; each has a ``name``.

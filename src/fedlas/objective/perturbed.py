@@ -1,4 +1,4 @@
-"""Predictions on validation data under growing noise: what a calibrator for domain drift is fitted on."""
+"""Predictions on validation data with increasing noise, on which a calibrator for domain drift is fitted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 
 MOST_NOISE = 32.0
-"""Largest standard deviation of the noise, in units of the inputs' own; cut to their range, it leaves little of them.
-"""
+"""Largest standard deviation of the noise, in units of that of the inputs; after clipping little of them is left."""
 
-# An accuracy is close enough if it is off by this share of the distance between two levels, or by half a sample; at the
-# last level, if it exceeds chance by no more than its standard error.
+# An accuracy is close enough if it differs by at most this share of the distance between two levels, or by half a
+# sample; at the last level, if it exceeds chance by at most its standard error.
 _CLOSE = 0.1
 _MOST_HALVINGS = 12
 
@@ -35,39 +34,38 @@ def drifted_predictions(
     head: str | nn.Module | None = None,
     on_level: Callable[[int, float, float], None] | None = None,
 ) -> Predictions:
-    """Predictions on the union of ``levels`` copies of the data, each under more Gaussian noise than the one before.
+    """Predictions on the union of ``levels`` copies of the data, each with more Gaussian noise than the one before.
 
-    The first copy is clean. The noise of the others is such that their accuracies fall in equal steps to that of
-    chance.
+    The first copy is clean. The noise of the others is chosen so that their accuracies fall in equal steps to chance.
 
     Args:
         model: Classifier or :class:`~fedlas.Objective`, as for :func:`~fedlas.predict`.
         loader: Yields ``(inputs, target, ...)`` with floating inputs ``(n, channels, ...)``, as the model expects them.
-            It is iterated dozens of times: a list or a ``DataLoader`` in an order that does not change, no generator.
-        levels: Copies, at least 2.
-        seed: Of the noise.
-        device: Where the model runs; None is where its parameters are.
+            It is iterated dozens of times: use a list or a ``DataLoader`` without shuffling, not a generator.
+        levels: Number of copies, at least 2.
+        seed: Seed of the noise.
+        device: Device of the inputs; None is that of the model's parameters.
         features: Keep the input of the classifier head too.
         head: The head, if ``features`` and it cannot be found.
-        on_level: Called with number (from 0), noise and accuracy of each level once it is found, to show progress.
+        on_level: Called with number (from 0), noise and accuracy of each finished level, to show progress.
 
     Returns:
         ``levels * N`` predictions, level after level, each in the order of the loader.
 
     Raises:
-        InputError: If the loader cannot be iterated twice or its inputs are no floating tensors, noise does not lower
+        InputError: If the loader cannot be iterated twice or its inputs are not floating tensors, noise does not lower
             the accuracy, or as :func:`~fedlas.predict`.
 
     Note:
-        Noise is measured in standard deviations of each channel. What it makes of an input is cut to the range that the
-        clean inputs of that channel have, as a camera would: without bounds, ReLU networks answer noise with logits
-        that grow with it, and those rows alone would decide the fit. (The paper's published code cuts ImageNet to the
-        range of pixels, and does not cut CIFAR-10.)
+        Noise is measured in standard deviations of each channel. A noisy input is clipped to the range of the clean
+        inputs of that channel, as in a camera: without bounds, the logits of ReLU networks grow with the noise, and
+        those rows alone would determine the fit. (The paper's published code clips ImageNet to the range of pixels, and
+        does not clip CIFAR-10.)
 
-        Chance is an accuracy of ``1 / C``, or what noise of 32 standard deviations leaves where that is more: a model
-        that says one class under noise is right as often as that class occurs. Every level sees the same noise, times
-        its standard deviation. An accuracy may be off by a tenth of a step, and by more where it jumps. The paper
-        searches by Nelder-Mead, here bisection does.
+        Chance is an accuracy of ``1 / C``, or the accuracy at a noise of 32 standard deviations if that is higher: a
+        model that predicts one class for all noisy inputs is right as often as that class occurs. Every level has the
+        same noise, times its standard deviation. An accuracy may differ by a tenth of a step, and by more where it
+        jumps. The paper searches with Nelder-Mead, this function by bisection.
 
     Example:
         >>> images, target = torch.eye(4).repeat(500, 1), torch.arange(4).repeat(500)
@@ -95,6 +93,7 @@ def drifted_predictions(
             known[noise] = float(under(noise, keep=False).correct.double().mean())
         return known[noise]
 
+    # The accuracies at both ends: without noise, and by chance.
     clean = under(0.0, keep=features)
     known[0.0] = float(clean.correct.double().mean())
     floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
@@ -107,6 +106,8 @@ def drifted_predictions(
             f"{known[0.0]:.1%} without noise and {floor:.1%} with much",
             "Use a model that is better than chance, more validation samples or fewer levels.",
         )
+
+    # The noise of each level, then the predictions with it.
     close = max(_CLOSE * step, 0.5 / clean.num_samples)
     parts = []
     for level in range(levels):
@@ -127,9 +128,9 @@ def drifted_predictions(
 
 
 def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[float, float], *, close: float) -> float:
-    """A noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds what it tries to ``known``.
+    """A noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``known``.
 
-    The bracket is where the accuracy first falls below the goal, so a curve that is not quite monotone does no harm.
+    The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
     """
     ordered = sorted(known)
     high = next((noise for noise in ordered if known[noise] < goal), ordered[-1])
@@ -147,7 +148,7 @@ def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[floa
 
 
 def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
-    """The least of 32, 16, 8, ... from which on the accuracy is ``at_chance`` or below."""
+    """The least of 32, 16, 8, ... down to which the accuracy is ``at_chance`` or below."""
     noise = MOST_NOISE
     while accuracy(noise / 2) <= at_chance:
         noise /= 2
@@ -155,7 +156,7 @@ def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:
 
 
 class _Channels:
-    """Standard deviation and range of each channel of a loader's inputs, shaped to broadcast against a batch."""
+    """Standard deviation and range of each channel of a loader's inputs, in a shape that broadcasts with a batch."""
 
     def __init__(self, loader: Iterable[Any]) -> None:
         if isinstance(loader, Iterator):
@@ -172,27 +173,24 @@ class _Channels:
                     "drifted_predictions",
                     "inputs must be floating tensors (n, channels, ...), to which noise can be added",
                     describe(inputs),
-                    "Pass batches of normalised images.",
+                    "Pass batches of normalized images.",
                 )
             rows = inputs.detach().cpu().double().transpose(0, 1).flatten(1)
             count += rows.shape[1]
             parts.append((rows.sum(dim=1), rows.square().sum(dim=1), rows.amin(dim=1), rows.amax(dim=1)))
-            self._shape = (1, -1, *(1 for _ in inputs.shape[2:]))
+            shape = (1, -1, *(1 for _ in inputs.shape[2:]))
         if not parts:
             raise InputError(
                 "drifted_predictions", "the loader must yield at least one batch", "none", "Check the data."
             )
         total, square, low, high = (torch.stack(list(part)) for part in zip(*parts, strict=True))
         mean = total.sum(dim=0) / count
-        self.deviation = self._shaped((square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt())
-        self.low, self.high = self._shaped(low.amin(dim=0)), self._shaped(high.amax(dim=0))
-
-    def _shaped(self, value: Tensor) -> Tensor:
-        return value.view(self._shape)
+        deviation = (square.sum(dim=0) / count - mean.square()).clamp(min=0).sqrt()
+        self.deviation, self.low, self.high = (x.view(shape) for x in (deviation, low.amin(dim=0), high.amax(dim=0)))
 
 
 class _Noisy:
-    """The batches of a loader with Gaussian noise on their inputs, the same at every iteration."""
+    """The batches of a loader with Gaussian noise on their inputs; every iteration gives the same noise."""
 
     def __init__(self, loader: Iterable[Any], noise: float, seed: int, channels: _Channels) -> None:
         self._loader, self._noise, self._seed, self._channels = loader, noise, seed, channels

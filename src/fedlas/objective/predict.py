@@ -1,4 +1,4 @@
-"""Runs a model over a data set and collects what it says."""
+"""Runs a model over a data set and collects its predictions."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def predict(
 
     Args:
         model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one.
-        loader: Yields ``(inputs, target, ...)``; further elements are not looked at.
-        device: Where the model runs; None is where its parameters are.
+        loader: Yields ``(inputs, target, ...)``; further elements are ignored.
+        device: Device of the inputs; None is that of the model's parameters.
         features: Keep the input of the classifier head too.
-        head: The head, if features are wanted and it cannot be found.
-        observe: Called after each batch with its logits ``(B, C)`` and features ``(B, D)``, where the model runs; for
-            what should not keep the features of a whole data set.
+        head: The head, if features are needed and it cannot be found.
+        observe: Called after each batch with its logits ``(B, C)`` and features ``(B, D)``, on the model's device; it
+            serves measurements that should not keep the features of a whole data set.
 
     Returns:
         Float32 predictions on the CPU, in the order of the loader.
 
     Raises:
-        InputError: If the model is no module or returns no logits, the loader is empty, or the logits are not finite.
+        InputError: If the model is not a module or returns no logits, the loader is empty, or logits are not finite.
 
     State:
-        The model runs in ``eval()`` under ``torch.inference_mode``; each submodule's mode is restored afterwards, also
-        after an error.
+        The model runs in ``eval()`` under ``torch.inference_mode``; each submodule's mode is then restored, also after
+        an error.
 
     Example:
         >>> model = nn.Linear(4, 3)
@@ -54,6 +54,7 @@ def predict(
     network = model.model if isinstance(model, Objective) else model
     if device is None:
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    # Read the head's input only if somebody needs it, and remember each submodule's mode.
     tap = FeatureTap(find_head(network, head)) if features or observe is not None else None
     modes = [(module, module.training) for module in network.modules()]
     parts: dict[str, list[Tensor]] = {"logits": [], "target": [], "features": []}

@@ -1,8 +1,12 @@
-"""Out-of-distribution detection: scores (higher = more OOD) of saved logits and features, and how well they detect."""
+"""Out-of-distribution detection: scores of samples, higher = more OOD, and how well they detect.
 
-# Importing a module registers its scores, in the order of tables: hence no sorting here.
+In: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of in-distribution
+samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals.
+"""
+
+# Importing a module registers its scores, and tables list them in that order: hence no sorting here.
 # ruff: noqa: I001
-from fedlas.ood.adapt import adapt_images
+from fedlas.ood.images import adapt_images, count_duplicates
 from fedlas.ood.base import GIVEN, OOD_SCORES, Score, follows_temperature, needs_of, options_of
 from fedlas.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
 from fedlas.ood.feature_norm import feature_norm_score
@@ -27,6 +31,7 @@ __all__ = [
     "Score",
     "adapt_images",
     "compute_score",
+    "count_duplicates",
     "detection_intervals",
     "detection_metrics",
     "energy_score",

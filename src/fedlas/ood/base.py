@@ -1,4 +1,4 @@
-"""What an OOD score is: a function of what a model says of samples, higher for what is less like its training data."""
+"""The contract of an OOD score, a function that is higher for samples less like the training data; and the registry."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor
 
 from fedlas._core.registry import Entry, Registry
 
+__all__ = ["GIVEN", "OOD_SCORES", "Score", "follows_temperature", "needs_of", "options_of"]
+
 Score = Callable[..., Tensor]
 """``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""
 
 OOD_SCORES: Registry[Score] = Registry("OOD score")
 """Scores by name. Metadata: ``title`` (its name in tables), ``paper`` (its title), ``year``, ``url``; ``packages``, the
-optional ones that it needs. What a score needs are those of its parameters that are in :data:`GIVEN`; the others are
-options with a default."""
+optional ones that it needs. Parameters in :data:`GIVEN` are the inputs of a score; the others are options with a
+default."""
 
 GIVEN = {
     "logits": "logits",
@@ -28,14 +30,14 @@ GIVEN = {
     "inputs": "images",
     "std": "",  # comes with the images
 }
-"""Parameters that a score is given, and what they are called in a table: ``logits (N, C)`` and ``features (N, D)`` of
-the samples to score; ``val``, :class:`~fedlas.Predictions` on held-out in-distribution samples; ``train``, predictions
-with features on training samples; ``head``, the linear head; ``model``, ``inputs (N, channels, H, W)`` and the ``std``
-of each channel that they were divided by."""
+"""Possible inputs of a score, and their names in tables: ``logits (N, C)`` and ``features (N, D)`` of the samples to
+score; ``val``, :class:`~fedlas.Predictions` on held-out in-distribution samples; ``train``, predictions with features
+on training samples; ``head``, the linear head; ``model``, ``inputs (N, channels, H, W)`` and the ``std`` of each
+channel by which they were divided."""
 
 
 def needs_of(entry: Entry[Score]) -> frozenset[str]:
-    """What the score must be given, out of :data:`GIVEN`.
+    """The inputs of the score, out of :data:`GIVEN`.
 
     Example:
         >>> import fedlas.ood
@@ -52,5 +54,5 @@ def options_of(entry: Entry[Score]) -> dict[str, Any]:
 
 
 def follows_temperature(entry: Entry[Score]) -> bool:
-    """Whether the score is computed of saved logits, and so again with a temperature; ViM and ODIN make their own."""
+    """Whether the score depends on the saved logits, and so on a temperature; ViM and ODIN compute their own logits."""
     return "logits" in needs_of(entry)

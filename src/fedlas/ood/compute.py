@@ -1,4 +1,4 @@
-"""A score by name: given what it needs, checked on the way in and out."""
+"""A score by name, its inputs and its values checked."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from fedlas.ood.base import GIVEN, OOD_SCORES, needs_of
 from fedlas.ood.outputs import Outputs
 from fedlas.predictions import Predictions
 
+__all__ = ["Reference", "compute_score"]
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What scores are fitted on: in-distribution samples, none of which is scored.
+    """In-distribution samples that scores are fitted on; none of them is scored.
 
     Attributes:
         val: Predictions on held-out samples.
         train: Predictions with features on training samples.
-        head: The linear head that makes logits of features.
+        head: The linear head that maps features to logits.
     """
 
     val: Predictions | None = None
@@ -30,7 +32,7 @@ class Reference:
     head: nn.Linear | None = None
 
     def scaled(self, temperature: float) -> Reference:
-        """The same with all logits divided by ``temperature``; features and head stay."""
+        """The same with all logits divided by ``temperature``; features and head are unchanged."""
         val, train = (
             None if part is None else part.with_logits(part.logits / temperature) for part in (self.val, self.train)
         )
@@ -44,15 +46,15 @@ def compute_score(
 
     Args:
         name: Registry name.
-        outputs: What the model says of them; one that takes more (:class:`Outputs`) must hold the score itself.
-        reference: What the score is fitted on, if it is.
+        outputs: The model's outputs for them. They must hold the score itself if it is computed from images.
+        reference: In-distribution samples, for a score that is fitted.
         options: Options of the score; the others keep their defaults.
 
     Returns:
         ``(N,)`` float64 on the CPU, higher = more OOD.
 
     Raises:
-        InputError: For an unknown name or option, if something is missing that the score needs, or if it is not finite.
+        InputError: For an unknown name or option, a missing input, or a score that is not finite.
         MissingExtraError: If it needs a package that is not installed.
 
     Example:
@@ -67,10 +69,11 @@ def compute_score(
             raise InputError(
                 owner,
                 "it is computed from images, so outputs must hold it",
-                f"some with {', '.join(outputs.scores) or 'no scores'}",
+                f"outputs with {', '.join(outputs.scores) or 'no scores'}",
                 "Compute it with the function of that name, and pass it in scores.",
             )
         return outputs.scores[name].double().cpu()
+    # Fitted scores take what they need of the outputs and the reference.
     offered: dict[str, Any] = {
         "logits": outputs.logits, "features": outputs.features, "val": given.val, "train": given.train,
         "head": given.head,
@@ -78,6 +81,7 @@ def compute_score(
     for need in sorted(needs):
         if offered[need] is None:
             raise InputError(owner, f"it needs {GIVEN[need]}", "none", "Pass them, or choose another score.")
+
     score: Tensor = OOD_SCORES.build(name, options, **offered)
     score = score.detach().double().cpu()
     if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
@@ -86,6 +90,6 @@ def compute_score(
             owner,
             f"it must be finite ({outputs.num_samples},)",
             f"{tuple(score.shape)}, {finite} finite",
-            "Look at the logits and features: they may be far outside what float32 can tell apart.",
+            "Look at the logits and features: they may be too large for float32.",
         )
     return score

@@ -1,4 +1,4 @@
-"""The norm of the features: small for what a network has not learnt to see."""
+"""The norm of the features, which is small for inputs unlike the training data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.ood.base import OOD_SCORES
+
+__all__ = ["feature_norm_score"]
 
 
 @OOD_SCORES.register(
@@ -23,14 +25,14 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
 
     Args:
         features: Input of the classifier head, ``(N, D)``.
-        order: Of the norm, > 0; 1 sums the absolute values (what FedLAS's indicator looks at), 2 is the Euclidean
+        order: Order of the norm, > 0; 1 is the sum of the absolute values (FedLAS's indicator), 2 the Euclidean
             length, ``inf`` the largest value.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the features are no floating tensor ``(N, D)``, or ``order`` is not positive.
+        InputError: If the features are not a floating tensor ``(N, D)``, or ``order`` is not positive.
 
     Example:
         >>> feature_norm_score(torch.tensor([[3.0, 4.0]]), order=2).tolist()

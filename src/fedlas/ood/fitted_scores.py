@@ -1,4 +1,4 @@
-"""Scores that are fitted on in-distribution samples, by pytorch-ood on saved logits and features."""
+"""Scores that pytorch-ood fits on the logits and features of in-distribution samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fedlas.ood.base import OOD_SCORES
 from fedlas.ood.feature_norm import check_features
 from fedlas.predictions import Predictions
 
+__all__ = ["kl_matching_score", "knn_score", "mahalanobis_score", "relative_mahalanobis_score", "vim_score"]
+
 _PACKAGES = ("pytorch_ood",)
 
 
@@ -25,7 +27,7 @@ _PACKAGES = ("pytorch_ood",)
     packages=_PACKAGES,
 )
 def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
-    """KL divergence from the nearest of the mean softmaxes of the predicted classes on validation.
+    """KL divergence from the nearest class template, the mean softmax of a predicted class on validation.
 
     Args:
         logits: ``(N, C)``.
@@ -65,17 +67,17 @@ def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
 
     Args:
         features: ``(N, D)``.
-        train: Predictions on training samples, with features ``(N', D)``; every class of its targets counts.
+        train: Predictions on training samples, with features ``(N', D)``; each class of its targets gets a mean.
 
     Returns:
-        ``(N,)``, half the squared distance up to a factor that is the same for all; higher = more OOD.
+        ``(N,)``, half the squared distance up to a constant factor; higher = more OOD.
 
     Raises:
-        InputError: If ``train`` has no features or not as many.
+        InputError: If ``train`` has no features, or another number of them.
         MissingExtraError: Without pytorch-ood.
 
     Note:
-        Of the last layer's features only, without perturbed inputs and without the paper's regression over layers,
+        Uses the last layer's features only, without perturbed inputs and without the paper's regression over layers,
         which needs OOD samples. Directions in which training features do not vary are left out, as in the authors'
         code (a pseudo-inverse).
 
@@ -104,7 +106,7 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If ``train`` has no features or not as many.
+        InputError: If ``train`` has no features, or another number of them.
         MissingExtraError: Without pytorch-ood.
 
     Source:
@@ -122,18 +124,18 @@ def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tenso
     packages=(*_PACKAGES, "sklearn"),
 )
 def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
-    """Distance of the normalised features to their ``k``-th nearest among those of training samples.
+    """Distance of the normalized features to their ``k``-th nearest among those of training samples.
 
     Args:
         features: ``(N, D)``.
         train: Predictions on training samples, with features ``(N', D)``.
-        k: Which neighbour, at most ``N'``; the paper takes 50 for CIFAR-10, 200 for CIFAR-100, 1000 for ImageNet.
+        k: Rank of the neighbor, at most ``N'``; the paper takes 50 for CIFAR-10, 200 for CIFAR-100, 1000 for ImageNet.
 
     Returns:
         ``(N,)`` in ``[0, 2]``, higher = more OOD.
 
     Raises:
-        InputError: If ``train`` has no features, not as many, or fewer than ``k`` samples.
+        InputError: If ``train`` has no features, another number of them, or fewer than ``k`` samples.
         MissingExtraError: Without pytorch-ood or scikit-learn.
 
     Source:
@@ -150,7 +152,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
         )
     require("sklearn.neighbors", extra="ood")
     detector = _detectors().KNN(None, k=k)
-    # float32 finds the same neighbours at half the price; distances of unit vectors need no more.
+    # float32 finds the same neighbors at half the cost; distances of unit vectors need no more digits.
     return detector.fit_features(bank.float(), train.target).predict_features(features.float())
 
 
@@ -168,16 +170,16 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
     Args:
         features: ``(N, D)``.
         train: Predictions on training samples, with features ``(N', D)``.
-        head: The linear head that makes the logits of the features.
-        dimension: Of the principal subspace, below ``D``; None is the paper's: 1000 of at least 2048 features, 512 of
-            at least 768, and half of fewer.
+        head: The linear head that maps the features to logits.
+        dimension: Dimension of the principal subspace, below ``D``; None is the paper's: 1000 for at least 2048
+            features, 512 for at least 768, and half of fewer.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If ``train`` has no features or not as many, ``dimension`` is not below their number, or the head is
-            not linear in them.
+        InputError: If ``train`` has no features or another number of them, ``dimension`` is not below their number, or
+            the head is not linear in them.
         MissingExtraError: Without pytorch-ood.
 
     Source:
@@ -196,7 +198,10 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
     chosen = dimension if dimension is not None else 1000 if width >= 2048 else 512 if width >= 768 else width // 2
     if check_count("vim_score", "dimension", chosen, low=0) >= width:
         raise InputError(
-            "vim_score", f"dimension must be below the {width} features", chosen, "Choose a smaller one, or leave it."
+            "vim_score",
+            f"dimension must be below the {width} features",
+            chosen,
+            "Choose a smaller one, or leave it out.",
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
@@ -210,7 +215,7 @@ def _detectors() -> Any:
 def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
     if train.features is None:
         raise InputError(
-            owner, "train must hold features", "some without", "Make them with fedlas.predict(..., features=True)."
+            owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
         )
     bank = check_features(owner, train.features)
     check_features(owner, features, columns=bank.shape[1])
@@ -218,14 +223,14 @@ def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
 
 
 def _gaussian(owner: str, detector: Any, features: Tensor, train: Predictions) -> Tensor:
-    """A Mahalanobis detector in coordinates where training features have unit variance.
+    """The score of a Mahalanobis detector, fitted in coordinates where training features have unit variance.
 
-    The distances do not depend on coordinates, but the detector inverts its covariance in float32, which takes
-    well-scaled ones.
+    The distances do not depend on the coordinates, but the detector inverts its covariance in float32, which is
+    accurate in well-scaled ones only.
     """
     bank = _bank(owner, features, train)
     mean = bank.mean(dim=0)
-    # Of length one, whatever the number of samples: the detector's own covariance is a sum over them.
+    # Columns of unit length, for any number of samples: the detector's own covariance is a sum over them.
     length = (bank - mean).norm(dim=0)
     varying = length > bank.abs().amax(dim=0) * torch.finfo(torch.float32).eps
     if not bool(varying.any()):

@@ -1,4 +1,4 @@
-"""Scores of logits alone: no model, no training data, no fit."""
+"""Scores of logits alone, without a fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fedlas._core.check import check_count, check_logits, check_number
 from fedlas.ood.base import OOD_SCORES
+
+__all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
 
 
 @OOD_SCORES.register(
@@ -23,11 +25,11 @@ def msp_score(logits: Tensor) -> Tensor:
         logits: ``(N, C)``.
 
     Returns:
-        ``(N,)`` in ``[0, 1 - 1/C]``, higher = more OOD. Computed as the sum of the other probabilities, so that two
-        confident samples differ where ``1 - max`` would round both to 0.
+        ``(N,)`` in ``[0, 1 - 1/C]``, higher = more OOD. Computed as the sum of the other probabilities, which
+        distinguishes confident samples for which ``1 - max`` would round to 0.
 
     Raises:
-        InputError: If the logits are no floating tensor ``(N, C)``.
+        InputError: If the logits are not a floating tensor ``(N, C)``.
 
     Example:
         >>> msp_score(torch.tensor([[0.0, 0.0], [50.0, 0.0]])).tolist()
@@ -57,7 +59,7 @@ def entropy_score(logits: Tensor) -> Tensor:
         ``(N,)`` in ``[0, log C]``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are no floating tensor ``(N, C)``.
+        InputError: If the logits are not a floating tensor ``(N, C)``.
 
     Source:
         Used as a baseline by Ren et al. 2019, section 4.
@@ -75,7 +77,7 @@ def entropy_score(logits: Tensor) -> Tensor:
     url="https://arxiv.org/abs/1911.11132",
 )
 def max_logit_score(logits: Tensor) -> Tensor:
-    """The highest logit, negated; what Vaze et al. 2022 use for open sets.
+    """The highest logit, negated; used by Vaze et al. 2022 for open sets.
 
     Args:
         logits: ``(N, C)``.
@@ -84,10 +86,10 @@ def max_logit_score(logits: Tensor) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are no floating tensor ``(N, C)``.
+        InputError: If the logits are not a floating tensor ``(N, C)``.
 
     Note:
-        One temperature for all samples divides it and leaves their order: no detection metric changes.
+        Dividing all logits by one temperature does not change the order of samples, nor any detection metric.
 
     Source:
         Hendrycks et al. 2022, section 3.
@@ -113,7 +115,7 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are no floating tensor ``(N, C)``, or ``temperature`` is not positive.
+        InputError: If the logits are not a floating tensor ``(N, C)``, or ``temperature`` is not positive.
 
     Example:
         >>> energy_score(torch.tensor([[0.0, 0.0]])).tolist()
@@ -134,18 +136,18 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     url="https://openaccess.thecvf.com/content/CVPR2023/html/Liu_GEN_Pushing_the_Limits_of_Softmax-Based_Out-of-Distribution_Detection_CVPR_2023_paper.html",
 )
 def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
-    """Generalised entropy of the largest probabilities, ``sum_k (p_k (1 - p_k))^gamma``.
+    """Generalized entropy of the largest probabilities, ``sum_k (p_k (1 - p_k))^gamma``.
 
     Args:
         logits: ``(N, C)``.
-        gamma: In ``(0, 1)``; a small one looks at the small probabilities.
-        top: How many of the largest probabilities count; all if there are no more.
+        gamma: In ``(0, 1]``; a small one gives weight to small probabilities.
+        top: Number of the largest probabilities that count; all if there are fewer.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are no floating tensor ``(N, C)``, or an option is out of range.
+        InputError: If the logits are not a floating tensor ``(N, C)``, or an option is out of range.
 
     Source:
         Liu, Lochman and Zach 2023, equation 4.
@@ -154,12 +156,12 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
     check_count("gen_score", "top", top)
     logits = _double("gen_score", logits).log_softmax(dim=1)
     logits = logits.topk(min(top, logits.shape[1]), dim=1).values
-    # log(1 - p) without the loss of 1 - p near p = 1; a certain class adds nothing.
+    # log(1 - p) without the cancellation of 1 - p near p = 1; a class of probability 1 contributes nothing.
     complement = torch.log(-torch.expm1(logits.clamp(max=-1e-300)))
     return (power * (logits + complement)).exp().sum(dim=1)
 
 
 def _double(owner: str, logits: Tensor) -> Tensor:
-    """Float64 logits: in float32 confident samples would be equal that are not."""
+    """Float64 logits: in float32 different confident samples would get equal scores."""
     check_logits(owner, logits)
     return logits.double()

@@ -1,4 +1,4 @@
-"""ODIN: a small step that makes the model surer of what it says, and helps known images more than unknown ones."""
+"""ODIN: a small step of the input toward higher confidence, which helps known images more than unknown ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas.ood.base import OOD_SCORES
+
+__all__ = ["odin_score"]
 
 
 @OOD_SCORES.register(
@@ -23,25 +25,25 @@ from fedlas.ood.base import OOD_SCORES
 def odin_score(
     model: nn.Module, inputs: Tensor, *, std: Sequence[float], temperature: float = 1000.0, eps: float = 0.0014
 ) -> Tensor:
-    """Maximum softmax probability at a high temperature, of inputs moved towards the predicted class; negated.
+    """Maximum softmax probability at a high temperature, of inputs moved toward the predicted class; negated.
 
     Args:
         model: Classifier to logits ``(N, C)``, in ``eval()``.
-        inputs: Normalised images ``(N, channels, H, W)``.
+        inputs: Normalized images ``(N, channels, H, W)``.
         std: Standard deviation of each channel in [0, 1] units, by which the images were divided.
-        temperature: Of the softmax, > 0.
+        temperature: Temperature of the softmax, > 0.
         eps: Length of the step in each pixel, >= 0, in [0, 1] units.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If an option is out of range, or the channels are not as many as ``std``.
+        InputError: If an option is out of range, or the number of channels is not that of ``std``.
         MissingExtraError: Without pytorch-ood.
 
     Note:
-        The defaults are the paper's for CIFAR; it chose them on OOD images, which nobody has. With ``eps=0`` and a high
-        temperature the order is that of the highest logit above the mean.
+        The defaults are the paper's for CIFAR; it chose them on OOD images, which are not available in practice. With
+        ``eps=0`` and a high temperature the order is that of the highest logit above the mean.
 
     Source:
         Liang, Li and Srikant 2018, section 3.
@@ -53,12 +55,12 @@ def odin_score(
             "odin_score",
             f"inputs must be (N, {len(std)}, H, W), as std has {len(std)} channel{'s' * (len(std) != 1)}",
             tuple(inputs.shape),
-            "Pass the images as the model gets them.",
+            "Pass the images as the model receives them.",
         )
 
     def logits(images: Tensor) -> Tensor:
         found: Tensor = model(images)
-        return found.double()  # at temperature 1000 all probabilities are near 1/C: float32 would make ties
+        return found.double()  # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
 
     detector = require("pytorch_ood.detector", extra="ood").ODIN(logits, eps=step, temperature=heat, norm_std=list(std))
     with torch.enable_grad():

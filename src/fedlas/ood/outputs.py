@@ -1,4 +1,4 @@
-"""What a model says of images whose labels it does not know: predictions without a target, in a file of their own."""
+"""A model's outputs for images without labels of its classes: predictions without a target."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.files import write_atomically
 from fedlas.predictions import Predictions
 
+__all__ = ["Outputs"]
+
 _SCORE = "score_"
 
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """What a model says of ``N`` samples.
+    """A model's outputs for ``N`` samples.
 
-    There is no target: labels of another data set are no classes of the model, and a file that had any would pass for
-    predictions that can be evaluated.
+    There is no target: labels of another data set are not classes of the model, and with a target the file could be
+    mistaken for predictions to evaluate.
 
     Args:
         logits: ``(N, C)``, finite.
         features: Input of the classifier head ``(N, D)``, or None.
-        scores: Scores ``(N,)`` that took more than these to compute, by name.
+        scores: Scores ``(N,)`` by name that cannot be computed from logits and features.
 
     Raises:
         InputError: For wrong shapes or dtypes, values that are not finite, or no samples.
@@ -66,7 +68,7 @@ class Outputs:
 
     @classmethod
     def of(cls, predictions: Predictions) -> Outputs:
-        """The same without the labels."""
+        """The outputs in ``predictions``, without the labels."""
         return cls(predictions.logits, predictions.features)
 
     def save(self, path: str | Path, *, about: Mapping[str, Any]) -> Path:
@@ -74,10 +76,10 @@ class Outputs:
 
         Args:
             path: The file.
-            about: What it was made of, JSON values; :meth:`load` gives it back.
+            about: Origin of the outputs as JSON values; :meth:`load` returns it.
 
         Raises:
-            InputError: If the folder cannot be written to.
+            InputError: If the folder is not writable.
         """
         arrays: dict[str, Any] = {"logits": self.logits.cpu().numpy(), "about": np.array(json.dumps(about))}
         if self.features is not None:
@@ -87,10 +89,10 @@ class Outputs:
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[Outputs, dict[str, Any]]:
-        """What :meth:`save` wrote, and ``about``.
+        """Read the outputs that :meth:`save` wrote, and ``about``.
 
         Raises:
-            InputError: If the file is missing, truncated, or another one.
+            InputError: If the file is missing, truncated, or was not written by :meth:`save`.
         """
         path = Path(path)
         try:
@@ -114,5 +116,5 @@ class Outputs:
                 "Outputs.load",
                 "the file must be an .npz that Outputs.save wrote",
                 f"{path} ({type(error).__name__}: {error})",
-                "Remove it, and it is made again.",
+                "Remove it, and it is written again.",
             ) from error

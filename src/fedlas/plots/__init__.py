@@ -1,7 +1,7 @@
-"""Figures of predictions and logs.
+"""Figures of predictions, scores and training logs.
 
-Each function draws on the Axes it is given, or on a new figure, and returns the Axes; none changes global state.
-Save a figure with ``ax.figure.savefig("name.svg")``.
+In: predictions, scores or log records, and optionally a matplotlib Axes to draw on. Out: the Axes; no function changes
+global state. Save a figure with ``ax.figure.savefig("name.svg")``.
 """
 
 from fedlas.plots.classwise import ClassGap, class_gap_plot, class_gaps

@@ -1,4 +1,4 @@
-"""Calibration class by class: when a classifier says this class, is it right as often as it claims?"""
+"""Calibration by predicted class: confidence against accuracy, class by class."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.theme import dress, entitle, name_ticks, new_axes, theme_named
+from fedlas.plots.theme import REFERENCE, ThemeName, canvas, caption, name_ticks
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["ClassGap", "class_gap_plot", "class_gaps"]
+
 
 @dataclass(frozen=True)
 class ClassGap:
-    """Confidence and accuracy of the samples that are predicted as one class.
+    """Confidence and accuracy of the samples with one predicted class.
 
     Attributes:
         label: The class.
-        num_samples: How many are predicted as it.
+        num_samples: Number of samples predicted as this class.
         confidence: Their mean confidence.
-        accuracy: Share of them that are right.
+        accuracy: Share of them that are correct.
         low: Lower end of the interval of ``gap``.
         high: Upper end.
     """
@@ -46,10 +48,11 @@ class ClassGap:
 
 
 def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGap]:
-    """The signed gap of every class that is predicted, with an interval, the most over-confident first.
+    """The signed gap of every predicted class with an interval, the most over-confident class first.
 
-    The interval is Wilson's for the accuracy, taken from the mean confidence. It has a width where all predictions of a
-    class are right, too, which a bootstrap has not; where the confidences of a class differ it is a little too wide.
+    The interval is the mean confidence minus Wilson's interval of the accuracy. Unlike that of a bootstrap, it has a
+    width even if all predictions of a class are correct; where the confidences of a class differ it is a little too
+    wide.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -72,18 +75,18 @@ def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGa
     z = NormalDist().inv_cdf(0.5 + level / 2)
     predicted = predictions.predicted.cpu().numpy()
     count = np.bincount(predicted, minlength=predictions.num_classes)
-    sums = (
+    confidence, right = (
         np.bincount(predicted, values.cpu().double().numpy(), predictions.num_classes)
         for values in (predictions.confidence, predictions.correct)
     )
-    confidence, right = sums
     gaps = []
     for label in np.flatnonzero(count).tolist():
         n, claimed = int(count[label]), float(confidence[label] / count[label])
         accuracy = float(right[label]) / n
-        centre, half = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
+        # Wilson's interval of the accuracy.
+        center, half = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
         half *= math.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-        gaps.append(ClassGap(label, n, claimed, accuracy, claimed - centre - half, claimed - centre + half))
+        gaps.append(ClassGap(label, n, claimed, accuracy, claimed - center - half, claimed - center + half))
     return sorted(gaps, key=lambda gap: (-gap.gap, gap.label))
 
 
@@ -94,18 +97,18 @@ def class_gap_plot(
     most: int = 40,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
 ) -> Axes:
     """Draw the signed gap of each predicted class with its 95 % interval, the most over-confident at the top.
 
-    A filled marker is a class whose interval does not hold 0. Of one hundred classes of a calibrated model that are
-    five or so.
+    A marker is filled if the interval of its class excludes 0; for a calibrated model that happens in about five of one
+    hundred classes.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         classes: Names of the ``C`` classes; numbers if None.
-        most: Of more classes than this only the ends are drawn, and how many lie between them is said.
-        ax: Where to draw; a new figure, as high as it need be, if None.
+        most: If there are more classes, only the extremes are drawn, with a note on how many lie between.
+        ax: Where to draw; None: a new figure, as high as needed.
         title: Above the axes, left-aligned.
         theme: Palette.
 
@@ -122,7 +125,6 @@ def class_gap_plot(
         ['dog', 'cat']
     """
     owner = "class_gap_plot"
-    palette = theme_named(owner, theme)
     check_count(owner, "most", most, low=2)
     gaps = class_gaps(predictions)
     names = [str(label) for label in range(predictions.num_classes)] if classes is None else list(classes)
@@ -133,19 +135,22 @@ def class_gap_plot(
             f"{len(names)}",
             "Name all classes, in the order of the logits.",
         )
+
+    # The extremes only, if there are too many classes, with an empty row between them.
     between = max(0, len(gaps) - most)
     shown = [*gaps[: most // 2], *gaps[len(gaps) - (most - most // 2) :]] if between else gaps
     rows = np.arange(len(shown)) + (np.arange(len(shown)) >= most // 2) * (1.0 if between else 0.0)
-    axes: Any = new_axes(palette, size=(5.6, 0.9 + 0.19 * (rows[-1] + 1))) if ax is None else ax
-    dress(axes, palette)
-    axes.axvline(0, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+    axes, palette = canvas(owner, theme, ax, size=(5.6, 0.9 + 0.19 * (rows[-1] + 1)), grid="x")
+    axes.axvline(0, color=palette.ink, **REFERENCE)
+
+    # An interval and a marker for each class.
     for row, gap in zip(rows, shown, strict=True):
         beyond = gap.low > 0 or gap.high < 0
-        colour = (palette.over if gap.gap > 0 else palette.under) if beyond else palette.muted
-        axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=colour, linewidth=1.6, solid_capstyle="butt")
+        color = (palette.over if gap.gap > 0 else palette.under) if beyond else palette.muted
+        axes.plot([100 * gap.low, 100 * gap.high], [row, row], color=color, linewidth=1.6, solid_capstyle="butt")
         axes.plot(
-            [100 * gap.gap], [row], marker=">" if gap.gap > 0 else "<", markersize=5.5, color=colour, linestyle="none",
-            markerfacecolor=colour if beyond else palette.background, markeredgecolor=colour,
+            [100 * gap.gap], [row], marker=">" if gap.gap > 0 else "<", markersize=5.5, color=color, linestyle="none",
+            markerfacecolor=color if beyond else palette.background, markeredgecolor=color,
         )  # fmt: skip
     if between:
         axes.text(
@@ -154,8 +159,5 @@ def class_gap_plot(
         )  # fmt: skip
     name_ticks(axes.yaxis, rows, [names[gap.label] for gap in shown], color=palette.ink, fontsize=8)
     axes.set_ylim(rows[-1] + 0.7, -0.7)
-    axes.grid(axis="x", color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("confidence - accuracy, percentage points", color=palette.ink, fontsize=9)
-    if title is not None:
-        entitle(axes, title, palette)
+    caption(axes, palette, "confidence - accuracy, percentage points", title=title)
     return axes

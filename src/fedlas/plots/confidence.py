@@ -1,18 +1,20 @@
-"""Confidence of right and of wrong predictions: how far apart are they?"""
+"""Histograms of the confidence of correct and of wrong predictions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.metrics.scan import check_predictions
-from fedlas.plots.theme import backing, dress, entitle, new_axes, theme_named
+from fedlas.plots.theme import REFERENCE, ThemeName, backing, canvas, caption
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = ["confidence_histogram"]
 
 
 def confidence_histogram(
@@ -21,13 +23,13 @@ def confidence_histogram(
     num_bins: int = 20,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
 ) -> Axes:
-    """Draw how the confidences of right predictions are spread (upwards) and those of wrong ones (downwards).
+    """Draw the histograms of the confidence of right predictions (upward) and of wrong ones (downward).
 
-    Each kind adds up to 100 % of itself, or a few wrong predictions would not be seen beside many right ones. The
-    dashed lines are the mean confidences. A useful confidence puts right predictions to the right and wrong ones to the
-    left; a calibrated one may still not do so.
+    Each histogram sums to 100 %, so that a few wrong predictions are visible next to many right ones. The dashed lines
+    are the mean confidences. A useful confidence separates right predictions, at the right, from wrong ones; even a
+    calibrated one may not.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -48,21 +50,21 @@ def confidence_histogram(
         [0.0, 100.0, 0.0, -100.0]
     """
     owner = "confidence_histogram"
-    palette = theme_named(owner, theme)
     check_count(owner, "num_bins", num_bins)
     check_predictions(owner, predictions)
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
     edges = np.linspace(0, 1, num_bins + 1)
-    axes: Any = new_axes(palette, size=(4.2, 3.2)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(4.2, 3.2), grid="y")
+
+    # Right predictions upward, wrong ones downward, each with its mean.
     tallest = 0.0
-    for kind, sign, colour, hatch in ((correct, 1.0, palette.under, None), (~correct, -1.0, palette.over, "////")):
+    for kind, sign, color, hatch in ((correct, 1.0, palette.under, None), (~correct, -1.0, palette.over, "////")):
         count = int(kind.sum())
         shares = 100 * np.histogram(confidence[kind], edges)[0] / max(1, count)
         tallest = max(tallest, float(shares.max()))
         name = "right" if sign > 0 else "wrong"
         axes.bar(
-            edges[:-1], sign * shares, 1 / num_bins, align="edge", facecolor=colour, hatch=hatch, linewidth=0.6,
+            edges[:-1], sign * shares, 1 / num_bins, align="edge", facecolor=color, hatch=hatch, linewidth=0.6,
             edgecolor=palette.background,
         )  # fmt: skip
         mean = float(confidence[kind].mean()) if count else float("nan")
@@ -73,14 +75,10 @@ def confidence_histogram(
         )  # fmt: skip
         if count:
             ends = (0.5, 0.87) if sign > 0 else (0.13, 0.5)  # up to the text
-            axes.axvline(mean, *ends, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(mean, *ends, color=palette.ink, **REFERENCE)
     reach = 1.35 * max(tallest, 1.0)  # with room for the text
     axes.axhline(0, color=palette.muted, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(-reach, reach), xticks=np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(lambda value, _position: f"{abs(value):g}")
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("confidence", color=palette.ink, fontsize=9)
-    axes.set_ylabel("share of its kind, %", color=palette.ink, fontsize=9)
-    if title is not None:
-        entitle(axes, title, palette)
+    caption(axes, palette, "confidence", "share of its kind, %", title=title)
     return axes

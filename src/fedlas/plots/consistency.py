@@ -1,4 +1,4 @@
-"""The consistency band of a reliability diagram: where its bins would lie if the model were calibrated."""
+"""The consistency band of a reliability diagram: the range of its bins if the model were calibrated."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics import reliability_bins
 from fedlas.predictions import Predictions
+
+__all__ = ["ConsistencyBand", "consistency_band"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +34,18 @@ def consistency_band(
 ) -> ConsistencyBand:
     """Quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
 
-    As in the paper, a replicate draws ``N`` confidences with replacement, and for each whether it was right with that
-    probability. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the number
-    of samples in the bins is multinomial and the number of right ones in each binomial: drawn as such, without a loop.
+    As in the paper, a replicate draws ``N`` confidences with replacement, and an outcome for each with that probability
+    of being right. A sample of a bin is then right with probability equal to the mean confidence of the bin, so the
+    numbers of samples in the bins are multinomial and the numbers of right ones binomial. They are drawn as such,
+    without a loop.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``; the target plays no part.
+        predictions: Logits ``(N, C)`` and target ``(N,)``; the target is not used.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
-        level: In ``(0, 1)``. Of 15 bins of a calibrated model, one lies outside a band of level 0.95 in every second
-            diagram.
-        replicates: Number of replicates; those that leave a bin empty do not count for it.
-        seed: The same seed draws the same.
+        level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin outside a band of
+            level 0.95.
+        replicates: Number of replicates; a bin ignores those that leave it empty.
+        seed: Seed of the draws.
 
     Raises:
         InputError: If an argument is out of range.

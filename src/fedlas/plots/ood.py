@@ -1,22 +1,25 @@
-"""How a score tells OOD samples from others: ROC curves, and the two distributions."""
+"""How well a score separates OOD samples from in-distribution ones: ROC curves, and both histograms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas.plots.theme import DASHES, dress, entitle, legend_below, name_marks, new_axes, theme_named
+from fedlas.plots.theme import REFERENCE, ThemeName, canvas, caption, legend_below, name_axis
+from fedlas.plots.theme import legend as draw_legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["roc_curves", "score_histogram"]
+
 _TAIL = 0.005
-"""Share of the samples on each side that does not stretch the axis of a histogram."""
+"""Share of the samples at each end that the axis of a histogram may cut off."""
 
 
 def roc_curves(
@@ -24,18 +27,18 @@ def roc_curves(
     *,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw ROC curves: the share of OOD samples found against the share of in-distribution ones flagged with them.
+    """Draw ROC curves: the share of OOD samples detected against the share of in-distribution ones flagged.
 
     Args:
         curves: False and true positive rates, each ``(P,)`` in ``[0, 1]`` and ascending, by name; see
-            :func:`fedlas.ood.roc_points`. A name may hold its area, as nothing else is written beside the curves.
+            :func:`fedlas.ood.roc_points`. The figure shows nothing but the names, so put the area into them.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
-        legend: Whether to name the curves, beside the axes in a figure that is wider than high, else below.
+        legend: Whether to name the curves, next to the axes in a figure that is wider than high, else below.
 
     Returns:
         The Axes, with the diagonal of chance as its first line.
@@ -49,38 +52,25 @@ def roc_curves(
         ['chance', 'a score']
     """
     owner = "roc_curves"
-    palette = theme_named(owner, theme)
     if not curves:
         raise InputError(owner, "curves must hold at least one", "none", "Pass rates by name.")
     checked = {name: tuple(_rates(owner, name, side) for side in sides) for name, sides in curves.items()}
-    axes: Any = new_axes(palette, size=(6.2, 4.0)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(6.2, 4.0))
     axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance")
     for i, (name, (false, true)) in enumerate(checked.items()):
         if len(false) != len(true):
             raise InputError(
                 owner, f"rates of {name} must be equally many", f"{len(false)}, {len(true)}", "Pass points."
             )
-        axes.plot(
-            false, true, color=palette.lines[i % len(palette.lines)], linestyle=DASHES[i % len(DASHES)], linewidth=1.5,
-            label=name,
-        )  # fmt: skip
+        axes.plot(false, true, linewidth=1.5, label=name, **palette.line(i))
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    axes.grid(color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("share of in-distribution flagged", color=palette.ink, fontsize=9)
-    axes.set_ylabel("share of OOD flagged", color=palette.ink, fontsize=9)
-    if title is not None:
-        entitle(axes, title, palette)
+    caption(axes, palette, "share of in-distribution flagged", "share of OOD flagged", title=title)
     if legend and axes.figure.get_figwidth() < axes.figure.get_figheight():
-        axes.set_anchor("N")  # what its square shape leaves free is the legend's
+        axes.set_anchor("N")  # the square axes leave the rest of the height to the legend
         legend_below(axes, palette)
     elif legend:
-        legend_beside = axes.legend(
-            loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, labelcolor=palette.ink,
-            handlelength=2.6,
-        )  # fmt: skip
-        name_marks(legend_beside)
+        draw_legend(axes, palette, size=8.5, loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
     return axes
 
 
@@ -91,22 +81,22 @@ def score_histogram(
     num_bins: int = 40,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
 ) -> Axes:
-    """Draw how a score is distributed in and out of distribution, each as shares of its own samples.
+    """Draw the histograms of a score on in-distribution and on OOD samples, each summing to 1.
 
-    In-distribution bars are plain grey, OOD ones an outline with hatching. The dashed line is the threshold that 95 %
-    of the in-distribution samples are below or at: OOD samples left of it pass for known.
+    In-distribution bars are plain gray, OOD ones a hatched outline. The dashed line is the 95 % quantile of the
+    in-distribution samples: OOD samples to its left are not detected.
 
     Args:
         id_score: ``(N,)``, finite, higher = more OOD.
         ood_score: ``(M,)``, the same.
-        num_bins: Bins between the outermost half percents of all samples; what is beyond is counted in the last ones.
+        num_bins: Bins between the 0.5 % and 99.5 % quantiles of all samples; the outer bins count the rest.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.
-        legend: Whether to name the two.
+        legend: Whether to name the two histograms.
 
     Returns:
         The Axes.
@@ -120,15 +110,13 @@ def score_histogram(
         ('MSP', 10)
     """
     owner = "score_histogram"
-    palette = theme_named(owner, theme)
     check_count(owner, "num_bins", num_bins)
     known, unknown = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
     low, high = np.quantile(np.concatenate((known, unknown)), (_TAIL, 1 - _TAIL))
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, num_bins + 1)
-    axes: Any = new_axes(palette, size=(3.6, 2.7)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(3.6, 2.7), grid="y")
     shares = [np.histogram(values.clip(low, high), edges)[0] / len(values) for values in (known, unknown)]
     width = np.diff(edges)
     axes.bar(
@@ -140,16 +128,13 @@ def score_histogram(
         hatch="//", label="OOD",
     )  # fmt: skip
     threshold = np.quantile(known, 0.95, method="inverted_cdf")
-    axes.axvline(min(max(threshold, low), high), color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
-    axes.grid(axis="y", color=palette.grid, linewidth=0.8)
+    axes.axvline(min(max(threshold, low), high), color=palette.ink, **REFERENCE)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
-    # To the left: on the right is the power of ten that scores which differ little are offset by.
-    axes.set_xlabel("score (higher = more OOD)", loc="left", color=palette.ink, fontsize=9)
-    axes.set_ylabel("share of samples", color=palette.ink, fontsize=9)
-    if title is not None:
-        entitle(axes, title, palette)
+    caption(axes, palette, "", "share of samples", title=title)
+    # To the left: matplotlib writes the common offset of scores that differ little at the right.
+    name_axis(axes.xaxis, "score (higher = more OOD)", palette, loc="left")
     if legend:
-        axes.legend(loc="best", frameon=False, fontsize=8, labelcolor=palette.ink)
+        draw_legend(axes, palette, loc="best")
     return axes
 
 

@@ -1,33 +1,35 @@
-"""The risk-coverage curve: how wrong is a classifier on what it is most confident of?"""
+"""The risk-coverage curve: the error rate among the most confident predictions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas.metrics.scan import check_predictions
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
-from fedlas.plots.theme import backing, dress, entitle, new_axes, theme_named
+from fedlas.plots.theme import ThemeName, backing, canvas, caption, legend
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["risk_coverage", "risk_coverage_curve"]
+
 _MOST_POINTS = 400
-"""More would make the figure large and no different."""
+"""More points would only make the file larger."""
 
 
 def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coverage and risk: among the ``k`` most confident of ``N`` samples, the share of errors.
+    """Coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
 
     Returns:
-        ``coverage (N,)``, ``k / N`` for ``k = 1 .. N``, and ``risk (N,)`` in ``[0, 1]``, whose mean is AURC. Among
-        equal confidences it is the expectation over their order.
+        ``coverage (N,)``, ``k / N`` for ``k = 1 .. N``, and ``risk (N,)`` in ``[0, 1]``, whose mean is AURC. Samples
+        of equal confidence have their expected risk over all orders.
 
     Raises:
         InputError: If ``predictions`` are something else.
@@ -43,7 +45,7 @@ def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArra
     check_predictions("risk_coverage", predictions)
     confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
     _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
-    share = np.bincount(group, wrong) / count  # errors that each of equal confidences has in expectation
+    share = np.bincount(group, wrong) / count  # expected error of a sample among those of equal confidence
     samples = np.arange(1, len(wrong) + 1)
     return samples / len(wrong), np.cumsum(np.repeat(share, count)) / samples
 
@@ -53,12 +55,12 @@ def risk_coverage_curve(
     *,
     ax: Axes | None = None,
     title: str | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
 ) -> Axes:
-    """Draw risk over coverage, between the curve of a perfect order and that of none.
+    """Draw risk over coverage, between the curves of a random and of a perfect confidence.
 
-    *Random* is the error rate, which a confidence that says nothing has at every coverage; *oracle* puts every error
-    last. Its area is the least possible with as many errors, and E-AURC is the area between it and the curve.
+    *Random* is the error rate, the risk of an uninformative confidence at every coverage; *oracle* ranks every error
+    last. Its area is the least possible with that many errors, and E-AURC is the area between it and the curve.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
@@ -81,13 +83,13 @@ def risk_coverage_curve(
         Geifman et al. 2019, "Bias-reduced uncertainty estimation for deep neural classifiers"
         (https://arxiv.org/abs/1805.08206).
     """
-    palette = theme_named("risk_coverage_curve", theme)
     coverage, risk = risk_coverage(predictions)
     samples, errors = len(risk), round(risk[-1] * len(risk))
     rank = np.arange(1, samples + 1)
     oracle = np.maximum(0, rank - (samples - errors)) / rank
-    axes: Any = new_axes(palette, size=(4.2, 3.2)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas("risk_coverage_curve", theme, ax, size=(4.2, 3.2))
+
+    # The three curves, at no more points than can be seen.
     few = np.unique(np.linspace(0, samples - 1, min(samples, _MOST_POINTS)).round().astype(int))
     x, model, best = 100 * coverage[few], 100 * risk[few], 100 * oracle[few]
     axes.fill_between(x, best, model, color=palette.lines[2], alpha=0.13, linewidth=0)
@@ -96,21 +98,14 @@ def risk_coverage_curve(
         [0, 100], [100 * risk[-1]] * 2, color=palette.muted, linewidth=1.2, linestyle=(0, (1.5, 1.2)), label="random"
     )
     axes.plot(x, best, color=palette.ink, linewidth=1.2, linestyle=(0, (5, 1.5)), label="oracle")
-    # The first few samples can all be wrong, or none: they must not set the scale.
+    # The risk of the first few samples is extreme by chance, and must not set the scale.
     steady = model[x >= 5] if (x >= 5).any() else model
     axes.set(xlim=(0, 100), ylim=(0, 1.4 * max(100 * risk[-1], float(steady.max()), 0.4)))
-    axes.grid(color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("coverage, %", color=palette.ink, fontsize=9)
-    axes.set_ylabel("risk (errors), %", color=palette.ink, fontsize=9)
     aurc, excess = area_under_risk_coverage(predictions), excess_area_under_risk_coverage(predictions)
     axes.text(
         0.03, 0.96, f"AURC {100 * aurc:.3g} %  ·  E-AURC {100 * excess:.3g} %", transform=axes.transAxes, va="top",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(0.01, 0.9), frameon=False, fontsize=8, labelcolor=palette.ink, ncols=3,
-        handlelength=2.2,
-    )  # fmt: skip
-    if title is not None:
-        entitle(axes, title, palette)
+    legend(axes, palette, loc="upper left", bbox_to_anchor=(0.01, 0.9), ncols=3, handlelength=2.2)
+    caption(axes, palette, "coverage, %", "risk (errors), %", title=title)
     return axes

@@ -1,19 +1,29 @@
-"""Methods or differences between them, seed by seed: whether means lie apart is seen, not read off a table."""
+"""The values of methods, or of differences between them, seed by seed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.plots.theme import dress, legend_below, legend_outside, name_axis, name_ticks, new_axes, theme_named
+from fedlas.plots.theme import (
+    REFERENCE,
+    ThemeName,
+    canvas,
+    legend_below,
+    legend_outside,
+    name_axis,
+    name_ticks,
+)
 from fedlas.stats import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = ["seed_values"]
 
 _ROW = 0.25
 """Inches from one row to the next."""
@@ -26,7 +36,7 @@ def seed_values(
     floors: Mapping[str, float] | None = None,
     zero: bool = False,
     ax: Axes | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw one row for each name: a dot for every seed, the mean, and the 95 % interval of the mean over seeds.
@@ -34,23 +44,23 @@ def seed_values(
     Args:
         values: For each method (or difference of two) one value per seed, in the unit of ``label``. NaN is left out;
             a name without any value keeps its row. The first is at the top.
-        label: Of the horizontal axis.
-        floors: For some names the noise floor, a tick: what a perfectly calibrated model would show.
-        zero: The values are differences: a line at 0, and rows whose interval does not hold it are coloured.
-        ax: Where to draw; a new figure, as high as it need be, if None.
+        label: Label of the horizontal axis.
+        floors: The noise floor of some names, drawn as a tick: the value of a perfectly calibrated model.
+        zero: The values are differences: a line is drawn at 0, and rows whose interval excludes it are colored.
+        ax: Where to draw; None: a new figure, as high as needed.
         theme: Palette.
-        legend: Whether to say what the marks are, below the axes or at the foot of a new figure.
+        legend: Whether to explain the marks, below the axes or at the foot of a new figure.
 
     Returns:
-        The Axes. One seed, and seeds that all give the same, have no interval; that of values that are never negative
-        ends at 0, unless they are differences.
+        The Axes. There is no interval for one seed, or for seeds with equal values; that of values that are never
+        negative ends at 0, unless they are differences.
 
     Raises:
         InputError: If no name has a value, a value is infinite, or ``floors`` has a name that ``values`` lacks.
 
     Note:
-        Intervals of two methods that overlap do not say that the methods are equal: with the same seeds their values
-        go together. Draw the differences, ``zero=True``, for that.
+        Overlapping intervals of two methods do not mean that the methods are equal: with the same seeds their values
+        are correlated. Draw their differences with ``zero=True`` instead.
 
     Example:
         >>> ax = seed_values({"fedlas": [1.7, 1.2, 2.1], "ls": [3.9, 3.8, 4.1]}, label="ECE %")
@@ -58,23 +68,22 @@ def seed_values(
         ['fedlas', 'ls']
     """
     owner = "seed_values"
-    palette = theme_named(owner, theme)
     rows = {name: [float(v) for v in found if not math.isnan(v)] for name, found in values.items()}
     if any(math.isinf(v) for found in rows.values() for v in found) or not any(rows.values()):
         raise InputError(owner, "values must be finite, and one name must have some", dict(values), "Leave others out.")
     if unknown := sorted(set(floors or ()) - set(rows)):
         raise InputError(owner, "floors must be of names that have values", unknown, "Name them as in values.")
-    axes: Any = new_axes(palette, size=(3.7, 1.1 + _ROW * len(rows))) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(3.7, 1.1 + _ROW * len(rows)), grid="x")
     if zero:
-        axes.axvline(0, color=palette.ink, linewidth=1, linestyle=(0, (4, 3)))
+        axes.axvline(0, color=palette.ink, **REFERENCE)
     named: set[str] = set()
 
     def once(mark: str) -> str:
-        label = "_" if mark in named else mark  # which legends leave out
+        label = "_" if mark in named else mark  # matplotlib leaves such names out of legends
         named.add(mark)
         return label
 
+    # One row a name.
     for row, (name, found) in enumerate(rows.items()):
         if not found:
             continue
@@ -82,13 +91,13 @@ def seed_values(
         if ends is not None and not zero and min(found) >= 0:
             ends = max(ends[0], 0.0), ends[1]  # errors and losses are never negative
         apart = zero and ends is not None and not ends[0] <= 0 <= ends[1]
-        colour = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
+        color = palette.lines[1 if mean > 0 else 2] if apart else palette.ink
         above = [row - 0.28] * len(found)
         axes.scatter(found, above, s=11, color=palette.muted, alpha=0.7, linewidths=0, label=once("a seed"))
         if ends is not None:
-            axes.plot(ends, [row, row], color=colour, linewidth=1.7, solid_capstyle="butt", label=once("95 % interval"))
+            axes.plot(ends, [row, row], color=color, linewidth=1.7, solid_capstyle="butt", label=once("95 % interval"))
         axes.plot(
-            [mean], [row], marker="D", markersize=5, linestyle="none", color=colour, markeredgecolor=palette.background,
+            [mean], [row], marker="D", markersize=5, linestyle="none", color=color, markeredgecolor=palette.background,
             markeredgewidth=0.6, label=once("mean"),
         )  # fmt: skip
         if floors and name in floors:
@@ -96,12 +105,13 @@ def seed_values(
                 [floors[name]], [row], marker="|", markersize=9, markeredgewidth=1.6, linestyle="none",
                 color=palette.lines[3], label=once("noise floor"),
             )  # fmt: skip
+
+    # Scales and text.
     name_ticks(axes.yaxis, range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))
     axes.tick_params(axis="y", length=0, labelcolor=palette.ink)
-    axes.grid(axis="x", color=palette.grid, linewidth=0.8)
-    # Ends where the axes end: beside long names these are narrower than the label, which may reach below the names.
+    # Right-aligned: next to long names the axes are narrower than the label, which may then reach below the names.
     name_axis(axes.xaxis, label, palette, loc="right")
     if legend and ax is None:
         legend_outside(axes, palette, most=2)

@@ -1,30 +1,37 @@
-"""Two palettes, for light and dark pages, chosen to survive colour blindness and greyscale print."""
+"""Palettes for light and dark pages, legible in grayscale and with color blindness, and the style of all figures."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
 from fedlas._core.terminal import printable
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["DARK", "LIGHT", "Theme", "new_axes"]
+
+ThemeName = Literal["light", "dark"]
+
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one theme, as hex strings.
+    """Colors of one theme, as hex strings.
 
     Attributes:
-        background: Page behind the axes.
+        background: The page behind the axes.
         ink: Text and the diagonal.
         muted: Tick labels, spines.
         grid: Grid lines.
         bar: Neutral bars (accuracy, counts).
         over: Over-confidence: confidence exceeds accuracy.
         under: Under-confidence. Differs from ``over`` in lightness too, and the plots hatch them differently.
-        lines: One colour per method; pair with :data:`DASHES` so that no two look alike in grey.
+        lines: One color per method; pair with :data:`DASHES` so that no two look alike in grayscale.
     """
 
     background: str
@@ -35,6 +42,10 @@ class Theme:
     over: str
     under: str
     lines: tuple[str, ...]
+
+    def line(self, number: int) -> dict[str, Any]:
+        """Color and dashes of the method of this number."""
+        return {"color": self.lines[number % len(self.lines)], "linestyle": DASHES[number % len(DASHES)]}
 
 
 LIGHT = Theme(
@@ -60,7 +71,9 @@ DARK = Theme(
 )
 """The palette of ``theme="dark"``."""
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), "-", (0, (3, 1)), (0, (1, 2)))
-"""Line styles of a cycle length coprime to the eight colours, so that 56 methods differ."""
+"""Line styles; seven, coprime to the eight colors, so that 56 methods differ."""
+REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
+"""Style of lines to compare with: the diagonal, zero, a mean, a threshold."""
 
 
 def theme_named(owner: str, name: str) -> Theme:
@@ -69,16 +82,17 @@ def theme_named(owner: str, name: str) -> Theme:
     Raises:
         InputError: For another name.
     """
-    return {"light": LIGHT, "dark": DARK}[check_choice(owner, "theme", name, ("light", "dark"))]
+    palettes = {"light": LIGHT, "dark": DARK}
+    return palettes[check_choice(owner, "theme", name, palettes)]
 
 
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
-    """An Axes on a figure of its own that no global registry knows: it is freed when the caller drops it.
+    """An Axes on a new figure that no global registry holds, so that it is freed with its last reference.
 
     Args:
-        theme: Gives the background.
+        theme: Its background.
         size: Width and height of the figure in inches.
-        panels: So many Axes side by side, as an array, rather than one Axes.
+        panels: Number of Axes side by side, returned as an array; None: a single Axes.
     """
     figure = require("matplotlib.figure", extra="plots").Figure(
         figsize=size, layout="constrained", facecolor=theme.background
@@ -86,89 +100,122 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
     return figure.subplots() if panels is None else figure.subplots(1, panels, squeeze=False)[0]
 
 
+def canvas(
+    owner: str, theme: str, ax: Axes | None, *, size: tuple[float, float] = (4.4, 3.4), grid: str = "both"
+) -> tuple[Any, Theme]:
+    """``ax`` or, if it is None, a new Axes, in the style of the theme; and the palette.
+
+    Args:
+        owner: The calling function, for errors.
+        theme: Name of the palette.
+        ax: The Axes of the caller, if any.
+        size: Of a new figure, in inches.
+        grid: Axis with grid lines: ``"x"``, ``"y"`` or ``"both"``.
+
+    Raises:
+        InputError: For an unknown theme.
+    """
+    palette = theme_named(owner, theme)
+    axes: Any = new_axes(palette, size=size) if ax is None else ax
+    dress(axes, palette)
+    axes.grid(axis=grid, color=palette.grid, linewidth=0.8)
+    return axes, palette
+
+
+def caption(ax: Any, theme: Theme, x: str, y: str | None = None, *, title: str | None = None) -> None:
+    """Name the axes of ``ax``, and its title if there is one."""
+    name_axis(ax.xaxis, x, theme)
+    if y is not None:
+        name_axis(ax.yaxis, y, theme)
+    if title is not None:
+        entitle(ax, title, theme)
+
+
 def entitle(ax: Any, title: str, theme: Theme) -> None:
-    """Write ``title`` above ``ax``, left-aligned, in as many lines as the width of the figure asks for."""
+    """Write ``title`` above ``ax``, left-aligned, wrapped to the width of the figure."""
     letters = int(ax.figure.get_figwidth() * 72 / 7.8) - 6  # the axes begin a little to the right
     text = textwrap.fill(printable(title), max(letters, 8))
     ax.set_title(text, loc="left", color=theme.ink, fontsize=11, fontweight="bold", parse_math=False)
 
 
 def name_axis(axis: Any, text: str, theme: Theme, *, loc: str = "center") -> None:
-    """Write ``text`` along ``axis``, as it is written: no dollar sign begins a formula."""
+    """Write ``text`` along ``axis`` literally: a dollar sign does not begin a formula."""
     label = getattr(axis.axes, f"set_{axis.axis_name}label")
     label(printable(text), color=theme.ink, fontsize=9, loc=loc, parse_math=False)
 
 
 def name_ticks(axis: Any, places: Any, names: Sequence[str], **style: Any) -> None:
-    """Put ticks with names on ``axis``, as they are written."""
+    """Put ticks with literal names on ``axis``."""
     axis.set_ticks(places, list(map(printable, names)), parse_math=False, **style)
 
 
 def name_marks(legend: Any) -> None:
-    """Show the names in ``legend`` as they are written."""
+    """Show the names in ``legend`` literally."""
     for text in legend.get_texts():
         text.set(text=printable(text.get_text()), parse_math=False)
 
 
 def backing(theme: Theme) -> dict[str, Any]:
-    """What lies behind text in an axes, so that it can be read where it meets bars or lines: settings of ``bbox``."""
+    """Settings of ``bbox`` for text on an axes, so that it stays legible in front of bars and lines."""
     return {"facecolor": theme.background, "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
 
 
 def legend_height(names: Sequence[str], width: float, *, most: int = 4) -> float:
-    """Inches that :func:`legend_below` takes under an axes in a figure of its own, so that one can be made as high.
+    """Height in inches of :func:`legend_below` in a figure with one axes, to be added to the figure's.
 
     Args:
-        names: What will be named.
-        width: Of the figure, in inches.
-        most: As there.
+        names: The entries of the legend.
+        width: Width of the figure in inches.
+        most: Largest number of columns.
     """
-    lines = -(-len(names) // _columns(names, 0.775 * width, most))  # an axes is that part of its figure at first
+    lines = -(-len(names) // _columns(names, 0.775 * width, most))  # share of an axes in its figure before layout
     return 0.19 * lines
 
 
 def _columns(names: Sequence[str], width: float, most: int) -> int:
     entry = (46 + 5.4 * max(map(len, names))) / 72  # inches of a line, a gap and a name
-    return max(1, min(len(names), most, int(1.1 * width / entry)))  # it may stick out where the tick labels are
+    return max(1, min(len(names), most, int(1.1 * width / entry)))  # it may reach below the tick labels
+
+
+def legend(ax: Any, theme: Theme, *, size: float = 8, **placement: Any) -> None:
+    """A frameless legend of ``ax`` in the theme's colors, its names literal; ``placement`` goes to matplotlib."""
+    name_marks(ax.legend(frameon=False, fontsize=size, labelcolor=theme.ink, **placement))
 
 
 def legend_below(ax: Any, theme: Theme, *, most: int = 4) -> None:
-    """Name what ``ax`` shows below it, in as many columns as its width has room for.
+    """A legend below ``ax``, in as many columns as its width has room for.
 
     Args:
         ax: Its figure's layout must make room, as that of :func:`new_axes` does.
-        theme: Gives the colour of the names.
-        most: Of columns.
+        theme: Color of the names.
+        most: Largest number of columns.
     """
     translation = require("matplotlib.transforms", extra="plots").ScaledTranslation
     names = ax.get_legend_handles_labels()[1]
     width = ax.get_position().width * ax.figure.get_figwidth()
-    # In points, not in shares of a height: below a low axes, too, are two lines, of tick labels and of the axis.
+    # In points, not in shares of the height: tick labels and axis label take two lines below an axes of any height.
     below = ax.transAxes + translation(0, -34 / 72, ax.figure.dpi_scale_trans)
-    legend = ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, frameon=False, fontsize=8.5,
-        ncols=_columns(names, width, most), labelcolor=theme.ink, handlelength=2.6,
+    legend(
+        ax, theme, size=8.5, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below,
+        ncols=_columns(names, width, most), handlelength=2.6,
     )  # fmt: skip
-    name_marks(legend)
 
 
 def legend_outside(ax: Any, theme: Theme, *, most: int) -> None:
-    """Name what ``ax`` shows at the foot of its figure, which must be one of :func:`new_axes`.
+    """A legend at the foot of the figure, which must be one of :func:`new_axes`.
 
     Args:
-        ax: Any of the figure, with the marks of all.
-        theme: Gives the colour of the names.
-        most: Of columns.
+        ax: One Axes of the figure, with the marks of all.
+        theme: Color of the names.
+        most: Largest number of columns.
     """
-    legend = ax.figure.legend(
-        *ax.get_legend_handles_labels(), loc="outside lower center", ncols=most, frameon=False, fontsize=8.5,
-        labelcolor=theme.ink,
-    )  # fmt: skip
-    name_marks(legend)
+    marks = ax.get_legend_handles_labels()
+    style = {"frameon": False, "fontsize": 8.5, "labelcolor": theme.ink}
+    name_marks(ax.figure.legend(*marks, loc="outside lower center", ncols=most, **style))
 
 
 def dress(ax: Any, theme: Theme) -> None:
-    """Give ``ax`` the theme's background, spines and tick colours; its data stay as they are."""
+    """Give ``ax`` the theme's background, spines and tick colors."""
     ax.set_facecolor(theme.background)
     ax.tick_params(colors=theme.muted, labelsize=8, length=3)
     for side, spine in ax.spines.items():

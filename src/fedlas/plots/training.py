@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.metrics import METRICS
-from fedlas.plots.theme import DASHES, dress, legend_below, name_axis, new_axes, theme_named
+from fedlas.plots.theme import ThemeName, canvas, caption, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["training_curves"]
+
 _SETTLING = 0.2
-"""Share of the epochs whose values do not stretch the vertical axis: the first steps are large and the end matters."""
+"""Share of the epochs, the first ones, that the vertical axis may cut off: they change most and matter least."""
 _PARTS = {"train": "Training", "val": "Validation", "test": "Test"}
 
 
@@ -24,30 +26,30 @@ def training_curves(
     *,
     metric: str,
     ax: Axes | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw ``metric`` over the epochs: the mean over seeds as a line, the range from lowest to highest seed as a band.
 
-    The band of a single run is the metric's interval, where its lines hold one as ``METRIC_low`` and ``METRIC_high``.
+    The band of a single run is the metric's interval, if its records hold ``METRIC_low`` and ``METRIC_high``.
 
     Args:
-        history: For each method the log lines of all its seeds, one after the other. A line holds ``"epoch"`` and the
-            metric, as ``log.jsonl`` of a run folder does: ``{"epoch": 1, "val": {"ece": 0.1}}``.
-        metric: Path into a line, its parts joined by dots: ``"val.ece"``, ``"train.loss"``, ``"lr"``. The axis is in
-            percent if the registry of metrics says so.
+        history: For each method the log records of all its seeds, one after the other. A record holds ``"epoch"`` and
+            the metric, as ``log.jsonl`` of a run folder does: ``{"epoch": 1, "val": {"ece": 0.1}}``.
+        metric: Path into a record, its parts joined by dots: ``"val.ece"``, ``"train.loss"``, ``"lr"``. The axis is in
+            percent if the metric is registered so.
         ax: Where to draw; a new figure if None.
         theme: Palette.
         legend: Whether to name the methods below the axes.
 
     Returns:
-        The Axes. Its vertical axis fits the last 80 % of the epochs; earlier values may leave the frame.
+        The Axes. Its vertical axis fits the last 80 % of the epochs; earlier values may lie outside.
 
     Raises:
-        InputError: If no line holds the metric; the message names one that does exist.
+        InputError: If no record holds the metric; the message lists those that exist.
 
     Note:
-        Lines without the metric, or where it is null or NaN, are left out. At an epoch that only some seeds reached,
+        Records without the metric, or where it is null or NaN, are left out. At an epoch that only some seeds reached,
         mean and band are over those.
 
     Example:
@@ -57,7 +59,6 @@ def training_curves(
         ('Validation ECE (%)', ['ce', 'fedlas'])
     """
     owner = "training_curves"
-    palette = theme_named(owner, theme)
     curves = {name: _by_epoch(lines, metric) for name, lines in history.items()}
     if not any(curves.values()):
         known = sorted({path for lines in history.values() for line in lines for path in _paths(line)} - {"epoch"})
@@ -67,16 +68,16 @@ def training_curves(
             f"lines with {', '.join(known) or 'nothing'}",
             "Name one of those, or pass the lines of log.jsonl.",
         )
+
+    # One line and one band a method.
     label, percent = _label(metric)
     scale = 100.0 if percent else 1.0
-    axes: Any = new_axes(palette, size=(5.6, 3.8)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(5.6, 3.8))
     last = max(max(points) for points in curves.values() if points)
     settled: list[float] = []
     for i, (name, points) in enumerate(curves.items()):
         if not points:
             continue
-        colour, dashes = palette.lines[i % len(palette.lines)], DASHES[i % len(DASHES)]
         epochs = sorted(points)
         low, mean, high = (
             [scale * statistic(points[e]) for e in epochs] for statistic in (min, lambda v: sum(v) / len(v), max)
@@ -84,24 +85,24 @@ def training_curves(
         if all(len(values) == 1 for values in points.values()):
             ends = (_by_epoch(history[name], metric + end) for end in ("_low", "_high"))
             low, high = ([scale * of.get(e, points[e])[0] for e in epochs] for of in ends)
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(epochs, low, high, color=palette.line(i)["color"], alpha=0.13, linewidth=0)
         marker = "o" if len(epochs) == 1 else None
-        axes.plot(epochs, mean, color=colour, linestyle=dashes, linewidth=1.5, label=name, marker=marker, markersize=4)
+        axes.plot(epochs, mean, linewidth=1.5, label=name, marker=marker, markersize=4, **palette.line(i))
         settled += [v for e, v in zip(epochs + epochs, low + high, strict=True) if e > _SETTLING * last]
+
+    # Scales and text.
     _fit(axes, settled, ceiling=100.0 if percent else math.inf)
     if last > 1:
         axes.set_xlim(1, last)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
-    axes.grid(color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("epoch", color=palette.ink, fontsize=9)
-    name_axis(axes.yaxis, label, palette)
+    caption(axes, palette, "epoch", label)
     if legend:
         legend_below(axes, palette)
     return axes
 
 
 def _fit(axes: Any, values: Sequence[float], *, ceiling: float) -> None:
-    """Vertical limits around ``values``; what is never negative gets no axis below 0, nor one beyond its ceiling."""
+    """Set vertical limits around ``values``, not below 0 if none is negative, nor above the ceiling if none is."""
     bottom, top = min(values), max(values)
     margin = 0.06 * (top - bottom) or 0.05 * abs(top) or 0.5
     floor = 0.0 if bottom >= 0 else -math.inf

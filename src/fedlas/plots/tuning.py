@@ -1,17 +1,20 @@
-"""What tuning found: the best value so far over the trials, and the value over each parameter."""
+"""Results of tuning: the best value so far over the trials, and the value over each parameter."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.plots.theme import DASHES, dress, legend_below, name_axis, name_ticks, new_axes, theme_named
+from fedlas.plots.theme import ThemeName, canvas, caption, legend_below, name_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = ["best_so_far", "parameter_effect"]
 
 Value = float | str | bool | None
 
@@ -20,16 +23,16 @@ def best_so_far(
     values: Mapping[str, Sequence[float | None]],
     *,
     label: str,
-    maximise: bool = False,
+    maximize: bool = False,
     ax: Axes | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
 ) -> Axes:
     """Draw the best value that each method has reached after each trial, as steps.
 
     Args:
         values: For each method the values of its trials, in order; None where a trial has none.
-        label: Of the vertical axis.
-        maximise: Whether higher is better.
+        label: Label of the vertical axis.
+        maximize: Whether higher is better.
         ax: Where to draw; a new figure if None.
         theme: Palette.
 
@@ -45,34 +48,26 @@ def best_so_far(
         [0.4, 0.4, 0.4, 0.3]
     """
     owner = "best_so_far"
-    palette = theme_named(owner, theme)
     if not any(value is not None for found in values.values() for value in found):
         raise InputError(owner, "a trial must have a value", "none", "Draw it once one is done.")
-    axes: Any = new_axes(palette, size=(5.6, 3.8)) if ax is None else ax
-    dress(axes, palette)
-    best = max if maximise else min
+    axes, palette = canvas(owner, theme, ax, size=(5.6, 3.8))
+    better = max if maximize else min
     most = 0
     for i, (name, found) in enumerate(values.items()):
-        numbers: list[int] = []
-        heights: list[float] = []
-        for number, value in enumerate(found):
-            known = [v for v in (value, *heights[-1:]) if v is not None]
-            if known:
-                numbers.append(number)
-                heights.append(best(known))
-        colour, dashes = palette.lines[i % len(palette.lines)], DASHES[i % len(DASHES)]
-        # A marker where it improves, and so also for a method with one trial.
+        first = next((k for k, value in enumerate(found) if value is not None), len(found))
+        worst = -math.inf if maximize else math.inf
+        heights = list(itertools.accumulate((worst if value is None else value for value in found[first:]), better))
+        numbers = range(first, len(found))
+        # A marker at each improvement, which also shows a method with a single trial.
         news = [k for k in range(len(heights)) if k == 0 or heights[k] != heights[k - 1]]
         axes.plot(
-            numbers, heights, color=colour, linestyle=dashes, linewidth=1.5, drawstyle="steps-post", label=name,
+            numbers, heights, linewidth=1.5, drawstyle="steps-post", label=name, **palette.line(i),
             marker="o", markersize=4, markevery=news,
         )  # fmt: skip
         most = max(most, len(found))
     axes.set_xlim(-0.02 * most, max(most - 1, 1) + 0.02 * most)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(integer=True, nbins=8))
-    axes.grid(color=palette.grid, linewidth=0.8)
-    axes.set_xlabel("trial (0 is the preset)", color=palette.ink, fontsize=9)
-    name_axis(axes.yaxis, f"{label}, best so far", palette)
+    caption(axes, palette, "trial (0 is the preset)", f"{label}, best so far")
     legend_below(axes, palette)
     return axes
 
@@ -87,23 +82,23 @@ def parameter_effect(
     log: bool = False,
     limits: tuple[float, float] | None = None,
     ax: Axes | None = None,
-    theme: Literal["light", "dark"] = "light",
+    theme: ThemeName = "light",
     legend: bool = True,
 ) -> Axes:
     """Draw the value of each trial over one parameter, with the preset and the best marked.
 
     Args:
-        settings: The parameter in each trial, the preset first. Anything but numbers gets a place each, in the order in
-            which they come.
-        values: The value of each trial; None where it has none: a tick on the axis shows what was tried.
-        name: Of the parameter.
-        label: Of the vertical axis.
-        best: Which trial is the best.
+        settings: The parameter in each trial, the preset first. Settings that are not numbers are evenly spaced, in
+            order of appearance.
+        values: The value of each trial; None if it failed, which is drawn as a cross on the axis.
+        name: Name of the parameter.
+        label: Label of the vertical axis.
+        best: Index of the best trial.
         log: Logarithmic horizontal axis, where all settings are above 0.
-        limits: Ends of what was searched.
+        limits: Ends of the searched range.
         ax: Where to draw; a new figure if None.
         theme: Palette.
-        legend: Whether to say below the axes what the marks are.
+        legend: Whether to explain the marks below the axes.
 
     Returns:
         The Axes.
@@ -117,15 +112,15 @@ def parameter_effect(
         ['trial', 'preset', 'best', 'failed']
     """
     owner = "parameter_effect"
-    palette = theme_named(owner, theme)
     if len(settings) != len(values):
         got = f"{len(settings)} settings and {len(values)} values"
         raise InputError(owner, "there must be one value for each setting", got, "Pass both for every trial.")
-    axes: Any = new_axes(palette, size=(3.6, 3.0)) if ax is None else ax
-    dress(axes, palette)
+    axes, palette = canvas(owner, theme, ax, size=(3.6, 3.0))
     numeric = all(isinstance(setting, int | float) and not isinstance(setting, bool) for setting in settings)
     words = list(dict.fromkeys(map(str, settings)))
     places = [float(s) if numeric else float(words.index(str(s))) for s in settings]  # type: ignore[arg-type]  # numbers
+
+    # The trials, the preset and the best among them, and the failed ones.
     plain = [k for k, value in enumerate(values) if value is not None and k not in (0, best)]
     axes.scatter(
         [places[k] for k in plain], [values[k] for k in plain], s=22, color=palette.lines[2], alpha=0.8, label="trial",
@@ -144,6 +139,8 @@ def parameter_effect(
             failed, [0.02] * len(failed), "x", color=palette.muted, label="failed", markersize=5,
             transform=axes.get_xaxis_transform(),
         )  # fmt: skip
+
+    # The horizontal axis.
     if numeric:
         if log and min(places) > 0 and (limits is None or limits[0] > 0):
             axes.set_xscale("log")
@@ -156,12 +153,10 @@ def parameter_effect(
     else:
         name_ticks(axes.xaxis, range(len(words)), words)
         axes.set_xlim(-0.5, len(words) - 0.5)
-    axes.grid(color=palette.grid, linewidth=0.8)
-    name_axis(axes.xaxis, name, palette)
-    name_axis(axes.yaxis, label, palette)
+    caption(axes, palette, name, label)
     if legend:
         legend_below(axes, palette)
     known = [value for value in values if value is not None and math.isfinite(value)]
-    if known and min(known) == max(known):  # one value alone would get an axis without a scale
+    if known and min(known) == max(known):  # a single value leaves the axis without a scale
         axes.set_ylim(min(known) - (abs(min(known)) or 1) * 0.05, max(known) + (abs(max(known)) or 1) * 0.05)
     return axes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -75,10 +76,10 @@ class Columns:
             InputError: If one is missing, a pattern matches fewer than two or its matches are numbered out of order, a
                 column is named twice (by the file or by the user), or the label is among the scores.
         """
-        for name in names:
-            if names.count(name) > 1:
+        for name, times in Counter(names).most_common(1):
+            if times > 1:
                 raise InputError(
-                    OWNER, "column names must differ", f"{name!r} {names.count(name)} times in {where}", "Rename them."
+                    OWNER, "column names must differ", f"{name!r} {times} times in {where}", "Rename them."
                 )
         found: list[str] = []
         parts: list[str] = []

@@ -15,7 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas.predictions.columns import OWNER, Columns, Labels
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.sources import Block, source_of
+from fedlas.predictions.sources import Block
+from fedlas.predictions.tables import source_of
 
 FLOOR = float(np.finfo(np.float32).tiny)
 """What stands for a probability of exactly 0, whose logarithm no logit can be: the smallest normal float32."""
@@ -174,7 +175,8 @@ class Table:
         names = self._found.scores
         name = f"{names[column]!r}" if len(names) == wrong.shape[1] else f"{names[0]!r}, number {column}"
         value = block.scores[row, column]
-        where = f"{value:.6g} in row {block.first_row + row}, column {name} of {self.path.name}"
+        shown = "no number" if np.isnan(value) else f"{value:.6g}"
+        where = f"{shown} in row {block.first_row + row}, column {name} of {self.path.name}"
         return InputError(OWNER, expected, where, fix)
 
 
@@ -183,7 +185,7 @@ def open_table(path: Path, columns: Columns | None) -> Table:
 
     Raises:
         InputError: As :class:`Table`; or if ``columns`` are missing for another file, whose columns are then named.
-        MissingExtraError: For Parquet without pyarrow.
+        MissingExtraError: For all but ``.npz`` without pyarrow.
     """
     if columns is not None:
         return Table(path, columns)
@@ -214,7 +216,7 @@ def read_predictions(path: Path, columns: Columns | None = None) -> Read:
 
     Raises:
         InputError: As :func:`open_table` and :meth:`Table.blocks`; or if there are no labels, or no rows.
-        MissingExtraError: For Parquet without pyarrow.
+        MissingExtraError: For all but ``.npz`` without pyarrow.
     """
     if columns is None and path.suffix.lower() == ".npz" and (not path.is_file() or _has_both(path)):
         return Read(Predictions.load(path), (), ())

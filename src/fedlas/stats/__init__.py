@@ -4,27 +4,29 @@ In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-va
 """
 
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
-from fedlas.stats.class_errors import ClassError, class_errors
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
+from fedlas.stats.estimates import Estimate, class_estimates, estimates
 from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
-from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, seeds_needed, sign_test, wilcoxon_test
+from fedlas.stats.power import seeds_needed
+from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 
 __all__ = [
     "LEVEL",
-    "ClassError",
     "Comparison",
     "EffectSize",
+    "Estimate",
     "Interval",
     "NoiseFloor",
     "PairedBootstrap",
     "PairedTest",
     "bootstrap_interval",
     "bootstrap_intervals",
-    "class_errors",
+    "class_estimates",
     "compare_to_best",
     "effect_size",
+    "estimates",
     "holm",
     "mean_interval",
     "noise_floor",

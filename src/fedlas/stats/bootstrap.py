@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
+from functools import partial
 
 from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics.base import MetricEntry
+from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
-from fedlas.stats.forms import ZERO_IF_CALIBRATED, MetricEntry, metric_value, replicate_values
+from fedlas.stats.draws import resampled, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
 from fedlas.stats.noise_floor import floor_values, rejects, share_at_least
-from fedlas.stats.replicates import Resampled, resampled_weights, rows_for
 from fedlas.stats.rows import Floats
+from fedlas.stats.tables import replicate_values
 
 
 def bootstrap_interval(
@@ -170,31 +171,43 @@ def _intervals(
 ) -> dict[str, Interval]:
     check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
     rows = rows_for(owner, predictions, num_bins)
-    values = {entry.name: metric_value(entry, predictions, num_bins) for entry in entries}
-    drawn: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for weights in resampled_weights(rows, replicates=replicates, seed=seed):
-        block = Resampled(rows, weights)
-        for entry in entries:
-            drawn[entry.name].append(replicate_values(entry, block))
-    samples = {name: np.concatenate(blocks) for name, blocks in drawn.items()}
-    errors = [entry for entry in entries if method == "auto" and entry.value in ZERO_IF_CALIBRATED]
-    found = {
-        entry.name: floor_interval(values[entry.name], samples[entry.name], floor=0.0, level=level)
+    values = values_of(predictions, entries, num_bins)
+    forms = {entry.name: (partial(replicate_values, entry), replicates) for entry in entries}
+    samples = values_in(resampled, rows, forms, seed=seed)
+    errors = [entry for entry in entries if method == "auto" and is_error(entry)]
+    # The floor can only lower what is above 0, so it is drawn for no other metric.
+    lows = {e.name: floor_interval(values[e.name], samples[e.name], floor=0.0, level=level).low for e in errors}
+    floors = floor_values(rows, [e for e in errors if lows[e.name] > 0], replicates=replicates, seed=seed)
+    return {
+        entry.name: error_interval(values[entry.name], samples[entry.name], floors.get(entry.name), level=level)
         if entry in errors
-        else interval_from(values[entry.name], samples[entry.name], level=level, method=_method(entry, method))
+        else plain_interval(entry, values[entry.name], samples[entry.name], level=level, method=method)
         for entry in entries
     }
-    doubtful = [entry for entry in errors if found[entry.name].low > 0]  # the floor can but lower what is above 0
-    floors = floor_values(rows, doubtful, replicates=replicates, seed=seed)
-    for name in (entry.name for entry in errors):
-        low = 0.0
-        if name in floors and rejects(share_at_least(floors[name], values[name]), 1.0 - level):
-            floor = float(floors[name].mean())
-            low = max(0.0, floor_interval(values[name], samples[name], floor=floor, level=level).low)
-        found[name] = replace(found[name], low=low)
-    return found
 
 
-def _method(entry: MetricEntry, method: str) -> str:
-    """``"auto"`` finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's."""
-    return "centred" if method == "auto" and entry.metadata.get("unbiased", False) else method
+def is_error(entry: MetricEntry) -> bool:
+    """Whether the metric is never negative, and goes to 0 with growing ``N`` if the model is calibrated."""
+    return bool(entry.metadata.get("zero_if_calibrated", False))
+
+
+def error_interval(value: float, samples: Floats, floors: Floats | None, *, level: float) -> Interval:
+    """The interval of a calibration error, whose lower end is 0 unless the test at ``1 - level`` rejects calibration.
+
+    Args:
+        value: From the sample itself.
+        samples: Its bootstrap replicates ``(R,)``.
+        floors: Its values for a calibrated model ``(R,)``; None if the lower end is 0 anyhow.
+        level: In ``(0, 1)``.
+    """
+    rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - level)
+    floor = float(floors.mean()) if floors is not None else 0.0
+    found = floor_interval(value, samples, floor=floor, level=level)
+    return replace(found, low=max(0.0, found.low) if rejected else 0.0)
+
+
+def plain_interval(entry: MetricEntry, value: float, samples: Floats, *, level: float, method: str) -> Interval:
+    """The interval of any other metric."""
+    # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
+    centred = method == "auto" and entry.metadata.get("unbiased", False)
+    return interval_from(value, samples, level=level, method="centred" if centred else method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,23 +13,8 @@ from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
 FIXED_POINT = 2.0**30
 """Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
 exact, and do not depend on the order in which a matrix product of so many threads happens to add."""
-_ROWS = 2**12
-
-
-class _Entries:
-    """What rows add to cells: ``value`` of row ``index`` to ``cell``, all ``(E,)``."""
-
-    def __init__(self, index: Integers, cell: Integers, value: Floats) -> None:
-        order = np.argsort(cell, kind="stable")
-        cell = cell[order]
-        self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
-        self._index, self._value, self._filled = index[order], value[order], cell[self._starts]
-
-    def add_to(self, sums: Floats, weights: Floats) -> None:
-        """Add the entries to ``sums (R, cells)``, those of row ``i`` with ``weights[:, i]``."""
-        if len(self._starts):
-            weighted = weights[:, self._index] * self._value
-            sums[:, self._filled] += np.add.reduceat(weighted, self._starts, axis=1)
+_ELEMENTS = 2**20
+"""Probabilities that are converted at a time: 8 MiB of float64."""
 
 
 class ClassCells:
@@ -45,72 +31,97 @@ class ClassCells:
         self._rows = rows
         self._num_bins = rows.num_bins
         self._num_cells = rows.num_classes * rows.num_bins
-        self._fixed: NDArray[np.int32] = np.rint(rows.probs * np.float64(FIXED_POINT)).astype(np.int32)
+        step = max(1, _ELEMENTS // rows.num_classes)
+        self._parts = [slice(start, start + step) for start in range(0, rows.num_samples, step)]
+        self._fixed = np.empty(rows.probs.shape, dtype=np.int32)
+        for part in self._parts:
+            self._fixed[part] = np.rint(rows.probs[part] * np.float64(FIXED_POINT))
 
     def probs(self, weights: Floats) -> Floats:
         """Sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
-        sums = np.zeros((len(weights), self._num_cells))
-        sums[:, :: self._num_bins] = self._class_sums(weights)
-        self._moves.add_to(sums, weights)
-        return sums
+        beyond = self._beyond
+        return self._with_first(beyond.sums(weights, beyond.value), self._class_sums(weights))
 
     def counts(self, weights: Floats) -> Floats:
         """Number of rows ``(R, cells)``; those of each class add up to ``N``."""
-        sums = np.zeros((len(weights), self._num_cells))
-        self._places.add_to(sums, weights)
-        by_class = sums.reshape(len(weights), self._rows.num_classes, self._num_bins)
-        by_class[:, :, 0] = weights.sum(axis=1, keepdims=True) - by_class.sum(axis=2)
-        return sums
+        return self._with_first(self._beyond.sums(weights), weights.sum(axis=1, keepdims=True))
 
     def labels(self, weights: Floats) -> Floats:
         """Number of rows of which the class is the label ``(R, cells)``."""
-        sums = np.zeros((len(weights), self._num_cells))
-        self._own_labels.add_to(sums, weights)
+        return self._own_labels.sums(weights)
+
+    def drawn_labels(self, place: Integers, row: Integers, label: Integers, replicates: int) -> Floats:
+        """The same for drawn labels, every row counted once.
+
+        Args:
+            place: Where another class than the predicted one was drawn, as :meth:`Rows.draw_others` has it.
+            row: Row of each.
+            label: Class of each.
+            replicates: ``R``.
+        """
+        predicted = self._rows.predicted
+        cells = self._cell_of(np.arange(len(predicted)), predicted)
+        start, size = place // len(predicted) * self._num_cells, replicates * self._num_cells
+        counts = np.bincount(start + self._cell_of(row, label), minlength=size)
+        counts -= np.bincount(start + cells[row], minlength=size)
+        counts = counts.reshape(replicates, -1) + np.bincount(cells, minlength=self._num_cells)
+        return counts.astype(np.float64)
+
+    def _with_first(self, sums: Floats, totals: Floats) -> Floats:
+        """``sums (R, cells)`` with what they leave of ``totals (R, C or 1)`` in the first bin of every class."""
+        by_class = sums.reshape(len(sums), self._rows.num_classes, self._num_bins)
+        by_class[:, :, 0] = totals - by_class.sum(axis=2)
         return sums
 
-    def drawn_labels(self, labels: Integers) -> Floats:
-        """The same for drawn ``labels (R, N)``, every row counted once."""
-        cell = self._label_cells(labels) + np.arange(len(labels))[:, None] * self._num_cells
-        counts = np.bincount(cell.ravel(), minlength=len(labels) * self._num_cells)
-        return counts.reshape(len(labels), self._num_cells).astype(np.float64)
-
-    def _label_cells(self, labels: Integers) -> Integers:
-        probs = self._rows.probs[np.arange(self._rows.num_samples), labels]
-        return labels * self._num_bins + self._rows.bins_of(probs)
+    def _cell_of(self, row: Integers, label: Integers) -> Integers:
+        """Cell of each row's probability of ``label``."""
+        return label * self._num_bins + self._bins.ravel()[row * self._rows.num_classes + label]
 
     def _class_sums(self, weights: Floats) -> Floats:
         sums = np.zeros((len(weights), self._rows.num_classes))
-        for start in range(0, self._rows.num_samples, _ROWS):
-            part = slice(start, start + _ROWS)
+        for part in self._parts:
             sums += weights[:, part] @ self._fixed[part].astype(np.float64)
         return sums / FIXED_POINT
 
     @cached_property
-    def _beyond(self) -> tuple[Integers, Integers]:
-        """Row and class of the probabilities that are not in the first bin."""
-        index, classes = np.nonzero(self._rows.bins_of(self._rows.probs))
-        return index, classes
+    def _bins(self) -> NDArray[Any]:
+        """Bin of every probability ``(N, C)``."""
+        bins = np.empty(self._fixed.shape, dtype=np.uint8 if self._num_bins <= 256 else np.int32)
+        for part in self._parts:
+            bins[part] = self._rows.bins_of(self._rows.probs[part])
+        return bins
 
     @cached_property
-    def _places(self) -> _Entries:
-        """1 in the cell of each of them."""
-        index, _ = self._beyond
-        return _Entries(index, self._cells_beyond, np.ones(len(index)))
-
-    @cached_property
-    def _moves(self) -> _Entries:
-        """What brings them from the first bin, where all of the class has been counted, into their own."""
-        index, classes = self._beyond
-        value = self._fixed[index, classes] / FIXED_POINT
-        cell = np.concatenate((self._cells_beyond, classes * self._num_bins))
-        return _Entries(np.concatenate((index, index)), cell, np.concatenate((value, -value)))
-
-    @cached_property
-    def _cells_beyond(self) -> Integers:
-        index, classes = self._beyond
-        return classes * self._num_bins + self._rows.bins_of(self._rows.probs[index, classes])
+    def _beyond(self) -> _Entries:
+        """The probabilities that are not in the first bin."""
+        place = np.flatnonzero(self._bins)
+        index, label = np.divmod(place, self._rows.num_classes)
+        value = self._fixed.ravel()[place] / FIXED_POINT
+        return _Entries(index, self._cell_of(index, label), value, self._num_cells)
 
     @cached_property
     def _own_labels(self) -> _Entries:
-        cell = self._label_cells(self._rows.target[None])[0]
-        return _Entries(np.arange(len(cell)), cell, np.ones(len(cell)))
+        index = np.arange(self._rows.num_samples)
+        return _Entries(index, self._cell_of(index, self._rows.target), None, self._num_cells)
+
+
+class _Entries:
+    """What rows add to cells: ``value`` of row ``index`` to ``cell``, all ``(E,)``."""
+
+    def __init__(self, index: Integers, cell: Integers, value: Floats | None, num_cells: int) -> None:
+        order = np.argsort(cell, kind="stable")
+        cell = cell[order]
+        self.value = None if value is None else value[order]
+        self._index, self._num_cells = index[order], num_cells
+        self._starts = starts_of_runs(cell) if len(cell) else np.zeros(0, dtype=np.int64)
+        self._filled = cell[self._starts]
+
+    def sums(self, weights: Floats, value: Floats | None = None) -> Floats:
+        """Sums ``(R, cells)`` of the entries, those of row ``i`` times ``weights[:, i]``, and ``value`` if given."""
+        sums = np.zeros((len(weights), self._num_cells))
+        if len(self._starts):
+            weighted = weights.take(self._index, axis=1)
+            if value is not None:
+                weighted *= value
+            sums[:, self._filled] = np.add.reduceat(weighted, self._starts, axis=1)
+        return sums

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.metrics import METRICS
+from fedlas.metrics.base import MetricEntry
+from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
-from fedlas.stats.forms import MetricEntry, metric_value, replicate_values
-from fedlas.stats.replicates import redrawn, rows_for
+from fedlas.stats.draws import redrawn, rows_for, values_in
 from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.tables import replicate_values
 
 _TIE = 1e-9
 """Relative difference up to which a replicate counts as equal to the observed value: rounding, in another order."""
@@ -115,17 +118,14 @@ def noise_floor(
     check_count("noise_floor", "seed", seed, low=0)
     probabilities = [check_number("noise_floor", "quantiles", q, low=0.0, high=1.0) for q in quantiles]
     entry = METRICS[metric]
-    higher_is_better = entry.metadata["higher_is_better"]
     # A metric with a sign, of which 0 is best, is not worse in one direction.
-    choices = ("different",) if higher_is_better is None else ("worse", "different")
+    choices = ("different",) if entry.metadata["higher_is_better"] is None else ("worse", "different")
     alternative = check_choice(
         "noise_floor", "alternative", choices[0] if alternative is None else alternative, choices
     )
     rows = rows_for("noise_floor", predictions, num_bins)
-    value = metric_value(entry, predictions, num_bins)
+    value = values_of(predictions, [entry], num_bins)[metric]
     values = floor_values(rows, [entry], replicates=replicates, seed=seed)[metric]
-    above, below = share_at_least(values, value), share_at_least(-values, -value)
-    worse = below if higher_is_better else above
     return NoiseFloor(
         metric=metric,
         value=value,
@@ -134,7 +134,7 @@ def noise_floor(
         quantiles=MappingProxyType(
             {q: float(at) for q, at in zip(probabilities, np.quantile(values, probabilities), strict=True)}
         ),
-        p_value=worse if alternative == "worse" else min(1.0, 2.0 * min(above, below)),
+        p_value=p_value(entry, value, values, alternative),
         alternative=alternative,
         replicates=replicates,
     )
@@ -142,13 +142,16 @@ def noise_floor(
 
 def floor_values(rows: Rows, entries: Sequence[MetricEntry], *, replicates: int, seed: int) -> dict[str, Floats]:
     """Each metric of ``replicates`` sets of labels drawn from the model's probabilities, ``(replicates,)`` by name."""
-    if not entries:
-        return {}
-    drawn: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for block in redrawn(rows, replicates=replicates, seed=seed):
-        for entry in entries:
-            drawn[entry.name].append(replicate_values(entry, block))
-    return {name: np.concatenate(parts) for name, parts in drawn.items()}
+    forms = {entry.name: (partial(replicate_values, entry), replicates) for entry in entries}
+    return values_in(redrawn, rows, forms, seed=seed)
+
+
+def p_value(entry: MetricEntry, value: float, values: Floats, alternative: str) -> float:
+    """Of the test that the model is calibrated, from the metric's ``values (R,)`` if it were."""
+    above, below = share_at_least(values, value), share_at_least(-values, -value)
+    if alternative == "different":
+        return min(1.0, 2.0 * min(above, below))
+    return below if entry.metadata["higher_is_better"] else above
 
 
 def share_at_least(values: Floats, observed: float) -> float:

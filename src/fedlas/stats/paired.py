@@ -9,12 +9,14 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import values_of
 from fedlas.predictions import Predictions
-from fedlas.stats.forms import metric_value, replicate_values
+from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
 from fedlas.stats.noise_floor import share_at_least
-from fedlas.stats.replicates import Resampled, resampled_weights, rows_for
+from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats
+from fedlas.stats.tables import replicate_values
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def paired_bootstrap(
             "different targets",
             "Predict one test set with both models, without shuffling.",
         )
-    values = metric_value(entry, a, num_bins), metric_value(entry, b, num_bins)
+    values = [values_of(each, [entry], num_bins)[metric] for each in (a, b)]
     parts: list[Floats] = []
     for weights in resampled_weights(*both, replicates=replicates, seed=seed):
         first, second = (replicate_values(entry, Resampled(rows, weights)) for rows in both)
@@ -111,4 +113,4 @@ def paired_bootstrap(
     differences = np.concatenate(parts)
     interval = interval_from(values[0] - values[1], differences, level=level, method=method)
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
-    return PairedBootstrap(metric, *values, interval, p_value)
+    return PairedBootstrap(metric, values[0], values[1], interval, p_value)

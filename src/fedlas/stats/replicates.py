@@ -3,40 +3,27 @@
 A bootstrap replicate draws ``N`` rows with replacement; all that matters of it is how often it drew each, its weights.
 A replicate of the noise floor keeps the rows and draws their labels anew. In both, a metric of all ``R`` replicates of
 a block is a few array operations on ``(R, N)``.
-
-Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
-number of threads plays a part. They come from NumPy's ``RandomState``, whose output is frozen.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from enum import IntEnum
 from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
-from fedlas._core.check import InputError, check_count
-from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.relabelled import Relabelled
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows
 
-BLOCK = 2**20
-"""Elements of the largest arrays of one block: 8 MiB of float64, so that several stay in a processor's cache."""
+T = TypeVar("T")
 RELABELLED_LOGITS = 2**22
 """Elements of logits that a metric may ask for at a time when labels are drawn anew."""
-
-
-class Purpose(IntEnum):
-    """What random numbers are for: two uses of one seed never see the same ones. Do not renumber."""
-
-    BOOTSTRAP = 0
-    NOISE_FLOOR = 1
 
 
 class Replicates(ABC):
@@ -96,10 +83,22 @@ class Replicates(ABC):
     def predictions(self) -> Iterator[Predictions]:
         """The replicates one by one, for metrics of which nothing more is known."""
 
+    def table(self, make: Callable[[Replicates], T]) -> T:
+        """``make(self)``, remembered: what several metrics are computed from."""
+        if make not in self._tables:
+            self._tables[make] = make(self)
+        return cast(T, self._tables[make])
+
+    @cached_property
+    def _tables(self) -> dict[Any, Any]:
+        return {}
+
     @cached_property
     def ordered_gaps(self) -> Floats:
         """``weight * (confidence - correct)`` ``(R, N)``."""
-        return self.ordered_weights * (self.rows.ordered_confidence - self.ordered_correct)
+        gaps: Floats = self.rows.ordered_confidence - self.ordered_correct
+        # In place where every replicate has its own.
+        return np.multiply(self.ordered_weights, gaps, out=gaps if len(gaps) == self.size else None)
 
 
 class Resampled(Replicates):
@@ -237,7 +236,7 @@ class Redrawn(Replicates):
     @cached_property
     def class_labels(self) -> Floats:
         """Of the drawn labels ``(R, cells)``."""
-        return self.rows.table(ClassCells).drawn_labels(self.labels)
+        return self.rows.table(ClassCells).drawn_labels(*self.rows.draw_others(self.uniforms), self.size)
 
     def predictions(self) -> Iterator[Predictions]:
         """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
@@ -253,38 +252,3 @@ def _class_probs(rows: Rows) -> Floats:
 
 def _class_counts(rows: Rows) -> Floats:
     return rows.table(ClassCells).counts(np.ones((1, rows.num_samples)))
-
-
-def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
-    """The rows of ``predictions``.
-
-    Raises:
-        InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
-    """
-    check_predictions(owner, predictions)
-    if predictions.num_samples < 2:
-        raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
-    return Rows(predictions, check_count(owner, "num_bins", num_bins))
-
-
-def resampled_weights(*rows: Rows, replicates: int, seed: int) -> Iterator[Floats]:
-    """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
-    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed):
-        index = (uniforms * rows[0].num_samples).astype(np.int64)
-        index += np.arange(len(index))[:, None] * rows[0].num_samples
-        yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
-
-
-def redrawn(rows: Rows, *, replicates: int, seed: int) -> Iterator[Redrawn]:
-    """Blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
-    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed):
-        yield Redrawn(rows, uniforms)
-
-
-def _uniforms(purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int) -> Iterator[Floats]:
-    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
-    # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
-    largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
-    step = max(1, BLOCK // largest)
-    for start in range(0, replicates, step):
-        yield random.random_sample((min(step, replicates - start), rows[0].num_samples))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -66,11 +66,15 @@ class Rows:
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """``quantity`` of each row ``(N, ...)``, in the type it comes in; one pass over the logits, then remembered."""
-        if quantity not in self._columns:
-            statistic = _Column(quantity)
-            scan(self.predictions, [statistic])
-            self._columns[quantity] = statistic.array()
+        self.gather([quantity])
         return self._columns[quantity]
+
+    def gather(self, quantities: Iterable[Quantity]) -> None:
+        """Compute the columns of several quantities in one pass."""
+        columns = {each: _Column(each) for each in quantities if each not in self._columns}
+        if columns:
+            scan(self.predictions, columns.values())
+            self._columns |= {each: column.array() for each, column in columns.items()}
 
     @cached_property
     def confidence(self) -> NDArray[Any]:
@@ -173,16 +177,29 @@ class Rows:
             uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
         """
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
-        others = np.nonzero(uniforms >= self.confidence)
-        row, value = others[1], uniforms[others]
-        # Bisection, all rows at a time, for the first column whose cumulative probability is above the value.
-        low, high = np.ones_like(row), np.full_like(row, self.num_classes - 1)
-        for _ in range(max(0, self.num_classes - 2).bit_length()):
-            middle = (low + high) // 2
-            beyond = (value >= self.cumulative[row, middle]) & (low < high)
-            low, high = np.where(beyond, middle + 1, low), np.where(beyond, high, middle)
-        labels[others] = np.where(low == self.predicted[row], 0, low)
+        place, _, drawn = self.draw_others(uniforms)
+        labels.ravel()[place] = drawn
         return labels
+
+    def draw_others(self, uniforms: Floats) -> tuple[Integers, Integers, Integers]:
+        """Where :meth:`draw` has another label than the predicted class: places ``(E,)`` in the flat array, row, label.
+
+        Args:
+            uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
+        """
+        place = np.flatnonzero(uniforms >= self.confidence)
+        value, row = uniforms.ravel()[place], place % self.num_samples
+        cumulative, first = self.cumulative.ravel(), row * self.num_classes
+        # Bisection, all rows at a time, for the first column whose cumulative probability is above the value.
+        low, high = first + 1, first + (self.num_classes - 1)
+        for _ in range(max(0, self.num_classes - 2).bit_length()):
+            middle = (low + high) >> 1
+            beyond = value >= cumulative[middle]
+            np.copyto(low, np.minimum(middle + 1, high), where=beyond)
+            np.copyto(high, middle, where=~beyond)
+        label = low - first
+        # Class 0 stands where the predicted class was.
+        return place, row, np.where(label == self.predicted[row], 0, label)
 
 
 def starts_of_runs(values: NDArray[Any]) -> Integers:

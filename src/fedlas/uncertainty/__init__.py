@@ -1,4 +1,8 @@
-"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, variational heads."""
+"""Uncertainty from one network or several: ensembles, dropout, Bayesian weights, Laplace, variational heads.
+
+In: a model, or predictions of several. Out: modules that predict with the mean over draws, penalties for training, or
+combined :class:`~fedlas.Predictions`. ``fedlas.lab.studies.uncertainty`` applies them to finished runs.
+"""
 
 from fedlas.uncertainty.bayes_by_backprop import KLPenalty, SampledWeights
 from fedlas.uncertainty.bayesian_layers import BayesianConfig, to_bayesian

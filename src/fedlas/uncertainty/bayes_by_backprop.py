@@ -1,4 +1,4 @@
-"""Bayes by backprop: every weight is a Gaussian, trained by the evidence lower bound.
+"""Bayes by backprop: every weight is a Gaussian, trained with the evidence lower bound.
 
 Source:
     Blundell, Cornebise, Kavukcuoglu, Wierstra: Weight Uncertainty in Neural Networks, ICML 2015, section 3.
@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count
-from fedlas.objective import logits_of
+from fedlas.uncertainty._draws import mean_over_draws
 from fedlas.uncertainty.bayesian_layers import OWNER, bayesian_layers, checked_layers, forget_draws, sampling
+
+__all__ = ["KLPenalty", "SampledWeights"]
 
 
 class SampledWeights(nn.Module):
@@ -24,12 +26,12 @@ class SampledWeights(nn.Module):
 
     Args:
         model: A model with Bayesian layers that returns logits ``(N, C)``.
-        samples: Draws ``S``.
-        seed: Of the draws.
+        samples: Number of draws ``S``.
+        seed: Seed of the draws.
 
     State:
-        None. Every batch meets the same ``S`` sets of weights, so what is said of one input does not depend on the
-        batches; torch's global generators are left as they were.
+        None. Every batch meets the same ``S`` sets of weights, so the prediction for an input does not depend on its
+        batch; torch's global generators are left as they were.
 
     Raises:
         InputError: If the model has no Bayesian layers, or for numbers out of range.
@@ -45,16 +47,8 @@ class SampledWeights(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         """Log of the mean probabilities ``(N, C)``, float32."""
-        devices = [inputs.device] if isinstance(inputs, Tensor) and inputs.is_cuda else []
-        with sampling(self.model), torch.random.fork_rng(devices):
-            total = self._log_probs(inputs, self.seeds[0])
-            for seed in self.seeds[1:]:
-                total = torch.logaddexp(total, self._log_probs(inputs, seed))
-        return total - math.log(self.samples)
-
-    def _log_probs(self, inputs: Any, seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return logits_of(OWNER, self.model(inputs)).float().log_softmax(dim=1)
+        with sampling(self.model):
+            return mean_over_draws(OWNER, self.model, inputs, self.seeds)
 
 
 def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
@@ -81,15 +75,15 @@ def kl_divergence(model: nn.Module) -> Tensor:
         model: A model with Bayesian layers; with a mixture prior, after a forward pass in training mode.
 
     Returns:
-        A scalar: exact for a Gaussian prior; for a mixture, ``-H(q) - log p(w)`` with the weights ``w`` that the last
-        forward pass drew, which is right on average.
+        A scalar: exact for a Gaussian prior; for a mixture, ``-H(q) - log p(w)`` with the weights ``w`` of the last
+        forward pass, an unbiased estimate.
 
     Raises:
         InputError: If the model has no Bayesian layers, or a mixture prior and no weights drawn.
 
     Note:
-        torch-uncertainty's own ``KLDiv`` (0.13) is not used: it divides by the number of layers, its value is too low
-        by half a nat a weight, and it draws where the Gaussian's value is known.
+        torch-uncertainty's ``KLDiv`` (0.13) is not used: it divides by the number of layers, its value is too low by
+        half a nat a weight, and it samples where the value for a Gaussian is known.
     """
     parts = [
         _kl(layer, kind)
@@ -101,14 +95,14 @@ def kl_divergence(model: nn.Module) -> Tensor:
 
 
 class KLPenalty(nn.Module):
-    """``weight * KL(q || p) / num_samples``: with a mean over samples it makes the negative ELBO, per sample.
+    """``weight * KL(q || p) / num_samples``; added to a mean loss over samples it gives the negative ELBO per sample.
 
     Args:
-        num_samples: Samples of the training part.
+        num_samples: Number of training samples.
         weight: 1 for the evidence lower bound.
 
     State:
-        None of its own. When called it lets go of the weights that the layers drew.
+        None. A call drops the weights that the layers drew.
 
     Note:
         Every batch has the same share of the KL term; the paper's decaying shares of an epoch (section 3.4) sum to the
@@ -140,6 +134,7 @@ def _kl(layer: Any, kind: str) -> Tensor:
             "no forward pass in training mode since the last call",
             "Run the model in train() first, or set prior_pi to 1.",
         )
+    # The entropy of a Gaussian is known; only the mixture prior has to be sampled.
     entropy = (sigma.log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
     log_prior: Tensor = getattr(layer, f"{kind}_prior_dist").log_prob(drawn)
     return -entropy - log_prior

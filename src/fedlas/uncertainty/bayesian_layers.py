@@ -1,4 +1,4 @@
-"""Networks whose weights are Gaussians: torch-uncertainty's layers in the place of a model's own.
+"""Networks with Gaussian weights: torch-uncertainty's layers in place of the model's.
 
 Source:
     Blundell, Cornebise, Kavukcuoglu, Wierstra: Weight Uncertainty in Neural Networks, ICML 2015, section 3.
@@ -20,8 +20,10 @@ from torch import nn
 from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 
+__all__ = ["BayesianConfig", "to_bayesian"]
+
 OWNER = "bayes by backprop"
-"""Who complains."""
+"""Name of the method in error messages."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class BayesianConfig:
         prior_sigma_2: Standard deviation of the second component of a scale mixture prior.
         prior_pi: Share of the first component, in (0, 1]; 1 is the plain Gaussian.
         sigma_init: Standard deviation of every weight at the start.
-        kl_weight: Factor of the KL term; 1 is the evidence lower bound, less a tempered ("cold") posterior.
+        kl_weight: Factor of the KL term; 1 is the evidence lower bound, below 1 a tempered ("cold") posterior.
     """
 
     prior_sigma: float = 0.1
@@ -53,23 +55,23 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
     """Replace every linear and convolutional layer of ``model`` by a Bayesian one, in place.
 
     Args:
-        model: Any network; layers of other types, and subclasses of these, stay as they are.
-        config: Prior and start.
+        model: Any network; layers of other types, and subclasses of these, are not replaced.
+        config: Prior and initial standard deviation.
 
     Returns:
-        The model, or the new layer if the model itself was one.
+        The model, or the new layer if the model itself was a replaced layer.
 
     Raises:
         InputError: If there is nothing to replace.
         MissingExtraError: Without torch-uncertainty.
 
     State:
-        The new layers' means are the old layers' weights. In ``train()`` each forward pass draws new weights, one set
-        for the whole batch, from torch's global generator; in ``eval()`` the means are used, unless within
+        The means of the new layers are the weights of the old. In ``train()`` each forward pass draws new weights, one
+        set for the whole batch, from torch's global generator. In ``eval()`` the means are used, except within
         :func:`sampling`.
     """
     config = config or BayesianConfig()
-    twins: dict[nn.Module, nn.Module | None] = {}  # a layer that the model has in two places stays one layer
+    twins: dict[nn.Module, nn.Module | None] = {}  # a layer that occurs twice in the model stays one layer
     for name, layer in list(model.named_modules(remove_duplicate=False)):
         if layer not in twins:
             twins[layer] = _bayesian_twin(layer, config)
@@ -97,7 +99,7 @@ def bayesian_layers(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def sampling(model: nn.Module) -> Iterator[None]:
-    """Within, each forward pass draws new weights, in ``eval()`` too.
+    """A context in which each forward pass draws new weights, in ``eval()`` too.
 
     Raises:
         InputError: If the model has no Bayesian layers.
@@ -138,32 +140,32 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
         "prior_pi": config.prior_pi,
     }
     new: Any
+    old: Any = layer
     if type(layer) is nn.Linear:
-        new = _library().BayesLinear(layer.in_features, layer.out_features, bias=layer.bias is not None, **prior)
+        new = _library().BayesLinear(old.in_features, old.out_features, bias=old.bias is not None, **prior)
     elif type(layer) in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
-        conv: Any = layer
-        new = getattr(_library(), f"Bayes{type(layer).__name__}")(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            **prior,
+        names = (
+            "in_channels",
+            "out_channels",
+            "kernel_size",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+            "padding_mode",
         )
-        # The library cannot work out padding="same" in other modes than zeros; the old layer has.
-        new._reversed_padding_repeated_twice = conv._reversed_padding_repeated_twice
+        options = {name: getattr(old, name) for name in names}
+        new = getattr(_library(), f"Bayes{type(layer).__name__}")(**options, bias=old.bias is not None, **prior)
+        # The library does not compute padding="same" in other modes than zeros; the old layer has the result.
+        new._reversed_padding_repeated_twice = old._reversed_padding_repeated_twice
     else:
         return None
-    old: Any = layer
+    # Means from the old layer; the library's sigma is softplus of its parameter, inverted here.
     with torch.no_grad():
         for kind in ("weight", "bias"):
             if getattr(old, kind) is not None:
                 getattr(new, f"{kind}_mu").copy_(getattr(old, kind))
-                getattr(new, f"{kind}_sigma").fill_(math.log(math.expm1(config.sigma_init)))  # softplus gives it back
+                getattr(new, f"{kind}_sigma").fill_(math.log(math.expm1(config.sigma_init)))
     new.sampled = False
     new.register_forward_pre_hook(_follow_mode)
     new.to(old.weight.device, old.weight.dtype)
@@ -172,8 +174,7 @@ def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None
 
 
 def _library() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it remarks while it is imported is no news to whoever trains
+    with warnings.catch_warnings(action="ignore"):  # warnings of its imports do not concern the user
         return require("torch_uncertainty.layers.bayesian", extra="uncertainty")
 
 
@@ -183,7 +184,7 @@ def _follow_mode(layer: Any, _: Any) -> None:
 
 
 def forget_draws(layer: Any) -> None:
-    """Let go of what was drawn, so that no graph outlives its step and the model can be copied."""
+    """Drop the drawn weights, so that no graph outlives its step and the model can be copied."""
     for sampler in (getattr(layer, "weight_sampler", None), getattr(layer, "bias_sampler", None)):
         if sampler is not None:
             sampler.weight = sampler.sigma = None

@@ -1,4 +1,4 @@
-"""Deep ensemble: the mean of the probabilities of networks that differ in their random start.
+"""Deep ensemble: the mean of the probabilities of networks with different random initialization.
 
 Source:
     Lakshminarayanan, Pritzel, Blundell: Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles,
@@ -16,29 +16,31 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.predictions import Predictions
 
+__all__ = ["average", "mean_log_probs"]
+
 _OWNER = "average"
 _NUMBERS_AT_ONCE = 2**22  # of all members together, in float64: 32 MB
 
 
 def average(*predictions: Predictions, weights: Sequence[float] | None = None) -> Predictions:
-    """Mean of the probabilities that several classifiers give to the same samples, as logits.
+    """The mean of the probabilities of several classifiers on the same samples, as logits.
 
     ``z = log sum_m w_m softmax(z_m)``, so ``softmax(z)`` is the mean. Computed as a logsumexp of log-probabilities in
-    float64, which loses nothing where probabilities are tiny.
+    float64, which is accurate for tiny probabilities.
 
     Args:
         *predictions: At least one; the same samples in the same order.
-        weights: One number >= 0 for each, made to sum to 1; None weighs all alike.
+        weights: One number >= 0 for each, normalized to sum 1; None: equal weights.
 
     Returns:
-        Predictions on the same samples, on the first one's device, logits normalised. Labels' true probabilities are
-        kept; features are not, as the average has no head.
+        Predictions on the same samples, on the first one's device; the logits are log-probabilities. True label
+        probabilities are kept; features are not, as the average has no head.
 
     Raises:
         InputError: If there are none, samples or classes differ, or weights do not fit.
 
     Note:
-        That targets agree is checked; that they belong to the same inputs cannot be.
+        Equality of the targets is checked; equality of the inputs cannot be.
 
     Example:
         >>> sure, unsure = Predictions([[100.0, 0.0]], [0]), Predictions([[0.0, 0.0]], [0])
@@ -47,11 +49,13 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
     """
     first = check_same_samples(_OWNER, predictions)
     shares = _shares(weights, len(predictions))
+    # Members of weight 0 are left out: the logarithm of their weight is infinite.
     counted = [(p, share) for p, share in zip(predictions, shares.tolist(), strict=True) if share > 0]
     log_shares = torch.tensor([share for _, share in counted], dtype=torch.float64, device=first.logits.device).log()
     dtype = torch.float32
     for p in predictions:
         dtype = torch.promote_types(dtype, p.logits.dtype)
+    # Some rows at a time, so that the float64 copies of all members stay small.
     rows = max(1, _NUMBERS_AT_ONCE // (len(counted) * first.num_classes))
     parts = [
         mean_log_probs(
@@ -65,11 +69,11 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
-    """Log of the mean over the first axis of the softmax over the last: ``log sum_s w_s softmax(z_s)``.
+    """Log of the mean, over the first axis, of the softmax over the last: ``log sum_s w_s softmax(z_s)``.
 
     Args:
         logits: ``(S, ..., C)``, of ``S`` members or draws.
-        log_weights: Logarithms ``(S,)`` of weights that sum to 1; None weighs all alike.
+        log_weights: Logarithms ``(S,)`` of weights that sum to 1; None: equal weights.
 
     Returns:
         ``(..., C)``.
@@ -85,7 +89,7 @@ def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tens
 
 
 def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predictions:
-    """The first of ``predictions``, if all are of the same samples.
+    """Return the first of ``predictions`` if all are on the same samples.
 
     Raises:
         InputError: If there are none, or shapes or targets differ.
@@ -101,7 +105,7 @@ def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predic
                 owner,
                 f"all predictions must be of the same {first.num_samples} samples of {first.num_classes} classes",
                 f"{describe(other.logits)} as number {number}" + (", with other targets" if same else ""),
-                "Take what was predicted of one data set, in one order.",
+                "Use predictions on one data set, in one order.",
             )
     return first
 
@@ -113,7 +117,7 @@ def _shares(weights: Sequence[float] | None, members: int) -> Tensor:
             _OWNER,
             f"weights must be {members} numbers >= 0, one for each, not all 0",
             given,
-            "Leave them out to weigh all alike.",
+            "Leave them out for equal weights.",
         )
     shares = torch.tensor(given, dtype=torch.float64)
     return shares / shares.sum()

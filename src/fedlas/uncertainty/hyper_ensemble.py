@@ -1,4 +1,4 @@
-"""Hyper-deep ensemble: which of a pool of networks, of different settings and starts, to average.
+"""Hyper-deep ensemble: the selection of members from networks with different settings and initializations.
 
 Source:
     Wenzel, Snoek, Tran, Jenatton: Hyperparameter Ensembles for Robustness and Uncertainty Quantification, NeurIPS 2020,
@@ -17,29 +17,31 @@ from fedlas._core.check import check_count
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.ensemble import check_same_samples
 
+__all__ = ["MOST_PICKS", "greedy_selection"]
+
 MOST_PICKS = 100
 """Picks after which the selection ends, so that no weight is finer than 1 %."""
-_ROUNDING = 1e-9  # nats; a smaller gain is none
+_ROUNDING = 1e-9  # nats; smaller gains are rounding
 
 
 def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
-    """How often each of a pool is picked, greedily and with replacement, to lower the ensemble's NLL.
+    """How often each candidate is picked, greedily and with replacement, to lower the NLL of the ensemble.
 
-    Starts empty. Each pick is the candidate whose probabilities, put into the mean, give the lowest NLL. It ends when
-    no pick lowers the NLL any more, or as soon as ``size`` different candidates are in.
+    The ensemble starts empty. Each pick is the candidate that gives the mean of the probabilities the lowest NLL. The
+    selection ends when no pick lowers the NLL, or as soon as ``size`` different candidates are picked.
 
     Args:
         pool: Predictions of each candidate on the same held-out samples.
-        size: Most different members the ensemble may have.
+        size: Largest number of different members.
 
     Returns:
-        One count >= 0 a candidate; divided by their sum they are the weights for :func:`~fedlas.uncertainty.average`.
+        One count >= 0 for each candidate; over their sum they are the weights for :func:`~fedlas.uncertainty.average`.
 
     Raises:
-        InputError: If the pool is empty, its samples differ, or the size is no whole number of at least 1.
+        InputError: If the pool is empty, its samples differ, or the size is not a whole number of at least 1.
 
     Note:
-        It also ends after 100 picks, which the paper's does not. Among equals the first of the pool is picked.
+        It also ends after 100 picks, unlike in the paper. Among equal candidates the first is picked.
 
     Example:
         >>> good, bad = Predictions([[2.0, 0.0]], [0]), Predictions([[0.0, 2.0]], [0])
@@ -53,8 +55,9 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
         for p in pool
     ])  # fmt: skip
     counts, lowest = [0] * len(pool), math.inf
-    total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked ones' probabilities of the label
+    total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked label probabilities
     for picks in range(1, MOST_PICKS + 1):
+        # The NLL of the ensemble with each candidate added, all candidates at once.
         nll = math.log(picks) - torch.logaddexp(total, log_p).mean(dim=1)
         best = int(nll.argmin())
         if not float(nll[best]) < lowest - _ROUNDING:

@@ -1,4 +1,4 @@
-"""Laplace approximation of the last layer: a Gaussian over the head's weights around those trained; by laplace-torch.
+"""Laplace approximation of the last layer: a Gaussian around the trained weights of the head, by laplace-torch.
 
 Source:
     Daxberger, Kristiadi, Immer, Eschenhagen, Bauer, Hennig: Laplace Redux - Effortless Bayesian Deep Learning,
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +19,44 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas._core.extras import require
 from fedlas.predictions import Predictions
 
-STRUCTURES = ("kron", "full", "diag")
-LINKS = ("probit", "mc", "bridge")
+__all__ = ["LastLayerLaplace", "Link", "Structure"]
+
+Structure = Literal["kron", "full", "diag"]
+Link = Literal["probit", "mc", "bridge"]
+
+_OWNER = "last-layer laplace"
 
 _MOST_FULL = 20_000  # parameters; their square is 1.6 GB in float32
 _JACOBIAN_NUMBERS = 2**25  # numbers in the Jacobian of a batch, 128 MB in float32
 
 
 class LastLayerLaplace:
-    """Gaussian ``N(w, (G + p I)^-1)`` over the weights of a linear head, and what it predicts.
+    """Gaussian ``N(w, (G + p I)^-1)`` over the weights of a linear head, and its predictions.
 
-    ``G`` is the generalised Gauss-Newton matrix of the summed cross-entropy at the trained weights ``w``, ``p`` the
+    ``G`` is the generalized Gauss-Newton matrix of the summed cross-entropy at the trained weights ``w``, ``p`` the
     precision of the prior ``N(0, I / p)``. A logit is then Gaussian too, with variance ``J (G + p I)^-1 J^T``.
 
     Args:
         head: The linear layer that makes the logits; copied.
         structure: Form of ``G``: ``kron`` (one Kronecker product a layer), ``full`` or ``diag``.
-        prior_precision: ``p``; None maximises the marginal likelihood of the training part.
-        link: How probabilities come from Gaussian logits: ``probit`` (each logit shrunk by its variance), ``mc`` (mean
-            softmax of draws) or ``bridge`` (the Dirichlet that matches them).
-        samples: Draws for ``mc``.
-        seed: Of these draws.
+        prior_precision: ``p``; None: the one with the highest marginal likelihood of the training part.
+        link: From Gaussian logits to probabilities: ``probit`` (each logit shrunk by its variance), ``mc`` (mean
+            softmax of draws) or ``bridge`` (the matching Dirichlet).
+        samples: Number of draws for ``mc``.
+        seed: Seed of these draws.
 
     State:
         The posterior, after :meth:`fit`. Global generators are left as they were.
 
     Raises:
-        InputError: For another head than a linear layer, options out of range, or ``full`` with more than 20,000
+        InputError: For a head that is not a linear layer, options out of range, or ``full`` with more than 20,000
             weights.
         MissingExtraError: Without laplace-torch.
 
     Note:
-        The approximation is of the posterior under cross-entropy. After training with another loss, or with early
-        stopping, the weights are no maximum of it, and the Gaussian is centred on them all the same. The matrix ``G``
-        of ``kron`` is summed over batches, so it depends a little on their size.
+        The posterior is that under cross-entropy. After training with another loss, or with early stopping, the weights
+        are not its maximum, and the Gaussian is still centered on them. The matrix ``G`` of ``kron`` is summed over
+        batches, so it depends slightly on their size.
 
     Example:
         >>> LastLayerLaplace(nn.Linear(3, 2), structure="full").num_weights
@@ -65,9 +67,9 @@ class LastLayerLaplace:
         self,
         head: nn.Module,
         *,
-        structure: str = "kron",
+        structure: Structure = "kron",
         prior_precision: float | None = None,
-        link: str = "probit",
+        link: Link = "probit",
         samples: int = 100,
         seed: int = 0,
     ) -> None:
@@ -75,8 +77,8 @@ class LastLayerLaplace:
             raise InputError(
                 _OWNER, "the head must be a linear layer", type(head).__name__, "Name the layer that makes the logits."
             )
-        self.structure = check_choice(_OWNER, "structure", structure, STRUCTURES)
-        self.link = check_choice(_OWNER, "link", link, LINKS)
+        self.structure = check_choice(_OWNER, "structure", structure, get_args(Structure))
+        self.link = check_choice(_OWNER, "link", link, get_args(Link))
         self.samples = check_count(_OWNER, "samples", samples)
         self.seed = check_count(_OWNER, "seed", seed, low=0)
         if prior_precision is not None:
@@ -101,17 +103,17 @@ class LastLayerLaplace:
             batch_size: Samples a batch.
 
         Raises:
-            InputError: Without features, with features of another size than the head takes, or if the head does not
-                turn them into the logits.
+            InputError: Without features, with features of another size than the head's input, or if the head does
+                not map them to the logits.
         """
         features = _features(train, self._head)
         _check_logits(train, features, self._head)
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # of its imports, and of a default that is chosen here
             laplace = require("laplace", extra="uncertainty")
             posterior = laplace.Laplace(
                 nn.Sequential(self._head),
                 "classification",
-                subset_of_weights="all",  # of the head, which is all that it is given
+                subset_of_weights="all",  # of the head, the only module that it receives
                 hessian_structure=self.structure,
                 prior_precision=1.0 if self.prior_precision is None else self.prior_precision,
             )
@@ -124,7 +126,7 @@ class LastLayerLaplace:
 
     @property
     def num_kept(self) -> int:
-        """Numbers that describe the Gaussian's covariance: of each symmetric matrix, one triangle."""
+        """Number of parameters of the covariance; a symmetric matrix counts as one triangle."""
         sides = {
             "full": [self.num_weights],
             "kron": [self._head.in_features, self._head.out_features],
@@ -134,7 +136,7 @@ class LastLayerLaplace:
 
     @property
     def log_marginal_likelihood(self) -> float:
-        """Of the training part, in nats.
+        """Log marginal likelihood of the training part, in nats.
 
         Raises:
             InputError: Before :meth:`fit`.
@@ -142,7 +144,7 @@ class LastLayerLaplace:
         return float(self._fitted().log_marginal_likelihood())
 
     def predict(self, predictions: Predictions) -> Predictions:
-        """The same samples with the log of the posterior's mean probabilities as logits.
+        """The same samples with the log of the mean probabilities under the posterior as logits.
 
         Args:
             predictions: Predictions with ``features``.
@@ -151,14 +153,16 @@ class LastLayerLaplace:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
         posterior, features = self._fitted(), _features(predictions, self._head)
+        # In chunks, because the Jacobian of a batch takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
-        with _quiet(), torch.no_grad(), torch.random.fork_rng(devices):
+        with warnings.catch_warnings(action="ignore"), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             probs = torch.cat([
                 posterior(chunk, pred_type="glm", link_approx=self.link, n_samples=self.samples)
                 for chunk in features.split(rows)
             ])  # fmt: skip
+        # A class of probability 0 gets a finite logit.
         tiny = torch.finfo(probs.dtype).tiny
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
 
@@ -168,11 +172,8 @@ class LastLayerLaplace:
         return self._posterior
 
 
-_OWNER = "last-layer laplace"
-
-
 def _features(predictions: Predictions, head: nn.Linear) -> Tensor:
-    """The head's inputs ``(N, D)``, where the head is."""
+    """The head's inputs ``(N, D)``, on its device."""
     features = predictions.features
     if features is None or features.shape[1] != head.in_features:
         raise InputError(
@@ -196,11 +197,3 @@ def _check_logits(predictions: Predictions, features: Tensor, head: nn.Linear) -
         f"logits {tuple(given.shape)} that {head} does not make of them",
         "Pass the layer that makes the logits, and predictions of its model.",
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of laplace-torch: on what it imports, and on a default that is chosen here."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

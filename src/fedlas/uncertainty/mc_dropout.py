@@ -1,4 +1,4 @@
-"""Monte Carlo dropout: dropout stays on when predicting, and the mean over passes is the prediction.
+"""Monte Carlo dropout: the mean of the probabilities over passes with dropout on.
 
 Source:
     Gal, Ghahramani: Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning, ICML 2016,
@@ -7,18 +7,19 @@ Source:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count
-from fedlas.objective import Objective, logits_of
+from fedlas.objective import Objective, predict
 from fedlas.predictions import Predictions
+from fedlas.uncertainty._draws import mean_over_draws
+
+__all__ = ["DropoutSamples", "mc_dropout"]
 
 _OWNER = "mc_dropout"
 
@@ -30,9 +31,9 @@ def mc_dropout(
 
     Args:
         model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one, with dropout.
-        loader: Yields ``(inputs, target, ...)``; gone through once.
-        samples: Passes ``T``.
-        seed: Of the masks.
+        loader: Yields ``(inputs, target, ...)``; iterated once.
+        samples: Number of passes ``T``.
+        seed: Seed of the masks.
         device: Where the model runs; None is where its parameters are.
 
     Returns:
@@ -45,51 +46,36 @@ def mc_dropout(
         As :class:`DropoutSamples`; each submodule's mode is restored.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
         >>> predictions = mc_dropout(model, [(torch.ones(2, 4), torch.tensor([0, 1]))], samples=5)
         >>> predictions.num_samples, predictions.num_classes
         (2, 3)
     """
     network = model.model if isinstance(model, Objective) else model
-    sampled = DropoutSamples(network, samples=samples, seed=seed)
-    if device is None:
-        device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    modes = [(module, module.training) for module in network.modules()]
-    logits, targets = [], []
-    try:
-        network.eval()
-        with torch.inference_mode():
-            for inputs, target, *_ in loader:
-                logits.append(sampled(inputs.to(device) if isinstance(inputs, Tensor) else inputs).cpu())
-                targets.append(target.cpu())
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not logits:
-        raise InputError(_OWNER, "the loader must yield at least one batch", "none", "Check the data set.")
-    return Predictions(torch.cat(logits), torch.cat(targets))
+    return predict(DropoutSamples(network, samples=samples, seed=seed), loader, device=device)
 
 
 class DropoutSamples(nn.Module):
-    """Predicts with the mean of the probabilities over passes with dropout on and all else as it is.
+    """Predicts with the mean of the probabilities over passes with dropout on and all other layers unchanged.
 
     ``log (1 / T) sum_t softmax(f(x; mask_t))``.
 
     Args:
-        model: A model with dropout that returns logits ``(N, C)``; in ``eval()``, or batch norms would learn.
-        samples: Passes ``T``.
-        seed: Of the masks.
+        model: A model with dropout that returns logits ``(N, C)``; in ``eval()``, or batch norms would be updated.
+        samples: Number of passes ``T``.
+        seed: Seed of the masks.
 
     State:
-        None. The same batch gets the same masks each time, whatever was predicted before; they depend on a sample's
-        place in its batch. torch's generators for the CPU and, for inputs on a GPU, for that GPU are left as they were.
+        None. The same batch gets the same masks each time; they depend on a sample's place in its batch. torch's
+        generators for the CPU and, for inputs on a GPU, for that GPU are left as they were.
 
     Raises:
         InputError: If the model has no dropout with a rate above 0, or for numbers out of range.
 
     Note:
-        What is switched on is every module of torch's dropout family. Dropout that is no module of its own, as the
-        attention weights' in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
+        Every module of torch's dropout family is switched on. Dropout that is not a module, such as that of the
+        attention weights in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
     """
 
     def __init__(self, model: nn.Module, *, samples: int = 20, seed: int = 0) -> None:
@@ -101,21 +87,13 @@ class DropoutSamples(nn.Module):
 
     def forward(self, inputs: Any) -> Tensor:
         """Log of the mean probabilities ``(N, C)``, float32."""
-        devices = [inputs.device] if isinstance(inputs, Tensor) and inputs.is_cuda else []
-        with dropout_on(self.model), torch.random.fork_rng(devices):
-            torch.manual_seed(self.seed)
-            total = self._log_probs(inputs)
-            for _ in range(self.samples - 1):
-                total = torch.logaddexp(total, self._log_probs(inputs))
-        return total - math.log(self.samples)
-
-    def _log_probs(self, inputs: Any) -> Tensor:
-        return logits_of(_OWNER, self.model(inputs)).float().log_softmax(dim=1)
+        with dropout_on(self.model):
+            return mean_over_draws(_OWNER, self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
 
 
 @contextmanager
 def dropout_on(model: nn.Module) -> Iterator[None]:
-    """Within, dropout is on, also in a model in ``eval()``; afterwards each layer is in the mode it was in.
+    """A context in which dropout is on, also in ``eval()``; afterward each layer has its former mode.
 
     Raises:
         InputError: If the model has no dropout with a rate above 0.
@@ -142,6 +120,6 @@ def active_dropout(model: nn.Module) -> list[nn.Module]:
             _OWNER,
             "the model must have dropout with a rate above 0",
             type(model).__name__,
-            "Train the run with --set model.dropout=0.2, say.",
+            "Train the run with dropout, e.g. --set model.dropout=0.2.",
         )
     return layers

@@ -1,4 +1,4 @@
-"""Orthogonal ensembles: members whose filters differ from each other and from those of the members before them.
+"""Orthogonal ensembles: a penalty on the correlation of filters within a member and between members.
 
 Source:
     Larrazabal, Martinez, Dolz, Ferrante: Orthogonal Ensemble Networks for Biomedical Image Segmentation, MICCAI 2021,
@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number
+
+__all__ = ["OrthogonalityPenalty"]
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -40,7 +42,7 @@ def filters(model: nn.Module) -> dict[str, Tensor]:
             "orthogonality",
             "the model must have linear or convolutional layers",
             type(model).__name__,
-            "Use another method: there are no filters to keep apart.",
+            "Use another method: there are no filters to decorrelate.",
         )
     return found
 
@@ -81,7 +83,7 @@ def inter_orthogonality(rows: Tensor, others: Tensor) -> Tensor:
 
 
 class OrthogonalityPenalty(nn.Module):
-    """Penalty of one member: its filters' correlation among themselves and with the members trained before it.
+    """Penalty of one member: the correlation of its filters with each other and with those of earlier members.
 
     ``self_weight * sum_l S_l + inter_weight * (1 / E) sum_l sum_e I_l(e)`` over the layers ``l`` and the ``E`` earlier
     members, with :func:`self_orthogonality` ``S_l`` and :func:`inter_orthogonality` ``I_l(e)``.
@@ -92,16 +94,16 @@ class OrthogonalityPenalty(nn.Module):
         inter_weight: Weight of the second term, at least 0.
 
     State:
-        The earlier members' filters of length 1, as buffers that no state dict holds: they are in those members'
-        checkpoints. Nothing changes.
+        The earlier members' filters at length 1, as buffers outside the state dict, since those members' checkpoints
+        hold them. Nothing changes.
 
     Raises:
         InputError: For a weight below 0; or when called on a model with other layers than the earlier members.
 
     Note:
         Terms are summed over pairs, as in the paper, so they grow with the square of a layer's width; the weights of
-        0.1 are those of the published configuration. The paper's networks are all convolutions; linear layers are
-        taken in here, so that any model can be a member.
+        0.1 are those of the published configuration. The paper's networks consist of convolutions; here linear
+        layers count too, so that any model can be a member.
 
     Example:
         >>> model = nn.Linear(2, 1)

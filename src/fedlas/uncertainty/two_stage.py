@@ -1,4 +1,4 @@
-"""Two-stage training: a new head on a trained body that stays as it is (TST), or a variational one (V-TST).
+"""Two-stage training: a new head on a frozen trained body (TST), or a variational one (V-TST).
 
 Source:
     Jordahn, Olmos: Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks, ICML 2024,
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.features import find_head
 from fedlas.uncertainty.ensemble import mean_log_probs
+
+__all__ = ["LatentKL", "MLPHead", "TwoStage", "VariationalHead"]
 
 
 class MLPHead(nn.Module):
@@ -36,7 +38,7 @@ class MLPHead(nn.Module):
 
 
 class VariationalHead(nn.Module):
-    """The new head of V-TST: what the logits are a linear function of is Gaussian.
+    """The new head of V-TST: the logits are a linear function of a Gaussian latent variable.
 
     ``z ~ q(z | x) = N(mu(h), diag sigma(h)^2)``, prior ``p(z) = N(0, I)``, ``p(y | z) = softmax(W z + b)``.
 
@@ -44,24 +46,16 @@ class VariationalHead(nn.Module):
         in_features: ``D``, size of the features ``h``.
         hidden: Size of the hidden layer and of ``z``.
         num_classes: ``C``.
-        samples: Draws of ``z`` in ``eval()``.
-        seed: Of the draws in ``eval()``.
+        samples: Number of draws of ``z`` in ``eval()``.
+        seed: Seed of the draws in ``eval()``.
 
     State:
         In ``train()`` there is one draw, from torch's global generator, and :meth:`take_kl` gives the KL divergence of
-        the last batch. In ``eval()`` all inputs meet the same standard normal draws, so that what is said of one
-        depends neither on its batch nor on what was asked before.
+        the last batch. In ``eval()`` all inputs meet the same standard normal draws, so that the prediction for
+        one does not depend on its batch or on earlier calls.
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden: int,
-        num_classes: int,
-        *,
-        samples: int = 100,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, in_features: int, hidden: int, num_classes: int, *, samples: int = 100, seed: int = 0) -> None:
         super().__init__()
         self.samples = check_count("two-stage", "samples", samples)
         self.seed = check_count("two-stage", "seed", seed, low=0)
@@ -79,12 +73,13 @@ class VariationalHead(nn.Module):
             self._kl = standard_normal_kl(mean.float(), log_var.float()).mean()
             logits: Tensor = self.out(mean + (0.5 * log_var).exp() * torch.randn_like(mean))
             return logits
+        # The same draws for every input, from a generator of their own.
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(self.samples, 1, mean.shape[1], generator=generator).to(mean)
         return mean_log_probs(self.out(mean + (0.5 * log_var).exp() * noise))
 
     def take_kl(self) -> Tensor:
-        """Mean over the last training batch of ``KL(q(z | x) || p(z))``, and let go of it.
+        """Return the mean of ``KL(q(z | x) || p(z))`` over the last training batch, and drop it.
 
         Raises:
             InputError: If there was no training batch since the last call.
@@ -98,9 +93,9 @@ class VariationalHead(nn.Module):
 
 
 class LatentKL(nn.Module):
-    """Penalty that makes the loss of a :class:`TwoStage` with a :class:`VariationalHead` the negative ELBO.
+    """Penalty that turns the loss of a :class:`TwoStage` with a :class:`VariationalHead` into the negative ELBO.
 
-    ``weight * mean_i KL(q(z | x_i) || N(0, I))``, of the batch that the model has just seen.
+    ``weight * mean_i KL(q(z | x_i) || N(0, I))``, over the last batch of the model.
 
     Args:
         weight: 1 for the evidence lower bound.
@@ -124,16 +119,16 @@ class TwoStage(nn.Module):
     """A trained model with another head; only the head trains.
 
     Args:
-        model: Trained classifier; changed in place: its head is replaced, all else is frozen.
+        model: Trained classifier; changed in place: its head is replaced, the rest is frozen.
         head: The new head, from features ``(N, D)`` to logits ``(N, C)``.
-        old: The head that is replaced: its name, the module, or None to find it.
+        old: The head to replace: its name, the module, or None to find it.
 
     Raises:
         InputError: If the head cannot be found or is the model itself.
 
     State:
-        ``train()`` puts nothing but the head into training mode: batch norms of the body keep using, and keep, the
-        statistics of stage one, and its drop-out is off. The body's weights and buffers never change.
+        ``train()`` puts only the head into training mode: batch norms of the body use the statistics of stage one, and
+        its dropout is off. The body's weights and buffers never change.
     """
 
     def __init__(self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None) -> None:
@@ -157,7 +152,7 @@ class TwoStage(nn.Module):
         return self._head[0]
 
     def get_classifier(self) -> nn.Module:
-        """The new head; the name under which libraries look for it."""
+        """The new head, under the name that other libraries use."""
         return self.head
 
     def train(self, mode: bool = True) -> TwoStage:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators.affine import temperature_scale
+from fedlas.calibrators._affine import temperature_scale
 from fedlas.calibrators.temperature import nll_temperature
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedlas.calibrators.confidence_cells import Cells, Update, held_out_length
+from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length
 
 CELLS = Cells(num_levels=10, alpha=0.02, min_size=5)
 EVERYONE = 0

@@ -1,7 +1,7 @@
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators.doubts import absent_classes, joined, unchanged, unconverged
+from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged, unconverged
 
 
 def test_joining():

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas import Predictions
@@ -65,7 +65,6 @@ def test_against_scipy():
     assert nll([np.log(found.temperature), *found.weights]) <= best + 1e-7
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 4))
 def test_weights_are_the_minimum_over_the_simplex(seed, samples, count):
     rng = np.random.default_rng(seed)
@@ -103,7 +102,6 @@ def test_transform_is_the_formula(generated):
     torch.testing.assert_close(ensemble.transform(val).probs, wanted)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.floats(0.01, 100), st.floats(0, 1), st.floats(0, MAX_UNIFORM), st.integers(0, 1000))
 def test_the_order_of_the_classes_is_kept(temperature, share, uniform, seed):
     rng = np.random.default_rng(seed)

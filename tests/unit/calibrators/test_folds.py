@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators.folds import canonical_order, stratified_folds
+from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
 
 
 def sample(samples=103, classes=4, seed=0):

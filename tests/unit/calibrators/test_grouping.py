@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from fedlas.calibrators import rowwise
-from fedlas.calibrators.grouping import GroupedNLL, learn_grouping
+from fedlas.calibrators._fit import rowwise
+from fedlas.calibrators._fit.grouping import GroupedNLL, learn_grouping
 
 
 def draw(samples=60, dim=4, classes=5, seed=0):

@@ -20,7 +20,7 @@ def two_classes(second, target):
 
 
 def pool_adjacent_violators(values):
-    """Isotonic regression of a sequence, by merging neighbours that fall."""
+    """Isotonic regression of a sequence, by merging neighbors that fall."""
     blocks = []
     for value in values:
         blocks.append([value, 1])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fedlas._core.check import InputError
-from fedlas.calibrators.linear_head import given_head, recover_head
+from fedlas.calibrators._fit.linear_head import given_head, recover_head
 
 
 def draw(samples=200, dim=8, classes=5, seed=0):
@@ -14,7 +14,7 @@ def draw(samples=200, dim=8, classes=5, seed=0):
     return features, weight, torch.randn(classes, generator=random, dtype=torch.float64)
 
 
-def centred(weight, bias):
+def centered(weight, bias):
     return weight - weight.mean(0), bias - bias.mean()
 
 
@@ -22,7 +22,7 @@ def centred(weight, bias):
 def test_the_head_that_made_the_logits_is_recovered(offset):
     features, weight, bias = draw()
     head = recover_head(features, features @ weight.T + bias + offset)
-    expected_weight, expected_bias = centred(weight, bias)
+    expected_weight, expected_bias = centered(weight, bias)
     torch.testing.assert_close(head.weight, expected_weight, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(head.bias, expected_bias, rtol=1e-8, atol=1e-8)
     assert head.undetermined == 0
@@ -31,9 +31,9 @@ def test_the_head_that_made_the_logits_is_recovered(offset):
 def test_what_the_softmax_does_not_see_does_not_matter():
     features, weight, bias = draw()
     logits = features @ weight.T + bias
-    raw, normalised = recover_head(features, logits), recover_head(features, logits.log_softmax(1))
-    torch.testing.assert_close(raw.weight, normalised.weight)
-    normalised.check("x", features, logits, "y")
+    raw, normalized = recover_head(features, logits), recover_head(features, logits.log_softmax(1))
+    torch.testing.assert_close(raw.weight, normalized.weight)
+    normalized.check("x", features, logits, "y")
     raw.check("x", features, logits.log_softmax(1), "y")
 
 
@@ -43,7 +43,7 @@ def test_float32_and_features_of_very_different_size():
     scaled = (features * sizes).float()
     logits = (scaled.double() @ (weight / sizes).T + bias).float()
     head = recover_head(scaled, logits)
-    torch.testing.assert_close(head.weight, centred(weight / sizes, bias)[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(head.weight, centered(weight / sizes, bias)[0], rtol=1e-3, atol=1e-3)
     assert head.undetermined == 0
 
 
@@ -104,7 +104,7 @@ def test_a_layer_or_its_parameters():
     layer.load_state_dict({"weight": weight, "bias": bias})
     for head in (layer, (weight, bias)):
         found = given_head("x", head, features, logits)
-        torch.testing.assert_close(found.weight, centred(weight, bias)[0])
+        torch.testing.assert_close(found.weight, centered(weight, bias)[0])
         found.check("x", features, logits, "y")
     given_head("x", (weight, None), features, features @ weight.T).check("x", features, features @ weight.T, "y")
     with pytest.raises(InputError, match="linear function"):

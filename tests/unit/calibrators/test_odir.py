@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling, odir
-from fedlas.calibrators.affine import temperature_scale
-from fedlas.calibrators.folds import stratified_folds
-from fedlas.calibrators.odir import HeldOutLoss, Penalties, fit_with_penalties, penalty_grids
+from fedlas.calibrators import CalibrationWarning, DirichletCalibration, MatrixScaling, TemperatureScaling
+from fedlas.calibrators import _odir as odir
+from fedlas.calibrators._affine import temperature_scale
+from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._odir import HeldOutLoss, Penalties, penalty_grids, regression
 from fedlas.metrics import negative_log_likelihood
 
 LEAK = torch.tensor([[1.0, 0.6, 0, 0], [0, 1, 0.6, 0], [0, 0, 1, 0.6], [0, 0, 0, 1]]).double()
@@ -60,7 +61,7 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
         total = 0.0
         for fold in range(5):
             train, held = folds != fold, folds == fold
-            fit = fit_with_penalties(val.logits[train], val.target[train], penalties, scale=scale)
+            fit = regression(val.logits[train], val.target[train], penalties, scale=scale).solve()
             probs = fit(val.logits[held]).softmax(1)
             total -= float(probs[torch.arange(int(held.sum())), val.target[held]].log().sum())
         return total

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.calibrators.one_vs_rest import (
+from fedlas.calibrators._fit.one_vs_rest import (
     class_and_rest,
     floored_log,
     log_odds,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators import rowwise
-from fedlas.calibrators.one_vs_rest_logistic import HOLD, OneVsRestLogistic, fit_one_vs_rest
+from fedlas.calibrators._fit import rowwise
+from fedlas.calibrators._fit.one_vs_rest_logistic import HOLD, OneVsRestLogistic, fit_one_vs_rest
 
 
 def features(rows):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedlas.calibrators.parameters import fitted, read_numbers
+from fedlas.calibrators._fit.parameters import fitted, read_numbers
 
 
 def test_numbers_come_back():

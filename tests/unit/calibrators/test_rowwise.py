@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from fedlas import calibrators
-from fedlas.calibrators import rowwise
-from fedlas.calibrators.rowwise import column_moments, double_rows, map_rows
+from fedlas.calibrators._fit import rowwise
+from fedlas.calibrators._fit.rowwise import column_moments, double_rows, map_rows
 
 
 @pytest.fixture(params=[1, 7, 2**18])

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators import rowwise
-from fedlas.calibrators.affine import AffineMap
-from fedlas.calibrators.newton import minimise
-from fedlas.calibrators.softmax_regression import HOLD, SoftmaxRegression, fit_softmax_regression
+from fedlas.calibrators._fit import rowwise
+from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.newton import minimize
+from fedlas.calibrators._fit.rowwise import total_nll
+from fedlas.calibrators._fit.softmax_regression import HOLD, SoftmaxRegression
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):
@@ -66,17 +67,17 @@ def test_value_gradient_and_curvature_against_autograd(case, offset, chunk, monk
 
 @each_case
 def test_the_minimum_against_scipy(case):
-    from scipy.optimize import minimize
+    import scipy.optimize
 
     problem, value = problem_and_objective(case)
-    best = minimize(
+    best = scipy.optimize.minimize(
         lambda x: float(value(torch.from_numpy(x))),
         problem.start.numpy(),
         jac=lambda x: torch.autograd.functional.jacobian(value, torch.from_numpy(x)).numpy(),
         method="BFGS",
         options={"gtol": 1e-9, "maxiter": 2000},
     )
-    found = minimise(problem, problem.start)
+    found = minimize(problem, problem.start)
     assert found.converged
     assert found.value <= best.fun + 1e-12
     # Where only the hold decides, the value is flat and scipy's point less exact.
@@ -97,10 +98,10 @@ def test_map_and_point_are_two_views_of_one_thing(case):
 @each_case
 def test_the_start_does_not_matter(case):
     inputs, target = sample()
-    usual = fit_softmax_regression(inputs, target, **case)
+    usual = SoftmaxRegression(inputs, target, **case).solve()
     shape = (3,) if case["diagonal"] else (3, 3)
     far = AffineMap(torch.full(shape, -2.0).double(), torch.tensor([5.0, -5, 1]).double())
-    other = fit_softmax_regression(inputs, target, **case, start=far)
+    other = SoftmaxRegression(inputs, target, **case).solve(far)
     assert usual.converged
     assert other.converged
     torch.testing.assert_close(other.weight, usual.weight, rtol=1e-4, atol=1e-5)
@@ -110,8 +111,8 @@ def test_the_start_does_not_matter(case):
 def test_an_offset_of_the_inputs_moves_into_the_bias():
     inputs, target = sample()
     for diagonal in (True, False):
-        plain = fit_softmax_regression(inputs, target, diagonal=diagonal, scale=0.5)
-        moved = fit_softmax_regression(inputs + 1e6, target, diagonal=diagonal, scale=0.5)
+        plain = SoftmaxRegression(inputs, target, diagonal=diagonal, scale=0.5).solve()
+        moved = SoftmaxRegression(inputs + 1e6, target, diagonal=diagonal, scale=0.5).solve()
         assert moved.converged
         torch.testing.assert_close(moved.weight, plain.weight, rtol=1e-5, atol=1e-6)
 
@@ -119,7 +120,7 @@ def test_an_offset_of_the_inputs_moves_into_the_bias():
 def test_inputs_are_left_alone():
     inputs, target = sample()
     before = inputs.clone()
-    fit_softmax_regression(inputs, target, diagonal=False, scale=0.5)
+    SoftmaxRegression(inputs, target, diagonal=False, scale=0.5).solve()
     assert torch.equal(inputs, before)
 
 
@@ -127,8 +128,8 @@ def test_the_hold_counts_as_one_observation():
     """Separated labels: it bounds the parameters, and loosens as samples get more."""
     target = torch.arange(3).repeat(10)
     inputs = torch.nn.functional.one_hot(target, 3).double()
-    few = fit_softmax_regression(inputs, target, diagonal=True, scale=1.0)
-    many = fit_softmax_regression(inputs.repeat(100, 1), target.repeat(100), diagonal=True, scale=1.0)
+    few = SoftmaxRegression(inputs, target, diagonal=True, scale=1.0).solve()
+    many = SoftmaxRegression(inputs.repeat(100, 1), target.repeat(100), diagonal=True, scale=1.0).solve()
     assert few.converged
     assert many.converged
     confidence = [float(fit(inputs).softmax(1).amax(1).mean()) for fit in (few, many)]
@@ -140,4 +141,4 @@ def test_the_negative_log_likelihood():
     random = torch.Generator().manual_seed(0)
     weight, bias = (torch.randn(*shape, generator=random, dtype=torch.float64) for shape in ((3, 3), (3,)))
     by_hand = -np.log([(inputs @ weight.T + bias).softmax(1)[i, label] for i, label in enumerate(target)]).sum()
-    assert AffineMap(weight, bias).negative_log_likelihood(inputs, target) == pytest.approx(by_hand)
+    assert total_nll(inputs, target, AffineMap(weight, bias)) == pytest.approx(by_hand)

@@ -34,7 +34,7 @@ def test_new_samples_against_probmetrics_itself(form, generated, probmetrics):
 
 
 def test_probabilities_too_small_for_probmetrics(generated, probmetrics):
-    """It takes the logarithm of the smallest normal float32 for theirs, when it fits and so also afterwards."""
+    """It takes the logarithm of the smallest normal float32 for theirs, when it fits and so also afterward."""
     val = generated(300, distort=lambda z: 60 * z)
     theirs = probmetrics.SMSCalibrator().fit(val.probs.numpy(), val.target.numpy())
     ours = StructuredScaling().fit(val).transform(val)

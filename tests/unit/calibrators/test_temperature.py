@@ -4,7 +4,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas import Predictions
@@ -32,7 +32,6 @@ def test_the_ece_objective_is_near_it(known):
     assert TemperatureScaling("ece").fit(generated(known)).temperature == pytest.approx(known, abs=0.15)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 6), st.sampled_from([0.05, 1.0, 4.0, 30.0]))
 def test_it_is_the_minimum(seed, samples, classes, scale):
     rng = np.random.default_rng(seed)
@@ -58,11 +57,10 @@ def test_against_scipy():
         method="bounded",
         options={"xatol": 1e-12},
     )
-    # The minimiser sees function values only, so it is good to the square root of the machine precision.
+    # The minimizer sees function values only, so it is good to the square root of the machine precision.
     assert nll_temperature(p) == pytest.approx(1 / best.x, rel=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.floats(0.05, 20))
 def test_scaled_logits_have_a_scaled_temperature(factor):
     p = generated(1.5, samples=300, classes=4, dtype=torch.float64)
@@ -157,7 +155,7 @@ def test_the_warning_points_at_the_caller():
 
 def test_unfitted():
     scaling = TemperatureScaling()
-    with pytest.raises(ValueError, match=r"TemperatureScaling.temperature: it must be fitted first"):
+    with pytest.raises(ValueError, match=r"TemperatureScaling.temperature: the calibrator must be fitted first"):
         _ = scaling.temperature
     assert repr(scaling) == "TemperatureScaling(objective='nll', num_bins=15)"
     with pytest.raises(AttributeError):
@@ -185,9 +183,8 @@ def test_a_file_with_an_impossible_temperature_is_refused(tmp_path, value):
     content = json.loads(path.read_text())
     content["state"]["temperature"] = value
     path.write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match=r"TemperatureScaling.load: the file must hold the state of a TemperatureScaling"
-    ):
+    message = "is no JSON" if str(value) in ("nan", "inf") else "must hold the state of a TemperatureScaling"
+    with pytest.raises(ValueError, match=rf"TemperatureScaling.load: the file .*{message}"):
         TemperatureScaling.load(path)
 
 

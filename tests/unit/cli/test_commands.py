@@ -58,9 +58,9 @@ def test_evaluate_shows_intervals_and_noise_floor_everywhere(files, tmp_path, ca
     floor = noise_floor(Predictions.load(files[0]), metric="ece", replicates=60)
     assert before == {
         "value": interval.value, "low": interval.low, "high": interval.high, "replicates": 60, "floor": floor.mean,
-        "p_value": floor.p_value, "least_p": 1 / 61,
+        "p": floor.p_value, "least_p": 1 / 61,
     }  # fmt: skip
-    assert before["p_value"] < 0.05 < after["p_value"]
+    assert before["p"] < 0.05 < after["p"]
     assert "floor" not in found["intervals"]["as predicted"]["accuracy"]
 
     assert evaluate_file(files[0], html=tmp_path / "page.html", details=True, **options) == 0

@@ -82,8 +82,8 @@ def test_remove_parts_takes_only_what_killed_writers_left_in_this_folder(tmp_pat
 
 @pytest.fixture
 def house(tmp_path):
-    """A folder with a neighbour that must survive whatever is removed inside the folder."""
-    for name in ("neighbour", "home/inner"):
+    """A folder with a neighbor that must survive whatever is removed inside the folder."""
+    for name in ("neighbor", "home/inner"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "kept.txt").write_text("x")
     return tmp_path / "home"
@@ -98,16 +98,16 @@ def test_remove_takes_files_folders_and_what_is_not_there(house):
     assert list(house.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../neighbour", "inner/../../neighbour", "/", "{tmp}/neighbour"])
+@pytest.mark.parametrize("name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"])
 def test_remove_stays_inside(house, name):
     with pytest.raises(InputError, match=r"what is removed must lie in .*home; got"):
         remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
     assert (house / "inner" / "kept.txt").exists()
-    assert (house.parent / "neighbour" / "kept.txt").exists()
+    assert (house.parent / "neighbor" / "kept.txt").exists()
 
 
 def test_remove_takes_a_link_and_not_what_it_points_to(house):
-    (house / "link").symlink_to(house.parent / "neighbour")
+    (house / "link").symlink_to(house.parent / "neighbor")
     with pytest.raises(InputError, match="what is removed must lie in"):
         remove(house / "link" / "kept.txt", inside=house)
     remove(house / "link", inside=house)
@@ -117,7 +117,7 @@ def test_remove_takes_a_link_and_not_what_it_points_to(house):
     remove(house / "link", inside=house)
     assert not (house / "link").is_symlink()
     assert (house / "inner" / "kept.txt").exists()
-    assert (house.parent / "neighbour" / "kept.txt").exists()
+    assert (house.parent / "neighbor" / "kept.txt").exists()
 
 
 def test_a_folder_may_itself_be_reached_by_a_link(house):

@@ -1,4 +1,4 @@
-"""The registry: order, metadata, what it passes on, and what it says to a misspelt name."""
+"""The registry: order, metadata, what it passes on, and what it says to a misspelled name."""
 
 import pytest
 

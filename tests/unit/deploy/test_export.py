@@ -2,7 +2,6 @@ import dataclasses
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +10,12 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling, VectorScaling
 from fedlas.cli.export import export
-from fedlas.cli.export import test_images as images_of
+from fedlas.deploy.calibration import fit_calibration
+from fedlas.deploy.export import export_model
 from fedlas.deploy.formats import FORMATS, rebuilt
 from fedlas.lab.models import build_model
-from fedlas.lab.report.card import Written
 from fedlas.lab.runs.load import load_trained
+from fedlas.lab.studies.export import test_images as images_of
 from fedlas.predictions import Predictions
 
 CALIBRATORS = {"temperature": TemperatureScaling, "vector": VectorScaling}
@@ -24,8 +24,7 @@ CALIBRATORS = {"temperature": TemperatureScaling, "vector": VectorScaling}
 @pytest.fixture
 def no_card(monkeypatch):
     """Drawing takes longer than exporting."""
-    nowhere = Written(Path("card.json"), Path("card.html"))
-    monkeypatch.setattr("fedlas.lab.report.card.write_card", lambda *_args, **_options: nowhere)
+    monkeypatch.setattr("fedlas.cli.export.write_card", lambda _card, path: path)
 
 
 def expected(folder, calibrate):
@@ -96,6 +95,20 @@ def test_onnx(run_folder, tmp_path, no_card):
     assert json.loads(about["calibration"])["temperature"] == TemperatureScaling().fit(val).temperature
     assert about["run"] == "ce-s3"
     assert "commit" in about
+
+
+def test_a_model_of_ones_own_needs_no_run(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3)).eval()
+    images = torch.randint(0, 256, (40, 3, 2, 2), dtype=torch.uint8)
+    with torch.no_grad():
+        said = Predictions(model((images.float() / 255 - 0.5) / 0.25), torch.arange(40) % 3)
+    found = export_model(
+        model, tmp_path / "net.pt2", form="torch-export", calibration=fit_calibration("vector", said),
+        mean=[0.5] * 3, std=[0.25] * 3, images=lambda: images.split(16), expected=said, build=build_model, about={},
+    )  # fmt: skip
+    assert (found.samples, found.shape, found.folded) == (40, (3, 2, 2), "1")
+    probs = torch.export.load(found.path).module()(images)[1]
+    assert torch.allclose(probs, fit_calibration("vector", said).transform(said).probs, atol=1e-5)
 
 
 def test_what_gives_other_probabilities_is_not_left(run_folder, tmp_path, monkeypatch, no_card):

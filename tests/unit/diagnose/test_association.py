@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
@@ -14,7 +14,6 @@ from fedlas.diagnose import associations
     others=st.lists(st.integers(-5, 5), min_size=40, max_size=40),
     truth=st.lists(st.booleans(), min_size=40, max_size=40),
 )
-@settings(deadline=None)
 def test_values_are_those_of_scipy_and_scikit_learn(values, others, truth):
     """Integers in a small range: many ties."""
     x, y = np.array(values, float), np.array(others[: len(values)], float)

@@ -83,13 +83,13 @@ def test_norms_are_watched_where_there_is_no_indicator(predictions):
     features = torch.randn(300, 5, generator=torch.Generator().manual_seed(2))
     monitor = NormMonitor()
     for part in torch.arange(300).chunk(4):
-        monitor.held_out(predictions.logits[part], features[part])
-    record = monitor.end_epoch(predictions)
+        monitor.on_held_out(predictions.logits[part], features[part])
+    record = monitor.on_epoch(predictions)
     norms = features.abs().sum(1)
     assert set(record) == {"indicator"}
     assert record["indicator"]["mean"] == pytest.approx(float(norms.mean()))
     assert record["indicator"]["std"] == pytest.approx(float(norms.std(correction=0)))
     expected = indicator_numbers(norms, predictions)
     assert {name: record["indicator"][name] for name in expected} == expected
-    monitor.held_out(predictions.logits, features)  # the epoch after starts from nothing
-    assert monitor.end_epoch(predictions) == record
+    monitor.on_held_out(predictions.logits, features)  # the epoch after starts from nothing
+    assert monitor.on_epoch(predictions) == record

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fedlas import Predictions
-from fedlas.diagnose import alarm_kind, asked, gated, monitor_of
+from fedlas.diagnose import alarm_kind, find_gated, gate_outputs, monitor_of
 from fedlas.losses import LOSSES, FedLAS
 
 CLASSES, FEATURES = 4, 6
@@ -25,9 +25,9 @@ def epoch(monitor, *, seed=0, flip=False, shift=0.0, samples=40):
     features = torch.rand(samples, FEATURES, generator=generator) + shift
     target = torch.randint(CLASSES, (samples,), generator=generator)
     for part in torch.arange(samples).chunk(2):
-        monitor.trained(-logits[part] if flip else logits[part], part)
-        monitor.held_out(logits[part], features[part])
-    return monitor.end_epoch(Predictions(logits, target))
+        monitor.on_batch(-logits[part] if flip else logits[part], part)
+        monitor.on_held_out(logits[part], features[part])
+    return monitor.on_epoch(Predictions(logits, target))
 
 
 def test_only_losses_with_gate_and_indicator_are_watched():
@@ -176,7 +176,7 @@ def test_the_direction_is_the_one_that_acts():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(40, CLASSES, generator=generator)
     features = torch.rand(40, FEATURES, generator=generator)
-    score, psi, alpha_i = asked(loss, logits, features)
+    score, psi, alpha_i = gate_outputs(loss, logits, features)
     assert torch.equal(psi, -score.sign())
     assert (alpha_i <= loss.alpha + 1e-6).all()
     assert first["gate"]["plus"] == pytest.approx(float((score < 0).double().mean()))
@@ -189,7 +189,7 @@ def test_the_direction_is_the_one_that_acts():
 def test_a_gate_inside_another_loss_is_watched(outer):
     loss = LOSSES.build(outer, {"base": {"name": "fedlas", "alpha": 0.1}}, num_classes=CLASSES, num_samples=10)
     monitor = monitor_of(loss)
-    assert monitor.criterion is gated(loss) is loss.base
+    assert monitor.criterion is find_gated(loss) is loss.base
     assert epoch(monitor)["gate"]["alpha"] > 0
 
 
@@ -213,7 +213,7 @@ def test_an_overflowing_norm_does_not_end_a_run():
     monitor = monitor_of(loss)
     logits, features = torch.randn(8, CLASSES), torch.rand(8, FEATURES)
     features[0] = torch.finfo(torch.float32).max
-    monitor.held_out(logits, features)
-    record = monitor.end_epoch(Predictions(logits, torch.randint(CLASSES, (8,))))
+    monitor.on_held_out(logits, features)
+    record = monitor.on_epoch(Predictions(logits, torch.randint(CLASSES, (8,))))
     assert json.dumps(record, allow_nan=False)
     assert record["indicator"]["pearson_confidence"] is not None

@@ -95,7 +95,7 @@ def test_ambiguity_names_the_candidates():
 def test_the_only_one_that_fits():
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, C))
     assert find_head(model, num_classes=C) is model[2]
-    with pytest.raises(InputError, match="one recognisable classifier head; got Sequential with 0 "):
+    with pytest.raises(InputError, match="one recognizable classifier head; got Sequential with 0 "):
         find_head(model)
 
 

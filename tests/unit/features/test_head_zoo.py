@@ -117,7 +117,7 @@ def test_the_sample_is_part_of_the_whole():
 @pytest.mark.parametrize("name", [SEVERAL_HEADS[0], *(pytest.param(name, marks=slow) for name in SEVERAL_HEADS[1:])])
 def test_several_heads_are_refused(name):
     model, _ = of_timm(name)
-    with pytest.raises(InputError, match=r"the logits must come from one head; got \w+ with .* beside each other"):
+    with pytest.raises(InputError, match=r"the logits must come from one head; got \w+ with .* next to each other"):
         find_head(model, num_classes=C)
 
 

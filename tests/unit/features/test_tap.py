@@ -1,4 +1,4 @@
-"""The tap: reads one forward pass, keeps nothing afterwards, complains when it cannot know."""
+"""The tap: reads one forward pass, keeps nothing afterward, complains when it cannot know."""
 
 import copy
 import gc

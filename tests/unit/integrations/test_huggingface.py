@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas import Predictions, evaluate
-from fedlas.losses import FedLAS, LabelSmoothing
-from fedlas.losses.multi_label import MultiLabel
+from fedlas.losses import FedLAS, LabelSmoothing, MultiLabel
 
 transformers = pytest.importorskip("transformers")
 from fedlas.integrations.huggingface import CRITERION_FILE, CalibrationMetrics, CriterionTrainer  # noqa: E402
@@ -97,14 +96,14 @@ def test_the_gate_learns_in_a_group_of_its_own_and_the_model_keeps_its_keys(tmp_
     assert float(state["nci.mean"]) == float(criterion.nci.mean)
 
 
-def centred(features, valid=None):
+def centerd(features, valid=None):
     return features.abs().sum(1) - 10.0
 
 
 LOSSES = {
     "cross-entropy": lambda: nn.CrossEntropyLoss(),
     "weighted": lambda: LabelSmoothing(alpha=0.1, weight=[1.0, 2.0, 0.5, 0.0, 3.0]),
-    "fedlas": lambda: FedLAS(C, alpha=0.2, nci=centred),  # running moments would move with each part
+    "fedlas": lambda: FedLAS(C, alpha=0.2, nci=centerd),  # running moments would move with each part
 }
 
 
@@ -150,7 +149,7 @@ def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
     logits = torch.randn(8, C)
     mean = criterion(logits, labels)
     criterion.reduction = "sum"
-    torch.testing.assert_close(criterion(logits, labels) / run._normaliser(labels), mean)
+    torch.testing.assert_close(criterion(logits, labels) / run._normalizer(labels), mean)
 
 
 @pytest.mark.parametrize("batch_by_batch", [True, False])

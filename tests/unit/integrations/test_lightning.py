@@ -208,6 +208,7 @@ def test_nothing_stays_behind(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["lightning", "transformers", "timm", "skorch"])
+@pytest.mark.system
 def test_without_the_package_the_error_says_what_to_install(package):
     extra, module = {"transformers": ("hf", "huggingface")}.get(package, (package, package))
     program = f"import sys; sys.modules[{package!r}] = None; import fedlas.integrations.{module}"

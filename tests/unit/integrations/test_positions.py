@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas import Predictions, evaluate
@@ -8,7 +8,6 @@ from fedlas.integrations.positions import valid_positions
 from fedlas.metrics import StreamingMetrics
 
 
-@settings(deadline=None)
 @given(st.integers(1, 4), st.lists(st.integers(1, 3), max_size=2), st.integers(0, 99))
 def test_every_position_that_counts_and_no_other(samples, dense, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -195,12 +195,14 @@ def test_tables_by_class_and_group():
         by_group.update(logits[:1], target[:1], groups=[9])
 
 
+@pytest.mark.system
 def test_importing_fedlas_does_not_import_torchmetrics():
     program = "import sys, fedlas, fedlas.integrations; print('torchmetrics' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.system
 def test_without_torchmetrics_the_error_says_what_to_install():
     program = """
 import sys
@@ -230,6 +232,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_ranks_are_added_up(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")

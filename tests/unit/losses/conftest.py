@@ -1,4 +1,4 @@
-"""What the tests of losses share: one seed, and a look at memory."""
+"""Fixtures of the loss tests: one seed, and the size of the largest tensor."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class _LargestTensor(TorchDispatchMode):
-    """Notes the number of elements of the largest tensor that any operation makes, backward included."""
+    """Records the number of elements of the largest tensor that any operation returns, backward included."""
 
     def __init__(self, seen):
         super().__init__()
@@ -33,5 +33,5 @@ def _seed():
 
 @pytest.fixture
 def largest_tensor():
-    """``with largest_tensor() as seen``: afterwards ``seen.numel`` is the size of the largest tensor made."""
+    """``with largest_tensor() as seen``: afterward ``seen.numel`` is the size of the largest tensor made."""
     return lambda: _LargestTensor(SimpleNamespace(numel=0))

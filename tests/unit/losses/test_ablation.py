@@ -93,7 +93,7 @@ def test_mean_spread():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"direction": "upwards"}, "direction must be one of trained, frozen, plus"),
+        ({"direction": "upward"}, "direction must be one of trained, frozen, plus"),
         ({"score": "nose"}, "Did you mean 'noise'"),
         ({"spread": 1}, "spread must be one of own, mean"),
     ],
@@ -105,7 +105,7 @@ def test_unknown_parts(options, message):
 
 @pytest.mark.parametrize("direction", ["plus", "against"])
 def test_ranks_are_summed_over_in_training_only(monkeypatch, direction):
-    """Elsewhere one rank may ask alone, or for more batches than the others: a collective would wait for ever."""
+    """Elsewhere a single rank may call it, or for more batches than the others: a collective would wait forever."""
     calls = []
     monkeypatch.setattr(ablation, "add_up_across_ranks", lambda sums: calls.append(1) or sums)
     criterion = FedLASAblation(5, direction=direction, spread="mean")

@@ -77,7 +77,7 @@ def test_the_margins_at_the_ends_of_the_quality():
 
 
 def test_long_features_stress_hard_samples_and_short_ones_easy_samples():
-    """What makes it quality-adaptive: with long features hard samples are pulled harder than easy ones."""
+    """Quality-adaptive: with long features hard samples get larger gradients, with short ones easy samples."""
     slopes = {}
     for angle in (0.6, 1.4):
         for quality in (-1.0, 1.0):
@@ -96,7 +96,7 @@ def test_only_the_targets_logit_changes():
     moved = others - torch.log(torch.expm1(value))  # -log sigmoid(z_y' - others) = value
     product = weight.norm(dim=1)[target] * features.norm(dim=1)
     chosen = logits.gather(1, target[:, None]).squeeze(1)
-    assert ((moved - chosen) / product <= 0.4).all()  # the angular part can give back at most a margin
+    assert ((moved - chosen) / product <= 0.4).all()  # the angular part is at most one margin
     assert (value > F.cross_entropy(logits, target, reduction="none")).any()
 
 
@@ -126,7 +126,7 @@ def test_no_gradient_through_the_quality_but_through_angle_and_norms():
         fixed.append(quality(given)) if not fixed else None
         return fixed[0]
 
-    criterion._quality = frozen  # with the quality held, the gradient is that of the formula
+    criterion._quality = frozen  # with a fixed quality, the gradient is that of the formula
 
     def loss(h, w):
         return criterion(logits.double(), target, features=h, head_weight=w)
@@ -147,7 +147,7 @@ def test_zero_features_and_weights_have_finite_gradients():
         assert all(torch.isfinite(g).all() for g in torch.autograd.grad(value, (features, weight), allow_unused=True))
 
 
-def test_ignored_samples_may_hold_anything():
+def test_the_content_of_ignored_samples_has_no_effect():
     logits, target, features, weight = batch(3)
     target[::3] = -100
     features[::3] = float("nan")

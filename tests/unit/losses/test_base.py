@@ -1,16 +1,17 @@
-"""What the base class does for a loss that does not exist yet."""
+"""The shared behavior of every loss, on classes that exist only here."""
 
-from typing import ClassVar
+import inspect
+from typing import Any, ClassVar, Unpack
 
 import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.losses import Loss
+from fedlas.losses import FedLAS, FedLASAblation, FedLASPlus, Loss, LossOptions, MultiLabelFedLAS
 
 
 class Recording(Loss):
-    """Uses everything there is to use, and keeps the batch it saw."""
+    """Needs features and index, and keeps its last batch."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features", "index"})
 
@@ -59,7 +60,7 @@ def test_features_per_position_are_flattened_alike():
     assert not criterion.batch.per_image
 
 
-def test_each_need_is_asked_for_by_name():
+def test_a_missing_need_is_named():
     for need in ("features", "index"):
         with pytest.raises(TypeError, match=rf"Recording: {need} must be passed.*got None.*Objective"):
             call(Recording(), **{need: None})
@@ -88,7 +89,7 @@ def test_all_weights_zero_is_nan_as_in_torch():
     assert torch.isnan(call(Recording(weight=torch.zeros(C))))
 
 
-def test_weights_are_a_copy_and_a_buffer():
+def test_weights_are_copied_into_a_buffer():
     weight = torch.ones(C)
     criterion = Recording(weight=weight)
     weight.zero_()
@@ -107,7 +108,7 @@ def test_pooling_advice_fits_the_shape():
         call(Recording(), dense=(2, 2), features=torch.rand(N, 4, 7, 7))
 
 
-def test_autocast_is_left_and_entered_again():
+def test_autocast_is_off_inside_and_on_again_after():
     seen = {}
 
     class Looks(Recording):
@@ -124,3 +125,74 @@ def test_autocast_is_left_and_entered_again():
 def test_the_base_cannot_be_built():
     with pytest.raises(TypeError, match="abstract"):
         Loss()
+
+
+class Typed(Recording):
+    def __init__(self, size, *, alpha: float = 0.5, form="sum", table=None, **options: Unpack[LossOptions]):
+        super().__init__(**options)
+        self.size, self.alpha, self.form, self.table = size, alpha, form, table
+
+
+class Heir(Typed):
+    pass
+
+
+class Quoted(Recording):
+    def __init__(self, **options: "Unpack[LossOptions]"):
+        super().__init__(**options)
+
+
+class Passing(Typed):
+    def __init__(self, **others: Any):
+        super().__init__(3, **others)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [(Recording, []), (Typed, ["size", "alpha", "form", "table"]), (Heir, ["size", "alpha", "form", "table"]),
+     (Quoted, [])],
+)  # fmt: skip
+def test_the_shared_options_are_in_every_signature(kind, own):
+    parameters = inspect.signature(kind).parameters
+    assert list(parameters) == [*own, "reduction", "ignore_index", "weight"]
+    assert parameters["ignore_index"].default == -100
+    assert parameters["weight"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+def test_options_may_be_imported_for_type_checking_only():
+    scope = {"Recording": Recording}
+    exec(
+        "from __future__ import annotations\n"
+        "class Late(Recording):\n"
+        "    def __init__(self, *, alpha=0.5, **options: Unpack[LossOptions]):\n"
+        "        super().__init__(**options)\n",
+        scope,
+    )
+    assert list(inspect.signature(scope["Late"]).parameters) == ["alpha", "reduction", "ignore_index", "weight"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [(FedLAS, ["num_classes", "alpha", "beta", "momentum", "norm_p", "nci", "gate"]),
+     (FedLASPlus, ["num_classes", "alpha", "beta", "margin", "momentum", "norm_p", "nci", "gate"]),
+     (FedLASAblation, ["num_classes", "direction", "score", "spread", "alpha", "beta", "momentum", "norm_p"]),
+     (MultiLabelFedLAS, ["num_labels", "base", "beta", "pos_weight", "momentum", "norm_p", "nci", "gate"])],
+)  # fmt: skip
+def test_only_the_options_of_the_base_class_that_are_named_are_inherited(kind, own):
+    parameters = inspect.signature(kind).parameters
+    assert list(parameters) == [*own, "reduction", "ignore_index", "weight"]
+    assert parameters["momentum"].default == 0.95
+
+
+def test_other_signatures_stay():
+    assert list(inspect.signature(Passing).parameters) == ["others"]
+    assert list(inspect.signature(Recording().forward).parameters)[:2] == ["logits", "target"]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'reductoin'"):
+        Typed(3, reductoin="sum")
+
+
+def test_repr_holds_the_options():
+    assert repr(Typed(3)) == "Typed(size=3, alpha=0.5, form='sum')"
+    assert repr(Heir(3, ignore_index=0, reduction="sum", weight=[1.0])) == (
+        "Heir(size=3, alpha=0.5, form='sum', reduction='sum', ignore_index=0)"
+    )

@@ -33,7 +33,7 @@ def test_a_tie_is_zero():
         torch.nn.init.zeros_(parameter)
     psi = gate(torch.randn(3, 4))
     assert psi.tolist() == [0.0, 0.0, 0.0]
-    psi.sum().backward()  # and the gradient is still that of u, so the gate can leave the tie
+    psi.sum().backward()  # the gradient is still that of u, so the gate can leave the tie
     torch.testing.assert_close(gate.out.bias.grad, torch.tensor([-1.5, 1.5]))
 
 

@@ -102,7 +102,7 @@ def test_multipliers_grow_while_a_constraint_is_violated_and_fall_when_it_holds(
     assert criterion.multipliers[0].item() == pytest.approx(1e-6)  # the largest logit's own constraint always holds
 
 
-def test_a_constraint_that_holds_with_less_room_to_spare_does_not_raise_rho():
+def test_a_constraint_that_holds_does_not_raise_rho():
     criterion = CALS(2, margin=1.0, rho_every=1)
     for distance in (0.0, 0.9, 1.5, 1.46, 1.4):  # violations of -1, -0.1, 0.5, 0.46, 0.4
         criterion.update_from_validation(Predictions([[distance, 0.0]], [0]))

@@ -4,9 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE
-from fedlas.losses.base import prepare
-from fedlas.losses.confidence import nll_and_confidence
+from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE, prepare
+from fedlas.losses._base import nll_and_confidence
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 1.5], dtype=torch.float64)
 
@@ -53,7 +52,7 @@ def test_of_equal_logits_the_first_is_the_prediction():
 
 
 @pytest.mark.parametrize("criterion", [DCA(), MDCA(), MMCE(), WeightedMMCE()], ids=lambda c: type(c).__name__)
-def test_what_an_ignored_position_holds_reaches_no_other(criterion):
+def test_the_content_of_an_ignored_position_has_no_effect(criterion):
     logits, target = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, -100, 1])
     clean, dirty = logits.clone().requires_grad_(), logits.clone()
     dirty[4] = float("nan")
@@ -68,8 +67,8 @@ def test_what_an_ignored_position_holds_reaches_no_other(criterion):
 
 @pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.5]], ids=["plain", "weighted"])
 @pytest.mark.parametrize("kind", [DCA, MDCA, MMCE, WeightedMMCE])
-def test_the_batchs_term_is_added_to_every_position(kind, weight):
-    """Weighted as its cross-entropy is, so that the weighted mean of the losses holds alpha times the term."""
+def test_the_term_of_the_batch_is_added_to_every_position(kind, weight):
+    """It is weighted like the cross-entropy, so that the weighted mean of the losses contains alpha times the term."""
     logits, target = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 1])
     options = {"weight": weight, "reduction": "none"}
     added = kind(alpha=3.0, **options)(logits, target) - kind(alpha=0.0, **options)(logits, target)

@@ -50,7 +50,7 @@ def test_one_class_has_no_pairs():
 def test_popular_code_adds_a_constant(classes):
     logits, target = inputs(classes=classes)
     paper, reference = (pairwise_constraints(logits, target, **WEIGHTS, variant=v) for v in ("paper", "reference"))
-    pairs = (classes - 1) * (classes - 2)  # the pairs j = k add C - 1 times log(2) / 2 to the sum over so many
+    pairs = (classes - 1) * (classes - 2)  # the pairs j = k add C - 1 times log(2) / 2 to the sum over these
     constant = 1.3 * (classes - 1) * math.log(2) / 2 / pairs if pairs else 0.0
     torch.testing.assert_close(reference - paper, torch.full_like(paper, constant))
 
@@ -58,7 +58,7 @@ def test_popular_code_adds_a_constant(classes):
 @pytest.mark.parametrize("variant", ["paper", "reference"])
 def test_soft_target_is_the_expectation(variant):
     logits, soft = inputs(soft=True)
-    soft = soft * torch.linspace(0.5, 2, 5)[:, None]  # linear in the target, whatever it sums to
+    soft = soft * torch.linspace(0.5, 2, 5)[:, None]  # linear in the target, for any sum
     each = [pairwise_constraints(logits, torch.full((5,), y), **WEIGHTS, variant=variant) for y in range(6)]
     value = pairwise_constraints(logits, soft, **WEIGHTS, variant=variant)
     torch.testing.assert_close(value, (torch.stack(each, 1) * soft).sum(1))
@@ -90,7 +90,7 @@ def test_blocks_change_nothing(pairs, soft, monkeypatch):
 
 @pytest.mark.parametrize(("samples", "classes"), [(40, 20), (3, 200)])
 def test_no_tensor_exceeds_a_block(samples, classes, largest_tensor, monkeypatch):
-    """Neither for many samples nor for so many classes that the pairs of one sample do not fit."""
+    """For many samples, and for so many classes that the pairs of one sample do not fit."""
     monkeypatch.setattr(cpc, "_PAIRS_IN_CACHE", 2000)
     logits, target = torch.randn(samples, classes, requires_grad=True), torch.randint(classes, (samples,))
     with largest_tensor() as seen:

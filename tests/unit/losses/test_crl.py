@@ -1,4 +1,4 @@
-"""CRL by hand: histories over several batches, neighbours past ignored samples, one history an image."""
+"""CRL by hand: histories over several batches, neighbors past ignored samples, one history an image."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_several_batches_by_hand(kind, ignored):
 def test_the_penalty_ranks_confidence_like_correctness():
     confidence = torch.tensor([0.5, 0.9], requires_grad=True)
     penalty = ranking_penalty(confidence, torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
-    assert penalty.tolist() == pytest.approx([1.2, 1.2])  # 0.4 the wrong way round, and 0.8 apart
+    assert penalty.tolist() == pytest.approx([1.2, 1.2])  # 0.4 in the wrong order, and 0.8 apart
     penalty.sum().backward()
     assert confidence.grad.tolist() == [-2.0, 2.0]  # descent raises the one that was right more often
     enough = ranking_penalty(torch.tensor([0.95, 0.1]), torch.tensor([1.0, 0.2]), torch.tensor([1, 0]))
@@ -110,9 +110,9 @@ def test_dense_has_one_history_an_image():
     generator = torch.Generator().manual_seed(1)
     logits = 2 * torch.randn(3, 5, 2, 2, generator=generator)
     target = torch.randint(5, (3, 2, 2), generator=generator)
-    target[0] = logits[0].argmax(0)  # all right but the one that does not count
+    target[0] = logits[0].argmax(0)  # all right except the one that does not count
     target[0, 1, 1] = -100
-    target[1] = -100  # an image without a valid position is nobody's neighbour
+    target[1] = -100  # an image without a valid position is no neighbor
     index = torch.tensor([2, 0, 1])
     values = criterion(logits, target, index=index)
     probs = logits.softmax(1).amax(1)

@@ -27,7 +27,7 @@ def test_accuracy_above_confidence_counts_as_much():
 
 
 def test_gradient_goes_through_confidence_alone():
-    """Over-confident on the whole: each confidence is pushed down by 1 / 3, times d p_0 / d z = p_0 p_1."""
+    """Over-confident on average: the gradient of each confidence is 1 / 3, times d p_0 / d z = p_0 p_1."""
     logits = LOGITS.clone().requires_grad_()
     target = torch.tensor([1, 1, 1])
     (DCA()(logits, target) - F.cross_entropy(logits, target)).backward()

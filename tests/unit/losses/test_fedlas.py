@@ -64,7 +64,7 @@ def test_formula_by_hand(cls):
 
 
 def test_plain_without_modulation():
-    """beta = 0, or a gate that says nothing, is plain label smoothing."""
+    """With beta = 0, or a gate that returns 0, it is plain label smoothing."""
     logits, target, features = batch()
     expected = LabelSmoothing(alpha=0.07)(logits, target)
     torch.testing.assert_close(FedLAS(C, alpha=0.07, beta=0.0)(logits, target, features=features), expected)
@@ -170,7 +170,7 @@ def test_features_and_gate_send_no_gradient_to_the_model(cls):
     features.requires_grad_()
     criterion(logits.requires_grad_(), target, features=features).backward()
     assert features.grad is None
-    # The logits' gradient is that of the loss under a strength held fixed.
+    # The logits' gradient is that of the loss with a fixed strength.
     alpha = criterion.smoothing(logits, features)
     fixed = logits.detach().clone().requires_grad_()
     ce = F.cross_entropy(fixed, target, reduction="none")
@@ -206,7 +206,7 @@ def test_frozen_gate(cls):
 
 @BOTH
 def test_replaced_parts(cls):
-    """Anything with the same call will do, modules (which then are part of the state) and plain functions alike."""
+    """Modules (which are then part of the state) and plain functions with the same call can replace a part."""
     logits, target, features = batch()
     seen = {}
 
@@ -240,7 +240,7 @@ def test_reference_starts_from_the_published_moments(cls):
     own = NormConfidenceIndicator(0.3)
     assert cls.reference(C, nci=own).nci is own
     logits, target, features = batch()
-    criterion(logits[:1], target[:1], features=features[:1])  # a first batch of one is no trouble here
+    criterion(logits[:1], target[:1], features=features[:1])  # here a first batch of one sample is valid
 
 
 @BOTH

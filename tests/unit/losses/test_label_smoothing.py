@@ -29,7 +29,7 @@ def soft(*dense):
 
 
 def naive(logits, target, alpha, weight=None):
-    """The definition, left to autograd: per-sample values of a flat batch."""
+    """The definition, differentiated by autograd: per-sample values of a flat batch."""
     log_probs = logits.log_softmax(1)
     if target.ndim == 1:
         target = F.one_hot(target, C).to(logits.dtype)
@@ -64,7 +64,7 @@ def test_modules_equal_torch(kind, reduction, module):
     ours = LabelSmoothing(alpha=0.2, **options) if module == "ls" else CrossEntropy(**options)
     theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.2 if module == "ls" else 0.0, **options)
     target = soft().float() if kind == "soft" else hard()
-    if kind == "soft":  # torch refuses an ignore_index of its own for soft targets
+    if kind == "soft":  # torch refuses another ignore_index than -100 for soft targets
         theirs.ignore_index = -100
     if kind == "ignored":
         target[:2] = ignore
@@ -104,13 +104,13 @@ def variables(kind):
 
 @pytest.mark.parametrize(("kind", "weight"), CASES, ids=IDS)
 def test_gradients_equal_autograd_on_the_definition(kind, weight):
-    """Of logits, soft targets and strengths, for an uneven upstream gradient; then of those gradients once more."""
+    """First and second derivatives for logits, soft targets and strengths, with an uneven upstream gradient."""
     z, target, alpha, wanted = variables(kind)
     up = torch.randn(N, dtype=torch.float64)
     ours = smoothed_cross_entropy(z, target, alpha=alpha, weight=weight, reduction="none")
     theirs = naive(z, target, alpha, weight)
     torch.testing.assert_close(ours, theirs)
-    # Without create_graph the backward pass takes another road; both must lead to the same place.
+    # Without create_graph the backward pass computes the gradient in another way; both must agree.
     plain = torch.autograd.grad(ours, wanted, up, retain_graph=True)
     first = torch.autograd.grad(ours, wanted, up, create_graph=True)
     expected = torch.autograd.grad(theirs, wanted, up, create_graph=True)
@@ -146,10 +146,17 @@ def test_gradient_of_the_strength_is_the_logit_distance():
     torch.testing.assert_close(alpha.grad, z.gather(1, target[:, None]).squeeze(1) - z.mean(1))
 
 
-def test_strength_alone_may_need_the_gradient():
-    z, target, alpha, _ = variables("hard")
-    smoothed_cross_entropy(z.detach(), target, alpha=alpha).backward()
-    assert alpha.grad.abs().sum() > 0
+@pytest.mark.parametrize("alone", ["logits", "target", "alpha"])
+def test_one_input_alone_may_need_the_gradient(alone):
+    z, target, alpha, _ = variables("soft")
+    given = {"logits": z, "target": target, "alpha": alpha}
+    given = {name: value.detach().requires_grad_(name == alone) for name, value in given.items()}
+    up = torch.randn(N, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad(value, given[alone], up)
+        for value in (smoothed_cross_entropy(**given, reduction="none"), naive(*given.values()))
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_backward_twice_through_a_kept_graph():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import LogitNorm, normalised_logits
+from fedlas.losses import LogitNorm, normalized_logits
 
 
 def inputs():
@@ -19,7 +19,7 @@ def inputs():
 def test_by_hand():
     # (3, 4) has length 5: (0.6, 0.8) / 0.5 = (1.2, 1.6).
     logits = torch.tensor([[3.0, 4.0]])
-    torch.testing.assert_close(normalised_logits(logits, temperature=0.5), torch.tensor([[1.2, 1.6]]))
+    torch.testing.assert_close(normalized_logits(logits, temperature=0.5), torch.tensor([[1.2, 1.6]]))
     expected = -math.log(math.exp(1.2) / (math.exp(1.2) + math.exp(1.6)))
     assert LogitNorm(temperature=0.5)(logits, torch.tensor([0])).item() == pytest.approx(expected)
 
@@ -31,25 +31,25 @@ def test_gradients_are_autograds(variant, eps):
     value = LogitNorm(variant=variant)(logits, target)
     torch.testing.assert_close(value, plain)
     torch.testing.assert_close(torch.autograd.grad(value, logits), torch.autograd.grad(plain, logits))
-    assert torch.autograd.gradcheck(lambda z: normalised_logits(z, temperature=2.0, variant=variant), (logits,))
+    assert torch.autograd.gradcheck(lambda z: normalized_logits(z, temperature=2.0, variant=variant), (logits,))
 
 
-def test_gradient_of_published_code_where_its_constant_is_seen():
+def test_gradient_of_published_code_where_its_constant_matters():
     logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64, requires_grad=True)
     plain = logits / (torch.norm(logits, dim=1, keepdim=True) + 1e-7)
-    value = normalised_logits(logits, temperature=1.0, variant="reference")
+    value = normalized_logits(logits, temperature=1.0, variant="reference")
     ours, theirs = (torch.autograd.grad(each[0, 0], logits) for each in (value, plain))
     torch.testing.assert_close(ours, theirs)
 
 
 def test_the_variants_differ_for_short_logits():
     logits = torch.tensor([[3e-7, 4e-7]], dtype=torch.float64)
-    paper, reference = (normalised_logits(logits, temperature=1.0, variant=v) for v in ("paper", "reference"))
+    paper, reference = (normalized_logits(logits, temperature=1.0, variant=v) for v in ("paper", "reference"))
     torch.testing.assert_close(paper, torch.tensor([[0.6, 0.8]], dtype=torch.float64))
     torch.testing.assert_close(reference, torch.tensor([[0.5, 4 / 6]], dtype=torch.float64))
 
 
-def test_length_means_nothing():
+def test_the_length_has_no_effect():
     logits, target = inputs()
     value = LogitNorm()(logits, target)
     torch.testing.assert_close(LogitNorm()(1e3 * logits, target), value)
@@ -68,7 +68,7 @@ def test_a_row_without_direction_is_uniform_and_stays(length):
 
 
 def test_a_row_of_zeros_in_published_code():
-    """Its gradient is that of the normalised logits, (p - onehot) / 0.04, times ten million."""
+    """Its gradient is that of the normalized logits, (p - onehot) / 0.04, times ten million."""
     logits = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
     LogitNorm(variant="reference")(logits, torch.tensor([0])).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.5, 0.5]], dtype=torch.float64) / 0.04 / 1e-7)

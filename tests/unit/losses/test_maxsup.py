@@ -1,4 +1,4 @@
-"""MaxSup by hand, and beside label smoothing."""
+"""MaxSup by hand, and compared with label smoothing."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def test_by_hand():
 
 
 def test_is_label_smoothing_where_the_prediction_is_right():
-    """Label smoothing presses on z_y: the same for right predictions, alpha (z_max - z_y) less for wrong ones."""
+    """Label smoothing lowers z_y: the same for right predictions, alpha (z_max - z_y) less for wrong ones."""
     logits = 3 * torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     top, right = logits.max(1)
     target = torch.where(torch.arange(20) < 10, right, (right + 1) % 5)

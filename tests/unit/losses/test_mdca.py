@@ -43,7 +43,7 @@ def test_gradients_are_autograds(masked):
     assert torch.autograd.gradgradcheck(lambda z: class_gap(z, target, valid=valid), (logits,))
 
 
-def test_whose_label_it_is_does_not_matter():
+def test_permuted_labels_change_nothing():
     target = torch.tensor([0, 1])
     assert class_gap(LOGITS, target) == class_gap(LOGITS, target.flip(0))
 
@@ -73,7 +73,7 @@ def test_needs_what_its_base_needs():
         criterion(LOGITS, target)
     value = criterion(LOGITS, target, features=features)
     assert criterion.base.nci.num_batches_tracked == 1
-    base = criterion.base.eval()(LOGITS, target, features=features)  # NCI has moved to this batch; it may stay there
+    base = criterion.base.eval()(LOGITS, target, features=features)  # NCI has moved to this batch and stays there
     torch.testing.assert_close(value, base + 2 * class_gap(LOGITS, target))
 
 

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, CutMix, FedLAS, Mixup
-from fedlas.losses.mixup import draw_share
+from fedlas.losses._base import draw_share
 
 IMAGES = torch.rand(6, 2, 8, 8)
 TARGET = torch.tensor([0, 1, 2, 3, 4, 0])
 
 
-def test_mixup_is_what_the_generator_says():
+def test_mixup_by_the_generators_numbers():
     torch.manual_seed(3)
     mixed = Mixup(5, alpha=0.7).mix(IMAGES, TARGET)
     torch.manual_seed(3)
@@ -27,18 +27,18 @@ def test_mixup_is_what_the_generator_says():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_targets_follow_the_pixels(seed):
-    """Images of one colour each: the share of foreign pixels is the share of the foreign target."""
+    """Images of one color each: the share of foreign pixels is the share of the foreign target."""
     torch.manual_seed(seed)
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7)
     mixed = CutMix(6).mix(images, torch.arange(6))
     for i in range(6):
-        for colour in range(6):
-            pixels = float((mixed.inputs[i] == colour).float().mean())
-            assert math.isclose(pixels, float(mixed.target[i, colour]), abs_tol=1e-6)
-    assert torch.equal(images, torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7))  # not written to
+        for color in range(6):
+            pixels = float((mixed.inputs[i] == color).float().mean())
+            assert math.isclose(pixels, float(mixed.target[i, color]), abs_tol=1e-6)
+    assert torch.equal(images, torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7))  # unchanged
 
 
-def test_cutmix_boxes_have_the_right_size_and_are_anywhere():
+def test_cutmix_boxes_have_the_right_size_and_any_position():
     torch.manual_seed(0)
     images = torch.zeros(2, 1, 32, 32)
     images[1] = 1
@@ -107,7 +107,7 @@ def test_every_loss_takes_mixed_targets(kind, base):
 
 
 def extras(objective, model):
-    """What the criterion needs for the batch as it is."""
+    """The criterion's needs for the unmixed batch."""
     given = {"features": model[:3](IMAGES), "index": torch.arange(6), "head_weight": model[3].weight}
     return {key: value for key, value in given.items() if key in objective.needs}
 
@@ -123,14 +123,14 @@ def extras(objective, model):
         ("images", TARGET, "must be a floating tensor"),
     ],
 )
-def test_what_cannot_be_mixed_draws_nothing(kind, inputs, target, message):
+def test_a_refused_batch_draws_nothing(kind, inputs, target, message):
     before = torch.get_rng_state()
     with pytest.raises(InputError, match=message):
         kind(5).mix(inputs, target)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_cutmix_wants_images():
+def test_cutmix_refuses_other_inputs_than_images():
     with pytest.raises(InputError, match="must be images"):
         CutMix(5).mix(torch.rand(6, 10), TARGET)
     with pytest.raises(InputError, match="must be images"):

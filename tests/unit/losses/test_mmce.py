@@ -59,7 +59,7 @@ def test_the_papers_sums():
         torch.testing.assert_close(root, paper_weighted_square(confidence, correct, width).sqrt())
 
 
-def test_what_popular_code_does():
+def test_popular_code():
     confidence, correct = predictions()
     value = kernel_calibration_error(confidence, correct, variant="reference")
     torch.testing.assert_close(value, paper_square(confidence, correct))

@@ -29,7 +29,7 @@ def twin(criterion, like):
     return criterion
 
 
-def test_the_bases_the_paper_could_have_used_are_there():
+def test_the_documented_bases_have_a_strength():
     assert {"ls", "mbls", "acls", "entropy-penalty", "focal"} <= set(BASES)
 
 
@@ -84,7 +84,7 @@ def test_fedlas_and_fedlas_plus_are_instances_of_it():
 
 def test_a_base_that_needs_more_passes_its_needs_on():
     class NeedsIndex(LabelSmoothing):
-        """Label smoothing that wants the index."""
+        """Label smoothing that needs the index."""
 
         needs = frozenset({"index"})
 
@@ -110,11 +110,11 @@ def test_a_base_that_needs_more_passes_its_needs_on():
     ],
     ids=str,
 )
-def test_bases_that_will_not_do(base, message):
+def test_unsuitable_bases(base, message):
     with pytest.raises(InputError, match=message):
         Modulated(5, base=base)
 
 
-def test_a_loss_without_a_strength_says_so():
+def test_a_loss_without_a_strength_raises():
     with pytest.raises(TypeError, match="CrossEntropy has no strength"):
         LOSSES.build("ce").with_strength(None, 0.1)

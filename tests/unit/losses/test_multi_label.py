@@ -5,7 +5,7 @@ from torch import nn
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
+from fedlas.losses import MultiLabel, MultiLabelFedLAS, label_pairs
 
 L = 4
 
@@ -48,7 +48,7 @@ def test_smoothing_and_soft_targets():
 
 
 @pytest.mark.parametrize("floats", [False, True])
-def test_unknown_labels_count_for_nothing(floats):
+def test_unknown_labels_have_no_effect(floats):
     logits, target = data()
     known = torch.rand(target.shape, generator=torch.Generator().manual_seed(2)) < 0.7
     known[0] = False
@@ -59,7 +59,7 @@ def test_unknown_labels_count_for_nothing(floats):
     criterion, reference = fedlas_loss(), fedlas_loss()
     found = criterion(logits, masked, features=features())
     others, poisoned = logits.clone(), features()
-    others[0], poisoned[0] = 77.0, 1e6  # of a sample of which nothing is known
+    others[0], poisoned[0] = 77.0, 1e6  # a sample without a known label
     torch.testing.assert_close(reference(others, masked, features=poisoned), found)
     assert torch.equal(criterion.nci.mean, reference.nci.mean)
 
@@ -108,7 +108,7 @@ def test_pairs_for_metrics():
     assert found["nll"] == pytest.approx(F.binary_cross_entropy_with_logits(logits[1:], target[1:].double()).item())
 
 
-def test_what_is_wrong_is_said_and_nothing_has_moved():
+def test_nonsense_is_refused_and_moves_nothing():
     logits, target = data()
     with pytest.raises(ValueError, match=r"must need logits and target alone.*MultiLabelFedLAS"):
         MultiLabel(L, base={"name": "fedlas"})

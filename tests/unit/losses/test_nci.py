@@ -8,6 +8,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.losses import NormConfidenceIndicator
+from fedlas.losses.nci import feature_norms
 
 BATCHES = [torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) * n for n in (5, 3, 8)]
 
@@ -40,7 +41,13 @@ def test_running_moments_by_hand(init, momentum, p):
     assert state(nci)[2] == len(BATCHES)
 
 
-def test_before_any_batch_there_is_no_opinion():
+def test_norms_are_l1_by_default_and_the_mask_is_a_keyword():
+    np.testing.assert_allclose(feature_norms(BATCHES[0]), norm(BATCHES[0], 1), rtol=1e-5)
+    with pytest.raises(TypeError, match="positional argument"):
+        NormConfidenceIndicator()(BATCHES[0], torch.ones(5, dtype=torch.bool))
+
+
+def test_before_the_first_batch_every_score_is_zero():
     nci = NormConfidenceIndicator().eval()
     assert nci(BATCHES[0]).tolist() == [0.0] * 5
     assert state(nci) == (0.0, 1.0, 0)
@@ -71,7 +78,7 @@ def test_no_gradient_to_the_features():
     assert not NormConfidenceIndicator()(features).requires_grad
 
 
-def test_buffers_are_the_same_tensors_afterwards():
+def test_buffers_are_the_same_tensors_afterward():
     """A compiled or captured step, or a name held elsewhere, must see the new values."""
     nci = NormConfidenceIndicator()
     held = dict(nci.named_buffers())

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fedlas.losses.precise import PreciseBuffers
+from fedlas.losses._base import PreciseBuffers
 
 
 class Holder(PreciseBuffers):

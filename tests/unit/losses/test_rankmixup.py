@@ -36,7 +36,9 @@ def test_in_order_costs_nothing_and_out_of_order_pushes_the_right_way():
     raw = torch.tensor([[1.0, 0.0]], requires_grad=True)
     mixed = torch.tensor([[[2.0, 0.0]]], requires_grad=True)
     ndcg_penalty(raw, mixed).sum().backward()
-    assert raw.grad[0, 0] < 0 < mixed.grad[0, 0, 0]  # descent makes the raw sample surer, the mixed one less sure
+    assert (
+        raw.grad[0, 0] < 0 < mixed.grad[0, 0, 0]
+    )  # descent raises the raw sample's confidence and lowers the mixed one's
     assert float(ndcg_penalty(torch.tensor([[3.0, 0.0]]), mixed.detach())) == pytest.approx(0, abs=1e-7)
 
 
@@ -63,7 +65,7 @@ def test_views_are_ordered_and_keep_their_own_sample_ahead():
     for seed in range(5):
         torch.manual_seed(seed)
         views = criterion.mix(images, TARGET).views
-        own = [float(view.diagonal().min()) for view in views]  # the share, but where a sample met itself
+        own = [float(view.diagonal().min()) for view in views]  # the share, except for a sample that is its own partner
         assert own == sorted(own, reverse=True)
         assert min(own) >= 0.5
         for view in views:
@@ -76,6 +78,6 @@ def test_training_without_mixed_samples_is_an_error():
     assert torch.isfinite(RankMixupMRL().eval()(LOGITS, TARGET))
 
 
-def test_integers_have_no_mixture():
+def test_integers_cannot_be_mixed():
     with pytest.raises(InputError, match="floating"):
         RankMixupMRL().mix(torch.ones(4, 7, dtype=torch.int64), TARGET)

@@ -13,7 +13,7 @@ from fedlas.losses import VMF, log_mgf, resultant_rate, uncertain_cross_entropy
 
 
 def problem(samples=6, classes=4, dim=3, seed=0, dtype=torch.float64):
-    """A linear head and what it makes of some features."""
+    """A linear head, some features and their logits."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(samples, dim, generator=generator, dtype=dtype)
     weight = torch.randn(classes, dim, generator=generator, dtype=dtype)
@@ -23,7 +23,7 @@ def problem(samples=6, classes=4, dim=3, seed=0, dtype=torch.float64):
 
 
 def sphere(steps=400):
-    """Points of the unit sphere in three dimensions and the area that each stands for."""
+    """Points of the unit sphere in three dimensions, and the area of each."""
     heights = torch.tensor(np.polynomial.legendre.leggauss(steps)[0])
     weights = torch.tensor(np.polynomial.legendre.leggauss(steps)[1])
     around = 2 * math.pi * torch.arange(steps, dtype=torch.float64) / steps
@@ -43,7 +43,7 @@ def expectations(features, concentration):
 
 
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
-def test_the_mean_of_what_was_seen_is_the_features(concentration):
+def test_the_mean_of_the_random_embedding_is_the_features(concentration):
     features = problem()[2]
     for h, (_, _, radius, mean) in zip(features, expectations(features, concentration), strict=True):
         torch.testing.assert_close(radius * mean, h)
@@ -52,7 +52,7 @@ def test_the_mean_of_what_was_seen_is_the_features(concentration):
 
 
 @pytest.mark.parametrize("concentration", [0.3, 2.0, 10.0])
-def test_it_bounds_the_expected_cross_entropy_of_what_was_seen(concentration):
+def test_it_bounds_the_expected_cross_entropy(concentration):
     logits, target, features, weight, bias = problem()
     nll, excess = uncertain_cross_entropy(
         logits, target, bias=bias, features=features, head_weight=weight, concentration=concentration
@@ -103,7 +103,7 @@ def test_by_hand(dim):
         assert found[i].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_the_bias_is_read_off_the_batch():
+def test_the_bias_is_computed_from_the_batch():
     """The same scores, with or without a bias that moves all classes alike, and one that does not."""
     logits, target, features, weight, bias = problem()
     criterion = VMF(concentration=1.0, reduction="none")
@@ -181,7 +181,7 @@ def test_ignored_samples_do_not_touch_the_concentration():
 
 
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
-def test_a_batch_that_cannot_tell_leaves_it_to_the_next(bad):
+def test_a_batch_without_usable_norms_does_not_set_it(bad):
     logits, target, features, weight, _ = problem(dtype=torch.float32)
     criterion = VMF()
     criterion(logits, target, features=torch.full_like(features, bad), head_weight=weight)

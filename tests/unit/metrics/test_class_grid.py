@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -50,7 +51,7 @@ def test_rankings_hold_the_samples():
         assert float(found.right_confidence.sum()) == pytest.approx(float(probs[own].sum()), abs=1e-9)
         assert float(found.wrong_confidence.sum()) == pytest.approx(float(probs[~own].sum()), abs=1e-9)
         position = (found.right_confidence + found.wrong_confidence) / found.count
-        assert (position.diff() > 0).all()
+        assert (np.diff(position) > 0).all()
         assert found.num_samples == ranking(probs, own).num_samples
 
 

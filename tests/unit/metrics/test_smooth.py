@@ -9,7 +9,7 @@ from fedlas import Predictions
 from fedlas.metrics import smooth_calibration_error
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.scan import scan
-from fedlas.metrics.smooth import STEPS, SmoothedGap, fixed_scale
+from fedlas.metrics.smooth import STEPS, SmoothedGaps, fixed_scales, on_nodes
 
 
 def sampled(samples, classes=5, over=1.0, scale=2.0, seed=0):
@@ -38,17 +38,20 @@ def bound(predictions, scale):
     return float(gap) / (STEPS * scale) ** 2
 
 
-def grid_of(predictions):
+def smoothed_gap(predictions):
+    """``scale -> integral``, as the metric has it."""
     grid = FineGrid(predictions, 15)
     scan(predictions, [grid])
-    return grid
+    masses = grid.masses()
+    gaps = SmoothedGaps(on_nodes(masses.position.numpy(), masses.gap.numpy() / masses.num_samples))
+    return lambda scale: float(gaps(np.array([scale]), np.array([0]))[0])
 
 
 @pytest.mark.parametrize("scale", [0.002, 0.01, 0.05, 0.3, 1.0])
 @pytest.mark.parametrize("over", [0.6, 1.0, 2.0])
 def test_the_integral_at_a_scale_is_the_definition_within_the_stated_error(scale, over):
     p = sampled(600, over=over)
-    smoothed = SmoothedGap(grid_of(p).masses())
+    smoothed = smoothed_gap(p)
     assert smoothed(scale) == pytest.approx(definition(p, scale), abs=bound(p, scale) + 2e-7)
 
 
@@ -58,7 +61,7 @@ def test_the_ends_of_the_axis_reflect(scale):
     others = sampled(100, over=0.6)
     sure = torch.tensor([[500.0, 0.0, 0.0, 0.0, 0.0]] * 12)
     p = Predictions(torch.cat((others.logits, sure)), torch.cat((others.target, torch.tensor([1] * 8 + [0] * 4))))
-    smoothed = SmoothedGap(grid_of(p).masses())
+    smoothed = smoothed_gap(p)
     assert smoothed(scale) == pytest.approx(definition(p, scale), abs=bound(p, scale) + 2e-7)
 
 
@@ -71,7 +74,7 @@ def test_the_result_is_the_scale_that_equals_the_error_there(samples, over):
 
 def test_the_integral_never_rises_with_the_scale_and_keeps_the_total():
     p = sampled(300, over=1.3)
-    smoothed = SmoothedGap(grid_of(p).masses())
+    smoothed = smoothed_gap(p)
     values = [smoothed(scale) for scale in (0, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3, 1, 3)]
     assert all(second <= first + 1e-15 for first, second in itertools.pairwise(values))
     total = abs(float(p.confidence.double().mean() - p.correct.double().mean()))
@@ -110,11 +113,11 @@ def test_the_scale_is_found_in_few_steps():
     for steepness in (5, 100, 3000):
         calls = []
 
-        def curve(scale, steepness=steepness, calls=calls):
-            calls.append(scale)
-            return 0.4 * math.exp(-steepness * scale)
+        def curve(scales, rows, steepness=steepness, calls=calls):
+            calls.extend(scales)
+            return 0.4 * np.exp(-steepness * scales)
 
-        scale = fixed_scale(curve, 0.0)
+        (scale,) = fixed_scales(curve, np.zeros(1))
         assert 0.4 * math.exp(-steepness * scale) == pytest.approx(scale, abs=1e-12)
         assert len(calls) < 25
 

@@ -251,6 +251,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_ranks_add_up_to_one_process(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")

@@ -1,8 +1,5 @@
 """Tables by class and group that stream: those of the whole, to the last bit, whatever the parts."""
 
-import statistics
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -111,21 +108,6 @@ def test_a_state_of_other_groups_is_refused():
             other.compute()
 
 
-def test_many_groups_take_no_longer_than_their_samples():
-    """Ten thousand groups as fast as ten, to a factor that a loop over groups with all their sums would exceed."""
-    logits, target, _ = data(20_000)
-    p = Predictions(logits, target)
-
-    def seconds(groups):
-        start = time.perf_counter()
-        calibration_by_group(p, np.arange(20_000) % groups)
-        return time.perf_counter() - start
-
-    seconds(10)
-    few, many = (statistics.median(seconds(groups) for _ in range(3)) for groups in (10, 10_000))
-    assert many < 60 * few
-
-
 @pytest.mark.parametrize("kind", [classes, groups])
 def test_another_default_device_changes_nothing(kind):
     with torch.device("meta"):
@@ -195,6 +177,7 @@ def worker(rank, folder):
         dist.destroy_process_group()
 
 
+@pytest.mark.system
 def test_ranks_add_up_to_one_process(tmp_path):
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")

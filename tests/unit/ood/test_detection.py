@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from fedlas._core.check import InputError
 from fedlas.ood import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
-from fedlas.ood import detection as module
+from fedlas.ood import _counts as module
 
 # Few distinct values, so that ties are everywhere.
 scores = st.integers(1, 40).flatmap(lambda n: arrays(np.float64, n, elements=st.integers(-4, 4).map(float)))

@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.ood import Outputs, adapt_images
-from fedlas.ood.duplicates import count_duplicates
+from fedlas.ood import Outputs, adapt_images, count_duplicates
 from fedlas.predictions import Predictions
 
 
@@ -48,16 +47,16 @@ def test_refuses():
         Outputs(torch.zeros(2, 2), scores={"odin": torch.zeros(3)})
 
 
-def test_grey_and_colour():
-    grey = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
-    colour, notes = adapt_images(grey, channels=3, size=8)
-    assert all(torch.equal(colour[:, c : c + 1], grey) for c in range(3))
-    assert notes == ["grey repeated to 3 channels"]
-    back, notes = adapt_images(colour, channels=1, size=8)
-    assert torch.equal(back, grey)
-    assert notes == ["colour made grey"]
-    same, notes = adapt_images(grey, channels=1, size=8)
-    assert same is grey
+def test_gray_and_color():
+    gray = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    color, notes = adapt_images(gray, channels=3, size=8)
+    assert all(torch.equal(color[:, c : c + 1], gray) for c in range(3))
+    assert notes == ["gray repeated to 3 channels"]
+    back, notes = adapt_images(color, channels=1, size=8)
+    assert torch.equal(back, gray)
+    assert notes == ["color converted to gray"]
+    same, notes = adapt_images(gray, channels=1, size=8)
+    assert same is gray
     assert notes == []
     red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
     red[:, 0] = 255

@@ -43,8 +43,8 @@ def train():
     """Features in five clusters, the last two columns a copy of the first and constant."""
     generator = torch.Generator().manual_seed(1)
     target = torch.arange(300) % 5
-    centres = 4 * torch.randn(5, 6, generator=generator)
-    features = centres[target] + torch.randn(300, 6, generator=generator)
+    centers = 4 * torch.randn(5, 6, generator=generator)
+    features = centers[target] + torch.randn(300, 6, generator=generator)
     features = torch.cat([features, features[:, :1], torch.full((300, 1), 2.0)], dim=1)
     return Predictions(logits(2, 300), target, features=features)
 
@@ -103,8 +103,8 @@ def test_mahalanobis_equals_scikit_learn(train):
 def test_relative_mahalanobis_subtracts_the_background(train):
     columns = train.features[:, :6].double()
     known = Predictions(train.logits, train.target, features=columns.float())
-    centred = columns - columns.mean(0)
-    background = (centred @ torch.linalg.inv(centred.T @ centred) * centred).sum(1)
+    centered = columns - columns.mean(0)
+    background = (centered @ torch.linalg.inv(centered.T @ centered) * centered).sum(1)
     found = relative_mahalanobis_score(columns.float(), train=known)
     expected = 2 * mahalanobis_score(columns.float(), train=known) - background
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-3)

@@ -34,7 +34,7 @@ TITLED = {
     "roc": lambda title: roc_curves(RATES, title=title),
     "scores": lambda title: score_histogram([0.0, 1.0], [1.0, 2.0], title=title),
 }
-LABELLED = {
+LABELED = {
     "trials": lambda text: best_so_far({"ls": [0.4]}, label=text).yaxis.label,
     "parameter": lambda text: parameter_effect([1.0], [0.3], name=text, label="y").xaxis.label,
     "value": lambda text: parameter_effect([1.0], [0.3], name="x", label=text).yaxis.label,
@@ -67,9 +67,9 @@ def test_titles(plot, name):
 
 
 @pytest.mark.parametrize(("name", "seen"), list(zip(NAMES, SEEN, strict=True)))
-@pytest.mark.parametrize("plot", LABELLED)
+@pytest.mark.parametrize("plot", LABELED)
 def test_labels(plot, name, seen):
-    assert drawn(LABELLED[plot](name)).startswith(seen)
+    assert drawn(LABELED[plot](name)).startswith(seen)
 
 
 @pytest.mark.parametrize("plot", LEGENDS)

@@ -97,8 +97,8 @@ def test_over_and_under_confidence_differ_in_color_and_lightness():
     assert kind(8.0) == LIGHT.over
     assert kind(0.5) == LIGHT.under
     for theme in (LIGHT, DARK):
-        grey = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
-        assert abs(grey[0] - grey[1]) > 0.15
+        gray = [np.dot(matplotlib.colors.to_rgb(c), (0.299, 0.587, 0.114)) for c in (theme.over, theme.under)]
+        assert abs(gray[0] - gray[1]) > 0.15
 
 
 def test_extreme_predictions_draw():
@@ -113,7 +113,7 @@ def test_diagram_refuses(bad):
 
 
 def test_diagram_refuses_raw_logits():
-    with pytest.raises(InputError, match="Wrap them"):
+    with pytest.raises(InputError, match="Wrap arrays"):
         reliability_diagram(torch.zeros(3, 2))
 
 

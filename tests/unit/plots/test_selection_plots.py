@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
@@ -65,7 +65,6 @@ def test_they_refuse_an_unknown_theme(draw):
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
 def test_the_mean_risk_is_aurc_whatever_the_order_of_ties(seed, samples, levels):
     random = np.random.default_rng(seed)
     logits = np.stack([random.integers(0, levels, samples) / 2.0, np.full(samples, -1.0)], 1)

@@ -10,7 +10,7 @@ def test_the_best_so_far_steps_and_skips_what_failed():
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.4, 0.4, 0.4, 0.3], [0.2], []]
     assert list(ax.lines[1].get_xdata()) == [1]
     assert ax.get_ylabel() == "NLL, best so far"
-    up = best_so_far({"ls": [0.4, 0.5, 0.1]}, label="accuracy", maximise=True)
+    up = best_so_far({"ls": [0.4, 0.5, 0.1]}, label="accuracy", maximize=True)
     assert list(up.lines[0].get_ydata()) == [0.4, 0.5, 0.5]
 
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
@@ -55,6 +55,7 @@ def write(form, folder, values, labels):
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "parquet", "npz"])
 def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     monkeypatch.setattr("fedlas.predictions.sources.ROWS", 16)  # several blocks, the last a short one
+    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 1024)
     logits, target = scores()
     path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
     read = read_predictions(path, Columns(probs="p_*", target="label"))
@@ -119,7 +120,6 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     assert any("3 probabilities of exactly 0" in note and "1 of them" in note for note in read.notes)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))
 def test_rounded_probabilities_stay_the_same_up_to_rounding(classes, samples, seed):
     import tempfile
@@ -151,8 +151,8 @@ def test_numbers_are_names_where_columns_are_numbered_from_one(tmp_path):
     [
         ("a,b,y", ["0.5,0.5,0", "0.5,0.4,1"], {"probs": "a,b"}, r"must sum to 1; got 0.9 in row 2"),
         ("a,b,y", ["0.5,0.5,0", "1.5,-0.5,1"], {"probs": "a,b"}, r"\[0, 1\]; got 1.5 in row 2, column 'a'"),
-        ("a,b,y", ["0.5,0.5,0", "0.5,,1"], {"logits": "a,b"}, r"missing; got none in row 2, column 'b'"),
-        ("a,b,y", ["0.5,0.5,0", "0.5,nan,1"], {"logits": "a,b"}, r"finite numbers; got nan in row 2, column 'b'"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
+        ("a,b,y", ["0.5,0.5,0", "0.5,nan,1"], {"logits": "a,b"}, r"finite numbers; got no number in row 2, column 'b'"),
         ("a,b,y", ["0.5,0.5,0", "x,1,1"], {"logits": "a,b"}, r"numbers; got 'x' in row 2, column 'a'"),
         ("a,b,y", ["0.5,0.5,0", "1,2,5"], {"logits": "a,b"}, r"labels in column 'y' .* got '5' in row 2"),
         ("a,b,y", ["0.5,0.5,a", "1,2,0"], {"logits": "a,b"}, r"all labels must be the name.* got '0' in row 2"),
@@ -188,20 +188,20 @@ def test_more_refusals(tmp_path):
     with pytest.raises(InputError, match=r"must end in \.csv"):
         read_predictions(_touch(tmp_path / "a.xlsx"), Columns(logits="p_*", target="label"))
     (tmp_path / "twice.jsonl").write_text('{"a": 1, "a": 2}\n')
-    with pytest.raises(InputError, match="'a' twice in row 1"):
-        open_table(tmp_path / "twice.jsonl", Columns(logits="a", target="y"))
+    with pytest.raises(InputError, match=r"Column\(/a\) was specified twice in row 1 of twice.jsonl"):
+        list(open_table(tmp_path / "twice.jsonl", Columns(logits="a")).blocks())
     (tmp_path / "lacks.jsonl").write_text('{"a": 1, "b": 2, "y": 0}\n{"a": 1, "y": 0}\n')
-    with pytest.raises(InputError, match="none in row 2, column 'b'"):
+    with pytest.raises(InputError, match="no number in row 2, column 'b'"):
         read_predictions(tmp_path / "lacks.jsonl", Columns(logits="a,b", target="y"))
     (tmp_path / "mixed.jsonl").write_text('{"l": [1, 2], "y": 0}\n{"l": 3, "y": 1}\n')
-    with pytest.raises(InputError, match="lists in every row or in none; got both in row 2"):
+    with pytest.raises(InputError, match=r"column 'l' must hold .* got array and, in row 2 of mixed.jsonl, number"):
         read_predictions(tmp_path / "mixed.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "late.jsonl").write_text('{"l": [1, 2], "y": 0}\n' * 4096 + '{"l": [5], "y": 1}\n')
     with pytest.raises(InputError, match="as many scores as the first, 2; got 1 in row 4097"):
         read_predictions(tmp_path / "late.jsonl", Columns(logits="l", target="y"))
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no table")
     pytest.importorskip("pyarrow")
-    with pytest.raises(InputError, match="readable Parquet"):
+    with pytest.raises(InputError, match=r"readable \.parquet"):
         open_table(tmp_path / "bad.parquet", Columns(logits="a,b", target="y"))
     np.savez(tmp_path / "o.npz", a=np.array([None, 1], dtype=object), y=[0, 1])
     with pytest.raises(InputError, match="plain array"):

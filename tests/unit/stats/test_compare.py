@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -14,7 +14,6 @@ from fedlas.stats import compare_to_best, holm, paired_t_test
 number = st.floats(-1e3, 1e3, allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(number, number), min_size=2, max_size=8))
 def test_t_test_agrees_with_scipy_wherever_there_is_spread(pairs):
     a, b = zip(*pairs, strict=True)

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from fedlas._core.check import InputError
-from fedlas.stats.drift import GapDrift, GapSums, confidence_drift, spent
+from fedlas.stats.drift import GapDrift, confidence_drift, spent
+from fedlas.stats.gap_sums import GapSums
 
 EDGES = np.array([0.0, 0.7, 0.9, 1.0])
 
@@ -20,7 +21,7 @@ def stream(seed, size, gap=0.0):
 
 
 def certain(gap=0.0, size=10**9):
-    """The card of somebody who knows the gap everywhere, from more samples than there are."""
+    """Sums of a card that knows the gap in every cell, from a very large number of samples."""
     confidence = np.array([0.5, 0.8, 0.95])
     share = GapSums.of(EDGES, confidence, np.zeros(3, dtype=bool))
     scale = size / 3

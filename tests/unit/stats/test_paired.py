@@ -7,7 +7,7 @@ from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
 from fedlas.stats import bootstrap_interval, paired_bootstrap
-from fedlas.stats.replicates import resampled_weights
+from fedlas.stats.draws import resampled_weights
 from fedlas.stats.rows import Rows
 
 

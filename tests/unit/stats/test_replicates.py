@@ -8,10 +8,11 @@ from scipy import stats as scipy_stats
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.metrics.scan import Chunk, chunks
-from fedlas.stats import replicates as module
+from fedlas.stats import draws as module
 from fedlas.stats.class_cells import ClassCells
+from fedlas.stats.draws import redrawn, resampled_weights, rows_for
 from fedlas.stats.relabelled import Relabelled
-from fedlas.stats.replicates import Redrawn, Resampled, redrawn, resampled_weights, rows_for
+from fedlas.stats.replicates import Redrawn, Resampled
 from fedlas.stats.rows import Rows
 
 

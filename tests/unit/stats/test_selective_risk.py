@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -19,7 +19,6 @@ def sample(seed, size=400):
 
 @pytest.mark.parametrize("sides", [1, 2])
 @given(samples=st.integers(1, 300), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.999]))
-@settings(max_examples=25, deadline=None)
 def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
     successes = round(share * samples)
     found = clopper_pearson(successes, samples, level=level, sides=sides)
@@ -54,7 +53,6 @@ def test_the_risk_is_kept_where_confidence_says_nothing():
 @given(
     seed=st.integers(0, 10**6), size=st.integers(1, 600), risks=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4))
 )
-@settings(max_examples=40, deadline=None)
 def test_counts_are_true_and_a_smaller_risk_accepts_no_more(seed, size, risks):
     confidence, correct = sample(seed, size)
     small, large = (risk_threshold(confidence, correct, risk=risk, num_classes=2) for risk in sorted(risks))

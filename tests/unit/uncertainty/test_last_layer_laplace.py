@@ -1,7 +1,8 @@
-"""The last layer's posterior against its generalised Gauss-Newton matrix, written out with NumPy."""
+"""The last layer's posterior against its generalized Gauss-Newton matrix, written out with NumPy."""
 
 import copy
 from importlib.util import find_spec
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.last_layer_laplace import LINKS, STRUCTURES, LastLayerLaplace
+from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
 if find_spec("laplace") is None:
     pytest.skip("needs laplace-torch", allow_module_level=True)
@@ -123,8 +124,8 @@ def test_marginal_likelihood_and_its_maximum():
     assert chosen.prior_precision == pytest.approx(best, rel=0.1)
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("structure", get_args(Structure))
+@pytest.mark.parametrize("link", get_args(Link))
 def test_less_sure_than_the_weights_alone_and_the_head_is_left_as_it_was(structure, link):
     head, train, test = problem()
     before = copy.deepcopy(head.state_dict())

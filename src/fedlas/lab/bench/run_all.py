@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
-from fedlas._core.files import is_file
 from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
-from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.execute import build_objective, data_fingerprint, prepare_data
-from fedlas.lab.runs.folder import UnreadableError, check_alike, check_claim, check_data, read_config
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.claim import check_claim, check_data
+from fedlas.lab.runs.comparable import check_alike
+from fedlas.lab.runs.data import data_fingerprint, prepare_data
+from fedlas.lab.runs.find import run_folders
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.train.progress import duration
 
 
@@ -51,7 +51,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     """
     executor = executor or LocalExecutor()
     _check_folders(runs)
-    todo = [run for run in runs if not is_file(run.folder / "metrics.json")]
+    todo = [run for run in runs if not RunFolder(run.folder).is_finished]
     for run in todo[:1]:
         build_objective(run, prepare_data(run))
         for folder in _siblings(runs):
@@ -108,12 +108,8 @@ def _check_folders(runs: Sequence[Run]) -> None:
         with suppress(UnreadableError):  # it fails by itself, when its turn comes
             check_claim(run)
     planned = {run.folder for run in runs}
-    others: list[tuple[str, dict[str, Any]]] = []
-    for folder in _siblings(runs):
-        if folder not in planned:
-            with suppress(InputError):  # what cannot be read is no part of the report either
-                config = read_config(folder) or {}
-                others += [(folder.name, config)] if is_run(config) and not is_derived(config) else []
+    siblings = [folder for folder in _siblings(runs) if folder.path not in planned]
+    others = [(f.name, f.config) for f in siblings if is_run(f) and f.config and not f.is_derived]
     check_alike(
         "bench",
         [*others, *((run.name, run.config()) for run in runs)],
@@ -121,7 +117,6 @@ def _check_folders(runs: Sequence[Run]) -> None:
     )
 
 
-def _siblings(runs: Sequence[Run]) -> list[Path]:
+def _siblings(runs: Sequence[Run]) -> list[RunFolder]:
     """The run folders of the bench, those of other losses and seeds included."""
-    found = {path for run in runs for path in run.folder.parent.glob("*") if path.is_dir() and path.name[0] != "."}
-    return sorted(found)
+    return [folder for bench in dict.fromkeys(run.folder.parent for run in runs) for folder in run_folders(bench)]

@@ -1,12 +1,18 @@
-"""Data sets, their splits, and two pipelines: small images in memory, large ones read from disk."""
+"""Data sets, their splits and batches.
+
+In it: one reader a data set (``sets``), file formats (``readers``), splits and batches (``pipeline``), corruptions and
+label noise (``shift``). In: a registry name and files on disk. Out: normalized batches ``(x, target, index)``.
+"""
 
 from __future__ import annotations
 
 from fedlas.lab.data.base import DATASETS, Images, Loader, Part, Source, load_dataset
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.pipeline.batches import Batches
+from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.splits import Splits, split
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
+from fedlas.lab.data.pipeline.view import View
 
 # Importing a module registers its data set.
 from fedlas.lab.data.sets import (  # noqa: F401
@@ -27,6 +33,7 @@ from fedlas.lab.data.sets import (  # noqa: F401
 
 __all__ = [
     "DATASETS",
+    "BatchOptions",
     "Batches",
     "Files",
     "Images",
@@ -35,6 +42,7 @@ __all__ = [
     "Source",
     "Splits",
     "StreamedBatches",
+    "View",
     "load_dataset",
     "split",
 ]

@@ -1,4 +1,4 @@
-"""What a data set is here: two parts of images with labels, class names, and one transform for all of them."""
+"""Data sets: images with labels in two parts, class names, normalization; and the registry of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedlas.lab.data.files import Files
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images and labels of one part, in memory.
+    """Images and labels of one part in memory.
 
     Args:
         images: ``(N, channels, H, W)`` uint8.
         target: Class of each image, ``(N,)`` int64.
-        label_probs: True class probabilities ``(N, C)`` float32 where they are known (synthetic data), else None.
+        label_probs: True class probabilities ``(N, C)`` float32 if they are known (synthetic data), else None.
 
     Raises:
         InputError: For any other shape or dtype, or no images at all.
@@ -77,22 +77,24 @@ class Images:
         return channels, height, width
 
     def image(self, row: int) -> Tensor:
-        """One image, uint8 ``(channels, H, W)``, to be shown."""
+        """One image for display, uint8 ``(channels, H, W)``."""
         return self.images[row]
 
     def take(self, indices: Tensor) -> Images:
-        """The images at ``indices`` (int64), copied, in that order."""
-        probs = self.label_probs
-        return Images(self.images[indices], self.target[indices], None if probs is None else probs[indices])
+        """A copy of the images at ``indices`` (int64), in that order."""
+        return self._changed(lambda tensor: tensor[indices])
 
     def to(self, device: torch.device | str) -> Images:
         """The same part on ``device``; no copy if it is there already."""
-        probs = self.label_probs
-        return Images(self.images.to(device), self.target.to(device), None if probs is None else probs.to(device))
+        return self._changed(lambda tensor: tensor.to(device))
 
     def with_target(self, target: Tensor) -> Images:
-        """The same images with other labels ``(N,)`` int64; true probabilities no longer belong to them."""
+        """The same images with other labels ``(N,)`` int64 and without true probabilities, which no longer hold."""
         return Images(self.images, target)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Images:
+        probs = self.label_probs
+        return Images(change(self.images), change(self.target), None if probs is None else change(probs))
 
 
 Part = Images | Files
@@ -101,22 +103,22 @@ Part = Images | Files
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A whole data set as its authors (or the user's folders) divide it: a training and a test part.
+    """A data set as its authors or the user's folders divide it: a training and a test part.
 
     Args:
         name: Registry name or path, for messages and reports.
-        train: Training part; validation images are taken from it by :func:`fedlas.lab.data.split`.
+        train: Training part, from which :func:`fedlas.lab.data.split` takes validation images.
         test: Official test part.
         classes: Class names, ``C`` of them, in the order of the labels.
         flip: Whether training images may be mirrored left to right.
-        crop_padding: Black pixels added on each side before a random crop back to the original size; 0 for no crop.
-            For images in memory; those on disk have a :class:`~fedlas.lab.data.pipeline.view.View`.
-        mean: Mean of each channel in [0, 1] units, or None: computed from the training images that are really used.
+        crop_padding: Black pixels added on each side before a random crop to the original size; 0 for no crop. For
+            images in memory; those on disk have a :class:`~fedlas.lab.data.View`.
+        mean: Mean of each channel in [0, 1] units; None computes it from the training images in use.
         std: Standard deviation of each channel, in the same units; None exactly when ``mean`` is.
-        mistaken_for: Pairs of class names, a class and what it is mistaken for, for asymmetric label noise.
+        mistaken_for: Pairs of class names, a class and the one it is mistaken for, for asymmetric label noise.
 
     Raises:
-        InputError: If the parts do not fit each other, images are not square, labels lie outside ``[0, C)``, there are
+        InputError: If the parts differ in shape, images are not square, labels are outside ``[0, C)``, there are
             fewer than two classes, or a class has no training image.
     """
 
@@ -131,13 +133,14 @@ class Source:
     mistaken_for: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
+        # Classes and shapes.
         channels, height, width = self.train.shape
         if len(self.classes) < 2:
             raise InputError(
                 self.name,
                 "a data set needs at least two classes",
                 f"{len(self.classes)} ({', '.join(self.classes)})",
-                "Add images of another class: with one class there is nothing to tell apart.",
+                "Add images of another class: with one class there is nothing to classify.",
             )
         if height != width or self.test.shape != self.train.shape:
             raise InputError(
@@ -146,6 +149,7 @@ class Source:
                 f"train {self.train.shape}, test {self.test.shape}",
                 "Crop or resize them first (the folder loader does it with image_size).",
             )
+        # Labels.
         for part, images in (("train", self.train), ("test", self.test)):
             self._check_labels(part, images)
         present = torch.bincount(self.train.target, minlength=len(self.classes))
@@ -156,6 +160,7 @@ class Source:
                 f"none for {len(absent)} of {len(self.classes)} classes, the first {self.classes[absent[0]]!r}",
                 "Add images of these classes, or number the labels without gaps.",
             )
+        # Augmentation and normalization.
         check_count(self.name, "crop_padding", self.crop_padding, low=0)
         if isinstance(self.train, Files) and self.crop_padding:
             raise InputError(
@@ -197,11 +202,11 @@ class Source:
 
 
 Loader = Callable[..., Source]
-"""``load(root: str | None = None, *, option=default, ...) -> Source``: a place, then keyword-only options."""
+"""``load(root: str | None = None, *, option=default, ...) -> Source``: a path, then keyword-only options."""
 
 DATASETS: Registry[Loader] = Registry("data set")
-"""Data sets by name. Metadata ``files`` says what must lie under ``root``; a data set without it needs no files.
-One small module per data set registers itself here."""
+"""Data sets by name; each is registered by its own module. Metadata ``files`` says what ``root`` must hold; a data set
+without it needs no files."""
 
 
 def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
@@ -209,18 +214,19 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
 
     Args:
         name: A name in :data:`DATASETS`.
-        root: Where its files are; None for ``$FEDLAS_DATA`` or wherever the loader looks by itself.
-        options: Options of that loader. ``flip``, ``crop_padding``, ``mean`` and ``std`` are understood for every data
-            set and replace its usual augmentation and normalisation.
+        root: Folder or file of the data set; None for ``$FEDLAS_DATA`` or the loader's usual places.
+        options: Options of that loader. Every data set also takes ``flip``, ``crop_padding``, ``mean`` and ``std``,
+            which replace its usual augmentation and normalization.
 
     Raises:
-        InputError: For an unknown name or option (the nearest one is named), or whatever the loader finds wrong.
+        InputError: For an unknown name or option (the message names the closest one), or wrong files.
 
     Example:
         >>> source = load_dataset("synthetic", num_train=20, num_test=10, num_classes=3)
         >>> source.num_classes, len(source.train), len(source.test)
         (3, 20, 10)
     """
+    # Options: those of the loader, and those of every data set.
     loader = DATASETS[name].value
     keywords = inspect.signature(loader).parameters.values()
     known = [parameter.name for parameter in keywords if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -239,15 +245,15 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
 
 
 def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
-    """Return ``value`` as the means or the standard deviations of the channels.
+    """Return ``value`` as a tuple of means or of standard deviations of the channels.
 
     Args:
-        owner: Who complains.
-        name: Of the statistic; one that ends in ``std`` must be above 0.
+        owner: Named in the error.
+        name: Name of the option; if it ends in ``std``, the numbers must be above 0.
         value: A list of numbers.
 
     Raises:
-        InputError: If it is no list, an empty one, or a number is not finite or not above 0.
+        InputError: If it is not a list, is empty, or a number is not finite or not above 0.
     """
     if not isinstance(value, list | tuple) or not value:
         raise InputError(owner, f"{name} must be a list of numbers", describe(value), "Give one per channel.")
@@ -257,11 +263,11 @@ def check_statistic(owner: str, name: str, value: Any) -> tuple[float, ...]:
 
 
 COMMON_OPTIONS = ("flip", "crop_padding", "mean", "std")
-"""Options that every data set understands."""
+"""Options of every data set."""
 
 
 def no_root(name: str, root: str | None) -> None:
-    """Refuse a ``root`` for a data set that needs no files: it would be ignored, which is not what was meant.
+    """Refuse a ``root`` for a data set that needs no files, since it would be ignored.
 
     Raises:
         InputError: If ``root`` is given.

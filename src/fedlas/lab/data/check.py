@@ -1,4 +1,4 @@
-"""Is a data set there, whole and readable? Everything that can be said without training on it."""
+"""Check of a data set: whether its files are there, complete and readable."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from fedlas.lab.data.readers.expected import Expected
 from fedlas.lab.data.readers.unreadable import damage
 
 _MOST = 10
-"""How many files or classes a problem names."""
+"""Number of files or classes that a problem names."""
 
 
 @dataclass(frozen=True)
 class PartFacts:
-    """What is in one part.
+    """Counts of one part.
 
     Attributes:
-        images: How many.
+        images: Number of images.
         fewest: Images of the smallest class.
         most: Images of the largest class.
-        sizes: Height and width in pixels of the images as they are stored, each with its number, most frequent first;
-            of those that were read.
+        sizes: Height and width in pixels of the stored images that were read, each with its count, most frequent first.
     """
 
     images: int
@@ -43,13 +42,13 @@ class PartFacts:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         source: The data set.
-        parts: Facts of ``train`` and ``test``.
-        expected: What its authors say; None for the user's own, and with options, which may choose a part.
-        problems: What is wrong, a sentence each; empty if nothing is.
+        parts: Counts of ``train`` and ``test``.
+        expected: Published counts; None for the user's own data, and with options, which may choose a part.
+        problems: One sentence for each problem; empty if there is none.
         decoded: Whether every image was decoded.
     """
 
@@ -72,13 +71,13 @@ def check_dataset(
 
     Args:
         name: A name in :data:`~fedlas.lab.data.DATASETS`.
-        root: Where its files are; None searches the usual places.
-        quick: Do not decode images on disk; empty files, pointers and web pages in their place are found all the same.
+        root: Folder or file of the data set; None searches the usual places.
+        quick: Do not decode images on disk. Empty files, Git LFS pointers and web pages are still found.
         options: Options of the data set.
-        on_image: Called with how many images on disk are done, of how many.
+        on_image: Called as ``on_image(done, total)`` while images on disk are read.
 
     Raises:
-        InputError: If it cannot be loaded: files are missing or wrongly placed, or a file that it needs is damaged.
+        InputError: If it cannot be loaded: files are missing or misplaced, or a file that it needs is damaged.
 
     Example:
         >>> check_dataset("digits").problems
@@ -87,17 +86,17 @@ def check_dataset(
     entry = DATASETS[name]
     accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
     source = load_dataset(name, root, **{**accept, **(options or {})})
+    # Read both parts.
     parts = {"train": source.train, "test": source.test}
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
     facts, problems, done = {}, [], 0
+
+    def count(images: int) -> None:
+        if on_image is not None:
+            on_image(done + images, total)
+
     for label, part in parts.items():
-        before = done
         if isinstance(part, Files):
-
-            def count(images: int, before: int = before) -> None:
-                if on_image is not None:
-                    on_image(before + images, total)
-
             sizes, broken = _decode(part, quick, count)
             done += len(part)
             problems += _summary(f"unreadable in {label}", broken, len(part))
@@ -105,6 +104,7 @@ def check_dataset(
             sizes = Counter({(part.shape[1], part.shape[2]): len(part)})
         counts = part.target.bincount(minlength=source.num_classes)
         facts[label] = PartFacts(len(part), int(counts.min()), int(counts.max()), tuple(sizes.most_common()))
+    # Compare with the published counts.
     expected: Expected | None = None if options else entry.metadata.get("expected")
     if expected is not None:
         problems += _differences(source, facts, expected)
@@ -112,7 +112,7 @@ def check_dataset(
 
 
 def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
-    """Sizes of the images that can be read, and a line for each that cannot."""
+    """Counts of the sizes of readable images, and a line for each unreadable one."""
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
 
@@ -127,7 +127,7 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
         return int(image.height), int(image.width)
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(part), 1000):  # a million futures at once would take a gigabyte
+        for start in range(0, len(part), 1000):  # a million futures at once take a gigabyte
             rows = range(start, min(start + 1000, len(part)))
             for found in pool.map(look, rows):
                 if isinstance(found, str):
@@ -167,5 +167,5 @@ def _differences(source: Source, facts: dict[str, PartFacts], expected: Expected
 
 
 def where(part: Part) -> str:
-    """Where the images of a part are, in words."""
+    """Where the images of a part are: ``"on disk"`` or ``"in memory"``."""
     return "on disk" if isinstance(part, Files) else "in memory"

@@ -1,10 +1,10 @@
-"""Images of one part that stay on disk and are read when they are needed."""
+"""Images of one part on disk, read when they are needed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas.lab.data.pipeline.view import View
-from fedlas.lab.data.readers.image_files import open_picture
+from fedlas.lab.data.readers.image_files import open_image
 from fedlas.lab.data.shift import Corruption
 
 
@@ -25,15 +25,14 @@ class Files:
 
     Args:
         folder: What the names are relative to.
-        names: File names ``(N,)``, as bytes: a million of them take a tenth of what Python's strings do.
-        target: Class of each image, ``(N,)`` int64.
-        view: How a file becomes a square of one size.
-        channels: 3 for colour, 1 for grey.
-        device: Where batches go.
-        corruption: Done to each image after it is cropped; None leaves it as it is.
+        names: File names ``(N,)``, as bytes, which take a tenth of the memory of Python strings.
+        target: Class of each image, ``(N,)`` int64, on the device of the batches.
+        view: Resizing and cropping.
+        channels: 3 for color, 1 for gray.
+        corruption: Applied to each image after it is cropped; None for none.
 
     Raises:
-        InputError: If names and target do not fit each other, or there are none.
+        InputError: If names and target differ in length, or are empty.
     """
 
     folder: Path
@@ -41,14 +40,13 @@ class Files:
     target: Tensor
     view: View
     channels: int = 3
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     corruption: Corruption | None = None
 
     def __post_init__(self) -> None:
         if self.target.shape != (len(self.names),) or self.target.dtype != torch.int64 or not len(self.names):
             raise InputError(
                 "Files",
-                f"target must be int64 ({len(self.names)},) like the names, of which there must be one at least",
+                f"target must be int64 ({len(self.names)},) like the names, at least one",
                 describe(self.target),
                 "Pass one class index per file.",
             )
@@ -64,28 +62,28 @@ class Files:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """``(channels, H, W)`` of an image as the model gets it."""
+        """``(channels, H, W)`` of an image after the crop."""
         return self.channels, self.view.crop, self.view.crop
 
     @property
     def label_probs(self) -> None:
-        """Never known for photographs; there because :class:`~fedlas.lab.data.Images` has it."""
+        """None: true probabilities of photographs are unknown; :class:`~fedlas.lab.data.Images` may have them."""
         return None
 
     def path(self, row: int) -> Path:
-        """Where the image at a position is."""
+        """Path of the image at a position."""
         return self.folder / os.fsdecode(bytes(self.names[row]))
 
     def open(self, row: int) -> Any:
-        """The image file at a position as a PIL image, decoded, neither resized nor cropped.
+        """The image at a position as a decoded PIL image, neither resized nor cropped.
 
         Raises:
-            InputError: If it cannot be read; the file is named.
+            InputError: If it cannot be read; the message names the file.
         """
-        return open_picture("data", self.path(row), channels=self.channels, upright=self.view.upright)
+        return open_image("data", self.path(row), channels=self.channels, upright=self.view.upright)
 
     def image(self, row: int) -> Tensor:
-        """One image as the model gets it in testing but for the normalisation, uint8 ``(channels, H, W)``.
+        """One image, cropped as for testing and not normalized, uint8 ``(channels, H, W)``.
 
         Raises:
             InputError: If it cannot be read.
@@ -95,22 +93,22 @@ class Files:
 
     def take(self, indices: Tensor) -> Files:
         """The files at ``indices`` (int64), in that order."""
-        rows = indices.cpu()
+        rows = indices.cpu()  # names are on the CPU, labels maybe not
         return replace(self, names=self.names[rows.numpy()], target=self.target[indices.to(self.target.device)])
 
     def to(self, device: torch.device | str) -> Files:
-        """The same part with labels, and later batches, on ``device``."""
-        return replace(self, target=self.target.to(device), device=torch.device(device))
+        """The same part with labels, and so batches, on ``device``."""
+        return replace(self, target=self.target.to(device))
 
     def with_target(self, target: Tensor) -> Files:
         """The same files with other labels ``(N,)`` int64."""
         return replace(self, target=target)
 
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes in each file, ``(N,)``: what tells two downloads apart without reading them.
+        """Size of each file in bytes, ``(N,)``: it identifies a download without reading it.
 
         Raises:
-            InputError: If a file is gone.
+            InputError: If a file is missing.
         """
         try:
             return np.array([self.path(row).stat().st_size for row in range(len(self))], dtype=np.int64)

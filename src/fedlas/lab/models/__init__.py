@@ -1,4 +1,8 @@
-"""Backbones by name."""
+"""Backbones by name.
+
+In it: small networks of our own, torchvision's and timm's, and pre-trained weights from a file. In: a registry name (or
+``timm:NAME``), classes, channels and image size. Out: a module from images to logits.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones by name, and the one function that builds them."""
+"""Registry of backbones, and the function that builds one."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from typing import Any
 
 from torch import nn
 
-from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.check import check_count, check_number
 from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
-"""``build(num_classes, in_channels, *, image_size=32, option=default, ...) -> nn.Module``. The classifier of what it
-builds is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``."""
+"""``build(num_classes, in_channels, *, image_size=32, option=default, ...) -> nn.Module``. The classifier of the module
+is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``."""
 
 MODELS: Registry[Builder] = Registry("model")
-"""Models by name. One small module per family registers itself here."""
+"""Models by name; each family is registered by its own module."""
 
 LIBRARIES: Registry[Callable[[str], Builder]] = Registry("model library")
-"""Other libraries' models: ``"timm:NAME"`` is what ``LIBRARIES["timm"]`` builds of ``NAME``. Where their classifier is,
-:func:`fedlas.features.find_head` finds out."""
+"""Models of other libraries: ``LIBRARIES["timm"]`` builds ``"timm:NAME"``. :func:`fedlas.features.find_head` finds the
+classifier."""
 
 
 def builder_of(name: str) -> Builder:
-    """What builds the model ``name``: a name in :data:`MODELS`, or ``LIBRARY:NAME``.
+    """The builder of the model ``name``: a name in :data:`MODELS`, or ``LIBRARY:NAME``.
 
     Raises:
-        InputError: For an unknown name; the nearest one is named.
+        InputError: For an unknown name; the message names the closest one.
     """
     library, colon, model = str(name).partition(":")
     return LIBRARIES[library].value(model) if colon else MODELS[name].value
 
 
 def build_model(name: str, *, num_classes: int, in_channels: int, image_size: int = 32, **options: Any) -> nn.Module:
-    """A new model, initialised from torch's global generator.
+    """Build a new model, initialized from torch's global generator.
 
     Args:
-        name: A name in :data:`MODELS`, or ``timm:NAME`` for one of timm's.
+        name: A name in :data:`MODELS`, or ``timm:NAME`` for a model of timm.
         num_classes: ``C``, columns of the logits.
         in_channels: Channels of an image.
         image_size: Height and width of an image in pixels; only models without global pooling depend on it.
@@ -46,7 +46,7 @@ def build_model(name: str, *, num_classes: int, in_channels: int, image_size: in
         A module from images ``(N, in_channels, image_size, image_size)`` to logits ``(N, num_classes)``.
 
     Raises:
-        InputError: For an unknown name or option (the nearest one is named), or numbers out of range.
+        InputError: For an unknown name or option (the message names the closest one), or numbers out of range.
 
     Example:
         >>> build_model("mlp", num_classes=3, in_channels=1, image_size=8, hidden=(16,)).fc
@@ -68,9 +68,6 @@ def check_dropout(name: str, dropout: object, *, option: str = "dropout") -> flo
     """Return ``dropout`` if it is a rate in [0, 1).
 
     Raises:
-        InputError: Otherwise; at 1 nothing would be left.
+        InputError: If it is not.
     """
-    rate = check_number(name, option, dropout, low=0, high=1)
-    if rate == 1:
-        raise InputError(name, f"{option} must be below 1", rate, "Choose a rate such as 0.2.")
-    return rate
+    return check_number(name, option, dropout, low=0, high=1, high_open=True)

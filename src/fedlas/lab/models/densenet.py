@@ -1,4 +1,4 @@
-"""torchvision's densely connected network, with a stem for small images or its own."""
+"""torchvision's DenseNet, with its original stem or one for small images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fedlas._core.check import check_count
 from fedlas._core.extras import require
 from fedlas.lab.models.base import MODELS, check_dropout
 from fedlas.lab.models.pooled import PooledClassifier
-from fedlas.lab.models.stem import check_stem, first_convolution
+from fedlas.lab.models.stem import Stem, first_convolution
 
 
 @MODELS.register("densenet121", paper="Huang et al. 2016", url="https://arxiv.org/abs/1608.06993")
 def build_densenet121(
-    num_classes: int, in_channels: int, *, image_size: int = 32, stem: str = "small", dropout: float = 0.0
+    num_classes: int, in_channels: int, *, image_size: int = 32, stem: Stem = "small", dropout: float = 0.0
 ) -> nn.Module:
     """DenseNet-121, growth rate 32 (7.0 million parameters).
 
@@ -29,10 +29,10 @@ def build_densenet121(
     """
     name = "densenet121"
     check_count(name, "image_size", image_size)
-    kind, rate = check_stem(name, stem), check_dropout(name, dropout)
+    rate = check_dropout(name, dropout)
     built: Any = require("torchvision.models", extra="models").densenet121(num_classes=num_classes)
     features = built.features
-    features.conv0 = first_convolution(kind, in_channels, features.conv0)
-    if kind == "small":
+    features.conv0 = first_convolution(name, stem, in_channels, features.conv0)
+    if stem == "small":
         features.pool0 = nn.Identity()
     return PooledClassifier(features, built.classifier.in_features, num_classes, rate)

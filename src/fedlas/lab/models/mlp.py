@@ -1,4 +1,4 @@
-"""A multi-layer perceptron for the smallest images."""
+"""Multi-layer perceptron for the smallest images."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def build_mlp(
         dropout: Rate of dropout after each hidden layer, in [0, 1).
 
     Raises:
-        InputError: If ``hidden`` is not a sequence of whole numbers >= 1, or ``dropout`` no rate
-            in [0, 1), or above 0 without a hidden layer.
+        InputError: If ``hidden`` is not a sequence of whole numbers >= 1, or ``dropout`` is not in [0, 1) or is above 0
+            without a hidden layer.
     """
     if not isinstance(hidden, list | tuple):
         raise InputError("mlp", "hidden must be a sequence of layer sizes", describe(hidden), "Pass e.g. [256, 256].")

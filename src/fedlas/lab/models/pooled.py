@@ -1,4 +1,4 @@
-"""The end that convolutional classifiers share: map, global mean, dropout, one linear layer."""
+"""Classifier on top of convolutions: global mean, dropout, one linear layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class GlobalMean(nn.Module):
-    """Mean over all positions; a module, so that the map before it can be read."""
+    """Mean over all positions; a module, so that hooks can read its input."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(N, D, H, W)`` to ``(N, D)``."""

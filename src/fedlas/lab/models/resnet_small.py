@@ -1,4 +1,4 @@
-"""Residual networks for small images: three stages of basic blocks, as their inventors used on CIFAR."""
+"""Residual networks for small images: three stages of basic blocks, as in the original work on CIFAR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlas.lab.models.pooled import GlobalMean
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut without parameters.
+    """Two 3 x 3 convolutions with a shortcut without parameters.
 
     Where the block halves the image, the shortcut takes every second pixel and fills new channels with zeros
     ("option A" of the paper).
@@ -62,6 +62,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
+        # Each stage after the first halves the image and doubles the channels.
         stages = []
         for stage in range(3):
             out_width = width * 2**stage
@@ -72,6 +73,7 @@ class SmallResNet(nn.Module):
         self.pool = GlobalMean()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(4 * width, num_classes)
+        # He's initialization for ReLU, as in the paper, instead of torch's default.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -83,30 +85,18 @@ class SmallResNet(nn.Module):
         return logits
 
 
-_PAPER = {"paper": "He et al. 2015", "url": "https://arxiv.org/abs/1512.03385"}
+def _register(depth: int, size: str) -> None:
+    name = f"resnet{depth}"
 
+    def build(
+        num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
+    ) -> nn.Module:
+        check_count(name, "image_size", image_size)
+        width, rate = check_count(name, "width", width), check_dropout(name, dropout)
+        return SmallResNet(num_classes, in_channels, blocks=(depth - 2) // 6, width=width, dropout=rate)
 
-@MODELS.register("resnet8", **_PAPER)
-def build_resnet8(
-    num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
-) -> nn.Module:
-    """Residual network of 8 layers for small images (0.08 million parameters at width 16).
-
-    Args:
-        num_classes: ``C``.
-        in_channels: Channels of an image.
-        image_size: Any; the network pools globally.
-        width: Channels of the first stage.
-        dropout: Rate of dropout on the features, before the classifier, in [0, 1).
-    """
-    return _build("resnet8", num_classes, in_channels, image_size, width, dropout, blocks=1)
-
-
-@MODELS.register("resnet20", **_PAPER)
-def build_resnet20(
-    num_classes: int, in_channels: int, *, image_size: int = 32, width: int = 16, dropout: float = 0.0
-) -> nn.Module:
-    """Residual network of 20 layers for small images (0.27 million parameters at width 16).
+    build.__name__ = f"build_{name}"
+    build.__doc__ = f"""Residual network of {depth} layers for small images ({size} million parameters at width 16).
 
     Args:
         num_classes: ``C``.
@@ -115,17 +105,8 @@ def build_resnet20(
         width: Channels of the first stage.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
-    return _build("resnet20", num_classes, in_channels, image_size, width, dropout, blocks=3)
+    MODELS.add(name, build, paper="He et al. 2015", url="https://arxiv.org/abs/1512.03385")
 
 
-def _build(
-    name: str, num_classes: int, in_channels: int, image_size: int, width: int, dropout: float, blocks: int
-) -> nn.Module:
-    check_count(name, "image_size", image_size)
-    return SmallResNet(
-        num_classes,
-        in_channels,
-        blocks=blocks,
-        width=check_count(name, "width", width),
-        dropout=check_dropout(name, dropout),
-    )
+_register(8, "0.08")
+_register(20, "0.27")

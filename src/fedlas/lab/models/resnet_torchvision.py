@@ -1,4 +1,4 @@
-"""torchvision's residual networks, with a stem for small images or their own."""
+"""torchvision's residual networks, with their original stem or one for small images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from fedlas._core.check import check_count
 from fedlas._core.extras import require
 from fedlas.lab.models.base import MODELS, check_dropout
-from fedlas.lab.models.stem import check_stem, first_convolution
+from fedlas.lab.models.stem import Stem, first_convolution
 
 _SIZES = {18: "11.2", 34: "21.3", 50: "23.5", 101: "42.5"}  # million parameters with the small stem and 10 classes
 
@@ -22,17 +22,18 @@ def _register(depth: int) -> None:
         in_channels: int,
         *,
         image_size: int = 32,
-        stem: str = "small",
+        stem: Stem = "small",
         pool_size: int = 1,
         dropout: float = 0.0,
     ) -> nn.Module:
         check_count(name, "image_size", image_size)
-        kind, rate = check_stem(name, stem), check_dropout(name, dropout)
-        cells = check_count(name, "pool_size", pool_size)
+        rate, cells = check_dropout(name, dropout), check_count(name, "pool_size", pool_size)
+        # The stem.
         model: Any = getattr(require("torchvision.models", extra="models"), name)(num_classes=num_classes)
-        model.conv1 = first_convolution(kind, in_channels, model.conv1)
-        if kind == "small":
+        model.conv1 = first_convolution(name, stem, in_channels, model.conv1)
+        if stem == "small":
             model.maxpool = nn.Identity()
+        # Pooling, and a classifier of the matching size.
         if cells > 1:
             model.avgpool = nn.AdaptiveAvgPool2d(cells)
             model.fc = nn.Linear(model.fc.in_features * cells**2, num_classes)
@@ -41,7 +42,7 @@ def _register(depth: int) -> None:
         return model
 
     build.__name__ = f"build_{name}"
-    build.__doc__ = f"""ResNet-{depth} with a stem for small images or its own ({_SIZES[depth]} million parameters).
+    build.__doc__ = f"""ResNet-{depth} with its original stem or one for small images ({_SIZES[depth]} M parameters).
 
     Args:
         num_classes: ``C``.
@@ -49,8 +50,8 @@ def _register(depth: int) -> None:
         image_size: Any; the network pools globally.
         stem: ``"small"``, a 3 x 3 convolution, for 32 or 64 pixels; or ``"imagenet"``, torchvision's 7 x 7 with
             stride 2 and a max-pool.
-        pool_size: The last map is averaged to so many cells each way, whose features are strung together; 1 is the
-            usual global mean. The published Tiny-ImageNet net has 2.
+        pool_size: The last map is averaged to ``pool_size`` x ``pool_size`` cells, whose features are concatenated; 1
+            is the usual global mean. The published Tiny-ImageNet net has 2.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
     """
     MODELS.add(name, build, paper="He et al. 2015", url="https://arxiv.org/abs/1512.03385")

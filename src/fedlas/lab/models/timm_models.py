@@ -1,4 +1,4 @@
-"""Any model of timm, as ``timm:NAME``, and how the images it was made for are prepared."""
+"""Models of timm as ``timm:NAME``, and the image preprocessing of their pre-trained weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from fedlas.lab.models.base import LIBRARIES, Builder, check_dropout
 
 @dataclass(frozen=True)
 class InputConfig:
-    """How a pre-trained model wants its images.
+    """Image preprocessing of a pre-trained model.
 
     Attributes:
         image_size: Height and width in pixels.
-        mean: Mean of each channel that is subtracted, in [0, 1] units.
-        std: Standard deviation of each channel that is divided by, in the same units.
-        crop_share: Share of the shorter edge of the resized image that the test crop keeps, in (0, 1].
-        interpolation: How images are resized, e.g. ``"bicubic"``.
-        fixed: Whether the model takes no other size than the one it is built for.
+        mean: Mean of each channel in [0, 1] units.
+        std: Standard deviation of each channel in the same units.
+        crop_share: Share of the shorter side of the resized image that the test crop keeps, in (0, 1].
+        interpolation: Interpolation of resizing, e.g. ``"bicubic"``.
+        fixed: Whether the model accepts only the image size that it is built for.
     """
 
     image_size: int
@@ -35,13 +35,13 @@ class InputConfig:
 
 
 def input_config(name: str) -> InputConfig:
-    """How a model of timm wants its images; needs no weights and no network.
+    """Image preprocessing of a model of timm; neither weights nor a network are needed.
 
     Args:
-        name: ``timm:NAME`` or ``NAME``; with a ``.TAG``, of those weights.
+        name: ``timm:NAME`` or ``NAME``; a ``.TAG`` selects pre-trained weights.
 
     Raises:
-        InputError: If timm has no such model; the nearest is named.
+        InputError: If timm has no such model; the message names the closest one.
 
     Example:
         >>> config = input_config("timm:vit_base_patch16_384")
@@ -63,13 +63,13 @@ def input_config(name: str) -> InputConfig:
 
 @LIBRARIES.register("timm", url="https://huggingface.co/docs/timm")
 def timm_builder(name: str) -> Builder:
-    """Any model of timm by its name there; untrained, unless ``model.weights`` names a file.
+    """Any model of timm by its name; untrained, unless ``model.weights`` names a file.
 
     Args:
-        name: Its name in timm, e.g. ``vit_base_patch16_384``; ``.TAG`` of pre-trained weights may follow.
+        name: Name in timm, e.g. ``vit_base_patch16_384``, with an optional ``.TAG`` of pre-trained weights.
 
     Raises:
-        InputError: If timm has no such model; the nearest is named.
+        InputError: If timm has no such model; the message names the closest one.
     """
     known = _known(name)
 
@@ -87,11 +87,12 @@ def timm_builder(name: str) -> Builder:
         Args:
             num_classes: ``C``.
             in_channels: Channels of an image.
-            image_size: Height and width of an image; fixed when a model is built that takes no other.
+            image_size: Height and width of an image; some models accept no other after they are built.
             dropout: Rate of dropout on the features, before the classifier, in [0, 1).
-            drop_path: Rate at which whole residual branches are left out in training, in [0, 1).
-            global_pool: How the last map or the tokens are pooled, e.g. ``avg`` or ``token``; null is the model's own.
+            drop_path: Rate at which residual branches are skipped in training, in [0, 1).
+            global_pool: Pooling of the last map or the tokens, e.g. ``avg`` or ``token``; null is the model's own.
         """
+        # drop_path, global_pool and img_size are passed only if needed, since many models lack them.
         owner = f"timm:{name}"
         options: dict[str, Any] = {"drop_rate": check_dropout(owner, dropout)}
         if drop_path:
@@ -120,15 +121,11 @@ def timm_builder(name: str) -> Builder:
 
 def _known(name: str) -> str:
     timm = require("timm", extra="timm")
-    if timm.is_model(name.partition(".")[0]) and _tag_is_known(timm, name):
+    model, dot, _ = name.partition(".")
+    if timm.is_model(model) and (not dot or name in timm.list_pretrained(f"{model}.*")):
         return name
-    # timm has over a thousand names: those that begin alike are what can have been meant.
-    names = timm.list_models() if "." not in name else timm.list_pretrained(f"{name.partition('.')[0]}*")
+    # timm has over a thousand names, so only those with the same first part are suggested.
+    names = timm.list_pretrained(f"{model}*") if dot else timm.list_models()
     head = re.split(r"[_.]", name)[0]
     near = [known for known in names if known.startswith(head)] or names
     raise InputError("model", "timm must have a model of that name", repr(f"timm:{name}"), suggestion(name, near))
-
-
-def _tag_is_known(timm: Any, name: str) -> bool:
-    model, dot, _ = name.partition(".")
-    return not dot or name in timm.list_pretrained(f"{model}.*")

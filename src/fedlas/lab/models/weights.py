@@ -1,11 +1,11 @@
-"""Pre-trained weights from a file on disk, with another head where the number of classes differs."""
+"""Pre-trained weights from a file, with a new head if the number of classes differs."""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,32 @@ from fedlas._core.extras import require
 from fedlas.features import find_head
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
-"""Where training scripts put the weights in a larger file, in the order in which they are looked for."""
+"""Keys under which training scripts store the weights in a checkpoint, in the order of search."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
-"""What wrappers put in front of every key."""
+"""Prefixes that wrappers add to every key."""
 _HEADS = ("fc", "classifier", "head", "head.fc", "heads.head", "last_linear", "linear")
-"""What other libraries call the head, so that a file of theirs fits a model of ours."""
+"""Names of the head in other libraries."""
 
 
 def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
-    """Put pre-trained weights into a model, all of them; only the head may be new.
+    """Load pre-trained weights into a model: all of them, except for a head with another number of classes.
 
     Args:
-        model: Changed in place.
+        model: The model, changed in place.
         path: ``.safetensors``, or a file of ``torch.save`` that holds tensors only: a state dict, or a mapping with one
-            under ``state_dict``, ``model`` or the like. It is read with ``weights_only=True``, so no code in it runs.
+            under a key such as ``state_dict`` or ``model``. It is read with ``weights_only=True``, so no code runs.
 
     Returns:
-        What is worth knowing, in sentences: that the head was replaced, say, because the file has other classes.
+        Notes, one sentence each, e.g. that the head starts untrained.
 
     Raises:
-        InputError: If there is no such file or it holds no weights, or if anything but the head is missing, left over
-            or of another shape; the keys are listed and the model is unchanged.
+        InputError: If there is no such file or it holds no weights, or if anything but the head is missing, unknown or
+            of another shape. The message lists the keys, and the model is unchanged.
 
     Note:
-        A model of timm gets position embeddings of another image size interpolated, as timm does it.
+        For a model of timm, position embeddings of another image size are interpolated as timm does it.
     """
+    # Bring the keys into the model's form.
     weights = _unwrapped(read_weights(path), model)
     clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
     if clean is not None:
@@ -49,6 +50,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     own, notes = model.state_dict(), []
     name = next(name for name, module in model.named_modules() if module is find_head(model))
     weights = _with_head(weights, own, name)
+    # Leave out a head with another number of classes.
     key = f"{name}.weight"
     given = weights.get(key)
     new_head = given is not None and given.shape[1:] == own[key].shape[1:] and len(given) != len(own[key])
@@ -58,14 +60,21 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
             f"{Path(path).name}: the head {name!r} of {len(given)} classes was left out; "  # type: ignore[arg-type]
             f"the one of {len(own[key])} classes starts untrained"
         )
+    # All else must fit; nothing is changed before it does.
     expected = {k for k in own if not (new_head and k in (key, f"{name}.bias"))}
-    _refuse_misfits(path, model, weights, own, expected)
+    if misfits := _misfits(weights, own, expected):
+        raise InputError(
+            "model.weights",
+            f"the file must hold the weights of this {type(model).__name__}",
+            f"{path} with {misfits}",
+            "Choose the model (and its options, and in_channels) that the file was saved from.",
+        )
     model.load_state_dict(own | {k: v for k, v in weights.items() if k in own})
     return tuple(notes)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights, on the CPU, under the names that they have there.
+    """The tensors in a file of weights, on the CPU, under their names in the file.
 
     Args:
         path: As for :func:`load_weights`.
@@ -73,9 +82,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         InputError: If there is no such file, or it holds no tensors or more than tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError("model.weights", "the file must exist", path, "Download it first, and check the path.")
+    path = _existing(path)
     content: Any
     try:
         if path.suffix == ".safetensors":
@@ -85,7 +92,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
         raise _unreadable(path, error) from error
     except Exception as error:
-        if type(error).__module__.startswith("safetensors"):  # its only exception has no public base
+        if type(error).__module__.startswith("safetensors"):  # its only exception has no public base class
             raise _unreadable(path, error) from error
         raise
     for place in _INSIDE:
@@ -103,15 +110,19 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def weights_digest(path: str | Path) -> str:
-    """SHA-256 of the file, which says whether two runs started from the same weights.
+    """SHA-256 of the file, to compare the weights from which runs started.
 
     Raises:
         InputError: If there is no such file.
     """
+    with _existing(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _existing(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise InputError("model.weights", "the file must exist", path, "Download it first, and check the path.")
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return Path(path)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -125,20 +136,19 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Without what wrappers put in front of every key, unless the model's own keys begin like that."""
+    """The weights without the prefixes of wrappers, unless the model's own keys have them too."""
     own = model.state_dict()
-    again = True
-    while again:
-        again = False
-        for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own):
-                weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-                again = True
+
+    def foreign(prefix: str) -> bool:
+        return all(key.startswith(prefix) for key in weights) and not any(key.startswith(prefix) for key in own)
+
+    while prefix := next(filter(foreign, _PREFIXES), None):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
 def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """With the head under the model's name for it, if the file has it under one that the model has not."""
+    """The weights with the head renamed as in the model, if the file has it under another name."""
     if f"{name}.weight" in weights:
         return weights
     other = next((h for h in _HEADS if f"{h}.weight" in weights and f"{h}.weight" not in own), None)
@@ -148,14 +158,9 @@ def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str)
     return {ours.get(key, key): value for key, value in weights.items()}
 
 
-def _refuse_misfits(
-    path: str | Path,
-    model: nn.Module,
-    weights: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    expected: set[str],
-) -> None:
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old
+def _misfits(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], expected: set[str]) -> str:
+    """The keys that are missing, unknown or of another shape, as text; empty if there are none."""
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
         "unknown": sorted(weights.keys() - own.keys()),
@@ -165,15 +170,8 @@ def _refuse_misfits(
             if weights[key].shape != own[key].shape
         ],
     }
-    found = "; ".join(f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in problems.items() if keys)
-    if found:
-        raise InputError(
-            "model.weights",
-            f"the file must hold the weights of this {type(model).__name__}",
-            f"{path} with {found}",
-            "Choose the model (and its options, and in_channels) that the file was saved from.",
-        )
 
+    def listed(keys: list[str]) -> str:
+        return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
-def _few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    return "; ".join(f"{len(keys)} {kind}: {listed(keys)}" for kind, keys in problems.items() if keys)

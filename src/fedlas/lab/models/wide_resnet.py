@@ -1,4 +1,4 @@
-"""Wide residual networks for small images: few layers of many channels, normalised before each convolution."""
+"""Wide residual networks for small images: few layers with many channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedlas.lab.models.pooled import PooledClassifier
 
 
 class WideBlock(nn.Module):
-    """Batch norm, ReLU and 3 x 3 convolution, twice, beside a shortcut; dropout between the convolutions.
+    """Batch norm, ReLU and 3 x 3 convolution, twice, with a shortcut; dropout between the convolutions.
 
     Where the shape changes, the shortcut is a 1 x 1 convolution of the activated input.
 
@@ -58,7 +58,7 @@ def build_wide_resnet(
         image_size: Any; the network pools globally.
         depth: Layers, 6 n + 4 with n blocks in each of three stages: 10, 16, 22, 28, 40 ...
         width: Factor on the 16, 32 and 64 channels of the stages.
-        block_dropout: The paper's dropout, between the convolutions of each block, in [0, 1); 0.3 where it is used.
+        block_dropout: Dropout between the convolutions of each block, in [0, 1); the paper uses 0.3 on CIFAR.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
 
     Raises:
@@ -72,6 +72,7 @@ def build_wide_resnet(
         below = max(10, 6 * blocks + 4)
         raise InputError(name, "depth must be 6 n + 4", depth, f"Choose {below} or {below + 6}.")
     inside = check_dropout(name, block_dropout, option="block_dropout")
+    # Three stages of blocks; the first block of stages 2 and 3 halves the image.
     channels = 16
     stack: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
     for stage in range(3):

@@ -1,4 +1,4 @@
-"""From a recipe to runs: recipe x losses x seeds, checked before the first one starts."""
+"""The runs of a recipe: recipe x losses x seeds, checked before the first run starts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data import DATASETS
 from fedlas.lab.data.base import COMMON_OPTIONS
 from fedlas.lab.models import builder_of
-from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.lab.recipes.config import DataConfig, ModelConfig
+from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.trackers import trackers_of
 from fedlas.lab.train import check_select
 from fedlas.losses import LOSSES
 
+__all__ = ["Run", "build_loss", "plan"]
+
 
 @dataclass(frozen=True)
 class Run:
-    """One run: a recipe, a loss, a seed, and the folder that everything about it goes to.
+    """One run: a recipe, a loss, a seed and a folder.
 
     Attributes:
-        recipe: The recipe, overrides applied.
-        loss: Name of the loss: of the registry, or one that the recipe gives to a variant.
-        seed: Whole number; decides split (unless the recipe has a ``split_seed``), data order and initial weights, the
-            same for every loss.
+        recipe: The recipe, with overrides applied.
+        loss: Name of the loss, from the registry or of a variant in the recipe.
+        seed: Whole number. It decides split (unless the recipe has a ``split_seed``), data order and initial weights,
+            equally for every loss.
         folder: Run folder.
     """
 
@@ -55,39 +58,27 @@ class Run:
 
     @property
     def features(self) -> str:
-        """Which features the loss is given, as :class:`~fedlas.Objective` takes it: the recipe's, else the head's."""
+        """Features that the loss gets, as :class:`~fedlas.Objective` takes it: the recipe's choice, else ``head``."""
         return str(self.recipe.losses.get(self.loss, {}).get("features", "head"))
 
     def config(self) -> dict[str, Any]:
-        """Resolved configuration, plain values only: what ``config.yaml`` holds and a checkpoint is compared with.
+        """Resolved configuration of plain values: ``config.yaml`` holds it, and a checkpoint is compared with it.
 
-        Where the data lies, how many read it and whether it may be fetched are left out: the same run on another
-        machine is the same run.
+        It leaves out the folder of the data, the number of its readers and whether it may be downloaded, because a run
+        on another machine is the same run.
         """
         recipe = asdict(self.recipe)
         for key in ("methods", "seeds", "losses", "title", "trackers"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
         recipe["data"]["options"].pop("download", None)
-        # What is not used is left out, so that folders from before there was the option stay the same runs.
-        for key in ("bayesian", "weights"):
-            if recipe["model"][key] is None:
-                del recipe["model"][key]
-        if recipe["data"]["split_seed"] is None:
-            del recipe["data"]["split_seed"]
-        if not recipe["data"]["hold_out_classes"]:
-            del recipe["data"]["hold_out_classes"]
-        for key in ("long_tail", "label_noise", "corruption", "test_mean", "test_std"):
-            if recipe["data"][key] is None:
-                del recipe["data"][key]
-        if recipe["train"]["average"] == "none":
-            for key in ("average", "average_decay", "average_start"):
-                del recipe["train"][key]
-        train = recipe["train"]
-        for key, unused in (("accumulate", 1), ("channels_last", False)):
-            if train[key] == unused:
-                del train[key]
-        del train["shard"]  # like the number of processes: the same run, divided in another way
+        # Unused options are left out, so that a run folder stays valid when a new release has another option.
+        averaging = self.recipe.train.average != "none"
+        for section, unused in _UNUSED.items():
+            values = recipe[section]
+            for key, value in unused.items():
+                if values[key] in (value, []) or (key.startswith("average") and not averaging):
+                    del values[key]
         name = recipe.pop("name")
         variant = {"loss": self.registered_loss} if self.registered_loss != self.loss else {}
         features = {"features": self.features} if self.features != "head" else {}
@@ -95,20 +86,30 @@ class Run:
         return {"recipe": name, "loss": loss, "seed": self.seed, **recipe}
 
 
+_UNUSED: dict[str, dict[str, Any]] = {
+    "model": dict.fromkeys(("bayesian", "weights")),
+    "data": dict.fromkeys(
+        ("split_seed", "hold_out_classes", "long_tail", "label_noise", "corruption", "test_mean", "test_std")
+    ),
+    "train": {"accumulate": 1, "channels_last": False, "average": "none", "average_decay": ..., "average_start": ...},
+}
+"""Keys that a configuration leaves out at these values; those of an average, if there is none."""
+
+
 def plan(
     recipe: Recipe, *, losses: Sequence[str] = (), seeds: Iterable[int] = (), out: Path | None = None
 ) -> list[Run]:
-    """All runs of a bench, seed by seed so that every method has a first result early.
+    """All runs of a bench, seed by seed, so that every method has a first result early.
 
     Args:
-        recipe: What to run.
-        losses: Registry names, or names that the recipe gives to variants; none means the recipe's methods, ``["all"]``
+        recipe: The recipe.
+        losses: Names of registered losses or of the recipe's variants; empty means the recipe's methods, ``["all"]``
             every registered loss.
-        seeds: None means the recipe's.
+        seeds: Seeds; empty means the recipe's.
         out: Folder of the bench; None is ``runs/RECIPE``.
 
     Raises:
-        InputError: For an unknown loss, data set, model, metric, tracker or option of a loss, or a number twice.
+        InputError: For an unknown loss, data set, model, metric, tracker or option of a loss, or a loss or seed twice.
     """
     names = list(losses) or recipe.methods
     if names == ["all"]:
@@ -128,13 +129,13 @@ def plan(
     trackers_of(recipe.trackers)
     folder = out or Path("runs") / recipe.name
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
-    for loss in dict.fromkeys([*names, *recipe.losses]):  # options of a loss that is not run may be misspelt too
+    for loss in dict.fromkeys([*names, *recipe.losses]):  # options of losses that are not run are checked too
         build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
     return runs
 
 
 def _build(name: str, options: dict[str, Any], *, num_classes: int, num_samples: int) -> torch.nn.Module:
-    """A loss by its registry name; ``variant: reference`` means its ``reference`` constructor where it has one."""
+    """A loss by its registry name. ``variant: reference`` calls its ``reference`` constructor, if it has one."""
     reference = getattr(LOSSES[name].value, "reference", None)
     as_published = reference is not None and options.get("variant") == "reference"
     plain = {key: value for key, value in options.items() if not (as_published and key == "variant")}
@@ -151,7 +152,7 @@ def _build(name: str, options: dict[str, Any], *, num_classes: int, num_samples:
 
 
 def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
-    """Refuse a misspelt option; what was meant may be a key of every data set or model, too."""
+    """Refuse an unknown option; the nearest name may also be a key of every data set or model."""
     names = [field.name for field in fields(config) if field.name != "options"] + [*known]
     for key in config.options:
         if key not in known:
@@ -159,7 +160,7 @@ def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequen
 
 
 def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
-    """Names of the parameters, less those that are ``given`` and so not for the user to choose."""
+    """Names of the parameters without those that are ``given``, which a user does not choose."""
     return [name for name in inspect.signature(function).parameters if name not in given]
 
 
@@ -168,12 +169,13 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
 
     Args:
         run: The run.
-        num_classes: Number of classes, for a loss that asks for it.
-        num_samples: Size of the training part, for a loss that asks for it.
+        num_classes: Number of classes, for a loss that takes it.
+        num_samples: Size of the training part, for a loss that takes it.
 
     Raises:
-        InputError: For an unknown loss or option, a value it does not accept, a reduction but the mean, ``features``
-            for a loss that needs none, or a variant whose name is another loss's or cannot name a folder.
+        InputError: For an unknown loss or option, a value it does not accept, a reduction other than the mean,
+            ``features`` for a loss that needs none, or a variant with the name of another loss or a name that no folder
+            can have.
     """
     name = run.registered_loss
     if name not in LOSSES:
@@ -182,7 +184,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
     if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
         raise InputError(
             "recipe",
-            "a variant must have a name of its own, of lower-case letters, digits and + . _ -",
+            "a variant must have a new name of lower-case letters, digits and + . _ -",
             f"{run.loss!r} for {name!r}",
             f"Call it e.g. {name}-variant.",
         )
@@ -197,7 +199,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
             f"loss {run.loss}",
-            "reduction must be 'mean', since one number a batch is trained on, whatever its size",
+            "reduction must be 'mean', because training needs one number per batch, for batches of any size",
             repr(reduction),
             "Leave it out.",
         )

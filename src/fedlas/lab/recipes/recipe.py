@@ -1,125 +1,41 @@
-"""Recipes: one YAML file says on what, with what and how to train; overrides change single values of it."""
+"""Recipes: a YAML file that describes data, model and training, with overrides of single values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Any
 
-from fedlas._core.check import InputError, check_count, check_number, suggestion
-from fedlas._core.extras import require
+from fedlas._core.check import InputError, check_count
 from fedlas._core.files import check_name
-from fedlas.lab.data.base import check_statistic
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.label_noise import LabelNoise
+from fedlas.lab.recipes.config import DataConfig, ModelConfig, refuse_unknown, typed
 from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.uncertainty.bayesian_layers import BayesianConfig
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Data of a run.
-
-    Args:
-        name: Registered data set.
-        root: Where its files are; null searches ``$FEDLAS_DATA`` and the usual places.
-        val_size: Samples (or a fraction) of the training part that are held out for selection and temperature.
-        train_size: Training samples, stratified; null takes all that are left.
-        test_size: Test samples, stratified; null takes all.
-        split_seed: Seed of the division into parts; null is the run's seed. With one for all, runs of several seeds are
-            validated on the same samples, as an ensemble that is to be calibrated on them needs.
-        hold_out_classes: Classes, by number or name, that are neither trained nor tested on; their test images are kept
-            as unknown ones, for ``fedlas ood``. The others are numbered anew from 0.
-        long_tail: Training images of the first class for one of the last: the classes between shrink exponentially;
-            null leaves them as they are.
-        label_noise: Make training labels wrong on purpose: a section with ``rate`` and ``kind`` (``symmetric`` or
-            ``asymmetric``); null does not. Which ones is in ``splits.npz``.
-        corruption: Test on corrupted images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null does
-            not. ``fedlas shift`` measures finished runs under all of them.
-        test_mean: Mean by which a run's own test images alone are normalised, a number a channel; null takes that of
-            the data, as it should be. Published code for CIFAR-100 has another one than in training.
-        test_std: Standard deviation to go with it.
-        workers: Processes that read images from disk; null takes one a core, at most eight. Changes speed only.
-        options: Further options of the data set; in a recipe they stand beside the others.
-    """
-
-    name: str
-    root: str | None = None
-    val_size: int | float = 0.1
-    train_size: int | None = None
-    test_size: int | None = None
-    split_seed: int | None = None
-    hold_out_classes: list[int | str] | None = None
-    long_tail: float | None = None
-    label_noise: LabelNoise | None = None
-    corruption: Corruption | None = None
-    test_mean: list[float] | None = None
-    test_std: list[float] | None = None
-    workers: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.split_seed is not None:
-            check_count("data", "split_seed", self.split_seed, low=0)
-        if check_number("data", "val_size", self.val_size) <= 0:
-            raise InputError(
-                "data",
-                "val_size must be above 0, since epochs and temperature are never chosen on the test part",
-                self.val_size,
-                "Hold out e.g. 0.1 of the training part.",
-            )
-        if (self.test_mean is None) != (self.test_std is None):
-            raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
-        given = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}
-        for name in ("mean", "std", "test_mean", "test_std"):
-            if given.get(name) is not None:
-                check_statistic("data", name, given[name])
-        if self.workers is not None:
-            check_count("data", "workers", self.workers, low=0)
-        if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:
-            raise InputError("data", "long_tail must be at least 1", self.long_tail, "Choose e.g. 100 for 100 to 1.")
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Model of a run.
-
-    Args:
-        name: Registered model, or ``timm:NAME``.
-        weights: File of pre-trained weights to start from (see :func:`fedlas.lab.models.load_weights`); null starts
-            untrained.
-        bayesian: Make every weight a Gaussian (Bayes by backprop): ``true``, or a section of its options; null does
-            not. Takes the place of weight decay, which must be 0.
-        options: Its options, such as ``width``; in a recipe they stand beside the name.
-    """
-
-    name: str
-    weights: str | None = None
-    bayesian: BayesianConfig | None = None
-    options: dict[str, Any] = field(default_factory=dict)
+__all__ = ["Recipe", "load_recipe", "parse_options", "recipe_from", "recipe_names"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about an experiment except which loss and which seed.
+    """Everything about an experiment except the loss and the seed.
 
     Args:
         name: Name of the recipe.
-        title: One line that says what it is.
+        title: One line that describes it.
         data: The data.
         model: The model.
-        methods: Losses a bench runs when none are named.
-        seeds: Seeds a bench runs when none are named.
-        losses: Options of losses, by registry name; a loss that is not here runs with its own defaults. An entry with a
-            key ``loss`` is a variant of that loss under a name of its own. A key ``features`` says which features the
-            loss is given: ``head`` (the default), ``map`` (before the global pool), or the module whose input they are.
+        methods: Losses that a bench runs by default.
+        seeds: Seeds that a bench runs by default.
+        losses: Options of losses, by registry name; other losses run with their defaults. An entry with a key ``loss``
+            is a variant of that loss under another name. A key ``features`` chooses the features that the loss gets:
+            ``head`` (the default), ``map`` (before the global pool), or the module whose input they are.
         optimizer: The optimizer.
         schedule: The learning rate.
-        train: The loop.
-        trackers: Options of the experiment trackers that runs are shown to, by name; the log is written in any case.
+        train: The training loop.
+        trackers: Options of the experiment trackers that show the runs, by name. The log is written with or without.
     """
 
     name: str
@@ -135,24 +51,24 @@ class Recipe:
     trackers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def registered_loss(self, loss: str) -> str:
-        """Registry name of a loss: what its entry names in ``loss``, else its own name."""
+        """Registry name of a loss: the ``loss`` of its entry, else its own name."""
         return str(self.losses.get(loss, {}).get("loss", loss))
 
     def loss_options(self, loss: str) -> dict[str, Any]:
-        """Options of a loss, as its entry gives them."""
+        """Options of a loss, from its entry."""
         return {key: value for key, value in self.losses.get(loss, {}).items() if key not in ("loss", "features")}
 
     def with_data_root(self, root: str | None) -> Recipe:
-        """The same recipe reading its data from ``root``."""
+        """The same recipe with its data in ``root``; None changes nothing."""
         return self if root is None else replace(self, data=replace(self.data, root=root))
 
     def with_trackers(self, names: Iterable[str]) -> Recipe:
-        """The same recipe, its runs shown to these trackers too."""
+        """The same recipe with these trackers in addition."""
         return replace(self, trackers={**{name: {} for name in names}, **self.trackers})
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the package, groups of recipes left out."""
+    """Names of the recipes that come with the package, without groups of recipes."""
     return [name for name in shipped_names() if not is_group(read_content(name)[1])]
 
 
@@ -165,7 +81,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Raises:
         InputError: For an unknown recipe or key (the nearest is named), a value of the wrong type or out of range, a
-            milestone that is not before the last epoch, or a group of recipes. Nothing has started then.
+            milestone that is not before the last epoch, or a group of recipes.
 
     Example:
         >>> load_recipe("digits", ["train.epochs=2"]).train.epochs
@@ -185,10 +101,10 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
-    """Options given as ``key=value`` with a YAML value, as ``--set`` takes them.
+    """Options from ``key=value`` with a YAML value, as ``--set`` takes them.
 
     Raises:
-        InputError: If one is not of that form.
+        InputError: If an override has another form.
 
     Example:
         >>> parse_options(["samples=50", "link=mc"])
@@ -201,12 +117,11 @@ def parse_options(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 _SECTIONS: dict[str, type] = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig, "train": TrainConfig}
-
 _DATA_SECTIONS: dict[str, type] = {"label_noise": LabelNoise, "corruption": Corruption}
 
 
 def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
-    """A recipe from what its YAML file would hold.
+    """A recipe from the sections of its YAML file.
 
     Args:
         name: Name of the recipe.
@@ -217,30 +132,33 @@ def recipe_from(name: str, content: dict[str, Any]) -> Recipe:
     """
     for part in name.split("/"):
         check_name("recipe", "the recipe", part, f"Rename {name!r}: runs are put into a folder of that name.")
-    known = [f.name for f in fields(Recipe) if f.name != "name"]
-    _refuse_unknown("", content, known)
+    refuse_unknown("", content, [f.name for f in fields(Recipe) if f.name != "name"])
     for needed in ("title", "data", "model"):
         if needed not in content:
             raise InputError("recipe", f"it must have a section {needed!r}", sorted(content), "Add it.")
     ready: dict[str, Any] = {"title": str(content["title"])}
     for section, kind in _SECTIONS.items():
-        ready[section] = _typed(kind, content.get(section) or {}, section)
+        ready[section] = typed(kind, content.get(section) or {}, section)
+
+    # Data and model hold sections of their own, and options among their fields.
     data = _with_options(DataConfig, content["data"], "data")
     given = {key: value for key in _DATA_SECTIONS if (value := data.pop(key, None)) is not None}
-    inner: dict[str, Any] = {key: _typed(_DATA_SECTIONS[key], value, f"data.{key}") for key, value in given.items()}
-    ready["data"] = replace(_typed(DataConfig, data, "data"), **inner)
+    inner: dict[str, Any] = {key: typed(_DATA_SECTIONS[key], value, f"data.{key}") for key, value in given.items()}
+    ready["data"] = replace(typed(DataConfig, data, "data"), **inner)
     model = _with_options(ModelConfig, content["model"], "model")
     bayesian = model.pop("bayesian", None)
     if bayesian is not None and bayesian is not False:
-        section = {} if bayesian is True else bayesian
-        bayesian = _typed(BayesianConfig, section, "model.bayesian")
-    ready["model"] = replace(_typed(ModelConfig, model, "model"), bayesian=bayesian or None)
+        bayesian = typed(BayesianConfig, {} if bayesian is True else bayesian, "model.bayesian")
+    ready["model"] = replace(typed(ModelConfig, model, "model"), bayesian=bayesian or None)
+
     if "methods" in content:
         ready["methods"] = [str(method) for method in _listed(content["methods"], "methods")]
     if "seeds" in content:
         ready["seeds"] = [check_count("recipe", "seeds", s, low=0) for s in _listed(content["seeds"], "seeds")]
     ready["losses"] = _options_by_name(content, "losses", "{ls: {alpha: 0.1}}")
     ready["trackers"] = _options_by_name(content, "trackers", "{wandb: {project: calibration}}")
+
+    # What only all sections together show.
     recipe = Recipe(name=name, **ready)
     recipe.schedule.milestone_epochs(recipe.train.epochs)
     if recipe.model.bayesian is not None and recipe.optimizer.weight_decay:
@@ -267,36 +185,9 @@ def _listed(value: Any, name: str) -> list[Any]:
 
 
 def _with_options(kind: type, section: Any, name: str) -> dict[str, Any]:
-    """Move what is not a field of ``kind`` into its ``options``."""
+    """The section with every key that is not a field of ``kind`` in its ``options``."""
     if not isinstance(section, Mapping) or "name" not in section:
         raise InputError("recipe", f"{name} must be a section with a name", section, "See the recipes of the package.")
     own = {f.name for f in fields(kind)} - {"options"}
     fixed = {key: value for key, value in section.items() if key in own}
     return {**fixed, "options": {key: value for key, value in section.items() if key not in own}}
-
-
-def _refuse_unknown(section: str, content: Mapping[str, Any], known: Iterable[str]) -> None:
-    names = [f"{section}.{key}" if section else key for key in known]
-    for key in content:
-        full = f"{section}.{key}" if section else str(key)
-        if full not in names:
-            raise InputError("recipe", "every key must be known", repr(full), suggestion(full, names))
-
-
-def _typed(kind: type[T], content: Any, section: str) -> T:
-    """A dataclass from a mapping, types checked and converted by jsonargparse."""
-    if not isinstance(content, Mapping):
-        raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
-    _refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
-    jsonargparse = require("jsonargparse", extra="bench")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{section}", type=kind)
-    try:
-        parsed = parser.parse_object({section: dict(content)})
-    except jsonargparse.ArgumentError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            "recipe", f"{section} must hold values of the right types", reason, "Correct the value."
-        ) from error
-    instance: T = parser.instantiate(parsed)[section]
-    return instance

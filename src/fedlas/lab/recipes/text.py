@@ -1,4 +1,4 @@
-"""Recipes as text: which there are, what their files say once inheritance, flavour and overrides are applied."""
+"""Recipes as text: their names, and their content after inheritance, published variant and overrides."""
 
 from __future__ import annotations
 
@@ -14,64 +14,56 @@ from typing import Any
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import require
 
+__all__ = ["PUBLISHED", "apply_override", "is_group", "merged", "parse_yaml", "read_content", "shipped_names"]
+
 PUBLISHED = "-published"
-"""Ending of a recipe's name that asks for its published flavour: settings and behaviour as in the paper's own code."""
+"""Ending of a recipe's name for its published variant: the settings and behavior of the paper's own code."""
 
 
 def shipped_names() -> list[str]:
-    """Names of the recipes and groups that come with the package; each with its published flavour, if it has one."""
-    names = []
-    for name in _shipped():
-        names += [name, name + PUBLISHED] if _contents(name)[1] is not None else [name]
-    return sorted(names)
+    """Names of the recipes and groups that come with the package, published variants included."""
+    published = [name + PUBLISHED for name in _shipped() if _contents(name)[1] is not None]
+    return sorted([*_shipped(), *published])
 
 
 def is_group(content: Mapping[str, Any]) -> bool:
-    """Whether a file names other recipes instead of being one."""
+    """Whether the content of a file is a group: it names recipes instead of being one."""
     return "recipes" in content
 
 
 def read_content(name: str) -> tuple[str, dict[str, Any]]:
-    """What a recipe's file says.
+    """Content of a recipe's file.
 
     Args:
-        name: Name of a recipe of the package, with ``-published`` for its published flavour, or path of a ``.yaml``
-            file. A file may say ``extends: NAME`` to change single values of another one, and in a section
-            ``published`` what its published flavour changes.
+        name: Name of a recipe of the package, with ``-published`` for its published variant, or path of a ``.yaml``
+            file. In a file, ``extends: NAME`` names a recipe of which it changes single values, and a section
+            ``published`` holds what its published variant changes.
 
     Returns:
         Name and content.
 
     Raises:
-        InputError: If there is no such recipe or flavour, its file cannot be read, or it extends itself.
+        InputError: If there is no such recipe or variant, its file cannot be read, or it extends itself.
     """
-    if name.endswith((".yaml", ".yml")):
-        content, published = _contents(name)
-        short, flavour = Path(name).stem, False
-    else:
-        known = shipped_names()
-        if name not in known:
-            raise InputError(
-                "recipe",
-                "it must be a recipe of the package or the path of a .yaml file",
-                repr(name),
-                suggestion(name, known),
-            )
-        flavour = name not in _shipped()
-        content, published = _contents(name.removesuffix(PUBLISHED) if flavour else name)
-        short = name
-    content = copy.deepcopy(content)
-    if flavour:
-        content = merged(content, published or {})
-        if is_group(content):
-            content["recipes"] = [f"{recipe}{PUBLISHED}" for recipe in content["recipes"]]
-        if "title" in content:
-            content["title"] = f"{content['title']}, as published"
-    return short, content
+    if _is_path(name):
+        return Path(name).stem, copy.deepcopy(_contents(name)[0])
+    known = shipped_names()
+    if name not in known:
+        expected = "it must be a recipe of the package or the path of a .yaml file"
+        raise InputError("recipe", expected, repr(name), suggestion(name, known))
+    if name in _shipped():
+        return name, copy.deepcopy(_contents(name)[0])
+    content, published = _contents(name.removesuffix(PUBLISHED))
+    content = copy.deepcopy(merged(content, published or {}))
+    if is_group(content):
+        content["recipes"] = [f"{recipe}{PUBLISHED}" for recipe in content["recipes"]]
+    if "title" in content:
+        content["title"] = f"{content['title']}, as published"
+    return name, content
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``change``; sections are merged key by key, everything else is replaced."""
+    """``base`` with the values of ``change``. Sections are merged key by key; other values are replaced."""
     result = dict(base)
     for key, value in change.items():
         old = result.get(key)
@@ -83,7 +75,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     """Set the value of one dotted key.
 
     Raises:
-        InputError: If it is not ``key=value``, or the key leads through something that is no section.
+        InputError: If the override is not ``key=value``, or a part of the key is not a section.
     """
     key, equals, value = override.partition("=")
     if not equals or not key:
@@ -103,7 +95,7 @@ def parse_yaml(text: str, where: str) -> Any:
     """Plain values from YAML text.
 
     Raises:
-        InputError: If it is no valid YAML; ``where`` says what it is from.
+        InputError: If it is not valid YAML; ``where`` names its origin.
     """
     yaml = require("yaml", extra="bench")
     try:
@@ -128,7 +120,10 @@ def _shipped() -> dict[str, Traversable]:
 
 
 def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Content with what it extends merged in, and what the published flavour changes; None if it has none."""
+    """Content, merged into what it extends, and what the published variant changes; None if there is no such variant.
+
+    The published variant is inherited too, unless ``published: null`` removes it.
+    """
     if name in children:
         raise InputError("recipe", "it must not extend itself", " -> ".join([*children, name]), "Correct extends.")
     content = _read(name)
@@ -137,13 +132,13 @@ def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any]
     if base is not None:
         if not isinstance(base, str):
             raise InputError("recipe", "extends must name a recipe", repr(base), "Write e.g. extends: cifar10.")
-        if base.endswith((".yaml", ".yml")) and not name.endswith((".yaml", ".yml")):
+        if _is_path(base) and not _is_path(name):
             raise InputError("recipe", "extends must name a recipe of the package", repr(base), "Correct it.")
-        place = str(Path(name).parent / base) if base.endswith((".yaml", ".yml")) else base
+        place = str(Path(name).parent / base) if _is_path(base) else base
         inherited, published = _contents(place, (*children, name))
         content = merged(inherited, content)
     if changes is None:
-        return content, None  # what it extends has the flavour, and it does not
+        return content, None
     if isinstance(changes, Mapping):
         return content, merged(published or {}, changes)
     if changes is not ...:
@@ -151,20 +146,19 @@ def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any]
     return content, published
 
 
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
 def _read(name: str) -> dict[str, Any]:
-    source: Traversable | Path
-    if name.endswith((".yaml", ".yml")):
-        source = Path(name)
-        if not source.is_file():
+    if _is_path(name):
+        if not Path(name).is_file():
             raise InputError("recipe", "the file must exist", name, "Check the path.")
-        content = _parsed(source)
-    else:
-        if name not in _shipped():
-            raise InputError(
-                "recipe", "extends must name a recipe of the package", repr(name), suggestion(name, _shipped())
-            )
-        content = _read_shipped(name)
-    return copy.deepcopy(content)
+        return _parsed(Path(name))
+    if name not in _shipped():
+        expected = "extends must name a recipe of the package"
+        raise InputError("recipe", expected, repr(name), suggestion(name, _shipped()))
+    return copy.deepcopy(_read_shipped(name))
 
 
 @cache
@@ -187,7 +181,7 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
 
 @cache
 def _loader() -> Any:
-    """YAML's safe loader, made to read ``5e-4`` as a number as everybody expects."""
+    """YAML's safe loader, which also reads ``5e-4`` as a number: YAML 1.1 asks for a dot in it."""
     yaml = require("yaml", extra="bench")
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.add_implicit_resolver(  # type: ignore[attr-defined]  # inherited; mypy sees a plain type

@@ -12,10 +12,9 @@ from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.lab.report.verdict import verdict
-from fedlas.lab.runs import saved
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.stats.noise import is_calibration_error
+from fedlas.stats.estimates import is_calibration_error
 
 PAGE = "report.html"
 """Name of a run's page in its folder."""
@@ -40,8 +39,8 @@ def results_table(summary: Summary) -> Table:
             if values := run.measured[stage]:
                 row: dict[str, Any] = {**known, "stage": word, **values}
                 for metric in values:
-                    if run.noise and (noise := run.noise.get(metric, stage)):
-                        ends = (noise.low, noise.high, noise.floor, noise.p_value)
+                    if run.estimates and (found := run.estimates.get(metric, stage)):
+                        ends = (found.low, found.high, found.floor, found.p)
                         row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
                 rows.append([row.get(name) for name in columns])
     return table_of(columns, rows)
@@ -127,7 +126,7 @@ def _run_link(run: FinishedRun) -> Cell:
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
     page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
-    return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in saved.files(run)))
+    return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files))
 
 
 def _number(value: float | None, form: str) -> str:

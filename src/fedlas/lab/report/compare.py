@@ -25,7 +25,7 @@ from fedlas.stats import (
     sign_test,
     wilcoxon_test,
 )
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 LEVEL = 0.05
 STAGES = {"before": "test", "after": "test_scaled"}
@@ -54,7 +54,7 @@ class Difference:
     pair: tuple[str, str]
     seeds: tuple[int, ...]
     values: tuple[tuple[float, ...], tuple[float, ...]]
-    noise: tuple[tuple[Noise, ...], ...]
+    noise: tuple[tuple[Estimate, ...], ...]
     mean: float
     interval: tuple[float, float] | None
     t: float | None
@@ -166,7 +166,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         pair,
         tuple(int(seed) for seed in seeds),
         (first, second),
-        tuple(tuple(summary.noise(method, metric, stage, seeds=seeds)) for method in pair),
+        tuple(tuple(summary.estimates(method, metric, stage, seeds=seeds)) for method in pair),
         mean,
         interval,
         test.p_value,
@@ -192,7 +192,7 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     def form(value: float) -> str:
         return f"{value * scale:.{digits}f}"
 
-    def average(values: Sequence[float], noise: Sequence[Noise]) -> str:
+    def average(values: Sequence[float], noise: Sequence[Estimate]) -> str:
         return f"{form(fmean(values))} {noise_text(noise, form).text}".strip()
 
     def signed(value: float) -> str:

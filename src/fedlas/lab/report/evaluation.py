@@ -12,7 +12,7 @@ from fedlas.lab.report.noise_text import NoiseText, noise_in, noise_legend
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import Noise
+from fedlas.stats.estimates import Estimate
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
@@ -23,7 +23,7 @@ _SHORT = ("accuracy", "nll", "ece")
 _MOST_COLUMNS = 4
 
 Measured = Mapping[str, Mapping[str, float]]
-Known = Mapping[str, Mapping[str, Noise]]
+Known = Mapping[str, Mapping[str, Estimate]]
 
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:

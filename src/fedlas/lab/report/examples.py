@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from fedlas.lab.report.thumbnails import thumbnail
-from fedlas.lab.runs.folder import read_config
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.predictions import Predictions
@@ -72,7 +71,7 @@ def cases_of(run: FinishedRun, predictions: Predictions, *, data: str | None = N
         predictions: Its predictions on the test set.
         data: Where its data is; None searches the usual places.
     """
-    splits, missing = splits_at_hand(_trained(run.path), data=data)
+    splits, missing = splits_at_hand(_trained(run.folder), data=data)
     if splits is not None:
         labels = splits.test.target.cpu()
         if len(splits.classes) != predictions.num_classes or not torch.equal(labels, predictions.target.cpu()):
@@ -98,8 +97,8 @@ def cases_of(run: FinishedRun, predictions: Predictions, *, data: str | None = N
     return Cases(chosen(~correct, -1.0), chosen(correct, 1.0), classes, missing)
 
 
-def _trained(folder: Path) -> Path:
+def _trained(folder: RunFolder) -> RunFolder:
     """The folder itself, or of one of the runs that it is made of, where that lies beside it."""
-    config = read_config(folder) or {}
-    members = [folder.parent / str(name) for name in config.get("runs") or ()] if "uncertainty" in config else []
-    return next((member for member in members if (member / "config.yaml").is_file()), folder)
+    names = (folder.config or {}).get("runs") or () if folder.is_derived else ()
+    members = [RunFolder(folder.path.parent / str(name)) for name in names]
+    return next((member for member in members if member.config_path.is_file()), folder)

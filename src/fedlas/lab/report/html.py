@@ -12,7 +12,7 @@ from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, sho
 from fedlas.lab.report.page import MOST_WIDTH, axes, diagram, figure, render
 from fedlas.lab.report.table import column, plain_summary
 from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
-from fedlas.lab.runs import saved
+from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
@@ -31,7 +31,7 @@ def html_report(model: ReportModel) -> str:
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),
-        commands=saved.commands(summary),
+        commands=provenance.commands(summary.starts),
         answers=answers(model),
         by_seed=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric)) is not None],
         after=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, "test_scaled")) is not None],
@@ -51,8 +51,8 @@ def html_report(model: ReportModel) -> str:
         run_notes=[f"{run.name}: {note}" for run in summary.runs for note in run.notes],
         link=link,
         plain=plain_summary,
-        configurations=saved.configurations(summary),
-        environment=environment_table(saved.environment(summary)),
+        configurations=provenance.configurations(summary),
+        environment=environment_table(provenance.environment(summary.starts)),
     )
 
 
@@ -87,17 +87,17 @@ def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
     for method in model.methods:
         runs = [r for r in summary.runs if r.loss == method]
         run = next((r for r in runs if r.seed == seed), runs[0])
-        predictions = saved.load_predictions(run)
+        predictions = run.folder.test_predictions()
         if isinstance(predictions, Predictions):
             name = method if run.seed == seed else f"{method}, seed {run.seed}"
-            pictures.append(diagram(name, predictions, saved.num_bins(run)))
+            pictures.append(diagram(name, predictions, run.folder.num_bins))
         else:
             notes.append(predictions)
     return pictures, notes, seed
 
 
 def _curves(model: ReportModel) -> list[Any]:
-    history = saved.history(model.summary)
+    history = provenance.history(model.summary)
     pictures = []
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
         drawn = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))

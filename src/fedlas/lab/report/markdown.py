@@ -7,14 +7,14 @@ from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.report.table import bullets, code_block, markdown, plain
 from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
-from fedlas.lab.runs import saved
+from fedlas.lab.runs import provenance
 
 
 def markdown_report(model: ReportModel) -> str:
     """``report.md``; names from the runs are escaped."""
     summary = model.summary
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
-    if commands := saved.commands(summary):
+    if commands := provenance.commands(summary.starts):
         parts.append(code_block(commands))
     parts += [bullets(f"{answer.question}: {answer.text}" for answer in answers(model)), markdown(short_table(model))]
     for _, table in model.tables:
@@ -31,6 +31,6 @@ def markdown_report(model: ReportModel) -> str:
             parts += [f"## {heading}", bullets(f"{p.name}: {p.reason}" for p in problems)]
     if summary.unfinished:
         parts += ["## Unfinished", bullets(summary.unfinished)]
-    if found := saved.environment(summary):
+    if found := provenance.environment(summary.starts):
         parts += ["## Environment", markdown(environment_table(found))]
     return "\n\n".join(parts) + "\n"

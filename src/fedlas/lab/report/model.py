@@ -10,7 +10,6 @@ from statistics import fmean, stdev
 
 from fedlas.lab.report.noise_text import NoiseText, noise_of_method, noise_of_run
 from fedlas.lab.report.table import Cell, Column, Mark, Table, column
-from fedlas.lab.runs.folder import read_data
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import METRICS
 from fedlas.stats import Comparison
@@ -105,7 +104,7 @@ class ReportModel:
     @cached_property
     def classes(self) -> float:
         """Number of classes, as far as the intervals say it; infinite where they do not."""
-        known = [len(run.noise.classes) for run in self.summary.runs if run.noise and run.noise.classes]
+        known = [len(run.estimates.classes) for run in self.summary.runs if run.estimates and run.estimates.classes]
         return min(known, default=float("inf"))
 
     @cached_property
@@ -176,6 +175,6 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
 
 def _samples(run: FinishedRun) -> int | None:
     """Number of test samples."""
-    test = (read_data(run.path) or {}).get("test")
+    test = (run.folder.data or {}).get("test")
     count = test.get("samples") if isinstance(test, dict) else None
     return count if isinstance(count, int) else None

@@ -10,8 +10,9 @@ from fedlas.lab.report.table import Column
 from fedlas.lab.runs.summary import FinishedRun, Summary
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL
-from fedlas.stats.noise import COSTLY, Noise
+from fedlas.stats.estimates import COSTLY, Estimate
 from fedlas.stats.noise_floor import rejects
+from fedlas.stats.p_text import p_said, p_text
 
 UNTOLD = "~"
 """Before a noise floor: the calibration test does not reject. Not the sign for what is not distinguishable from the
@@ -65,17 +66,17 @@ class NoiseText:
 def noise_of_method(
     summary: Summary, method: str, about: Column, stage: str = "test", *, seeds: Sequence[int] | None = None
 ) -> NoiseText:
-    """What is known of a method's runs, see :meth:`fedlas.lab.runs.summary.Summary.noise`."""
-    return noise_text(summary.noise(method, about.metric, stage, seeds=seeds), about.format)
+    """What is known of a method's runs, see :meth:`fedlas.lab.runs.summary.Summary.estimates`."""
+    return noise_text(summary.estimates(method, about.metric, stage, seeds=seeds), about.format)
 
 
 def noise_of_run(run: FinishedRun, about: Column, stage: str = "test") -> NoiseText:
     """What is known of one run."""
-    found = run.noise.get(about.metric, stage) if run.noise else None
+    found = run.estimates.get(about.metric, stage) if run.estimates else None
     return noise_text([found] if found else [], about.format)
 
 
-def noise_in(known: Mapping[str, Noise], about: Column) -> NoiseText:
+def noise_in(known: Mapping[str, Estimate], about: Column) -> NoiseText:
     """What is known of a metric, by registry name."""
     found = known.get(about.metric)
     return noise_text([found] if found else [], about.format)
@@ -83,10 +84,10 @@ def noise_in(known: Mapping[str, Noise], about: Column) -> NoiseText:
 
 def noise_of_entry(entry: Mapping[str, Any], form: Callable[[float], str]) -> NoiseText:
     """What an entry of a card holds."""
-    return noise_text([Noise(**entry)] if "low" in entry else [], form)
+    return noise_text([Estimate.of(entry)] if "low" in entry else [], form)
 
 
-def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseText:
+def noise_text(noises: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
     """What to print of the noise of one metric: of one run, or of one method's runs.
 
     Args:
@@ -97,7 +98,7 @@ def noise_text(noises: Sequence[Noise], form: Callable[[float], str]) -> NoiseTe
         return NoiseText()
     interval = f"[{form(min(n.low for n in noises))}, {form(max(n.high for n in noises))}]"
     floors = [n.floor for n in noises if n.floor is not None]
-    p_values = [n.p_value for n in noises if n.p_value is not None]
+    p_values = [n.p for n in noises if n.p is not None]
     if len(floors) < len(noises) or len(p_values) < len(noises):
         return NoiseText(interval)
     floor = sum(floors) / len(floors)
@@ -121,33 +122,12 @@ def seeds_reject(p_values: Sequence[float]) -> bool:
     return rejects(len(p_values) * min(p_values), LEVEL)
 
 
-def _p_values(noises: Sequence[Noise]) -> str:
+def _p_values(noises: Sequence[Estimate]) -> str:
     """The p-value, or the smallest and the largest; with ``≤`` where the smallest is a bound."""
-    lowest = min(noises, key=lambda n: n.p_value or 0.0)
-    low, high = (p_text(end(n.p_value or 0.0 for n in noises)) for end in (min, max))
-    said = p_said(lowest.p_value or 0.0, lowest.least_p)
+    lowest = min(noises, key=lambda n: n.p or 0.0)
+    low, high = (p_text(end(n.p or 0.0 for n in noises)) for end in (min, max))
+    said = p_said(lowest.p or 0.0, lowest.least_p)
     return said if low == high else f"{said.replace('p = ', 'p ')} to {high}"
-
-
-def p_said(p_value: float, least_p: float | None) -> str:
-    """``"p = 0.31"``; with ``≤`` where it is the smallest that its replicates could have given.
-
-    Example:
-        >>> p_said(0.3141, 0.001), p_said(0.001, 0.001), p_said(0.001, None), p_said(1e-9, None)
-        ('p = 0.31', 'p ≤ 0.001', 'p = 0.001', 'p < 0.0001')
-    """
-    bound = least_p is not None and rejects(p_value, least_p)
-    return f"p {'≤' if bound else '='} {p_text(p_value)}".replace("= <", "< ").replace("≤ <", "< ")
-
-
-def p_text(p_value: float) -> str:
-    """Two significant digits, one below 0.01, and never in powers of ten: ``0.31``, ``0.001``, ``<0.0001``.
-
-    Example:
-        >>> p_text(0.3141), p_text(0.001), p_text(1.0), p_text(1e-9)
-        ('0.31', '0.001', '1', '<0.0001')
-    """
-    return "<0.0001" if p_value < 1e-4 else f"{p_value:.1g}" if p_value < 0.01 else f"{p_value:.2g}"
 
 
 NOISE_LEGEND = (
@@ -185,6 +165,7 @@ def noise_legend(known: Iterable[NoiseText], *, several: bool) -> list[str]:
     if drawn := [text.replicates for text in shown if text.floor]:
         most = max(drawn)
         costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
+        costly += [f"some have {few}" for few in sorted({*drawn} - {most, *COSTLY.values()})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
         words = _SEVERAL if several else _ONE
         texts.append(FLOOR_LEGEND.format(**words, replicates=f"{most:,}", fewer=fewer, sign=UNTOLD))

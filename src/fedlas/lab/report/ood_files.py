@@ -22,7 +22,7 @@ from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
 from fedlas.lab.report.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
 from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.studies.ood.measure import BEFORE
-from fedlas.ood import DETECTION, OOD_SCORES, roc_points
+from fedlas.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
 
@@ -168,7 +168,7 @@ def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
             if data == label and (not several or run.loss not in shown):
                 shown[run.loss if several else name] = pair
                 first_score = name
-    areas = {name: _auroc(*pair) for name, pair in shown.items()}
+    areas = {name: detection_metrics(*pair)["auroc"] for name, pair in shown.items()}
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
     ax = axes(height=3.9 + legend_height(["chance", *curves], MOST_WIDTH))
@@ -184,8 +184,3 @@ def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
     what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else f"{firsts[0].run}"
     alt = f"ROC curves of {', '.join(shown)}: {data} against {label}"
     return figure(roc, alt), histograms, f"{what}, before temperature"
-
-
-def _auroc(known: Any, unknown: Any) -> float:
-    false, true = roc_points(known, unknown, most=10**6)
-    return float((((true[1:] + true[:-1]) / 2) * (false[1:] - false[:-1])).sum())

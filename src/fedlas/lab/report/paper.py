@@ -10,15 +10,15 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice
-from fedlas._core.files import is_file, write_text
+from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
 from fedlas.lab.report.noise_text import UNTOLD, noise_of_method
 from fedlas.lab.report.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
 from fedlas.lab.report.table import Table, bullets, column, markdown, plain, table_of, terminal
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.folder import read_config, run_like
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.find import run_folders
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 
 AGAINST = ("paper",)
@@ -120,20 +120,20 @@ def _summaries(folder: Path) -> list[Summary]:
     """The bench folder, or the bench folders in it; runs of more than one cell cannot stand in one folder."""
     if not folder.is_dir():
         raise InputError("fedlas report", "the folder must exist", folder, "Pass the --out of a fedlas bench.")
-    inside = run_like(folder)
-    if any(is_file(path / "metrics.json") for path in inside):
+    inside = run_folders(folder)
+    if any(run.is_finished for run in inside):
         return [_read(folder)]
-    benches = [path for path in inside if any(run.is_file() for run in path.glob("*/metrics.json"))]
+    benches = [each.path for each in inside if any(run.is_finished for run in run_folders(each.path))]
     return [_read(path) for path in benches] if benches else [_read(folder)]
 
 
 def _read(folder: Path) -> Summary:
     """The runs, with the intervals that are kept in their folders."""
-    return with_noise(collect(folder), replicates=0)
+    return with_estimates(collect(folder), replicates=0)
 
 
 def _cell(summary: Summary) -> Comparison:
-    configs = {run.loss: config for run in reversed(summary.runs) if (config := _config(run.path)) is not None}
+    configs = {run.loss: config for run in reversed(summary.runs) if (config := _config(run.folder)) is not None}
     if not configs:
         raise InputError(
             "fedlas report",
@@ -155,9 +155,8 @@ def _cell(summary: Summary) -> Comparison:
     return Comparison(summary, data, model, published)
 
 
-def _config(folder: Path) -> dict[str, Any] | None:
-    config = read_config(folder)
-    return config if config and not is_derived(config) else None
+def _config(folder: RunFolder) -> dict[str, Any] | None:
+    return folder.config if folder.config and not folder.is_derived else None
 
 
 def _title(cell: Comparison) -> str:

@@ -15,9 +15,9 @@ from fedlas.lab.report.run_page import write_run_pages
 from fedlas.lab.report.table import csv_text
 from fedlas.lab.runs.bench_folder import RESULTS
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
-from fedlas.stats.noise import REPLICATES
+from fedlas.stats.estimates import REPLICATES
 
 __all__ = ["Report", "collect", "write_report"]
 
@@ -61,7 +61,7 @@ def write_report(
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
     """
-    model = report_model(with_noise(collect(folder), replicates=replicates, console=console))
+    model = report_model(with_estimates(collect(folder), replicates=replicates, console=console))
     summary = model.summary
     notes = write_run_pages(summary, data=data, console=console) if pages else []
     texts = {

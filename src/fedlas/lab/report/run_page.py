@@ -16,14 +16,14 @@ from fedlas.lab.report.examples import Cases, cases_of
 from fedlas.lab.report.noise_text import NoiseText, noise_text
 from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render, template_texts
 from fedlas.lab.report.table import DASH, Table, table_of
-from fedlas.lab.runs import saved
 from fedlas.lab.runs.collect import read_run
-from fedlas.lab.runs.intervals import fingerprint, scaled, with_noise
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import scaled, with_estimates
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import calibration_by_class
 from fedlas.plots import class_gap_plot, class_gaps, confidence_histogram, reliability_diagram, risk_coverage_curve
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import REPLICATES
+from fedlas.stats.estimates import REPLICATES
 
 _STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
 _CLASS_ROWS = 40
@@ -69,16 +69,16 @@ def write_run_report(
         InputError: If ``metrics.json`` or the predictions cannot be read, or the folder cannot be written to.
     """
     try:
-        found = read_run(folder)
+        found = read_run(RunFolder(folder))
     except ValueError as error:
         fix = "Start its fedlas command again, or pass the folder of a bench."
         raise InputError(
             "fedlas report", "it must be the folder of a finished run", f"{folder}: {error}", fix
         ) from error
-    (run,) = with_noise(Summary(folder, (found,)), replicates=replicates, console=console).runs
+    (run,) = with_estimates(Summary(folder, (found,)), replicates=replicates, console=console).runs
     page = _write(run, data=data, back=False)
     if page is None:
-        why = saved.load_predictions(run)
+        why = run.folder.test_predictions()
         fix = "Pass the folder of the bench: its tables need no predictions."
         raise InputError("fedlas report", "the run must have its test predictions", why, fix)
     return page, run
@@ -86,11 +86,13 @@ def write_run_report(
 
 def _write(run: FinishedRun, *, data: str | None, back: bool) -> Path | None:
     """The page, drawn only if what it shows has changed; None if the predictions cannot be read."""
-    predictions, path = saved.load_predictions(run), run.path / PAGE
+    predictions, path = run.folder.test_predictions(), run.path / PAGE
     if not isinstance(predictions, Predictions):
         return None
     cases = cases_of(run, predictions, data=data)
-    key = sha256(repr((run, cases, back, saved.files(run), fingerprint(run), template_texts(*_TEMPLATES))).encode())
+    key = sha256(
+        repr((run, cases, back, run.folder.files, run.folder.fingerprint, template_texts(*_TEMPLATES))).encode()
+    )
     mark = f"<!-- made of {key.hexdigest()} -->"
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").rstrip().endswith(mark):
         return path
@@ -109,27 +111,27 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     after = scaled(run, predictions) if run.measured["test_scaled"] else None
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
     measured = {_STAGES[stage]: run.measured[stage] for stage in STAGES if run.measured[stage]}
-    noise = {_STAGES[stage]: found for stage, found in run.noise.stages.items()} if run.noise else {}
-    by_class = run.noise.classes if run.noise else {}
+    noise = {_STAGES[stage]: found for stage, found in run.estimates.stages.items()} if run.estimates else {}
+    by_class = run.estimates.classes if run.estimates else {}
     return render(
         "run.html.j2",
         run=run,
         num_samples=predictions.num_samples,
         num_classes=predictions.num_classes,
-        num_bins=saved.num_bins(run),
+        num_bins=run.folder.num_bins,
         short=short_table(measured, title="Main metrics", noise=noise, num_classes=predictions.num_classes),
         whole=metrics_table(measured, title="All metrics", noise=noise),
-        noise_reasons=run.noise.reasons if run.noise else (),
-        reliability=[_reliability(name, each, saved.num_bins(run)) for name, each in stages],
+        noise_reasons=run.estimates.reasons if run.estimates else (),
+        reliability=[_reliability(name, each, run.folder.num_bins) for name, each in stages],
         confidence=figure(confidence_histogram(predictions, ax=axes(height=2.8)), "Confidence histogram"),
         risk=figure(risk_coverage_curve(predictions, ax=axes(height=2.8)), "Risk-coverage curve"),
         class_gaps=_class_gaps(predictions, cases),
-        classes=_class_table(predictions, cases, saved.num_bins(run), noise=by_class),
+        classes=_class_table(predictions, cases, run.folder.num_bins, noise=by_class),
         class_replicates=max((each.replicates for each in by_class.values()), default=0),
         class_limit=_CLASS_ROWS if predictions.num_classes > _CLASS_ROWS else None,
         cases=cases,
         back=back,
-        files=saved.files(run),
+        files=run.folder.files,
     )
 
 

@@ -8,7 +8,7 @@ import io
 from fedlas._core.extras import require
 from fedlas.lab.data import Files
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.readers.image_files import open_picture
+from fedlas.lab.data.readers.image_files import open_image
 
 LONGEST_SIDE = 96
 """Pixels; larger images are reduced, so that a page stays small."""
@@ -29,7 +29,7 @@ def thumbnail(part: Part, row: int) -> str:
     """
     if isinstance(part, Files):
         view = part.view.pipeline(augment=False, flip=False)
-        image = view(open_picture("report", part.path(row), channels=part.channels))
+        image = view(open_image("report", part.path(row), channels=part.channels))
     else:
         image = part.images[row].cpu()
     pixels = (image if len(image) == 3 else image[:1]).permute(1, 2, 0).numpy()

@@ -8,10 +8,10 @@ from statistics import stdev
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
-from fedlas.lab.report.noise_text import p_text
 from fedlas.lab.report.table import Column, column
 from fedlas.lab.runs.summary import STAGES, Summary
 from fedlas.stats import Comparison, seeds_needed
+from fedlas.stats.p_text import p_text
 
 TEST = "paired t-test"
 """By which methods are compared, see :func:`fedlas.stats.compare_to_best`."""

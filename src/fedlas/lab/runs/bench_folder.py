@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.lab.runs.folder import UnreadableError, check_vacant, read_config
+from fedlas.lab.runs.claim import check_vacant
+from fedlas.lab.runs.find import run_folders
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
 
 RESULTS = "results.csv"
 """Table of a report, one row a run and stage."""
@@ -17,9 +17,12 @@ HEAD = ("run", "recipe", "loss", "seed", "stage")
 _RUN = re.compile(r".+-s\d+")
 
 
-def is_run(config: Mapping[str, Any]) -> bool:
-    """Whether a ``config.yaml`` is of a run, or of what was made of runs."""
-    return {"recipe", "loss", "seed"} <= config.keys()
+def is_run(folder: RunFolder) -> bool:
+    """Whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
+    try:
+        return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
+    except UnreadableError:
+        return False
 
 
 def check_bench_folder(folder: Path) -> None:
@@ -30,24 +33,18 @@ def check_bench_folder(folder: Path) -> None:
     Raises:
         InputError: If it is none.
     """
-    if any((folder / name).is_file() for name in ("metrics.json", "study.yaml")) or is_run(_config(folder)):
+    own = RunFolder(folder)
+    if own.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(own):
         fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
         raise InputError("fedlas bench", "--out must be a folder for runs", f"{folder}, which is a run or a study", fix)
     try:
-        children = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        children = run_folders(folder)
     except OSError:
         children = []  # what is wrong with it is said below
     table = folder / RESULTS
-    if any(_RUN.fullmatch(path.name) or is_run(_config(path)) for path in children):
+    if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
         return
     if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(",".join(HEAD)):
         return
     recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
     check_vacant("fedlas bench", folder, (".slurm", ".trackers", ".workers", *recipes))
-
-
-def _config(folder: Path) -> Mapping[str, Any]:
-    try:
-        return read_config(folder) or {}
-    except UnreadableError:
-        return {}

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError
-from fedlas.lab.runs import saved as evidence
-from fedlas.lab.runs.comparable import check_config, check_data_alike, is_derived, settings_note
-from fedlas.lab.runs.folder import check_alike, leave_out, read_config, read_data, run_like
-from fedlas.lab.runs.summary import FORMAT, STAGES, FinishedRun, Problem, Summary
+from fedlas._core.check import InputError, reason
+from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
+from fedlas.lab.runs.find import leave_out, run_folders
+from fedlas.lab.runs.folder import FORMAT, RunFolder
+from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES
-
-_SIGNS_OF_A_RUN = ("config.yaml", "environment.json", "log.jsonl", "checkpoint.pt", ".lock")
 
 
 def collect(folder: str | Path) -> Summary:
@@ -43,13 +40,12 @@ def collect(folder: str | Path) -> Summary:
     failed: list[Problem] = []
     unreadable: list[Problem] = []
     unfinished: list[str] = []
-    made_with: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for child in run_like(folder):
+    for child in run_folders(folder):
         try:
-            run = _looked_into(child, made_with)
+            run = _looked_into(child)
         except (ValueError, OSError) as error:
-            leave_out(child.name, error)
-            unreadable.append(Problem(child.name, str(error)))
+            leave_out(child.name, why := reason(error))
+            unreadable.append(Problem(child.name, why))
             continue
         if isinstance(run, FinishedRun):
             twin = next((r for r in runs if (r.loss, r.seed) == (run.loss, run.seed)), None)
@@ -73,45 +69,43 @@ def collect(folder: str | Path) -> Summary:
             "Move the runs of each recipe into a folder of their own.",
         )
     fix = "Move the runs of each configuration into a folder of their own."
-    counted = [(run.name, *made_with[run.name]) for run in runs]
-    trained = [(name, config) for name, config, _ in counted if config and not is_derived(config)]
+    counted = [run.folder for run in runs]
+    trained = [(each.name, each.config) for each in counted if each.config and not each.is_derived]
+    derived = [(each.name, each.config) for each in counted if each.config and each.is_derived]
     check_alike(owner, trained, fix)
-    check_data_alike(owner, [*trained, *((n, config) for n, config, _ in counted if is_derived(config))], fix)
+    check_data_alike(owner, [*trained, *derived], fix)
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
-    check_alike(owner, [(name, {"data": {**data, "split": None}}) for name, _, data in counted if data], fix)
-    runs = [_with_note(run, made_with[run.name][0], trained) for run in runs]
+    check_alike(owner, [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix)
+    runs = [_with_note(run, trained) for run in runs]
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
 
 
-def _looked_into(
-    child: Path, made_with: dict[str, tuple[dict[str, Any], dict[str, Any]]]
-) -> FinishedRun | Problem | bool:
-    """The finished run in a folder, whose configuration and data are noted in ``made_with``, or what a run failed of.
-
-    Of any other folder whether it is that of a run, as an empty one is.
+def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
+    """The finished run in a folder, or what a run failed of; of any other whether it is a run's, as an empty one is.
 
     Raises:
         ValueError: If its files cannot be used.
         OSError: If the folder cannot be looked into.
     """
-    names = {path.name for path in child.iterdir()}
-    if "metrics.json" in names:
-        run = read_run(child)
-        config = read_config(child) or {}
-        check_config(config)
-        made_with[run.name] = (config, read_data(child) or {})
-        if denied := [name for name in evidence.FILES if name in names and not os.access(child / name, os.R_OK)]:
+    names = {path.name for path in folder.path.iterdir()}
+    if folder.metrics_path.name in names:
+        run = read_run(folder)
+        check_config(folder.config or {})
+        _ = folder.data  # read now, so that a damaged one is found here
+        if denied := [name for name in folder.files if name in names and not os.access(folder.path / name, os.R_OK)]:
             raise ValueError(f"{denied[0]} cannot be read (Permission denied)")
         return run
-    if "error.txt" in names:
-        return Problem(child.name, _last_line(child / "error.txt"))
-    return not names or any(sign in names for sign in _SIGNS_OF_A_RUN)
+    if folder.error_path.name in names:
+        return Problem(folder.name, _last_line(folder.error_path))
+    signs = (folder.config_path, folder.environment_path, folder.log_path, folder.checkpoint_path, folder.lock_path)
+    return not names or any(path.name in names for path in signs)
 
 
-def _with_note(run: FinishedRun, config: dict[str, Any], trained: list[tuple[str, dict[str, Any]]]) -> FinishedRun:
-    note = settings_note(config, *trained[0]) if trained and is_derived(config) else None
+def _with_note(run: FinishedRun, trained: list[tuple[str, dict[str, Any]]]) -> FinishedRun:
+    config = run.folder.config
+    note = settings_note(config, *trained[0]) if config and trained and run.folder.is_derived else None
     return replace(run, notes=(*run.notes, note)) if note else run
 
 
@@ -132,10 +126,11 @@ def _nothing_finished(
 ) -> InputError:
     counts = {"failed": len(failed), "unfinished": len(unfinished), "unreadable": len(unreadable)}
     got = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no run folder at all"
-    if (folder / "metrics.json").exists():
+    if RunFolder(folder).metrics_path.exists():
         fix = f"This is a run folder; pass its parent, {folder.resolve().parent}."
     elif failed:
-        fix = f"Read {folder / failed[0].name / 'error.txt'} ({failed[0].reason}), then start the same command again."
+        file = RunFolder(folder / failed[0].name).error_path
+        fix = f"Read {file} ({failed[0].reason}), then start the same command again."
     elif unreadable:
         fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder and start the same command again."
     else:
@@ -148,16 +143,11 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "no message"
 
 
-def read_run(path: Path) -> FinishedRun:
-    """The run in ``path``; a ValueError says in a few words why it cannot be used."""
-    try:
-        content: Any = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"metrics.json cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"metrics.json is not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError("metrics.json does not hold an object")
+def read_run(folder: RunFolder) -> FinishedRun:
+    """The finished run in a folder; a ValueError says in a few words why it cannot be used."""
+    if not folder.is_finished:
+        raise ValueError("metrics.json is missing")
+    content = folder.metrics
     if content.get("format") != FORMAT:
         raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {FORMAT}")
     loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")
@@ -178,7 +168,7 @@ def read_run(path: Path) -> FinishedRun:
     made_by = content.get("uncertainty")
     made_by = made_by if isinstance(made_by, str) else None
     return FinishedRun(
-        path, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, made_by=made_by, **numbers
+        folder, recipe, loss, seed, measured, selected_by=selected_by, notes=notes, made_by=made_by, **numbers
     )
 
 

@@ -1,11 +1,11 @@
-"""Whether what was made of runs may stand in one table with the runs beside it, and what a reader must know then."""
+"""Which runs may stand in one table, and what a reader must know of those made of other runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fedlas.lab.runs.folder import check_alike
+from fedlas._core.check import InputError
 from fedlas.lab.train.checkpoint import differences
 
 Config = Mapping[str, Any]
@@ -27,6 +27,33 @@ def check_config(config: Config) -> None:
         own = run.get("config") if isinstance(run, dict) else None
         if not isinstance(own, dict) or not isinstance(own.get("data") or {}, dict):
             raise ValueError("config.yaml is not the configuration of a run")
+
+
+def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
+    """Refuse runs that cannot stand in one table: they may differ in loss and seed, the runs of one loss in seed only.
+
+    Args:
+        owner: Who complains.
+        configs: Name and configuration of each run.
+        fix: What to do about it.
+
+    Raises:
+        InputError: For the first run that differs otherwise; every difference is named.
+    """
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, config in configs:
+        loss = config.get("loss")
+        shared = {key: value for key, value in config.items() if key not in ("loss", "seed")}
+        of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
+        for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
+            other, expected = first.setdefault(group, (name, part))
+            if found := differences(expected, part):
+                raise InputError(
+                    owner,
+                    "all runs of one folder must have the same configuration but for loss and seed",
+                    f"{name}, which differs from {other} in {'; '.join(found)}",
+                    fix,
+                )
 
 
 def check_data_alike(owner: str, configs: Iterable[tuple[str, Config]], fix: str) -> None:

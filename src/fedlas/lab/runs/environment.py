@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 
 import fedlas
+from fedlas._core.files import write_json
+from fedlas.lab.runs.folder import RunFolder
 
 _PACKAGES = ("torch", "torchvision", "numpy", "accelerate", "scipy", "scikit-learn")
 
@@ -42,14 +43,10 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def read_starts(path: Path) -> list[dict[str, Any]]:
-    """The environments of all starts of a run, oldest first; none if the file is missing or damaged."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    starts = content if isinstance(content, list) else [content]  # one start may stand alone
-    return [start for start in starts if isinstance(start, dict)]
+def note_start(folder: Path, device: torch.device | str, **more: Any) -> None:
+    """Add a start to ``environment.json`` of a folder: the environment, and whatever ``more`` there is to say."""
+    known = RunFolder(folder)
+    write_json(known.environment_path, [*known.starts, {**environment(device), **more}])
 
 
 def _command() -> str:

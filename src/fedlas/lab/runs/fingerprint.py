@@ -11,6 +11,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.lab.data import Images, Source, Splits
 from fedlas.lab.data.base import Part
+from fedlas.lab.runs.folder import RunFolder
 
 
 def source_fingerprint(source: Source) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
     Raises:
         InputError: If the checkpoint cannot be read.
     """
-    path = folder / "checkpoint.pt"
+    path = RunFolder(folder).checkpoint_path
     try:
         with path.open("rb") as file:
             weights = file_digest(file, "sha256").hexdigest()

@@ -1,208 +1,249 @@
-"""The folder of a run: whose it is, whether it is finished, and that one process at a time works in it."""
+"""Run folder: the names of its files, and what is in them, each read once."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from fedlas._core.check import InputError, describe
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
-from fedlas._core.ranks import on_main
-from fedlas.lab.runs.summary import FORMAT
-from fedlas.lab.train.checkpoint import differences
+from fedlas._core.files import check_name, is_file
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.recipes.recipe import recipe_from
+from fedlas.lab.runs.comparable import is_derived
+from fedlas.lab.train.checkpoint import CHECKPOINT
+from fedlas.lab.train.log import LOG, read_log
+from fedlas.predictions import Predictions
 
-_FIRST = (".lock", "config.yaml", "data.json", "environment.json", "error.txt", "splits.npz")
-"""What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
-_NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
-
-
-class Claim(Protocol):
-    """What can have a folder: a run, or what was made of runs."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder."""
-
-    def config(self) -> dict[str, Any]:
-        """Resolved configuration, plain values only; another one may not go on in the folder."""
-
-
-class BusyError(InputError):
-    """Another process is working on the run folder."""
+FORMAT = 1
+"""Format of ``metrics.json``."""
+_DEFAULT_BINS = 15
 
 
 class UnreadableError(InputError):
     """A run folder, or a file in it, cannot be read."""
 
 
-def finished(run: Claim) -> dict[str, Any] | None:
-    """Contents of ``metrics.json``, or None if the run is not finished; only reads.
+class _File:
+    """A file of a run folder: of an instance its path, of the class its name."""
 
-    Raises:
-        InputError: If the folder belongs to another configuration (every difference is named), or its files cannot be
-            read or are of another format.
+    def __init__(self, name: str) -> None:
+        self.name = Path(name)
+
+    def __get__(self, folder: RunFolder | None, owner: type) -> Path:
+        return self.name if folder is None else folder.path / self.name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: The folder.
+        label: Its name among others; None is that of the folder.
+        data_root: Where the run's data is; None searches the usual places.
+
+    State:
+        What a file holds is read when it is first asked for, and kept; make a new object to see what has changed since.
+        Predictions are large and not kept. A missing file is None or empty, except predictions and splits.
     """
-    check_claim(run)
-    path = run.folder / "metrics.json"
-    metrics = _read_json(path, "Remove it to measure the run again.")
-    if metrics is None:
-        return None
-    lacking = [key for key in _NEEDED if key not in metrics]
-    lacking += [key for key in ("test", "test_scaled") if key in metrics and not isinstance(metrics[key], dict)]
-    if metrics.get("format") != FORMAT or lacking:
-        raise InputError(
-            "run",
-            f"metrics.json must be of format {FORMAT} with {', '.join(_NEEDED)}",
-            f"{path} of format {metrics.get('format')!r}" + (f" without {', '.join(lacking)}" if lacking else ""),
-            "Use the release that wrote it, or remove it to measure the run again.",
-        )
-    return metrics
 
+    path: Path
+    label: str | None = None
+    data_root: str | None = None
 
-def check_claim(run: Claim) -> None:
-    """Refuse a folder that holds a run of another configuration; only reads.
+    lock_path = _File(".lock")
+    config_path = _File("config.yaml")
+    data_path = _File("data.json")
+    environment_path = _File("environment.json")
+    error_path = _File("error.txt")
+    splits_path = _File("splits.npz")
+    log_path = _File(LOG)
+    checkpoint_path = _File(CHECKPOINT)
+    metrics_path = _File("metrics.json")
+    intervals_path = _File("intervals.json")
+    trackers_path = _File("trackers.json")
+    shift_path = _File("shift.json")
+    card_path = _File("card.json")
+    predictions_path = _File("predictions")
+    work_path = _File("work")
 
-    Raises:
-        InputError: If it does (every difference is named), holds results and does not say of which configuration, or
-            holds files of something else.
-        UnreadableError: If it cannot be read.
-    """
-    old = read_config(run.folder)
-    if old is None:
-        results = [name for name in ("metrics.json", "checkpoint.pt") if (run.folder / name).exists()]
-        if results:
-            raise InputError(
+    def part_path(self, part: str) -> Path:
+        """The predictions on a part of the data, such as ``test``."""
+        return self.predictions_path / f"{part}.npz"
+
+    @property
+    def name(self) -> str:
+        """Label, or name of the folder."""
+        return self.label or (self.path if self.path.name not in ("", "..") else self.path.resolve()).name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has metrics, which are written last."""
+        return is_file(self.metrics_path)
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it was made of other runs.
+
+        Raises:
+            UnreadableError: As :attr:`config`.
+        """
+        return is_derived(self.config or {})
+
+    @property
+    def files(self) -> list[str]:
+        """The files that a report links to, those that are there; relative to the folder."""
+        first = (self.metrics_path, self.log_path, self.config_path, self.environment_path)
+        paths = (*first, self.part_path("val"), self.part_path("test"), self.intervals_path)
+        return [path.relative_to(self.path).as_posix() for path in paths if is_file(path)]
+
+    @cached_property
+    def config(self) -> dict[str, Any] | None:
+        """Contents of ``config.yaml``, the resolved configuration; None if it is missing or empty.
+
+        Raises:
+            UnreadableError: If it cannot be read, or is no mapping.
+        """
+        yaml, path = require("yaml", extra="bench"), self.config_path
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+            if not isinstance(content, dict | None):
+                raise ValueError(f"it holds {describe(content)}")
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UnreadableError(
                 "run",
-                f"a folder with {results[0]} must say in config.yaml what it was made with",
-                f"{run.folder}, where it is missing or empty",
-                "Choose another --out, or remove the folder to start afresh.",
-            )
-        check_vacant("run", run.folder, _FIRST)
-        return
-    if found := differences(old, run.config()):
-        raise InputError(
-            "run",
-            "its folder must hold the same configuration",
-            f"{run.folder}, which differs in {'; '.join(found)}",
-            "Use the old settings to go on, or another --out to start afresh.",
-        )
+                f"{path.name} must be readable YAML",
+                f"{path} ({reason})",
+                "Choose another --out to start afresh.",
+            ) from error
+        return content
 
+    @cached_property
+    def data(self) -> dict[str, Any] | None:
+        """Contents of ``data.json``, the fingerprint of the data; None if it is missing.
 
-def check_vacant(owner: str, folder: Path, own: Collection[str] = ()) -> None:
-    """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
+        Raises:
+            UnreadableError: If it cannot be read.
+        """
+        return _read_json(self.data_path, "Choose another --out to start afresh.")
 
-    Args:
-        owner: Who complains.
-        folder: Where something new is to be put.
-        own: Names that may lie there.
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Contents of ``metrics.json``; empty if the run is not finished.
 
-    Raises:
-        InputError: If there are others.
-        UnreadableError: If it cannot be read.
-    """
-    try:
-        others = foreign(folder, own)
-    except OSError as error:
-        raise UnreadableError(*not_writable(folder, error).parts) from error
-    if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
-        fix = "Choose another --out, such as a new folder in it."
-        raise InputError(owner, "the output folder must be new, empty or its own", f"{folder} with {shown}", fix)
+        Raises:
+            UnreadableError: If it cannot be read.
+        """
+        return _read_json(self.metrics_path, "Remove it to measure the run again.") or {}
 
+    @cached_property
+    def starts(self) -> list[dict[str, Any]]:
+        """The environments of all starts, oldest first; none if ``environment.json`` is missing or damaged."""
+        try:
+            content = json.loads(self.environment_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        starts = content if isinstance(content, list) else [content]  # one start may stand alone
+        return [start for start in starts if isinstance(start, dict)]
 
-def run_like(folder: Path) -> list[Path]:
-    """The folders in ``folder`` that may be runs, by name: all but hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """Records of the log, one an epoch."""
+        return read_log(self.log_path)
 
+    @cached_property
+    def splits(self) -> dict[str, NDArray[np.int64]]:
+        """Which images of the data set are in each part.
 
-def leave_out(name: str, reason: object) -> str:
-    """Warn that a run cannot be read and is left out of what is said of the others; returns the sentence."""
-    text = f"{name} is left out: {reason}"
-    logging.getLogger("fedlas").warning("%s", text)
-    return text
+        Raises:
+            UnreadableError: If ``splits.npz`` is missing or cannot be read.
+        """
+        path = self.splits_path
+        try:
+            with np.load(path, allow_pickle=False) as splits:
+                return {part: splits[part] for part in ("train", "val", "test")}
+        except (OSError, ValueError, KeyError) as error:
+            raise UnreadableError(
+                "run", f"{path.name} must be readable", f"{path} ({error})", "Train the run again."
+            ) from error
 
+    def predictions(self, part: str) -> Predictions:
+        """Predictions on a part of the data.
 
-def check_data(folder: Path, data: Mapping[str, Any]) -> None:
-    """Refuse a folder whose run was started on other data; only reads.
+        Raises:
+            InputError: If the file is missing or cannot be read.
+        """
+        return Predictions.load(self.part_path(part))
 
-    Args:
-        folder: Run folder; one without ``data.json`` is anybody's.
-        data: Fingerprint of the data; what it lacks is not compared.
+    def test_predictions(self) -> Predictions | str:
+        """Predictions on the test part, or why there are none."""
+        path = self.part_path("test")
+        if not is_file(path):
+            return f"{self.name}: {path.relative_to(self.path).as_posix()} is missing"
+        try:
+            return Predictions.load(path)
+        except InputError as error:
+            return f"{self.name}: {error}"
 
-    Raises:
-        InputError: If its data differ, or ``data.json`` cannot be read.
-    """
-    old = read_data(folder)
-    if old is None:
-        return
-    if found := differences({key: old[key] for key in data if key in old}, data):
-        raise InputError(
-            "run",
-            "its folder must hold a run on the same data",
-            f"{folder}, which differs in {'; '.join(found)}",
-            "Go on with the old data (--data), or choose another --out to start afresh.",
-        )
+    @cached_property
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the file with the test predictions; None if it cannot be read."""
+        try:
+            with self.part_path("test").open("rb") as file:
+                return file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
 
+    @property
+    def num_bins(self) -> int:
+        """Bins of the metrics; 15, the default, where the configuration does not say.
 
-def check_alike(owner: str, configs: Iterable[tuple[str, Mapping[str, Any]]], fix: str) -> None:
-    """Refuse runs that cannot stand in one table: they may differ in loss and seed, the runs of one loss in seed only.
+        Raises:
+            UnreadableError: As :attr:`config`.
+        """
+        train = (self.config or {}).get("train")
+        value = train.get("num_bins") if isinstance(train, dict) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
 
-    Args:
-        owner: Who complains.
-        configs: Name and configuration of each run.
-        fix: What to do about it.
+    @cached_property
+    def run(self) -> Run:
+        """The run as planned, finished or not.
 
-    Raises:
-        InputError: For the first run that differs otherwise; every difference is named.
-    """
-    first: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, config in configs:
-        loss = config.get("loss")
-        shared = {key: value for key, value in config.items() if key not in ("loss", "seed")}
-        of_loss = str(loss.get("name") if isinstance(loss, dict) else loss)
-        for group, part in (("", shared), (f"loss {of_loss}", {"loss": loss})):
-            other, expected = first.setdefault(group, (name, part))
-            if found := differences(expected, part):
-                raise InputError(
-                    owner,
-                    "all runs of one folder must have the same configuration but for loss and seed",
-                    f"{name}, which differs from {other} in {'; '.join(found)}",
-                    fix,
-                )
-
-
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """Contents of ``config.yaml``; None if it is missing or empty.
-
-    Raises:
-        UnreadableError: If it cannot be read, or is no mapping.
-    """
-    yaml = require("yaml", extra="bench")
-    path = folder / "config.yaml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-        if not isinstance(content, dict | None):
-            raise ValueError(f"it holds {describe(content)}")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UnreadableError(
-            "run", "config.yaml must be readable YAML", f"{path} ({reason})", "Choose another --out to start afresh."
-        ) from error
-    return content
-
-
-def read_data(folder: Path) -> dict[str, Any] | None:
-    """Contents of ``data.json``, the fingerprint of a run's data; None if it is missing.
-
-    Raises:
-        UnreadableError: If it cannot be read.
-    """
-    return _read_json(folder / "data.json", "Choose another --out to start afresh.")
+        Raises:
+            InputError: If it is no run folder, one made of other runs, or its configuration cannot be read; or if loss,
+                recipe or seed could not be parts of a path.
+        """
+        config = self.config if self.path.is_dir() else None
+        if config and is_derived(config):
+            made_of = f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}"
+            raise InputError("run", "it must be one that was trained", made_of, "Pass one of these.")
+        sections = [(config or {}).get(section) for section in ("loss", "data", "model")]
+        sections += [section.get("options", {}) for section in sections[1:] if isinstance(section, dict)]
+        if not config or not {"recipe", "seed"} <= config.keys() or not all(isinstance(s, dict) for s in sections):
+            fix = "Pass one that fedlas train or bench made."
+            raise InputError("run", "it must be the folder of a run", self.path, fix)
+        # The file may be a stranger's, and these become parts of paths: of what trackers and methods write and remove.
+        fix = f"Check {self.config_path}, or train the run again."
+        name = check_name("run", "the loss", config["loss"].get("name"), fix)
+        seed = check_count("run", "seed", config["seed"], low=0)
+        if "root" in config["data"]:
+            raise InputError("run", "config.yaml must not say where data lies", config["data"]["root"], fix)
+        content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}
+        for section in ("data", "model"):
+            own = {key: value for key, value in content[section].items() if key != "options"}
+            content[section] = own | content[section].get("options", {})
+        options = {key: value for key, value in config["loss"].items() if key != "name"}
+        recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
+        return Run(recipe.with_data_root(self.data_root), name, seed, self.path)
 
 
 def _read_json(path: Path, fix: str) -> dict[str, Any] | None:
@@ -215,54 +256,3 @@ def _read_json(path: Path, fix: str) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
     return content
-
-
-@contextmanager
-def locked(folder: Path, accelerator: Any) -> Iterator[None]:
-    """Keep other runs out of the folder; the main process holds the lock, which goes with it, however it ends."""
-    filelock = require("filelock", extra="bench")
-    lock = filelock.FileLock(folder / ".lock")
-
-    def acquire() -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise BusyError(
-                "run",
-                "its folder must not be in use",
-                f"{folder}, which another process is working on",
-                "Wait for it, or choose another --out.",
-            ) from error
-        except OSError as error:
-            raise not_writable(folder, error) from error
-
-    on_main(accelerator, acquire)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Make the locked folder this run's: metrics if another process has just finished it, else what it is made with.
-
-    Args:
-        run: The run.
-        data: Fingerprint of its data.
-
-    Raises:
-        InputError: As :func:`finished` and :func:`check_data`; nothing is written then.
-    """
-    metrics = finished(run)
-    check_data(run.folder, data)
-    if metrics is None:
-        below = [run.folder / "predictions", run.folder / "work", *run.folder.glob("work/*")]
-        remove_parts(run.folder, *below)
-        remove(run.folder / "error.txt", inside=run.folder)  # what it says was true of an earlier start
-        if read_config(run.folder) is None:
-            yaml = require("yaml", extra="bench")
-            write_text(run.folder / "config.yaml", yaml.safe_dump(run.config(), sort_keys=False))
-        if read_data(run.folder) is None:
-            write_json(run.folder / "data.json", dict(data))
-    return metrics

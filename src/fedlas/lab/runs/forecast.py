@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file
 from fedlas.lab.data import DATASETS, load_dataset
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.train import read_log
+from fedlas.lab.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,23 @@ def forecast(run: Run) -> Forecast:
         each = images // train.batch_size
     else:
         each = math.ceil(images / train.batch_size)
-    done = _epochs_done(run.folder)
-    if is_file(run.folder / "metrics.json"):
+    folder = RunFolder(run.folder)
+    done = _epochs_done(folder)
+    if folder.is_finished:
         state, done = "finished", train.epochs
     elif done:
         state = f"goes on after epoch {done}"
     else:
-        state = "failed before" if is_file(run.folder / "error.txt") else "new"
+        state = "failed before" if is_file(folder.error_path) else "new"
     total = None if each is None else each * train.epochs
     left = None if each is None else each * max(0, train.epochs - done)
     return Forecast(run, total, left, state)
 
 
-def _epochs_done(folder: Path) -> int:
-    if not is_file(folder / "checkpoint.pt"):
+def _epochs_done(folder: RunFolder) -> int:
+    if not is_file(folder.checkpoint_path):
         return 0
     try:
-        return len(read_log(folder / "log.jsonl"))
+        return len(folder.log)
     except (InputError, ValueError, KeyError):  # the run itself will say what is wrong with it
         return 0

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
-from hashlib import sha256
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, write_json
 from fedlas._core.terminal import Bar, say
-from fedlas.lab.runs.saved import load_predictions, num_bins
-from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import (
+from fedlas.stats.draws import CLASS_REPLICATES
+from fedlas.stats.estimates import (
     CONFIDENCE,
     REPLICATES,
-    Noise,
-    RunNoise,
+    Estimate,
     check_replicates,
-    class_noise,
-    is_unbiased,
-    least_p_value,
+    estimated,
     measurable,
-    noise_of,
 )
 
-FILE = "intervals.json"
-FORMAT = 2
-"""Since 2 with ``least_p``, with centred intervals of unbiased metrics, and with intervals of calibration errors that
-allow for a bias between none and the noise floor, and reach 0 unless the test at ``LEVEL`` (not half of it) rejects."""
-_READABLE = (1, FORMAT)
+FILE = RunFolder.intervals_path.name
+FORMAT = 3
 SEED = 0
 """Of the replicates of every run: runs on the same test set are resampled alike."""
 _TOLERANCE = 1e-4
@@ -44,8 +36,8 @@ _QUIET = 10.0
 """Seconds between two lines where there is no terminal for a bar."""
 
 
-def with_noise(summary: Summary, *, replicates: int = REPLICATES, console: Any = None) -> Summary:
-    """``summary`` with the :class:`RunNoise` of each run, from its ``intervals.json`` or computed and kept there.
+def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: Any = None) -> Summary:
+    """``summary`` with the estimates of each run, from its ``intervals.json`` or computed and kept there.
 
     Args:
         summary: From :func:`fedlas.lab.runs.collect.collect`.
@@ -63,28 +55,28 @@ def with_noise(summary: Summary, *, replicates: int = REPLICATES, console: Any =
     check_replicates("intervals", replicates)
     stored = {run.name: _stored(run) for run in summary.runs}
     todo = [run for run in summary.runs if replicates and _is_stale(run, stored[run.name], replicates)]
-    found: dict[str, RunNoise] = {}
-    with noise_bar(sum(len(_wanted(run, stage)) for run in todo for stage in STAGES), console) as advance:
+    found: dict[str, RunEstimates] = {}
+    with progress_bar(sum(len(_stages(run)) for run in todo), console) as advance:
         for run in summary.runs:
             content = stored[run.name]
             unsaved: tuple[str, ...] = ()
             if run in todo:
                 content = _computed(run, replicates, advance) or content
                 unsaved = _kept(run, content)
-            noise = _checked(run, content, asked=replicates > 0)
-            found[run.name] = replace(noise, reasons=(*noise.reasons, *unsaved))
-    return replace(summary, runs=tuple(replace(run, noise=found[run.name]) for run in summary.runs))
+            checked = _checked(run, content, asked=replicates > 0)
+            found[run.name] = replace(checked, reasons=(*checked.reasons, *unsaved))
+    return replace(summary, runs=tuple(replace(run, estimates=found[run.name]) for run in summary.runs))
 
 
-def noise_by_stage(
+def estimates_by_stage(
     stages: Mapping[str, Predictions],
     metrics: Sequence[str],
     *,
     num_bins: int,
     replicates: int,
     console: Any = None,
-) -> dict[str, dict[str, Noise]]:
-    """:class:`Noise` by stage, then by registry name, of predictions that belong to no run; with a progress bar.
+) -> dict[str, dict[str, Estimate]]:
+    """Estimates by stage, then by registry name, of predictions that belong to no run; with a progress bar.
 
     Args:
         stages: Predictions by stage.
@@ -95,14 +87,13 @@ def noise_by_stage(
     """
     if not replicates:
         return {}
-    wanted = {stage: measurable(metrics, each) if each.num_samples > 1 else [] for stage, each in stages.items()}
-    found: dict[str, dict[str, Noise]] = {}
-    with noise_bar(sum(map(len, wanted.values())), console) as advance:
-        for stage, names in wanted.items():
-            found[stage] = {}
-            for name, noise in noise_of(stages[stage], names, num_bins=num_bins, replicates=replicates, seed=SEED):
-                found[stage][name] = noise
-                advance(stage, 1)
+    many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
+    found: dict[str, dict[str, Estimate]] = {stage: {} for stage in stages}
+    options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
+    with progress_bar(len(many), console) as advance:
+        for stage, each in many.items():
+            names = measurable(metrics, each)
+            found[stage] = estimated("intervals", each, names, **options, advance=partial(advance, stage))[0]
     return found
 
 
@@ -117,13 +108,17 @@ def reasons(summary: Summary) -> list[str]:
     """Why intervals are missing, each reason once with the runs that it is about."""
     about: dict[str, list[str]] = {}
     for run in summary.runs:
-        for reason in run.noise.reasons if run.noise else ():
+        for reason in run.estimates.reasons if run.estimates else ():
             about.setdefault(reason, []).append(run.name)
     return [f"{', '.join(_few(names))}: {reason}" for reason, names in about.items()]
 
 
 def _few(names: list[str], most: int = 6) -> list[str]:
     return names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+
+
+def _stages(run: FinishedRun) -> list[str]:
+    return [stage for stage in STAGES if _wanted(run, stage)]
 
 
 def _wanted(run: FinishedRun, stage: str) -> list[str]:
@@ -133,44 +128,28 @@ def _wanted(run: FinishedRun, stage: str) -> list[str]:
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
     """Contents of the file; None if there is none that can be used."""
     try:
-        content = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        content = json.loads(run.folder.intervals_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    usable = isinstance(content, dict) and content.get("format") in _READABLE
+    usable = isinstance(content, dict) and content.get("format") == FORMAT
     return content if usable and isinstance(content.get("stages"), dict) else None
-
-
-def fingerprint(run: FinishedRun) -> str | None:
-    """SHA-256 of the file with the run's test predictions; None if it cannot be read."""
-    try:
-        with _predictions(run).open("rb") as file:
-            digest = sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
 
 
 def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
     """What the numbers in the file depend on."""
     return {
         "format": FORMAT,
-        "predictions": fingerprint(run),
+        "predictions": run.folder.fingerprint,
         "temperature": run.temperature,
-        "num_bins": num_bins(run),
+        "num_bins": run.folder.num_bins,
         "level": CONFIDENCE,
         "replicates": replicates,
         "seed": SEED,
     }
 
 
-def _predictions(run: FinishedRun) -> Path:
-    return run.path / "predictions" / "test.npz"
-
-
 def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: int) -> bool:
-    if not is_file(_predictions(run)):
+    if not is_file(run.folder.part_path("test")):
         return False
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True
@@ -182,40 +161,38 @@ def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: i
     return any(not known[stage].issuperset(_wanted(run, stage)) for stage in STAGES)
 
 
-def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, int], None]) -> dict[str, Any] | None:
+def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float], None]) -> dict[str, Any] | None:
     """Contents of the file, freshly computed; None if the predictions cannot be read or are too few."""
-    predictions = load_predictions(run)
-    total = sum(len(_wanted(run, stage)) for stage in STAGES)
+    predictions = run.folder.test_predictions()
     if not isinstance(predictions, Predictions) or predictions.num_samples < 2:
-        advance(run.name, total)
+        advance(run.name, len(_stages(run)))
         return None
-    stages: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, list[str]] = {}
+    content = {**_about(run, replicates), "samples": predictions.num_samples, "left_out": {}, "stages": {}}
     for stage, each in (("test", predictions), ("test_scaled", scaled(run, predictions))):
         wanted = _wanted(run, stage)
         names = [] if each is None else measurable(wanted, each)
-        left_out[stage] = [name for name in wanted if name not in names]
-        advance(run.name, len(left_out[stage]))
-        stages[stage] = {}
-        if each is not None:
-            for name, noise in noise_of(each, names, num_bins=num_bins(run), replicates=replicates, seed=SEED):
-                stages[stage][name] = noise.plain()
-                advance(run.name, 1)
-    classes = class_noise(predictions, num_bins=num_bins(run), replicates=replicates, seed=SEED)
-    return {
-        **_about(run, replicates),
-        "samples": predictions.num_samples,
-        "left_out": left_out,
-        "stages": stages,
-        "classes": {str(label): noise.plain() for label, noise in classes.items()},
-    }
+        found, classes = estimated(
+            "intervals",
+            each or predictions,
+            names,
+            num_bins=run.folder.num_bins,
+            replicates=replicates,
+            class_replicates=CLASS_REPLICATES if stage == "test" else 0,
+            seed=SEED,
+            advance=partial(advance, run.name) if wanted else None,
+        )
+        content["left_out"][stage] = [name for name in wanted if name not in names]
+        content["stages"][stage] = {name: estimate.plain() for name, estimate in found.items()}
+        if stage == "test":
+            content["classes"] = {str(label): estimate.plain() for label, estimate in classes.items()}
+    return content
 
 
 def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
     if content is None:
         return ()
     try:
-        write_json(run.path / FILE, content)
+        write_json(run.folder.intervals_path, content)
     except InputError:
         return (f"{FILE} cannot be written, so intervals are computed anew each time",)
     except ValueError:
@@ -223,75 +200,64 @@ def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
     return ()
 
 
-def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool) -> RunNoise:
+def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool) -> RunEstimates:
     """What the file holds and ``metrics.json`` agrees with."""
     if content is None:
-        predictions = load_predictions(run)
+        predictions = run.folder.test_predictions()
         why = predictions.partition(": ")[2] if isinstance(predictions, str) else "it has fewer than 2 test samples"
         if isinstance(predictions, Predictions) and not asked:
             why = "none were computed, as no replicates were asked for"
-        return RunNoise(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
-    stages: dict[str, dict[str, Noise]] = {}
+        return RunEstimates(reasons=(f"no intervals: {why}, and there is no usable {FILE}",))
+    stages: dict[str, dict[str, Estimate]] = {}
     apart: dict[str, None] = {}
-    outdated: dict[str, None] = {}
     for stage in STAGES:
-        kept = {name: _noise(name, entry) for name, entry in _dict(content["stages"].get(stage)).items()}
-        if content["format"] != FORMAT:  # there are no predictions to compute it anew from
-            outdated.update(dict.fromkeys(name for name in kept if is_unbiased(name)))
-            kept = {name: noise for name, noise in kept.items() if name not in outdated}
         recorded = run.measured.get(stage, {})
         stages[stage] = {}
-        for name, noise in kept.items():
-            if noise is None or name not in recorded:
+        for name, found in _estimates(content["stages"].get(stage)).items():
+            if name not in recorded:
                 continue
-            if abs(noise.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
+            if abs(found.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
                 apart[name] = None
             else:
-                stages[stage][name] = noise
+                stages[stage][name] = found
     reasons = [f"its predictions give other values than metrics.json for {', '.join(apart)}"] if apart else []
-    if outdated:
-        reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(outdated)} are not used")
-    classes = {int(label): _noise("classwise_ece", entry) for label, entry in _dict(content.get("classes")).items()}
-    return RunNoise(stages, tuple(reasons), {label: noise for label, noise in classes.items() if noise is not None})
+    if superseded := _dict(content.get("superseded")):
+        reasons.append(f"its {FILE} is of an earlier version, whose intervals of {', '.join(superseded)} are not used")
+    classes = {int(label): found for label, found in _estimates(content.get("classes")).items()}
+    return RunEstimates(stages, tuple(reasons), classes)
 
 
 def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _noise(metric: str, entry: object) -> Noise | None:
-    """The entry of a file as :class:`Noise`; None if it is something else."""
-    content = _dict(entry)
-    numbers = {each.name: content.get(each.name) for each in fields(Noise)}
-    for name, number in numbers.items():
-        if number is None and name in ("floor", "p_value", "least_p"):
-            continue
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            return None
-    noise = Noise(**numbers)  # type: ignore[arg-type]  # just checked
-    if noise.p_value is not None and noise.least_p is None:  # the first format did without
-        noise = replace(noise, least_p=least_p_value(metric, noise.replicates))
-    return noise
+def _estimates(entries: object) -> dict[str, Estimate]:
+    """Those of a file by name, without what is something else."""
+    found = {}
+    for name, entry in _dict(entries).items():
+        with suppress(InputError):
+            found[name] = Estimate.of(_dict(entry))
+    return found
 
 
 @contextmanager
-def noise_bar(total: int, console: Any = None) -> Iterator[Callable[[str, int], None]]:
+def progress_bar(total: int, console: Any = None) -> Iterator[Callable[[str, float], None]]:
     """A function ``advance(name, steps)`` that moves a bar with the time left; plain lines where there is no terminal.
 
     Args:
-        total: Steps in all; a bar of 0 is not shown.
+        total: Steps in all, which can be taken in parts; a bar of 0 is not shown.
         console: A ``rich.console.Console``; None makes one on standard error.
     """
-    done, shown = 0, time.monotonic()
+    done, shown = 0.0, time.monotonic()
 
-    def advance(name: str, steps: int) -> None:
+    def advance(name: str, steps: float) -> None:
         nonlocal done, shown
         done += steps
         bar.advance(steps)
         bar.update(text=name)
         if not bar.live and time.monotonic() - shown > _QUIET:
             shown = time.monotonic()
-            say(f"intervals: {done} of {total}, {name}", on=bar.console)
+            say(f"intervals: {done / max(total, 1):.0%}, {name}", on=bar.console)
 
     with Bar("intervals", total=total, on=console, quiet=total == 0) as bar:
         yield advance

@@ -6,15 +6,33 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
-from fedlas.stats import LEVEL, Comparison, compare_to_best
-from fedlas.stats.noise import Noise, RunNoise
+from fedlas.stats import LEVEL, Comparison, Estimate, compare_to_best
 
 STAGES = {"test": "before", "test_scaled": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
-FORMAT = 1
-"""Format of ``metrics.json``."""
+
+
+@dataclass(frozen=True)
+class RunEstimates:
+    """Intervals, noise floors and calibration tests of one run.
+
+    Attributes:
+        stages: :class:`~fedlas.stats.Estimate` by stage (``"test"``, ``"test_scaled"``), then by registry name.
+        reasons: Why something is missing, as sentences.
+        classes: Of the ECE of each class's probability, by label, at stage ``"test"``; none where it is not known.
+    """
+
+    stages: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    classes: Mapping[int, Estimate] = field(default_factory=dict)
+
+    def get(self, metric: str, stage: str = "test") -> Estimate | None:
+        """Of ``metric`` at ``stage``; None where it is not known."""
+        return self.stages.get(stage, {}).get(metric)
 
 
 @dataclass(frozen=True)
@@ -22,15 +40,15 @@ class FinishedRun:
     """One finished run: its folder and the entries of its ``metrics.json``; None where an entry is missing.
 
     Attributes:
-        path: The run folder.
+        folder: The run folder.
         measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
-        noise: Intervals and noise floors of its metrics; None where nobody asked, see
-            :func:`fedlas.lab.runs.intervals.with_noise`.
+        estimates: Intervals and noise floors of its metrics; None where nobody asked, see
+            :func:`fedlas.lab.runs.intervals.with_estimates`.
     """
 
-    path: Path
+    folder: RunFolder
     recipe: str
     loss: str
     seed: int
@@ -44,12 +62,17 @@ class FinishedRun:
     temperature_ece: float | None = None
     notes: tuple[str, ...] = ()
     made_by: str | None = None
-    noise: RunNoise | None = None
+    estimates: RunEstimates | None = None
 
     @property
     def name(self) -> str:
         """Name of the run folder."""
-        return self.path.name
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """Path of the run folder."""
+        return self.folder.path
 
 
 @dataclass(frozen=True)
@@ -81,6 +104,11 @@ class Summary:
 
     def __post_init__(self) -> None:
         self._by_key.update({(run.loss, run.seed): run for run in self.runs})
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """Environments of all starts of the finished runs."""
+        return [start for run in self.runs for start in run.folder.starts]
 
     @property
     def recipe(self) -> str:
@@ -140,10 +168,10 @@ class Summary:
         runs = (self.run(method, seed) for seed in self.seeds)
         return [math.nan if run is None else run.measured.get(stage, {}).get(metric, math.nan) for run in runs]
 
-    def noise(
+    def estimates(
         self, method: str, metric: str, stage: str = "test", *, seeds: Sequence[int] | None = None
-    ) -> list[Noise]:
-        """What chance over the test samples does to the runs of ``method`` that measured ``metric``, by seed.
+    ) -> list[Estimate]:
+        """Intervals and noise floors of the runs of ``method`` that measured ``metric``, by seed.
 
         Args:
             method: A loss.
@@ -154,9 +182,9 @@ class Summary:
         Returns:
             One for each run; none unless it is known of all of them, or it would be about other runs than their mean.
         """
-        found = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
-        runs = [run for run in found if run is not None and metric in run.measured.get(stage, {})]
-        known = [noise for run in runs if run.noise and (noise := run.noise.get(metric, stage))]
+        every = (self.run(method, seed) for seed in (self.seeds if seeds is None else seeds))
+        runs = [run for run in every if run is not None and metric in run.measured.get(stage, {})]
+        known = [found for run in runs if run.estimates and (found := run.estimates.get(metric, stage))]
         return known if len(known) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:

@@ -18,8 +18,8 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_json
 from fedlas._core.terminal import printable
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.trackers.base import Held, Place, Tracker, flat, trackers_of, values_of
-from fedlas.lab.train.log import read_log
 from fedlas.plots import reliability_diagram
 from fedlas.predictions import Predictions
 
@@ -76,7 +76,7 @@ class Tracking:
         """Show what the log has and a tracker lacks; called when an epoch was logged."""
         if not self._held:
             return
-        log = read_log(self.run.folder / "log.jsonl")
+        log = RunFolder(self.run.folder).log
         for name, held in list(self._held.items()):
             for record in log[held.epoch :]:
                 if not self._try(name, partial(self.trackers[name].log, values_of(record), record["epoch"])):
@@ -129,7 +129,7 @@ def place_of(run: Run) -> Place:
     Raises:
         InputError: If ``trackers.json`` is not readable, or the folder cannot be written to.
     """
-    path = run.folder / "trackers.json"
+    path = RunFolder(run.folder).trackers_path
     if not path.exists():
         write_json(path, {"id": uuid.uuid4().hex[:12]})
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,9 @@ from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Entry
-from fedlas.calibrators import CALIBRATORS, CalibrationWarning, Calibrator
+from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators.notes import fit_with_notes
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
@@ -61,7 +62,7 @@ class HeldOut:
                 "a file",
                 f"Pass the run folder instead of its test.npz, or --calibrate {entry.name} --on {part}.npz.",
             )
-        return self.folder / "predictions" / f"{part}.npz"
+        return RunFolder(self.folder).part_path(part)
 
     def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Predictions:
         """What ``entry`` is fitted on; read once, made and saved first if the run's model must make it.
@@ -145,10 +146,8 @@ def _fit_and_transform(
 ) -> tuple[Predictions, list[str]]:
     """Test predictions after a fresh calibrator, and what its fit warned of."""
     val = held_out.predictions(entry, alone=alone)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        fitted = entry.value().fit(val)
-    return fitted.transform(test), [str(warning.message) for warning in caught]
+    fitted, notes = fit_with_notes(entry.value(), val)
+    return fitted.transform(test), list(notes)
 
 
 def _holds(predictions: Predictions, needs: frozenset[str]) -> bool:
@@ -157,16 +156,15 @@ def _holds(predictions: Predictions, needs: frozenset[str]) -> bool:
 
 def _drifted(folder: Path, held_out: HeldOut, features: bool) -> Predictions:
     """The run's model on its validation images under growing noise."""
-    trained = load_trained(folder, data=held_out.data)
-    device = new_accelerator().device
-    splits, train = trained.splits.to(device), trained.run.recipe.train
+    trained = load_trained(folder, data=held_out.data).to(new_accelerator().device)
+    splits, train = trained.splits, trained.run.recipe.train
     batches = splits.batches(splits.val, batch_size=train.batch_size)
 
     def on_level(level: int, noise: float, accuracy: float) -> None:
         held_out.show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
 
     return drifted_predictions(
-        trained.objective.to(device),
+        trained.objective,
         batches,
         levels=_LEVELS,
         seed=trained.run.seed,

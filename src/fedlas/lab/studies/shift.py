@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
-from fedlas.calibrators import CalibrationWarning, TemperatureScaling
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.corrupted import corrupted
-from fedlas.lab.runs.execute import as_tested, predictions_of
+from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.load import Trained
+from fedlas.lab.runs.measure import predictions_of
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.stats.noise import noise_of
+from fedlas.stats.estimates import estimates
 
 REPLICATES = 199
 """Of interval and noise floor: there are seventy-five sets of corrupted images, before and after temperature."""
@@ -28,7 +29,7 @@ def measure_shift(
     corruptions: Sequence[Corruption],
     *,
     on_step: Callable[[], None] | None = None,
-    save_to: Path | None = None,
+    save_to: Callable[[str], Path] | None = None,
     replicates: int = 0,
 ) -> dict[str, Any]:
     """Metrics of a run on its test images under each corruption, before and after the temperature of its validation.
@@ -37,7 +38,7 @@ def measure_shift(
         trained: The run.
         corruptions: Each at one severity.
         on_step: Called after each.
-        save_to: Folder for the predictions; None keeps none.
+        save_to: Path for the predictions, by the name of the part; None keeps none.
         replicates: Of interval and noise floor of every ECE; 0 computes none.
 
     Returns:
@@ -52,9 +53,8 @@ def measure_shift(
     if run.recipe.data.corruption is not None:
         got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
         raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
-    device = new_accelerator().device
-    model, splits = trained.objective.to(device), trained.splits.to(device)
-    scaling = TemperatureScaling()
+    trained = trained.to(new_accelerator().device)
+    model, splits = trained.objective, trained.splits
     bins = run.recipe.train.num_bins
 
     tested = as_tested(run, splits)
@@ -62,17 +62,14 @@ def measure_shift(
     def predicted(by: Splits, part: Part) -> Predictions:
         return predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CalibrationWarning)
-        scaling.fit(predicted(splits, splits.val))
+    scaling, notes = fit_with_notes(TemperatureScaling(), predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
         found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
         if replicates:
-            options: dict[str, Any] = {"num_bins": bins, "replicates": replicates}
             found["noise"] = {
-                stage: {name: noise.plain() for name, noise in noise_of(each, ["ece"], **options)}
+                stage: {"ece": estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"].plain()}
                 for stage, each in stages.items()
             }
         return found
@@ -81,7 +78,7 @@ def measure_shift(
         for corruption in corruptions:
             predictions = predicted(tested, corrupted(splits.test, corruption))
             if save_to is not None:
-                predictions.save(save_to / f"test-{corruption.name}-{corruption.severity}.npz")
+                predictions.save(save_to(f"test-{corruption.name}-{corruption.severity}"))
             if on_step is not None:
                 on_step()
             about = {"corruption": corruption.name, "severity": corruption.severity, "seed": corruption.seed}
@@ -89,7 +86,7 @@ def measure_shift(
 
     return {
         "temperature": scaling.temperature,
-        "notes": [str(warning.message) for warning in caught],
+        "notes": list(notes),
         "clean": measured(predicted(tested, splits.test)),
         "corrupted": list(each()),
     }

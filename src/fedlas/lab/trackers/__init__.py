@@ -1,4 +1,7 @@
-"""Experiment trackers: the log of a run, shown in TensorBoard, Weights & Biases, MLflow or trackio as well."""
+"""Experiment trackers: TensorBoard, Weights & Biases, MLflow and trackio, which show the log of a run.
+
+In: a run's log and configuration, epoch by epoch. Out: the same numbers in the tool, and each epoch once.
+"""
 
 from fedlas.lab.trackers.base import TRACKERS, Held, Place, Tracker, trackers_of
 from fedlas.lab.trackers.mlflow import MLflow

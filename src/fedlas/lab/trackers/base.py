@@ -1,4 +1,4 @@
-"""What a tracker is: something that is shown a run's log, and can be shown it again without counting anything twice."""
+"""The contract of trackers: they show a run's log in a tool, and a log that is shown again adds nothing twice."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from fedlas._core.registry import Registry
 
 EXTRA = "trackers"
 FINAL = "test/nll"
-"""A value that only a finished run has: a tracker that holds it was told everything."""
+"""A value that only a finished run has: a tracker that holds it has everything."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which run a tracker is to show, and where it may put its files.
+    """The run that a tracker shows, and the folder of its files.
 
     Attributes:
-        folder: Shared by all runs of a bench: ``.trackers`` beside the run folders.
+        folder: Folder shared by all runs of a bench: ``.trackers`` next to the run folders.
         project: Name that the runs of a recipe share.
         name: Name of the run.
-        id: The run's own, the same at every start: two runs of one name in two folders are told apart by it.
-        config: Its configuration, keys dotted, values plain.
+        id: Identifier of the run, the same at every start. It distinguishes runs of one name in different folders.
+        config: Configuration of the run, with dotted keys and plain values.
     """
 
     folder: Path
@@ -38,11 +38,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Held:
-    """What a tracker has of a run when it is opened.
+    """What a tracker already has of a run when it is opened.
 
     Attributes:
         epoch: Last epoch; 0 for none.
-        final: Whether it has the final metrics.
+        final: Whether the tracker has the final metrics.
     """
 
     epoch: int = 0
@@ -50,10 +50,10 @@ class Held:
 
 
 class Tracker(ABC):
-    """Shows runs in one tool, through accelerate's tracker of it.
+    """Shows runs in one tool, through accelerate's tracker for it.
 
     Args:
-        project: What the runs are gathered under; None is the recipe's name.
+        project: Project of the runs in the tool; None is the recipe's name.
 
     Raises:
         MissingExtraError: If the tool is not installed.
@@ -65,7 +65,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def open(self, place: Place) -> Held:
-        """Begin to show a run, or go on with it; returns what the tool has of it already."""
+        """Begin or resume to show a run; returns what the tool already has of it."""
 
     def log(self, values: Mapping[str, float], epoch: int) -> None:
         """Show the values of an epoch."""
@@ -76,15 +76,15 @@ class Tracker(ABC):
         """Show a ``matplotlib`` figure."""
 
     def close(self) -> None:
-        """Write what is left; the run can be opened again."""
+        """Write what is pending. The run can be opened again."""
         self._tracker.finish()
 
     @abstractmethod
     def where(self, folder: Path) -> str:
-        """The command, or the address, that shows what was tracked in ``folder``, the ``.trackers`` of a bench."""
+        """The command or the address that shows the runs tracked in ``folder``, the ``.trackers`` of a bench."""
 
     def project_of(self, place: Place) -> str:
-        """Name of the project; tools take no slash in it."""
+        """Name of the project. Tools allow no slash in it."""
         return (self.project or place.project).replace("/", "-")
 
 
@@ -93,7 +93,7 @@ TRACKERS: Registry[type[Tracker]] = Registry("tracker")
 
 
 def trackers_of(options: Mapping[str, Mapping[str, Any]]) -> dict[str, Tracker]:
-    """Trackers by name, from the options of each.
+    """Trackers by name, from the options of each tracker.
 
     Raises:
         InputError: For an unknown name, option or value.
@@ -109,8 +109,7 @@ def values_of(record: Mapping[str, Any]) -> dict[str, float]:
         record: Nested mappings of numbers, lists and text.
 
     Returns:
-        Every finite number; of ``alarms`` how many there are. Lists, text and what is missing are left out: the log
-        has them.
+        Every finite number, and the number of ``alarms``. Other lists, text and missing values are left out.
 
     Example:
         >>> values_of({"epoch": 2, "val": {"ece": 0.1, "mce": None}, "alarms": ["stuck"]})
@@ -128,13 +127,13 @@ def values_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pixels_of(figure: Any) -> np.ndarray:
-    """A drawn figure as ``(height, width, 3)`` bytes: tools that are given the figure itself ask for pyplot's state."""
+    """A figure as ``(height, width, 3)`` bytes. Tools that get the figure itself would use pyplot's global state."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A nested configuration with dotted keys; what is no number or flag becomes text.
+    """A nested configuration with dotted keys. Values other than numbers, flags and text become text.
 
     Example:
         >>> flat({"loss": {"name": "ls", "alpha": 0.05}, "seed": 0, "sizes": [1, 2]})

@@ -1,4 +1,4 @@
-"""MLflow: a database beside the runs, or the server that ``$MLFLOW_TRACKING_URI`` names."""
+"""MLflow tracker: a database next to the runs, or the server at ``$MLFLOW_TRACKING_URI``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class MLflow(Tracker):
 
     Args:
         project: Experiment; None is the recipe's name.
-        tracking_uri: Server or database; None is ``$MLFLOW_TRACKING_URI``, else a SQLite database beside the runs.
+        tracking_uri: Server or database; None is ``$MLFLOW_TRACKING_URI``, else a SQLite database next to the runs.
 
     Raises:
         MissingExtraError: If MLflow is not installed.
 
     Note:
-        A run is found again by its tag ``fedlas.run``, and goes on after the last epoch that it has. MLflow's tracking
-        address and its active run belong to the process: a program that uses MLflow otherwise must not do so meanwhile.
+        A run is found by its tag ``fedlas.run``, and continues after its last epoch. MLflow's tracking address and
+        active run belong to the process, so the program must not use MLflow for anything else at the same time.
     """
 
     def __init__(self, *, project: str | None = None, tracking_uri: str | None = None) -> None:
@@ -37,12 +37,12 @@ class MLflow(Tracker):
         require("mlflow", extra=EXTRA)
 
     def open(self, place: Place) -> Held:
-        """Begin, or go on with the run of the same id."""
+        """Begin a run, or continue the run of the same id."""
         mlflow, trackers = require("mlflow", extra=EXTRA), require("accelerate.tracking", extra="bench")
         place.folder.mkdir(parents=True, exist_ok=True)
         local = self.tracking_uri is None
         lock = require("filelock", extra="bench").FileLock(place.folder / ".mlflow.lock")
-        # Two workers that start together would both make the database and the experiment.
+        # Without the lock, two workers that start together would both create the database and the experiment.
         with lock, _quietly():
             mlflow.set_tracking_uri(self._uri(place.folder))
             experiment = self.project_of(place)
@@ -64,11 +64,11 @@ class MLflow(Tracker):
         return Held(epoch=int(latest.get("epoch", 0)), final=FINAL in latest)
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
-        """Among the artifacts."""
+        """Save a ``matplotlib`` figure as an artifact."""
         self._tracker.log_figure(figure, f"{name}-{epoch}.png")
 
     def where(self, folder: Path) -> str:
-        """The command that shows it."""
+        """The command that starts MLflow's server."""
         return f"mlflow ui --backend-store-uri {self._uri(folder)}"
 
     def _uri(self, folder: Path) -> str:
@@ -77,7 +77,7 @@ class MLflow(Tracker):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the lines in which MLflow and its tools tell of every table that they make."""
+    """Silences the lines that MLflow and its tools log for every table they create."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

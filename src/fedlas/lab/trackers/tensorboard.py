@@ -1,4 +1,4 @@
-"""TensorBoard: one folder of event files a run."""
+"""TensorBoard tracker: one folder of event files per run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ class TensorBoard(Tracker):
         MissingExtraError: If TensorBoard is not installed.
 
     Note:
-        Its files cannot be gone on with where a killed run left them. So they are written anew at every start, from
-        the log.
+        Event files cannot be continued after a kill, so every start writes them anew from the log.
     """
 
     def __init__(self, *, project: str | None = None) -> None:
@@ -30,7 +29,7 @@ class TensorBoard(Tracker):
         require("tensorboard", extra=EXTRA)
 
     def open(self, place: Place) -> Held:
-        """Begin anew."""
+        """Begin a run anew."""
         folder = place.folder / "tensorboard" / self.project_of(place)
         remove(folder / place.name, inside=place.folder.parent)
         trackers = require("accelerate.tracking", extra="bench")
@@ -40,9 +39,9 @@ class TensorBoard(Tracker):
         return Held()
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
-        """Among the images."""
+        """Show a ``matplotlib`` figure among the images."""
         self._tracker.tracker.add_figure(name, figure, global_step=epoch, close=False)
 
     def where(self, folder: Path) -> str:
-        """The command that shows it."""
+        """The command that starts TensorBoard."""
         return f"tensorboard --logdir {folder / 'tensorboard'}"

@@ -1,4 +1,4 @@
-"""Trackio: its own database, wherever ``$TRACKIO_DIR`` says."""
+"""Trackio tracker: a database in ``$TRACKIO_DIR``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracke
 
 @TRACKERS.register("trackio", url="https://huggingface.co/docs/trackio")
 class Trackio(Tracker):
-    """Trackio: in ``$TRACKIO_DIR``, else in trackio's usual place.
+    """Trackio: a database in ``$TRACKIO_DIR``, else in trackio's usual place.
 
     Args:
         project: Project; None is the recipe's name.
         space_id: Hugging Face Space to send to; None is ``$TRACKIO_SPACE_ID``, else a server at
-            ``$TRACKIO_SERVER_URL``, else this machine alone.
+            ``$TRACKIO_SERVER_URL``, else nowhere.
 
     Raises:
         MissingExtraError: If trackio is not installed.
 
     Note:
-        A run is called ``RUN-ID``, as trackio knows runs by their name alone, and goes on after the last epoch that it
-        has. What trackio says goes to standard error.
+        A run is called ``RUN-ID``, because trackio identifies runs by name alone. It continues after its last epoch.
+        Trackio's output goes to standard error.
     """
 
     def __init__(self, *, project: str | None = None, space_id: str | None = None) -> None:
@@ -35,7 +35,7 @@ class Trackio(Tracker):
             require("trackio", extra=EXTRA)
 
     def open(self, place: Place) -> Held:
-        """Begin, or go on with the run of the same name."""
+        """Begin a run, or continue the run of the same name."""
         project, name = self.project_of(place), f"{place.name}-{place.id}"
         storage = require("trackio.sqlite_storage", extra=EXTRA).SQLiteStorage
         known = [] if self.space_id else storage.get_logs(project, name)
@@ -56,14 +56,14 @@ class Trackio(Tracker):
         return Held(epoch=max((int(entry["epoch"]) for entry in known if "epoch" in entry), default=0), final=final)
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
-        """Among the media."""
+        """Show a ``matplotlib`` figure among the media."""
         self._tracker.log({name: require("trackio", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is pending."""
         with redirect_stdout(sys.stderr):
             super().close()
 
-    def where(self, folder: Path) -> str:  # noqa: ARG002 (trackio has a place of its own)
-        """The command that shows it."""
+    def where(self, folder: Path) -> str:  # noqa: ARG002 (trackio has its own folder)
+        """The command that shows the runs."""
         return f"trackio show --project {self.project}" if self.project else "trackio show"

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline unless told otherwise, to be sent by ``wandb sync``."""
+"""Weights & Biases tracker: offline by default, for ``wandb sync`` to send."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
 from fedlas._core.files import remove
 from fedlas.lab.trackers.base import EXTRA, FINAL, TRACKERS, Held, Place, Tracker, pixels_of
 
+Mode = Literal["offline", "online", "disabled"]
+
 
 @TRACKERS.register("wandb", url="https://docs.wandb.ai")
 class WandB(Tracker):
-    """Weights & Biases: offline runs in ``.trackers/wandb``, or online ones.
+    """Weights & Biases: offline runs in ``.trackers/wandb``, or online runs.
 
     Args:
         project: Project; None is the recipe's name.
-        entity: User or team; None is your own.
+        entity: User or team; None is your own user.
         mode: ``offline``, ``online`` or ``disabled``; None is ``$WANDB_MODE``, else ``offline``.
         tags: Tags of the runs.
 
@@ -29,8 +31,8 @@ class WandB(Tracker):
         InputError: For an unknown mode.
 
     Note:
-        An offline run cannot be gone on with, so it is written anew at every start, from the log, under the same id. An
-        online one goes on after the last epoch that it has.
+        An offline run cannot be continued, so every start writes it anew from the log, under the same id. An online run
+        continues after its last epoch.
     """
 
     def __init__(
@@ -38,18 +40,18 @@ class WandB(Tracker):
         *,
         project: str | None = None,
         entity: str | None = None,
-        mode: str | None = None,
+        mode: Mode | None = None,
         tags: Sequence[str] = (),
     ) -> None:
         super().__init__(project=project)
         self.mode = check_choice(
-            "tracker wandb", "mode", mode or os.environ.get("WANDB_MODE", "offline"), ("offline", "online", "disabled")
+            "tracker wandb", "mode", mode or os.environ.get("WANDB_MODE", "offline"), get_args(Mode)
         )
         self.entity, self.tags = entity, list(tags)
         require("wandb", extra=EXTRA)
 
     def open(self, place: Place) -> Held:
-        """Begin anew offline, go on online."""
+        """Begin an offline run anew, or continue an online run."""
         place.folder.mkdir(parents=True, exist_ok=True)
         online = self.mode == "online"
         if not online:
@@ -74,11 +76,11 @@ class WandB(Tracker):
         return Held(epoch=max(run.step - 1, 0), final=FINAL in run.summary)
 
     def picture(self, name: str, figure: Any, epoch: int) -> None:
-        """Among the media."""
+        """Show a ``matplotlib`` figure among the media."""
         self._tracker.log({name: require("wandb", extra=EXTRA).Image(pixels_of(figure))}, step=epoch)
 
     def where(self, folder: Path) -> str:
-        """The command that sends offline runs, or where online ones are."""
+        """The command that sends offline runs, or the mode of others."""
         if self.mode != "offline":
             return f"wandb, mode {self.mode}"
         return f"wandb sync {folder / 'wandb' / 'offline-run-*'}"

@@ -1,8 +1,13 @@
-"""Training: a loop on accelerate, and checkpoints that survive a kill."""
+"""The training loop, on accelerate, and checkpoints that survive a kill at any moment.
 
-from fedlas._core.seed import derive, seed_everything
+In: an ``Objective``, batches, and the configuration of loop, optimizer and schedule. Out: the objective with the best
+epoch's weights, and a folder with ``checkpoint.pt`` and ``log.jsonl``.
+"""
+
+from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import read_log
 from fedlas.lab.train.loop import DivergedError, Fitted, fit
 from fedlas.lab.train.optim import build_optimizer, build_schedule
@@ -10,6 +15,7 @@ from fedlas.lab.train.optim import build_optimizer, build_schedule
 __all__ = [
     "DivergedError",
     "Fitted",
+    "Hook",
     "OptimizerConfig",
     "ScheduleConfig",
     "TrainConfig",

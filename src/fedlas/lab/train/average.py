@@ -1,4 +1,4 @@
-"""Averages of the weights along the way of training, in whose place they are validated, kept and used.
+"""Averages of the weights over training. Once averaging has begun, the average is validated, kept and used.
 
 Source:
     Polyak, Juditsky: Acceleration of Stochastic Approximation by Averaging, SIAM J. Control and Optimization 30 (1992).
@@ -17,18 +17,20 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fedlas.lab.train.config import TrainConfig
+from fedlas.lab.train.config import AverageName, TrainConfig
+
+__all__ = ["AVERAGES", "ExponentialAverage", "StochasticWeightAverage", "Weights", "estimate_batch_norms"]
 
 
 class Weights:
-    """No average: the weights as they are.
+    """The weights themselves, without an average.
 
     Args:
         model: The model that is trained.
-        config: ``average``, ``average_decay`` and ``average_start`` matter here.
+        config: ``average``, ``average_decay`` and ``average_start`` are used.
 
     Attributes:
-        first: First epoch, counted from 1, at whose end :attr:`model` is what training is for.
+        first: First epoch, counted from 1, at whose end :attr:`model` may be chosen as the best.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -41,21 +43,21 @@ class Weights:
         return self.source
 
     def step(self, epoch: int) -> None:
-        """The optimizer has made a step."""
+        """Called after each step of the optimizer."""
 
     def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
-        """The epoch's last step is done; ``batches`` are those of the epoch."""
+        """Called after the epoch's last step, with the batches of the epoch."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a checkpoint must hold."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned."""
 
 
 class _Average(Weights):
-    """An average in a model of its own. Before the first epoch of averaging the weights themselves count."""
+    """An average in a model of its own. Before the first epoch of averaging, the weights themselves are used."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, averaged: AveragedModel) -> None:
         super().__init__(model, config)
@@ -63,23 +65,23 @@ class _Average(Weights):
 
     @property
     def model(self) -> nn.Module:
-        """The average, once there is one."""
+        """The average, once there is one; the trained model before."""
         return self.averaged.module if int(self.averaged.n_averaged) else self.source
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average and how many it is of."""
+        """The average, and the number of weights in it."""
         return self.averaged.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what :meth:`state_dict` returned."""
+        """Continue from what :meth:`state_dict` returned."""
         self.averaged.load_state_dict(state)
 
 
 class ExponentialAverage(_Average):
     """Exponential moving average after every step: ``average <- d_t average + (1 - d_t) weights``.
 
-    ``d_t = min(decay, (1 + t) / (10 + t))`` at the ``t``-th step of averaging, so that the start is soon forgotten in a
-    short run, too. Running statistics of batch norms are averaged like weights, counters are copied.
+    ``d_t = min(decay, (1 + t) / (10 + t))`` at the ``t``-th step of averaging, so that the average forgets its start
+    soon, even in a short run. Running statistics of batch norms are averaged like weights; counters are copied.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
@@ -87,13 +89,13 @@ class ExponentialAverage(_Average):
         self.decay = config.average_decay
 
     def step(self, epoch: int) -> None:
-        """Take the new weights in."""
+        """Add the new weights to the average."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
 
     def _mix(self, averages: Any, weights: Any, _: Any) -> None:
         if averages[0].is_floating_point():
-            steps = int(self.averaged.n_averaged)  # on the CPU: asking an accelerator would stall it
+            steps = int(self.averaged.n_averaged)  # kept on the CPU: reading an accelerator would stall it
             decay = min(self.decay, (1 + steps) / (10 + steps))
             get_ema_multi_avg_fn(decay)(averages, weights, steps)
         else:
@@ -102,20 +104,24 @@ class ExponentialAverage(_Average):
 
 
 class StochasticWeightAverage(_Average):
-    """Plain mean of the weights at the ends of epochs (SWA), batch norms' statistics estimated anew for it."""
+    """Mean of the weights at the ends of epochs (SWA), with batch-norm statistics estimated anew."""
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
         super().__init__(model, config, AveragedModel(model))
 
     def end_epoch(self, epoch: int, batches: Iterable[Any], accelerator: Any) -> None:
-        """Take the epoch's last weights in."""
+        """Add the epoch's last weights to the average."""
         if epoch >= self.first:
             self.averaged.update_parameters(self.source)
             estimate_batch_norms(self.averaged.module, batches, accelerator)
 
 
-AVERAGES: dict[str, type[Weights]] = {"none": Weights, "ema": ExponentialAverage, "swa": StochasticWeightAverage}
-"""What ``train.average`` can be."""
+AVERAGES: dict[AverageName, type[Weights]] = {
+    "none": Weights,
+    "ema": ExponentialAverage,
+    "swa": StochasticWeightAverage,
+}
+"""Class of each ``train.average``."""
 
 
 @torch.no_grad()
@@ -123,16 +129,16 @@ def estimate_batch_norms(model: nn.Module, batches: Iterable[Any], accelerator: 
     """Set the running statistics of batch norms to their mean over ``batches``, then put the model into ``eval()``.
 
     Args:
-        model: Any model; one without batch norms is not run.
+        model: Any model; a model without batch norms is not run.
         batches: Yields ``(inputs, ...)``, on the model's device.
         accelerator: ``accelerate.Accelerator``; statistics are averaged over its processes.
 
     State:
-        The model runs in ``train()``, without autocast. Batch norms that stay in ``eval()`` then, because a model keeps
-        them frozen, are left alone.
+        The model runs in ``train()``, without autocast. Batch norms that stay in ``eval()`` then, because the model
+        keeps them frozen, do not change.
 
     Note:
-        In place of ``torch.optim.swa_utils.update_bn``, which would leave frozen ones without statistics.
+        ``torch.optim.swa_utils.update_bn`` would leave frozen batch norms without statistics.
     """
     model.train()
     norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.training]
@@ -141,7 +147,7 @@ def estimate_batch_norms(model: nn.Module, batches: Iterable[Any], accelerator: 
         momenta = [layer.momentum for layer in norms]
         for layer in norms:
             layer.reset_running_stats()
-            layer.momentum = None  # torch's word for a plain mean
+            layer.momentum = None  # a plain mean over batches
         for inputs, *_ in batches:
             model(inputs)
         for layer, momentum in zip(norms, momenta, strict=True):

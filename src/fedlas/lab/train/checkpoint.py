@@ -1,11 +1,8 @@
-"""Checkpoints: written whole or not at all, loaded without running code, refused by another configuration."""
+"""Checkpoints: written atomically, loaded without running code, and refused under another configuration."""
 
 from __future__ import annotations
 
-import pickle
-import struct
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,25 +12,25 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.files import write_atomically
 
+__all__ = ["CHECKPOINT", "differences", "load_checkpoint", "save_checkpoint"]
+
+CHECKPOINT = "checkpoint.pt"
+"""Its name in the folder of a run."""
 FORMAT = 1
 
-# What torch.load raises for bytes that are no checkpoint: its unpickler walks whatever the bytes spell.
-_UNREADABLE = (
-    RuntimeError, EOFError, pickle.UnpicklingError, OSError, LookupError, ValueError, TypeError, AttributeError,
-    AssertionError, ArithmeticError, MemoryError, zipfile.BadZipFile, struct.error,
-)  # fmt: skip
+FORMAT = 1
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically.
 
     Args:
-        path: File to write; a checkpoint already there survives until the new one is complete.
-        state: Tensors and plain values only, since that is all :func:`load_checkpoint` accepts.
-        config: Resolved configuration of the run, which a later load is compared with.
+        path: File to write. An older checkpoint survives until the new one is complete.
+        state: Tensors and plain values only, which is all that :func:`load_checkpoint` accepts.
+        config: Resolved configuration of the run. A later load compares its own with it.
 
     Raises:
-        InputError: If the folder cannot be written to.
+        InputError: If the folder is not writable.
     """
     write_atomically(path, lambda file: torch.save({"format": FORMAT, "config": dict(config), **state}, file))
 
@@ -43,23 +40,23 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
 
     Args:
         path: File written by :func:`save_checkpoint`.
-        config: Configuration that must be the one the checkpoint was written under; None skips the comparison.
+        config: Configuration that the checkpoint must have been written under; None skips the comparison.
 
     Raises:
         InputError: If the file is missing, truncated, of another format or not a checkpoint, or if the configurations
             differ; the message names every difference.
 
     Note:
-        Nothing in the file is executed: tensors and plain values are all that is read.
+        Nothing in the file is executed: only tensors and plain values are read.
     """
     owner = "checkpoint"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch remarks on a foreign file is no news beside the error below
+            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error below explains
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
-    except _UNREADABLE as error:
+    except Exception as error:  # torch's unpickler may raise anything for bytes that are no checkpoint
         reason = str(error).split("\n")[0][:120]
         raise InputError(
             owner,
@@ -84,25 +81,18 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "", *, words: tuple[str, str] = ("before", "now")
 ) -> list[str]:
-    """Where two nested configurations differ, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
+    """Differences of two nested configurations, as ``"optimizer.lr: 0.1 before, 0.2 now"``.
 
     Example:
-        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
-        ['a.b: 1 before, 3 now']
+        >>> differences({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}})
+        ['a.b: 1 before, 3 now', 'c: 2 before, absent now']
     """
     found: list[str] = []
-    for key in [*old, *(key for key in new if key not in old)]:
-        before, now = old.get(key, _ABSENT), new.get(key, _ABSENT)
+    for key in dict.fromkeys([*old, *new]):
+        before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found += differences(before, now, f"{prefix}{key}.", words=words)
-        elif before != now:
-            found.append(f"{prefix}{key}: {before!r} {words[0]}, {now!r} {words[1]}")
+        elif before != now or (key in old) != (key in new):
+            was, now_is = (repr(side[key]) if key in side else "absent" for side in (old, new))
+            found.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
     return found
-
-
-class _Absent:
-    def __repr__(self) -> str:
-        return "absent"
-
-
-_ABSENT = _Absent()

@@ -1,11 +1,33 @@
-"""How to train: everything the loop needs to know, checked when it is made."""
+"""Configuration of the training loop, checked when it is made."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
 from fedlas.metrics import METRICS
+
+__all__ = ["OptimizerConfig", "ScheduleConfig", "TrainConfig", "check_literals", "check_select", "merit"]
+
+AverageName = Literal["none", "ema", "swa"]
+
+
+def check_literals(owner: str, kind: type, values: Mapping[str, Any]) -> None:
+    """Check that fields of a dataclass that are declared as ``Literal`` have one of the declared values.
+
+    Args:
+        owner: Owner of the error, such as ``optimizer``.
+        kind: The dataclass.
+        values: Values by field; missing fields are not checked.
+
+    Raises:
+        InputError: For another value; the nearest one is named.
+    """
+    for name, hint in get_type_hints(kind).items():
+        if get_origin(hint) is Literal and name in values:
+            check_choice(owner, name, values[name], get_args(hint))
 
 
 @dataclass(frozen=True)
@@ -15,15 +37,15 @@ class OptimizerConfig:
     Args:
         name: ``sgd`` or ``adamw``.
         lr: Learning rate at the start.
-        momentum: Of SGD.
-        nesterov: Of SGD.
-        weight_decay: Of the model's parameters.
+        momentum: Momentum of SGD, in [0, 1].
+        nesterov: Whether SGD uses Nesterov's momentum.
+        weight_decay: Weight decay of the model's parameters.
         criterion_lr: Learning rate of the loss's own parameters; null is ``lr``.
-        decay_criterion: Decay the loss's own parameters too, as the published FedLAS code does.
+        decay_criterion: Whether the loss's own parameters decay too, as in the published FedLAS code.
         clip_norm: Largest L2 norm of the gradient over model and loss together; null does not clip.
     """
 
-    name: str = "sgd"
+    name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
@@ -33,7 +55,7 @@ class OptimizerConfig:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
-        check_choice("optimizer", "name", self.name, ("sgd", "adamw"))
+        check_literals("optimizer", type(self), vars(self))
         for name in ("lr", "weight_decay"):
             check_number("optimizer", name, getattr(self, name), low=0)
         check_number("optimizer", "momentum", self.momentum, low=0, high=1)
@@ -51,20 +73,20 @@ class ScheduleConfig:
 
     Args:
         name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end), ``constant``, or ``swa`` (falls
-            on a line from the first of two milestones to ``factor`` at the second, then stays there: the phase whose
-            weights ``train.average=swa`` averages).
+            linearly from the first of two milestones to ``factor`` at the second, then stays there; in this last phase
+            ``train.average=swa`` averages weights).
         milestones: Fractions of the run in (0, 1), or epochs if at least 1.
-        factor: What a milestone multiplies the rate by.
-        warmup_epochs: Epochs over which the rate rises linearly first.
+        factor: Factor by which a milestone multiplies the rate.
+        warmup_epochs: Epochs at the start in which the rate rises linearly.
     """
 
-    name: str = "milestones"
+    name: Literal["milestones", "cosine", "constant", "swa"] = "milestones"
     milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
     factor: float = 0.1
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        check_choice("schedule", "name", self.name, ("milestones", "cosine", "constant", "swa"))
+        check_literals("schedule", type(self), vars(self))
         check_number("schedule", "factor", self.factor, low=0, high=1, low_open=True)
         check_count("schedule", "warmup_epochs", self.warmup_epochs, low=0)
         for milestone in self.milestones:
@@ -75,10 +97,10 @@ class ScheduleConfig:
             )
 
     def milestone_epochs(self, epochs: int) -> list[int]:
-        """Milestones in epochs of a run of ``epochs``; a fraction is rounded, to the first epoch's end at the earliest.
+        """Milestones in epochs of a run of ``epochs``. Fractions are rounded, to the end of the first epoch or later.
 
         Raises:
-            InputError: If one is not before the end of the run, or the two of ``swa`` are in the wrong order.
+            InputError: If a milestone is not before the end of the run, or those of ``swa`` are in the wrong order.
         """
         resolved = [max(1, round(m * epochs)) if m < 1 else round(m) for m in self.milestones]
         late = [m for m, epoch in zip(self.milestones, resolved, strict=True) if m >= 1 and epoch >= epochs]
@@ -103,33 +125,31 @@ class TrainConfig:
         batch_size: Samples of a step, over all processes together.
         precision: ``fp32``, or ``bf16`` to run the forward pass in autocast. Weights, losses, statistics and
             predictions are float32 either way.
-        select: Validation metric that chooses the best epoch (see :func:`check_select`); the last of equals wins, as it
-            trained longer.
+        select: Validation metric that chooses the best epoch (see :func:`check_select`). Among equal epochs the last
+            wins, because it trained longer.
         drop_last: Leave out a last, smaller batch.
         num_bins: Bins of every calibration error.
         checkpoint_every: Epochs between checkpoints; the last epoch always writes one.
-        accumulate: Parts that a process cuts its batch into and runs one after the other, to make one step of them: for
-            batches that do not fit into memory. ``batch_size`` stays the samples of a step. What moves or looks once a
-            forward pass (NCI, batch norms, losses that look at a whole batch) does so once a part: see
-            ``docs/scale.md``.
+        accumulate: Number of parts that a process cuts its batch into, for batches that do not fit into memory. The
+            parts run one after the other and make one step; ``batch_size`` remains the samples of a step. NCI, batch
+            norms and losses of a whole batch see one part at a time: see ``docs/scale.md``.
         channels_last: Keep images and convolutions with channels last in memory, which tensor cores prefer. Results
             differ by rounding.
         compile: Run the objective through ``torch.compile``.
-        shard: Divide weights, gradients and optimizer state among the processes (FSDP2) in place of a copy for each,
-            for models too large for one device; without batch norms. Says nothing for one process.
-        save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes a sample: what
-            calibrators and scores that look at features need.
+        save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes per sample.
+            Calibrators and scores that use features need it.
         average: ``none``; ``ema``, an exponential moving average of the weights after every step; or ``swa``, the mean
-            of the weights at the ends of epochs (an epoch then costs a forward pass more over the training part, for
-            the statistics of batch norms). Of the model, not of the loss. Once it has begun, averaged weights alone are
-            validated, can be the best, and predict. ``swa`` is meant for a rate that stays up: ``schedule.name=swa``.
-        average_decay: Of ``ema``, a step; at step t at most (1 + t) / (10 + t).
+            of the weights at the ends of epochs, which costs one more forward pass over the training part per epoch
+            for the statistics of batch norms. It averages the model, not the loss. Once averaging has begun, only
+            averaged weights are validated, may be the best, and predict. ``swa`` needs a learning rate that stays high:
+            ``schedule.name=swa``.
+        average_decay: Decay of ``ema`` per step; at step t at most (1 + t) / (10 + t).
         average_start: Share of the epochs before averaging begins, in [0, 1); null is 0 for ``ema``, 0.75 for ``swa``.
     """
 
     epochs: int = 30
     batch_size: int = 128
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     select: str = "accuracy"
     drop_last: bool = False
     num_bins: int = 15
@@ -137,9 +157,8 @@ class TrainConfig:
     accumulate: int = 1
     channels_last: bool = False
     compile: bool = False
-    shard: bool = False
     save_features: bool = True
-    average: str = "none"
+    average: AverageName = "none"
     average_decay: float = 0.999
     average_start: float | None = None
 
@@ -149,15 +168,14 @@ class TrainConfig:
         if self.accumulate > self.batch_size:
             expected = f"accumulate must be at most batch_size {self.batch_size}"
             raise InputError("train", expected, self.accumulate, "Choose fewer parts.")
-        check_choice("train", "precision", self.precision, ("fp32", "bf16"))
-        check_choice("train", "average", self.average, ("none", "ema", "swa"))
+        check_literals("train", type(self), vars(self))
         check_number("train", "average_decay", self.average_decay, low=0, high=1)
         if self.average_start is not None:
             check_number("train", "average_start", self.average_start, low=0, high=1)
 
     @property
     def first_average(self) -> int:
-        """First epoch, counted from 1, whose weights are averaged; the last one at the latest."""
+        """First epoch, counted from 1, whose weights are averaged; at most the last epoch."""
         start = self.average_start
         if start is None:
             start = 0.75 if self.average == "swa" else 0.0
@@ -168,16 +186,20 @@ def check_select(metric: str) -> str:
     """Return ``metric`` if it can choose the best epoch: registered, and computed from logits and target alone.
 
     Raises:
-        InputError: Otherwise; the nearest metric that can is named.
+        InputError: Otherwise; the message names the nearest metric that can.
     """
-    if metric in METRICS:
-        about = METRICS[metric].metadata
-        if about.get("default", True) and not about.get("needs"):
-            return metric
     able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
+    if metric in able:
+        return metric
     raise InputError(
         "train.select",
         "it must be a registered metric of logits and target alone",
         repr(metric),
         f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able),
     )
+
+
+def merit(metric: str, value: float) -> float:
+    """A number that is higher for a better value of a metric; a metric with a sign is best at 0."""
+    higher = METRICS[metric].metadata["higher_is_better"]
+    return -abs(value) if higher is None else value if higher else -value

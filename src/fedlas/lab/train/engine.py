@@ -1,8 +1,8 @@
-"""How an objective runs on the processes of a run: copies of it, batches cut to what fits, gradients averaged."""
+"""The engine of a training step: copies of the objective on all processes, parts of batches, averaged gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,25 +13,27 @@ from fedlas._core.check import InputError, describe
 from fedlas.lab.train.config import TrainConfig
 from fedlas.objective import Objective
 
+__all__ = ["Engine"]
+
 
 class Engine:
-    """Every process holds the whole objective; gradients are averaged over processes (DDP, or nothing for one).
+    """Runs the steps of training. Every process holds the whole objective; DDP averages gradients over processes.
 
     Args:
-        objective: What is trained; moved to channels-last if the configuration says so.
-        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` matter here.
+        objective: Model and criterion; moved to channels-last if the configuration says so.
+        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` are used.
         accelerator: ``accelerate.Accelerator``.
 
     Attributes:
-        wrapped: What is called in training, once :meth:`start` was.
-        optimizer: What is stepped, once :meth:`start` was.
+        wrapped: Module to call in training, after :meth:`start`.
+        optimizer: Optimizer to step, after :meth:`start`.
 
     Note:
-        A batch is cut into ``accumulate`` parts that run one after the other, and the loss of each is weighed by its
-        share of the step's samples over all processes. So for a criterion that averages over samples the step's
-        gradient is that of the whole batch in one piece, up to rounding, however the samples are divided. It is only
-        approximately that where a mean divides by something else than the number of samples (class weights, or ignored
-        targets, that the parts hold unequal shares of).
+        A batch is cut into ``accumulate`` parts that run one after the other. The loss of each part is weighted by its
+        share of the step's samples over all processes. So for a criterion that averages over samples, the step's
+        gradient is that of the whole batch up to rounding, however the samples are divided. It is approximate if the
+        mean divides by something other than the number of samples: class weights, or ignored targets, of which the
+        parts have unequal shares.
     """
 
     wrapped: nn.Module
@@ -44,11 +46,11 @@ class Engine:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Get ready to train with an optimizer over the objective's parameters.
+        """Prepare training with an optimizer over the objective's parameters.
 
         State:
-            With ``compile`` what was compiled in this process before is forgotten: every run brings modules of its own,
-            and after a few of them torch would give up compiling and run the rest uncompiled.
+            With ``compile``, torch forgets what this process compiled before. Every run has its own modules, and after
+            a few of them torch would stop compiling and run the others uncompiled.
         """
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         if self.config.compile:
@@ -59,23 +61,24 @@ class Engine:
         """Cut a batch of this process into parts ``(inputs, target, index, share)``, the same number on every process.
 
         Args:
-            inputs: ``(B, ...)``; anything if the batch is not cut.
+            inputs: ``(B, ...)``; of any type if the batch is not cut.
             target: ``(B, ...)``.
             index: ``(B,)``, or None.
 
         Raises:
-            InputError: If inputs that are no tensor are to be cut.
+            InputError: If inputs must be cut and are not a tensor.
 
         Note:
-            ``share`` is None where nothing is cut and no other process works along. A batch with fewer samples a
-            process than ``accumulate`` makes fewer parts. A collective.
+            A collective. ``share`` is None if nothing is cut and there is one process. A batch with fewer samples per
+            process than ``accumulate`` has fewer parts.
         """
+        # Every process needs the same number of parts, so the smallest slice of the batch decides it.
         pieces, fewest = self.config.accumulate, len(target)
         total: Any = len(target)
         if self.processes > 1:
             each = self.accelerator.gather(torch.tensor([len(target)], device=target.device))
             total = each.sum()
-            if pieces > 1:  # looked at only if there is something to cut, since looking stalls an accelerator
+            if pieces > 1:  # read only if there is something to cut, because reading stalls an accelerator
                 fewest = int(each.min())
         pieces = max(1, min(pieces, fewest))
         if pieces > 1 and not isinstance(inputs, Tensor):
@@ -87,6 +90,8 @@ class Engine:
             )
         if self.config.channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+        # DDP averages over processes: times their number, the sum of the weighted losses is the mean over all samples.
         if pieces == 1:
             yield inputs, target, index, None if self.processes == 1 else len(target) * self.processes / total
             return
@@ -95,30 +100,18 @@ class Engine:
             yield *part, len(part[1]) * self.processes / total
 
     def collecting(self, last: bool) -> AbstractContextManager[Any]:
-        """A context for forward and backward pass of a part: gradients are exchanged in the step's last one only."""
+        """A context for the forward and backward pass of a part: only the step's last part exchanges gradients."""
         if last or self.processes == 1:
             return nullcontext()
         return self.accelerator.no_sync(self.wrapped)
 
     def backward(self, loss: Tensor, share: Any) -> None:
-        """Add the gradient of a part's loss, weighed by its share."""
+        """Add the gradient of a part's loss, weighted by its share."""
         self.accelerator.backward(loss if share is None else loss * share)
 
     def step(self, clip_norm: float | None) -> None:
-        """Make the optimizer's step with what has been collected."""
+        """Step the optimizer with the collected gradients."""
         if clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def plain(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state of model or optimizer such that a run on any number of processes can go on from it. A collective."""
-        return dict(state)
-
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Put a state of the objective, as :meth:`plain` gives it, into the objective. A collective."""
-        self.objective.load_state_dict(state)
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Put a state of the optimizer, as :meth:`plain` gives it, into the optimizer. A collective."""
-        optimizer.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""The run's log: one JSON object a line, one line an epoch, no epoch twice however often the run was stopped."""
+"""The log of a run: one line of JSON per epoch, and each epoch once, however often the run was stopped."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.files import not_writable, write_text
+from fedlas._core.check import InputError
+from fedlas._core.files import not_writable, remove, write_text
+
+__all__ = ["LOG", "append_log", "read_log", "truncate_log"]
+
+LOG = "log.jsonl"
+"""Its name in the folder of a run."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a log, in order, up to the first line that is none (a kill cut it short); a missing file is empty."""
+    """Records of a log, in order, up to the first line that a kill cut short; a missing file has none."""
     records: list[dict[str, Any]] = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -27,17 +33,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_log(path: Path, last_epoch: int) -> list[dict[str, Any]]:
-    """Drop what was logged after ``last_epoch`` (epochs that no checkpoint kept) and return the rest."""
+    """Remove the records after ``last_epoch``, which no checkpoint holds, and return the others."""
     kept = [record for record in read_log(path) if record["epoch"] <= last_epoch]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line and have it on the disk before a checkpoint that counts on it.
+    """Add one line, and have it on the disk before the checkpoint that relies on it.
 
     Raises:
-        InputError: If the file cannot be written to, or the disk is full. The file is what it was before then.
+        InputError: If the file is not writable, or the disk is full. The file is unchanged then.
     """
     before = path.stat().st_size if path.is_file() else None
     try:
@@ -46,9 +52,9 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        with suppress(OSError):
+        with suppress(OSError, InputError):
             if before is not None:
                 os.truncate(path, before)
             else:
-                path.unlink()
+                remove(path, inside=path.parent)
         raise not_writable(path, error) from error

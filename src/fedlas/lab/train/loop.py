@@ -1,10 +1,12 @@
-"""The training loop, on accelerate: one epoch after the other, a checkpoint after each, the best one kept."""
+"""The training loop, on accelerate: it validates and saves a checkpoint after each epoch, and keeps the best one."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,20 +15,21 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, new_accelerator, on_main
-from fedlas._core.seed import restore_rng_state, rng_state
-from fedlas.diagnose import Monitor, NormMonitor, monitor_of
+from fedlas._core.streams import restore_rng_state, rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
-from fedlas.lab.train.checkpoint import load_checkpoint, save_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select
+from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select, merit
 from fedlas.lab.train.engine import Engine
-from fedlas.lab.train.log import append_log, truncate_log
+from fedlas.lab.train.hooks import Hook
+from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
-from fedlas.lab.train.shard import engine_of
-from fedlas.metrics import METRICS, evaluate
+from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
+
+__all__ = ["DivergedError", "EpochBatches", "Fitted", "fit"]
 
 
 class EpochBatches(Protocol):
@@ -39,16 +42,16 @@ class EpochBatches(Protocol):
 
 
 class DivergedError(InputError):
-    """Loss or logits are no longer finite: a setting that does not train, not a mistake in what was passed."""
+    """Loss or logits are no longer finite: the settings do not train, but the input is correct."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Outcome of a run; the objective passed to :func:`fit` holds the best epoch's weights.
+    """Outcome of a run. The objective passed to :func:`fit` holds the best epoch's weights.
 
     Attributes:
         best_epoch: Epoch whose weights, or average of weights, were kept, counted from 1.
-        history: Records of the log, one an epoch.
+        history: Records of the log, one per epoch.
     """
 
     best_epoch: int
@@ -67,8 +70,8 @@ def fit(
     identity: Mapping[str, Any],
     accelerator: Any = None,
     name: str = "train",
-    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
-    watch_norms: bool = False,
+    hooks: Sequence[Hook] = (),
+    on_record: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Fitted:
     """Train until the last epoch, from ``folder/checkpoint.pt`` if there is one.
 
@@ -77,84 +80,87 @@ def fit(
         train: Training batches of this process.
         val: Validation batches, the whole part on every process.
         folder: Holds ``checkpoint.pt`` and ``log.jsonl``.
-        config: The loop.
-        optimizer: The optimizer.
-        schedule: The learning rate.
-        identity: Resolved configuration; a checkpoint of another one is refused.
+        config: Configuration of the loop.
+        optimizer: Configuration of the optimizer.
+        schedule: Configuration of the learning rate.
+        identity: Resolved configuration of the run. A checkpoint of another configuration is refused.
         accelerator: ``accelerate.Accelerator``; None makes one.
-        name: Shown in front of the progress bar.
-        on_epoch: Called with each record of the log, on the main process.
-        watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched;
-            the model's head must be found then, or be named in the objective.
+        name: Text in front of the progress bar.
+        hooks: Observers that add to the log. They need the model's head to be found, or named in the objective.
+        on_record: Called on the main process with each record, after it is in the log.
 
     Returns:
         The best epoch and the log.
 
     Raises:
-        InputError: For a head that is to be watched and not found, a checkpoint that cannot be read or belongs to
-            another configuration, a metric that cannot select (``config.select``), or a folder that cannot be written
-            to.
+        InputError: For a head that hooks need and that is not found, a checkpoint that cannot be read or belongs to
+            another configuration, a metric that cannot select (``config.select``), or a folder that is not writable.
         DivergedError: For a loss, or validation logits, that are no longer finite.
 
     State:
-        A run stopped at any moment goes on from its last checkpoint; on CPU it ends with the same weights, bit for bit.
-        A criterion with ``update_from_validation(predictions)`` is called after each epoch with the validation
-        predictions, before the checkpoint. With ``config.average`` the objective's model gets averaged weights at the
-        end; until then the average is in a model of its own.
+        A run stopped at any moment resumes from its last checkpoint; on a CPU it ends with the same weights, bit for
+        bit. A criterion with ``update_from_validation(predictions)`` gets the validation predictions after each epoch,
+        before the checkpoint. With ``config.average`` the objective's model gets averaged weights at the end; until
+        then the average is in a model of its own.
 
     Note:
-        Under several processes each takes its slice of every batch, and ``config.accumulate`` cuts that into parts.
-        Each part's loss is weighed by the samples in it; :class:`~fedlas.lab.train.engine.Engine` says when the
-        gradient is that of the whole batch. Batch normalization uses the statistics of each part, so a model with it
-        trains as with a smaller batch.
+        With several processes each takes its slice of every batch, and ``config.accumulate`` cuts the slice into parts.
+        Each part's loss is weighted by its samples; :class:`~fedlas.lab.train.engine.Engine` says when the gradient is
+        that of the whole batch. Batch normalization uses the statistics of each part, so a model with it trains as with
+        a smaller batch.
     """
-    better = _better(config.select)
+    # Check everything before anything is changed: an error after an epoch would come late.
+    select = check_select(config.select)
     accelerator = accelerator or new_accelerator()
     main, rank = bool(accelerator.is_main_process), int(accelerator.process_index)
-    schedule.milestone_epochs(config.epochs)  # wrong ones are named before anything is read or changed
-    path, log = folder / "checkpoint.pt", folder / "log.jsonl"
+    schedule.milestone_epochs(config.epochs)
+    path, log = folder / CHECKPOINT, folder / LOG
+    # The main process decides, so that all start at the same epoch. Then each reads the shared file.
+    saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
+    if hooks:
+        _read_in(objective, objective.model)
+
+    # Build what trains, and restore its state.
     done = 0
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
-    # The main process decides, so that all start at the same epoch; then each reads the file that all can see.
-    saved = load_checkpoint(path, identity) if on_main(accelerator, path.exists) else None
-    monitor: Monitor | NormMonitor | None = monitor_of(objective.criterion)
-    head_in: Callable[[nn.Module], nn.Module | None] = objective.head_in
-    if monitor is None and watch_norms:
-        monitor, head_in = NormMonitor(), objective.classifier_in
-        head_in(objective.model)  # an error after an epoch would come late
     if saved is not None:
-        _restore(objective, monitor, saved, path)
-    engine = engine_of(objective, config, accelerator)
+        _restore(objective, hooks, saved, path)
+    engine = Engine(objective, config, accelerator)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
     if saved is not None:
-        engine.load_optimizer(torch_optimizer, saved["optimizer"])
+        torch_optimizer.load_state_dict(saved["optimizer"])
         scheduler.load_state_dict(saved["schedule"])
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
         weights.load_state_dict(saved.get("average", {}))
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
-    bar = TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main)
-    with bar:
+
+    with TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main) as bar:
         for epoch in range(done + 1, config.epochs + 1):
+            # Train and validate.
             started = time.monotonic()
             train.set_epoch(epoch - 1)
             lr = torch_optimizer.param_groups[0]["lr"]
-            trained = _train_epoch(engine, train, optimizer.clip_norm, weights, monitor, bar, epoch)
+            trained = _train_epoch(engine, train, optimizer.clip_norm, weights, hooks, bar, epoch)
             scheduler.step()
             weights.end_epoch(epoch, train, accelerator)
             try:
-                predictions, watched = _validate(weights.model, val, monitor, head_in, accelerator)
+                predictions, watched = _validate(objective, weights.model, val, hooks, accelerator)
             except NonFiniteError as error:
                 raise DivergedError(*error.parts) from error
-            _update_from_validation(objective.criterion, predictions)
+            if (update := getattr(objective.criterion, "update_from_validation", None)) is not None:
+                update(predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
-            value = scores[config.select]
-            if epoch == weights.first or not best["epoch"] or better(value, best["value"]):
-                best = {"epoch": epoch, "value": value, "objective": _snapshot(engine, weights.model)}
+            value = scores[select]
+            # The first average replaces what was best before, which was no average. Among equals the last epoch wins.
+            if epoch == weights.first or not best["epoch"] or merit(select, value) >= merit(select, best["value"]):
+                best = {"epoch": epoch, "value": value, "objective": _snapshot(objective, weights.model)}
+
+            # Log, then save a checkpoint: a kill between the two repeats the epoch, and its line is replaced.
             record = {
                 "epoch": epoch,
                 "lr": lr,
@@ -167,36 +173,40 @@ def fit(
             if main:
                 append_log(log, record)
                 bar.epoch(record)
-                if on_epoch is not None:
-                    on_epoch(record)
+                if on_record is not None:
+                    on_record(record)
             if epoch % config.checkpoint_every == 0 or epoch == config.epochs:
                 state = {
                     "epoch": epoch,
-                    "objective": engine.plain(objective.state_dict()),
-                    "optimizer": engine.plain(torch_optimizer.state_dict()),
+                    "objective": dict(objective.state_dict()),
+                    "optimizer": torch_optimizer.state_dict(),
                     "schedule": scheduler.state_dict(),
                     "average": weights.state_dict(),
-                    "monitor": {} if monitor is None else monitor.state_dict(),
+                    "hooks": [hook.state_dict() for hook in hooks],
                     "rng": gather_object(accelerator, rng_state()),
                     "best": best,
                 }
                 if main:
                     save_checkpoint(path, state, identity)
             accelerator.wait_for_everyone()
-    engine.load(best["objective"])
+    objective.load_state_dict(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
 
 
-def _restore(objective: Objective, monitor: Monitor | NormMonitor | None, saved: Mapping[str, Any], path: Path) -> None:
-    absent = [key for key in ("epoch", "objective", "optimizer", "schedule", "rng", "best") if key not in saved]
+def _restore(objective: Objective, hooks: Sequence[Hook], saved: Mapping[str, Any], path: Path) -> None:
+    absent = [
+        key for key in ("epoch", "objective", "optimizer", "schedule", "hooks", "rng", "best") if key not in saved
+    ]
     reason = f"it lacks {', '.join(absent)}"
     if not absent:
         try:
             objective.load_state_dict(saved["objective"])
-            if monitor is not None and saved.get("monitor"):
-                monitor.load_state_dict(saved["monitor"])
+            for hook, state in zip(hooks, saved["hooks"], strict=True):
+                hook.load_state_dict(state)
+        except ValueError:  # from zip
+            reason = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
         except KeyError as error:
-            reason = f"what it holds of the monitor lacks {error}"
+            reason = f"the state of a hook lacks {error}"
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
         else:
@@ -214,11 +224,11 @@ def _train_epoch(
     batches: EpochBatches,
     clip_norm: float | None,
     weights: Weights,
-    monitor: Monitor | NormMonitor | None,
+    hooks: Sequence[Hook],
     bar: TrainingProgress,
     epoch: int,
 ) -> dict[str, float]:
-    """One pass over the training data; mean loss and accuracy of the batches as they were trained on."""
+    """One pass over the training data; mean loss and accuracy of each batch before its step."""
     objective, accelerator = engine.wrapped, engine.accelerator
     objective.train()
     device = accelerator.device
@@ -229,15 +239,17 @@ def _train_epoch(
             with engine.collecting(last=number == len(parts)):
                 with torch.autocast(device.type, torch.bfloat16, enabled=engine.config.precision == "bf16"):
                     loss, logits = objective(inputs, target, index=index)
-                if monitor is not None:
-                    monitor.trained(logits, index)
+                for hook in hooks:
+                    hook.on_batch(logits, index)
                 engine.backward(loss, share)
-            totals += _totals(loss, logits, target)
+            with torch.no_grad():
+                hits = (logits.argmax(1) == target).sum()
+                totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
         engine.step(clip_norm)
         weights.step(epoch)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
-    if not loss_sum - loss_sum == 0:
+    if not math.isfinite(loss_sum):
         raise DivergedError(
             "training",
             "the loss must stay finite",
@@ -248,40 +260,31 @@ def _train_epoch(
 
 
 def _validate(
-    model: nn.Module,
-    val: EpochBatches,
-    monitor: Monitor | NormMonitor | None,
-    head_in: Callable[[nn.Module], nn.Module | None],
-    accelerator: Any,
+    objective: Objective, model: nn.Module, val: EpochBatches, hooks: Sequence[Hook], accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
-    """Predictions on the validation part, and what the indicator says there and the gate does, if the loss has them."""
-    if monitor is None:
+    """Predictions of a model (the objective's, or an average) on the validation part, and what hooks add to the log."""
+    if not hooks:
         return predict(model, val, device=accelerator.device), {}
-    predictions = predict(model, val, device=accelerator.device, head=head_in(model), observe=monitor.held_out)
-    directions = gather_object(accelerator, monitor.directions())  # each process saw samples of its own
-    return predictions, monitor.end_epoch(predictions, directions)
+
+    def observe(logits: Tensor, features: Tensor) -> None:
+        for hook in hooks:
+            hook.on_held_out(logits, features)
+
+    head = _read_in(objective, model)
+    predictions = predict(model, val, device=accelerator.device, head=head, observe=observe)
+    added: dict[str, Any] = {}
+    for hook in hooks:
+        added.update(hook.on_epoch(predictions, partial(gather_object, accelerator)))
+    return predictions, added
 
 
-@torch.no_grad()
-def _totals(loss: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    hits = (logits.argmax(1) == target).sum()
-    return torch.stack((loss.detach() * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
+def _read_in(objective: Objective, model: nn.Module) -> nn.Module:
+    """The module of a model whose input hooks get: the one the criterion reads, or the classifier head."""
+    read = objective.head_in(model)
+    return objective.classifier_in(model) if read is None else read
 
 
-def _update_from_validation(criterion: nn.Module, predictions: Predictions) -> None:
-    update = getattr(criterion, "update_from_validation", None)
-    if update is not None:
-        update(predictions)
-
-
-def _better(metric: str) -> Callable[[float, float], bool]:
-    """Whether a new value of the metric is at least as good as the old one."""
-    if METRICS[check_select(metric)].metadata["higher_is_better"]:
-        return lambda new, old: new >= old
-    return lambda new, old: new <= old
-
-
-def _snapshot(engine: Engine, model: nn.Module) -> dict[str, Tensor]:
+def _snapshot(objective: Objective, model: nn.Module) -> dict[str, Tensor]:
     """A copy of the objective's state with the weights of ``model``."""
-    state = engine.objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
-    return {key: value.detach().to("cpu", copy=True) for key, value in engine.plain(state).items()}
+    state = objective.state_dict() | {f"model.{key}": value for key, value in model.state_dict().items()}
+    return {key: value.detach().to("cpu", copy=True) for key, value in state.items()}

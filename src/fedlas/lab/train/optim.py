@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule from their configurations."""
+"""The optimizer and the learning-rate schedule, from their configurations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.objective import Objective, param_groups
+
+__all__ = ["build_optimizer", "build_schedule"]
 
 
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -25,7 +27,7 @@ def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.opti
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int) -> LambdaLR:
-    """Schedule that is stepped once an epoch.
+    """A schedule to step once per epoch.
 
     Raises:
         InputError: If a milestone is not before the last epoch.

@@ -1,18 +1,19 @@
-"""Progress of a run: a bar with loss, accuracy, ECE and the time left, or plain lines where there is no terminal."""
+"""Progress of a run: a bar with loss, accuracy, ECE and the time left, or plain lines without a terminal."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from fedlas._core.terminal import Bar, say
 from fedlas.diagnose import alarm_kind
 
+__all__ = ["TrainingProgress", "duration"]
+
 
 def duration(seconds: float) -> str:
-    """A time in words, as precise as an estimate is.
+    """A time as text, as precise as an estimate can be.
 
     Example:
         >>> duration(42), duration(900), duration(9000)
@@ -23,60 +24,48 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class TrainingProgress:
-    """Shows how far a run is. A context manager.
+class TrainingProgress(Bar):
+    """Shows the progress of a run. A context manager.
 
     Args:
-        name: What is shown in front of the bar.
+        name: Text in front of the bar.
         epochs: Epochs of the whole run.
-        steps: Steps of an epoch.
+        steps: Steps per epoch.
         done: Epochs done before this start.
-        quiet: Show nothing, as on all but the main one of several processes.
+        quiet: Show nothing, as in every process but the main one.
         console: A ``rich.console.Console``; None makes one on standard error.
 
     Note:
         On a terminal one line is redrawn at most ten times a second. Elsewhere (a log file, CI) a line is printed at
-        most every ten seconds and after the last epoch.
+        most every ten seconds, and after the last epoch.
     """
 
     def __init__(
         self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False, console: Any = None
     ) -> None:
-        self._bar = Bar(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
-        self.console, self.live, self.quiet = self._bar.console, self._bar.live, quiet
+        super().__init__(name, total=epochs * steps, done=done * steps, on=console, quiet=quiet)
+        self.name, self.quiet, self.metrics = name, quiet, ""
         self.epochs, self.steps, self.done = epochs, steps, done
-        self.name, self.started, self.shown = name, time.monotonic(), time.monotonic()
-        self.metrics, self._loss, self._epoch, self._step = "", "", done, 0
+        self.started = self.shown = time.monotonic()
         self._alarms: set[str] = set()
 
-    def __enter__(self) -> Self:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.__exit__(kind, error, trace)
-
     def due(self) -> bool:
-        """Whether the bar would show a loss now; reading one stalls an accelerator, so ask before."""
+        """Whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
         return self.live and time.monotonic() - self.shown > 0.1
 
     def step(self, epoch: int, step: int, loss: float | None = None) -> None:
-        """One step is done; ``loss`` is shown if given."""
-        self._epoch, self._step = epoch, step
+        """Show that a step is done, with its ``loss`` if given."""
         if loss is not None:
-            self._loss, self.shown = f"loss {loss:.3f}", time.monotonic()
-            text = f"epoch {epoch}/{self.epochs}  {self._loss}  {self.metrics}"
-            self._bar.update(done=(epoch - 1) * self.steps + step, text=text)
+            self.shown = time.monotonic()
+            text = f"epoch {epoch}/{self.epochs}  loss {loss:.3f}  {self.metrics}"
+            self.update(done=(epoch - 1) * self.steps + step, text=text)
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """One epoch is done; ``record`` is its line of the log."""
+        """Show that an epoch is done; ``record`` is its line of the log."""
         val, number = record["val"], record["epoch"]
         self.metrics = f"val accuracy {val['accuracy']:.1%}  ECE {val['ece']:.2%}{_gate_text(record)}"
-        self._loss = f"loss {record['train']['loss']:.3f}"
-        text = f"epoch {number}/{self.epochs}  {self._loss}  {self.metrics}"
-        self._bar.update(done=number * self.steps, text=text)
+        text = f"epoch {number}/{self.epochs}  loss {record['train']['loss']:.3f}  {self.metrics}"
+        self.update(done=number * self.steps, text=text)
         now = time.monotonic()
         if not self.live and not self.quiet and (now - self.shown > 10 or number == self.epochs):
             left = (now - self.started) / (number - self.done) * (self.epochs - number)
@@ -86,7 +75,7 @@ class TrainingProgress:
         self._alarm(number, record.get("alarms", ()))
 
     def _alarm(self, epoch: int, alarms: Sequence[str]) -> None:
-        """Say what is wrong with the gate or the indicator once, when it begins; the log has it at every epoch."""
+        """Print an alarm of gate or indicator once, when it begins; the log has it at every epoch."""
         kinds = {alarm_kind(alarm): alarm for alarm in alarms}
         for kind, alarm in kinds.items():
             if kind not in self._alarms and not self.quiet:
@@ -95,7 +84,7 @@ class TrainingProgress:
 
 
 def _gate_text(record: Mapping[str, Any]) -> str:
-    """Which way the gate sends samples, how many change, and what the indicator says, if the loss has them."""
+    """Directions and flips of the gate and correlation of the indicator, if the loss has them."""
     gate = record.get("gate")
     if not gate:
         return ""

@@ -1,8 +1,7 @@
-"""``best.yaml``: a recipe of what was found, which ``fedlas bench`` runs with seeds that tuning has not seen.
+"""``best.yaml``: a recipe of the best settings, which ``fedlas bench`` runs with seeds that tuning has not used.
 
-It holds everything, not only what differs from the recipe that was tuned: what is measured later is what was tuned,
-even if that recipe changes. Beside each tuned method it has the untuned one under a name of its own, so that one bench
-can compare the two.
+It holds the whole recipe, so that a later bench measures what was tuned even if the tuned recipe changes. For each
+tuned method it also has the preset under another name, so that one bench can compare the two.
 """
 
 from __future__ import annotations
@@ -22,12 +21,11 @@ from fedlas.lab.tune.summary import Outcome, listed
 def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[Path]:
     """Write the recipes of the methods that have a best trial.
 
-    A recipe has one optimizer and one model for all its losses. So where keys of the recipe were tuned too, each
-    method gets a recipe of its own, ``best-LOSS.yaml``; ``best.yaml`` is the group of them, and ``preset.yaml`` has the
-    untuned ones.
+    A recipe has one optimizer and one model for all its losses. So if keys of the recipe were tuned too, each method
+    gets its own recipe ``best-LOSS.yaml``, ``best.yaml`` is the group of them, and ``preset.yaml`` has the presets.
 
     Returns:
-        What was written; nothing if no trial is done.
+        The written files; none if no trial is done.
     """
     best = _found(outcomes)
     if not best:
@@ -50,7 +48,7 @@ def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[Path]:
 
 
 def next_commands(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """What to run now, each with what it is for; nothing if no trial is done."""
+    """Commands to run next, each after its purpose; none if no trial is done."""
     best = _found(outcomes)
     if not best:
         return []
@@ -65,13 +63,13 @@ def next_commands(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[tuple[str
     both = [name for loss in best for name in (loss, untuned.get(loss)) if name is not None]
     commands = [(f"the tuned methods on test, {seeds}", bench)]
     if untuned:
-        beside = _command(tuning, "best.yaml", "bench", *data, "--losses", *both)
-        commands.append(("the same with the presets beside them, and paired tests between all", beside))
+        command = _command(tuning, "best.yaml", "bench", *data, "--losses", *both)
+        commands.append(("the same with the presets, and paired tests between all", command))
     return commands
 
 
 def other_seeds(tuning: Tuning) -> list[int]:
-    """As many seeds as the recipe names, none of which tuning used."""
+    """As many seeds as the recipe has, none of which tuning used."""
     free = [seed for seed in tuning.recipe.seeds if seed not in tuning.seeds]
     number = max([*tuning.recipe.seeds, *tuning.seeds])
     while len(free) < len(tuning.recipe.seeds):
@@ -85,7 +83,7 @@ def _found(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 
 
 def _apart(outcomes: Sequence[Outcome]) -> bool:
-    """Whether methods differ in more than their losses."""
+    """Whether methods differ in keys of the recipe, not only in options of their losses."""
     return any(is_recipe_key(key) for outcome in outcomes for key in outcome.method.space)
 
 
@@ -102,16 +100,14 @@ def _untuned(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 
 def _content(tuning: Tuning, title: str, params: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The recipe with these methods and their parameters, and seeds that tuning has not seen."""
+    """The recipe with these methods and their parameters, and seeds that tuning has not used."""
     content = tuning.content_with(params)
     return {**content, "title": title, "methods": list(params), "seeds": other_seeds(tuning)}
 
 
 def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     yaml = require("yaml", extra="bench")
-    head = (
-        f"# Written by fedlas tune from the recipe {Path(tuning.source).name}; its seeds are none that tuning used.\n"
-    )
+    head = f"# Written by fedlas tune from the recipe {Path(tuning.source).name}, with seeds that tuning did not use.\n"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return write_text(tuning.folder / name, head + text)
 

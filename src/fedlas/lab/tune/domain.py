@@ -1,4 +1,4 @@
-"""What a tuned parameter may be, and how it is written: ``low:high[:log][:int]`` or ``a,b,c``."""
+"""Domains of tuned parameters, and their text form: ``low:high[:log][:int]`` or ``a,b,c``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.text import parse_yaml
 
+__all__ = ["Choices", "Domain", "Range", "parse_domain"]
+
 _FORM = "Write low:high, low:high:log, low:high:int, or values such as 0.5,1,2."
 _DIGITS = 4
 
@@ -19,10 +21,10 @@ class Range:
     """All numbers from ``low`` to ``high``, both included.
 
     Attributes:
-        low: Lowest.
-        high: Highest.
+        low: Lowest number.
+        high: Highest number.
         log: Whether equal factors, not equal differences, are equally likely.
-        whole: Whole numbers only.
+        whole: Whether only whole numbers are included.
     """
 
     low: float
@@ -32,31 +34,31 @@ class Range:
 
     @property
     def text(self) -> str:
-        """As it is written."""
+        """The text form."""
         number = "{:d}" if self.whole else "{:.12g}"
         ends = ":".join(number.format(int(end) if self.whole else end) for end in (self.low, self.high))
         return ends + (":log" if self.log else "") + (":int" if self.whole else "")
 
     @property
     def size(self) -> float:
-        """How many values there are; infinity for a range of real numbers."""
+        """Number of values; infinity for a range of real numbers."""
         return self.high - self.low + 1 if self.whole else math.inf
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """Values that a loss must accept if it is to accept all: the ends, and one that is no whole number between."""
+        """Values that a loss must accept if it accepts the whole range: the ends, and a fraction between them."""
         if self.whole:
             return int(self.low), int(self.high)
         return self.low, (self.low + self.high) / 2 + (self.high - self.low) / 31, self.high
 
     def contains(self, value: Any) -> bool:
-        """Whether it is one of them."""
+        """Whether a value is in the domain."""
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
         return self.low <= value <= self.high and (not self.whole or value == int(value))
 
     def tidy(self, value: Any) -> Any:
-        """The nearest value of four significant digits that is in the range: one that a person can write down."""
+        """The nearest value with four significant digits that is in the range, so that a person can write it down."""
         if self.whole:
             return int(value)
         return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
@@ -67,28 +69,28 @@ class Choices:
     """A few values.
 
     Attributes:
-        values: Them; one alone fixes the parameter.
+        values: The values; a single one fixes the parameter.
     """
 
     values: tuple[Any, ...]
 
     @property
     def text(self) -> str:
-        """As it is written."""
+        """The text form."""
         return ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
 
     @property
     def size(self) -> float:
-        """How many there are."""
+        """Number of values."""
         return len(self.values)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """Values that a loss must accept if it is to accept all."""
+        """Values that a loss must accept: all."""
         return self.values
 
     def contains(self, value: Any) -> bool:
-        """Whether it is one of them."""
+        """Whether a value is in the domain."""
         return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
 
     def tidy(self, value: Any) -> Any:
@@ -104,11 +106,11 @@ def parse_domain(text: str, where: str) -> Domain:
 
     Args:
         text: ``0.01:0.3``, ``0.01:0.3:log``, ``1:4:int`` or ``0.5,1,2,4``.
-        where: What it is from, for errors.
+        where: Origin of the text, for errors.
 
     Raises:
-        InputError: For another form, ends that are no finite numbers or in the wrong order, a logarithm of what is not
-            above 0, or a value twice.
+        InputError: For another form, ends that are not finite numbers or in the wrong order, a logarithmic range that
+            is not above 0, or a value twice.
 
     Example:
         >>> parse_domain("0.01:0.3:log", "alpha"), parse_domain("1,2,4", "beta")
@@ -137,7 +139,7 @@ def _choices(text: str, where: str) -> Choices:
     values: Sequence[Any] = [parse_yaml(part, where) if part.strip() else None for part in text.split(",")]
     for value in values:
         if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError("--space", "values must be finite numbers, words, true or false", repr(where), _FORM)
+            raise InputError("--space", "values must be finite numbers, text, true or false", repr(where), _FORM)
     if any(values[i] == values[j] for i in range(len(values)) for j in range(i)):
         raise InputError("--space", "values must differ from each other", repr(where), "Name each once.")
     return Choices(tuple(values))

@@ -1,4 +1,4 @@
-"""What a study would do: every space, every method's trials and runs, their steps and folders; nothing is started."""
+"""Dry run of a study: the spaces, and the trials, runs, steps and folders of every method. Nothing starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.lab.tune.summary import outcomes_of, what_was_run
 
 
 def dry_run(tuning: Tuning) -> int:
-    """Print it.
+    """Print what a study would do.
 
     Returns:
         0.
@@ -24,10 +24,12 @@ def dry_run(tuning: Tuning) -> int:
     check_study(tuning)
     recipe, outcomes = tuning.recipe, outcomes_of(tuning)
     images = train_size(recipe)
-    size = "a number of images that is known when they are read" if images is None else f"about {images:,} images"
+    size = "images (their number is known once they are read)" if images is None else f"about {images:,} images"
     say(f"{recipe.name}: {recipe.title}")
     say(f"  {recipe.model.name} on {size} of {recipe.data.name}, batch {recipe.train.batch_size}")
     say(f"  {what_was_run(tuning, outcomes)}", "")
+
+    # What is searched.
     spaces = [("method", "parameter", "preset", "searched")]
     for method in tuning.methods:
         for key, domain in method.space.items():
@@ -35,6 +37,8 @@ def dry_run(tuning: Tuning) -> int:
         if not method.space:
             spaces.append((method.name, "—", "", "nothing to tune: one setting"))
     _print(spaces)
+
+    # What it costs.
     each = forecast(tuning.runs(tuning.methods[0], 0, {})[0]).steps
     seeds = len(tuning.seeds)
     plans = [("method", "trials", "ended", "runs", "steps", "folder")]

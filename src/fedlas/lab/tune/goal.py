@@ -1,4 +1,4 @@
-"""What is tuned for: a metric of the validation part."""
+"""The objective of tuning: a metric of the validation part."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas.lab.train import check_select
 from fedlas.metrics import METRICS
+
+__all__ = ["Goal", "goal_named"]
 
 
 @dataclass(frozen=True)
@@ -24,40 +26,36 @@ class Goal:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What the registry says of the metric."""
+        """Metadata of the metric in the registry."""
         return METRICS[self.metric].metadata
 
     @property
-    def maximise(self) -> bool:
+    def maximize(self) -> bool:
         """Whether higher is better."""
         return bool(self.about["higher_is_better"])
 
     @property
     def title(self) -> str:
-        """What it is called in tables, with its unit."""
+        """The metric's name in tables, with its unit."""
         size = "|{}|" if self.about["higher_is_better"] is None else "{}"
         return size.format(self.about["title"]) + (" %" if self.about["percent"] else "")
 
     @property
     def direction(self) -> str:
-        """In words."""
-        return "higher is better" if self.maximise else "lower is better"
+        """Which values are better, as text."""
+        return "higher is better" if self.maximize else "lower is better"
 
     def of(self, scores: Mapping[str, float]) -> float:
-        """The objective of one run; of a metric with a sign, whose best value is 0, its size."""
+        """The objective of one run: the metric, or its absolute value for a metric with a sign, which is best at 0."""
         value = float(scores[self.metric])
         return abs(value) if self.about["higher_is_better"] is None else value
 
     def mean(self, values: Sequence[float]) -> float:
-        """The objective of a trial, from those of its seeds."""
+        """The objective of a trial, from the objectives of its seeds."""
         return math.fsum(values) / len(values)
 
-    def better(self, new: float, old: float) -> bool:
-        """Whether ``new`` is strictly better."""
-        return new > old if self.maximise else new < old
-
     def show(self, value: float | None, *, sign: bool = False) -> str:
-        """A value as tables have it: percent where that is usual."""
+        """A value as in tables: in percent if the metric is."""
         if value is None:
             return "—"
         places, scale = (2, 100.0) if self.about["percent"] else (4, 1.0)
@@ -68,7 +66,7 @@ def goal_named(metric: str) -> Goal:
     """The objective of that name.
 
     Raises:
-        InputError: If no run could be chosen by it: not registered, or not computed from logits and target alone.
+        InputError: If the metric is not registered, or not computed from logits and target alone.
     """
     try:
         return Goal(check_select(metric))

@@ -1,4 +1,4 @@
-"""What ``fedlas tune`` searches of each loss unless told otherwise, as a table."""
+"""Table of the options that ``fedlas tune`` searches by default for each loss."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from fedlas.losses import LOSSES
 
 
 def tuned_rows() -> list[dict[str, str]]:
-    """Rows for ``fedlas list tuning``: a loss each, as it declares it where it is registered."""
+    """Rows for ``fedlas list tuning``: the ranges that each loss declares at its registration."""
     return [{"name": entry.name, "what it is": _text(entry.metadata.get("tune", {}))} for entry in LOSSES.entries()]
 
 
 def words(domain: Domain) -> str:
-    """A domain for a reader."""
+    """A domain as readable text."""
     if isinstance(domain, Choices):
         return domain.text.replace(",", ", ")
     kinds = [*(["logarithmic"] if domain.log else []), *(["whole numbers"] if domain.whole else [])]

@@ -1,35 +1,43 @@
-"""Options of a recipe's losses by name: which there are, their values, what is declared for tuning, and setting one.
+"""Options of a recipe's losses by name: their values, their declared ranges, and how to set them.
 
-``base.alpha`` is the option ``alpha`` of the loss inside a loss that is built on another one.
+``base.alpha`` is the option ``alpha`` of the loss inside a loss that wraps another one.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.losses import LOSSES
 
-_GIVEN = ("num_classes", "num_samples", "reduction", "ignore_index", "weight")  # not for a recipe, or not to be tuned
+__all__ = ["declared", "options_of", "set_option"]
+
+_GIVEN = ("num_classes", "num_samples", "reduction", "ignore_index", "weight")
+"""Parameters that a recipe does not set, or that are not tuned."""
 
 
 def options_of(recipe: Recipe, loss: str) -> dict[str, Any]:
-    """Every option of a loss, and of the one inside it, with its value in the recipe."""
-    return _values(recipe.registered_loss(loss), recipe.loss_options(loss))
+    """Every option of a loss, and of the loss inside it, with its value in the recipe."""
+    return {prefix + key: value for prefix, _, values in _levels(recipe, loss) for key, value in values.items()}
 
 
 def declared(recipe: Recipe, loss: str) -> dict[str, tuple[str, Any]]:
-    """Range and value of every option that a loss, and the one inside it, declare; what is set to no number stays."""
-    return _declared(recipe.registered_loss(loss), recipe.loss_options(loss))
+    """Declared range and value of the options of a loss, and of the loss inside it, whose value is a number."""
+    return {
+        prefix + option: (text, values[option])
+        for prefix, name, values in _levels(recipe, loss)
+        for option, text in LOSSES[name].metadata.get("tune", {}).items()
+        if isinstance(values[option], int | float) and not isinstance(values[option], bool)
+    }
 
 
 def set_option(recipe: Recipe, losses: dict[str, Any], loss: str, key: str, value: Any) -> None:
-    """Set an option in what a recipe's file says in its section ``losses``.
+    """Set an option in the section ``losses`` of a recipe's file.
 
     Args:
-        recipe: What the file stands for.
+        recipe: The recipe of the file.
         losses: The section, changed in place.
         loss: Name of the loss.
         key: Name of the option.
@@ -55,28 +63,17 @@ def _defaults(name: str) -> dict[str, Any]:
     }
 
 
-def _values(name: str, own: Mapping[str, Any]) -> dict[str, Any]:
-    values = {**_defaults(name), **own}
-    inside = _inside(values)
-    return values | ({f"base.{key}": value for key, value in _values(*inside).items()} if inside else {})
-
-
-def _declared(name: str, own: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    values = {**_defaults(name), **own}
-    found = {
-        option: (text, values[option])
-        for option, text in LOSSES[name].metadata.get("tune", {}).items()
-        if isinstance(values[option], int | float) and not isinstance(values[option], bool)
-    }
-    inside = _inside(values)
-    return found | ({f"base.{key}": value for key, value in _declared(*inside).items()} if inside else {})
-
-
-def _inside(values: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Name and options of the loss inside another one."""
-    base = values.get("base")
-    if isinstance(base, str):
-        return base, {}
-    if isinstance(base, Mapping):
-        return str(base["name"]), {key: value for key, value in base.items() if key != "name"}
-    return None
+def _levels(recipe: Recipe, loss: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Prefix, registry name and options of a loss, then of the loss inside it, and so on."""
+    prefix, name, own = "", recipe.registered_loss(loss), recipe.loss_options(loss)
+    while True:
+        values = {**_defaults(name), **own}
+        yield prefix, name, values
+        base = values.get("base")
+        if isinstance(base, str):
+            name, own = base, {}
+        elif isinstance(base, Mapping):
+            name, own = str(base["name"]), {key: value for key, value in base.items() if key != "name"}
+        else:
+            return
+        prefix += "base."

@@ -1,4 +1,4 @@
-"""A whole study before it starts: every method with its space, its trials, its runs and their folders, all checked."""
+"""The plan of a study, checked before it starts: methods with their spaces, trials, runs and folders."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from fedlas.lab.tune.goal import Goal, goal_named
 from fedlas.lab.tune.options import set_option
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of
 
+__all__ = ["FORMAT", "Tuning", "plan_tuning"]
+
 FORMAT = 1
 
 
@@ -24,16 +26,16 @@ class Tuning:
     """A study. Made by :func:`plan_tuning`.
 
     Attributes:
-        source: The recipe, as it was named.
-        content: What its file says, overrides applied.
+        source: Name or path of the recipe, as the user gave it.
+        content: Content of its file, with overrides applied.
         recipe: The recipe.
-        methods: What is tuned.
+        methods: The tuned methods.
         seeds: Seeds that every trial is run with.
         budget: Trials of each method.
-        goal: What they are compared by.
-        draws: Seed of what is drawn.
-        folder: Where everything goes.
-        data: Where the data is; None searches the usual places.
+        goal: Objective by which trials are compared.
+        draws: Seed of the sampler.
+        folder: Folder of the study.
+        data: Folder of the data; None searches the usual places.
     """
 
     source: str
@@ -48,14 +50,14 @@ class Tuning:
     data: str | None = None
 
     def trial_folder(self, method: Method, number: int) -> Path:
-        """Where a trial's runs are."""
+        """Folder of a trial's runs."""
         return self.folder / "trials" / method.name / f"{number:03d}"
 
     def runs(self, method: Method, number: int, params: Mapping[str, Any]) -> list[Run]:
-        """The runs of a trial, one a seed.
+        """The runs of a trial, one per seed.
 
         Raises:
-            InputError: If recipe or loss cannot be made with these parameters.
+            InputError: If the recipe or the loss does not accept these parameters.
         """
         recipe = self.recipe_with(method, params)
         place = self.trial_folder(method, number)
@@ -65,19 +67,19 @@ class Tuning:
         """The recipe with other parameters of one method.
 
         Raises:
-            InputError: If the recipe, or its loss, cannot be made with them.
+            InputError: If the recipe or the loss does not accept them.
         """
         content = self.content_with({method.name: params})
         if any(map(is_recipe_key, params)):
             recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
-        else:  # the same, without reading everything again
+        else:  # the same, without checking the whole recipe again
             losses = {loss: dict(options or {}) for loss, options in (content.get("losses") or {}).items()}
             recipe = replace(self.recipe, losses=losses)
         build_loss(Run(recipe, method.name, self.seeds[0], self.folder), num_classes=10, num_samples=1000)
         return recipe
 
     def content_with(self, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """What the recipe's file would say with other parameters of some methods, by their names."""
+        """Content of the recipe's file with other parameters of some methods, by name."""
         content = copy.deepcopy(self.content)
         for loss, values in params.items():
             for key, value in values.items():
@@ -90,7 +92,7 @@ class Tuning:
         return content
 
     def config(self) -> dict[str, Any]:
-        """What another study may not differ in, plain values only: ``study.yaml``."""
+        """Plain values for ``study.yaml``, in which a resumed study must not differ."""
         methods = {}
         for method in self.methods:
             whole = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
@@ -114,22 +116,22 @@ def plan_tuning(
     out: Path | None = None,
     data: str | None = None,
 ) -> Tuning:
-    """Check everything that can be checked before anything is trained.
+    """Plan a study, and check everything that can be checked before training.
 
     Args:
         source: Recipe of the package, or path of a ``.yaml`` file.
-        overrides: As ``--set`` takes them.
-        losses: Losses of the recipe; none means the recipe's methods.
-        trials: Budget of each method, the preset's trial included.
+        overrides: ``key=value``, as ``--set`` takes them.
+        losses: Losses of the recipe; empty means the recipe's methods.
+        trials: Budget of each method, including the preset's trial.
         objective: Validation metric.
         seeds: Seeds of every trial, at least one.
-        space: As :func:`fedlas.lab.tune.space.methods_of` takes it.
-        draws: Seed of what is drawn.
+        space: Ranges, as :func:`fedlas.lab.tune.space.methods_of` takes them.
+        draws: Seed of the sampler.
         out: Folder; None is ``runs/tune/RECIPE``.
-        data: Where the data is; None searches the usual places.
+        data: Folder of the data; None searches the usual places.
 
     Raises:
-        InputError: For whatever of it cannot be used, a range that reaches beyond what its loss accepts included.
+        InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
     """
     check_count("fedlas tune", "trials", trials)
     check_count("fedlas tune", "sampler seed", draws, low=0)
@@ -150,7 +152,7 @@ def plan_tuning(
 
 
 def _check_space(tuning: Tuning, method: Method) -> None:
-    """Refuse what recipe or loss would refuse once it was drawn."""
+    """Refuse a space with values that the recipe or the loss does not accept."""
     cases: list[tuple[str, dict[str, Any]]] = []
     for key, domain in method.space.items():
         cases += [(f"{method.name}.{key}={domain.text}", {key: value}) for value in domain.probes]
@@ -159,7 +161,9 @@ def _check_space(tuning: Tuning, method: Method) -> None:
         cases.append((f"the {'upper' if end else 'lower'} ends of {method.name}'s ranges together", corner))
     for what, params in cases:
         try:
-            _plan_one(tuning, method, params)
+            recipe = tuning.recipe_with(method, params)
+            if recipe.model != tuning.recipe.model:  # only the plan checks options of the model
+                plan(recipe, losses=[method.name], seeds=tuning.seeds, out=tuning.folder)
         except InputError as error:
             shown = ", ".join(f"{key} {value!r}" for key, value in params.items())
             raise InputError(
@@ -168,9 +172,3 @@ def _check_space(tuning: Tuning, method: Method) -> None:
                 f"at {shown}: {str(error).rstrip('.')}",
                 f"Narrow it: --space {method.name}.{next(iter(params))}=LOW:HIGH, with :int for whole numbers.",
             ) from error
-
-
-def _plan_one(tuning: Tuning, method: Method, params: Mapping[str, Any]) -> None:
-    recipe = tuning.recipe_with(method, params)
-    if recipe.model != tuning.recipe.model:  # a misspelt option of the model is found by the plan alone
-        plan(recipe, losses=[method.name], seeds=tuning.seeds, out=tuning.folder)

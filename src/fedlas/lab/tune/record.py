@@ -1,4 +1,4 @@
-"""One trial on disk: ``trial.json`` in its folder, which is all that the study knows of it."""
+"""A trial on disk: ``trial.json`` in its folder, which holds all that the study knows about it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import read_json, write_json
+from fedlas.lab.train.config import merit
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.space import Method
+
+__all__ = ["DONE", "DRAWN", "FAILED", "Trial", "best_of", "load_trials", "save_trial"]
 
 DRAWN, DONE, FAILED = "drawn", "done", "failed"
 _FILE = "trial.json"
@@ -21,14 +24,14 @@ class Trial:
     """One setting of one method.
 
     Attributes:
-        number: Counted from 0, the preset.
+        number: Number of the trial, counted from 0, which is the preset.
         params: Value of each parameter.
-        state: ``drawn`` (its runs are not over), ``done`` or ``failed``.
-        value: The objective, the mean over the seeds; None unless done.
-        seeds: What each seed's run came to: ``value``, ``epoch`` (the one selected), ``seconds``.
+        state: ``drawn`` (its runs have not ended), ``done`` or ``failed``.
+        value: The objective, averaged over the seeds; None unless done.
+        seeds: Result of each seed's run: ``value``, ``epoch`` (the selected one), ``seconds``.
         seconds: Training time of all its runs, over all starts.
-        reason: What it died of, if it failed.
-        start: Which entry of ``environment.json`` it ended under, counted from 0.
+        reason: The error that ended it, if it failed.
+        start: Entry of ``environment.json`` under which it ended, counted from 0.
     """
 
     number: int
@@ -42,25 +45,25 @@ class Trial:
 
     @property
     def is_preset(self) -> bool:
-        """Whether it is the recipe's own setting."""
+        """Whether the trial is the recipe's own setting."""
         return self.number == 0
 
     @property
     def ended(self) -> bool:
-        """Whether its runs are over."""
+        """Whether its runs have ended."""
         return self.state != DRAWN
 
 
 def save_trial(tuning: Tuning, method: Method, trial: Trial) -> None:
-    """Write it, whole or not at all."""
+    """Write a trial atomically."""
     write_json(tuning.trial_folder(method, trial.number) / _FILE, asdict(trial))
 
 
 def load_trials(tuning: Tuning, method: Method) -> list[Trial]:
-    """The method's trials so far, in order; the last one may be under way.
+    """The method's trials so far, in order. The last one may not have ended.
 
     Raises:
-        InputError: If one cannot be read.
+        InputError: If a trial cannot be read.
     """
     trials: list[Trial] = []
     while (path := tuning.trial_folder(method, len(trials)) / _FILE).exists():
@@ -69,12 +72,9 @@ def load_trials(tuning: Tuning, method: Method) -> list[Trial]:
 
 
 def best_of(tuning: Tuning, trials: Sequence[Trial]) -> Trial | None:
-    """The best trial that is done, of equals the first; None if none is."""
-    best, highest = None, None
-    for trial in trials:
-        if trial.value is not None and (highest is None or tuning.goal.better(trial.value, highest)):
-            best, highest = trial, trial.value
-    return best
+    """The best trial that is done, the first one among equals; None if none is done."""
+    done = [(merit(tuning.goal.metric, trial.value), trial) for trial in trials if trial.value is not None]
+    return max(done, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def _read(path: Path, number: int) -> Trial:
@@ -87,5 +87,5 @@ def _read(path: Path, number: int) -> Trial:
         got = str(path)
         if isinstance(content, dict) and content.keys() == names and content["number"] == number:
             return Trial(**content)
-    fix = "Remove the folder of this trial and of those after it, and they are done again."
+    fix = "Remove the folders of this trial and of those after it to do them again."
     raise InputError("fedlas tune", "trial.json must be what an earlier start wrote", got, fix)

@@ -12,7 +12,8 @@ from fedlas._core.files import write_json, write_text
 from fedlas.lab.report.bench_tables import environment_table
 from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
 from fedlas.lab.report.table import Table, bullets, code_block, markdown, plain, table_of
-from fedlas.lab.runs.environment import read_starts
+from fedlas.lab.runs import provenance
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.tune.best import next_commands, write_best
 from fedlas.lab.tune.domain import Range
 from fedlas.lab.tune.listing import words
@@ -45,7 +46,7 @@ def write_page(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path:
         "tune.html.j2",
         title=title(tuning),
         statement=what_was_run(tuning, outcomes),
-        commands=_commands(tuning),
+        commands=provenance.commands(RunFolder(tuning.folder).starts),
         verdicts=verdicts(tuning, outcomes),
         table=methods_table(tuning, outcomes),
         notes=notes(tuning, outcomes),
@@ -121,11 +122,11 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     content = {
         "study": tuning.config(),
         "budget": tuning.budget,
-        "direction": "maximise" if tuning.goal.maximise else "minimise",
+        "direction": "maximise" if tuning.goal.maximize else "minimise",
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
-        "environment": read_starts(tuning.folder / "environment.json"),
+        "environment": RunFolder(tuning.folder).starts,
     }
     found: dict[str, Any] = _plain(content)
     return found
@@ -134,7 +135,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def as_markdown(tuning: Tuning, outcomes: Sequence[Outcome]) -> str:
     """``tune.md``."""
     parts = [f"# {plain(title(tuning))}", plain(what_was_run(tuning, outcomes))]
-    if commands := _commands(tuning):
+    if commands := provenance.commands(RunFolder(tuning.folder).starts):
         parts.append(code_block(commands))
     parts += [bullets(verdicts(tuning, outcomes)), markdown(methods_table(tuning, outcomes))]
     parts.append(bullets(notes(tuning, outcomes)))
@@ -171,7 +172,7 @@ def _course(tuning: Tuning, outcomes: Sequence[Outcome]) -> Any:
     if not any(value is not None for found in values.values() for value in found):
         return None
     ax = axes(height=2.7 + legend_height(list(values), MOST_WIDTH))
-    drawn = best_so_far(values, label=tuning.goal.title, maximise=tuning.goal.maximise, ax=ax)
+    drawn = best_so_far(values, label=tuning.goal.title, maximize=tuning.goal.maximize, ax=ax)
     return figure(drawn, f"Best validation {tuning.goal.title} so far over the trials, a line a method")
 
 
@@ -198,19 +199,8 @@ def _scaled(tuning: Tuning, trial: Trial) -> float | None:
     return None if trial.value is None else trial.value * (100 if tuning.goal.about["percent"] else 1)
 
 
-def _commands(tuning: Tuning) -> list[str]:
-    starts = read_starts(tuning.folder / "environment.json")
-    return list(dict.fromkeys(str(start["command"]) for start in starts if "command" in start))
-
-
 def _environment(tuning: Tuning) -> Table:
-    """With what the starts were made; several values where they differ."""
-    found: dict[str, dict[str, None]] = {}
-    for start in read_starts(tuning.folder / "environment.json"):
-        for key, value in start.items():
-            if key != "command":
-                found.setdefault(key, {})[str(value)] = None
-    return environment_table({key: list(values) for key, values in found.items()})
+    return environment_table(provenance.environment(RunFolder(tuning.folder).starts))
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,8 @@
-"""Draws the parameters of the next trial with optuna, as a function of the trials before it and of nothing else.
+"""The parameters of the next trial, drawn with optuna as a function of the trials before it.
 
-The study is made anew for each draw, from the trials on disk, and its sampler is seeded by study, method and number. So
-a study that was stopped draws what it would have drawn, and no database has to survive a kill. ``optuna.log`` is
-written from the same trials, for optuna's own tools to read.
+Each draw makes the study anew from the trials on disk, with a sampler seeded by study, method and number. So a study
+that was stopped draws the same parameters as one that was not, and no database has to survive a kill. ``optuna.log`` is
+written from the same trials, for optuna's own tools.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import not_writable, remove
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.tune.domain import Domain, Range
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
 from fedlas.lab.tune.space import Method
 
+__all__ = ["STARTUP", "draw", "write_storage"]
+
 STARTUP = 5
-"""Trials, the preset's among them, before the sampler learns from those before; until then it draws evenly."""
-_ATTEMPTS = 20  # draws of a finite space before the first setting that is left is taken
+"""Trials, including the preset's, that are drawn uniformly before the sampler learns from the earlier ones."""
+_ATTEMPTS = 20
+"""Draws from a finite space before the first untried setting is taken."""
 
 
 def draw(tuning: Tuning, method: Method, before: Sequence[Trial]) -> dict[str, Any]:
-    """Parameters of the trial after those ``before``: first the preset, then none that was there already.
+    """Parameters of the trial after those ``before``: first the preset, then settings that were not tried.
 
     Args:
         tuning: The study.
-        method: Whose parameters; its space must not be used up.
+        method: The method; its space must hold an untried setting.
         before: All its trials so far, ended, in order.
     """
     number = len(before)
@@ -46,7 +50,7 @@ def draw(tuning: Tuning, method: Method, before: Sequence[Trial]) -> dict[str, A
 
 
 def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path:
-    """Write ``optuna.log``: optuna's journal file with a study for each method, for its dashboard and the like."""
+    """Write ``optuna.log``: a journal file with a study for each method, for optuna's tools such as its dashboard."""
     path = tuning.folder / "optuna.log"
     new = path.with_name(".optuna.log.part")
     with _quiet() as optuna:
@@ -60,8 +64,8 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
                 study.set_user_attr("objective", tuning.goal.metric)
             new.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
+            with suppress(InputError):
+                remove(new, inside=tuning.folder)
             raise not_writable(path, error) from error
     return path
 
@@ -75,9 +79,9 @@ def _suggest(tuning: Tuning, method: Method, before: Sequence[Trial], seed: int)
 
 
 def _study(tuning: Tuning, method: Method, trials: Sequence[Trial], **options: Any) -> Any:
-    """An optuna study that knows these trials; what failed counts as worse than what did not."""
+    """An optuna study of these trials. A failed trial counts as worse than any other."""
     optuna = require("optuna", extra="tune")
-    study = optuna.create_study(direction="maximize" if tuning.goal.maximise else "minimize", **options)
+    study = optuna.create_study(direction="maximize" if tuning.goal.maximize else "minimize", **options)
     states = optuna.trial.TrialState
     for trial in trials:
         if not trial.ended:
@@ -120,7 +124,7 @@ def _key(params: Any) -> tuple[Any, ...]:
 
 @contextmanager
 def _quiet() -> Iterator[Any]:
-    """Optuna without its line for each study and trial; what it says otherwise is as before afterwards."""
+    """Silences optuna's line for each study and trial, and restores its verbosity at the end."""
     optuna = require("optuna", extra="tune")
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

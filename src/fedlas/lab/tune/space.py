@@ -1,4 +1,4 @@
-"""Which parameters of a method are tuned, and where: what its loss declares, and what ``--space`` adds or changes."""
+"""The search space of a method: the ranges that its loss declares, and those that ``--space`` adds or changes."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.tune.domain import Domain, parse_domain
 from fedlas.lab.tune.options import declared, options_of
 
+__all__ = ["SECTIONS", "Method", "is_recipe_key", "methods_of"]
+
 SECTIONS = ("optimizer", "schedule", "model", "train")
 """Sections of a recipe that may hold a tuned key."""
-_OF_TRAIN = ("batch_size", "average_decay", "average_start")  # the others decide budget, objective or speed
+_OF_TRAIN = ("batch_size", "average_decay", "average_start")
+"""Tunable keys of ``train``; the others decide budget, objective or speed."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A loss of the recipe with what is tuned about it.
+    """A loss of the recipe with its search space.
 
     Attributes:
         name: Name of the loss in the recipe.
-        space: Where each parameter is searched, by its name: an option of the loss such as ``alpha`` (``base.alpha``
-            of the loss inside it), or a key of the recipe such as ``optimizer.lr``.
-        preset: The recipe's own value of each.
+        space: Domain of each parameter by name: an option of the loss such as ``alpha`` (``base.alpha`` of the loss
+            inside it), or a key of the recipe such as ``optimizer.lr``.
+        preset: The recipe's own value of each parameter.
     """
 
     name: str
@@ -34,26 +37,26 @@ class Method:
 
     @property
     def preset_inside(self) -> bool:
-        """Whether the preset is one of the settings that can be drawn."""
+        """Whether the preset is one of the settings in the space."""
         return all(domain.contains(self.preset[key]) for key, domain in self.space.items())
 
     @property
     def drawable(self) -> float:
-        """How many settings can be drawn; infinity if there is no end to them."""
+        """Number of settings in the space; infinity for real numbers."""
         return math.prod(domain.size for domain in self.space.values())
 
     @property
     def settings(self) -> float:
-        """How many different settings there are, the preset included."""
+        """Number of different settings, including the preset."""
         return self.drawable + (not self.preset_inside)
 
     def trials(self, budget: int) -> int:
-        """How many trials a budget comes to: none is done twice."""
+        """Number of trials within a budget: no setting is tried twice."""
         return int(min(budget, self.settings))
 
 
 def is_recipe_key(parameter: str) -> bool:
-    """Whether a parameter is a key of the recipe, not an option of the loss."""
+    """Whether a parameter is a key of the recipe instead of an option of the loss."""
     return parameter.split(".")[0] in SECTIONS
 
 
@@ -63,12 +66,12 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     Args:
         recipe: The recipe.
         losses: Names of its losses, known to exist.
-        specs: What ``--space`` says: ``KEY=RANGE`` with ``OPTION`` (of every loss that has it), ``LOSS.OPTION``, a key
-            of the recipe such as ``optimizer.lr``, or ``LOSS.optimizer.lr``. What names a loss goes before what does
-            not, else the last one wins.
+        specs: Values of ``--space``: ``KEY=RANGE`` with ``OPTION`` (of every loss that has it), ``LOSS.OPTION``, a key
+            of the recipe such as ``optimizer.lr``, or ``LOSS.optimizer.lr``. A key with a loss overrides one without;
+            among equals the last one wins.
 
     Raises:
-        InputError: For another form, a key that no loss has or that may not be tuned, or a range that is none.
+        InputError: For another form, a key that no loss has or that may not be tuned, or an invalid range.
 
     Example:
         >>> from fedlas.lab.recipes.recipe import load_recipe
@@ -81,7 +84,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
         found = declared(recipe, loss).items()
         spaces[loss] = {key: (parse_domain(text, f"{loss}.{key}={text}"), value) for key, (text, value) in found}
     given = [_parsed(spec, losses) for spec in specs]
-    for owner, key, spec in sorted(given, key=lambda one: one[0] is not None):  # stable: what names a loss comes last
+    for owner, key, spec in sorted(given, key=lambda one: one[0] is not None):  # stable; keys with a loss come last
         having = _having(recipe, losses if owner is None else [owner], key, spec)
         domain = parse_domain(spec.partition("=")[2], spec)
         for loss in having:
@@ -93,7 +96,7 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
 
 
 def _parsed(spec: str, losses: Sequence[str]) -> tuple[str | None, str, str]:
-    """Loss that it names, if it does, the parameter, and the whole text."""
+    """The loss of a ``--space`` value, or None, the parameter, and the whole text."""
     key, _, text = spec.partition("=")
     if not (key and text):
         form = "Write e.g. --space alpha=0.01:0.3:log, or fedlas.beta=0.5,1,2,4 (no spaces)."
@@ -103,7 +106,7 @@ def _parsed(spec: str, losses: Sequence[str]) -> tuple[str | None, str, str]:
 
 
 def _having(recipe: Recipe, losses: Sequence[str], key: str, spec: str) -> list[str]:
-    """Those of the losses that have a parameter."""
+    """The losses that have a parameter."""
     if is_recipe_key(key):
         return list(losses)
     options = {loss: options_of(recipe, loss) for loss in losses}
@@ -130,7 +133,7 @@ def _preset(recipe: Recipe, loss: str, key: str, spec: str) -> Any:
     if name in options or name in known:
         return options[name] if name in options else getattr(part, name)
     if section == "model" and name:
-        return None  # an option that the recipe leaves to the model; whether there is one shows when it is checked
+        return None  # an option that the recipe does not set; planning checks whether the model has it
     if section == "train" and name in vars(part):
         expected = f"it must leave budget and objective the same for every trial, unlike {key}"
         raise InputError("--space", expected, repr(spec), f"Of train, choose one of: {', '.join(_OF_TRAIN)}.")

@@ -1,4 +1,4 @@
-"""All trials of a study: round by round, so that every method has had the same budget whenever it is stopped."""
+"""The trials of a study, round by round, so that every method has had the same budget whenever the study stops."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from fedlas._core.files import remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.terminal import say
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.environment import environment, read_starts
-from fedlas.lab.runs.execute import data_fingerprint
-from fedlas.lab.runs.folder import check_data, check_vacant, locked
+from fedlas.lab.runs.claim import check_data, check_vacant, locked
+from fedlas.lab.runs.data import data_fingerprint
+from fedlas.lab.runs.environment import note_start
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.progress import duration
 from fedlas.lab.tune.plan import Tuning
@@ -24,6 +25,8 @@ from fedlas.lab.tune.record import Trial, best_of, load_trials, save_trial
 from fedlas.lab.tune.sampler import draw
 from fedlas.lab.tune.space import Method
 from fedlas.lab.tune.trial import run_trial
+
+__all__ = ["check_study", "run_study", "settings"]
 
 _STUDY = "study.yaml"
 
@@ -39,20 +42,20 @@ def run_study(
 
     Args:
         tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
-        console: ``rich.console.Console`` for a line a trial.
-        keep: Keep the checkpoints of all trials, not those of each method's best alone.
-        after_round: Called on the main process when each method has had one more trial, under the folder's lock.
+        console: ``rich.console.Console`` for a line per trial.
+        keep: Keep the checkpoints of all trials instead of those of each method's best trial.
+        after_round: Called on the main process after one more trial of each method, under the folder's lock.
 
     Raises:
-        InputError: If the folder holds another study, or one on other data, or is in use; nothing has changed then. Or
-            for what a run finds wrong, other than a loss that is no longer finite: that ends its trial alone.
+        InputError: If the folder holds another study, or a study on other data, or is in use; nothing changes then.
+            Also for an error of a run, except a loss that is no longer finite, which ends only its trial.
 
     State:
-        Everything lands in ``tuning.folder``. Stopped at any moment, the same call goes on where it was.
+        Everything is written to ``tuning.folder``. After a stop at any moment, the same call resumes the study.
     """
     accelerator = new_accelerator()
     on_main(accelerator, partial(check_study, tuning))
-    fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # whatever is wrong with it shows here
+    fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # an error of the data shows here
     with locked(tuning.folder, accelerator):
         start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
         show = _Progress(tuning, console)
@@ -73,21 +76,23 @@ def run_study(
 
 
 def check_study(tuning: Tuning) -> None:
-    """Refuse a folder that this study cannot go on in; only reads.
+    """Refuse a folder in which this study cannot continue; only reads.
 
     Raises:
-        InputError: If it is a run's or something else's, or holds a study with another recipe, space, objective or
-            seeds (every difference is named), with a method that is left out now, or with more trials than are asked
-            for.
+        InputError: If the folder is a run's or has other content, or holds a study with another recipe, space,
+            objective or seeds (every difference is named), with a method that is left out now, or with more trials than
+            the budget.
     """
     old = _read(tuning.folder / _STUDY)
     if old is None:
-        if (tuning.folder / "config.yaml").exists():
+        if RunFolder(tuning.folder).config_path.exists():
             raise InputError(
                 "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
             )
-        check_vacant("fedlas tune", tuning.folder, (".lock", _STUDY))
+        check_vacant("fedlas tune", tuning.folder, (RunFolder.lock_path.name, _STUDY))
         return
+
+    # Methods may be added, but those of the old study must be here, unchanged.
     new, before = tuning.config(), old.get("methods")
     before = before if isinstance(before, dict) else {}
     left_out = [f"{name}: tuned before, left out now" for name in before if name not in new["methods"]]
@@ -98,7 +103,7 @@ def check_study(tuning: Tuning) -> None:
             "fedlas tune",
             "its folder must hold the same study",
             f"{tuning.folder}, which differs in {'; '.join(found)}",
-            "Use the old settings to go on (more --trials and more --losses are welcome), or another --out.",
+            "Use the old settings to resume (--trials and --losses may grow), or another --out.",
         )
     for method in tuning.methods:
         done = sum(trial.ended for trial in load_trials(tuning, method))
@@ -120,25 +125,25 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: bool) -> int:
-    """Make the locked folder this study's; returns the number of starts before this one."""
+    """Prepare the locked folder for this study; returns the number of earlier starts."""
     yaml = require("yaml", extra="bench")
     check_study(tuning)
-    check_data(tuning.folder, fingerprint)
+    folder = RunFolder(tuning.folder)
+    check_data(folder, fingerprint)
     trials = [tuning.trial_folder(method, n) for method in tuning.methods for n in range(method.trials(tuning.budget))]
     remove_parts(tuning.folder, *trials)
     write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
-    write_json(tuning.folder / "data.json", fingerprint)
+    write_json(folder.data_path, fingerprint)
     for method in () if keep else tuning.methods:
-        _drop_checkpoints(tuning, method)  # an earlier start may have been stopped right before it
-    path = tuning.folder / "environment.json"
-    starts = read_starts(path)
+        _drop_checkpoints(tuning, method)  # an earlier start may have been stopped before it did
+    starts = len(folder.starts)
     if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
-        write_json(path, [*starts, {**environment(device), "optuna": require("optuna", extra="tune").__version__}])
-    return len(starts)
+        note_start(tuning.folder, device, optuna=require("optuna", extra="tune").__version__)
+    return starts
 
 
 def _begin(tuning: Tuning, method: Method, number: int) -> Trial:
-    """The trial of that number: as it ended, as it was drawn before a stop, or drawn now."""
+    """The trial of a number: from disk if it ended or was drawn before a stop, else drawn now."""
     trials = load_trials(tuning, method)
     if number < len(trials):
         return trials[number]
@@ -154,12 +159,12 @@ def _end(tuning: Tuning, method: Method, trial: Trial, *, keep: bool) -> None:
 
 
 def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
-    """Remove those of all trials that have ended but the best one; logs and numbers stay."""
+    """Remove the checkpoints of all ended trials but the best; logs and numbers stay."""
     trials = _ended(tuning, method)
     best = best_of(tuning, trials)
     for other in trials:
         if best is None or other.number != best.number:
-            for checkpoint in tuning.trial_folder(method, other.number).glob("s*/checkpoint.pt"):
+            for checkpoint in tuning.trial_folder(method, other.number).glob(f"s*/{RunFolder.checkpoint_path}"):
                 remove(checkpoint, inside=tuning.folder)
 
 
@@ -168,7 +173,7 @@ def _ended(tuning: Tuning, method: Method) -> list[Trial]:
 
 
 class _Progress:
-    """Counts trials, tells what became of each, and estimates the rest; a run's own bar shows it in its label."""
+    """Counts trials, prints the result of each, and estimates the time left, which the bars of runs show too."""
 
     def __init__(self, tuning: Tuning, console: Any) -> None:
         self.tuning, self.console = tuning, console
@@ -177,27 +182,27 @@ class _Progress:
         self.began = time.monotonic()
 
     def label(self, number: int, run: Run) -> str:
-        """What stands in front of a run's bar."""
+        """Text in front of a run's bar."""
         left = self.left()
         rest = "" if left is None else f", {left} left"
         return f"[{self.done + 1}/{self.total}{rest}] {run.loss} trial {number} seed {run.seed}"
 
     def left(self) -> str | None:
-        """How long the rest will take, by the trials of this start; None before the first."""
+        """Estimated time for the other trials, from those of this start; None before the first."""
         if self.done == self.before:
             return None
         return duration((time.monotonic() - self.began) / (self.done - self.before) * (self.total - self.done))
 
     def ended(self, method: Method, trial: Trial, trials: list[Trial]) -> None:
-        """A trial is over."""
+        """Print the result of a trial that ended."""
         self.done += 1
         goal, best = self.tuning.goal, best_of(self.tuning, trials)
         head = f"[{self.done}/{self.total}] {method.name} trial {trial.number}{' (preset)' if trial.is_preset else ''}"
         if trial.value is None:
             text, style = f"{head}  failed: {trial.reason}", "red"
         else:
-            other = best is not None and best.number != trial.number
-            was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and other else ""
+            better = best is not None and best.number != trial.number
+            was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and better else ""
             text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
         say(text, style=style, on=self.console)
         if (left := self.left()) and self.done < self.total:

@@ -12,13 +12,13 @@ from fedlas.lab.tune.space import Method
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one method.
+    """Outcome of one method.
 
     Attributes:
         method: The method.
-        trials: Those that have ended, in order.
-        planned: How many there are to be.
-        best: The best of them, of equals the first; None if none is done.
+        trials: Trials that have ended, in order.
+        planned: Number of planned trials.
+        best: The best trial, the first among equals; None if none is done.
     """
 
     method: Method
@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def preset(self) -> float | None:
-        """The preset's value; None if it failed or is still to come."""
+        """The preset's value; None if it failed or has not ended."""
         return self.trials[0].value if self.trials else None
 
     @property
@@ -45,12 +45,12 @@ class Outcome:
 
     @property
     def done(self) -> int:
-        """How many have one."""
+        """Number of trials that have a value."""
         return len(self.trials) - len(self.failed)
 
 
 def outcomes_of(tuning: Tuning) -> list[Outcome]:
-    """What is on disk of each method.
+    """Outcome of each method, from the trials on disk.
 
     Raises:
         InputError: If a trial cannot be read.

@@ -1,4 +1,4 @@
-"""Does the runs of one trial: trains, and reads the objective off the validation part. There is no test part here."""
+"""The runs of one trial: training, and the objective on the validation part. The test part is sealed."""
 
 from __future__ import annotations
 
@@ -15,49 +15,54 @@ from fedlas._core.ranks import on_main
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.execute import build_objective, fingerprints, prepare_data, train_as_planned
-from fedlas.lab.runs.folder import check_claim, claim
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.claim import check_claim, claim
+from fedlas.lab.runs.data import fingerprints, prepare_data
+from fedlas.lab.runs.execute import train_as_planned
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import DivergedError, read_log
 from fedlas.lab.tune.goal import Goal
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import DONE, FAILED, Trial
 from fedlas.lab.tune.space import Method
 
+__all__ = ["measured", "run_trial", "without_test"]
+
 _MEASURED = "measured.json"
 
 
 class _Sealed:
-    """Stands where the test part was. Nothing can be asked of it."""
+    """Replaces the test part. Every access is an error."""
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AssertionError(f"tuning must not look at the test part, and asked for its {name}")
+        raise AssertionError(f"tuning must not use the test part, and accessed its {name}")
 
 
 def run_trial(
     tuning: Tuning, method: Method, trial: Trial, accelerator: Any, *, label: Callable[[Run], str], start: int
 ) -> Trial:
-    """Do the runs of a drawn trial that are not done, one seed after the other.
+    """Do the unfinished runs of a drawn trial, one seed after the other.
 
     Args:
         tuning: The study.
-        method: Whose trial it is.
-        trial: Drawn.
+        method: The method of the trial.
+        trial: The drawn trial.
         accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
-        label: What is shown in front of a run's progress bar.
-        start: Which entry of ``environment.json`` this start is.
+        label: Returns the text in front of a run's progress bar.
+        start: Entry of ``environment.json`` for this start.
 
     Returns:
         The trial, done or failed. The first seed that diverges ends it.
 
     Raises:
-        InputError: For whatever else is wrong.
+        InputError: For any error other than divergence.
     """
     seeds: dict[str, dict[str, float]] = {}
     for run in tuning.runs(method, trial.number, trial.params):
         try:
             seeds[str(run.seed)] = measured(run, tuning.goal, accelerator, label=label(run))
         except DivergedError as error:
-            log = on_main(accelerator, partial(read_log, run.folder / "log.jsonl"))
+            log = on_main(accelerator, partial(read_log, RunFolder(run.folder).log_path))
             lost = math.fsum(float(record["seconds"]) for record in log)
             seconds = math.fsum([*(found["seconds"] for found in seeds.values()), lost])
             reason = f"seed {run.seed}: {error}"
@@ -68,23 +73,23 @@ def run_trial(
 
 
 def measured(run: Run, goal: Goal, accelerator: Any, *, label: str) -> dict[str, float]:
-    """Train a run, or go on with it, and say what it came to; at once if it is done.
+    """Train or resume a run and measure it; a run that is done is only read.
 
     Args:
         run: The run.
-        goal: What it is measured by.
+        goal: The objective.
         accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
-        label: Shown in front of the progress bar.
+        label: Text in front of the progress bar.
 
     Returns:
-        ``value`` (the objective at the epoch that the recipe selects), ``epoch`` (which one) and ``seconds``.
+        ``value`` (the objective at the epoch that the recipe selects), ``epoch`` (its number) and ``seconds``.
 
     Raises:
-        DivergedError: If loss or logits are no longer finite, or the objective is not.
+        DivergedError: If loss, logits or objective are not finite.
         InputError: As :func:`fedlas.lab.runs.execute.execute`.
 
     State:
-        Everything lands in ``run.folder``, as of any run but for predictions and metrics; ``measured.json`` comes last.
+        ``run.folder`` gets the files of any run except predictions and metrics; ``measured.json`` is written last.
     """
     path = run.folder / _MEASURED
     ready = on_main(accelerator, lambda: _read(run, path))
@@ -107,14 +112,14 @@ def measured(run: Run, goal: Goal, accelerator: Any, *, label: str) -> dict[str,
 
 
 def without_test(splits: Splits, device: Any) -> Splits:
-    """Splits on a device, in which the test part is sealed: whatever asks for it raises an error."""
+    """Splits on a device, with a sealed test part: every access to it raises an error."""
     train, val = splits.train.to(device), splits.val.to(device)
     return replace(splits, train=train, val=val, test=cast(Part, _Sealed()))
 
 
 def _claim(run: Run, splits: Splits, data: dict[str, Any]) -> None:
     claim(run, data)
-    splits.save_indices(run.folder / "splits.npz")
+    splits.save_indices(RunFolder(run.folder).splits_path)
 
 
 def _read(run: Run, path: Path) -> dict[str, float] | None:

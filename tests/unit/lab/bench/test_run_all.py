@@ -157,7 +157,7 @@ def test_going_on_is_said(tmp_path, monkeypatch):
     monkeypatch.undo()
     outcome, text = run(tmp_path, ["ce"])
     assert outcome.finished == ["ce-s0"]
-    assert "going on after epoch 1" in text
+    assert "resumes after epoch 1" in text
 
 
 def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):

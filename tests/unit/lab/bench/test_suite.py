@@ -13,7 +13,7 @@ from fedlas.lab.bench.suite import load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.recipes.text import is_group, read_content, shipped_names
-from fedlas.lab.runs.execute import prepare_data
+from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.forecast import forecast, train_size
 
 GROUPS = [name for name in shipped_names() if is_group(read_content(name)[1])]

@@ -89,6 +89,7 @@ def test_augmentation_options_apply_to_every_data_set():
     assert (source.flip, source.crop_padding) == (True, 2)
 
 
+@pytest.mark.system
 def test_importing_data_and_models_imports_no_optional_package():
     code = (
         "import sys, fedlas.lab.data, fedlas.lab.models; "

@@ -68,7 +68,7 @@ def test_damaged_batches_are_not_unpickled(tmp_path, monkeypatch):
             return (pytest.fail, ("the file was unpickled",))
 
     victim.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(InputError, match=r"torchvision must find all files whole; got .*download=True"):
+    with pytest.raises(InputError, match=r"torchvision must find all files intact; got .*download=True"):
         load_dataset("cifar10", str(tmp_path))
 
 

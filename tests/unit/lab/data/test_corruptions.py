@@ -44,7 +44,7 @@ def test_shape_stays_image_changes_and_the_argument_does_not(name, channels):
         changed = Corruption(name, severity)(image, 0)
         assert (changed.shape, changed.dtype) == (image.shape, torch.uint8)
         assert changed.is_contiguous()
-        # A blur of a third of a pixel does nothing to a grey level.
+        # A blur of a third of a pixel does nothing to a gray level.
         assert not torch.equal(changed, image) or (name == "defocus-blur" and severity < 3)
     assert torch.equal(image, before)
 
@@ -145,7 +145,7 @@ def test_a_streak_points_where_it_should():
     assert down == pytest.approx(right.T, abs=1e-12)
 
 
-def test_zoom_keeps_the_centre_and_enlarges():
+def test_zoom_keeps_the_center_and_enlarges():
     image = np.zeros((21, 21, 1))
     image[9:12, 9:12] = 1
     larger = zoomed(image, 3.0)

@@ -7,18 +7,18 @@ from fedlas._core.check import InputError
 from fedlas.lab.data import load_dataset
 
 
-def write(path, colour=(0, 0, 0), size=(6, 6), mode="RGB"):
+def write(path, color=(0, 0, 0), size=(6, 6), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
+    Image.new(mode, size, color).save(path)
 
 
 @pytest.fixture
 def divided(tmp_path):
     """Cats are red, dogs are blue; one test image each, three to train."""
-    for name, colour in (("dog", (0, 0, 255)), ("cat", (255, 0, 0))):
+    for name, color in (("dog", (0, 0, 255)), ("cat", (255, 0, 0))):
         for row in range(3):
-            write(tmp_path / "train" / name / f"{row}.png", colour)
-        write(tmp_path / "test" / name / "0.PNG", colour)
+            write(tmp_path / "train" / name / f"{row}.png", color)
+        write(tmp_path / "test" / name / "0.PNG", color)
     return tmp_path
 
 
@@ -56,13 +56,13 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load(tmp_path).classes == ("bus", "train")
 
 
-def test_grey(divided):
+def test_gray(divided):
     source = load(divided, channels=1)
     assert source.train.images.shape == (6, 1, 6, 6)
     assert source.train.images[source.train.target == 0][0, 0, 0, 0] == 76  # 0.299 of red
 
 
-def test_shorter_side_is_resized_and_the_centre_kept(divided):
+def test_shorter_side_is_resized_and_the_center_kept(divided):
     picture = np.zeros((10, 30, 3), np.uint8)
     picture[:, 10:20] = 200
     Image.fromarray(picture).save(divided / "train" / "cat" / "wide.png")
@@ -124,8 +124,8 @@ def test_too_large_for_memory_is_said_before_reading(divided):
     [
         (lambda root: (root / "test" / "cat").rename(root / "test" / "cow"), "same classes; got 2 .* 'cat' in train"),
         (lambda root: (root / "test" / "cat").rename(root / "cat"), "at least two class folders; got dog in .*test"),
-        (lambda root: (root / "test").rename(root / "val"), "beside train there must be test"),
-        (lambda root: (root / "train").rename(root / "training"), "beside test there must be train"),
+        (lambda root: (root / "test").rename(root / "val"), "must hold train and test; got only train in"),
+        (lambda root: (root / "train").rename(root / "training"), "must hold train and test; got only test in"),
         (lambda root: (root / "test" / "cat" / "0.PNG").rename(root / "0.PNG"), "hold images .*got none in .*test.cat"),
     ],
 )

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from torchvision.datasets import ImageFolder
@@ -46,7 +48,7 @@ def test_undivided_gives_a_fixed_stratified_fifth_to_test(tmp_path):
     assert not set(paths(source.test)) & set(paths(source.train))
 
 
-def test_grey_and_upright(root):
+def test_gray_and_upright(root):
     source = load(root, channels=1, resize=20, crop=16)
     assert source.train.image(0).shape == (1, 16, 16)
     assert source.train.view.upright
@@ -55,15 +57,32 @@ def test_grey_and_upright(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: (root / "val").rename(root / "valid"), r"train, and val or test beside it; got \['train'\]"),
+        (lambda root: (root / "val").rename(root / "valid"), "must hold train and val or test; got only train in"),
         (lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"), "same classes; got 2 .* 'bee'"),
         (lambda root: (root / "val" / "bee").rename(root / "bee"), "at least two class folders; got ant"),
-        (lambda root: [path.unlink() for path in (root / "val" / "bee").rglob("*.jpg")], "must hold images; got none"),
+        (
+            lambda root: [path.unlink() for path in (root / "val" / "bee").rglob("*.jpg")],
+            r"must hold images \(.*\); got none",
+        ),
     ],
 )
 def test_folders_that_do_not_fit(root, change, words):
     change(root)
     with pytest.raises(InputError, match=words):
+        load(root)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_not_skipped(root, monkeypatch):
+    picture(root / "train" / "ant" / "deep" / "a.jpg")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(InputError, match=r"every folder must be readable; got .*deep"):
         load(root)
 
 

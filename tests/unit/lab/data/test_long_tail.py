@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
@@ -24,7 +24,6 @@ def test_the_profile_of_the_paper():
     assert (expected[0], expected[-1]) == (500, 5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(3, 40), min_size=2, max_size=6), st.floats(1, 1000), st.integers(0, 99))
 def test_a_subset_of_the_training_part_with_every_class(counts, factor, seed):
     whole = splits_of(counts, len(counts))

@@ -5,11 +5,11 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.lab.data import load_dataset
 
-COLOUR = np.arange(4 * 5 * 5 * 3, dtype=np.uint8).reshape(4, 5, 5, 3)
+COLOR = np.arange(4 * 5 * 5 * 3, dtype=np.uint8).reshape(4, 5, 5, 3)
 GOOD = {
-    "train_images": COLOUR,
+    "train_images": COLOR,
     "train_target": np.array([0, 1, 2, 1]),
-    "test_images": COLOUR[:2],
+    "test_images": COLOR[:2],
     "test_target": np.array([2, 0], dtype=np.uint8),
 }
 
@@ -19,17 +19,17 @@ def write(path, **changes):
     return str(path)
 
 
-def test_colour_images_have_their_channels_moved(tmp_path):
+def test_color_images_have_their_channels_moved(tmp_path):
     source = load_dataset("npz", write(tmp_path / "mine.npz", classes=np.array(["a", "b", "c"])))
     assert source.train.images.shape == (4, 3, 5, 5)
-    assert torch.equal(source.train.images[1, 2], torch.from_numpy(COLOUR[1, :, :, 2].copy()))
+    assert torch.equal(source.train.images[1, 2], torch.from_numpy(COLOR[1, :, :, 2].copy()))
     assert source.classes == ("a", "b", "c")
     assert source.test.target.tolist() == [2, 0]
 
 
-def test_grey_images_and_classes_without_names(tmp_path):
-    grey = {"train_images": COLOUR[..., 0], "test_images": COLOUR[:2, ..., 0]}
-    source = load_dataset("npz", write(tmp_path / "mine.npz", **grey))
+def test_gray_images_and_classes_without_names(tmp_path):
+    gray = {"train_images": COLOR[..., 0], "test_images": COLOR[:2, ..., 0]}
+    source = load_dataset("npz", write(tmp_path / "mine.npz", **gray))
     assert source.train.images.shape == (4, 1, 5, 5)
     assert source.classes == ("0", "1", "2")
 
@@ -42,9 +42,9 @@ def test_class_names_in_bytes(tmp_path):
     ("changes", "words"),
     [
         ({"test_target": None}, r"the file must hold .*test_target; got .*mine.npz with \['"),
-        ({"train_images": COLOUR / 255}, r"train_images must be uint8 .*got \(4, 5, 5, 3\) float64.*astype"),
-        ({"train_images": COLOUR[0, 0]}, "train_images must be uint8"),
-        ({"train_images": COLOUR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
+        ({"train_images": COLOR / 255}, r"train_images must be uint8 .*got \(4, 5, 5, 3\) float64.*astype"),
+        ({"train_images": COLOR[0, 0]}, "train_images must be uint8"),
+        ({"train_images": COLOR[:0], "train_target": np.zeros(0, int)}, "at least one image"),
         ({"test_images": np.zeros((2, 3, 5, 5), np.uint8)}, r"channels last; got \(2, 3, 5, 5\)"),
         ({"train_target": np.array([0, 1, 2])}, r"train_target must be whole numbers \(4,\).*got \(3,\)"),
         ({"train_target": np.eye(4)}, "train_target must be whole numbers"),
@@ -56,7 +56,7 @@ def test_class_names_in_bytes(tmp_path):
         ({"classes": np.array(["a", "b"])}, r"train labels must be in \[0, 2\)"),
         ({"classes": np.array([1, 2, 3])}, "classes must be a one-dimensional array of strings"),
         ({"classes": np.array(["a", "b", None], dtype=object)}, "plain arrays.*pickled objects.*refused"),
-        ({"train_images": COLOUR[:, :4], "test_images": COLOUR[:2, :4]}, "square"),
+        ({"train_images": COLOR[:, :4], "test_images": COLOR[:2, :4]}, "square"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path, changes, words):
@@ -86,11 +86,11 @@ def test_damaged_file_is_an_error_wherever_the_damage_is(tmp_path, save):
             source = load_dataset("npz", str(path))
         except InputError:
             continue
-        assert torch.equal(source.train.images, torch.from_numpy(COLOUR.transpose(0, 3, 1, 2).copy()))
+        assert torch.equal(source.train.images, torch.from_numpy(COLOR.transpose(0, 3, 1, 2).copy()))
 
 
 def test_single_array_and_text_are_not_archives(tmp_path):
-    np.save(tmp_path / "one.npy", COLOUR)
+    np.save(tmp_path / "one.npy", COLOR)
     (tmp_path / "text.npz").write_text("hello")
     for name in ("one.npy", "text.npz"):
         with pytest.raises(InputError, match=r"the file must be an \.npz"):

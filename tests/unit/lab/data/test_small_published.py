@@ -106,7 +106,7 @@ def test_mnist_nowhere_and_misplaced(tmp_path):
         load_dataset("mnist", str(tmp_path))
 
 
-def test_pointers_in_the_place_of_files_are_recognised(tmp_path):
+def test_pointers_in_the_place_of_files_are_recognized(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
     write_idx(tmp_path, arrays(10, 28, 1))
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()

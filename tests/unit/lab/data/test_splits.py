@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
@@ -12,7 +12,7 @@ from fedlas.lab.data.pipeline.splits import channel_moments
 
 
 def source(counts, test_counts=None, size=2):
-    """Images whose first pixels hold their position, so that a sample can be recognised."""
+    """Images whose first pixels hold their position, so that a sample can be recognized."""
 
     def part(counts):
         target = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -27,7 +27,6 @@ def position(images):
     return (images.images[:, 0, 0, 0].long() + 256 * images.images[:, 0, 0, 1].long()).numpy()
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(1, 40), min_size=2, max_size=8).filter(lambda counts: sum(counts) > len(counts)),
     st.integers(0, 2**32),

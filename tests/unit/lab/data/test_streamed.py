@@ -38,7 +38,7 @@ def collect(loader):
 TRAINING = {"augment": True, "flip": True, "shuffle": True, "seed": 3}
 
 
-def test_evaluation_is_resize_centre_crop_and_normalisation(files):
+def test_evaluation_is_resize_center_crop_and_normalization(files):
     x, target, index = collect(batches(files))
     assert index.tolist() == list(range(11))
     assert torch.equal(target, files.target)
@@ -47,7 +47,7 @@ def test_evaluation_is_resize_centre_crop_and_normalisation(files):
     expected = (small[:, :, 2:14, 6:18] / 255 - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(
         1, 3, 1, 1
     )
-    assert (x - expected).abs().max() < 2 / 255 / min(STD)  # Pillow rounds to whole grey levels, twice
+    assert (x - expected).abs().max() < 2 / 255 / min(STD)  # Pillow rounds to whole gray levels, twice
     assert torch.equal(files.image(4).float().sub(255 * torch.tensor(MEAN).view(3, 1, 1)).div(255).round(decimals=3),
                        (x[4] * torch.tensor(STD).view(3, 1, 1)).round(decimals=3))  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_an_unreadable_image_is_named(files, tmp_path, workers):
 
 
 def test_flips_are_half_and_half(files):
-    wide = replace(files, view=View(resize=12, crop=12, train_crop="centre"))
+    wide = replace(files, view=View(resize=12, crop=12, train_crop="center"))
     plain = collect(batches(wide))[0]
     loader, flipped = batches(wide, augment=True, flip=True), 0
     for epoch in range(10):
@@ -138,7 +138,7 @@ def test_corruption_is_done_after_the_crop_and_always_alike(files):
     [
         ({"workers": -1}, "workers must be a whole number of at least 0"),
         ({"batch_size": 0}, "batch_size"),
-        ({"batch_size": 12, "drop_last": True}, "got 12 for 1 processes and 11 images"),
+        ({"batch_size": 12, "drop_last": True}, "at least batch_size=12 images; got 11"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
         ({"mean": (0.5,)}, "one number for each of 3 channels"),
         ({"seed": -1}, "seed"),
@@ -156,7 +156,7 @@ def test_files_keep_names_labels_and_order(files):
     assert part.sizes().tolist() == [files.path(row).stat().st_size for row in (7, 2)]
     assert torch.equal(part.image(0), files.image(7))
     assert (len(part), part.shape, part.label_probs) == (2, (3, 12, 12), None)
-    with pytest.raises(InputError, match="one at least"):
+    with pytest.raises(InputError, match="at least one"):
         files.take(torch.tensor([], dtype=torch.int64))
     gone = Files.of(files.folder, ["nowhere.png"], [0], files.view)
     with pytest.raises(InputError, match=r"every image must be there; got .*nowhere\.png"):

@@ -8,7 +8,7 @@ from fedlas.lab.data.pipeline.view import View
 
 
 def ramp(width=40, height=20):
-    """Grey levels that say where a pixel was: red its column, green its row."""
+    """Gray levels that say where a pixel was: red its column, green its row."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, :, 0], pixels[:, :, 1] = np.arange(width), np.arange(height)[:, None]
     return Image.fromarray(pixels)
@@ -20,7 +20,7 @@ def drawn(view, seed, *, flip=False):
         return view.pipeline(augment=True, flip=flip)(ramp())
 
 
-def test_testing_cuts_the_centre():
+def test_testing_cuts_the_center():
     pixels = View(resize=20, crop=10).pipeline(augment=False, flip=True)(ramp())
     assert pixels.dtype == torch.uint8
     assert pixels[0, 0].tolist() == list(range(15, 25))
@@ -52,8 +52,8 @@ def test_squashing_keeps_everything():
     assert int(pixels[0].min()) <= 2
 
 
-def test_centre_crops_in_training_are_those_of_testing_but_for_the_mirror():
-    view = View(resize=20, crop=10, train_crop="centre")
+def test_center_crops_in_training_are_those_of_testing_but_for_the_mirror():
+    view = View(resize=20, crop=10, train_crop="center")
     plain = view.pipeline(augment=False, flip=False)(ramp())
     assert {torch.equal(drawn(view, seed, flip=True), plain) for seed in range(10)} == {True, False}
     assert torch.equal(drawn(view, 0), plain)
@@ -75,7 +75,7 @@ def test_the_banner_is_cut_off_first():
         ({"resize": 100}, "resize must be at least crop=224; got 100"),
         ({"train_crop": "rand"}, "Did you mean 'random'"),
         ({"interpolation": "nearest"}, "interpolation must be one of bilinear, bicubic"),
-        ({"min_area": 1.5}, r"fraction in \(0, 1\]; got 1.5"),
+        ({"min_area": 1.5}, r"finite number in \(0, 1\]; got float 1.5"),
         ({"min_area": 0}, "min_area"),
         ({"cut_bottom": -1}, "cut_bottom"),
     ],

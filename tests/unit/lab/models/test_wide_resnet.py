@@ -45,7 +45,7 @@ def test_the_nearest_depths_are_named():
 def test_dropout_inside_the_blocks():
     model = built(depth=10, width=1, block_dropout=0.3)
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.3] * 3
-    with pytest.raises(InputError, match="block_dropout must be below 1"):
+    with pytest.raises(InputError, match=r"block_dropout must be a finite number in \[0, 1\)"):
         built(block_dropout=1)
 
 

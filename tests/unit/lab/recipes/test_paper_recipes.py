@@ -1,4 +1,4 @@
-"""The paper's recipes say what the paper says, and each runs two steps on fakes of its data."""
+"""The paper's recipes hold the paper's settings, and each runs two steps on small substitutes of its data."""
 
 import json
 import logging
@@ -12,8 +12,10 @@ from fedlas._core.check import InputError
 from fedlas.lab.models import build_model, input_config
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
-from fedlas.lab.runs import execute as run_room
-from fedlas.lab.runs.execute import build_objective, execute, prepare_data
+from fedlas.lab.runs import build as run_room
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.load import load_trained
 
 CELLS = [name for name in recipe_names() if name.startswith("paper/") and "sensitivity" not in name]
@@ -79,7 +81,7 @@ def test_published_hyper_parameters(name, fedlas, plus, training):
         assert train.select == "accuracy"
 
 
-def test_the_published_flavour_is_the_reference_behaviour():
+def test_the_published_variant_is_the_reference_behavior():
     published = load_recipe("paper/cifar10-resnet50-published")
     for name in ("fedlas", "fedlas+"):
         (run,) = plan(published, losses=[name], seeds=[0])

@@ -1,4 +1,4 @@
-"""Recipes as text: inheritance, flavours, overrides, and what is said about files that make no sense."""
+"""Recipes as text: inheritance, published variants, overrides, and errors for files that make no sense."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_nonsense_is_named(write, text, message):
         load_recipe(write("mine.yaml", text))
 
 
-def test_the_published_flavour_changes_what_the_file_says():
+def test_the_published_variant_changes_the_content():
     name = "paper/cifar100-resnet50"
     plain, published = load_recipe(name), load_recipe(name + PUBLISHED)
     assert published.title == f"{plain.title}, as published"
@@ -68,7 +68,7 @@ def test_the_published_flavour_changes_what_the_file_says():
     assert plain.train.epochs == published.train.epochs == 350
 
 
-def test_no_flavour_where_there_is_none():
+def test_no_published_variant_where_there_is_none():
     for name in ("digits", "paper/sensitivity-cifar10"):
         with pytest.raises(InputError, match="must be a recipe of the package"):
             read_content(name + PUBLISHED)

@@ -8,7 +8,7 @@ from fedlas.cli import main
 from fedlas.cli.compare import compare
 from fedlas.lab.report.compare import differences, differences_figure
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_noise
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.stats import holm, paired_t_test, wilcoxon_test
 
 ECE = {
@@ -88,15 +88,15 @@ def test_the_table_in_full_has_interval_and_floor_of_what_is_compared(tmp_path, 
     write(tmp_path)
     for seed in range(5):
         noise = {"value": 0.02, "low": 0.01, "high": 0.03 + seed / 100, "replicates": 99}
-        noise |= {"floor": 0.008, "p_value": 0.01 + seed / 10, "least_p": 0.01}
+        noise |= {"floor": 0.008, "p": 0.01 + seed / 10, "least_p": 0.01}
         folder = tmp_path / f"fedlas-s{seed}"
         noise["value"] = json.loads((folder / "metrics.json").read_text())["test"]["ece"]
-        (folder / "intervals.json").write_text(json.dumps({"format": 2, "stages": {"test": {"ece": noise}}}))
+        (folder / "intervals.json").write_text(json.dumps({"format": 3, "stages": {"test": {"ece": noise}}}))
     assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown"]) == 0
     out = capsys.readouterr().out
     assert "[1.00, 7.00], floor 0.80, p ≤ 0.01 to 0.41 |" in out
     assert "A and B: means over the seeds" in out
-    (difference,) = differences(with_noise(collect(tmp_path), replicates=0), ["fedlas:ls"], metric="ece")
+    (difference,) = differences(with_estimates(collect(tmp_path), replicates=0), ["fedlas:ls"], metric="ece")
     assert [len(noise) for noise in difference.noise] == [5, 0]
     (tmp_path / "fedlas-s3" / "intervals.json").unlink()
     main(["compare", str(tmp_path), "fedlas:ls", "--markdown"])

@@ -17,18 +17,19 @@ from fedlas.lab.report.examples import cases_of
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import FEWEST_SEEDS, report_model
-from fedlas.lab.report.noise_text import noise_legend, noise_text, p_text
+from fedlas.lab.report.noise_text import noise_legend, noise_text
 from fedlas.lab.report.notes import legend
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import run_page
 from fedlas.lab.report.table import column, terminal
 from fedlas.lab.report.verdict import answers, verdict
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import FILE, reasons, with_noise
+from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
 from fedlas.stats import bootstrap_interval, noise_floor
-from fedlas.stats.noise import COSTLY, Noise, is_calibration_error
+from fedlas.stats.estimates import COSTLY, Estimate, is_calibration_error
+from fedlas.stats.p_text import p_text
 
 REPLICATES = 39
 
@@ -55,7 +56,7 @@ def shown(summary):
 
 
 def noise(folder, **options):
-    return with_noise(collect(folder), **{"replicates": REPLICATES, **options})
+    return with_estimates(collect(folder), **{"replicates": REPLICATES, **options})
 
 
 def test_numbers_are_those_of_the_statistics(measured):
@@ -64,15 +65,15 @@ def test_numbers_are_those_of_the_statistics(measured):
     scaled = test.with_logits(test.logits / run.temperature)
     for stage, predictions in (("test", test), ("test_scaled", scaled)):
         for metric in ("accuracy", "ece", "classwise_ece", "smooth_ece"):
-            found, drawn = run.noise.get(metric, stage), min(REPLICATES, COSTLY.get(metric, REPLICATES))
+            found, drawn = run.estimates.get(metric, stage), min(REPLICATES, COSTLY.get(metric, REPLICATES))
             interval = bootstrap_interval(predictions, metric=metric, replicates=drawn)
             assert (found.value, found.low) == (interval.value, interval.low)
             assert found.high == min(interval.high, 1.0)
             if metric == "accuracy":
-                assert (found.floor, found.p_value, found.least_p) == (None, None, None)
+                assert (found.floor, found.p, found.least_p) == (None, None, None)
             else:
                 floor = noise_floor(predictions, metric=metric, replicates=drawn)
-                assert (found.floor, found.p_value, found.least_p) == (floor.mean, floor.p_value, floor.least_p)
+                assert (found.floor, found.p, found.least_p) == (floor.mean, floor.p_value, floor.least_p)
 
 
 def test_every_calibration_error_of_every_table_carries_them(measured):
@@ -103,22 +104,22 @@ def test_csv_has_them_in_full(measured):
     rows = list(csv.DictReader(measured.csv.read_text(encoding="utf-8").splitlines()))
     for row in rows:
         run = measured.summary.run(row["loss"], int(row["seed"]))
-        found = run.noise.get("ece", "test" if row["stage"] == "before" else "test_scaled")
+        found = run.estimates.get("ece", "test" if row["stage"] == "before" else "test_scaled")
         assert [float(row[f"ece_{end}"]) for end in ("low", "high", "floor", "p")] == [
-            found.low, found.high, found.floor, found.p_value
+            found.low, found.high, found.floor, found.p
         ]  # fmt: skip
         assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
         assert "accuracy_floor" not in row
 
 
 def test_they_are_computed_once(folder, monkeypatch):
-    before = {run.name: run.noise for run in noise(folder).runs}
+    before = {run.name: run.estimates for run in noise(folder).runs}
 
     def never(*args, **kwargs):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("fedlas.lab.runs.intervals.noise_of", never)
-    assert {run.name: run.noise for run in noise(folder).runs} == before
+    monkeypatch.setattr("fedlas.lab.runs.intervals.estimated", never)
+    assert {run.name: run.estimates for run in noise(folder).runs} == before
 
 
 @pytest.mark.parametrize("change", ["predictions", "temperature", "bins", "replicates", "broken", "format"])
@@ -149,15 +150,15 @@ def test_what_is_stale_is_computed_again(folder, change):
         key = {"predictions": "predictions", "temperature": "temperature", "bins": "num_bins"}.get(change, "replicates")
         assert new[key] != old[key]
     if change == "predictions":  # and metrics.json is not about them any more
-        assert found.noise.get("ece") is None
-        assert "other values than metrics.json for" in found.noise.reasons[0]
+        assert found.estimates.get("ece") is None
+        assert "other values than metrics.json for" in found.estimates.reasons[0]
 
 
 def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
     again = write_report(folder, replicates=REPLICATES, pages=True)
-    assert [run.noise for run in again.summary.runs] == [run.noise for run in measured.summary.runs]
+    assert [run.estimates for run in again.summary.runs] == [run.estimates for run in measured.summary.runs]
     assert again.csv.read_bytes() == measured.csv.read_bytes()
     assert len(again.notes) == 4
     assert "no page" in again.notes[0]
@@ -193,8 +194,8 @@ def test_hostile_content_is_no_interval(folder):
     content["stages"]["test"]["nll"] = [1]
     path.write_text(json.dumps(content))
     run = noise(folder).runs[0]
-    assert (run.noise.get("ece"), run.noise.get("nll")) == (None, None)
-    assert run.noise.get("brier") is not None
+    assert (run.estimates.get("ece"), run.estimates.get("nll")) == (None, None)
+    assert run.estimates.get("brier") is not None
 
 
 def calibration(model, question="Calibration"):
@@ -212,7 +213,7 @@ def test_a_model_for_which_no_test_rejects_calibration_is_named(measured):
             method
             for method in summary.methods
             if all(
-                2 * min(run.noise.get(metric, stage).p_value for run in summary.runs if run.loss == method) > 0.05
+                2 * min(run.estimates.get(metric, stage).p for run in summary.runs if run.loss == method) > 0.05
                 for metric in ("ece", "o_ece", "u_ece", "smooth_ece")
             )
         }
@@ -224,15 +225,15 @@ def test_a_model_for_which_no_test_rejects_calibration_is_named(measured):
 def changed(summary, **p_values):
     """``summary`` with these p-values before temperature scaling, at the last seed of ``ce`` and at no other run."""
 
-    def noise_of(run):
+    def estimates_of(run):
         last = (run.loss, run.seed) == ("ce", 1)
         test = {
-            name: replace(noise, p_value=p_values.get(name, 0.5) if last else 0.5) if noise.floor is not None else noise
-            for name, noise in run.noise.stages["test"].items()
+            name: replace(noise, p=p_values.get(name, 0.5) if last else 0.5) if noise.floor is not None else noise
+            for name, noise in run.estimates.stages["test"].items()
         }
-        return replace(run.noise, stages={**run.noise.stages, "test": test})
+        return replace(run.estimates, stages={**run.estimates.stages, "test": test})
 
-    return replace(summary, runs=tuple(replace(run, noise=noise_of(run)) for run in summary.runs))
+    return replace(summary, runs=tuple(replace(run, estimates=estimates_of(run)) for run in summary.runs))
 
 
 @pytest.mark.parametrize(
@@ -269,21 +270,21 @@ def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_
         assert not re.search(r"≈ ?(floor|\d)", text)
     test = Predictions.load(summary.runs[0].path / "predictions" / "test.npz")
     page = run_page(summary.runs[0], test, cases_of(summary.runs[0], test))
-    own = noise_text([summary.runs[0].noise.get("ece")], lambda v: f"{100 * v:.2f}")
+    own = noise_text([summary.runs[0].estimates.get("ece")], lambda v: f"{100 * v:.2f}")
     assert own.calibrated
     assert f">~ floor {own.floor}, {own.p_value}<" in page
     assert "≈" not in page
 
 
 def test_text_of_several_runs():
-    runs = [Noise(0.02, 0.01, 0.03, 99, 0.008, 0.01, 0.01), Noise(0.03, 0.0, 0.04, 99, 0.012, 0.2, 0.01)]
+    runs = [Estimate(0.02, 0.01, 0.03, 0.008, 0.01, 0.01, 99), Estimate(0.03, 0.0, 0.04, 0.012, 0.2, 0.01, 99)]
     text = noise_text(runs, lambda v: f"{100 * v:.2f}")
     assert (text.interval, text.floor, text.p_value) == ("[0.00, 4.00]", "1.00", "p ≤ 0.01 to 0.2")
     assert text.replicates == 99
     assert not text.calibrated  # one of them is told from a calibrated one
     assert noise_text(runs[1:], str).calibrated
     assert noise_text(runs[1:], str).p_value == "p = 0.2"
-    assert noise_text([Noise(0.9, 0.8, 1.0, 99)], str).text == "[0.8, 1.0]"
+    assert noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str).text == "[0.8, 1.0]"
     assert p_text(0.00012) == "0.0001"
 
 
@@ -305,44 +306,33 @@ def test_text_of_several_runs():
     ],
 )
 def test_p_values_are_a_range_a_bound_or_an_estimate(p_values, least, said, calibrated):
-    text = noise_text([Noise(0.1, 0.0, 0.2, 999, 0.05, p, least) for p in p_values], str)
+    text = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, p, least, 999) for p in p_values], str)
     assert (text.p_value, text.calibrated) == (said, calibrated)
 
 
 def test_the_legend_says_how_many_replicates_there_were_and_that_smooth_ece_has_fewer():
-    many = noise_text([Noise(0.1, 0.0, 0.2, 1000, 0.05, 0.5, 1 / 1001)], str)
-    few = noise_text([Noise(0.1, 0.0, 0.2, 99, 0.05, 0.5, 0.01)], str)
+    many = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 1 / 1001, 1000)], str)
+    few = noise_text([Estimate(0.1, 0.0, 0.2, 0.05, 0.5, 0.01, 99)], str)
     assert "none of the 1,000 replicates" in noise_legend([many, few], several=False)[1]
     assert "Smooth ECE has 99" in noise_legend([many, few], several=False)[1]
     assert "Smooth ECE" not in noise_legend([few], several=False)[1]
-    assert len(noise_legend([noise_text([Noise(0.9, 0.8, 1.0, 99)], str)], several=False)) == 1
+    assert len(noise_legend([noise_text([Estimate(0.9, 0.8, 1.0, replicates=99)], str)], several=False)) == 1
     assert noise_legend([], several=True) == []
 
 
-def test_a_file_of_the_first_format_is_read_where_it_cannot_be_made_anew(folder):
-    """It has no ``least_p``, and wrong intervals of the debiased square."""
-    before = {run.name: run.noise for run in noise(folder).runs}
-    for path in folder.rglob(FILE):
-        content = json.loads(path.read_text())
-        for metrics in content["stages"].values():
-            for entry in metrics.values():
-                entry.pop("least_p", None)
-        path.write_text(json.dumps({**content, "format": 1}))
-    again = {run.name: run.noise for run in noise(folder).runs}
-    assert again == before  # computed anew, from the predictions
-    for path in folder.rglob(FILE):
-        assert json.loads(path.read_text())["format"] == 2
-        content = json.loads(path.read_text())
-        for metrics in content["stages"].values():
-            for entry in metrics.values():
-                entry.pop("least_p", None)
-        path.write_text(json.dumps({**content, "format": 1}))
+def test_what_a_file_calls_superseded_is_not_used(folder):
+    """So are the intervals of the debiased square in older files of published results, whose predictions are gone."""
+    path = folder / "ce-s0" / FILE
+    before = noise(folder).runs[0].estimates
+    content = json.loads(path.read_text())
+    old = {stage: metrics.pop("debiased_ece2") for stage, metrics in content["stages"].items()}
+    path.write_text(json.dumps({**content, "superseded": {"debiased_ece2": old}}))
     shutil.rmtree(folder / "ce-s0" / "predictions")
-    kept = noise(folder).runs[0].noise
+    kept = noise(folder).runs[0].estimates
     assert kept.reasons == (
         "its intervals.json is of an earlier version, whose intervals of debiased_ece2 are not used",
     )
-    for stage, metrics in before["ce-s0"].stages.items():
+    for stage, metrics in before.stages.items():
         assert kept.stages[stage] == {name: found for name, found in metrics.items() if name != "debiased_ece2"}
 
 

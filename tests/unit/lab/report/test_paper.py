@@ -13,7 +13,7 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.report.paper import FILE, against_paper
 from fedlas.lab.report.published import published_numbers, published_ranks, rows_for, settings_that_differ
-from fedlas.lab.runs.summary import FORMAT
+from fedlas.lab.runs.folder import FORMAT
 from fedlas.losses import LOSSES
 
 
@@ -127,9 +127,9 @@ def table_rows(text):
 def test_ours_have_interval_floor_and_test_where_they_are_known(bench, capsys):
     for seed in (0, 1):
         noise = {"value": 0.02 + 0.002 * seed, "low": 0.01, "high": 0.04, "replicates": 99}
-        noise |= {"floor": 0.006, "p_value": 0.2, "least_p": 0.01}
+        noise |= {"floor": 0.006, "p": 0.2, "least_p": 0.01}
         file = bench / f"fedlas-s{seed}" / "intervals.json"
-        file.write_text(json.dumps({"format": 2, "stages": {"test": {"ece": noise}}}))
+        file.write_text(json.dumps({"format": 3, "stages": {"test": {"ece": noise}}}))
     against_paper(bench)
     rows = table_rows((bench / FILE).read_text())
     (place,) = [number for number, row in enumerate(rows) if row[0] == "fedlas"]

@@ -19,7 +19,7 @@ from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect
 from fedlas.lab.report.report import write_report as write_everything
 from fedlas.lab.report.table import column, plain_summary, terminal
-from fedlas.lab.runs import saved as evidence
+from fedlas.lab.runs import provenance
 from fedlas.metrics import METRICS
 
 write_report = partial(write_everything, replicates=0, pages=False)
@@ -257,7 +257,7 @@ def test_every_start_of_a_run_is_shown(tmp_path, write_bench):
     (folder / "ce-s0" / "environment.json").write_text(json.dumps(starts))
     page = Page(write_report(folder).html.read_text(encoding="utf-8")).text
     assert "2.6; 2.7 (differs between runs or their starts)" in page
-    assert evidence.commands(collect(folder)) == ["fedlas train a", "fedlas train b"]
+    assert provenance.commands(collect(folder).starts) == ["fedlas train a", "fedlas train b"]
 
 
 def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
@@ -286,7 +286,7 @@ def test_notes_of_a_run_are_shown(tmp_path, write_run):
 def test_diagrams_have_the_bins_of_the_metrics(tmp_path, write_run, text, bins):
     run = write_run(tmp_path / "b" / "ce-s0", samples=80)
     (run / "config.yaml").write_text(text)
-    assert evidence.num_bins(collect(tmp_path / "b").runs[0]) == bins
+    assert collect(tmp_path / "b").runs[0].folder.num_bins == bins
 
 
 def test_nothing_is_written_when_nothing_finished(tmp_path):

@@ -92,10 +92,10 @@ def test_runs_without_numbers_are_sorted_by_what_is_known(tmp_path, write_run):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('{"format": 1, "loss"', "not valid JSON"),
-        ("", "not valid JSON"),
-        ("\xff\xfe", "not valid JSON"),
-        ("[1]", "object"),
+        ('{"format": 1, "loss"', "must be readable JSON"),
+        ("", "must be readable JSON"),
+        ("\xff\xfe", "must be readable JSON"),
+        ("[1]", "must hold an object"),
         ("{}", "format None"),
         ('{"format": 2}', "format 2"),
         ('{"format": 1, "loss": "ce"}', "seed"),

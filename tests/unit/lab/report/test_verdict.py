@@ -1,5 +1,6 @@
 """What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from fedlas.lab.report.bench_tables import short_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import answers
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import FinishedRun, Summary
 from fedlas.stats import seeds_needed
 
@@ -19,7 +21,9 @@ LOSSES = ("ce", "ls", "mbls", "acls", "fedlas", "fedlas+")
 def summary(values, metric="nll"):
     """Runs with these values of a metric, by method and seed."""
     runs = [
-        FinishedRun(Path(f"{method}-s{seed}"), "made", method, seed, {"test": {metric: value}, "test_scaled": {}})
+        FinishedRun(
+            RunFolder(Path(f"{method}-s{seed}")), "made", method, seed, {"test": {metric: value}, "test_scaled": {}}
+        )
         for method, found in values.items()
         for seed, value in enumerate(found)
     ]
@@ -66,9 +70,11 @@ def test_what_is_said_of_one_seed_one_method_and_a_mixed_outcome(values, text):
 
 
 @pytest.fixture(scope="module")
-def model(full_bench):
-    """Six methods with their intervals; the folder is shared, so nothing is written there but reports."""
-    return write_report(full_bench, replicates=39).model
+def model(full_bench, tmp_path_factory):
+    """Six methods with their intervals, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("verdict") / "digits"
+    shutil.copytree(full_bench, folder)
+    return write_report(folder, replicates=39).model
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):

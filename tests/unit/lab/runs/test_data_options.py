@@ -13,7 +13,8 @@ from fedlas.cli.shift import shift
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
-from fedlas.lab.runs.execute import data_fingerprint, execute, prepare_data
+from fedlas.lab.runs.data import data_fingerprint, prepare_data
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.fingerprint import split_fingerprint
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.shift import measure_shift
@@ -141,7 +142,7 @@ def test_other_noise_is_other_data(tmp_path):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.label_noise.rate=1.5", r"rate must be a fraction in \(0, 1\)"),
+        ("data.label_noise.rate=1.5", r"rate must be a finite number in \(0, 1\)"),
         ("data.label_noise.rat=0.5", r"got 'data\.label_noise\.rat'\. Did you mean"),
         ("data.label_noise=0.2", "data.label_noise must be a section; got 0.2"),
         ("data.label_noise={}", "data.label_noise must hold values of the right types"),

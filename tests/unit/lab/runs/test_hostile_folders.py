@@ -15,7 +15,7 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.tracking import place_of
 
 TINY = [
@@ -75,11 +75,11 @@ def edit(folder, **changes):
 )
 def test_names_and_seeds_are_checked_where_a_run_is_loaded(bench, changes, message):
     with pytest.raises(InputError, match=message):
-        load_plan(edit(bench / "ce-s0", **changes))
+        _ = RunFolder(edit(bench / "ce-s0", **changes)).run
 
 
 def test_recipes_in_folders_and_own_names_are_fine(bench):
-    run = load_plan(edit(bench / "ce-s0", recipe="paper/cifar10-resnet50", loss={"name": "my.loss+2"}))
+    run = RunFolder(edit(bench / "ce-s0", recipe="paper/cifar10-resnet50", loss={"name": "my.loss+2"})).run
     assert (run.recipe.name, run.name) == ("paper/cifar10-resnet50", "my.loss+2-s0")
 
 
@@ -90,7 +90,7 @@ def test_a_recipe_file_cannot_name_the_folder_above():
 
 @pytest.mark.parametrize("known", ["../x", "*", "", 7, None, "a" * 65])
 def test_the_id_of_trackers_is_checked(bench, known):
-    run = load_plan(bench / "ce-s0")
+    run = RunFolder(bench / "ce-s0").run
     (run.folder / "trackers.json").write_text(json.dumps({"id": known}))
     with pytest.raises(InputError, match="Remove it to be tracked as a new run"):
         place_of(run)

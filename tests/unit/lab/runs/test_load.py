@@ -7,8 +7,10 @@ from fedlas._core.check import InputError
 from fedlas.features import find_head
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute, predictions_of
-from fedlas.lab.runs.load import load_plan, load_trained
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import predictions_of
 from fedlas.predictions import Predictions
 
 TINY = [
@@ -25,7 +27,7 @@ def run(tmp_path_factory):
 
 
 def test_the_same_run_comes_back(run):
-    again = load_plan(run.folder)
+    again = RunFolder(run.folder).run
     assert again.config() == run.config()
     assert (again.name, again.registered_loss, again.folder) == ("mine-s3", "fedlas", run.folder)
 
@@ -45,7 +47,7 @@ def test_best_weights_give_the_saved_predictions(run):
 def test_nonsense(run, tmp_path):
     for folder in (tmp_path, Path("nowhere"), run.folder / "config.yaml"):
         with pytest.raises(InputError, match="must be the folder of a run"):
-            load_plan(folder)
+            _ = RunFolder(folder).run
     other = tmp_path / "unfinished"
     other.mkdir()
     (other / "config.yaml").write_bytes((run.folder / "config.yaml").read_bytes())

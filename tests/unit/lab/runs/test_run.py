@@ -12,9 +12,11 @@ import yaml
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import folder as run_folder
-from fedlas.lab.runs.execute import _training_batches, build_objective, execute, prepare_data
-from fedlas.lab.runs.folder import BusyError, claim, finished
+from fedlas.lab.runs import claim as ownership
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.claim import BusyError, claim, finished
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import _training_batches, execute
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 
@@ -278,8 +280,8 @@ def test_disk_full_on_the_way(done, tmp_path, monkeypatch, full_disk, name):
 
 def test_finished_meanwhile(done, monkeypatch):
     run, metrics = done
-    monkeypatch.setattr(run_folder, "write_text", None)
-    monkeypatch.setattr(run_folder, "write_json", None)
+    monkeypatch.setattr(ownership, "write_text", None)
+    monkeypatch.setattr(ownership, "write_json", None)
     assert claim(run, {}) == metrics
     with pytest.raises(InputError, match="the same data"):
         claim(run, {"split": "another"})

@@ -1,4 +1,4 @@
-"""Trackers send nothing of their own: a run shown to all four tools, in a process that no tool takes for a test."""
+"""Trackers report nothing to their makers, tested with all four tools in a process that no tool takes for a test."""
 
 import importlib.util
 import json
@@ -50,6 +50,7 @@ Path("silent.json").write_text(json.dumps(silent))
 """
 
 
+@pytest.mark.system
 def test_no_tool_sends_anything(tmp_path):
     tools = [name for name in TOOLS if "FEDLAS_CI" in os.environ or importlib.util.find_spec(name)]
     if not tools:

@@ -1,4 +1,4 @@
-"""Each real tool: a run that was stopped and gone on with is in it whole, every epoch once."""
+"""Each real tool holds a run that was stopped and resumed completely, with every epoch once."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.tracking import place_of, tracked_in
 
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(mlflow|wandb|trackio|tensorboard|google|pydantic).*"),
 ]

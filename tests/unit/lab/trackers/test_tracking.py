@@ -191,7 +191,7 @@ def test_options_of_trackers_that_are_not_asked_for(tmp_path, options):
 
 
 def test_folders_without_a_run(tmp_path, shown):
-    with pytest.raises(InputError, match="a folder must be a run's"):
+    with pytest.raises(InputError, match="a folder must be a run, or hold runs that were trained"):
         track([tmp_path], to=["notebook"])
 
 

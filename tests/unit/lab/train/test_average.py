@@ -36,7 +36,7 @@ class StoppedError(Exception):
 
 
 def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
-    def on_epoch(record):
+    def on_record(record):
         if watch is not None:
             watch(record)
         if record["epoch"] == stop:
@@ -51,7 +51,7 @@ def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
         optimizer=OptimizerConfig(lr=0.05),
         schedule=ScheduleConfig(name="constant"),
         identity=config,
-        on_epoch=on_epoch,
+        on_record=on_record,
     )
 
 
@@ -73,7 +73,7 @@ def plain(value):
 
 
 class Recorder:
-    """Steps an average and its own sums beside it, over made-up weights."""
+    """Steps an average over made-up weights, and keeps sums to compare it with."""
 
     def __init__(self, **config):
         self.model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
@@ -186,7 +186,7 @@ def test_what_is_validated_kept_and_used_is_the_average(tmp_path, config):
 
 
 def test_only_averages_can_be_the_best_once_they_are_there(tmp_path):
-    """The first epochs are made to look perfect; they are not what was asked for."""
+    """The epochs before averaging score perfectly, and must not be chosen."""
     from fedlas.lab.train import loop
 
     perfect = {"accuracy": 1.0, "nll": 0.0, "ece": 0.0}

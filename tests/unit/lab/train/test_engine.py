@@ -3,7 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -13,7 +13,7 @@ from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_optimizer, fit
-from fedlas.lab.train.shard import engine_of
+from fedlas.lab.train.engine import Engine
 from fedlas.losses import FedLAS
 
 SPLITS = split(load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20)
@@ -28,7 +28,7 @@ def linear(criterion=None):
 
 def gradients(module, batch, **config):
     """Gradients of one step, before the step."""
-    engine = engine_of(module, TrainConfig(**config), ACCELERATOR)
+    engine = Engine(module, TrainConfig(**config), ACCELERATOR)
     engine.start(torch.optim.SGD(module.parameters(), lr=0.0))
     module.train()
     parts = list(engine.parts(*batch))
@@ -41,7 +41,6 @@ def gradients(module, batch, **config):
     return found, parts
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 24), st.integers(1, 30), st.booleans())
 def test_parts_add_up_to_the_gradient_of_the_whole_batch(samples, pieces, indexed):
     module = linear().double()
@@ -76,10 +75,10 @@ def test_the_indicator_moves_once_a_part():
 
 
 def test_inputs_that_cannot_be_cut():
-    engine = engine_of(linear(), TrainConfig(accumulate=2), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(accumulate=2), ACCELERATOR)
     with pytest.raises(InputError, match=r"training: inputs must be one tensor .* got dict .*train\.accumulate=1"):
         list(engine.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))
-    whole = engine_of(linear(), TrainConfig(), ACCELERATOR)
+    whole = Engine(linear(), TrainConfig(), ACCELERATOR)
     assert len(list(whole.parts({"pixels": torch.zeros(4, 6)}, torch.zeros(4, dtype=torch.long), None))) == 1
     with pytest.raises(InputError, match="accumulate must be at most batch_size 4; got 5"):
         TrainConfig(accumulate=5, batch_size=4)
@@ -87,17 +86,17 @@ def test_inputs_that_cannot_be_cut():
 
 def test_inputs_of_any_layout_pass_as_they_are():
     inputs = torch.zeros(4, 3, 5, 5).permute(0, 1, 3, 2)[:, :, ::2]
-    engine = engine_of(linear(), TrainConfig(), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(), ACCELERATOR)
     ((found, *_),) = engine.parts(inputs, torch.zeros(4, dtype=torch.long), None)
     assert found is inputs
 
 
 def train(module, folder, **config):
-    normalisation = {"mean": SPLITS.mean, "std": SPLITS.std}
+    normalization = {"mean": SPLITS.mean, "std": SPLITS.std}
     return fit(
         module,
-        Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalisation),
-        Batches(SPLITS.val, batch_size=20, **normalisation),
+        Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
+        Batches(SPLITS.val, batch_size=20, **normalization),
         folder=folder,
         config=TrainConfig(epochs=2, batch_size=20, **config),
         optimizer=OptimizerConfig(lr=0.05),
@@ -130,7 +129,7 @@ def test_channels_last_is_a_layout_and_no_other_result(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # the compiler's own imports
 def test_every_run_of_a_process_is_compiled(tmp_path, monkeypatch):
-    """Without forgetting what was compiled before, torch stops compiling after as many runs as it allows modules."""
+    """If compiled modules were not forgotten, torch would stop compiling after as many runs as it allows modules."""
     compiled = []
 
     def backend(graph, _):
@@ -157,7 +156,7 @@ def linear_images():
 
 def test_the_step_is_the_optimizers_and_clips_all(tmp_path):
     module = linear()
-    engine = engine_of(module, TrainConfig(), ACCELERATOR)
+    engine = Engine(module, TrainConfig(), ACCELERATOR)
     engine.start(build_optimizer(module, OptimizerConfig(lr=1.0, momentum=0, weight_decay=0)))
     before = copy.deepcopy(module.state_dict())
     loss, _ = engine.wrapped(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))

@@ -7,6 +7,7 @@ from torch import nn
 
 from fedlas import Objective
 from fedlas._core.check import InputError
+from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import (
     DivergedError,
@@ -17,7 +18,6 @@ from fedlas.lab.train import (
     load_checkpoint,
     read_log,
 )
-from fedlas.lab.train.loop import _better
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
@@ -37,7 +37,8 @@ def objective(criterion=None, seed=0):
 
 
 def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=None, **more):
-    options = {name: more.pop(name) for name in ("on_epoch", "watch_norms") if name in more}
+    hooks = monitors(module.criterion, norms=more.pop("watch_norms", False))
+    options = {name: more.pop(name) for name in ("on_record",) if name in more}
     return fit(
         module,
         batches(SPLITS.train, shuffle=True, seed=1),
@@ -47,6 +48,7 @@ def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=N
         optimizer=OptimizerConfig(**{"lr": 0.05, **(optimizer or {})}),
         schedule=schedule or ScheduleConfig(name="constant"),
         identity=identity or {"epochs": epochs},
+        hooks=hooks,
         **options,
     )
 
@@ -102,7 +104,7 @@ def test_stopped_and_resumed_equals_undisturbed(tmp_path, optimizer, precision, 
     fitted = train(whole, tmp_path / "whole", **settings)
     for epoch in (1, 2, 3, 3):
         with pytest.raises(StoppedError):
-            train(objective(), tmp_path / "cut", on_epoch=stop_after(epoch), **settings)
+            train(objective(), tmp_path / "cut", on_record=stop_after(epoch), **settings)
     resumed = objective(seed=99)  # every weight and generator comes from the checkpoint
     again = train(resumed, tmp_path / "cut", **settings)
     assert same(whole.state_dict(), resumed.state_dict())
@@ -122,7 +124,7 @@ def test_finished_run_is_only_loaded(tmp_path):
     fitted = train(objective(), tmp_path)
     stamp = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     other = objective(seed=5)
-    assert train(other, tmp_path, on_epoch=stop_after(3)) == fitted
+    assert train(other, tmp_path, on_record=stop_after(3)) == fitted
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == stamp
     assert same(other.state_dict(), load_checkpoint(tmp_path / "checkpoint.pt")["best"]["objective"])
 
@@ -130,11 +132,11 @@ def test_finished_run_is_only_loaded(tmp_path):
 def test_validation_feedback_each_epoch_before_the_checkpoint(tmp_path):
     whole = objective(FromValidation())
     seen = []
-    train(whole, tmp_path / "whole", on_epoch=lambda _: seen.append(int(whole.criterion.calls)))
+    train(whole, tmp_path / "whole", on_record=lambda _: seen.append(int(whole.criterion.calls)))
     assert seen == [1, 2, 3]
     assert load_checkpoint(tmp_path / "whole" / "checkpoint.pt")["objective"]["criterion.calls"] == 3
     with pytest.raises(StoppedError):
-        train(objective(FromValidation()), tmp_path / "cut", on_epoch=stop_after(3))
+        train(objective(FromValidation()), tmp_path / "cut", on_record=stop_after(3))
     saved = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")
     assert (saved["epoch"], int(saved["objective"]["criterion.calls"])) == (2, 2)
     resumed = objective(FromValidation(), seed=4)
@@ -165,17 +167,21 @@ def test_checkpoint_of_another_model_under_the_same_configuration(tmp_path):
 
 def test_checkpoint_with_the_monitor_of_an_earlier_version(tmp_path):
     with pytest.raises(StoppedError):
-        train(objective(), tmp_path, on_epoch=stop_after(2))
+        train(objective(), tmp_path, on_record=stop_after(2))
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    saved["monitor"] = {name: value for name, value in saved["monitor"].items() if name != "means"}
+    del saved["hooks"][0]["means"]
     torch.save(saved, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"what it holds of the monitor lacks 'means'\. Use the release that wrote it"):
+    with pytest.raises(InputError, match=r"the state of a hook lacks 'means'\. Use the release that wrote it"):
+        train(objective(), tmp_path)
+    saved["hooks"] = []
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="the state of 0 hooks, and the run has 1"):
         train(objective(), tmp_path)
 
 
 def test_log_and_best_epoch(tmp_path):
     seen = []
-    fitted = train(objective(), tmp_path, epochs=4, on_epoch=seen.append, schedule=ScheduleConfig(milestones=[2]))
+    fitted = train(objective(), tmp_path, epochs=4, on_record=seen.append, schedule=ScheduleConfig(milestones=[2]))
     assert seen == fitted.history == read_log(tmp_path / "log.jsonl")
     assert [record["lr"] for record in seen] == pytest.approx([0.05, 0.05, 0.005, 0.005])
     accuracies = [record["val"]["accuracy"] for record in seen]
@@ -199,7 +205,7 @@ def test_norms_are_watched_where_the_loss_has_no_indicator_and_change_nothing(tm
 
 def test_a_head_that_cannot_be_found_is_named_before_anything_is_trained(tmp_path):
     unnamed = Objective(objective().model, LabelSmoothing())
-    with pytest.raises(InputError, match="one recognisable classifier head"):
+    with pytest.raises(InputError, match="one recognizable classifier head"):
         train(unnamed, tmp_path, watch_norms=True)
     assert not list(tmp_path.iterdir())
 
@@ -226,15 +232,8 @@ def test_select_keeps_the_best_and_the_last_of_equals(tmp_path, metric, sign, mo
     snapshots = []
     module = objective()
     hook = lambda _: snapshots.append(copy.deepcopy(module.state_dict()))  # noqa: E731
-    assert train(module, tmp_path, epochs=5, select=metric, on_epoch=hook).best_epoch == 4
+    assert train(module, tmp_path, epochs=5, select=metric, on_record=hook).best_epoch == 4
     assert same(module.state_dict(), snapshots[3])
-
-
-def test_better():
-    assert _better("accuracy")(0.5, 0.5)
-    assert not _better("accuracy")(0.4, 0.5)
-    assert _better("nll")(0.4, 0.5)
-    assert not _better("nll")(0.6, 0.5)
 
 
 def test_metrics_that_cannot_select(tmp_path):

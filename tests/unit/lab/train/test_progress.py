@@ -18,7 +18,7 @@ def test_terminal_shows_loss_accuracy_ece_and_time_left():
         progress.shown -= 1
         assert progress.due()
         progress.step(2, 4, 0.987)
-        progress._bar.progress.refresh()
+        progress.progress.refresh()
         text = out.getvalue()
     assert "[1/6] fedlas-s0" in text  # not taken for markup
     assert "epoch 2/3" in text

@@ -38,8 +38,8 @@ def test_tidy_values_can_be_written_down_and_stay_inside():
         ("1:", "two finite numbers"), (":1", "two finite numbers"), ("a:b", "two finite numbers"),
         ("0:.inf", "two finite numbers"), ("true:2", "two finite numbers"), ("2:1", "below the upper"),
         ("1:1", "below the upper"), ("0:1:log", "above 0"), ("0:1:lin", "may end in :log and :int"),
-        ("1:2:log:log", "may end in :log and :int"), ("0.5:2:int", "whole numbers"), ("1,,2", "finite numbers, words"),
-        ("1,.nan", "finite numbers, words"), ("1,1.0", "differ from each other"), ("[1]", "finite numbers, words"),
+        ("1:2:log:log", "may end in :log and :int"), ("0.5:2:int", "whole numbers"), ("1,,2", "finite numbers, text"),
+        ("1,.nan", "finite numbers, text"), ("1,1.0", "differ from each other"), ("[1]", "finite numbers, text"),
     ],
 )  # fmt: skip
 def test_what_is_no_domain_is_refused(text, message):

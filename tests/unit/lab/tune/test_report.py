@@ -1,4 +1,4 @@
-"""What a study leaves to read, and the recipe that a bench goes on with."""
+"""The files of a study, and the recipe that a bench runs next."""
 
 import json
 import re
@@ -129,8 +129,6 @@ def test_other_seeds_are_as_many_and_none_that_was_used():
 
 def test_goals():
     nll, accuracy = goal_named("nll"), goal_named("accuracy")
-    assert (nll.maximise, accuracy.maximise) == (False, True)
-    assert accuracy.better(0.9, 0.8)
-    assert not nll.better(0.5, 0.5)
+    assert (nll.maximize, accuracy.maximize) == (False, True)
     assert (nll.show(0.12344), accuracy.show(0.12344), nll.show(0.1, sign=True)) == ("0.1234", "12.34", "+0.1000")
     assert nll.show(None) == "—"

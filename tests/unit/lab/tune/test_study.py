@@ -1,4 +1,4 @@
-"""A study from start to end: budget, resuming, what is refused, and that the test part stays out of it."""
+"""A study from start to end: budget, resuming, refused folders, and a test part that is never used."""
 
 import functools
 import random
@@ -14,7 +14,8 @@ from fakes_tuning import TINY, Touchy, params, result
 from fedlas._core.check import InputError
 from fedlas.cli.tune import tune
 from fedlas.lab.runs import execute as bench_run
-from fedlas.lab.runs.execute import execute, prepare_data
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.train import loop, read_log
 from fedlas.lab.tune import trial as trial_room
 from fedlas.lab.tune.plan import plan_tuning
@@ -150,11 +151,11 @@ def test_draws_depend_on_seed_method_number_and_history_alone(undisturbed):
         assert draw(undisturbed, ls, trials[:number]) == trials[number].params
     assert draw(replace(undisturbed, draws=1), ls, trials[:2]) != trials[2].params
     # The sixth is drawn from what the first five showed, those before are not.
-    for number, learnt in ((4, False), (5, True)):
+    for number, learned in ((4, False), (5, True)):
         real, other = trials[:number], [replace(trial, value=1 / trial.value) for trial in trials[:number]]
         studies = [replace(undisturbed, draws=seed) for seed in range(5)]
         found = [[draw(study, ls, history) for study in studies] for history in (real, other)]
-        assert (found[0] != found[1]) == learnt
+        assert (found[0] != found[1]) == learned
     assert draw(undisturbed, fedlas, load_trials(undisturbed, fedlas)[:1])["alpha"] != trials[1].params["alpha"]
 
 
@@ -225,7 +226,7 @@ def test_and_is_sealed_where_the_runs_are_done(undisturbed):
         lambda: list(splits.batches(splits.test, batch_size=9)),
     )
     for look in looks:
-        with pytest.raises(AssertionError, match="must not look at the test part"):
+        with pytest.raises(AssertionError, match="must not use the test part"):
             look()
 
 

@@ -1,4 +1,7 @@
-"""Where the runs of a bench happen: in this process, in several, on a Ray cluster, or on Slurm."""
+"""Executors, which do the runs of a bench: in this process, in several, on a Ray cluster, or on Slurm.
+
+In: tasks, each a run with what another process needs to do it. Out: a ``Result`` for each, in the order they end.
+"""
 
 # Importing a module registers its executor.
 from fedlas.lab.bench.executors import local, ray, slurm  # noqa: F401

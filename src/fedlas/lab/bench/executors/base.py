@@ -1,4 +1,4 @@
-"""What an executor is: something that does the runs of a bench, somewhere, and tells what became of each."""
+"""The contract of executors, which do the runs of a bench and yield the result of each."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from fedlas.lab.bench.executors.task import Result, Task
 
 
 class Events(Protocol):
-    """What an executor tells while it works."""
+    """Calls that an executor makes while it works."""
 
     def started(self, task: Task) -> None:
-        """A task begins, or was handed over to whoever begins it."""
+        """A task begins, or was submitted."""
 
     def lost(self, task: Task, reason: str) -> None:
-        """The process of a task ended before the task did; it goes on in another one."""
+        """The process of a task ended before the task did; the task resumes in another process."""
 
     def said(self, text: str) -> None:
-        """Something that a user should know."""
+        """The executor has a message for the user."""
 
     def idle(self) -> None:
-        """Nothing has happened for a moment; called several times a second while runs are elsewhere."""
+        """Nothing has happened for a moment; called several times a second while runs are in other processes."""
 
 
 class Executor(ABC):
-    """Does runs. Stopping it stops them: each goes on from its checkpoint when the bench is started again.
+    """Does runs. Stopping it stops them; when the bench is started again, each resumes from its checkpoint.
 
     Args:
         workers: Runs at a time; None is as many as there is room for.
-        gpus_per_run: GPUs of a run; below 1, several runs share one; above, one process a GPU does the run. None is one
-            if there is any.
-        cpus_per_run: Threads of a run; None divides those there are.
-        retries: How often a run whose process was killed goes on from its checkpoint.
+        gpus_per_run: GPUs of a run. Below 1, several runs share one GPU; above 1, a run has one process per GPU. None
+            is one GPU if there are any.
+        cpus_per_run: Threads of a run; None divides the available ones.
+        retries: How often a run whose process was killed resumes from its checkpoint.
 
     Raises:
-        InputError: For numbers that are none of these.
+        InputError: For numbers out of range.
     """
 
     in_process: ClassVar[bool] = False
-    """Whether runs happen in this process, and show their own progress."""
+    """Whether runs are in this process and show their own progress."""
 
     def __init__(
         self,
@@ -66,28 +66,28 @@ class Executor(ABC):
 
     @property
     def processes(self) -> int:
-        """Processes of a run."""
+        """Number of processes of a run."""
         return max(1, int(self.gpus_per_run or 0))
 
     @abstractmethod
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
-        """Do the tasks; yields what became of each, in the order in which they end."""
+        """Do the tasks; yields the result of each, in the order in which they end."""
 
     def describe(self, tasks: Sequence[Task]) -> list[str]:
-        """What :meth:`results` would do, for a dry run; may write files that say more."""
+        """What :meth:`results` would do, for a dry run. It may write files with more detail."""
         at_a_time = "as many at a time as there is room for" if self.workers is None else f"{self.workers} at a time"
         return [f"{len(tasks)} to do, {at_a_time}"]
 
     def ready(self, task: Task) -> Task:
-        """The task as a process of this executor takes it.
+        """The task with the threads, processes and retries of this executor.
 
         Raises:
-            InputError: In a process that is itself one of several on a run.
+            InputError: In a process that is one of several of a launcher.
         """
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
                 "executor",
-                "one that starts processes must run in one",
+                "an executor that starts processes must itself run in one process",
                 f"{os.environ['WORLD_SIZE']} processes of a launcher",
                 "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
             )

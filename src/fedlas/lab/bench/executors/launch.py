@@ -1,25 +1,27 @@
-"""Several processes on one run: started together, ended together, and started again if one of them was killed."""
+"""Processes of a run: their launch with torchrun, restarts after a kill, and their end."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
-import socket
+import signal
 import sys
 import threading
-import time
 from functools import cache
-from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
+from fedlas._core.check import InputError
+from fedlas._core.files import write_json
+from fedlas.lab.bench.executors.task import Result, Task, attempt, failed, finish, told
 
-_GRACE = 20.0
-"""Seconds that the others get once one of the processes has failed; it may have left them waiting for it."""
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
 def work(task: Task) -> Result:
-    """Do a task in a process that was made for it, on this or another machine."""
+    """Do a task in a process of its own, on this or another machine."""
     try:
         os.chdir(task.folder)
     except OSError as error:
@@ -37,84 +39,78 @@ def work(task: Task) -> Result:
 
 
 def launch(task: Task) -> Result:
-    """Do a task with ``task.processes`` processes, as ``torchrun`` would start them.
+    """Do a task with ``task.processes`` processes of ``torchrun``.
 
     Returns:
-        What the first process found, or the failure of whichever had one.
+        The first process's result. If a process was killed or failed, all are restarted and resume from the checkpoint,
+        at most ``task.retries`` times. An :class:`~fedlas._core.check.InputError` is final and is noted at once.
 
     State:
         The processes end with this one, however it ends.
     """
-    for _ in range(task.retries + 1):
-        result = _together(task)
-        if isinstance(result, Result):
-            return result
-    return failed(
-        task.run, f"one of its {task.processes} processes ended with {result} each of {task.retries + 1} times"
-    )
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-
-def _together(task: Task) -> Result | str:
-    """What became of the run, or how a process ended that did not tell."""
-    starter = context()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pipes = [starter.Pipe(duplex=False) for _ in range(task.processes)]
-    processes = [
-        starter.Process(target=_rank, args=(task, rank, port, send), name=f"fedlas-rank-{rank}")
-        for rank, (_, send) in enumerate(pipes)
-    ]
-    try:
-        for process, (_, send) in zip(processes, pipes, strict=True):
-            process.start()
-            send.close()  # so that the pipe ends with the process
-        results: dict[int, Result] = {}
-        silent = ""
-        waiting = {receive: rank for rank, (receive, _) in enumerate(pipes)}
-        deadline = float("inf")
-        while waiting and time.monotonic() < deadline:
-            ready = wait(list(waiting), timeout=0.5)
-            for receive, rank in [item for item in waiting.items() if item[0] in ready]:
-                del waiting[receive]
+    # In the main thread torchrun replaces signal handlers for good; they are restored below.
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS} if main else {}
+    with TemporaryDirectory(prefix="fedlas-") as folder:
+        note = Path(folder, "error.json")
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=task.processes,
+            max_restarts=0,  # restarts are made below, because only this code knows which errors are final
+            run_id=task.run.name,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            local_addr="127.0.0.1",  # the machine's name may not resolve
+            start_method=context().get_start_method(),
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            for _ in range(task.retries + 1):
                 try:
-                    results[rank] = receive.recv()
-                except EOFError:
-                    processes[rank].join()
-                    silent = exit_text(processes[rank].exitcode)
-                if silent or results[rank].line is None:
-                    deadline = min(deadline, time.monotonic() + (0 if silent else _GRACE))
-        failures = [result for result in results.values() if result.error]
-        if failures or not silent:
-            return failures[0] if failures else results.get(0) or next(iter(results.values()))
-        return silent
-    finally:
-        end(processes)
+                    result: Result = elastic_launch(config, _rank)(task, note)[0]
+                    return result
+                except ChildFailedError as error:
+                    if note.exists():
+                        return failed(task.run, **json.loads(note.read_text(encoding="utf-8")))
+                    _, failure = error.get_first_failure()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    reason = f"one of its {task.processes} processes ended with {exit_text(failure.exitcode)}"
+    left: Any = failure.message  # what torchrun kept of an exception, else a sentence
+    text = left["extraInfo"]["py_callstack"] if isinstance(left, dict) else None
+    return failed(task.run, f"{reason} each of {task.retries + 1} times", text=text)
 
 
-def _rank(task: Task, rank: int, port: int, send: Any) -> None:
-    """One of the processes."""
+def _rank(task: Task, note: Path) -> Result:
+    """One of the processes. A final error is written to ``note``, because another process may end first."""
     end_with_parent()
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(task.processes)}
-    os.environ |= {"LOCAL_WORLD_SIZE": str(task.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if task.threads is not None:
         import torch
 
         torch.set_num_threads(max(1, task.threads // task.processes))
-    result = attempt(task.run, task.label)
-    send.send(result)
-    if not result.error:  # one that failed would wait for others that wait for it
-        import torch.distributed as dist
+    try:
+        result = finish(task.run, task.label)
+    except InputError as error:
+        write_json(note, told(error))
+        raise
+    import torch.distributed as dist
 
-        if dist.is_available() and dist.is_initialized():
-            dist.destroy_process_group()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    return result
 
 
 @cache
 def context() -> Any:
-    """What starts processes: copies of one that has imported everything, where the system can do that.
+    """The multiprocessing context: forks of a server that has imported everything, where the system has that.
 
-    That one has touched no accelerator and runs no threads, so that copying it is safe.
+    The server has used no accelerator and runs no threads, so that forking it is safe.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -124,7 +120,7 @@ def context() -> Any:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it does, even if that was killed."""
+    """End this process when its parent ends, even if the parent was killed."""
 
     def watch() -> None:
         parent = multiprocessing.parent_process()
@@ -136,7 +132,7 @@ def end_with_parent() -> None:
 
 
 def end(processes: Any) -> None:
-    """End processes: asked first, killed after a few seconds."""
+    """Terminate processes, and kill those that still run after a few seconds."""
     for process in processes:
         if process.pid is not None and process.is_alive():
             process.terminate()
@@ -149,5 +145,5 @@ def end(processes: Any) -> None:
 
 
 def exit_text(code: int | None) -> str:
-    """How a process ended, in words: ``signal 9`` or ``exit status 1``."""
+    """How a process ended, as text: ``signal 9`` or ``exit status 1``."""
     return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"

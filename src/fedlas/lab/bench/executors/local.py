@@ -1,4 +1,4 @@
-"""Runs on this machine: one after the other in this process, or several at a time in processes of their own."""
+"""The local executor: runs one after the other in this process, or several at a time in worker processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
 
 @EXECUTORS.register("local")
 class LocalExecutor(Executor):
-    """On this machine; with ``workers`` above 1 so many at a time, each in a process of its own.
+    """On this machine, ``workers`` runs at a time; above 1, each in a process of its own.
 
     Args:
         workers: Runs at a time.
-        gpus_per_run: As :class:`Executor`; each worker sees its own GPUs only, and takes turns on them if there are
-            more workers than GPUs and nothing was said.
+        gpus_per_run: As :class:`Executor`; each worker sees only its own GPUs. By default, workers share GPUs if there
+            are more workers than GPUs.
         cpus_per_run: As :class:`Executor`.
         retries: As :class:`Executor`.
 
@@ -36,7 +36,7 @@ class LocalExecutor(Executor):
         InputError: For numbers out of range, or, once it starts, more GPUs than there are.
 
     Note:
-        What workers print lands in ``.workers/`` beside the run folders.
+        The output of workers goes to ``.workers/`` next to the run folders.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class LocalExecutor(Executor):
         super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
 
     @property
-    def in_process(self) -> bool:  # type: ignore[override]  # here it depends
-        """Whether runs happen in this process."""
+    def in_process(self) -> bool:  # type: ignore[override]  # depends on the options
+        """Whether runs are in this process."""
         return self.workers == 1 and self.processes == 1 and self.gpus_per_run is None and self.cpus_per_run is None
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
@@ -61,6 +61,8 @@ class LocalExecutor(Executor):
                 events.started(task)
                 yield attempt(task.run, task.label)
             return
+
+        # Divide GPUs and threads, and start the workers.
         count = min(self.workers or 1, len(tasks))
         devices = [_devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)]
         threads = self.cpus_per_run or max(1, torch.get_num_threads() // max(count, 1))
@@ -69,6 +71,7 @@ class LocalExecutor(Executor):
         workers = [_Worker(tasks[0].run.folder.parent, number, visible) for number, visible in enumerate(devices)]
         try:
             while True:
+                # Give each free worker the next task.
                 for worker in workers:
                     if worker.task is None and waiting:
                         task = waiting.popleft()
@@ -79,6 +82,8 @@ class LocalExecutor(Executor):
                 busy = [worker for worker in workers if worker.task is not None]
                 if not busy:
                     return
+
+                # Collect what has ended; a task whose process was lost is done first.
                 ready = wait([worker.connection for worker in busy], timeout=0.1)
                 events.idle()
                 for worker in busy:
@@ -98,7 +103,7 @@ class LocalExecutor(Executor):
 
 @dataclass
 class _Worker:
-    """A process that does one task after the other, and is replaced if it ends before its task does."""
+    """A process that does one task after the other. It is replaced if it ends before its task does."""
 
     folder: Path
     number: int
@@ -116,18 +121,18 @@ class _Worker:
             target=_serve, args=(theirs, log, self.devices), name=f"fedlas-worker-{self.number}"
         )
         self.process.start()
-        theirs.close()  # so that the pipe ends with the process
+        theirs.close()  # so that the pipe closes when the process ends
 
     def give(self, task: Task) -> None:
         self.task = task
         if not self.process.is_alive():
             self.connection.close()
             self.start()
-        with suppress(OSError):  # it has just ended; `take` will find out
+        with suppress(OSError):  # the process has just ended; `take` notices it
             self.connection.send(task)
 
     def take(self) -> Result | str:
-        """What became of the task, or how the process ended; another one is started for the next task."""
+        """The result of the task, or how the process ended. The next task then starts another process."""
         self.task = None
         try:
             result: Result = self.connection.recv()
@@ -138,8 +143,8 @@ class _Worker:
 
 
 def _serve(connection: Connection, log: Path, devices: str | None) -> None:
-    """A worker's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the bench ends its workers
+    """Do the tasks of a connection until it closes. Output goes to ``log``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the bench ends its workers
     end_with_parent()
     if devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices
@@ -158,19 +163,19 @@ def _serve(connection: Connection, log: Path, devices: str | None) -> None:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
+    """Names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     return said.split(",")[:count] if said else [str(number) for number in range(count)]
 
 
 def _devices(worker: int, workers: int, wanted: float | None, gpus: Sequence[str]) -> str | None:
-    """What a worker sees of the GPUs; None leaves it as it is."""
+    """``CUDA_VISIBLE_DEVICES`` of a worker; None does not set it."""
     if wanted is None:
         return gpus[worker % len(gpus)] if gpus else None
     if wanted == 0:
         return ""
-    share = max(1, int(1 / wanted + 1e-9))  # runs on one GPU: of 0.7 each it is one, or two would take 1.4
+    share = max(1, int(1 / wanted + 1e-9))  # runs per GPU: one run of 0.7, because two would need 1.4
     needed = workers * int(wanted) if wanted >= 1 else -(-workers // share)
     if needed > len(gpus):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster: the one that is there, or one of its own on this machine.
+"""The Ray executor: runs as tasks of a running cluster, or of a new one on this machine.
 
 Source:
     Moritz et al.: Ray: A Distributed Framework for Emerging AI Applications, OSDI 2018. https://arxiv.org/abs/1712.05889
@@ -13,34 +13,35 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import work
-from fedlas.lab.bench.executors.task import Result, Task, failed
+from fedlas.lab.bench.executors.task import Result, Task, result_of
 
 
 @EXECUTORS.register("ray")
 class RayExecutor(Executor):
-    """On a Ray cluster, a task a run; Ray finds the place and starts a run again whose process or machine was lost.
+    """On a Ray cluster, one task per run. Ray places the runs, and restarts a run whose process or machine was lost.
 
     Args:
         workers: Runs at a time; None is as many as the cluster has room for.
         gpus_per_run: As :class:`Executor`; None is one if the cluster has any.
         cpus_per_run: CPUs that a run reserves, and its threads.
-        retries: How often Ray starts a run again whose process was killed.
-        address: Of the cluster, e.g. ``auto``; None is ``$RAY_ADDRESS``, else a cluster on this machine that ends with
-            the bench.
+        retries: How often Ray restarts a run whose process was killed.
+        address: Address of the cluster, e.g. ``auto``; None is ``$RAY_ADDRESS``, else a cluster on this machine that
+            ends with the bench.
 
     Raises:
         InputError: For numbers out of range, or, once it starts, a cluster that cannot be reached or has no room for a
             run.
 
     Note:
-        All machines must see the bench's folder, the data and this package under the same names. A run that started
-        again goes on from its checkpoint: nothing is done twice but the epoch it was in.
+        All machines must see the bench's folder, the data and this package at the same paths. A restarted run resumes
+        from its checkpoint, and repeats at most one epoch.
     """
 
     def __init__(
@@ -68,22 +69,22 @@ class RayExecutor(Executor):
                 while ready or running:
                     while ready and (self.workers is None or len(running) < self.workers):
                         task = ready.popleft()
-                        if not gpus:  # Ray leaves a task that asked for none all that it can see
+                        if not gpus:  # Ray lets a task that reserves no GPU see all of them
                             task = replace(task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""})
                         events.started(task)
                         running[remote.options(**options, name=f"fedlas {task.run.name}").remote(task)] = task
                     done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
                     events.idle()
                     for reference in done:
-                        yield _result(ray, reference, running.pop(reference))
+                        yield result_of(running.pop(reference), partial(ray.get, reference), ray.exceptions.RayError)
             finally:
                 for reference in running:
                     ray.cancel(reference, force=True)
 
     @contextmanager
     def _cluster(self) -> Iterator[Any]:
-        """Ray, connected; what was not connected before is left again."""
-        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print, and leaves it so
+        """Ray, connected. A connection made here is closed at the end."""
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print for good
         with _quiet():
             ray: Any = require("ray", extra="ray")
             ours = not ray.is_initialized()
@@ -130,18 +131,9 @@ class RayExecutor(Executor):
         return gpus
 
 
-def _result(ray: Any, reference: Any, task: Task) -> Result:
-    try:
-        result: Result = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
-        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
-    return result
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray's imports and processes warn of things that a user of this package cannot change."""
+    """Silences warnings of Ray's imports and processes, which a user of this package cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

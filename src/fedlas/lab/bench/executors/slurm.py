@@ -1,4 +1,4 @@
-"""Runs as jobs of a Slurm cluster, one array for all; or a script that would submit them.
+"""The Slurm executor: runs as the jobs of one array, or a script that submits them.
 
 Source:
     Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
@@ -20,36 +20,36 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically, write_text
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import work
-from fedlas.lab.bench.executors.task import Result, Task, failed
+from fedlas.lab.bench.executors.task import Result, Task, result_of
 
 
 @EXECUTORS.register("slurm")
 class SlurmExecutor(Executor):
-    """On Slurm, through submitit: an array with a job a run, taken up again after a time limit or a preemption.
+    """On Slurm, through submitit: an array with one job per run. A job resumes after a time limit or a preemption.
 
     Args:
-        workers: Jobs at a time; None is as many as Slurm gives.
-        gpus_per_run: GPUs of a job, all on one machine; 0 for a cluster without.
+        workers: Jobs at a time; None is as many as Slurm allows.
+        gpus_per_run: GPUs of a job, all on one machine; 0 for a cluster without GPUs.
         cpus_per_run: CPUs of a job, and its threads.
-        retries: How often a job that ran out of time goes on.
-        minutes: Time limit of a job; one that takes longer goes on in another one, from its checkpoint.
-        partition: Where to run; None is the cluster's default, as in all that follow.
-        account: Who pays.
+        retries: How often a job that reached its time limit is queued again.
+        minutes: Time limit of a job. A run that takes longer resumes from its checkpoint in another job.
+        partition: Partition; None is the cluster's default, as for the next options.
+        account: Account that the jobs are charged to.
         qos: Quality of service.
-        constraint: What machines must have.
-        memory_gb: Memory of a job.
+        constraint: Features that a machine must have.
+        memory_gb: Memory of a job in GB.
         setup: Shell commands before each job, such as ``module load cuda``.
         more: Further options of ``sbatch``, e.g. ``{reservation: monday}``.
-        wait: Wait for the jobs and report; otherwise they are submitted, and that is all.
+        wait: Whether to wait for the jobs and report; if not, they are only submitted.
 
     Raises:
-        InputError: For numbers out of range, or, once it starts, where there is no Slurm.
+        InputError: For numbers out of range, or, once it starts, if there is no Slurm.
 
     Note:
-        Ctrl-C cancels the jobs, as it stops the runs of every executor. What they print, and what submitit keeps,
-        lands in ``.slurm/`` beside the run folders. All machines must see these under the same name. A dry run writes
-        a script there that ``sbatch`` takes and that needs no submitit; it is not taken up again after a time limit by
-        itself, but can be submitted again.
+        Ctrl-C cancels the jobs, as it stops the runs of every executor. The output of jobs and submitit's files go to
+        ``.slurm/`` next to the run folders, which all machines must see at the same path. A dry run writes a script
+        there for ``sbatch``, which does not need submitit. Its jobs are not queued again after a time limit; submit the
+        script again to resume them.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SlurmExecutor(Executor):
             raise InputError("executor slurm", "setup must be a list of commands", setup, "Write setup=[...].")
         if more is not None and not isinstance(more, dict):
             raise InputError("executor slurm", "more must map options to values", more, "Write more={key: value}.")
-        self.wait, self.setup = wait, list(setup)
+        self.wait, self.setup, self.more = wait, list(setup), dict(more or {})
         wanted = {
             "nodes": 1,
             "ntasks_per_node": 1,
@@ -93,20 +93,19 @@ class SlurmExecutor(Executor):
             "mem": None if memory_gb is None else f"{memory_gb}GB",
         }
         self.parameters = {key: value for key, value in wanted.items() if value is not None}
-        self.more = dict(more or {})
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
-        """Submit the tasks and, unless told otherwise, wait for them."""
+        """Submit the tasks and, with ``wait``, wait for them."""
         executor, folder = self._submitit(tasks), tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
         with executor.batch():
             jobs = [executor.submit(_Resumable(task)) for task in ready]
         number = str(jobs[0].job_id).split("_")[0]
-        events.said(f"submitted as Slurm job {number}; what it prints is in {folder / '.slurm'}")
+        events.said(f"submitted as Slurm job {number}; its output is in {folder / '.slurm'}")
         for task in ready:
             events.started(task)
         if not self.wait:
-            events.said(f"not waited for; once they have ended: fedlas report {shlex.quote(str(folder))}")
+            events.said(f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}")
             return
         pending = dict(zip(jobs, ready, strict=True))
         try:
@@ -114,7 +113,7 @@ class SlurmExecutor(Executor):
                 for job, task in list(pending.items()):
                     if job.done():
                         del pending[job]
-                        yield _result(job, task)
+                        yield result_of(task, job.result)
                 events.idle()
                 if pending:
                     time.sleep(0.5)
@@ -122,10 +121,10 @@ class SlurmExecutor(Executor):
             for job in pending:
                 job.cancel(check=False)
             if pending:
-                events.said(f"cancelled {len(pending)} Slurm jobs of {number}")
+                events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
     def describe(self, tasks: Sequence[Task]) -> list[str]:
-        """Write the script that would submit the tasks; says how to."""
+        """Write the script that submits the tasks; returns how to run it."""
         folder = tasks[0].run.folder.parent / ".slurm"
         ready = [self.ready(task) for task in tasks]
         write_atomically(folder / "tasks.pkl", lambda file: pickle.dump(ready, file))
@@ -136,8 +135,8 @@ class SlurmExecutor(Executor):
         """The text of a script for ``sbatch``.
 
         Args:
-            tasks: What it would do.
-            folder: Where it finds ``tasks.pkl``, and logs go.
+            tasks: Tasks of its jobs.
+            folder: Folder of ``tasks.pkl`` and of the logs.
         """
         at_a_time = min(len(tasks), self.workers or len(tasks))
         logs = folder / "%A_%a.log"
@@ -157,7 +156,7 @@ class SlurmExecutor(Executor):
             [
                 "#!/bin/bash",
                 *(_flag(key, value) for key, value in sorted(options.items())),
-                f"# {len(tasks)} runs; submitted again, each goes on from its checkpoint:",
+                f"# {len(tasks)} runs; if submitted again, each resumes from its checkpoint:",
                 *runs,
                 "set -e",
                 *self.setup,
@@ -170,7 +169,7 @@ class SlurmExecutor(Executor):
         """A ``submitit.SlurmExecutor`` with these parameters.
 
         Raises:
-            InputError: If there is no Slurm here, or an option is not known.
+            InputError: If there is no Slurm on this machine.
         """
         submitit = require("submitit", extra="slurm")
         folder = tasks[0].run.folder.parent / ".slurm"
@@ -179,7 +178,7 @@ class SlurmExecutor(Executor):
         except RuntimeError as error:
             raise InputError(
                 "executor slurm",
-                "Slurm must be here",
+                "Slurm must be on this machine",
                 "no srun",
                 "Start it on a machine of the cluster; --dry-run writes the script anywhere.",
             ) from error
@@ -195,7 +194,7 @@ class SlurmExecutor(Executor):
 
 
 class _Resumable:
-    """A task such that submitit submits it again when it has run out of time: it goes on from its checkpoint."""
+    """A task that submitit queues again after a time limit, where it resumes from its checkpoint."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -204,17 +203,8 @@ class _Resumable:
         return work(self.task)
 
     def checkpoint(self) -> Any:
-        """What to submit again."""
+        """What submitit queues again."""
         return require("submitit.helpers", extra="slurm").DelayedSubmission(self)
-
-
-def _result(job: Any, task: Task) -> Result:
-    try:
-        result: Result = job.result()
-    except Exception as error:  # noqa: BLE001 - whatever became of a job, the others must go on
-        reason = " ".join(str(error).split())[:300]
-        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
-    return result
 
 
 def _name(tasks: Sequence[Task]) -> str:

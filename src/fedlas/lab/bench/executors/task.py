@@ -1,11 +1,11 @@
-"""A run as a task for another process, and its outcome."""
+"""A run as a task for another process, and its result."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,23 +16,24 @@ from fedlas._core.collective import is_main_process
 from fedlas._core.files import write_text
 from fedlas.lab.data.readers.roots import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.claim import BusyError
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.folder import BusyError
+from fedlas.lab.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Task:
-    """A run to be done, and what a process elsewhere must know to do it as if it were done here.
+    """A run, with all that a process on another machine needs to do it in the same way.
 
     Attributes:
         run: The run, with absolute folder.
-        label: What is shown in front of its messages.
+        label: Text in front of its messages.
         command: The command of the bench, for ``environment.json``.
-        folder: Working folder of the bench; other machines must see it under the same name.
-        environment: Variables to set.
-        threads: Threads of PyTorch; None leaves them.
-        processes: Processes that share the run, one a GPU.
-        retries: How often a run goes on after one of several processes was killed.
+        folder: Working folder of the bench; other machines must see it at the same path.
+        environment: Environment variables to set.
+        threads: Threads of PyTorch; None does not set them.
+        processes: Processes that share the run, one per GPU.
+        retries: How often a run resumes after one of several processes was killed.
     """
 
     run: Run
@@ -46,21 +47,21 @@ class Task:
 
     @classmethod
     def of(cls, run: Run, label: str) -> Task:
-        """A task as things are here and now."""
+        """A task with the command, folder and environment of this process."""
         known = {key: os.environ[key] for key in (ENVIRONMENT,) if key in os.environ}
         return cls(replace(run, folder=run.folder.absolute()), label, tuple(sys.argv), environment=known)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run; one of ``line``, ``error`` and ``busy`` is not None.
+    """Result of a run; one of ``line``, ``error`` and ``busy`` is not None.
 
     Attributes:
         name: Name of the run.
         line: Its main numbers, if it is finished.
-        error: What it died of, with the name of the error.
-        message: The same without.
-        busy: Why it was left to another process.
+        error: The error that ended it, with the error's name.
+        message: The error without its name.
+        busy: Why the run was left to another process.
     """
 
     name: str
@@ -71,22 +72,42 @@ class Result:
 
 
 def attempt(run: Run, label: str) -> Result:
-    """Do a run in this process; whatever it dies of is noted in its folder and returned."""
+    """Do a run in this process. An error is noted in its folder and returned."""
+    try:
+        return finish(run, label)
+    except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
+        return failed(run, **told(error))
+
+
+def finish(run: Run, label: str) -> Result:
+    """Do a run in this process, or leave it to another process that works on it."""
     try:
         return Result(run.name, line=_line(execute(run, label=label)))
     except BusyError as error:
         return Result(run.name, busy=str(error))
-    except Exception as error:  # noqa: BLE001 - whatever one run dies of, the others must go on
-        text = "".join(traceback.format_exception(error))
-        return failed(run, f"{type(error).__name__}: {error}", message=str(error), text=text)
+
+
+def told(error: Exception) -> dict[str, str]:
+    """Arguments of :func:`failed` for an error."""
+    text = "".join(traceback.format_exception(error))
+    return {"error": f"{type(error).__name__}: {error}", "message": str(error), "text": text}
 
 
 def failed(run: Run, error: str, *, message: str | None = None, text: str | None = None) -> Result:
-    """A failure, noted in the run's folder."""
+    """The result of a run that failed. The error is noted in the run's folder."""
     if is_main_process():
-        with suppress(InputError):  # the folder itself is what failed: there is nowhere to note it but the outcome
-            write_text(run.folder / "error.txt", text or f"{error}\n")
+        with suppress(InputError):  # if the folder cannot be written, only the result holds the error
+            write_text(RunFolder(run.folder).error_path, text or f"{error}\n")
     return Result(run.name, error=error, message=error if message is None else message)
+
+
+def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = Exception) -> Result:
+    """What a task that was done elsewhere came to; an error of getting it is a failure of the run."""
+    try:
+        return get()
+    except errors as error:
+        reason = " ".join(str(error).split())[:300]
+        return failed(task.run, f"{type(error).__name__}: {reason}", text=str(error))
 
 
 def _line(metrics: dict[str, Any]) -> str:

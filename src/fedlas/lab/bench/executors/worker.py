@@ -1,4 +1,4 @@
-"""``python -m fedlas.lab.bench.executors.worker TASKS NUMBER``: does one of the tasks in a file, for a batch system."""
+"""``python -m fedlas.lab.bench.executors.worker TASKS NUMBER`` does one of the tasks in a file, for a batch system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.lab.bench.executors.task import Task
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do task ``NUMBER`` of the file that a dry run wrote.
+    """Do task ``NUMBER`` of a file that a dry run wrote.
 
     Returns:
         Exit status: 0, or 1 if the run failed.

@@ -1,1 +1,1 @@
-"""Splits of a source, and batches of them: from memory, or streamed from disk."""
+"""Pipeline from a source to batches: splits, and batches from memory or from disk."""

@@ -1,4 +1,4 @@
-"""Three disjoint parts to train, select and test on, drawn from a source by a seed."""
+"""Disjoint training, validation and test parts of a source, drawn by a seed."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images, Part, Source
 from fedlas.lab.data.pipeline.batches import Batches
-from fedlas.lab.data.pipeline.stratify import allocate, choose, shuffled_classes
+from fedlas.lab.data.pipeline.epochs import BatchOptions
+from fedlas.lab.data.pipeline.stratify import IntArray, allocate, choose, shuffled_classes
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What a run trains, selects and tests on, and the one transform for all three parts. Made by :func:`split`.
+    """Training, validation and test part of a run, with one normalization for all three. Made by :func:`split`.
 
     Args:
         name: Name of the source.
         train: Images to train on.
-        val: Images to choose a checkpoint and fit a temperature on.
-        test: Images to report on, nothing else.
+        val: Images to select a checkpoint and fit calibrators on.
+        test: Images to report on, and nothing else.
         indices: Positions of ``train`` and ``val`` in ``source.train`` and of ``test`` in ``source.test``; sorted.
         mean: Mean of each channel in [0, 1] units.
         std: Standard deviation of each channel.
         classes: Class names.
         flip: Whether training images may be mirrored left to right.
         crop_padding: Black pixels added on each side before a random crop; 0 for no crop.
-        clean_target: Labels of ``train`` before some were made wrong on purpose, ``(N,)`` int64; None if none were.
+        clean_target: Labels of ``train`` before label noise, ``(N,)`` int64; None without label noise.
         mistaken_for: Pairs of class names, as the source has them.
-        workers: Processes that read images from disk; None chooses. Changes speed only.
+        workers: Processes that read images from disk; None chooses. They change speed only.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Splits:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image: 1 for grey, 3 for colour."""
+        """Channels of an image: 1 for gray, 3 for color."""
         return self.train.shape[0]
 
     @property
@@ -76,8 +77,8 @@ class Splits:
     def save_indices(self, path: str | Path) -> Path:
         """Write ``indices`` to ``path`` (``.npz`` with arrays ``train``, ``val``, ``test``) atomically and return it.
 
-        With label noise there are two more, each beside ``train``: ``train_target`` (the labels trained on) and
-        ``train_clean_target``.
+        With label noise there are two more arrays in the order of ``train``: ``train_target`` (the labels trained on)
+        and ``train_clean_target``.
 
         Raises:
             InputError: If the folder cannot be written to.
@@ -100,25 +101,32 @@ class Splits:
 
         Args:
             batch_size: Samples per step over all processes together.
-            seed: Of order and augmentation.
+            seed: Seed of order and augmentation.
             drop_last: Leave out a last batch that is smaller.
             rank: Which slice of each batch this process gets.
             world_size: Number of processes.
         """
-        common: dict[str, Any] = {
-            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
-            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
-        }  # fmt: skip
+        options = BatchOptions(
+            mean=self.mean,
+            std=self.std,
+            batch_size=batch_size,
+            flip=self.flip,
+            shuffle=True,
+            drop_last=drop_last,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
         if isinstance(self.train, Images):
-            return Batches(self.train, crop_padding=self.crop_padding, **common)
-        return StreamedBatches(self.train, augment=True, workers=self.workers, **common)
+            return Batches(self.train, crop_padding=self.crop_padding, **options)
+        return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
 
     def batches(self, part: Part, *, batch_size: int) -> Batches | StreamedBatches:
         """Batches of any part in fixed order, without augmentation.
 
         Args:
-            part: One of the three, or another whose images have the same shape.
-            batch_size: Samples per step; small images come in batches of 256 at least, which changes nothing but speed.
+            part: One of the three, or another with images of the same shape.
+            batch_size: Samples per step; images in memory come in batches of at least 256, which is faster.
         """
         if isinstance(part, Images):
             return Batches(part, mean=self.mean, std=self.std, batch_size=max(batch_size, 256))
@@ -135,9 +143,9 @@ def split(
 ) -> Splits:
     """Divide ``source`` into train, val and test: disjoint, stratified, a pure function of its arguments.
 
-    The validation part is drawn from the training part, then ``train_size`` images from the rest; the test part stays
-    the official one. Every class keeps its share as exactly as whole numbers allow. The validation part does not depend
-    on ``train_size``. Every class has a training image; a class too small for more is missing in the validation part.
+    The validation part is drawn from the training part, then ``train_size`` images from the rest; the test part is
+    drawn from the official one. Every class keeps its share as exactly as whole numbers allow. The validation part does
+    not depend on ``train_size``. Every class has a training image; a small class may be missing in validation.
 
     Args:
         source: The data set.
@@ -155,6 +163,7 @@ def split(
         >>> len(splits.train), len(splits.val), len(splits.test)
         (100, 60, 2000)
     """
+    # How many images each part gets.
     check_count("split", "seed", seed, low=0)
     available, num_classes = len(source.train), source.num_classes
     val_count = _val_count(val_size, available)
@@ -184,10 +193,19 @@ def split(
             test_size,
             "Choose a smaller test_size, or leave it out for all.",
         )
-    train, val = _draw_train_val(source, seed, val_count, train_count)
-    test = _draw_test(source, seed, test_count)
-    indices = {"train": train, "val": val, "test": test}
-    # The same device as the source's: no transfer is hidden here.
+
+    # Which ones: validation first, so that it does not depend on the size of the training part.
+    groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)
+    for_val = allocate(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
+    left = counts - for_val
+    for_train = allocate(left, train_count, low=np.ones_like(counts), high=left)
+    tested, counts = _draw(source.test, Purpose.SPLIT_TEST, seed, num_classes)
+    indices = {
+        "train": choose(groups, for_train, skip=for_val),
+        "val": choose(groups, for_val),
+        "test": choose(tested, allocate(counts, test_count, low=np.zeros_like(counts), high=counts)),
+    }
+    # The parts stay on the device of the source.
     parts: dict[str, Any] = {
         name: (source.test if name == "test" else source.train).take(
             torch.from_numpy(rows).to(source.train.target.device)
@@ -204,16 +222,18 @@ def split(
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of ``images (N, channels, H, W)`` uint8, in [0, 1] units.
 
-    Exact (from counts of the 256 values), so the same on every device. A constant channel gets deviation 1, not 0.
+    They come from exact counts of the 256 values, so they are the same on every device. A constant channel gets
+    deviation 1 instead of 0.
     """
     values = torch.arange(256, dtype=torch.float64)
     mean, std = [], []
     for channel in range(images.shape[1]):
+        # Counts of the 256 values are exact integers on every device; sums of floats are not.
         share = torch.bincount(images[:, channel].flatten(), minlength=256).cpu().double()
         share /= share.sum()
-        centre = float(share @ values)
-        spread = float(share @ (values - centre) ** 2) ** 0.5
-        mean.append(centre / 255)
+        center = float(share @ values)
+        spread = float(share @ (values - center) ** 2) ** 0.5
+        mean.append(center / 255)
         std.append(spread / 255 if spread > 0 else 1.0)
     return tuple(mean), tuple(std)
 
@@ -240,20 +260,7 @@ def _val_count(val_size: object, available: int) -> int:
     raise InputError("split", "val_size must be a whole number or a fraction", describe(val_size), "Pass e.g. 0.1.")
 
 
-def _draw_train_val(
-    source: Source, seed: int, val_count: int, train_count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    target = source.train.target.cpu().numpy()
-    counts = np.bincount(target, minlength=source.num_classes)
-    groups = shuffled_classes(target, source.num_classes, stream(Purpose.SPLIT_TRAIN, seed))
-    val = allocate(counts, val_count, low=np.zeros_like(counts), high=counts - 1)
-    left = counts - val
-    train = allocate(left, train_count, low=np.ones_like(counts), high=left)
-    return choose(groups, train, skip=val), choose(groups, val)
-
-
-def _draw_test(source: Source, seed: int, test_count: int) -> NDArray[np.int64]:
-    target = source.test.target.cpu().numpy()
-    counts = np.bincount(target, minlength=source.num_classes)
-    groups = shuffled_classes(target, source.num_classes, stream(Purpose.SPLIT_TEST, seed))
-    return choose(groups, allocate(counts, test_count, low=np.zeros_like(counts), high=counts))
+def _draw(part: Part, purpose: Purpose, seed: int, num_classes: int) -> tuple[list[IntArray], IntArray]:
+    """The positions of each class of a part in random order, and how many each class has."""
+    target = part.target.cpu().numpy()
+    return shuffled_classes(target, num_classes, stream(purpose, seed)), np.bincount(target, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""Choosing samples so that every class keeps its share."""
+"""Stratified choice: every class keeps its share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
 
     Returns:
         How many of each class, ``(C,)``, summing to ``size``: the exact shares rounded by largest remainder (the lower
-        class number among equals), moved into the bounds at the classes where that distorts least.
+        class number among equals). Bounds are kept by changing the classes whose share this distorts least.
 
     Example:
         >>> allocate(np.array([50, 30, 20]), 7, low=np.zeros(3, int), high=np.array([50, 30, 20])).tolist()
@@ -30,6 +30,7 @@ def allocate(counts: IntArray, size: int, *, low: IntArray, high: IntArray) -> I
     total = int(counts.sum())
     exact = counts * size  # in units of 1/total, so that no rounding depends on floating point
     chosen = np.clip(exact // total, low, high)
+    # Largest remainder: add or remove one sample in the classes where this distorts the share least, and repeat.
     while (missing := size - int(chosen.sum())) != 0:
         step = 1 if missing > 0 else -1
         movable = chosen < high if step > 0 else chosen > low
@@ -55,7 +56,7 @@ def choose(groups: list[IntArray], amounts: IntArray, *, skip: IntArray | None =
 def hold_out(
     owner: str, target: IntArray, size: int, classes: tuple[str, ...], random: np.random.RandomState
 ) -> tuple[IntArray, IntArray]:
-    """Divide positions into a part to keep and a stratified part of ``size``, both with every class.
+    """Divide positions into a part to keep and a stratified part of about ``size``, both with every class.
 
     Returns:
         ``(kept, held_out)``, sorted positions.

@@ -1,105 +1,66 @@
-"""Batches of large images, read from disk, cropped and augmented by workers while the model computes."""
+"""Batches of large images that workers read from disk, crop and augment while the model computes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.pixels import multiply_add
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.pipeline.epochs import Epochs
+from fedlas.lab.data.pipeline.epochs import BatchOptions, Epochs
 
 _Place = tuple[int, int | None]
-"""Row of an image, and what seeds its augmentation; None where nothing is drawn."""
+"""Row of an image and seed of its augmentation; None without augmentation."""
 
 
 class StreamedBatches(Epochs):
-    """Iterate over one part of a data set on disk, once per epoch, as :class:`~fedlas.lab.data.Batches` in memory.
+    """Iterate over one part of a data set on disk, once per epoch, as :class:`~fedlas.lab.data.Batches` does in memory.
 
-    Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip bytes; they
-    travel through pinned memory where the device has use for it and are normalised there.
+    Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip images;
+    the device normalizes them.
 
-    Order and augmentation are a pure function of ``(seed, epoch)``: every image has a seed of its own, so they do not
-    depend on the number of workers or processes, nor touch a global generator.
+    Order and augmentation are a pure function of ``(seed, epoch)``: every image has its own seed, so they do not depend
+    on the number of workers or processes, and they touch no global generator.
 
     Args:
         files: The part.
-        mean: Mean of each channel in [0, 1] units.
-        std: Standard deviation of each channel, above 0.
-        batch_size: Samples per step over all processes together.
-        augment: Crop (and flip) as for training; else as for testing.
-        flip: Mirror each image left to right with probability 1/2, if ``augment``.
-        shuffle: Visit the samples in another order each epoch.
-        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
-        seed: Whole number >= 0.
-        rank: Which slice of each batch this process gets.
-        world_size: Number of processes.
-        workers: Processes that read images; 0 reads in this one, None takes one for each core of this process's
+        augment: Crop (and flip) as for training; otherwise crop as for testing.
+        workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
             share, at most eight.
+        **options: ``mean``, ``std``, ``batch_size`` and more: see :class:`BatchOptions`. Flips need ``augment``.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
-            iterating, for an image that cannot be read (the file is named).
+            iterating, for an image that cannot be read (the message names the file).
 
     State:
         The epoch, which :meth:`set_epoch` sets. Workers of shuffled batches live as long as the object.
     """
 
     def __init__(
-        self,
-        files: Files,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int,
-        augment: bool = False,
-        flip: bool = False,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        workers: int | None = None,
+        self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Unpack[BatchOptions]
     ) -> None:
-        self.files = files
-        self.batch_size = check_count("Batches", "batch_size", batch_size)
-        self.seed = check_count("Batches", "seed", seed, low=0)
-        self.world_size = check_count("Batches", "world_size", world_size)
-        self.rank = check_count("Batches", "rank", rank, low=0)
+        super().__init__(files, **options)
+        self.files, self.augment = files, augment
         self.workers = (
-            _default_workers(world_size) if workers is None else check_count("data", "workers", workers, low=0)
+            _default_workers(self.world_size) if workers is None else check_count("data", "workers", workers, low=0)
         )
-        if rank >= world_size:
-            raise InputError("Batches", f"rank must be below world_size {world_size}", rank, "Count ranks from 0.")
-        if batch_size < world_size or (drop_last and len(files) < batch_size):
-            raise InputError(
-                "Batches",
-                "batch_size must be at least one sample a process and, with drop_last, at most all images",
-                f"{batch_size} for {world_size} processes and {len(files)} images",
-                "Choose another batch_size.",
-            )
-        self.augment, self.flip, self.shuffle, self.drop_last = augment, flip, shuffle, drop_last
-        self._scale, self._shift = multiply_add(mean, std, channels=files.channels, device=files.device)
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch, the same on every rank."""
-        count = len(self.files)
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        device = self.files.device
+        device = self.files.target.device
         for pixels, index in self._loader:
-            if isinstance(pixels, InputError):  # as a value: an exception with four parts does not survive the way back
+            if isinstance(
+                pixels, InputError
+            ):  # a value, since DataLoader cannot rebuild an exception of four arguments
                 raise pixels
-            x = pixels.to(device, non_blocking=True).float().mul_(self._scale).add_(self._shift)
+            x = self.normalized(pixels.to(device, non_blocking=True))
             index = index.to(device, non_blocking=True)
             yield x, self.files.target[index], index
 
@@ -107,18 +68,18 @@ class StreamedBatches(Epochs):
     def _loader(self) -> DataLoader[Any]:
         pipeline = self.files.view.pipeline(augment=self.augment, flip=self.flip)
         return DataLoader(
-            _Rows(self.files.to("cpu"), pipeline),  # workers have no business on an accelerator
+            _Rows(self.files.to("cpu"), pipeline),  # workers do not use the accelerator
             batch_sampler=_Plan(self),
             num_workers=self.workers,
-            collate_fn=_Collate(self.files.shape),
-            pin_memory=self.files.device.type == "cuda",
+            collate_fn=partial(_collate, self.files.shape),
+            pin_memory=self.files.target.device.type == "cuda",
             persistent_workers=self.workers > 0 and self.shuffle,
-            generator=torch.Generator(),  # DataLoader draws a number for each iteration: not from the global generator
+            generator=torch.Generator(),  # DataLoader draws from it in each iteration, not from the global generator
         )
 
 
 class _Plan:
-    """The batches of an epoch as lists of places; iterated in the main process."""
+    """Batch sampler: the batches of an epoch as lists of places, iterated in the main process."""
 
     def __init__(self, batches: StreamedBatches) -> None:
         self.batches = batches
@@ -131,11 +92,9 @@ class _Plan:
         random = stream(Purpose.EPOCH, own.seed, own.epoch)
         order = random.permutation(count).tolist()
         seeds = random.randint(0, 2**62, count).tolist()
-        for step in range(len(own)):
-            start = step * own.batch_size
-            size = min(own.batch_size, count - start)
-            mine = range(start + size * own.rank // own.world_size, start + size * (own.rank + 1) // own.world_size)
-            yield [(order[i] if own.shuffle else i, seeds[i] if own.augment else None) for i in mine]
+        for mine in own.slices():
+            places = range(mine.start, mine.stop)
+            yield [(order[i] if own.shuffle else i, seeds[i] if own.augment else None) for i in places]
 
 
 class _Rows(Dataset[Any]):
@@ -150,25 +109,21 @@ class _Rows(Dataset[Any]):
             return error
         if seed is None:
             pixels = self.pipeline(image)
-        else:  # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators' too
+        else:  # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators too
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
                 pixels = self.pipeline(image)
         return (pixels if files.corruption is None else files.corruption(pixels, row)), row
 
 
-class _Collate:
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        self.shape = shape
-
-    def __call__(self, items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
-        wrong = next((item for item in items if isinstance(item, InputError)), None)
-        if wrong is not None:
-            return wrong, torch.empty(0, dtype=torch.int64)
-        index = torch.tensor([row for _, row in items], dtype=torch.int64)
-        if not items:  # a rank's slice of a last batch that is smaller than the number of ranks
-            return torch.empty((0, *self.shape), dtype=torch.uint8), index
-        return torch.stack([pixels for pixels, _ in items]), index
+def _collate(shape: tuple[int, int, int], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
+    wrong = next((item for item in items if isinstance(item, InputError)), None)
+    if wrong is not None:
+        return wrong, torch.empty(0, dtype=torch.int64)
+    index = torch.tensor([row for _, row in items], dtype=torch.int64)
+    if not items:  # this rank's slice of a last batch with fewer samples than ranks
+        return torch.empty((0, *shape), dtype=torch.uint8), index
+    return torch.stack([pixels for pixels, _ in items]), index
 
 
 def _default_workers(world_size: int) -> int:

@@ -1,35 +1,35 @@
-"""How a large image becomes a square of the size that the model takes: one rule for training, one for all else."""
+"""Resizing and cropping of large images: one rule for training, one for everything else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
 
-TRAIN_CROPS = ("random-resized", "random", "centre")
-INTERPOLATIONS = ("bilinear", "bicubic")
+TrainCrop = Literal["random-resized", "random", "center"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class View:
-    """Resizing and cropping of one data set; the same for its three parts and for whatever is compared with it.
+    """Resizing and cropping of the images of one data set.
 
     Args:
         resize: Shorter side in pixels before a crop, at least ``crop``.
         crop: Height and width of what the model gets.
-        train_crop: In training, ``"random-resized"`` cuts out a part of random area and aspect ratio and resizes it
-            (Szegedy et al. 2015); ``"random"`` resizes as for testing and crops at a random place; ``"centre"`` does
-            what testing does.
+        train_crop: Crop of training images. ``"random-resized"`` crops a random area and aspect ratio and resizes it
+            (Szegedy et al. 2015); ``"random"`` resizes as for testing and crops at a random place; ``"center"`` is the
+            crop of testing.
         squash: Resize to a square of ``resize`` pixels whatever the aspect ratio, instead of the shorter side.
-        min_area: Least part of the image's area that ``"random-resized"`` keeps, in (0, 1].
+        min_area: Least share of the image's area that ``"random-resized"`` keeps, in (0, 1].
         interpolation: ``"bilinear"`` or ``"bicubic"``, both with antialiasing.
-        cut_bottom: Rows of pixels that are cut off the bottom of each file first (a banner).
-        upright: Turn each image as its EXIF data say.
+        cut_bottom: Rows of pixels to remove first at the bottom of each image (a banner).
+        upright: Apply the EXIF rotation.
 
     Raises:
         InputError: For a value out of range.
@@ -41,10 +41,10 @@ class View:
 
     resize: int = 256
     crop: int = 224
-    train_crop: str = "random-resized"
+    train_crop: TrainCrop = "random-resized"
     squash: bool = False
     min_area: float = 0.08
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
     cut_bottom: int = 0
     upright: bool = False
 
@@ -58,17 +58,16 @@ class View:
                 self.resize,
                 "Choose a larger resize, e.g. 8/7 of crop, or a smaller crop.",
             )
-        check_choice("data", "train_crop", self.train_crop, TRAIN_CROPS)
-        check_choice("data", "interpolation", self.interpolation, INTERPOLATIONS)
-        if not 0 < check_number("data", "min_area", self.min_area, low=0, low_open=True) <= 1:
-            raise InputError("data", "min_area must be a fraction in (0, 1]", self.min_area, "Choose e.g. 0.08.")
+        check_choice("data", "train_crop", self.train_crop, get_args(TrainCrop))
+        check_choice("data", "interpolation", self.interpolation, get_args(Interpolation))
+        check_number("data", "min_area", self.min_area, low=0, high=1, low_open=True)
         check_count("data", "cut_bottom", self.cut_bottom, low=0)
 
     def pipeline(self, *, augment: bool, flip: bool) -> Callable[[Any], Tensor]:
-        """A function from a PIL image to uint8 ``(channels, crop, crop)``, made of torchvision's v2 transforms.
+        """A function from a PIL image to uint8 ``(channels, crop, crop)``, built from torchvision's v2 transforms.
 
         Args:
-            augment: As in training; else the same for the same image.
+            augment: Crop as for training; otherwise as for testing, without randomness.
             flip: Mirror left to right with probability 1/2; only with ``augment``.
 
         State:
@@ -81,8 +80,8 @@ class View:
         cut = {
             "random-resized": [v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)],
             "random": [resized, v2.RandomCrop(self.crop)],
-            "centre": [resized, v2.CenterCrop(self.crop)],
-        }[self.train_crop if augment else "centre"]
+            "center": [resized, v2.CenterCrop(self.crop)],
+        }[self.train_crop if augment else "center"]
         steps = v2.Compose([*cut, *([v2.RandomHorizontalFlip()] if augment and flip else []), v2.PILToTensor()])
 
         def view(image: Any) -> Tensor:

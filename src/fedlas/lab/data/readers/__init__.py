@@ -1,1 +1,1 @@
-"""File formats and folder layouts of published data sets, and messages for files that are damaged or missing."""
+"""Readers of published file formats and folder layouts, with errors for damaged or missing files."""

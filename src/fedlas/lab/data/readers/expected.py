@@ -1,4 +1,4 @@
-"""How large a published data set is, as its authors say."""
+"""Published size of a data set."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Expected:
-    """Counts of a published data set; metadata ``expected`` of a data set, for ``fedlas data check``.
+    """Published counts of a data set: its metadata ``expected``, for ``fedlas data check``.
 
     Attributes:
-        train: Images outside the test part.
-        test: Images of the test part.
-        classes: Classes.
-        per_class: Fewest and most training images of a class; None if it is not published.
+        train: Number of images outside the test part.
+        test: Number of images of the test part.
+        classes: Number of classes.
+        per_class: Fewest and most training images of a class; None if unknown.
     """
 
     train: int

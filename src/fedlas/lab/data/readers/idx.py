@@ -1,4 +1,4 @@
-"""IDX, the format of MNIST and its successors: big-endian sizes, then bytes; often gzipped."""
+"""IDX, the file format of MNIST and its successors: big-endian sizes, then bytes; often gzipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILES = {
 
 
 def idx_places(places: Sequence[Path]) -> Iterator[dict[str, Path]]:
-    """For each place that has all four files of a data set, raw or gzipped: where they are, by what they hold."""
+    """For each place that has all four files of a data set, raw or gzipped: their paths by content."""
     for place in places:
         found = {}
         for key, name in _FILES.items():
@@ -38,9 +38,9 @@ def read_idx(owner: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Read a file of unsigned bytes, gzipped if its name ends in ``.gz``.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         path: The file.
-        dimensions: How many the array must have: 3 for images, 1 for labels.
+        dimensions: Number of dimensions: 3 for images, 1 for labels.
 
     Raises:
         InputError: If the file cannot be read, is truncated, or holds something else.
@@ -51,7 +51,7 @@ def read_idx(owner: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise InputError(
             owner, "the file must be readable", f"{path} ({type(error).__name__}: {error})", "Fetch it again."
         ) from error
-    # Magic number: two zero bytes, 8 for unsigned bytes, the number of dimensions; then each size in four bytes.
+    # Magic number: two zero bytes, 8 (unsigned bytes), the number of dimensions. Each size follows in four bytes.
     start = 4 + 4 * dimensions
     shape = tuple(int(size) for size in np.frombuffer(data[4:start], dtype=">u4")) if len(data) >= start else ()
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) != start + math.prod(shape):
@@ -61,6 +61,6 @@ def read_idx(owner: str, path: Path, dimensions: int) -> NDArray[np.uint8]:
             f"the file must be IDX of unsigned bytes with {dimensions} dimension{'s' * (dimensions > 1)}",
             f"{path} with {len(data)} bytes that begin {data[:4].hex(' ')} and announce shape {shape}"
             f"{f' ({what})' if what else ''}",
-            fix or "The file is truncated or another one; fetch it again.",
+            fix or "The file is truncated or a different one; fetch it again.",
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape).copy()  # torch needs a writable array

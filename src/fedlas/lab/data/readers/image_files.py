@@ -1,4 +1,4 @@
-"""Image files: one opened and converted, or many read into memory."""
+"""Image files: one decoded, or many read into memory."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from fedlas._core.extras import require
 from fedlas.lab.data.readers.unreadable import unreadable
 
 
-def open_picture(owner: str, file: Path, *, channels: int = 3, upright: bool = True) -> Any:
-    """One image file, decoded, as a PIL image of mode RGB or L.
+def open_image(owner: str, file: Path, *, channels: int = 3, upright: bool = True) -> Any:
+    """Decode one image file into a PIL image of mode RGB or L.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         file: The file.
-        channels: 3 for colour, 1 for grey.
-        upright: Turn the image as its EXIF data say.
+        channels: 3 for color, 1 for gray.
+        upright: Apply the EXIF rotation.
 
     Raises:
-        InputError: If the file is missing or no readable image, or has more than 8 bits a channel.
+        InputError: If the file is missing, is not a readable image, or has more than 8 bits per channel.
     """
     pil: Any = require("PIL.Image", extra="data")
     try:
         with pil.open(file) as opened:
             if opened.mode.startswith(("I", "F")):  # Pillow would clip such values to 255, not scale them
-                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", _DEPTH)
+                fix = "Convert it to 8 bits, and choose which value becomes white."
+                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", fix)
             turned = require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
             return turned.convert("RGB" if channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
@@ -42,10 +43,17 @@ def open_picture(owner: str, file: Path, *, channels: int = 3, upright: bool = T
         raise unreadable(owner, expected, file, error, "Repair or remove the file.") from error
 
 
-_DEPTH = "Convert it to 8 bits, choosing yourself which value becomes white."
+def check_channels(owner: str, channels: object) -> None:
+    """Refuse another number of channels than 1 or 3.
+
+    Raises:
+        InputError: For any other value.
+    """
+    if channels not in (1, 3):
+        raise InputError(owner, "channels must be 1 (gray) or 3 (color)", repr(channels), "Choose one of them.")
 
 
-def read_pictures(
+def read_images(
     owner: str,
     files: Sequence[Path],
     *,
@@ -54,14 +62,14 @@ def read_pictures(
     upright: bool = True,
     max_gib: float = 4.0,
 ) -> NDArray[np.uint8]:
-    """All files in memory, decoded on every core.
+    """Decode all files into memory, on every core.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         files: At least one.
-        image_size: Resize the shorter side to this many pixels and cut the centre square out; None: as they are.
-        channels: 3 for colour, 1 for grey.
-        upright: Turn each image as its EXIF data say.
+        image_size: Resize the shorter side to this many pixels and crop the center square; None keeps the size.
+        channels: 3 for color, 1 for gray.
+        upright: Apply the EXIF rotation.
         max_gib: Most memory they may take, in GiB.
 
     Returns:
@@ -72,12 +80,13 @@ def read_pictures(
     """
 
     def read(file: Path) -> NDArray[np.uint8]:
-        image = open_picture(owner, file, channels=channels, upright=upright)
+        image = open_image(owner, file, channels=channels, upright=upright)
         if image_size is not None:
             image = _shorter_side(image, image_size)
         pixels = np.asarray(image, dtype=np.uint8)
         return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
+    # Refuse too much memory before all files are read.
     first = read(files[0])
     gib = first.nbytes * len(files) / 2**30
     if gib > max_gib:
@@ -87,6 +96,7 @@ def read_pictures(
             f"{len(files)} images of {first.shape[1]} x {first.shape[2]} x {channels} = {gib:.3g} GiB",
             "Choose a smaller image_size, or a larger max_gib if you have the memory (training needs it twice).",
         )
+    # Decode every file into its place.
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
 
     def fill(row: int) -> None:
@@ -108,7 +118,7 @@ def read_pictures(
 
 
 def _shorter_side(image: Any, size: int) -> Any:
-    """``image`` resized until its shorter side is ``size``, then its centre square."""
+    """``image`` resized to a shorter side of ``size``, then its center square."""
     width, height = image.size
     scale = size / min(width, height)
     width, height = max(size, round(width * scale)), max(size, round(height * scale))

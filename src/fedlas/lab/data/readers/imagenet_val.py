@@ -1,4 +1,4 @@
-"""Which class ImageNet's validation images are of: from folders, or from one of the three files that say so."""
+"""Classes of ImageNet's validation images, from folders or from one of the files that list them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas.lab.data.readers.layout import image_names
+from fedlas.lab.data.readers.class_folders import image_names
 from fedlas.lab.data.readers.matlab import read_mat
 from fedlas.lab.data.readers.unreadable import read_lines, read_table, unreadable
 
@@ -25,7 +25,7 @@ def validation_images(folder: Path, number: Mapping[str, int]) -> list[tuple[str
         number: Synset (the name of a class folder) to class.
 
     Raises:
-        InputError: If ``val`` holds images but nothing says which class they are of, or what says so does not fit.
+        InputError: If ``val`` holds images but no file lists their classes, or the file does not fit the images.
     """
     place = folder / "val"
     flat = image_names(place)
@@ -37,7 +37,7 @@ def validation_images(folder: Path, number: Mapping[str, int]) -> list[tuple[str
     if labels is None:
         raise InputError(
             "imagenet",
-            "val must hold a folder for each class, or a file must say which class its images are of",
+            "val must hold a folder for each class, or a file must list the classes of its images",
             f"{len(flat)} images in {place} and none of {_DEVKIT}, {_KAGGLE}, {', '.join(_PLAIN)} beside it",
             f"Put the extracted development kit ({_DEVKIT}, with data/meta.mat and data/{_TRUTH}), or Kaggle's "
             f"{_KAGGLE}, or val.txt with lines 'FILE SYNSET', into {folder}.",
@@ -53,7 +53,7 @@ def validation_images(folder: Path, number: Mapping[str, int]) -> list[tuple[str
 
 
 def _labels(folder: Path, names: list[str], number: Mapping[str, int]) -> dict[str, str] | None:
-    """Image to synset; None if no file says it."""
+    """Image to synset; None without such a file."""
     for place in (folder, folder / "val", *list(folder.resolve().parents)[:3]):
         if (place / _DEVKIT / "data" / _TRUTH).is_file():
             return _from_devkit(place / _DEVKIT / "data", names)
@@ -67,7 +67,7 @@ def _labels(folder: Path, names: list[str], number: Mapping[str, int]) -> dict[s
 
 
 def _from_text(path: Path, names: list[str], number: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Lines ``FILE SYNSET`` or ``FILE NUMBER``, or one synset a line in the order of the images' names."""
+    """Image and synset from lines ``FILE SYNSET`` or ``FILE NUMBER``, or ``SYNSET`` in the order of the names."""
     synsets = list(number)
     lines = [line.split() for line in read_lines("imagenet", path)]
     if all(len(line) == 1 for line in lines):
@@ -84,7 +84,7 @@ def _from_text(path: Path, names: list[str], number: Mapping[str, int]) -> Itera
 
 
 def _from_devkit(place: Path, names: list[str]) -> dict[str, str]:
-    """The development kit: a number for each image, and a Matlab file that says which synset a number is."""
+    """Image to synset from the development kit: a number for each image, and a Matlab file with the synsets."""
     (rows,) = read_mat("imagenet", place / "meta.mat", ("synsets",), _AGAIN)
     try:
         synset_of = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
@@ -97,5 +97,5 @@ def _from_devkit(place: Path, names: list[str]) -> dict[str, str]:
         raise InputError("imagenet", "there must be a label for each validation image", got, _AGAIN)
     if strange := [text for text in numbers if not text.isdecimal() or int(text) not in synset_of]:
         raise InputError("imagenet", f"{_TRUTH} must hold numbers of meta.mat", repr(strange[0]), _AGAIN)
-    # Line n is of the image n, which its name says: some images may be missing without shifting the others.
+    # Line n belongs to the image with number n in its name, so missing images do not shift the others.
     return {f"ILSVRC2012_val_{line:08d}.JPEG": synset_of[int(text)] for line, text in enumerate(numbers, start=1)}

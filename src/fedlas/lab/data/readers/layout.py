@@ -1,4 +1,4 @@
-"""Finding the folder of a published data set, and saying what is wrong where it is not as published."""
+"""Folder of a published data set: where it is, and what is wrong if it is not as published."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _UNPACK = {".zip": "unzip -q {} -d {}", ".7z": "7z x {} -o{}"}
 
 @dataclass(frozen=True)
 class Layout:
-    """How a published data set lies on disk.
+    """Files and folders of a published data set.
 
     Args:
         owner: Registry name, for errors.
-        marks: What must lie in its folder: files, or folders with something in them.
-        names: What the folder is called below a root, first the published name, then other usual ones.
-        words: Beginnings of names (lower-case) by which its archive is recognised.
-        source: Where it is from, as a full sentence.
+        marks: What its folder must hold: files, or folders that are not empty.
+        names: Usual names of the folder below a root, the published one first.
+        words: Lower-case prefixes by which its archive is recognized.
+        source: Where to get it, as a full sentence.
     """
 
     owner: str
@@ -36,13 +36,13 @@ class Layout:
         """The folder of the data set: ``root`` (None: ``$FEDLAS_DATA``) or one of the usual names below it.
 
         Raises:
-            InputError: If it is not there. The message says whether it lies a level higher or deeper, is only partly
-                there, or is still an archive, and what to do.
+            InputError: If it is not there. The message says whether it is a level higher or deeper, incomplete or still
+                an archive, and what to do.
         """
         folder = data_folder(root)
         if folder is None:
             got = f"no root, and ${ENVIRONMENT} is not set"
-            raise InputError(self.owner, self._expected(), got, f"Pass root=FOLDER or set {ENVIRONMENT}. {self.source}")
+            raise self._error(got, f"Pass root=FOLDER or set {ENVIRONMENT}. {self.source}")
         try:
             return self._locate(folder)
         except OSError as error:
@@ -57,6 +57,7 @@ class Layout:
                 return place
         if not folder.is_dir():
             raise self._error(f"{folder}, which does not exist", f"Check the path. {self.source}")
+        # Not there: is it near, incomplete, or still an archive?
         best = min(places, key=lambda place: len(self._missing(place)))
         near = misplaced(folder, lambda place: not self._missing(place), ())
         if near is None and len(missing := self._missing(best)) < len(self.marks):
@@ -65,23 +66,20 @@ class Layout:
         near = near or misplaced(folder, lambda place: not self._missing(place), self.words)
         raise self._error(*(near or (f"none of them in {folder}", f"Check the path. {self.source}")))
 
-    def _expected(self) -> str:
-        return f"its folder must hold {', '.join(self.marks)}"
-
     def _error(self, got: str, fix: str) -> InputError:
-        return InputError(self.owner, self._expected(), got, fix)
+        return InputError(self.owner, f"its folder must hold {', '.join(self.marks)}", got, fix)
 
     def _missing(self, place: Path) -> list[str]:
         return [mark for mark in self.marks if not _holds_something(place / mark)]
 
 
 def misplaced(folder: Path, holds: Callable[[Path], bool], words: tuple[str, ...]) -> tuple[str, str] | None:
-    """Why a data set that is not in ``folder`` may seem to be missing: it lies near, or is still an archive.
+    """Why a data set is not in ``folder``: it is in a folder near it, or still an archive.
 
     Args:
-        folder: Where it was looked for.
+        folder: Where it should be.
         holds: Whether a folder is the right one.
-        words: Beginnings of names (lower-case) by which its archive is recognised; none looks for no archive.
+        words: Lower-case prefixes by which its archive is recognized; empty looks for no archive.
 
     Returns:
         What is there and what to do; None if neither is the case.
@@ -123,49 +121,14 @@ def _ending(path: Path) -> str:
     return next((ending for ending in _ARCHIVES if path.name.lower().endswith(ending)), "")
 
 
-def class_folders(owner: str, place: Path) -> list[Path]:
-    """The folders in ``place``, sorted by name, hidden ones left out.
-
-    Raises:
-        InputError: If there are fewer than two.
-    """
-    with os.scandir(place) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    if len(names) < 2:
-        raise InputError(
-            owner,
-            "there must be at least two class folders",
-            f"{', '.join(names) or 'none'} in {place}",
-            "Arrange the images as PART/CLASS/*; an archive in this place must be extracted first.",
-        )
-    return [place / name for name in names]
-
-
-def image_names(folder: Path) -> list[str]:
-    """Names of the images in ``folder``, sorted; a folder that does not exist has none."""
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name))
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: by its ending, hidden files left out."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122  # called a million times
-
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Endings of images."""
-
-
 def require_listed(owner: str, folder: Path, names: list[str], listing: str) -> None:
-    """Check that every image that a data set's own listing names is there.
+    """Check that every image that a data set lists exists.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         folder: What the names are relative to.
         names: Relative paths, ``/`` between their parts.
-        listing: Name of the file that lists them.
+        listing: Name of the list.
 
     Raises:
         InputError: If some are missing; the first is named and they are counted.

@@ -1,4 +1,4 @@
-"""Matlab files, in which older data sets are published."""
+"""Matlab files, the format of some older data sets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fedlas.lab.data.readers.unreadable import unreadable
 
 
 def read_mat(owner: str, path: Path, names: tuple[str, ...], fix: str) -> list[Any]:
-    """Variables of a Matlab file, dimensions of length 1 removed.
+    """Variables of a Matlab file, without dimensions of length 1.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         path: The file.
-        names: Which variables.
-        fix: What to do if it is damaged.
+        names: Names of the variables.
+        fix: What to do if the file is damaged.
 
     Raises:
         InputError: If the file cannot be read or lacks one of them.
@@ -35,7 +35,7 @@ def read_mat(owner: str, path: Path, names: tuple[str, ...], fix: str) -> list[A
         TypeError,
         IndexError,
         OverflowError,
-        NotImplementedError,  # what scipy says of a file of Matlab 7.3
+        NotImplementedError,  # scipy does not read Matlab 7.3
         struct.error,
         zlib.error,
         scipy_io.matlab.MatReadError,

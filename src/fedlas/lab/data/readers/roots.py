@@ -1,4 +1,4 @@
-"""Where the files of a data set are."""
+"""Path of a data set's files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def required_root(owner: str, root: str | None, what: str) -> Path:
     """``root`` as a path that exists.
 
     Args:
-        owner: Data set that asks.
-        root: What the user gave.
-        what: What must be there, e.g. ``"an .npz file"``.
+        owner: Data set, named in errors.
+        root: Path from the user.
+        what: What the path must lead to, e.g. ``"an .npz file"``.
 
     Raises:
-        InputError: If ``root`` is None or there is nothing at that place.
+        InputError: If ``root`` is None or does not exist.
     """
     if root is None:
         raise InputError(owner, f"root must be the path of {what}", "no root", f"Pass root=PATH of {what}.")
     path = Path(root).expanduser()
     try:
         problem = "" if path.exists() else ", which does not exist"
-    except OSError as error:  # a folder on the way may not be entered
+    except OSError as error:  # a folder on the way cannot be entered
         problem = f" ({error.strerror})"
     if problem:
         raise InputError(owner, f"root must be the path of {what}", f"{path}{problem}", "Check the path.")

@@ -18,7 +18,7 @@ def synset_words(owner: str, path: Path, *, separator: str | None) -> dict[str, 
 
 
 def synset_names(synsets: Sequence[str], words: Mapping[str, str]) -> tuple[str, ...]:
-    """A name for each synset: its first word, with the synset where two have the same, or the synset alone.
+    """A name for each synset: its first word, with the synset if two share it, or the synset alone without words.
 
     Example:
         >>> synset_names(["n1", "n2", "n3"], {"n1": "crane", "n2": "crane, hoist"})

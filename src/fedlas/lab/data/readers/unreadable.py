@@ -1,4 +1,4 @@
-"""What is wrong with a file that cannot be read: the usual accidents, recognised by how the file begins."""
+"""Errors for unreadable files; common kinds of damage are recognized by the first bytes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 
-_BEGINNINGS = (
-    (
-        b"version https://git-lfs",
-        "it is a pointer of Git LFS, not the file itself",
-        "Run 'git lfs pull' in its repository.",
-    ),
-    (b"<!DOCTYPE", "it is a web page", "The download got an error page: fetch it again."),
-    (b"<html", "it is a web page", "The download got an error page: fetch it again."),
-)
+_LFS = "it is a pointer of Git LFS, not the file itself", "Run 'git lfs pull' in its repository."
+_PAGE = "it is a web page", "The download got an error page: fetch it again."
+_BEGINNINGS = {b"version https://git-lfs": _LFS, b"<!doctype": _PAGE, b"<html": _PAGE}
 
 
 def damage(path: Path) -> tuple[str, str]:
-    """What is wrong and what to do, as far as the beginning of the file tells.
+    """What is wrong with a file and what to do, if its first bytes show it.
 
     Args:
-        path: A file that exists but could not be read as what it should be.
+        path: A file that exists but could not be read.
 
     Returns:
-        A clause and a sentence; two empty strings if nothing is recognised.
+        A clause and a sentence; two empty strings if nothing is recognized.
     """
     try:
         with path.open("rb") as file:
@@ -33,36 +27,33 @@ def damage(path: Path) -> tuple[str, str]:
         return "", ""
     if not head:
         return "it is empty", "The download or the extraction was cut off: do it again."
-    for beginning, what, fix in _BEGINNINGS:
-        if head.lower().startswith(beginning.lower()):
-            return what, fix
-    return "", ""
+    return next((found for start, found in _BEGINNINGS.items() if head.lower().startswith(start)), ("", ""))
 
 
 def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str) -> InputError:
-    """The error for a file that could not be read, in terms of its accident where that is a known one.
+    """The error for a file that could not be read, with the kind of damage if it is recognized.
 
     Args:
-        owner: Data set that asks.
-        expected: What the file should have been.
+        owner: Data set, named in the error.
+        expected: What the file should be.
         path: The file.
         error: What reading it raised.
-        fix: What to do if the accident is not a known one.
+        fix: What to do if the damage is not recognized.
     """
     what, known_fix = damage(path)
     return InputError(owner, expected, f"{path} ({what or f'{type(error).__name__}: {error}'})", known_fix or fix)
 
 
 def read_lines(owner: str, path: Path) -> list[str]:
-    """The lines of a small text file that belongs to a data set, without empty ones.
+    """The lines of a small text file of a data set, without empty ones.
 
     Raises:
-        InputError: If it cannot be read, is empty, or is a pointer or a web page in its place.
+        InputError: If the file cannot be read, is empty, or is a Git LFS pointer or a web page.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fix = "The data set is not whole: extract its archive again."
+        fix = "The data set is incomplete: extract its archive again."
         raise unreadable(owner, f"{path.name} must be a readable text file", path, error, fix) from error
     what, fix = damage(path)
     if what:
@@ -71,13 +62,13 @@ def read_lines(owner: str, path: Path) -> list[str]:
 
 
 def read_table(owner: str, path: Path, columns: int, *, separator: str | None = None) -> list[list[str]]:
-    """The lines of a text file as cells; what follows the last column's separator stays in the last cell.
+    """The lines of a text file as cells; further separators stay in the last cell.
 
     Args:
-        owner: Data set that asks.
+        owner: Data set, named in errors.
         path: The file.
-        columns: How many cells each line must have.
-        separator: What parts the cells; None is white space.
+        columns: Number of cells in each line.
+        separator: Separator of the cells; None is white space.
 
     Raises:
         InputError: As :func:`read_lines`, or if a line has fewer cells (as the last one of a cut file has).
@@ -89,6 +80,6 @@ def read_table(owner: str, path: Path, columns: int, *, separator: str | None = 
                 owner,
                 f"each line of {path.name} must have {columns} columns",
                 f"{len(row)} in line {number} of {path}: {' '.join(row)[:80]!r}",
-                "The file is cut off or another one: extract the archive again.",
+                "The file is cut off or a different one: extract the archive again.",
             )
     return rows

@@ -1,4 +1,4 @@
-"""What CIFAR's classes are mistaken for, as experiments with asymmetric label noise have it."""
+"""Pairs of CIFAR's classes for asymmetric label noise: a class and the one it is mistaken for."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ CIFAR100_MISTAKEN = tuple(
     for names in (line.split() for line in _SUPERCLASSES.strip().splitlines())
     for pair in zip(names, names[1:] + names[:1], strict=True)
 )
-"""Each class of CIFAR-100 and the next of its superclass, the last and the first (the same section)."""
+"""Each class of CIFAR-100 with the next one of its superclass, cyclically (the same section)."""

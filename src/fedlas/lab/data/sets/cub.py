@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas.lab.data.base import DATASETS, Source
-from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
 from fedlas.lab.data.readers.expected import Expected
 from fedlas.lab.data.readers.layout import Layout, require_listed
 from fedlas.lab.data.readers.unreadable import read_table
@@ -30,10 +30,10 @@ def load_cub(
     *,
     resize: int = 448,
     crop: int = 384,
-    train_crop: str = "random",
+    train_crop: TrainCrop = "random",
     squash: bool = False,
     min_area: float = 0.08,
-    interpolation: str = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> Source:
     """11,788 photographs of birds in 200 species (CUB-200-2011): 5,994 to train, 5,794 to test; read when needed.
 
@@ -41,7 +41,7 @@ def load_cub(
         root: The folder ``CUB_200_2011``, or one that holds it (None: ``$FEDLAS_DATA``).
         resize: Shorter side in pixels before a crop.
         crop: Height and width that the model gets.
-        train_crop: ``random``, ``random-resized`` or ``centre``; see :class:`~fedlas.lab.data.pipeline.view.View`.
+        train_crop: ``random``, ``random-resized`` or ``center``; see :class:`~fedlas.lab.data.View`.
         squash: Resize to a square whatever the aspect ratio.
         min_area: Least share of the area that ``random-resized`` keeps.
         interpolation: ``bilinear`` or ``bicubic``.
@@ -50,7 +50,7 @@ def load_cub(
         A source with flips and ImageNet's mean and standard deviation.
 
     Raises:
-        InputError: If the folder is not there or incomplete, or its lists do not fit each other.
+        InputError: If the folder is missing or incomplete, or its lists disagree.
     """
     view = View(resize, crop, train_crop, squash=squash, min_area=min_area, interpolation=interpolation)
     folder = _LAYOUT.locate(root)
@@ -58,6 +58,7 @@ def load_cub(
     if not paths.keys() == labels.keys() == splits.keys():
         got = f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}"
         raise InputError("cub", f"{', '.join(_LISTS[:3])} must list the same images", got, _AGAIN)
+    # Labels follow the numbers of the classes.
     number = {identity: label for label, identity in enumerate(sorted(names, key=int))}
     if strange := sorted(set(labels.values()) - names.keys()) or sorted(set(splits.values()) - {"0", "1"}):
         raise InputError("cub", "the lists must name classes of classes.txt, and splits 0 or 1", strange[0], _AGAIN)

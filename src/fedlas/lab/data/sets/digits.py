@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 x 8 pixels that come with scikit-learn: the data set that is always there."""
+"""Handwritten digits of 8 x 8 pixels, which come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _NUM_TEST = 600
 
 @DATASETS.register("digits", paper="Alpaydin and Kaynak 1998", url="https://doi.org/10.24432/C50P49")
 def load_digits(root: str | None = None) -> Source:
-    """1,797 grey digits of 8 x 8 pixels, embedded in scikit-learn: 1,197 to train, 600 to test.
+    """1,797 gray digits of 8 x 8 pixels, embedded in scikit-learn: 1,197 to train, 600 to test.
 
     Args:
         root: Must be None: the data set needs no files.
 
     Returns:
-        A source with ten classes; grey levels 0..16 stretched to 0..255. No flips and no crops: they would make other
-        digits.
+        A source with ten classes; gray levels 0..16 are scaled to 0..255. It has no flips and no crops, which would
+        change the digits.
 
     Note:
         scikit-learn has no official test part; this one is stratified and the same for every seed.

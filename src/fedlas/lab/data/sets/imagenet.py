@@ -8,10 +8,11 @@ from pathlib import Path
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Source
-from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
+from fedlas.lab.data.readers.class_folders import class_folders, image_names
 from fedlas.lab.data.readers.expected import Expected
 from fedlas.lab.data.readers.imagenet_val import validation_images
-from fedlas.lab.data.readers.layout import Layout, class_folders, image_names
+from fedlas.lab.data.readers.layout import Layout
 from fedlas.lab.data.readers.synsets import synset_names, synset_words
 from fedlas.lab.data.sets.streamed_source import streamed_source
 
@@ -40,33 +41,33 @@ def load_imagenet(
     partial: bool = False,
     resize: int = 256,
     crop: int = 224,
-    train_crop: str = "random-resized",
+    train_crop: TrainCrop = "random-resized",
     squash: bool = False,
     min_area: float = 0.08,
-    interpolation: str = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> Source:
     """1,331,167 photographs in 1,000 classes (ILSVRC 2012): 1,281,167 to train, 50,000 to test; read when needed.
 
-    The official validation part is the test part here, since the official test part has no labels; images to validate
-    on are taken from the training part.
+    The official validation part is the test part, since the official test part has no labels; validation images are
+    drawn from the training part.
 
     Args:
         root: The folder with ``train`` and ``val``, or one that holds it under a usual name (None: ``$FEDLAS_DATA``).
-            ``val`` may hold one folder a class, or all images beside the development kit, Kaggle's
-            ``LOC_val_solution.csv``, or a ``val.txt``.
+            ``val`` may hold one folder per class, or all images if the development kit, Kaggle's
+            ``LOC_val_solution.csv`` or a ``val.txt`` is next to it.
         partial: Accept fewer classes or images than the whole data set has, such as ImageNet-100.
         resize: Shorter side in pixels before a crop.
         crop: Height and width that the model gets.
-        train_crop: ``random-resized``, ``random`` or ``centre``; see :class:`~fedlas.lab.data.pipeline.view.View`.
+        train_crop: ``random-resized``, ``random`` or ``center``; see :class:`~fedlas.lab.data.View`.
         squash: Resize to a square whatever the aspect ratio.
         min_area: Least share of the area that ``random-resized`` keeps.
         interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
-        A source with flips; classes in the order of their synsets, as ``ImageFolder`` and pre-trained models have it.
+        A source with flips; classes are in the order of their synsets, as in ``ImageFolder`` and pre-trained models.
 
     Raises:
-        InputError: If the folder is not there or, without ``partial``, not whole; if train and val differ in classes.
+        InputError: If the folder is missing or, without ``partial``, incomplete; if train and val differ in classes.
     """
     view = View(resize, crop, train_crop, squash, min_area, interpolation)
     folder = _LAYOUT.locate(root)
@@ -99,8 +100,8 @@ def _check(
                 "imagenet",
                 f"{name} must have images of each of the {len(synsets)} classes in train",
                 f"none for {len(absent)}, the first {absent[0]}, in {folder / name}",
-                "An archive was extracted only in part, or another data set lies there. Images must lie directly in "
-                "the folder of their class.",
+                "An archive was extracted only in part, or it is another data set. Images must lie directly in the "
+                "folder of their class.",
             )
     got = len(synsets), len(train), len(test)
     whole = _EXPECTED.classes, _EXPECTED.train, _EXPECTED.test
@@ -115,13 +116,13 @@ def _check(
 
 
 def _words(folder: Path, synsets: Sequence[str]) -> Mapping[str, str]:
-    """Synset to words, from a file beside the images or from torchvision; none for a part of ImageNet without one."""
+    """Names of synsets, from a file near the images or from torchvision; empty for a part of ImageNet without one."""
     for place in (folder, *list(folder.resolve().parents)[:3]):
         for name in _WORDS:
             if (place / name).is_file():
                 words = synset_words("imagenet", place / name, separator="\t" if name == "words.txt" else None)
                 return {synset: words[synset] for synset in synsets if synset in words}
-    if len(synsets) == _EXPECTED.classes:  # torchvision has the names, in the order of all the synsets
+    if len(synsets) == _EXPECTED.classes:  # torchvision has the names in the order of the synsets
         weight = require("torchvision.models", extra="data").get_weight("ResNet18_Weights.IMAGENET1K_V1")
         return dict(zip(synsets, weight.meta["categories"], strict=True))
     return {}

@@ -23,24 +23,24 @@ _FETCH = "torchvision.datasets.MNIST(FOLDER, download=True) fetches them."
     expected=Expected(train=60_000, test=10_000, classes=10, per_class=(5421, 6742)),
 )
 def load_mnist(root: str | None = None) -> Source:
-    """70,000 grey handwritten digits, 28 x 28 pixels in 10 classes: 60,000 to train, 10,000 to test.
+    """70,000 gray handwritten digits, 28 x 28 pixels in 10 classes: 60,000 to train, 10,000 to test.
 
     Args:
-        root: Folder (None: ``$FEDLAS_DATA``) with the four IDX files, raw or gzipped, in ``mnist`` or ``MNIST/raw``
-            below it, or in itself.
+        root: Folder (None: ``$FEDLAS_DATA``) with the four IDX files, raw or gzipped, or with ``mnist`` or
+            ``MNIST/raw`` that holds them.
 
     Returns:
-        A source without flips and crops: they would make other digits.
+        A source without flips and crops, which would change the digits.
 
     Raises:
-        InputError: If the files are not there or damaged, or are those of Fashion-MNIST, which have the same names.
+        InputError: If the files are missing or damaged, or are those of Fashion-MNIST, which have the same names.
     """
     folder = data_folder(root)
     places = [folder / below for below in ("mnist", "MNIST/raw", "")] if folder else []
     found = next(idx_places(places), None)
     if found is None:
         got = f"none in {', '.join(map(str, places))}" if places else f"no root, and ${ENVIRONMENT} is not set"
-        fix = "Put train-images-idx3-ubyte.gz and its three sisters into FOLDER/mnist and pass root=FOLDER or set "
+        fix = "Put train-images-idx3-ubyte.gz and the other three into FOLDER/mnist and pass root=FOLDER or set "
         near = misplaced(folder, lambda place: any(idx_places([place])), ("mnist",)) if folder else None
         raise InputError(
             "mnist", "its four IDX files must be on disk", *(near or (got, f"{fix}{ENVIRONMENT}. {_FETCH}"))
@@ -52,7 +52,7 @@ def load_mnist(root: str | None = None) -> Source:
             "mnist",
             f"its training part must have {_COUNTS} images of its classes",
             f"{next(iter(found.values())).parent} with other counts (Fashion-MNIST's files have the same names)",
-            f"Keep both in folders of their own: mnist and fashion-mnist below the root. {_FETCH}",
+            f"Keep the two in separate folders, mnist and fashion-mnist below the root. {_FETCH}",
         )
     classes = tuple(str(digit) for digit in range(10))
     return Source("mnist", train, test, classes, mean=(0.1307,), std=(0.3081,), mistaken_for=_MISTAKEN)

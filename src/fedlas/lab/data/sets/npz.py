@@ -1,4 +1,4 @@
-"""The user's own arrays in one ``.npz`` file, and how such a file is read and checked."""
+"""The user's own arrays in one ``.npz`` file; other data sets share its checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_npz(root: str | None = None) -> Source:
     """Your own arrays: an .npz file with {train,test}_images and {train,test}_target.
 
     Args:
-        root: Path of the file. Images are uint8 ``(N, H, W, channels)`` or grey ``(N, H, W)``, square; targets are
+        root: Path of the file. Images are uint8 ``(N, H, W, channels)`` or gray ``(N, H, W)``, square; targets are
             whole numbers from 0 without gaps. An optional array ``classes`` of strings names the classes.
 
     Raises:
@@ -39,7 +39,7 @@ def load_npz(root: str | None = None) -> Source:
 def read_npz(name: str, path: Path) -> Source:
     """The source called ``name`` in the file ``path``; see :func:`load_npz`."""
     try:
-        # Opened here: numpy leaves the file open when it turns out not to be an archive.
+        # Opened here, since numpy leaves a file open that is not an archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [key for key in _NEEDED if key not in archive]
             arrays: dict[str, np.ndarray] = {} if missing else {key: archive[key] for key in archive if key in _KEYS}

@@ -25,7 +25,7 @@ _LAYOUT = Layout("svhn", ("train_32x32.mat", "test_32x32.mat"), ("svhn", "SVHN")
     expected=Expected(train=73_257, test=26_032, classes=10, per_class=(4659, 13861)),
 )
 def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
-    """99,289 colour photographs of house numbers, 32 x 32 pixels in 10 classes: 73,257 to train, 26,032 to test.
+    """99,289 color photographs of house numbers, 32 x 32 pixels in 10 classes: 73,257 to train, 26,032 to test.
 
     Args:
         root: Folder (None: ``$FEDLAS_DATA``) with ``train_32x32.mat`` and ``test_32x32.mat``, in itself or in ``svhn``
@@ -33,10 +33,11 @@ def load_svhn(root: str | None = None, *, extra: bool = False) -> Source:
         extra: Train on the 531,131 easier images of ``extra_32x32.mat`` too.
 
     Returns:
-        A source whose label is the digit (the files call the digit 0 class 10). Crops with padding 4, no flips.
+        A source whose labels are the digits (in the files the digit 0 is class 10), with crops of padding 4 and no
+        flips.
 
     Raises:
-        InputError: If the files are not there or damaged.
+        InputError: If the files are missing or damaged.
     """
     folder = _LAYOUT.locate(root)
     train, test = (_read(folder / f"{part}_32x32.mat") for part in ("train", "test"))

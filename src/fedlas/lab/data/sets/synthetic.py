@@ -1,4 +1,4 @@
-"""Images whose label probabilities are known, so that true calibration error is."""
+"""Synthetic images with known label probabilities, so that the true calibration error is known too."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def load_synthetic(
     sharpness: float = 4.0,
     seed: int = 0,
 ) -> Source:
-    """Random grey images with labels drawn from known probabilities ``softmax(sharpness * W x)``.
+    """Random gray images with labels drawn from known probabilities ``softmax(sharpness * W x)``.
 
     ``x`` holds the pixels, uniform on 0..255, scaled to mean 0 and variance 1; the rows of ``W`` are random directions
-    of length 1. The probabilities are computed from the pixels as stored, so they are exact for what a model sees.
+    of length 1. The probabilities are computed from the stored uint8 pixels, so they are exact for what a model sees.
 
     Args:
         root: Must be None: the data set needs no files.
@@ -66,7 +66,7 @@ def _draw(random: np.random.RandomState, count: int, image_size: int, directions
     logits = ((pixels - 127.5) / np.sqrt((256**2 - 1) / 12)) @ directions
     probs = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs /= probs.sum(axis=1, keepdims=True)
-    below = probs.cumsum(axis=1)[:, :-1]  # without the last column, whose rounding must not create a class C
+    below = probs.cumsum(axis=1)[:, :-1]  # without the last column: its rounding error must not create a class C
     target = (random.random_sample((count, 1)) >= below).sum(axis=1)
     images = torch.from_numpy(pixels.reshape(count, 1, image_size, image_size))
     return Images(images, torch.from_numpy(target.astype(np.int64)), torch.from_numpy(probs.astype(np.float32)))

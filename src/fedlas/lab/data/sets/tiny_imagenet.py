@@ -8,9 +8,10 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.lab.data.base import DATASETS, Images, Source
+from fedlas.lab.data.readers.class_folders import image_names
 from fedlas.lab.data.readers.expected import Expected
-from fedlas.lab.data.readers.image_files import read_pictures
-from fedlas.lab.data.readers.layout import Layout, image_names, require_listed
+from fedlas.lab.data.readers.image_files import read_images
+from fedlas.lab.data.readers.layout import Layout, require_listed
 from fedlas.lab.data.readers.synsets import synset_names, synset_words
 from fedlas.lab.data.readers.unreadable import read_lines, read_table
 
@@ -33,31 +34,29 @@ _AGAIN = f"The archive was extracted only in part, or images were moved: extract
     expected=Expected(train=100_000, test=10_000, classes=200, per_class=(500, 500)),
 )
 def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Source:
-    """110,000 colour photographs of 64 x 64 pixels in 200 classes: 100,000 to train, 10,000 to test.
+    """110,000 color photographs of 64 x 64 pixels in 200 classes: 100,000 to train, 10,000 to test.
 
-    The official validation part is the test part here, since the official test part has no labels; images to validate
-    on are taken from the training part (450 to train on and 50 to validate on a class with ``val_size`` 10000).
+    The official validation part is the test part, since the official test part has no labels; validation images are
+    drawn from the training part (with ``val_size`` 10000, 50 per class, which leaves 450 to train on).
 
     Args:
         root: The folder ``tiny-imagenet-200``, or one that holds it (None: ``$FEDLAS_DATA``).
         max_gib: Most memory the images may take, in GiB; all of them are 1.3.
 
     Returns:
-        A source with crops (padding 4) and flips; classes in the order of their synsets, as ``ImageFolder`` has it.
+        A source with crops (padding 4) and flips; classes are in the order of their synsets, as in ``ImageFolder``.
 
     Raises:
-        InputError: If the folder is not there, incomplete, or holds an unreadable image.
+        InputError: If the folder is missing or incomplete, or holds an unreadable image.
     """
     folder = _LAYOUT.locate(root)
     synsets = sorted(read_lines("tiny-imagenet", folder / "wnids.txt"))
     train = [folder / "train" / name for name in _train_names(folder / "train", synsets)]
     train_target = torch.arange(len(synsets)).repeat_interleave(len(train) // len(synsets))
     test, test_target = _test_files(folder / "val", synsets)
-    share = max_gib / (len(train) + len(test))  # a file each
+    share = max_gib / (len(train) + len(test))  # per file
     train_part, test_part = (
-        Images(
-            torch.from_numpy(read_pictures("tiny-imagenet", files, upright=False, max_gib=share * len(files))), target
-        )
+        Images(torch.from_numpy(read_images("tiny-imagenet", files, upright=False, max_gib=share * len(files))), target)
         for files, target in ((train, train_target), (test, test_target))
     )
     classes = synset_names(synsets, synset_words("tiny-imagenet", folder / "words.txt", separator="\t"))
@@ -66,7 +65,7 @@ def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Sour
 
 
 def _train_names(place: Path, synsets: list[str]) -> list[str]:
-    """All training images, synset by synset, relative to ``place``; as many of each."""
+    """All training images, synset by synset, relative to ``place``; equally many of each."""
     names = {synset: image_names(place / synset / "images") for synset in synsets}
     most = max(map(len, names.values()))
     if short := [synset for synset, held in names.items() if len(held) < max(most, 1)]:
@@ -80,7 +79,7 @@ def _train_names(place: Path, synsets: list[str]) -> list[str]:
 
 
 def _test_files(place: Path, synsets: list[str]) -> tuple[list[Path], torch.Tensor]:
-    """The official validation part: as published, or moved into folders by class as many scripts do."""
+    """The official validation part: as published, or in a folder per class, as many scripts arrange it."""
     number = {synset: label for label, synset in enumerate(synsets)}
     if (place / "images").is_dir():
         rows = read_table("tiny-imagenet", place / "val_annotations.txt", 3, separator="\t")

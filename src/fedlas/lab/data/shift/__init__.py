@@ -1,4 +1,4 @@
-"""Fifteen common corruptions in five severities, for calibration under shift; none needs a download."""
+"""Changes of a data set: corruptions, label noise, long tails and held-out classes. None needs a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a corruption is, and one of them at one severity as a function of image, seed and row."""
+"""Corruption at one severity, a function of image, seed and row; and the registry of corruptions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAPER = {"paper": "Hendrycks and Dietterich 2019", "url": "https://arxiv.org/abs
 """Metadata of each corruption."""
 
 _LARGEST_SMALL = 96
-"""Height up to which the strengths for small images are used."""
+"""Largest height in pixels with the strengths for small images."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,20 @@ class Corruption:
     Args:
         name: A name in :data:`CORRUPTIONS`.
         severity: 1 to 5.
-        seed: Whole number >= 0; with the row it decides what is drawn for an image.
+        seed: Whole number >= 0; seed and row decide the random numbers of an image.
 
     Raises:
-        InputError: For an unknown name (the nearest is named) or a number out of range.
+        InputError: For an unknown name (the message names the closest one) or a number out of range.
 
     Note:
-        Strengths are the published ones of CIFAR-10-C up to 96 pixels and those of ImageNet-C above. The formulas are
-        the paper's descriptions; what it draws from photographs (frost) or other programs (motion blur) is computed
-        here, so that images differ from the published files and numbers are comparable among themselves, not with
-        tables on those files.
+        Strengths are the published ones of CIFAR-10-C up to 96 pixels and those of ImageNet-C above. The formulas
+        follow the paper's descriptions. What the paper takes from photographs (frost) or other programs (motion blur)
+        is computed, so images differ from the published files. Compare results with each other, not with published
+        tables.
 
     Example:
-        >>> grey = torch.full((1, 8, 8), 128, dtype=torch.uint8)
-        >>> int(Corruption("brightness", 5)(grey, 0)[0, 0, 0])
+        >>> gray = torch.full((1, 8, 8), 128, dtype=torch.uint8)
+        >>> int(Corruption("brightness", 5)(gray, 0)[0, 0, 0])
         204
 
     Source:
@@ -71,11 +71,11 @@ class Corruption:
         check_count("corruption", "seed", self.seed, low=0)
 
     def __call__(self, image: Tensor, row: int) -> Tensor:
-        """The image, corrupted.
+        """The corrupted image.
 
         Args:
             image: ``(channels, H, W)`` uint8, 1 or 3 channels.
-            row: Its position in its part: the same row is always corrupted in the same way.
+            row: Its position in its part; the same row always gets the same corruption.
 
         Returns:
             The same shape and dtype, on the CPU.
@@ -88,10 +88,11 @@ class Corruption:
                 "corruption",
                 "an image must be uint8 (channels, H, W) with 1 or 3 channels",
                 describe(image),
-                "Pass one image at a time, before it is normalised.",
+                "Pass one image at a time, before it is normalized.",
             )
         entry = CORRUPTIONS[self.name]
         strengths = entry.metadata["small" if image.shape[1] <= _LARGEST_SMALL else "large"]
+        # crc32 of the name, since hash() differs between processes.
         random = stream(Purpose.CORRUPTION, self.seed, crc32(self.name.encode()), self.severity, row)
         pixels = image.cpu().numpy().transpose(1, 2, 0) / 255.0
         changed = entry.value(pixels, strengths[self.severity - 1], random)

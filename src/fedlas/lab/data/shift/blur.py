@@ -18,7 +18,7 @@ from fedlas.lab.data.shift.kernels import convolve, disk, gaussian_blur, streak
     **PAPER,
 )
 def defocus_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """A lens out of focus: each point becomes a disk of radius and softness ``strength`` in pixels."""
+    """Lens out of focus: each point becomes a disk; ``strength`` is its radius and softness in pixels."""
     return convolve(image, disk(*strength))
 
 
@@ -29,13 +29,13 @@ def defocus_blur(image: Pixels, strength: tuple[float, float], random: np.random
     **PAPER,
 )
 def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.random.RandomState) -> Pixels:
-    """Frosted glass: pixels change places with near ones, between two Gaussian blurs.
+    """Frosted glass: pixels are swapped with pixels nearby, between two Gaussian blurs.
 
-    ``strength`` is the blurs' sigma, the greatest distance and how often each pixel changes places.
+    ``strength`` is the sigma of the blurs, the largest distance, and how often each pixel is swapped.
     """
     sigma, distance, rounds = strength
     height, width, channels = image.shape
-    source = list(range(height * width))
+    source = list(range(height * width))  # a list, since access to single elements of an array is slow
     rows = range(height - distance - 1, distance - 1, -1)
     columns = range(width - distance - 1, distance - 1, -1)
     for _ in range(rounds):
@@ -45,6 +45,7 @@ def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.rando
             for here in range(row * width + columns.start, row * width + columns.stop, -1):
                 there = here + partner[here]
                 source[here], source[there] = source[there], source[here]
+    # The paper blurs before and after the permutation.
     blurred = gaussian_blur(image, sigma).reshape(-1, channels)
     return gaussian_blur(blurred[np.array(source)].reshape(image.shape), sigma)
 
@@ -56,7 +57,7 @@ def glass_blur(image: Pixels, strength: tuple[float, int, int], random: np.rando
     **PAPER,
 )
 def motion_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:
-    """A camera moved within 45 degrees of level; ``strength`` is half the length and sigma of the trace in pixels."""
+    """Camera motion within 45 degrees of level; ``strength`` is half the length and sigma of its trace, in pixels."""
     return convolve(image, streak(*strength, degrees=random.uniform(-45, 45)))
 
 
@@ -67,16 +68,16 @@ def motion_blur(image: Pixels, strength: tuple[float, float], random: np.random.
     **PAPER,
 )
 def zoom_blur(image: Pixels, strength: tuple[float, float], random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """A camera that nears its object: the mean of the image and of enlarged ones; ``strength`` is the last and step."""
+    """Camera that approaches: mean of the image and enlarged ones; ``strength`` is the largest factor and the step."""
     last, step = strength
     factors = np.arange(1, last + step / 2, step)
     return (image + sum(zoomed(image, float(factor)) for factor in factors)) / (len(factors) + 1)
 
 
 def zoomed(image: Pixels, factor: float) -> Pixels:
-    """``image`` enlarged around its centre by ``factor`` and cut to its size."""
+    """``image`` enlarged around its center by ``factor`` and cut to its size."""
     ndimage: Any = require("scipy.ndimage", extra="data")
-    centre = (np.array(image.shape) - 1) / 2
+    center = (np.array(image.shape) - 1) / 2
     scale = np.array([1 / factor, 1 / factor, 1])
-    larger: Pixels = ndimage.affine_transform(image, scale, offset=centre - scale * centre, order=1, mode="nearest")
+    larger: Pixels = ndimage.affine_transform(image, scale, offset=center - scale * center, order=1, mode="nearest")
     return larger

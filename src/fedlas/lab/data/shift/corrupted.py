@@ -1,4 +1,4 @@
-"""A part of a data set under a corruption."""
+"""Corruption of every image of a part."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fedlas.lab.data.shift import Corruption
 
 
 def corrupted(part: Part, corruption: Corruption) -> Part:
-    """The same part with every image corrupted: at once in memory, when it is read on disk.
+    """The same part with every image corrupted: images in memory at once, images on disk when they are read.
 
     Args:
-        part: Any part; labels stay.
-        corruption: Which, how much and by what seed.
+        part: Any part; its labels stay.
+        corruption: The corruption.
 
     Returns:
-        A part on the same device. Known label probabilities no longer belong to its images and are left out.
+        A part on the same device, without label probabilities, which no longer hold.
 
     Example:
         >>> part = Images(torch.full((2, 1, 8, 8), 128, dtype=torch.uint8), torch.tensor([0, 1]))

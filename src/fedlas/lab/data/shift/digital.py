@@ -13,7 +13,7 @@ from fedlas.lab.data.shift.base import CORRUPTIONS, PAPER, Pixels
 
 @CORRUPTIONS.register("contrast", small=(0.75, 0.5, 0.4, 0.3, 0.15), large=(0.4, 0.3, 0.2, 0.1, 0.05), **PAPER)
 def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """Less contrast: the distance from each channel's mean shrinks to the share ``keep``."""
+    """Lower contrast: the distance from each channel's mean shrinks to the share ``keep``."""
     mean = image.mean(axis=(0, 1), keepdims=True)
     return (image - mean) * keep + mean
 
@@ -25,10 +25,10 @@ def contrast(image: Pixels, keep: float, random: np.random.RandomState) -> Pixel
     **PAPER,
 )
 def elastic_transform(image: Pixels, strength: tuple[float, float, float], random: np.random.RandomState) -> Pixels:
-    """Stretched rubber: a random affine map, then random displacements that change smoothly from place to place.
+    """Elastic deformation: a random affine map, then smooth random displacements.
 
-    ``strength`` holds, as fractions of the image's height, the displacements' amount, the sigma that smooths them, and
-    how far the affine map moves three points.
+    ``strength`` holds, as fractions of the image's height, the size of the displacements, the sigma that smooths them,
+    and how far the affine map moves three points.
     """
     ndimage: Any = require("scipy.ndimage", extra="data")
     height, width, channels = image.shape
@@ -38,10 +38,10 @@ def elastic_transform(image: Pixels, strength: tuple[float, float, float], rando
         place += amount * ndimage.gaussian_filter(
             random.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3
         )
-    centre, arm = np.array([height // 2, width // 2]), min(height, width) // 3
-    points = centre + arm * np.array([[1, 1], [1, -1], [-1, -1]])
+    center, arm = np.array([height // 2, width // 2]), min(height, width) // 3
+    points = center + arm * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = points + random.uniform(-reach, reach, points.shape)
-    # Where each place of the result comes from: the affine map that takes the moved points back.
+    # Resampling asks where each pixel of the result comes from, so this is the inverse affine map.
     back, *_ = np.linalg.lstsq(np.column_stack([moved, np.ones(3)]), points, rcond=None)
     flat = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], axis=1) @ back
     sampled = [
@@ -52,26 +52,26 @@ def elastic_transform(image: Pixels, strength: tuple[float, float, float], rando
 
 @CORRUPTIONS.register("pixelate", small=(0.95, 0.9, 0.85, 0.75, 0.65), large=(0.6, 0.5, 0.4, 0.3, 0.25), **PAPER)
 def pixelate(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """A lower resolution: reduced to ``share`` of height and width by averaging, and enlarged again."""
+    """Lower resolution: height and width are reduced to ``share`` by averaging and enlarged again."""
     box = require("PIL.Image", extra="data").Resampling.BOX
     height, width = image.shape[:2]
-    reduced = _picture(image).resize((max(1, int(width * share)), max(1, int(height * share))), box)
+    reduced = _as_pil(image).resize((max(1, int(width * share)), max(1, int(height * share))), box)
     return _pixels(reduced.resize((width, height), box), image)
 
 
 @CORRUPTIONS.register("jpeg-compression", small=(80, 65, 58, 50, 40), large=(25, 18, 15, 10, 7), **PAPER)
 def jpeg_compression(image: Pixels, quality: int, random: np.random.RandomState) -> Pixels:  # noqa: ARG001  # one signature for all
-    """JPEG of the given quality (1 to 95) and back."""
+    """JPEG compression of the given quality, 1 to 95."""
     buffer = BytesIO()
-    _picture(image).save(buffer, "JPEG", quality=quality)
+    _as_pil(image).save(buffer, "JPEG", quality=quality)
     with require("PIL.Image", extra="data").open(buffer) as decoded:
         return _pixels(decoded, image)
 
 
-def _picture(image: Pixels) -> Any:
+def _as_pil(image: Pixels) -> Any:
     values = np.rint(image * 255).astype(np.uint8)
     return require("PIL.Image", extra="data").fromarray(values[:, :, 0] if image.shape[2] == 1 else values)
 
 
-def _pixels(picture: Any, like: Pixels) -> Pixels:
-    return np.asarray(picture, dtype=np.float64).reshape(like.shape) / 255
+def _pixels(decoded: Any, like: Pixels) -> Pixels:
+    return np.asarray(decoded, dtype=np.float64).reshape(like.shape) / 255

@@ -1,4 +1,4 @@
-"""Clouds: random fields that are rough at every scale."""
+"""Clouds: random fields with structure at every scale."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 
 def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np.float64]:
-    """A random field by midpoint displacement (the diamond-square construction), the edges joined.
+    """A periodic random field by midpoint displacement (the diamond-square algorithm).
 
     Args:
         size: Height and width.
-        decay: By how much the displacement shrinks as the grid is halved; large is smooth.
+        decay: Factor by which the displacement shrinks when the grid is halved; a larger one is smoother.
         random: Draws the displacements.
 
     Returns:
-        ``(size, size)`` in [0, 1]; 0 and 1 are reached by the whole field, of which this is a corner.
+        ``(size, size)`` in [0, 1], one corner of a field whose minimum is 0 and maximum 1.
 
     Source:
         Fournier, Fussell and Carpenter, "Computer rendering of stochastic models", 1982.
@@ -25,10 +25,12 @@ def clouds(size: int, decay: float, random: np.random.RandomState) -> NDArray[np
     step, reach = whole, 1.0
     while step > 1:
         half = step // 2
+        # Square step: the center of each cell is the mean of its four corners, plus noise.
         corners = field[::step, ::step]
         square = corners + np.roll(corners, -1, 0)
         square = square + np.roll(square, -1, 1)
         field[half::step, half::step] = square / 4 + random.uniform(-reach, reach, corners.shape)
+        # Diamond step: the middle of each edge is the mean of its two ends and the two centers next to it, plus noise.
         middles = field[half::step, half::step]
         across = corners + np.roll(corners, -1, 1) + middles + np.roll(middles, 1, 0)
         down = corners + np.roll(corners, -1, 0) + middles + np.roll(middles, 1, 1)

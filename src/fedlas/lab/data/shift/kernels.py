@@ -1,4 +1,4 @@
-"""Convolution with a kernel, and the kernels of a lens out of focus and of a camera in motion."""
+"""Convolution, and the kernels of defocus and motion blur."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def disk(radius: float, softness: float) -> NDArray[np.float64]:
 
 
 def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
-    """A half Gaussian along a line from the centre, ``2 * radius + 1`` points of it; sums to 1.
+    """A half Gaussian of ``2 * radius + 1`` points along a line from the center; sums to 1.
 
     Args:
         radius: Half the length of the line in pixels.
@@ -50,7 +50,7 @@ def streak(radius: float, sigma: float, degrees: float) -> NDArray[np.float64]:
     angle = np.deg2rad(degrees)
     places = reach + steps * np.sin(angle), reach + steps * np.cos(angle)
     low = tuple(np.floor(place).astype(int) for place in places)
-    for down in (0, 1):  # each point is shared among the four pixels around it
+    for down in (0, 1):  # bilinear: each point is divided among the four pixels around it
         for right in (0, 1):
             part = np.abs(1 - down - (places[0] - low[0])) * np.abs(1 - right - (places[1] - low[1]))
             np.add.at(kernel, (low[0] + down, low[1] + right), weights * part)

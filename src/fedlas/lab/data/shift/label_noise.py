@@ -1,55 +1,55 @@
-"""Labels made wrong on purpose, in the training part only, and on record."""
+"""Label noise: some labels of the training part become wrong, and the clean ones are kept."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.check import check_choice, check_number
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.pipeline.splits import Splits
 
-KINDS = ("symmetric", "asymmetric")
+Kind = Literal["symmetric", "asymmetric"]
 
 
 @dataclass(frozen=True)
 class LabelNoise:
-    """Which training labels are made wrong.
+    """Amount and kind of label noise.
 
     Args:
         rate: Share of each class's training images that get a wrong label, in (0, 1).
-        kind: ``"symmetric"``: any other class, each as likely. ``"asymmetric"``: the class that it is mistaken for,
-            which the data set names (CIFAR-10, CIFAR-100), else the next one.
+        kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
+            mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
 
     Raises:
         InputError: For another kind, or a rate out of range.
     """
 
     rate: float
-    kind: str = "symmetric"
+    kind: str = "symmetric"  # not Kind: a recipe would refuse a misspelled one before the check can suggest another
 
     def __post_init__(self) -> None:
-        check_choice("data.label_noise", "kind", self.kind, KINDS)
-        if not check_number("data.label_noise", "rate", self.rate, low=0, low_open=True) < 1:
-            raise InputError("data.label_noise", "rate must be a fraction in (0, 1)", self.rate, "Choose e.g. 0.2.")
+        check_choice("data.label_noise", "kind", self.kind, get_args(Kind))
+        check_number("data.label_noise", "rate", self.rate, low=0, high=1, low_open=True, high_open=True)
 
 
 def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
     """The same splits with wrong labels in the training part; validation and test keep theirs.
 
-    The share is met as exactly as whole numbers allow in every class, so that seeds differ in which labels are wrong,
-    not in how many.
+    The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
+    how many.
 
     Args:
-        splits: With clean labels.
-        noise: How many, and how.
+        splits: Splits with clean labels.
+        noise: Rate and kind.
         seed: Whole number >= 0.
 
     Returns:
-        Splits whose ``clean_target`` holds the labels as they were.
+        Splits whose ``clean_target`` holds the original labels.
 
     Example:
         >>> from fedlas.lab.data import load_dataset, split
@@ -68,6 +68,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
         rows = np.flatnonzero(target == label)
         chosen = random.permutation(rows)[: round(noise.rate * len(rows))]
         if noise.kind == "symmetric":
+            # A shift of 1 to C - 1 classes is a uniform draw among the others.
             shift = random.randint(1, splits.num_classes, len(chosen))
             wrong[chosen] = (label + shift) % splits.num_classes
         else:
@@ -77,7 +78,7 @@ def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
 
 
 def _mistaken(splits: Splits) -> NDArray[np.int64]:
-    """What each class is mistaken for; itself where the data set names something else for other classes only."""
+    """The class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
     number = {name: label for label, name in enumerate(splits.classes)}
     known = {name: other for name, other in splits.mistaken_for if name in number and other in number}
     if not known:

@@ -1,4 +1,4 @@
-"""Long-tailed training parts: fewer and fewer images from class to class."""
+"""Long-tailed training parts: the number of images falls from class to class."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import check_number
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.pipeline.splits import Splits
 from fedlas.lab.data.pipeline.stratify import choose, shuffled_classes
@@ -17,14 +17,13 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     """Keep ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay as they are.
 
     Args:
-        splits: As :func:`fedlas.lab.data.split` made them.
-        factor: Images of the first class for one of the last, at least 1.
+        splits: Made by :func:`fedlas.lab.data.split`.
+        factor: Ratio of the images of the first class to those of the last, at least 1.
         seed: Whole number >= 0; decides which images are kept.
 
     Returns:
-        Splits with a smaller training part, sorted, of one image a class at least. ``n`` is the number of images of the
-        largest class; a class that has fewer than its share keeps all. Where mean and standard deviation were computed
-        from the training part, they stay those of the part before.
+        Splits with a smaller training part, sorted, with at least one image per class. ``n`` is the number of images of
+        the largest class; a class that has fewer than its share keeps all. Mean and standard deviation do not change.
 
     Raises:
         InputError: For a factor below 1.
@@ -38,10 +37,10 @@ def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
     Source:
         Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555, section 5.1.
     """
-    if check_number("data", "long_tail", factor) < 1:
-        raise InputError("data", "long_tail must be at least 1", factor, "Choose e.g. 100 for 100 to 1.")
+    check_number("data", "long_tail", factor, low=1)
     target = splits.train.target.cpu().numpy()
     counts = np.bincount(target, minlength=splits.num_classes)
+    # 1e-9: a share that is a whole number must not round down.
     share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
     amounts = np.minimum(counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64)))
     rows = choose(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)

@@ -25,6 +25,6 @@ def shot_noise(image: Pixels, photons: float, random: np.random.RandomState) -> 
     "impulse-noise", small=(0.01, 0.02, 0.03, 0.05, 0.07), large=(0.03, 0.06, 0.09, 0.17, 0.27), **PAPER
 )
 def impulse_noise(image: Pixels, share: float, random: np.random.RandomState) -> Pixels:
-    """Salt and pepper: a share of the values becomes 0 or 1, each half the time."""
+    """Salt and pepper: a share of the values becomes 0 or 1, each with probability 1/2."""
     hit = random.random_sample(image.shape) < share
     return np.where(hit, (random.random_sample(image.shape) < 0.5).astype(np.float64), image)

@@ -1,4 +1,4 @@
-"""Open sets: some classes of a data set are held out of training and come back as unknown images."""
+"""Open sets: some classes are held out of training, and their test images are the unknown ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedlas.lab.data.base import Images, Part, Source
 
 @dataclass(frozen=True, eq=False)
 class OpenSet:
-    """A data set divided by classes.
+    """A data set divided into known and unknown classes.
 
     Attributes:
-        known: The data set without the held-out classes; those that are left are numbered from 0 in their order.
+        known: The data set without the held-out classes; the others are numbered from 0 in their order.
         unknown: Test images of the held-out classes; targets are positions in ``held_out``.
         held_out: Names of the held-out classes, in the order of the data set.
     """
@@ -28,18 +28,18 @@ class OpenSet:
 
 
 def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
-    """Hold classes out of a data set: no image of them is trained, validated or tested on.
+    """Hold classes out of a data set: training, validation and test have no image of them.
 
     Args:
         source: The data set.
-        classes: Numbers or names of the classes to hold out, each once; at least two must be left.
+        classes: Numbers or names of the classes to hold out, each once; at least two must remain.
 
     Raises:
-        InputError: For an unknown class or one named twice, if none is held out or fewer than two are left, or if there
-            are no test images of the classes that are held out.
+        InputError: For an unknown class or one named twice, if none is held out or fewer than two remain, or if the
+            held-out classes have no test images.
 
     Note:
-        Known label probabilities become those given that the class is a known one.
+        Label probabilities, if known, become those conditional on the known classes.
 
     Example:
         >>> from fedlas.lab.data import load_dataset
@@ -64,14 +64,14 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
         raise InputError("open_set", "test images of the held-out classes must exist", "none", "Hold out others.")
     train, test = (_of_classes(part, kept) for part in (source.train, source.test))
     if train is None or test is None:
-        raise InputError("open_set", "images of the classes that are left must exist", "none", "Hold out others.")
+        raise InputError("open_set", "images of the remaining classes must exist", "none", "Hold out others.")
     known = replace(source, train=train, test=test, classes=tuple(source.classes[number] for number in kept))
     unknown = unknown.with_target(unknown.target)  # no probabilities of classes that the model does not have
     return OpenSet(known, unknown, tuple(source.classes[number] for number in numbers))
 
 
 def _number(source: Source, entry: int | str) -> int:
-    """The number of a class given by number or name; a name that looks like another's number is the name."""
+    """The number of a class given by number or name; names come first, even those that look like numbers."""
     if isinstance(entry, str) and entry in source.classes:
         return source.classes.index(entry)
     if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
@@ -85,7 +85,8 @@ def _number(source: Source, entry: int | str) -> int:
 
 
 def _of_classes(part: Part, numbers: Sequence[int]) -> Part | None:
-    """The images of some classes, numbered anew in the order given; None if there are none."""
+    """The images of some classes, renumbered in the order given; None if there are none."""
+    # Old class number to new one; -1 for the classes that are left out.
     place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
     place[torch.tensor(numbers)] = torch.arange(len(numbers))
     target = place.to(part.target.device)[part.target]

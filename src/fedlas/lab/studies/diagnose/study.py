@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,21 @@ from fedlas.diagnose import (
     GateReport,
     IndicatorReport,
     alarm_kind,
-    asked,
     associations,
     binned_scores,
     failure_cases,
+    find_gated,
+    gate_outputs,
     gate_report,
-    gated,
     indicator_report,
 )
 from fedlas.diagnose.indicator import Bins, FailureCases
 from fedlas.lab.recipes.plan import Run, build_loss
-from fedlas.lab.runs.execute import as_tested
-from fedlas.lab.runs.folder import finished
-from fedlas.lab.runs.load import load_plan, load_trained
-from fedlas.lab.train import load_checkpoint, read_log
+from fedlas.lab.runs.claim import must_be_finished
+from fedlas.lab.runs.data import as_tested
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.train import load_checkpoint
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -118,13 +118,12 @@ class Study:
 
 
 def study_run(
-    folder: Path,
+    folder: RunFolder,
     *,
     replicates: int = 1000,
     seed: int = 0,
     num_bins: int = 10,
     cases: int = 12,
-    data: str | None = None,
 ) -> Study:
     """Study the test predictions of a finished run; needs its data and model only if its loss reads maps.
 
@@ -134,7 +133,6 @@ def study_run(
         seed: Of the bootstrap.
         num_bins: Groups of samples by score.
         cases: Failure cases of each kind.
-        data: Where the run's data is; None searches the usual places.
 
     Returns:
         The study. A loss with gate and indicator is asked itself, with the state of the best epoch. For another the
@@ -144,12 +142,9 @@ def study_run(
     Raises:
         InputError: If the folder is no finished run, or its predictions hold no features.
     """
-    run = load_plan(folder, data=data)
-    metrics = finished(run)
-    if metrics is None:
-        raise InputError("fedlas diagnose", "the run must be finished", folder, "Start its command again: it goes on.")
+    metrics, run = must_be_finished("fedlas diagnose", folder), folder.run
     test, features = _predictions(folder, "test")
-    criterion = gated(_criterion(run, folder, test.num_classes))
+    criterion = find_gated(_criterion(folder, test.num_classes))
     psi = alpha_i = alpha = gate = strength = None
     if criterion is None:
         score = _norm_score(features, _predictions(folder, "val")[1])
@@ -157,9 +152,9 @@ def study_run(
     else:
         if run.features == "head":
             criterion.eval()
-            score, psi, alpha_i = asked(criterion, test.logits, features)
+            score, psi, alpha_i = gate_outputs(criterion, test.logits, features)
         else:
-            score, psi, alpha_i = _asked_on_maps(folder, data)
+            score, psi, alpha_i = _asked_on_maps(folder)
         alpha = float(criterion.alpha)
         gate = gate_report(psi, alpha_i, test.correct, alpha=alpha)
         strength = associations(alpha_i, test.correct, replicates=replicates, seed=seed)
@@ -180,31 +175,31 @@ def study_run(
         alpha=alpha,
         gate=gate,
         strength=strength,
-        history=read_log(folder / "log.jsonl"),
+        history=folder.log,
     )
 
 
-def lacking(folder: Path) -> str:
+def lacking(folder: RunFolder) -> str:
     """Why a finished run cannot be studied, or nothing: a file that is not there, or predictions without features."""
-    parts = [folder / "predictions" / f"{part}.npz" for part in ("val", "test")]
-    for path in (*parts, folder / "splits.npz", folder / "checkpoint.pt"):
+    parts = [folder.part_path(part) for part in ("val", "test")]
+    for path in (*parts, folder.splits_path, folder.checkpoint_path):
         if not path.is_file():
-            return f"no {path.relative_to(folder)}"
+            return f"no {path.relative_to(folder.path)}"
     for path in parts:
         with np.load(path) as arrays:
             if "features" not in arrays:
-                return f"{path.relative_to(folder)} without features (train.save_features=true)"
+                return f"{path.relative_to(folder.path)} without features (train.save_features=true)"
     return ""
 
 
-def _predictions(folder: Path, part: str) -> tuple[Predictions, Tensor]:
+def _predictions(folder: RunFolder, part: str) -> tuple[Predictions, Tensor]:
     """Predictions of a part, and the features in them."""
-    path = folder / "predictions" / f"{part}.npz"
+    path = folder.part_path(part)
     if not path.is_file():
         raise InputError(
             "fedlas diagnose", f"the run must have its {part} predictions", f"no {path}", "Train it again."
         )
-    predictions = Predictions.load(path)
+    predictions = folder.predictions(part)
     if predictions.features is None:
         raise InputError(
             "fedlas diagnose",
@@ -215,28 +210,27 @@ def _predictions(folder: Path, part: str) -> tuple[Predictions, Tensor]:
     return predictions, predictions.features
 
 
-def _criterion(run: Run, folder: Path, num_classes: int) -> nn.Module:
+def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     """The loss with the state of the best epoch."""
-    state = load_checkpoint(folder / "checkpoint.pt", run.config())["best"]["objective"]
+    state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    with np.load(folder / "splits.npz") as indices:
-        criterion = build_loss(run, num_classes=num_classes, num_samples=len(indices["train"]))
+    criterion = build_loss(folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"]))
     criterion.load_state_dict(own)
     return criterion
 
 
-def _asked_on_maps(folder: Path, data: str | None) -> tuple[Tensor, Tensor, Tensor]:
+def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
     """The same for a loss that reads features which no run saves, the maps before the pool."""
-    trained = load_trained(folder, data=data)
+    trained = load_trained(folder)
     splits = as_tested(trained.run, trained.splits)
     objective, parts = trained.objective, list[tuple[Tensor, Tensor, Tensor]]()
-    criterion = gated(objective.criterion.eval())
+    criterion = find_gated(objective.criterion.eval())
     predict(
         objective,
         splits.batches(splits.test, batch_size=trained.run.recipe.train.batch_size),
         head=objective.head_in(objective.model),
-        observe=lambda logits, maps: parts.append(asked(criterion, logits, maps)),
+        observe=lambda logits, maps: parts.append(gate_outputs(criterion, logits, maps)),
     )
     score, psi, alpha_i = (torch.cat(part) for part in zip(*parts, strict=True))
     return score, psi, alpha_i

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.ood.outputs import Chosen, Speaker, linear_head
 from fedlas.lab.studies.ood.sets import Named, Unknown, unknown_sets
@@ -81,11 +81,10 @@ class RunResult:
 
 
 def measure_run(
-    folder: Path,
+    folder: RunFolder,
     named: Sequence[Named],
     chosen: Chosen,
     *,
-    data: str | None = None,
     replicates: int = 1000,
     strict: bool = False,
     show: Callable[[str], None] = lambda _text: None,
@@ -96,7 +95,6 @@ def measure_run(
         folder: Run folder.
         named: The other data sets; those of held-out classes are taken too, if the run has any.
         chosen: Scores and options.
-        data: Where the run's own data is; None searches the usual places.
         replicates: Of each interval.
         strict: Whether a score that cannot be computed is an error, as it is if it was given options; else it is left
             out and the reason kept.
@@ -106,11 +104,11 @@ def measure_run(
         InputError: If the run or a data set cannot be used, or a score cannot be computed and ``strict`` says so or
             none can.
     """
-    trained = load_trained(folder, data=data)
+    trained = load_trained(folder)
     not_run = {} if strict else _lacking(chosen)
     chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
     speaker = Speaker(trained, chosen, show)
-    name = folder.resolve().name
+    name = folder.name
     others = unknown_sets(trained.run, trained.splits, named)
     known, test, reference = _known(folder, speaker, chosen)
     said = {other.label: speaker.outputs(f"ood-{other.label}", other.part) for other in others}
@@ -160,9 +158,9 @@ def measure_run(
     )
 
 
-def _known(folder: Path, speaker: Speaker, chosen: Chosen) -> tuple[Outputs, Predictions, Reference]:
+def _known(folder: RunFolder, speaker: Speaker, chosen: Chosen) -> tuple[Outputs, Predictions, Reference]:
     """What the model says of the run's own images: those that are scored, and those that scores are fitted on."""
-    val, test = (Predictions.load(folder / "predictions" / f"{part}.npz") for part in ("val", "test"))
+    val, test = (folder.predictions(part) for part in ("val", "test"))
     known = Outputs.of(test)
     if chosen.needing("model") or (chosen.needing("features") and known.features is None):
         again = speaker.outputs("in-test", speaker.trained.splits.test)

@@ -13,8 +13,9 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
-from fedlas.lab.runs.execute import as_tested
+from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained
 from fedlas.objective import predict
 from fedlas.ood import OOD_SCORES, Outputs, needs_of, options_of
@@ -73,7 +74,7 @@ class Speaker:
             splits: Whose normalisation the images get; None is that of the test part.
         """
         folder = self.trained.run.folder
-        path = folder / "predictions" / f"{name}.npz"
+        path = RunFolder(folder).part_path(name)
         source = outputs_fingerprint(folder, part)
         wanted = {score: self.chosen.of(score) for score in (self.chosen.needing("model") if by_model else ())}
         found, made_with = self._saved(name, source)
@@ -102,7 +103,7 @@ class Speaker:
     def _saved(self, name: str, source: Mapping[str, Any]) -> tuple[Outputs | None, dict[str, Any]]:
         """What is saved of these images and weights, and the options of its scores; nothing if there is no such."""
         try:
-            found, about = Outputs.load(self.trained.run.folder / "predictions" / f"{name}.npz")
+            found, about = Outputs.load(RunFolder(self.trained.run.folder).part_path(name))
         except InputError:  # missing or damaged: made anew
             return None, {}
         if {key: about.get(key) for key in source} != source or found.features is None:

@@ -14,9 +14,8 @@ from fedlas.lab.data.base import Part
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.pipeline.view import View
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.execute import HELD_OUT, unknown_images
-from fedlas.ood import adapt_images
-from fedlas.ood.duplicates import count_duplicates
+from fedlas.lab.runs.data import HELD_OUT, unknown_images
+from fedlas.ood import adapt_images, count_duplicates
 
 _OWNER = "fedlas ood"
 _FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"
@@ -157,7 +156,7 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     if isinstance(part, Images):
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
-    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="centre")
+    view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="center")
     notes = [f"shorter side scaled to {view.resize} pixels, centre {size} x {size} cut out"]
     return replace(part, view=view, channels=channels), notes
 

@@ -13,6 +13,6 @@ from fedlas.lab.studies.uncertainty import (  # noqa: F401
     two_stage,
 )
 from fedlas.lab.studies.uncertainty.apply import Derived, apply_method, plan_method
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Method, Result
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Method, Result
 
-__all__ = ["UNCERTAINTY", "Derived", "Member", "Method", "Result", "apply_method", "plan_method"]
+__all__ = ["UNCERTAINTY", "Derived", "Method", "Result", "apply_method", "plan_method"]

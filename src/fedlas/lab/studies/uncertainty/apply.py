@@ -13,15 +13,14 @@ from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas.lab.runs.environment import environment, read_starts
-from fedlas.lab.runs.execute import measure
-from fedlas.lab.runs.folder import BusyError, claim, finished, locked
-from fedlas.lab.runs.summary import FORMAT
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.claim import BusyError, claim, finished, locked
+from fedlas.lab.runs.environment import note_start
+from fedlas.lab.runs.folder import FORMAT, RunFolder
+from fedlas.lab.runs.measure import measure
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.members import common_data, description, open_members
 
 _OWNER = "fedlas uncertainty"
-_BEFORE = ("config.yaml", "data.json", "environment.json")  # what is written before the method starts
 _GIVEN = ("runs", "folder")  # to a method, and so no options
 
 
@@ -40,7 +39,7 @@ class Derived:
 
     method: str
     options: Mapping[str, Any]
-    members: Sequence[Member]
+    members: Sequence[RunFolder]
     runs: Mapping[str, Mapping[str, Any]]
     loss: str
     folder: Path
@@ -108,7 +107,7 @@ def plan_method(
     members = open_members(folders, data=data)
     losses = list(dict.fromkeys(member.run.loss for member in members))
     what = "+".join(losses) if len(losses) <= 3 else f"{len(losses)}-losses"
-    folder = out or members[0].run.folder.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
+    folder = out or members[0].path.parent / f"{method}-{what}-s{min(member.run.seed for member in members)}"
     loss = name or f"{method}({', '.join(losses) if len(losses) <= 3 else f'{len(losses)} losses'})"
     runs = {member.name: description(member) for member in members}
     return Derived(method, {**defaults, **(options or {})}, members, runs, loss, folder)
@@ -140,37 +139,39 @@ def apply_method(derived: Derived) -> dict[str, Any]:
     except BusyError:
         raise
     except (InputError, MissingExtraError):
-        left = [path.name for path in derived.folder.iterdir()] if derived.folder.is_dir() else None
-        if accelerator.is_main_process and left == [".lock"]:
-            remove(derived.folder / ".lock", inside=derived.folder)
+        lock = RunFolder(derived.folder).lock_path
+        left = list(derived.folder.iterdir()) if derived.folder.is_dir() else None
+        if accelerator.is_main_process and left == [lock]:
+            remove(lock, inside=derived.folder)
             derived.folder.rmdir()
         raise
 
 
 def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
     started = time.monotonic()
+    folder = RunFolder(derived.folder)
+    before = (folder.config_path, folder.data_path, folder.environment_path)  # written before the method starts
     with locked(derived.folder, accelerator):
-        fresh = not any((derived.folder / name).exists() for name in (*_BEFORE, "work"))
+        fresh = not any(path.exists() for path in (*before, folder.work_path))
         metrics = on_main(accelerator, lambda: claim(derived, common_data(derived.members)))
         if metrics is not None:
             return metrics
         if accelerator.is_main_process:
-            starts = derived.folder / "environment.json"
-            write_json(starts, [*read_starts(starts), environment(accelerator.device)])
-        given = {"runs": derived.members, "folder": derived.folder / "work"}
+            note_start(derived.folder, accelerator.device)
+        given = {"runs": derived.members, "folder": folder.work_path}
         try:
             result: Result = UNCERTAINTY.build(derived.method, derived.options, **given)
         except (InputError, MissingExtraError):
-            if fresh and accelerator.is_main_process and not (derived.folder / "work").exists():
-                for name in _BEFORE:  # or the same command with a better option would be refused
-                    remove(derived.folder / name, inside=derived.folder)
+            if fresh and accelerator.is_main_process and not folder.work_path.exists():
+                for path in before:  # or the same command with a better option would be refused
+                    remove(path, inside=derived.folder)
             raise
         metrics = _metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:
             for part, predictions in (("val", result.val), ("test", result.test)):
                 if predictions is not None:
-                    predictions.save(derived.folder / "predictions" / f"{part}.npz")
-            write_json(derived.folder / "metrics.json", metrics)
+                    predictions.save(folder.part_path(part))
+            write_json(folder.metrics_path, metrics)
         accelerator.wait_for_everyone()
     return metrics
 

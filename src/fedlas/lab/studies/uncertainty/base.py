@@ -3,52 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Registry
-from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.predictions import Predictions
-
-
-@dataclass(frozen=True)
-class Member:
-    """A finished run that a method starts from.
-
-    Attributes:
-        run: As it was planned; ``run.folder`` is its folder.
-        metrics: Contents of its ``metrics.json``.
-        label: Its name among others; None is that of its folder.
-    """
-
-    run: Run
-    metrics: Mapping[str, Any]
-    label: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name among the runs that a method takes."""
-        return self.label or self.run.folder.resolve().name
-
-    def predictions(self, part: str) -> Predictions:
-        """What it said of ``"val"`` or ``"test"``, without the features.
-
-        Raises:
-            InputError: If the file is missing or cannot be read.
-        """
-        whole = Predictions.load(self.run.folder / "predictions" / f"{part}.npz")
-        return Predictions(whole.logits, whole.target, label_probs=whole.label_probs)
-
-    def trained(self) -> Trained:
-        """Its model with the best weights, on the accelerator if there is one, its loss and its data; each time anew.
-
-        Raises:
-            InputError: As :func:`fedlas.lab.runs.load.load_trained`.
-        """
-        trained = load_trained(self.run.folder, data=self.run.recipe.data.root)
-        return replace(trained, objective=trained.objective.to(new_accelerator().device))
 
 
 @dataclass(frozen=True)
@@ -71,8 +30,8 @@ class Result:
 
 
 Method = Callable[..., Result]
-"""``method(runs: Sequence[Member], *, option=default, ...) -> Result``. One that has a parameter ``folder: Path`` gets
-a folder of its own inside the result's, where what it trains can go on after a kill."""
+"""``method(runs: Sequence[RunFolder], *, option=default, ...) -> Result``. One that has a parameter ``folder: Path``
+gets a folder of its own inside the result's, where what it trains can go on after a kill."""
 
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 """Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and

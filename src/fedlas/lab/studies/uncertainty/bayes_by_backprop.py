@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.execute import build_objective, held_out, predictions_of, train_as_planned
-from fedlas.lab.runs.load import Trained
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.execute import train_as_planned
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.lab.runs.measure import held_out_predictions
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.objective import Objective
 from fedlas.uncertainty.bayes_by_backprop import SampledWeights
 from fedlas.uncertainty.bayesian_layers import BayesianConfig
@@ -30,7 +34,7 @@ _NAME = "bayes-by-backprop"
     most=1,
 )
 def bayes_by_backprop(
-    runs: Sequence[Member],
+    runs: Sequence[RunFolder],
     *,
     folder: Path,
     samples: int = 32,
@@ -73,9 +77,10 @@ def bayes_by_backprop(
         "kl_weight": kl_weight,
     }
     options = {key: value for key, value in given.items() if value is not None}
-    trained = runs[0].trained()
+    accelerator = new_accelerator()
+    trained = load_trained(runs[0]).to(accelerator.device)
     if trained.run.recipe.model.bayesian is None:
-        objective, note = _train_twin(trained, folder, BayesianConfig(**options))
+        objective, note = _train_twin(trained, accelerator, folder, BayesianConfig(**options))
     elif options:
         raise InputError(
             _NAME,
@@ -87,10 +92,7 @@ def bayes_by_backprop(
         objective, note = trained.objective, "the run itself is Bayesian"
     run, splits = trained.run, trained.splits
     model = SampledWeights(objective.model, samples=samples, seed=derive(run.seed, _NAME))
-    val, test = (
-        predictions_of(model, by, part, batch_size=run.recipe.train.batch_size, features=False)
-        for by, part in held_out(run, splits)
-    )
+    val, test = held_out_predictions(run, splits, model)
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     return Result(test=test, val=val, notes=[note], parameters=parameters)
 
@@ -105,12 +107,11 @@ def bayesian_twin(run: Run, config: BayesianConfig, folder: Path) -> Run:
     return replace(run, recipe=recipe, folder=folder)
 
 
-def _train_twin(trained: Trained, folder: Path, config: BayesianConfig) -> tuple[Objective, str]:
-    accelerator, twin = new_accelerator(), bayesian_twin(trained.run, config, folder)
-    splits = trained.splits.to(accelerator.device)
-    objective = build_objective(twin, splits, rank=accelerator.process_index)
+def _train_twin(trained: Trained, accelerator: Any, folder: Path, config: BayesianConfig) -> tuple[Objective, str]:
+    twin = bayesian_twin(trained.run, config, folder)
+    objective = build_objective(twin, trained.splits, rank=accelerator.process_index)
     fitted = train_as_planned(
-        twin, objective, splits, accelerator=accelerator, label=f"{_NAME} like {trained.run.name}"
+        twin, objective, trained.splits, accelerator=accelerator, label=f"{_NAME} like {trained.run.name}"
     )
     epochs = twin.recipe.train.epochs
     return objective, f"trained anew like {trained.run.name}: epoch {fitted.best_epoch} of {epochs}"

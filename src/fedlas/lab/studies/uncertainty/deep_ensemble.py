@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlas._core.check import InputError
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.members import shared_predictions
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
@@ -29,7 +30,7 @@ APART = (
     least=2,
     most=None,
 )
-def deep_ensemble(runs: Sequence[Member]) -> Result:
+def deep_ensemble(runs: Sequence[RunFolder]) -> Result:
     """Deep ensemble: the mean of the probabilities of runs that differ in their seed only.
 
     Args:
@@ -58,7 +59,7 @@ def deep_ensemble(runs: Sequence[Member]) -> Result:
     return Result(average(*test), average(*val))
 
 
-def test_predictions(owner: str, runs: Sequence[Member]) -> list[Predictions]:
+def test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions]:
     """Each run's predictions on the test part.
 
     Raises:
@@ -75,5 +76,5 @@ def test_predictions(owner: str, runs: Sequence[Member]) -> list[Predictions]:
     return found
 
 
-def _settings(member: Member) -> dict[str, object]:
+def _settings(member: RunFolder) -> dict[str, object]:
     return {key: value for key, value in member.run.config().items() if key != "seed"}

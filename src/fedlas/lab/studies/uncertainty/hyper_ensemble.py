@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlas._core.check import InputError, check_choice, check_count
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.deep_ensemble import APART, test_predictions
 from fedlas.lab.studies.uncertainty.members import shared_predictions
 from fedlas.uncertainty.ensemble import average
@@ -23,7 +24,7 @@ _NAME = "hyper-ensemble"
     least=2,
     most=None,
 )
-def hyper_ensemble(runs: Sequence[Member], *, size: int = 4, selection: str = "greedy") -> Result:
+def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy") -> Result:
     """Hyper-ensemble: the mean of the probabilities of runs of different settings, picked greedily on validation.
 
     Args:

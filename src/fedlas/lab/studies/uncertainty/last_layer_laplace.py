@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedlas._core.seed import derive
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive
 from fedlas.features import find_head
-from fedlas.lab.data import Part, Splits
-from fedlas.lab.runs.execute import held_out, predictions_of
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import held_out_predictions, predictions_of
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
+from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
 
 @UNCERTAINTY.register(
@@ -23,10 +25,10 @@ from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace
     most=1,
 )
 def last_layer_laplace(
-    runs: Sequence[Member],
+    runs: Sequence[RunFolder],
     *,
-    structure: str = "kron",
-    link: str = "probit",
+    structure: Structure = "kron",
+    link: Link = "probit",
     samples: int = 100,
     prior_precision: float | None = None,
 ) -> Result:
@@ -50,7 +52,7 @@ def last_layer_laplace(
         It is fitted on the run's training part without augmentation, with dropout off. See
         :class:`~fedlas.uncertainty.LastLayerLaplace`.
     """
-    trained = runs[0].trained()
+    trained = load_trained(runs[0]).to(new_accelerator().device)
     laplace = LastLayerLaplace(
         find_head(trained.objective.model),
         structure=structure,
@@ -61,11 +63,10 @@ def last_layer_laplace(
     )
     splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
 
-    def with_features(by: Splits, part: Part) -> Predictions:
-        return predictions_of(trained.objective, by, part, batch_size=batch_size, features=True)
-
-    laplace.fit(with_features(splits, splits.train))
-    val, test = (laplace.predict(with_features(by, part)) for by, part in held_out(runs[0].run, splits))
+    train = predictions_of(trained.objective, splits, splits.train, batch_size=batch_size, features=True)
+    laplace.fit(train)
+    held_out = held_out_predictions(trained.run, splits, trained.objective, features=True)
+    val, test = (laplace.predict(each) for each in held_out)
     model = sum(parameter.numel() for parameter in trained.objective.model.parameters())
     return Result(
         test=_without_features(test),

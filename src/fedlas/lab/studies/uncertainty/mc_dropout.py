@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedlas._core.check import check_count
-from fedlas._core.seed import derive
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive
 from fedlas._core.terminal import track
-from fedlas.lab.runs.execute import held_out, predictions_of
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import predictions_of
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.uncertainty.mc_dropout import DropoutSamples, active_dropout
 
 _NAME = "mc-dropout"
@@ -23,7 +27,7 @@ _NAME = "mc-dropout"
     least=1,
     most=1,
 )
-def mc_dropout(runs: Sequence[Member], *, samples: int = 20) -> Result:
+def mc_dropout(runs: Sequence[RunFolder], *, samples: int = 20) -> Result:
     """MC dropout: the mean of the probabilities over passes with dropout on; nothing is trained.
 
     Args:
@@ -37,7 +41,7 @@ def mc_dropout(runs: Sequence[Member], *, samples: int = 20) -> Result:
         InputError: For a number out of range, or a model whose dropout is 0.
     """
     check_count(_NAME, "samples", samples)
-    trained = runs[0].trained()
+    trained = load_trained(runs[0]).to(new_accelerator().device)
     run, splits = trained.run, trained.splits
     model = DropoutSamples(trained.objective.model, samples=samples, seed=derive(run.seed, _NAME))
     val, test = (

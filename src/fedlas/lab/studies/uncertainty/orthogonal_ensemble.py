@@ -10,10 +10,14 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive
+from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.execute import build_objective, held_out, predictions_of, train_as_planned
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.execute import train_as_planned
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import held_out_predictions
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.ensemble import average
 from fedlas.uncertainty.orthogonality import OrthogonalityPenalty, filters
@@ -31,7 +35,7 @@ _NAME = "orthogonal-ensemble"
     most=1,
 )
 def orthogonal_ensemble(
-    runs: Sequence[Member],
+    runs: Sequence[RunFolder],
     *,
     folder: Path,
     members: int = 5,
@@ -61,10 +65,11 @@ def orthogonal_ensemble(
     OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)  # its checks, before anything is trained
     if runs[0].run.recipe.model.bayesian is not None:  # its own penalty would be lost
         raise InputError(_NAME, "the run must have plain weights", "model.bayesian", "Take a run without it.")
-    trained, accelerator = runs[0].trained(), new_accelerator()
-    run, splits = trained.run, trained.splits.to(accelerator.device)
+    accelerator = new_accelerator()
+    trained = load_trained(runs[0]).to(accelerator.device)
+    run, splits = trained.run, trained.splits
     earlier: list[dict[str, Tensor]] = []
-    parts: dict[str, list[Predictions]] = {"val": [], "test": []}
+    parts: list[tuple[Predictions, Predictions]] = []
     parameters = 0
     for number in range(members):
         member = _member(run, number, folder)
@@ -86,10 +91,8 @@ def orthogonal_ensemble(
         )
         earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
-        for name, (by, part) in zip(("val", "test"), held_out(run, splits), strict=True):
-            size = run.recipe.train.batch_size
-            parts[name].append(predictions_of(objective, by, part, batch_size=size, features=False))
-    val, test = (average(*found) for found in parts.values())
+        parts.append(held_out_predictions(run, splits, objective))
+    val, test = (average(*found) for found in zip(*parts, strict=True))
     return Result(test=test, val=val, parameters=parameters, details={"members": members})
 
 

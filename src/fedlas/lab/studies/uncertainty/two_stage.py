@@ -11,10 +11,13 @@ from torch import nn
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.ranks import new_accelerator
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
-from fedlas.lab.runs.execute import held_out, predictions_of, train_as_planned
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Member, Result
+from fedlas.lab.runs.execute import train_as_planned
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import held_out_predictions
+from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
@@ -31,7 +34,7 @@ _PAPER = {
 
 @UNCERTAINTY.register("two-stage", title="Two-stage training", **_PAPER)
 def two_stage(
-    runs: Sequence[Member], *, folder: Path, epochs: int = 40, lr: float = 1e-3, hidden: int = 256, loss: str = "ce"
+    runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, hidden: int = 256, loss: str = "ce"
 ) -> Result:
     """Two-stage training (TST): the body of a run, frozen, under a new MLP head.
 
@@ -61,7 +64,7 @@ def two_stage(
 
 @UNCERTAINTY.register("two-stage-variational", title="Variational two-stage training", **_PAPER)
 def two_stage_variational(
-    runs: Sequence[Member],
+    runs: Sequence[RunFolder],
     *,
     folder: Path,
     epochs: int = 40,
@@ -108,7 +111,7 @@ def two_stage_variational(
 
 
 def _second_stage(
-    member: Member,
+    member: RunFolder,
     name: str,
     folder: Path,
     *,
@@ -120,8 +123,9 @@ def _second_stage(
 ) -> Result:
     check_count(name, "epochs", epochs)
     check_number(name, "lr", lr, low=0, low_open=True)
-    trained, accelerator = member.trained(), new_accelerator()
-    splits, seed = trained.splits.to(accelerator.device), derive(member.run.seed, name)
+    accelerator = new_accelerator()
+    trained = load_trained(member).to(accelerator.device)
+    splits, seed = trained.splits, derive(member.run.seed, name)
     criterion = LOSSES.build(loss, {}, num_classes=splits.num_classes, num_samples=len(splits.train))
     seed_everything(derive(seed, "head"))
     size = _head_inputs(name, trained.objective.model)
@@ -155,10 +159,7 @@ def _second_stage(
         },
         label=f"{name} of {member.run.name}",
     )
-    size = recipe.train.batch_size
-    val, test = (
-        predictions_of(model, by, part, batch_size=size, features=False) for by, part in held_out(member.run, splits)
-    )
+    val, test = held_out_predictions(member.run, splits, model)
     return Result(
         test=test,
         val=val,

@@ -1,11 +1,9 @@
 """Small plans, and someone to tell what happens."""
 
-import contextlib
 import json
-import os
-import signal
 import sys
 from dataclasses import replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from fedlas.lab.bench.executors import Task
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.train import read_log
+from stops import Stops
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -21,15 +20,13 @@ TINY = [
 
 
 class Told:
-    """Events as an executor tells them; ``kills`` names runs whose process is killed, each time with so many epochs."""
+    """Events as an executor tells them."""
 
-    def __init__(self, kills=None, find=None):
+    def __init__(self):
         self.names, self.losses, self.texts, self.idles = [], [], [], 0
-        self.kills, self.find, self.tasks, self.logs = {k: list(v) for k, v in (kills or {}).items()}, find, {}, {}
 
     def started(self, task):
         self.names.append(task.run.name)
-        self.tasks[task.run.name] = task
 
     def lost(self, task, reason):
         self.losses.append((task.run.name, reason))
@@ -39,13 +36,14 @@ class Told:
 
     def idle(self):
         self.idles += 1
-        for name, epochs in self.kills.items():
-            log = read_log(self.tasks[name].run.folder / "log.jsonl") if name in self.tasks else []
-            if epochs and len(log) >= epochs[0] and (process := self.find(name)):
-                self.logs.setdefault(name, []).append(log)
-                epochs.pop(0)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def stops(tmp_path_factory):
+    """Orders for the processes that the module's tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield Stops(tmp_path_factory.mktemp("stops"), patch)
+    forkserver._forkserver._stop()
 
 
 @pytest.fixture
@@ -67,10 +65,8 @@ def check_resumed(folder, log_at_kill, *, epochs, times=2):
     """A run that was killed went on: what was logged before still stands, to the microsecond of its seconds."""
     log = read_log(folder / "log.jsonl")
     assert [record["epoch"] for record in log] == list(range(1, epochs + 1))
-    kept = len(log_at_kill) - 1  # the last epoch's checkpoint may have been on its way
-    assert kept >= 2
-    assert log[:kept] == log_at_kill[:kept]
-    assert len(log_at_kill) < epochs
+    assert 2 <= len(log_at_kill) < epochs
+    assert log[: len(log_at_kill)] == log_at_kill
     assert starts(folder) == times
 
 

@@ -7,8 +7,7 @@ from fedlas._core.check import InputError
 from fedlas.lab.bench.executors import LocalExecutor
 from fedlas.lab.bench.executors.local import _devices
 
-LONG = ("train.epochs=400", "model.hidden=[8]")  # seconds: time enough to be killed in
-ENDLESS = ("train.epochs=2000", "model.hidden=[8]")
+FIVE = ("train.epochs=5", "model.hidden=[8]")
 
 
 def worker_of(number):
@@ -23,19 +22,19 @@ def numbers(folder):
     return metrics
 
 
-@pytest.mark.long  # kills by polling, which a busy machine can make miss: not for a run that decides what lands
-def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path, tasks, told, resumed):
+@pytest.mark.system
+def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path, tasks, told, stops, resumed):
     """The first run's process is killed once: it goes on. The second's is killed once too often: it failed."""
-    both = [
-        *tasks(tmp_path / "two", "synthetic", ["ce"], *LONG),
-        *tasks(tmp_path / "two", "synthetic", ["ls"], *ENDLESS),
-    ]
+    both = tasks(tmp_path / "two", "synthetic", ["ce", "ls"], *FIVE)
+    stops.order(both[0].run.folder, 3)
+    stops.order(both[1].run.folder, 2, 2)
     short = tasks(tmp_path / "two", "digits", ["fedlas"], "model.width=4")
-    seen = told({"ce-s0": [3], "ls-s0": [3, 6]}, find=lambda name: worker_of(int(name == "ls-s0")))
+    seen = told()
     results = {r.name: r for r in LocalExecutor(workers=2, retries=1).results([*both, *short], seen)}
     assert seen.names == ["ce-s0", "ls-s0", "fedlas-s0"]
     assert sorted(seen.losses) == [("ce-s0", "signal 9"), ("ls-s0", "signal 9")]
-    resumed(both[0].run.folder, seen.logs["ce-s0"][0], epochs=400)
+    resumed(both[0].run.folder, *stops.logs(both[0].run.folder), epochs=5)
+    assert [len(log) for log in stops.logs(both[1].run.folder)] == [2, 4]
     assert results["ls-s0"].error == "its process ended with signal 9, 2 times"
     assert "signal 9" in (both[1].run.folder / "error.txt").read_text()
     assert not (both[1].run.folder / "metrics.json").exists()
@@ -43,7 +42,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path
     assert "test accuracy" in results["fedlas-s0"].line
     here = told()
     alone = tasks(tmp_path / "one", "digits", ["fedlas"], "model.width=4")
-    again = tasks(tmp_path / "one", "synthetic", ["ce"], *LONG)
+    again = tasks(tmp_path / "one", "synthetic", ["ce"], *FIVE)
     executor = LocalExecutor()
     assert executor.in_process
     assert [r.error for r in executor.results([*alone, *again], here)] == [None, None]
@@ -54,13 +53,15 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
 
 
-def test_stopping_ends_the_workers(tmp_path, tasks, told):
+@pytest.mark.system
+def test_stopping_ends_the_workers(tmp_path, tasks, told, stops):
     class Interrupted(told):
         def idle(self):
             if (tmp_path / "ce-s0" / "checkpoint.pt").exists():
                 raise KeyboardInterrupt
 
-    (task,) = tasks(tmp_path, "synthetic", ["ce"], *LONG)
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], *FIVE)
+    stops.order(task.run.folder, 1, what="wait")
     with pytest.raises(KeyboardInterrupt):
         list(LocalExecutor(workers=1, cpus_per_run=1).results([task], Interrupted()))
     assert not worker_of(0)

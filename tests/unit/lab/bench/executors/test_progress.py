@@ -37,14 +37,14 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
         write(ls, 1)
         clock[0] += 1
         progress.idle()
-        assert text.getvalue() == "ce-s0  going on after epoch 4\n"  # ten seconds have not passed
+        assert text.getvalue() == "ce-s0  resumes after epoch 4\n"  # ten seconds have not passed
         assert progress.remaining() == pytest.approx(1 * 15)
         clock[0] += 11
         progress.idle()
         progress.idle()
         assert text.getvalue().splitlines()[1:] == ["0 of 2 runs ended: ls-s0 epoch 1/10"]
         progress.lost(ls, "signal 9")
-        assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); going on after epoch 1"]
+        assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); it resumes after epoch 1"]
         progress.ended(Result("ls-s0", line="ok"))
         assert progress.remaining() == pytest.approx(12 / 10 * 6)
         progress.ended(Result("ce-s0", error="x"))
@@ -62,7 +62,7 @@ def test_one_line_on_a_terminal(tmp_path, tasks, clock):
             write(task, 1)
         clock[0] += 1
         progress.idle()
-        progress._bar.progress.refresh()
+        progress.progress.refresh()
     assert "0 of 8 runs ended" in text.getvalue()
     assert "fedlas+-s0 epoch 1/2, and 2 more" in text.getvalue()
 

@@ -2,8 +2,6 @@
 
 import builtins
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -15,37 +13,17 @@ PRINT = print
 
 pytest.importorskip("ray")
 pytestmark = [
+    pytest.mark.system,
     pytest.mark.filterwarnings("ignore"),  # whatever Ray's own threads and processes warn of
-    pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Ray's processes in /proc"),
 ]
 
 
 @pytest.fixture(scope="module")
-def executor():
-    """An executor whose cluster stays up for all tests."""
+def executor(stops):
+    """An executor whose cluster stays up for all tests, with processes that obey orders."""
     executor = RayExecutor(workers=2, retries=1)
     with executor._cluster():
         yield executor
-
-
-def running(name):
-    """Id of the Ray process that does a run, if it descends from this process."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if command.startswith(f"ray::fedlas {name}") and os.getpid() in ancestors(int(folder.name)):
-            return int(folder.name)
-    return None
-
-
-def ancestors(process):
-    found = []
-    while process > 1:
-        process = int((Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
-        found.append(process)
-    return found
 
 
 def numbers(folder):
@@ -54,17 +32,20 @@ def numbers(folder):
     return metrics
 
 
-def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(executor, tmp_path, tasks, told, resumed):
+def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(
+    executor, tmp_path, tasks, told, stops, resumed
+):
     digits = ("digits", ["ce", "fedlas"], "model.width=4")
-    (long,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=400", "model.hidden=[8]")
-    seen = told({"mbls-s0": [3]}, find=running)
+    (killed,) = tasks(tmp_path / "ray", "synthetic", ["mbls"], "train.epochs=5", "model.hidden=[8]")
+    stops.order(killed.run.folder, 3)
+    seen = told()
     (bad,) = tasks(tmp_path / "ray", "synthetic", ["ls"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
-    results = {r.name: r for r in executor.results([long, *tasks(tmp_path / "ray", *digits), bad], seen)}
+    results = {r.name: r for r in executor.results([killed, *tasks(tmp_path / "ray", *digits), bad], seen)}
     assert results.pop("ls-s0").error.startswith("DivergedError: training: the loss must stay finite")
     assert "Traceback" in (bad.run.folder / "error.txt").read_text()
     assert [result.error for result in results.values()] == [None] * 3
     assert seen.names == ["mbls-s0", "ce-s0", "fedlas-s0", "ls-s0"]
-    resumed(long.run.folder, seen.logs["mbls-s0"][0], epochs=400)
+    resumed(killed.run.folder, *stops.logs(killed.run.folder), epochs=5)
     assert all(result.error is None for result in LocalExecutor().results(tasks(tmp_path / "local", *digits), told()))
     for name in ("ce-s0", "fedlas-s0"):
         assert numbers(tmp_path / "local" / name) == numbers(tmp_path / "ray" / name)
@@ -74,22 +55,24 @@ def test_two_workers_give_the_numbers_of_one_process_and_a_killed_one_goes_on(ex
     assert builtins.print is PRINT  # Ray would replace it, and leave it so
 
 
-def test_killed_once_too_often_is_a_failure(executor, tmp_path, tasks, told):
-    (task,) = tasks(tmp_path, "synthetic", ["ce"], "train.epochs=2000", "model.hidden=[8]")
+def test_killed_once_too_often_is_a_failure(executor, tmp_path, tasks, told, stops):
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], "train.epochs=5", "model.hidden=[8]")
+    stops.order(task.run.folder, 2)
     once = RayExecutor(workers=1, retries=0)
-    (result,) = once.results([task], told({"ce-s0": [2]}, find=running))
+    (result,) = once.results([task], told())
     assert "WorkerCrashedError" in result.error or "died" in result.error
     assert "died" in (task.run.folder / "error.txt").read_text()
     assert not (task.run.folder / "metrics.json").exists()
 
 
-def test_stopping_ends_the_tasks(executor, tmp_path, tasks, told):
+def test_stopping_ends_the_tasks(executor, tmp_path, tasks, told, stops):
     class Interrupted(told):
         def idle(self):
             if (tmp_path / "ce-s0" / "checkpoint.pt").exists():
                 raise KeyboardInterrupt
 
-    (task,) = tasks(tmp_path, "synthetic", ["ce"], "train.epochs=2000", "model.hidden=[8]")
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], "train.epochs=5", "model.hidden=[8]")
+    stops.order(task.run.folder, 1, what="wait")
     with pytest.raises(KeyboardInterrupt):
         list(executor.results([task], Interrupted()))
     assert not (tmp_path / "ce-s0" / "metrics.json").exists()

@@ -42,7 +42,7 @@ def cluster(tmp_path, monkeypatch):
         "sbatch": SBATCH,
         "srun": SRUN,
         "sacct": "#!/bin/bash\necho 'JobID|State|NodeList'\n",
-        "scancel": '#!/bin/bash\necho "$@" >> "$FAKE/cancelled"\n',
+        "scancel": '#!/bin/bash\necho "$@" >> "$FAKE/canceled"\n',
     }.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
@@ -63,6 +63,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:submitit")
 def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tmp_path, tasks, told):
     some = tasks(tmp_path / "out", "synthetic", ["ce"], "model.hidden=[8]")
@@ -80,9 +81,10 @@ def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tm
     assert flags(script)["array"] == "0-1%1"
     assert flags(script)["requeue"] == ""
     assert "module load cuda" in submitted
-    assert not (cluster / "cancelled").exists()
+    assert not (cluster / "canceled").exists()
 
 
+@pytest.mark.system
 def test_a_dry_run_needs_no_slurm_and_its_script_works(tmp_path, tasks, capsys, restored):
     some = tasks(tmp_path / "a b", "synthetic", ["ce", "ls"], "model.hidden=[8]")
     executor = SlurmExecutor(gpus_per_run=0, cpus_per_run=1)
@@ -102,6 +104,7 @@ def test_a_dry_run_needs_no_slurm_and_its_script_works(tmp_path, tasks, capsys, 
     assert not (tmp_path / "a b" / "ce-s0").exists()
 
 
+@pytest.mark.system
 def test_the_script_says_what_was_asked_for(tmp_path, tasks):
     text = SlurmExecutor(**OPTIONS).script(tasks(tmp_path, "synthetic", ["ce", "ls"]), tmp_path)
     found = flags(text)
@@ -124,17 +127,17 @@ def test_stopping_cancels_and_not_waiting_does_not(cluster, tmp_path, tasks, tol
     seen = told()
     assert list(SlurmExecutor(wait=False).results(some, seen)) == []
     assert "fedlas report" in seen.texts[-1]
-    assert not (cluster / "cancelled").exists()
+    assert not (cluster / "canceled").exists()
     interrupted = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         list(SlurmExecutor().results(some, interrupted))
-    assert (cluster / "cancelled").read_text().split() == ["5_0", "5_1"]
-    assert interrupted.texts[-1] == "cancelled 2 Slurm jobs of 5"
+    assert (cluster / "canceled").read_text().split() == ["5_0", "5_1"]
+    assert interrupted.texts[-1] == "canceled 2 Slurm jobs of 5"
 
 
 def test_no_slurm_here(tmp_path, tasks, told, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"executor slurm: Slurm must be here; got no srun.*--dry-run"):
+    with pytest.raises(InputError, match=r"executor slurm: Slurm must be on this machine; got no srun.*--dry-run"):
         list(SlurmExecutor().results(tasks(tmp_path, "synthetic", ["ce"]), told()))
 
 

@@ -11,23 +11,19 @@ import torch
 from fedlas.cli import main
 from fedlas.cli.diagnose import summary_table
 from fedlas.lab.report.diagnose_page import diagnose_page
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.diagnose import study_run
 from fedlas.lab.studies.diagnose.groups import grouped
 
-SHORT = ["--set", "train.epochs=3", "--set", "model.width=4"]
-
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    out = tmp_path_factory.mktemp("diagnose") / "bench"
-    arguments = ["bench", "digits", "--losses", "ce", "fedlas", "--seeds", "0", "1", *SHORT, "--out", str(out)]
-    assert main(arguments) == 0
-    return out
+def folder(runs, tmp_path_factory):
+    return shutil.copytree(runs("digits"), tmp_path_factory.mktemp("diagnose") / "bench")
 
 
 def test_numbers_are_those_of_the_trained_loss(folder):
-    study = study_run(folder / "fedlas-s1", replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s1"), replicates=50)
     trained = load_trained(folder / "fedlas-s1")
     test = study.predictions
     with torch.no_grad():
@@ -40,7 +36,7 @@ def test_numbers_are_those_of_the_trained_loss(folder):
 
 
 def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
-    study = study_run(folder / "ce-s0", replicates=50)
+    study = study_run(RunFolder(folder / "ce-s0"), replicates=50)
     assert study.gate is None
     assert study.psi is None
     norms = study.predictions.features.abs().sum(1)
@@ -49,11 +45,11 @@ def test_a_loss_without_indicator_is_studied_by_its_norms(folder):
 
 
 def test_the_log_has_a_record_an_epoch(folder):
-    study = study_run(folder / "fedlas-s0", replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s0"), replicates=50)
     assert [set(record) >= {"indicator", "gate", "alarms"} for record in study.history] == [True] * 3
     assert study.history[0]["gate"]["train_flips"] is None
     assert 0 <= study.history[1]["gate"]["train_flips"] <= 1
-    assert "gate" not in study_run(folder / "ce-s0", replicates=50).history[0]
+    assert "gate" not in study_run(RunFolder(folder / "ce-s0"), replicates=50).history[0]
 
 
 def test_command_writes_page_and_numbers(folder, capsys):
@@ -88,7 +84,7 @@ def names(studies):
 
 
 def test_only_seeds_of_one_configuration_are_averaged(folder):
-    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}"), replicates=50) for seed in (0, 1))
     assert names([first, second]) == ["fedlas-s0", "fedlas-s1", "fedlas x 2"]
     recipe = first.run.recipe
     other = replace(first, run=replace(first.run, recipe=replace(recipe, name="other")))
@@ -105,14 +101,14 @@ def test_only_seeds_of_one_configuration_are_averaged(folder):
 
 
 def test_the_page_keeps_them_apart_too(folder):
-    first, second = (study_run(folder / f"fedlas-s{seed}", replicates=50) for seed in (0, 1))
+    first, second = (study_run(RunFolder(folder / f"fedlas-s{seed}"), replicates=50) for seed in (0, 1))
     other = replace(second, run=replace(second.run, recipe=replace(second.run.recipe, name="other")))
     page = diagnose_page(grouped([first, other]))
     assert re.findall(r'<h2 id="([^"]+)"', page) == ["digits-fedlas-s0", "other-fedlas-s1"]
 
 
 def test_all_kinds_of_alarm_are_told_once(folder):
-    study = study_run(folder / "fedlas-s0", replicates=50)
+    study = study_run(RunFolder(folder / "fedlas-s0"), replicates=50)
     told = ["gate stuck on -1 for 3 epochs", "gate stuck on -1 for 4 epochs", "indicator saturated: 22% of the samples"]
     history = [{"epoch": epoch, "alarms": [alarm]} for epoch, alarm in enumerate(told, start=3)]
     history[1]["alarms"].append(told[2])
@@ -132,8 +128,8 @@ def test_runs_that_cannot_be_studied_are_left_out_of_a_folder_and_named(folder, 
         np.savez(bare, **{name: arrays[name] for name in arrays if name != "features"})
     assert main(["diagnose", str(bench), "--replicates", "60"]) == 0
     printed = capsys.readouterr().out
-    assert "left out: ce-s0: no checkpoint.pt" in printed
-    assert "left out: fedlas-s1: predictions/test.npz without features (train.save_features=true)" in printed
+    assert "ce-s0 is left out: no checkpoint.pt" in printed
+    assert "fedlas-s1 is left out: predictions/test.npz without features (train.save_features=true)" in printed
     assert [entry["run"] for entry in json.loads((bench / "diagnose.json").read_text())] == ["ce-s1", "fedlas-s0"]
     assert main(["diagnose", str(bench / "fedlas-s1"), "--replicates", "60"]) == 2
     assert "predictions must hold the features" in capsys.readouterr().err

@@ -2,38 +2,30 @@
 
 import pytest
 
-from fedlas.lab.recipes.plan import plan
-from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import execute
-
-TINY = [
-    "train.epochs=2", "optimizer.lr=0.3", "train.batch_size=25", "data.train_size=100", "data.val_size=50",
-    "model.hidden=[8]",
-    "data.num_test=60", "data.num_train=400",
-]  # fmt: skip
+from runs import SMALL, train
 
 
-def train(out, *overrides, losses=("ce",), seeds=(0,)):
-    """Folders of finished runs, by name."""
-    runs = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=list(losses), seeds=list(seeds), out=out)
-    for run in runs:
-        execute(run)
-    return {run.name: run.folder for run in runs}
+def by_name(folder):
+    return {path.name: path for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(name="train", scope="session")
 def _train():
-    return train
+    """``train(out, *overrides)``: more runs like those of ``apart``."""
+
+    def more(out, *overrides, losses=("ce",), seeds=(0,)):
+        return train(out, "synthetic", [*SMALL, *overrides], losses, seeds)
+
+    return more
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory):
+def shared(runs):
     """Two losses, three seeds, dropout, the same validation images for all."""
-    out = tmp_path_factory.mktemp("runs") / "shared"
-    return train(out, "data.split_seed=0", "model.dropout=0.3", losses=("ce", "ls"), seeds=(0, 1, 2))
+    return by_name(runs("shared"))
 
 
 @pytest.fixture(scope="session")
-def apart(tmp_path_factory):
+def apart(runs):
     """Three seeds, each with a split of its own."""
-    return train(tmp_path_factory.mktemp("runs") / "apart", seeds=(0, 1, 2))
+    return by_name(runs("apart"))

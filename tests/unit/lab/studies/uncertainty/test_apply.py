@@ -11,8 +11,9 @@ import yaml
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.calibrators import TemperatureScaling
-from fedlas.lab.runs.folder import BusyError
-from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.claim import BusyError
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, Result, apply_method, plan_method
 from fedlas.lab.studies.uncertainty.members import open_members
 from fedlas.metrics import evaluate
@@ -200,7 +201,7 @@ def test_passes_with_dropout(shared, tmp_path):
     )
     assert (metrics["loss"], metrics["seed"]) == ("mc-dropout(ce)", 1)
     (member,) = open_members([shared["ce-s1"]])
-    trained = member.trained()
+    trained = load_trained(member)
     assert metrics["parameters"] == sum(p.numel() for p in trained.objective.model.parameters())
     part, model = trained.splits.test, trained.objective.model.eval()
     images = part.images.float() / 255
@@ -286,7 +287,7 @@ def test_what_is_no_finished_run(shared, done, train, tmp_path):
     with pytest.raises(InputError, match="folder of a run"):
         plan_method("mc-dropout", [tmp_path])
     with pytest.raises(InputError, match=r"made of ce-s0, ce-s1, ce-s2\. Pass one of these"):
-        load_plan(derived.folder)
+        _ = RunFolder(derived.folder).run
     unfinished = tmp_path / "ce-s0"
     unfinished.mkdir()
     (unfinished / "config.yaml").write_bytes((shared["ce-s0"] / "config.yaml").read_bytes())

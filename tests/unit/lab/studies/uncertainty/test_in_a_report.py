@@ -16,7 +16,7 @@ from fedlas.lab.report.notes import legend, missing_notes, spread_note
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import verdicts, what_was_run
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.load import load_plan
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty import apply_method, plan_method
 
 
@@ -193,6 +193,6 @@ def test_a_bench_goes_on_in_a_folder_with_an_ensemble(train, bench):
     before = {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")}
     assert len(before) == 10
     train(bench, "data.split_seed=0", "model.dropout=0.3")
-    recipe = load_plan(bench / "ce-s0").recipe
+    recipe = RunFolder(bench / "ce-s0").run.recipe
     assert run_all(plan(recipe, losses=["ce"], seeds=[0], out=bench)).finished == ["ce-s0"]
     assert {path: path.stat().st_mtime_ns for path in bench.rglob("metrics.json")} == before

@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.seed import derive, seed_everything
+from fedlas._core.streams import derive, seed_everything
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs.execute import build_objective, execute, predictions_of, prepare_data
-from fedlas.lab.runs.load import load_plan
-from fedlas.lab.studies.uncertainty import UNCERTAINTY, Member
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import predictions_of
+from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.studies.uncertainty.orthogonal_ensemble import orthogonal_ensemble
 from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.lab.train.log import append_log
@@ -52,7 +56,8 @@ def build(name, runs, options, *, folder):
 
 def done(out, *overrides, loss="fedlas"):
     run = plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[0], out=out)[0]
-    return Member(run, execute(run))
+    execute(run)
+    return RunFolder(run.folder)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +203,7 @@ def test_laplace_reads_the_training_part(member):
     result = build("last-layer-laplace", [member], {"structure": "full", "prior_precision": 5.0}, folder=None)
     assert result.details["prior_precision"] == 5.0
     saved = Predictions.load(member.run.folder / "predictions" / "test.npz")
-    trained = member.trained()
+    trained = load_trained(member)
     head, phi = trained.objective.model.fc, saved.features.double()
     train = predictions_of(trained.objective, trained.splits, trained.splits.train, batch_size=50, features=True)
     ones = torch.ones(100, 1, dtype=torch.float64)
@@ -219,7 +224,7 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     plain, own = member.run.config(), bayesian.run.config()
     assert "bayesian" not in plain["model"]
     assert own["model"]["bayesian"]["kl_weight"] == 1.0
-    assert load_plan(bayesian.run.folder).config() == own
+    assert RunFolder(bayesian.run.folder).run.config() == own
     assert Predictions.load(bayesian.run.folder / "predictions" / "test.npz").features is not None
     splits = prepare_data(bayesian.run)
     objective = build_objective(bayesian.run, splits)

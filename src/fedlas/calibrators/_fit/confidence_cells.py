@@ -1,0 +1,163 @@
+"""The loop of multicalibration: confidences are corrected until they are right on average in every cell.
+
+Confidences are represented by log-odds, ``log(p / (1 - p))``, float64: a shift cannot leave (0, 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+_HALVINGS = 60
+# Larger shifts of log-odds give a confidence of 0 or 1 in float64.
+_MOST_SHIFT = 60.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One correction: a shift of the log-odds of a group's samples whose confidence lies in one level.
+
+    Attributes:
+        group: Number of the group.
+        level: Number ``l`` of the level: confidences in ``[l, l + 1) / num_levels``, the last one with 1.
+        shift: The addition to the log-odds.
+    """
+
+    group: int
+    level: int
+    shift: float
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells: a group of samples and a level of confidence each; and which of them are corrected.
+
+    Attributes:
+        num_levels: Levels of equal width on [0, 1].
+        alpha: Largest error of a cell's mean that is not corrected.
+        min_size: Least number of samples of a cell that is corrected.
+    """
+
+    num_levels: int
+    alpha: float
+    min_size: int
+
+    def worst(self, log_odds: Tensor, correct: Tensor, members: Tensor) -> Update | None:
+        """The correction of the cell with the most significant error; None if no error exceeds ``alpha``.
+
+        Args:
+            log_odds: ``(N,)``.
+            correct: ``(N,)`` float64, 0 or 1.
+            members: ``(E, 2)``: sample and group of each membership.
+
+        Note:
+            Significance is the squared error over its variance by chance. A share of 0 or 1 is moved by half a sample,
+            a change that no test on the cell's samples could detect.
+        """
+        sample, group = members.T
+        confidence = log_odds.sigmoid()
+        cell = group * self.num_levels + self._level(confidence)[sample]
+        count = torch.bincount(cell).double()
+        size = count.clamp(min=1)
+        right = torch.bincount(cell, weights=correct[sample]) / size
+        share = torch.maximum(torch.minimum(right, 1 - 0.5 / size), 0.5 / size)
+        error = share - torch.bincount(cell, weights=confidence[sample]) / size
+        variance = torch.bincount(cell, weights=(confidence * (1 - confidence))[sample]) / size
+        surprise = size * error.square() / variance.clamp(min=torch.finfo(torch.float64).tiny)
+        surprise[(count < self.min_size) | (error.abs() <= self.alpha)] = 0
+        if not bool((surprise > 0).any()):
+            return None
+        best = int(surprise.argmax())
+        update = Update(best // self.num_levels, best % self.num_levels, 0.0)
+        inside = self._inside(log_odds, members, update)
+        return Update(update.group, update.level, _shift_to(log_odds[inside], float(share[best])))
+
+    def apply(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
+        """Log-odds after ``update``."""
+        changed = log_odds.clone()
+        changed[self._inside(log_odds, members, update)] += update.shift
+        return changed
+
+    def path(self, log_odds: Tensor, correct: Tensor, members: Tensor, most: int) -> Iterator[Update]:
+        """Corrections, each of the worst cell after the previous ones, until no cell needs one; at most ``most``.
+
+        Each is the maximum likelihood shift of its cell, so the likelihood of ``correct`` rises with every one.
+        """
+        for _ in range(most):
+            update = self.worst(log_odds, correct, members)
+            if update is None:
+                return
+            log_odds = self.apply(log_odds, members, update)
+            yield update
+
+    def _inside(self, log_odds: Tensor, members: Tensor, update: Update) -> Tensor:
+        inside = members[members[:, 1] == update.group, 0]
+        return inside[self._level(log_odds[inside].sigmoid()) == update.level]
+
+    def _level(self, confidence: Tensor) -> Tensor:
+        return (confidence * self.num_levels).long().clamp(0, self.num_levels - 1)
+
+
+def held_out_length(cells: Cells, log_odds: Tensor, correct: Tensor, groups: Tensor, folds: Tensor, most: int) -> int:
+    """How many corrections lower the log-loss of held-out samples; 0 if the gain may be chance.
+
+    Args:
+        cells: The cells and their limits.
+        log_odds: ``(N,)``.
+        correct: ``(N,)`` float64, 0 or 1.
+        groups: ``(N, G)`` bool.
+        folds: Fold of each sample ``(N,)``.
+        most: Largest number of corrections.
+
+    Returns:
+        The number with the lowest held-out log-loss, the least among equals; 0 unless the gain over none exceeds its
+        standard error.
+    """
+    # The log-loss of each held-out fold after each correction learned on the other folds.
+    paths, losses = [], []
+    for fold in range(int(folds.max()) + 1):
+        held, kept = folds == fold, folds != fold
+        paths.append(list(cells.path(log_odds[kept], correct[kept], groups[kept].nonzero(), most)))
+        steps = _replay(cells, log_odds[held], groups[held].nonzero(), paths[-1])
+        losses.append([float(_log_loss(step, correct[held]).sum()) for step in steps])
+    longest = max(len(loss) for loss in losses)
+    total = torch.tensor([loss + [loss[-1]] * (longest - len(loss)) for loss in losses], dtype=torch.float64).sum(dim=0)
+    best = int(total.argmin())
+
+    # Whether the gain of that number exceeds its standard error over the samples.
+    gains = []
+    for fold, path in enumerate(paths):
+        held = folds == fold
+        *_, last = _replay(cells, log_odds[held], groups[held].nonzero(), path[:best])
+        gains.append(_log_loss(log_odds[held], correct[held]) - _log_loss(last, correct[held]))
+    gain = torch.cat(gains)
+    certain = float(gain.mean()) > float(gain.std(correction=0)) / len(gain) ** 0.5
+    return best if certain else 0
+
+
+def _replay(cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update]) -> Iterator[Tensor]:
+    """Log-odds before the first correction and after each."""
+    yield log_odds
+    for update in path:
+        log_odds = cells.apply(log_odds, members, update)
+        yield log_odds
+
+
+def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
+    return softplus(torch.where(correct > 0, -log_odds, log_odds))
+
+
+def _shift_to(log_odds: Tensor, share: float) -> float:
+    """The shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
+    low, high = -_MOST_SHIFT - float(log_odds.max()), _MOST_SHIFT - float(log_odds.min())
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if float((log_odds + middle).sigmoid().mean()) < share:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

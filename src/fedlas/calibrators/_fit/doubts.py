@@ -1,0 +1,84 @@
+"""The warnings after a fit, each worded once; a doubt is a text, or None if there is nothing to warn about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.predictions import Predictions
+
+# Probabilities that change by less than this look the same in every report.
+_UNCHANGED = 1e-4
+CHECK = "Check that these are logits, and that the validation set is large enough and not training data."
+
+
+def when(condition: object, text: str) -> str | None:
+    """``text`` as a doubt if the condition is true."""
+    return text if condition else None
+
+
+def joined(*doubts: str | None) -> str | None:
+    """All doubts as one text, None if there are none.
+
+    Example:
+        >>> joined("one thing. Do this.", None, "another thing.")
+        'one thing. Do this. Another thing.'
+    """
+    given = [doubt for doubt in doubts if doubt is not None]
+    return " ".join([*given[:1], *(doubt[0].upper() + doubt[1:] for doubt in given[1:])]) or None
+
+
+def at_bound(*ends: str, objective: str = "NLL", check: str = CHECK) -> str | None:
+    """A doubt if a search ended at a bound.
+
+    Args:
+        *ends: The bounds that were reached, such as ``"temperature 100"``.
+        objective: Name of what was minimized.
+        check: What to do about it.
+    """
+    return when(ends, f"the {objective} is lowest at a bound of the search, {' and '.join(ends)}. {check}".rstrip())
+
+
+def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor) -> str | None:
+    """A doubt if no probability of ``val`` changes by 1e-4 or more.
+
+    Args:
+        val: The predictions that the calibrator was fitted on.
+        calibrated: Their calibrated logits ``(N, C)``, or the function of rows ``(n, C)`` that computes them.
+    """
+    for part, rows in double_rows(val.logits):
+        after = calibrated[part].cpu().double() if isinstance(calibrated, Tensor) else calibrated(rows)
+        if bool(((after.softmax(dim=1) - rows.softmax(dim=1)).abs() >= _UNCHANGED).any()):
+            return None
+    return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."
+
+
+def unconverged(converged: bool) -> str | None:
+    """A doubt if a search ended before the gradient vanished."""
+    return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
+
+
+def absent_classes(val: Predictions) -> str | None:
+    """A doubt if a class has no validation sample, for calibrators with parameters for each class."""
+    absent = (torch.bincount(val.target.cpu(), minlength=val.num_classes) == 0).nonzero().squeeze(1).tolist()
+    return when(
+        absent,
+        f"{some(absent)} of {val.num_classes} without a validation sample: nothing is known of "
+        f"{'its probability' if len(absent) == 1 else 'their probabilities'}. Use a larger validation set, or "
+        "temperature scaling.",
+    )
+
+
+def some(classes: list[int]) -> str:
+    """Class numbers as text; of many classes, their count and the first five.
+
+    Example:
+        >>> some([3]), some(list(range(12)))
+        ('class 3', '12 classes (0, 1, 2, 3, 4, ...)')
+    """
+    if len(classes) == 1:
+        return f"class {classes[0]}"
+    return f"{len(classes)} classes ({', '.join(map(str, classes[:5]))}{', ...' if len(classes) > 5 else ''})"

@@ -1,0 +1,64 @@
+"""Logits in float64, some rows at a time, so that no second large copy of them exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+# Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
+_CHUNK_ELEMENTS = 2**18
+
+
+def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The rows of ``logits (N, C)`` in order, as ``(which rows, float64 on the CPU)``.
+
+    Always on the CPU: not every accelerator has float64, and sums there may differ between runs. Rows that are float64
+    on the CPU already are not copied: do not write to them.
+    """
+    rows = max(1, _CHUNK_ELEMENTS // logits.shape[1])
+    for start in range(0, logits.shape[0], rows):
+        part = slice(start, min(start + rows, logits.shape[0]))
+        yield part, logits[part].detach().cpu().double()
+
+
+def map_rows(logits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """``function`` of the rows of ``logits``, computed in float64; the result has their dtype and device.
+
+    Args:
+        logits: ``(N, C)``.
+        function: From float64 rows ``(n, C)`` to ``(n, C)``, row by row.
+    """
+    result = torch.empty_like(logits)
+    for part, rows in double_rows(logits):
+        result[part] = function(rows).to(result)
+    return result
+
+
+def total_nll(logits: Tensor, target: Tensor, function: Callable[[Tensor], Tensor]) -> float:
+    """Sum of ``-log softmax(function(z))[y]`` over the rows ``z`` of ``logits (N, C)``; ``target`` is ``(N,)``."""
+    total = 0.0
+    for part, rows in double_rows(logits):
+        total += float(cross_entropy(function(rows), target[part].cpu(), reduction="sum"))
+    return total
+
+
+def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
+
+    Args:
+        logits: ``(N, C)``.
+        function: From float64 rows ``(n, C)`` to ``(n, ...)``.
+
+    Returns:
+        Two float64 tensors of the shape of one row of the result.
+    """
+    samples = logits.shape[0]
+    nothing = torch.zeros((), dtype=torch.float64, device="cpu")
+    mean = sum((function(rows).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
+    square = sum(((function(rows) - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
+    deviation = (square / samples).sqrt()
+    # The deviation of a constant column is rounding, and must not be divided by.
+    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)

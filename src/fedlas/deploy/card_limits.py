@@ -1,0 +1,90 @@
+"""What a card does not vouch for: sentences that follow from the run and its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedlas.stats import LEVEL
+from fedlas.stats.p_text import p_said
+
+_FEW = 30
+"""Samples of a class below which nothing is known about its calibration."""
+
+
+def known_limits(content: Mapping[str, Any], target: Tensor, *, notes: Sequence[str]) -> list[str]:
+    """Sentences, the most general first.
+
+    Args:
+        content: The card so far.
+        target: Labels of the test part ``(N,)``.
+        notes: What the calibrator's fit warned of.
+    """
+    return [*_general(content), *_numbers(content, target), *_training(content), *notes]
+
+
+def _general(content: Mapping[str, Any]) -> Iterator[str]:
+    data, samples = content["data"], content["data"]["samples"]
+    yield (
+        f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
+        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when calibration has drifted."
+    )
+    yield (
+        f"The {samples['val']:,} validation samples chose the epoch and the calibration as well as the thresholds, "
+        "whose risk on them is therefore slightly optimistic. The test part had no part in it: its column is the check."
+    )
+    yield "It is one training run: another seed gives another model with other numbers."
+
+
+def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
+    ece = content["metrics"]["calibrated"].get("ece", {})
+    if "p" in ece:
+        value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
+        said = p_said(ece["p"], ece.get("least_p"))
+        if ece["p"] > LEVEL:
+            yield (
+                f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
+                f"{floor} on average on so few samples ({said}): errors smaller than chance makes are neither "
+                "shown nor excluded."
+            )
+        else:
+            yield (
+                f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
+                f"({said}). Confidences are not exactly probabilities."
+            )
+    classes = int(content["model"]["num_classes"])
+    few = int((torch.bincount(target.cpu(), minlength=classes) < _FEW).sum())
+    if few:
+        yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
+    missed = [row for row in content["selective"]["thresholds"] if row["threshold"] is None]
+    if missed:
+        risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)
+        most = max(row["needed"] for row in missed)
+        yield (
+            f"No threshold can be vouched for a risk of {risks}: the validation part is too small, or the model is "
+            f"wrong too often where it is most confident. Even without a mistake the smallest risk needs {most:,} "
+            "accepted samples."
+        )
+    for row in content["selective"]["thresholds"]:
+        found = row.get("test", {})
+        if found.get("risk") is not None and found["risk"] > row["risk"]:
+            actual = f"{100 * found['risk']:.2f} %"
+            yield f"The threshold for a risk of {100 * row['risk']:g} % has {actual} on the test part."
+
+
+def _training(content: Mapping[str, Any]) -> Iterator[str]:
+    data = content["data"].get("settings") or {}
+    for key, text in (
+        ("label_noise", "Some training labels were made wrong on purpose, validation labels may be too."),
+        ("long_tail", "Training and validation classes were made rare on purpose, test classes were not."),
+        ("corruption", "The test images were corrupted on purpose."),
+        ("hold_out_classes", "Some classes were held out: inputs of unknown classes get a confidence like any other."),
+        ("test_mean", "The test images were not normalized as the training images."),
+    ):
+        if data.get(key):
+            yield text
+    if content["model"].get("dirty"):
+        yield "The run was made from sources that differ from their commit."

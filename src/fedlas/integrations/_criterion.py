@@ -1,0 +1,36 @@
+"""What several integrations do with a criterion: refuse one that mixes samples, and train its parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedlas._core.check import InputError
+
+
+def refuse_mixing(owner: str, criterion: nn.Module, fix: str) -> frozenset[str]:
+    """Return what the criterion needs.
+
+    Raises:
+        InputError: If it mixes samples.
+    """
+    needs = frozenset(getattr(criterion, "needs", ()))
+    if "mixed" in needs or hasattr(criterion, "mix"):
+        raise InputError(owner, "the criterion must not mix samples", criterion, fix)
+    return needs
+
+
+def add_parameters(optimizer: torch.optim.Optimizer, criterion: nn.Module, *, lr: float | None = None) -> bool:
+    """Add the criterion's parameters to an optimizer, as a group without weight decay.
+
+    Returns:
+        Whether there were any that the optimizer did not have.
+    """
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    new = [p for p in criterion.parameters() if p.requires_grad and id(p) not in known]
+    if new:
+        group: dict[str, Any] = {"params": new, "weight_decay": 0.0}
+        optimizer.add_param_group(group if lr is None else {**group, "lr": lr})
+    return bool(new)

@@ -1,0 +1,131 @@
+"""Folders of images, one folder a class: found, checked and divided into a training and a test part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedlas._core.check import InputError
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.pipeline.stratify import hold_out
+from fedlas.lab.data.readers.roots import required_root
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Suffixes of image files."""
+
+Listed = Sequence[tuple[str, int]]
+"""Relative path and class of each image of a part."""
+
+_TEST_FRACTION = 0.2
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has an image suffix and is not hidden."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")  # noqa: PTH122  # called a million times
+
+
+def image_names(folder: Path) -> list[str]:
+    """Names of the images in ``folder``, sorted; empty if the folder does not exist."""
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if is_image_name(entry.name))
+
+
+def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images as PART/CLASS/*.") -> list[Path]:
+    """The folders in ``place``, sorted by name, without hidden ones.
+
+    Args:
+        owner: Data set, named in the error.
+        place: The folder.
+        layout: A sentence that says how the folders should be arranged.
+
+    Raises:
+        InputError: If there are fewer than two.
+    """
+    found = _folders(place)
+    if len(found) < 2:
+        got = f"{', '.join(path.name for path in found) or 'none'} in {place}"
+        fix = f"{layout} Archives must be extracted first."
+        raise InputError(owner, "there must be at least two class folders", got, fix)
+    return found
+
+
+def divided_images(
+    owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
+) -> tuple[Path, tuple[Listed, Listed], tuple[str, ...]]:
+    """The user's own images: root, training and test part, and class names.
+
+    The folders ``train`` and one of ``others`` are the parts. If ``others`` are two and both are there, the first joins
+    the training part. Without such folders, a stratified fifth of all images is the test part, the same for every seed.
+
+    Args:
+        owner: Data set, named in errors.
+        root: Folder from the user.
+        others: Names of the folders next to ``train``.
+        layout: A sentence that says how the folders should be arranged.
+        deep: Look for images in folders below the class folders too.
+
+    Raises:
+        InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
+            their classes.
+    """
+    place = required_root(owner, root, "a folder of images")
+    if not place.is_dir():
+        raise InputError(owner, "root must be a folder", f"the file {place}", layout)
+    try:
+        # A folder without folders in it is a class of that name, not a part.
+        held = [part for part in ("train", *others) if (place / part).is_dir() and _folders(place / part)]
+        if held and ("train" not in held or len(held) == 1):
+            expected = f"root must hold train and {' or '.join(others)}"
+            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", layout)
+        found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
+    except OSError as error:
+        raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
+    classes = tuple(next(iter(found.values())))
+    for part, by_class in found.items():
+        if differing := sorted(set(classes) ^ set(by_class)):
+            where = "train" if differing[0] in classes else part
+            got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
+            fix = "Rename, add or remove class folders until both agree."
+            raise InputError(owner, f"train and {part} must have the same classes", got, fix)
+    first, *rest = (
+        [(name, label) for label, names in enumerate(by_class.values()) for name in names]
+        for by_class in found.values()
+    )
+    if rest:
+        return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
+    target = np.array([label for _, label in first], dtype=np.int64)
+    size = round(_TEST_FRACTION * len(target))
+    kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
+    return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
+
+
+def _folders(place: Path) -> list[Path]:
+    with os.scandir(place) as entries:
+        return [place / name for name in sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))]
+
+
+def _by_class(owner: str, root: Path, part: str, layout: str, deep: bool) -> dict[str, list[str]]:
+    """Class to sorted paths of its images relative to ``root``."""
+
+    def refuse(error: OSError) -> None:  # os.walk would skip a folder that it cannot read
+        raise error
+
+    found: dict[str, list[str]] = {}
+    for folder in class_folders(owner, root / part, layout=layout):
+        names = []
+        for inner, _, files in os.walk(folder, onerror=refuse):
+            below = Path(inner).relative_to(root).as_posix()
+            names += [f"{below}/{file}" for file in files if is_image_name(file)]
+            if not deep:
+                break
+        if not names:
+            expected = f"every class folder must hold images ({', '.join(sorted(SUFFIXES))})"
+            fix = "Add images, or remove the folder if it is not a class; archives in it must be extracted first."
+            raise InputError(owner, expected, f"none in {folder}", fix)
+        found[folder.name] = sorted(names)
+    return found

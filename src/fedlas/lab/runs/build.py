@@ -1,0 +1,58 @@
+"""Model and loss of a run, made of the names and options in its recipe."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from fedlas._core.streams import derive, seed_everything
+from fedlas._core.terminal import printable
+from fedlas.features import find_head
+from fedlas.lab.data import Splits
+from fedlas.lab.models import build_model, load_weights
+from fedlas.lab.recipes.plan import Run, build_loss
+from fedlas.objective import Objective
+from fedlas.uncertainty.bayes_by_backprop import KLPenalty
+from fedlas.uncertainty.bayesian_layers import to_bayesian
+
+
+def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:
+    """Model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
+
+    Args:
+        run: The run.
+        splits: Its data.
+        rank: Of this process.
+        pretrained: Read the recipe's file of weights, if it names one; not needed where a checkpoint follows.
+
+    State:
+        Seeds the global generators for training; for each rank differently, or all would drop out the same units.
+    """
+    seed_everything(derive(run.seed, "model"))
+    model = build_model(
+        run.recipe.model.name,
+        num_classes=splits.num_classes,
+        in_channels=splits.in_channels,
+        image_size=splits.image_size,
+        **run.recipe.model.options,
+    )
+    if run.recipe.model.weights is not None and pretrained:
+        for note in load_weights(model, run.recipe.model.weights):
+            _say(note)
+    if run.recipe.train.save_features:
+        find_head(model)  # an error after the last epoch would come too late
+    bayesian, penalty = run.recipe.model.bayesian, None
+    if bayesian is not None:
+        model = to_bayesian(model, bayesian)
+        penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
+    seed_everything(derive(run.seed, "criterion"))
+    loss = build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train))
+    objective = Objective(model, loss, features=run.features, penalty=penalty)
+    seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
+    return objective
+
+
+@lru_cache(maxsize=16)
+def _say(note: str) -> None:
+    """Once, however many runs it concerns."""
+    logging.getLogger("fedlas").warning("%s", printable(note))

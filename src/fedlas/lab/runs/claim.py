@@ -1,0 +1,200 @@
+"""Run folder: ownership, completion and locking."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
+from fedlas._core.ranks import on_main
+from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
+from fedlas.lab.train.checkpoint import differences
+
+_BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
+_FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
+"""What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
+_NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
+
+
+class Claim(Protocol):
+    """What can own a folder: a run, or what was made of runs."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+
+    def config(self) -> dict[str, Any]:
+        """Resolved configuration, plain values only; the folder refuses another one."""
+
+
+class BusyError(InputError):
+    """Another process is working on the run folder."""
+
+
+def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | None:
+    """Contents of ``metrics.json``, or None if the run is not finished; only reads.
+
+    Args:
+        run: The run.
+        folder: Its folder, if some of it has been read already.
+
+    Raises:
+        InputError: If the folder belongs to another configuration (every difference is named), or its files cannot be
+            read or are of another format.
+    """
+    folder = folder or RunFolder(run.folder)
+    check_claim(run, folder)
+    if not folder.metrics_path.exists():
+        return None
+    metrics = folder.metrics
+    lacking = [key for key in _NEEDED if key not in metrics]
+    lacking += [key for key in ("test", "test_scaled") if key in metrics and not isinstance(metrics[key], dict)]
+    if metrics.get("format") != FORMAT or lacking:
+        raise InputError(
+            "run",
+            f"metrics.json must be of format {FORMAT} with {', '.join(_NEEDED)}",
+            f"{folder.metrics_path} of format {metrics.get('format')!r}"
+            + (f" without {', '.join(lacking)}" if lacking else ""),
+            "Use the release that wrote it, or remove it to measure the run again.",
+        )
+    return metrics
+
+
+def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
+    """Contents of ``metrics.json`` of a trained run.
+
+    Raises:
+        InputError: As :attr:`RunFolder.run` and :func:`finished`, or if the run is not finished.
+    """
+    metrics = finished(folder.run, folder)
+    if metrics is None:
+        raise InputError(owner, "a run must be finished", folder.path, "Start its fedlas command again: it goes on.")
+    return metrics
+
+
+def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
+    """Refuse a folder that holds a run of another configuration; only reads.
+
+    Raises:
+        InputError: If it does (every difference is named), holds results and does not say of which configuration, or
+            holds files of something else.
+        UnreadableError: If it cannot be read.
+    """
+    folder = folder or RunFolder(run.folder)
+    if folder.config is None:
+        results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if path.exists()]
+        if results:
+            raise InputError(
+                "run",
+                f"a folder with {results[0]} must say in config.yaml what it was made with",
+                f"{folder.path}, where it is missing or empty",
+                "Choose another --out, or remove the folder to start afresh.",
+            )
+        check_vacant("run", folder.path, _FIRST)
+        return
+    if found := differences(folder.config, run.config()):
+        raise InputError(
+            "run",
+            "its folder must hold the same configuration",
+            f"{folder.path}, which differs in {'; '.join(found)}",
+            "Use the old settings to go on, or another --out to start afresh.",
+        )
+
+
+def check_vacant(owner: str, folder: Path, own: Collection[str] = ()) -> None:
+    """Refuse a folder with files of something else, some of which could be replaced or removed; only reads.
+
+    Args:
+        owner: Who complains.
+        folder: Where something new is to be put.
+        own: Names that may lie there.
+
+    Raises:
+        InputError: If there are others.
+        UnreadableError: If it cannot be read.
+    """
+    try:
+        others = foreign(folder, own)
+    except OSError as error:
+        raise UnreadableError(*not_writable(folder, error).parts) from error
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        fix = "Choose another --out, such as a new folder in it."
+        raise InputError(owner, "the output folder must be new, empty or its own", f"{folder} with {shown}", fix)
+
+
+def check_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """Refuse a folder whose run was started on other data; only reads.
+
+    Args:
+        folder: Run folder; one without ``data.json`` is free for any data.
+        data: Fingerprint of the data; what it lacks is not compared.
+
+    Raises:
+        InputError: If its data differ, or ``data.json`` cannot be read.
+    """
+    old = folder.data
+    if old is None:
+        return
+    if found := differences({key: old[key] for key in data if key in old}, data):
+        raise InputError(
+            "run",
+            "its folder must hold a run on the same data",
+            f"{folder.path}, which differs in {'; '.join(found)}",
+            "Go on with the old data (--data), or choose another --out to start afresh.",
+        )
+
+
+@contextmanager
+def locked(folder: Path, accelerator: Any) -> Iterator[None]:
+    """Keep other runs out of the folder; the main process holds the lock, which goes with it, however it ends."""
+    filelock = require("filelock", extra="bench")
+    lock = filelock.FileLock(RunFolder(folder).lock_path)
+
+    def acquire() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise BusyError(
+                "run",
+                "its folder must not be in use",
+                f"{folder}, which another process is working on",
+                "Wait for it, or choose another --out.",
+            ) from error
+        except OSError as error:
+            raise not_writable(folder, error) from error
+
+    on_main(accelerator, acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Make the locked folder this run's: metrics if another process has just finished it, else what it is made with.
+
+    Args:
+        run: The run.
+        data: Fingerprint of its data.
+
+    Raises:
+        InputError: As :func:`finished` and :func:`check_data`; nothing is written then.
+    """
+    folder = RunFolder(run.folder)
+    metrics = finished(run, folder)
+    check_data(folder, data)
+    if metrics is None:
+        remove_parts(folder.path, folder.predictions_path, folder.work_path, *folder.work_path.glob("*"))
+        remove(folder.error_path, inside=folder.path)  # what it says was true of an earlier start
+        if folder.config is None:
+            yaml = require("yaml", extra="bench")
+            write_text(folder.config_path, yaml.safe_dump(run.config(), sort_keys=False))
+        if folder.data is None:
+            write_json(folder.data_path, dict(data))
+    return metrics

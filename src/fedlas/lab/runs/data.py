@@ -1,0 +1,118 @@
+"""The data of a run: what its recipe names, split by its seed, and the fingerprint that ties the run to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.pixels import usable_statistics
+from fedlas._core.streams import derive
+from fedlas.lab.data import Source, Splits, load_dataset, split
+from fedlas.lab.data.base import Part
+from fedlas.lab.data.shift.corrupted import corrupted
+from fedlas.lab.data.shift.label_noise import with_label_noise
+from fedlas.lab.data.shift.long_tail import long_tailed
+from fedlas.lab.data.shift.open_set import OpenSet, open_set
+from fedlas.lab.models import weights_digest
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.fingerprint import source_fingerprint, split_fingerprint
+
+HELD_OUT = "held-out"
+"""Name of the images of the classes that a run holds out, where other data sets have theirs."""
+
+
+def prepare_data(run: Run) -> Splits:
+    """The three parts of a run's data; the same for every loss of the same seed, and for every ``data.split_seed``."""
+    data, source = run.recipe.data, _source(*_source_key(run))
+    seed = run.seed if data.split_seed is None else data.split_seed
+    splits = split(
+        source,
+        seed=derive(seed, "split"),
+        val_size=data.val_size,
+        train_size=data.train_size,
+        test_size=data.test_size,
+    )
+    if data.long_tail is not None:
+        splits = long_tailed(splits, data.long_tail, seed=derive(seed, "long tail"))
+    if data.label_noise is not None:
+        splits = with_label_noise(splits, data.label_noise, seed=derive(seed, "label noise"))
+    if data.corruption is not None:
+        splits = replace(splits, test=corrupted(splits.test, data.corruption))
+    return replace(splits, workers=data.workers)
+
+
+def data_fingerprint(run: Run) -> dict[str, Any]:
+    """Fingerprint of the run's data set; the same for every seed."""
+    return _fingerprint(*_source_key(run))
+
+
+def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
+    """Validation and test part, each with the splits whose normalisation it is predicted under: :func:`as_tested`.
+
+    Whoever predicts on the test part of a run goes through one of the two, or would measure another transform.
+    """
+    return (splits, splits.val), (as_tested(run, splits), splits.test)
+
+
+def as_tested(run: Run, splits: Splits) -> Splits:
+    """The splits with the test part's own normalisation, if the recipe has one.
+
+    Raises:
+        InputError: If it does not fit the images.
+    """
+    mean, std = run.recipe.data.test_mean, run.recipe.data.test_std
+    if mean is None or std is None:
+        return splits
+    if not usable_statistics(mean, std, splits.in_channels):
+        raise InputError(
+            "data",
+            f"test_mean and test_std must hold {splits.in_channels} numbers, finite and std above 0",
+            f"{mean} and {std}",
+            "Give one per channel.",
+        )
+    return replace(splits, mean=tuple(mean), std=tuple(std))
+
+
+@lru_cache(maxsize=1)
+def _open_set(name: str, root: str | None, options: str, held_out: str) -> OpenSet | Source:
+    """The data set, kept from run to run: reading it can take longer than an epoch."""
+    source, classes = load_dataset(name, root, **json.loads(options)), json.loads(held_out)
+    return open_set(source, classes) if classes else source
+
+
+def _source(name: str, root: str | None, options: str, held_out: str) -> Source:
+    """What of the data set is trained and tested on."""
+    found = _open_set(name, root, options, held_out)
+    return found.known if isinstance(found, OpenSet) else found
+
+
+def unknown_images(run: Run) -> Part:
+    """Test images of the classes that the run holds out.
+
+    Raises:
+        InputError: If it holds out none.
+    """
+    found = _open_set(*_source_key(run))
+    if isinstance(found, OpenSet):
+        return found.unknown
+    raise InputError("run", "it must hold out classes", run.name, "Train one with --set data.hold_out_classes=[...].")
+
+
+def fingerprints(run: Run, splits: Splits) -> dict[str, Any]:
+    """What a run is tied to beside its configuration: data set, split, and the weights that it starts from."""
+    weights = run.recipe.model.weights
+    start = {} if weights is None else {"weights": weights_digest(weights)}
+    return {**data_fingerprint(run), "split": split_fingerprint(splits), **start}
+
+
+@lru_cache(maxsize=1)
+def _fingerprint(name: str, root: str | None, options: str, held_out: str) -> dict[str, Any]:
+    return source_fingerprint(_source(name, root, options, held_out))
+
+
+def _source_key(run: Run) -> tuple[str, str | None, str, str]:
+    data = run.recipe.data
+    return data.name, data.root, json.dumps(data.options, sort_keys=True), json.dumps(data.hold_out_classes)

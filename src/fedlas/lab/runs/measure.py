@@ -1,0 +1,58 @@
+"""Predictions of a model on a part of a run's data, and the metrics that a run records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators.notes import fit_with_notes
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.data import held_out
+from fedlas.metrics import evaluate
+from fedlas.objective.predict import predict
+from fedlas.predictions import Predictions
+
+
+def predictions_of(model: nn.Module, splits: Splits, part: Part, *, batch_size: int, features: bool) -> Predictions:
+    """Predictions on one part of the data, with the label probabilities where they are known."""
+    predictions = predict(model, splits.batches(part, batch_size=batch_size), features=features)
+    return replace(predictions, label_probs=None if part.label_probs is None else part.label_probs.cpu())
+
+
+def held_out_predictions(
+    run: Run, splits: Splits, model: nn.Module, *, features: bool = False
+) -> tuple[Predictions, Predictions]:
+    """Predictions on the validation and on the test part of a run, each under its own normalization."""
+    size = run.recipe.train.batch_size
+    val, test = (
+        predictions_of(model, by, part, batch_size=size, features=features) for by, part in held_out(run, splits)
+    )
+    return val, test
+
+
+def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:
+    """Metrics before and after temperature scaling, which is fitted on validation by NLL.
+
+    Returns:
+        ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
+        fits warned of), and the metrics ``val``, ``test``, ``test_scaled``. Without ``val`` the temperatures are None,
+        and ``val`` and ``test_scaled`` are empty.
+    """
+    if val is None:
+        unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
+        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_scaled": {}}
+    scaling, notes = fit_with_notes(TemperatureScaling(), val)
+    grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
+    return {
+        "temperature": scaling.temperature,
+        "temperature_ece": grid.temperature,
+        "notes": [*notes, *more],
+        "val": evaluate(val, num_bins=num_bins),
+        "test": evaluate(test, num_bins=num_bins),
+        "test_scaled": evaluate(scaling.transform(test), num_bins=num_bins),
+    }

@@ -1,0 +1,96 @@
+"""The calibration card of a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.make_card import make_card, stages_of
+from fedlas.lab.runs.collect import read_run
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.intervals import estimates_by_stage
+from fedlas.predictions import Predictions
+from fedlas.stats.estimates import REPLICATES
+from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A card, and what its diagrams are drawn of.
+
+    Attributes:
+        content: Plain values for JSON.
+        stages: Test predictions before and after calibration.
+        num_bins: Bins of the run's metrics.
+    """
+
+    content: dict[str, Any]
+    stages: Mapping[str, Predictions]
+    num_bins: int
+
+
+def run_card(
+    folder: RunFolder,
+    calibration: Calibration,
+    *,
+    risks: Sequence[float] = DEFAULT_RISKS,
+    replicates: int = REPLICATES,
+    classes: Sequence[str] | None = None,
+    exported: Mapping[str, Any] | None = None,
+) -> RunCard:
+    """The calibration card of a finished run, made of its predictions.
+
+    Args:
+        folder: The run, with validation and test predictions.
+        calibration: Fitted on its validation predictions.
+        risks: Wanted risks, each in (0, 1).
+        replicates: Of intervals and noise floors; 0 computes none.
+        classes: Names of the classes, where they are known.
+        exported: The file that the card lies beside, and how it was checked.
+
+    Raises:
+        InputError: If it is no finished run, its files cannot be read, or a number is out of range.
+    """
+    try:
+        run = read_run(folder)
+    except ValueError as error:
+        fix = "Start its fedlas command again: it goes on."
+        raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
+    test = folder.predictions("test")
+    config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}
+    content = make_card(
+        folder.predictions("val"),
+        test,
+        calibration,
+        model={
+            "run": run.name,
+            **{key: getattr(run, key) for key in ("recipe", "loss", "seed", "parameters", "best_epoch", "selected_by")},
+            "architecture": config.get("model"),
+            **{key: last.get(key) for key in ("commit", "dirty", "fedlas")},
+            "classes": list(classes) if classes is not None else None,
+        },
+        data={
+            "name": (config.get("data") or {}).get("name"),
+            "settings": config.get("data"),
+            "fingerprint": folder.data or {},
+            "samples": _split_sizes(folder),
+        },
+        num_bins=folder.num_bins,
+        risks=risks,
+        intervals=partial(estimates_by_stage, num_bins=folder.num_bins, replicates=replicates),
+        replicates=replicates,
+        exported=exported,
+    )
+    return RunCard(content, stages_of(test, calibration), folder.num_bins)
+
+
+def _split_sizes(folder: RunFolder) -> dict[str, int]:
+    """Samples of each part; none where the split was not kept."""
+    try:
+        return {part: len(indices) for part, indices in folder.splits.items()}
+    except UnreadableError:
+        return {}

@@ -1,0 +1,45 @@
+"""Shared parts of the losses: the contract, the checked batch, closed forms, penalties and composites.
+
+In: the arguments of a loss. Out: a ``Batch`` of positions, then the reduced loss. Private: ``fedlas.losses`` exports
+what other packages and users need.
+"""
+
+from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
+from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
+from fedlas.losses._base.confidence import nll_and_confidence
+from fedlas.losses._base.extremes import equal_to, row_max, row_min
+from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
+from fedlas.losses._base.mixing import draw_partners, draw_share
+from fedlas.losses._base.precise import PreciseBuffers
+from fedlas.losses._base.prepare import prepare
+from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.strength import LossWithStrength, Penalized
+
+__all__ = [
+    "LOSSES",
+    "Base",
+    "Batch",
+    "Loss",
+    "LossOptions",
+    "LossWithStrength",
+    "Mixed",
+    "OnBase",
+    "Penalized",
+    "PreciseBuffers",
+    "Reduction",
+    "Variant",
+    "can_look",
+    "class_weights",
+    "draw_partners",
+    "draw_share",
+    "equal_to",
+    "nll_and_confidence",
+    "paper",
+    "pass_validation_on",
+    "prepare",
+    "reduce",
+    "row_max",
+    "row_min",
+    "smoothed_nll",
+    "without_autocast",
+]

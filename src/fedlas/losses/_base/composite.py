@@ -1,0 +1,89 @@
+"""Losses that are built around any other loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from torch import nn
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.losses._base.loss import LOSSES, Loss, LossOptions
+from fedlas.predictions import Predictions
+
+Base = Loss | str | Mapping[str, Any]
+"""A loss, its registry name, or a mapping with its ``name`` and options."""
+
+
+def as_loss(owner: str, base: Base, *, num_classes: int | None = None, num_samples: int | None = None) -> Loss:
+    """Build the loss that ``base`` names, or return ``base`` itself if it is a loss.
+
+    Args:
+        owner: Name of the outer loss, for errors.
+        base: A loss, a registry name such as ``"focal"``, or ``{"name": "focal", "gamma": 2}``.
+        num_classes: Passed to a named loss that takes it.
+        num_samples: Passed to a named loss that takes it.
+
+    Raises:
+        InputError: If it is none of these, or a loss that mixes samples itself or has a reduction, an ``ignore_index``
+            or class weights, which belong to the outer loss.
+    """
+    if isinstance(base, str):
+        base = {"name": base}
+    if isinstance(base, Mapping) and isinstance(base.get("name"), str):
+        options = {key: value for key, value in base.items() if key != "name"}
+        base = LOSSES.build(base["name"], options, num_classes=num_classes, num_samples=num_samples)
+    if not isinstance(base, Loss):
+        raise InputError(
+            owner,
+            "base must be a loss, its name, or a mapping with its name",
+            describe(base),
+            "Write e.g. base='focal', or base={'name': 'focal', 'gamma': 2}.",
+        )
+    if base.reduction != "mean" or base.weight is not None or base.ignore_index != -100 or hasattr(base, "mix"):
+        raise InputError(
+            owner,
+            "base must leave reduction, ignore_index, weight and mixing to the loss around it",
+            base,
+            f"Pass them to {owner}.",
+        )
+    return base
+
+
+def pass_validation_on(criterion: nn.Module, predictions: Predictions) -> None:
+    """Pass validation predictions on to a criterion that learns from them."""
+    update = getattr(criterion, "update_from_validation", None)
+    if update is not None:
+        update(predictions)
+
+
+class OnBase(Loss):
+    """A loss around another one: it has the needs of its base, and passes validation predictions on to it.
+
+    Args:
+        base: The loss around which this one is built; see :func:`as_loss`.
+        num_classes: Number of classes C; None accepts any, if the base does.
+        num_samples: Size of the training set, for a base that needs it.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        base: The inner loss.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        *,
+        num_classes: int | None = None,
+        num_samples: int | None = None,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(**options)
+        owner = type(self).__name__
+        self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
+        self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples)
+        self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
+
+    def update_from_validation(self, predictions: Predictions) -> None:
+        """Pass validation predictions on to the base, if it learns from them."""
+        pass_validation_on(self.base, predictions)

@@ -1,0 +1,226 @@
+"""The contract of a loss: needs, precision, class weights, reduction; and the registry of losses.
+
+``Loss.forward`` leaves autocast, checks its input and flattens everything to a ``Batch`` of ``M`` positions (``M = N``
+for plain classification). A subclass sees only that batch.
+
+On a CPU a boolean mask of ``(N, C)`` costs a third of a softmax, ``exp`` half of one, a power with a real exponent
+four. So the focal family raises one number a sample to a power, and the penalties of MbLS and ACLS find their extremes
+with one reused buffer (``extremes.py``).
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypedDict, Unpack, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_choice, check_count, describe
+from fedlas._core.registry import Registry
+from fedlas.losses._base.batch import Batch, Reduction, missing, reduce
+from fedlas.losses._base.prepare import prepare
+
+Variant = Literal["paper", "reference"]
+"""The formula of the paper, or that of published code where the two differ."""
+
+LOSSES: Registry[type[Loss]] = Registry("loss")
+"""All training losses by name.
+
+Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
+changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes), ``signed``
+(names of numeric options that may be negative), ``order_invariant`` (False: the order of the batch matters), ``note``
+(the origin of the code, if it is not only the paper), ``tune`` (the options that ``fedlas tune`` searches by default,
+with their ranges, e.g. ``{"alpha": "0.01:0.3:log"}``; in a loss around another one it also searches the base's).
+"""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The batch that replaces a given one in training, from a loss with ``mix(inputs, target)``.
+
+    Attributes:
+        inputs: The inputs; the model's logits for them are passed as ``logits``.
+        target: Their target, hard or soft.
+        views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
+    """
+
+    inputs: Tensor
+    target: Tensor
+    views: tuple[Tensor, ...] = ()
+
+
+class LossOptions(TypedDict, total=False):
+    """The options of every loss, see :class:`Loss`; a loss names its own before ``**options: Unpack[LossOptions]``."""
+
+    reduction: Reduction
+    ignore_index: int
+    weight: Tensor | Sequence[float] | None
+
+
+class Loss(nn.Module, ABC):
+    """Base of every training loss: ``criterion(logits, target, *, features=None, index=None, ...)``.
+
+    A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
+    that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``head_weight``. It may have two
+    more methods: ``update_from_validation(predictions)``, called after each validation, and ``mix(inputs, target)``,
+    which returns a :class:`Mixed` to train on instead of the batch. All the rest is shared: half precision is computed
+    in float32 and outside autocast, dense inputs are flattened, ignored positions are masked, class weights and
+    reductions follow ``F.cross_entropy``.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions
+            (by the number of positions for soft targets), exactly as ``F.cross_entropy`` does.
+        ignore_index: Target value of positions that are left out of the loss and of every statistic.
+        weight: Class weights ``(C,)``, non-negative; kept as a buffer.
+
+    Note:
+        On CPU, targets out of range and batches without a valid position raise an error. On an accelerator, and inside
+        ``torch.compile``, this check would stall the device. There a target out of range trips the device's own
+        assertion, and a batch without a valid position has the mean NaN, as with ``F.cross_entropy``.
+
+        Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
+        on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    strength: ClassVar[str | None] = None
+    """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
+    strength_bound: float = float("inf")
+    """The largest valid strength."""
+    weight: Tensor | None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Replace ``**options`` in the signature by the options of the base class, for registry, listings and help."""
+        super().__init_subclass__(**kwargs)
+        # As in the base class: its signature is spelled out already, so options pass through any number of classes.
+        signature = inspect.signature(cls.__init__)
+        *own, last = signature.parameters.values()
+        if last.kind is last.VAR_KEYWORD and (names := _option_names(last.annotation, cls.__init__.__globals__)):
+            inherited = inspect.signature(super(cls, cls).__init__).parameters.values()
+            own += [option for option in inherited if option.name in names - signature.parameters.keys()]
+            cls.__init__.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        *,
+        reduction: Reduction = "mean",
+        ignore_index: int = -100,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        self.reduction: Reduction = check_choice(owner, "reduction", reduction, get_args(Reduction))
+        self.ignore_index = check_count(owner, "ignore_index", ignore_index, low=None)
+        self.register_buffer("weight", class_weights(owner, weight))
+
+    @abstractmethod
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``, class weights included; values at ignored positions are discarded."""
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:  # noqa: ARG002 (for subclasses)
+        """Loss of each position ``(M,)`` with another strength, a float or one for each position ``(M,)``.
+
+        Raises:
+            TypeError: If the loss has no strength.
+        """
+        raise TypeError(f"{type(self).__name__} has no strength.")
+
+    def forward(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        features: Tensor | None = None,
+        index: Tensor | None = None,
+        mixed: Tensor | None = None,
+        head_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            logits: ``(N, C)`` or dense ``(N, C, d1, ...)``, any floating dtype.
+            target: Class indices ``(N,)`` or ``(N, d1, ...)``, or soft targets shaped like ``logits``.
+            features: Input of the classifier head, ``(N, D)``; for dense logits also ``(N, D, d1, ...)``.
+            index: Position of each sample in the training set, ``(N,)`` int64.
+            mixed: Logits of K mixed versions of each sample, ``(N, K, C)`` or ``(N, K, C, d1, ...)``. Not needed in
+                ``eval()``.
+            head_weight: Weight of the classifier head, ``(C, D)``.
+
+        Returns:
+            A scalar, or the shape of a hard target for ``reduction="none"`` (0 where ignored); float32, or float64 for
+            float64 logits.
+
+        Raises:
+            TypeError: If one of ``needs`` was not passed.
+            InputError: For wrong shapes or dtypes, and on CPU for targets that are out of range or all ignored. The
+                state is then unchanged.
+        """
+        with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
+            given = {"features": features, "index": index, "mixed": mixed, "head_weight": head_weight}
+            return self._forward(logits, target, given)
+
+    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+        owner = type(self).__name__
+        for need, value in given.items():
+            if value is None and need in self.needs and (self.training or need != "mixed"):
+                raise missing(owner, need)
+        batch = prepare(owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight)
+        return reduce(self.per_sample(batch), batch, self.reduction)
+
+    def extra_repr(self) -> str:
+        """The options with plain values, for ``repr``; shared options only if they differ from the defaults."""
+        values = {key: getattr(self, key, None) for key in inspect.signature(type(self)).parameters}
+        usual = {"reduction": "mean", "ignore_index": -100}
+        return ", ".join(
+            f"{key}={value!r}"
+            for key, value in values.items()
+            if isinstance(value, int | float | str) and value != usual.get(key)
+        )
+
+
+def _option_names(annotation: Any, scope: dict[str, Any]) -> set[str]:
+    """Names of the options in ``**options: Unpack[...]``; without an annotation those of all losses, else none."""
+    if isinstance(annotation, str):  # its module imports annotations from __future__
+        try:
+            annotation = eval(annotation, scope)
+        except NameError:  # imported for type checking only
+            annotation = Unpack[LossOptions] if "LossOptions" in annotation else None
+    elif annotation is inspect.Parameter.empty:
+        annotation = Unpack[LossOptions]
+    return {name for options in get_args(annotation) for name in getattr(options, "__annotations__", ())}
+
+
+def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
+    """Registry metadata of a loss whose paper is on arXiv."""
+    return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv}"}
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """A context in which operations on ``device`` (its type) run in the precision of their inputs."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
+def class_weights(owner: str, weight: Any) -> Tensor | None:
+    """A copy of class weights ``(C,)`` in the default dtype; None stays None.
+
+    Raises:
+        InputError: If they are not one row of finite, non-negative numbers.
+    """
+    if weight is None:
+        return None
+    try:
+        found = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.ndim != 1 or bool((found < 0).any()) or not bool(torch.isfinite(found).all()):
+        raise InputError(
+            owner, "weight must be (C,), finite and non-negative", describe(weight), "Pass one weight for each class."
+        )
+    return found

@@ -1,0 +1,176 @@
+"""Checks and flattens the arguments of a loss.
+
+Ignored positions stay in the batch, with a mask: selecting them would make shapes depend on data, which stalls an
+accelerator and breaks ``torch.compile(fullgraph=True)``. On a CPU, where a look at the targets is free, the mask is
+None if nothing is ignored, and then costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_logits, describe
+from fedlas.losses._base.batch import Batch, can_look
+
+
+def prepare(
+    owner: str,
+    logits: Any,
+    target: Any,
+    features: Any = None,
+    index: Any = None,
+    *,
+    mixed: Any = None,
+    head_weight: Any = None,
+    ignore_index: int = -100,
+    weight: Tensor | None = None,
+) -> Batch:
+    """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
+
+    Raises:
+        InputError: As :meth:`Loss.forward`.
+    """
+    # Logits and class weights.
+    logits = check_logits(owner, logits)
+    classes, shape = logits.shape[1], (logits.shape[0], *logits.shape[2:])
+    if 0 in shape:
+        raise InputError(
+            owner, "a batch must hold at least one position", f"logits {tuple(logits.shape)}", "Skip empty batches."
+        )
+    flat = _rows(logits)
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    if weight is not None:
+        if not isinstance(weight, Tensor) or weight.shape != (classes,):
+            raise InputError(
+                owner,
+                f"weight must be ({classes},) like logits {tuple(logits.shape)}",
+                describe(weight),
+                "Pass one weight for each class.",
+            )
+        weight = weight.to(flat.dtype)
+
+    # Targets: probabilities shaped like the logits, or class indices.
+    valid: Tensor | None = None
+    if _floating(target) and target.shape == logits.shape:
+        target = _rows(target).to(flat.dtype)
+    elif isinstance(target, Tensor) and target.shape == shape and not _is_real(target):
+        target, valid = _hard_target(owner, target.reshape(-1).to(torch.int64), classes, ignore_index)
+    else:
+        raise InputError(
+            owner,
+            f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
+            describe(target),
+            "Put the classes second: logits.movedim(-1, 1)."
+            if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
+            else "Pass class indices, or one row of class probabilities a sample.",
+        )
+
+    # The tensors that only some losses need.
+    if features is not None:
+        features = _checked_features(owner, features, logits)
+    return Batch(
+        logits=flat,
+        target=target,
+        valid=valid,
+        weight=weight,
+        features=None if features is None else _rows(features),
+        index=None if index is None else _checked_index(owner, index, shape[0]),
+        shape=shape,
+        per_image=logits.ndim > 2 and features is not None and features.ndim == 2,
+        mixed=None if mixed is None else _flat_mixed(owner, mixed, logits).to(flat.dtype),
+        head_weight=None if head_weight is None else _checked_head(owner, head_weight, logits, features).to(flat.dtype),
+    )
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """``(N, K, d1, ...)`` as ``(N d1 ..., K)``."""
+    return tensor if tensor.ndim == 2 else tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
+
+
+def _floating(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _is_real(target: Tensor) -> bool:
+    return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+
+
+def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    """Targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
+    look = can_look(target)
+    if look:
+        low, high = (int(bound) for bound in target.aminmax())
+        if low >= 0 and high < classes and not low <= ignore_index <= high:
+            return target, None  # the usual case: no mask from here on, which is worth the two comparisons
+    valid = target != ignore_index
+    if look and not bool(valid.any()):
+        raise InputError(
+            owner,
+            "a batch must hold at least one position that counts",
+            f"{target.numel()} targets that all equal ignore_index {ignore_index}",
+            "Skip such batches: their mean is not defined.",
+        )
+    masked = torch.where(valid, target, 0)
+    if look and not 0 <= int(masked.min()) <= int(masked.max()) < classes:
+        raise InputError(
+            owner,
+            f"target must be in [0, {classes}) or ignore_index {ignore_index}",
+            f"values from {int(target[valid].min())} to {int(target[valid].max())}",
+            "Check the labels and the number of classes of the model.",
+        )
+    return masked, valid
+
+
+def _checked_features(owner: str, features: Any, logits: Tensor) -> Tensor:
+    """Features ``(N, D)``, or ``(N, D, d1, ...)`` for logits ``(N, C, d1, ...)``."""
+    rows, dense = logits.shape[0], logits.shape[2:]
+    if _floating(features) and features.ndim > 1 and features.shape[0] == rows and features.shape[2:] in ((), dense):
+        return features
+    shapes = f"(N, D) with N = {rows}" + (f" or (N, D, {', '.join(map(str, dense))})" if dense else "")
+    fix = "Pass the input of the classifier head."
+    if isinstance(features, Tensor) and features.ndim > 2 and not dense:
+        axes = tuple(range(2, features.ndim))
+        fix = f"Pool them first, e.g. features.mean({axes if len(axes) > 1 else axes[0]})."
+    raise InputError(owner, f"features must be {shapes} like logits {tuple(logits.shape)}", describe(features), fix)
+
+
+def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
+    """Logits of mixed samples as ``(M, K, C)``."""
+    if _floating(mixed) and mixed.shape[:1] + mixed.shape[2:] == logits.shape and mixed.shape[1] > 0:
+        return mixed if logits.ndim == 2 else mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1)
+    shape = ", ".join(map(str, (logits.shape[0], "K", *logits.shape[1:])))
+    raise InputError(
+        owner,
+        f"mixed must be ({shape}) like logits {tuple(logits.shape)}",
+        describe(mixed),
+        "Stack the logits of K mixed versions of the batch: torch.stack(views, dim=1).",
+    )
+
+
+def _checked_head(owner: str, weight: Any, logits: Tensor, features: Tensor | None) -> Tensor:
+    width = "D" if features is None else features.shape[1]
+    if (
+        _floating(weight)
+        and weight.ndim == 2
+        and weight.shape[0] == logits.shape[1]
+        and width in ("D", weight.shape[1])
+    ):
+        return weight
+    raise InputError(
+        owner,
+        f"head_weight must be ({logits.shape[1]}, {width}) for logits {tuple(logits.shape)}",
+        describe(weight),
+        "Pass the weight of the linear layer that makes the logits.",
+    )
+
+
+def _checked_index(owner: str, index: Any, rows: int) -> Tensor:
+    if isinstance(index, Tensor) and index.shape == (rows,) and index.dtype == torch.int64:
+        return index
+    raise InputError(
+        owner, f"index must be ({rows},) int64", describe(index), "Pass each sample's position in the data set."
+    )

@@ -1,0 +1,106 @@
+"""In-distribution and OOD samples counted at each distinct score, of all samples or of bootstrap replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedlas._core.check import InputError, describe
+
+Floats = NDArray[np.float64]
+
+# Counts in one block of replicates: 1 MiB of float64, so that several blocks fit a processor's cache.
+_BLOCK = 2**17
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Numbers of samples at each distinct score, ascending, of ``R`` replicates; no row is all 0.
+
+    Attributes:
+        known: In-distribution samples ``(R, G)``.
+        unknown: OOD samples ``(R, G)``.
+        right: Correctly classified in-distribution samples ``(R, G)``; None if that is not known.
+    """
+
+    known: Floats
+    unknown: Floats
+    right: Floats | None = None
+
+    @cached_property
+    def low(self) -> tuple[Floats, Floats]:
+        """Known and unknown samples with each score or a lower one, each ``(R, G)``."""
+        return self.known.cumsum(axis=1), self.unknown.cumsum(axis=1)
+
+    @cached_property
+    def high(self) -> tuple[Floats, Floats]:
+        """Known and unknown samples with each score or a higher one, each ``(R, G)``."""
+        known, unknown = self.low
+        return known[:, -1:] - known + self.known, unknown[:, -1:] - unknown + self.unknown
+
+
+class Counter:
+    """Counts the samples at each distinct score.
+
+    Args:
+        owner: The calling function, for errors.
+        id_score: ``(N,)``, finite.
+        ood_score: ``(M,)``, finite.
+        id_correct: ``(N,)`` bool, or None.
+
+    Raises:
+        InputError: If one of them is something else.
+    """
+
+    def __init__(
+        self, owner: str, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
+    ) -> None:
+        known, unknown = _checked(owner, "id_score", id_score), _checked(owner, "ood_score", ood_score)
+        self._right = None if id_correct is None else np.asarray(id_correct)
+        if self._right is not None and (self._right.shape != known.shape or self._right.dtype != np.bool_):
+            expected = f"id_correct must be ({len(known)},) bool"
+            raise InputError(owner, expected, describe(self._right), "One for each in-distribution.")
+        values, place = np.unique(np.concatenate((known, unknown)), return_inverse=True)
+        self._groups = len(values)
+        self._known, self._unknown = place[: len(known)], place[len(known) :]
+
+    def all_samples(self) -> Counts:
+        """Of all samples, in one row."""
+        right = None if self._right is None else self._count(self._known[self._right][None])
+        return Counts(self._count(self._known[None]), self._count(self._unknown[None]), right)
+
+    def replicates(self, number: int, seed: int) -> Iterator[Counts]:
+        """Of bootstrap replicates, in blocks; the samples drawn do not depend on the size of a block."""
+        rows = max(1, _BLOCK // self._groups)
+        sides = [np.random.Generator(np.random.PCG64([seed, side])) for side in range(2)]
+        for start in range(0, number, rows):
+            size = min(rows, number - start)
+            drawn, unknown = (
+                random.integers(0, len(places), size=(size, len(places)), dtype=np.int64)
+                for random, places in zip(sides, (self._known, self._unknown), strict=True)
+            )
+            right = None if self._right is None else self._count(self._known[drawn], weights=self._right[drawn])
+            yield Counts(self._count(self._known[drawn]), self._count(self._unknown[unknown]), right)
+
+    def _count(self, places: NDArray[np.int64], weights: NDArray[np.bool_] | None = None) -> Floats:
+        """How often each group occurs in each row of ``places (R, N)``: ``(R, G)``."""
+        rows = len(places)
+        flat = (places + self._groups * np.arange(rows)[:, None]).ravel()
+        counted = np.bincount(flat, None if weights is None else weights.ravel(), minlength=rows * self._groups)
+        return counted.reshape(rows, self._groups).astype(np.float64)
+
+
+def _checked(owner: str, name: str, score: ArrayLike) -> Floats:
+    try:
+        values = np.asarray(score, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(owner, f"{name} must be numbers", describe(score), "Pass one score a sample.") from error
+    shaped = values.ndim == 1 and len(values) > 0
+    if not shaped or not np.isfinite(values).all():
+        got = "NaN or infinite ones among them" if shaped else describe(values)
+        raise InputError(owner, f"{name} must be finite scores (N,), at least one", got, "Check the score.")
+    return values

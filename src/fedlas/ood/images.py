@@ -1,0 +1,107 @@
+"""Images of other data sets: adapted to a model's input, and searched for those the model knows."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedlas._core.check import InputError, check_count, describe
+
+__all__ = ["adapt_images", "count_duplicates"]
+
+_LUMA = (0.299, 0.587, 0.114)
+_CHUNK = 4096
+
+
+def adapt_images(images: Tensor, *, channels: int, size: int) -> tuple[Tensor, list[str]]:
+    """Images with the channels and the size that a model was trained on, and the changes made to them.
+
+    Args:
+        images: ``(N, channels', H, W)`` uint8, gray or color.
+        channels: 1 or 3. Gray becomes color by repetition, color becomes gray by its luma (ITU-R BT.601).
+        size: Height and width in pixels. Other sizes are scaled bilinearly, with smoothing where they shrink.
+
+    Returns:
+        ``(N, channels, size, size)`` uint8, the same tensor if nothing changes; and a description of each change.
+
+    Raises:
+        InputError: If the images are something else, or are neither gray nor color.
+
+    Note:
+        Scaling leaves traces that are unrelated to the content: an enlarged image is smoother than any the model has
+        seen. Read the results of such a pair with that in mind.
+
+    Example:
+        >>> adapted, notes = adapt_images(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), channels=3, size=32)
+        >>> adapted.shape, notes
+        (torch.Size([2, 3, 32, 32]), ['gray repeated to 3 channels', 'scaled from 28 x 28 to 32 x 32 pixels'])
+    """
+    owner = "adapt_images"
+    check_count(owner, "size", size)
+    _check_images(owner, "images", images)
+    given, height, width = images.shape[1:]
+    if given != channels and (given, channels) not in ((1, 3), (3, 1)):
+        raise InputError(
+            owner,
+            f"images must have {channels} channel{'s' * (channels != 1)}, or be gray for color or color for gray",
+            f"{given} channels",
+            "Convert them first.",
+        )
+    notes: list[str] = []
+    if given != channels:
+        notes.append(f"gray repeated to {channels} channels" if given == 1 else "color converted to gray")
+    if (height, width) != (size, size):
+        notes.append(f"scaled from {height} x {width} to {size} x {size} pixels")
+    if not notes:
+        return images, notes
+    return torch.cat([_adapted(chunk, channels, size) for chunk in images.split(_CHUNK)]), notes
+
+
+def _adapted(images: Tensor, channels: int, size: int) -> Tensor:
+    if images.shape[1] == 3 and channels == 1:
+        luma = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+        images = (images.float() * luma).sum(dim=1, keepdim=True).round().to(torch.uint8)
+    if images.shape[2:] != (size, size):
+        scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
+        images = scaled.round().clamp(0, 255).to(torch.uint8)
+    return images.expand(-1, channels, -1, -1).contiguous()
+
+
+def count_duplicates(images: Tensor, others: Tensor) -> int:
+    """How many of ``images`` are pixel for pixel among ``others``.
+
+    Args:
+        images: ``(N, channels, H, W)`` uint8.
+        others: ``(M, channels, H, W)`` uint8.
+
+    Returns:
+        A number from 0 to ``N``; copies that were scaled or compressed again are not found.
+
+    Raises:
+        InputError: If either is something else.
+
+    Example:
+        >>> count_duplicates(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(5, 1, 2, 2, dtype=torch.uint8))
+        2
+    """
+    for name, value in (("images", images), ("others", others)):
+        _check_images("count_duplicates", name, value)
+    if images.shape[1:] != others.shape[1:]:
+        return 0
+    known = set(_digests(others))
+    return sum(digest in known for digest in _digests(images))
+
+
+def _digests(images: Tensor) -> list[bytes]:
+    """A fingerprint of each image, long enough that two different images never share it by chance."""
+    return [blake2b(image.numpy().data, digest_size=16).digest() for image in images.cpu().contiguous()]
+
+
+def _check_images(owner: str, name: str, images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
+        raise InputError(
+            owner, f"{name} must be uint8 (N, channels, H, W)", describe(images), "Put the channels second."
+        )

@@ -1,0 +1,223 @@
+"""CSV, JSON lines and Parquet, read by pyarrow: what it says of a wrong row becomes a message of ours."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.predictions import sources
+from fedlas.predictions.columns import OWNER
+from fedlas.predictions.sources import Archive, Block, Source
+
+BYTES = 1 << 20
+"""What pyarrow parses at a time, unless rows are so long that it must be more. It reads some 32 of them ahead."""
+
+_SAID = {
+    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
+        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; Name columns of scores.",
+    r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
+        "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
+    r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
+        "every row must have {most} cells like the header; {got} in row {row} of {file}; Quote cells that hold commas.",
+    r"Column\(/(?P<column>[^/]*).*\) changed from (?P<first>\w+) to (?P<got>\w+) in row (?P<row>\d+)":
+        "column {column!r} must hold values of one kind; {first} and, in row {row} of {file}, {got}; Use one kind.",
+    r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
+        "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
+}  # fmt: skip
+"""What pyarrow says of a row, and what we say for it: expected, got and fix."""
+
+
+class Arrow:
+    """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
+
+    names: list[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._rows = path, 0
+        _arrow()
+        with self._guard():
+            self.names = self._names()
+
+    def blocks(self, scores: Sequence[str], target: str | None) -> Iterator[Block]:
+        """As :meth:`~fedlas.predictions.sources.Source.blocks`."""
+        self._rows = 0
+        with self._guard():
+            for whole in self._batches(scores, [] if target is None else [target]):
+                for start in range(0, whole.num_rows, sources.ROWS):
+                    batch = whole.slice(start, sources.ROWS)
+                    columns = [self._column(batch.column(name), name) for name in scores]
+                    lists = columns[0].ndim == 2
+                    if lists and len(columns) > 1:
+                        got = f"{len(columns)} columns in {self.path.name}"
+                        raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
+                    labels = None if target is None else batch.column(target).to_pylist()
+                    yield Block(self._rows + 1, columns[0] if lists else np.stack(columns, axis=1), labels, lists)
+                    self._rows += batch.num_rows
+
+    def _names(self) -> list[str]:
+        raise NotImplementedError
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        raise NotImplementedError
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's own errors are among them
+            text = " ".join(str(error).split())
+            for pattern, template in _SAID.items():
+                if found := re.search(pattern, text):
+                    where = found.groupdict("") | {"file": self.path.name}
+                    # pyarrow counts rows of CSV from the header, which is 1, and those of JSON from 0 in each block.
+                    where["row"] = str(int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1))
+                    if "number" in where:
+                        where["column"] = self.names[int(where["number"])]
+                    raise InputError(OWNER, *(part.format_map(where) for part in template.split("; "))) from error
+            expected, got = f"it must be a readable {self.path.suffix} file", f"{self.path} ({text})"
+            raise InputError(OWNER, expected, got, "Check the file; text must be UTF-8, not Latin-1.") from error
+
+    def _column(self, values: Any, name: str) -> NDArray[Any]:
+        """Numbers ``(n,)``, or ``(n, C)`` of lists; NaN where there is none."""
+        types, shape = _arrow().types, [len(values)]
+        if hasattr(values, "value_lengths"):
+            lengths = values.value_lengths().fill_null(0).to_numpy()
+            shape.append(int(lengths.max()))
+            for place in np.flatnonzero(lengths != lengths.max())[:1]:
+                expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
+                got = f"{lengths[place]} in row {self._rows + place + 1} of {self.path.name}"
+                raise InputError(OWNER, expected, got, "Write one number for each class.")
+            values = values.flatten()
+        if types.is_string(values.type):  # of JSON lines, whose numbers some write in quotes
+            values = _arrow().array(map(_number, values.to_pylist()), "float64")
+        if types.is_integer(values.type) or types.is_decimal(values.type):
+            values = values.cast("float64")
+        if not types.is_floating(values.type):
+            got = f"{values.type} in {self.path.name}"
+            raise InputError(OWNER, f"column {name!r} must hold numbers", got, "Name columns of scores.")
+        found: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return found.reshape(shape)
+
+
+class Delimited(Arrow):
+    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay what they are."""
+
+    def _names(self) -> list[str]:
+        self.delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
+        # What is decoded with the header may be rows already, whose errors have a number.
+        with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            names = next(filter(None, csv.reader(file, delimiter=self.delimiter, strict=True)), [])
+        self._bytes = max(BYTES, 16 * len("".join(names).encode()))
+        if not names:
+            got = f"{self.path}, which is empty"
+            raise InputError(OWNER, "the first line must name the columns", got, "Add a header.")
+        return names
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        reader, last, spans = _arrow(".csv"), self.names[-1], 0
+        types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
+        with reader.open_csv(
+            self.path,
+            reader.ReadOptions(use_threads=False, block_size=self._bytes),
+            reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
+            reader.ConvertOptions(include_columns=list(types), column_types=types, null_values=[""]),
+        ) as batches:
+            for batch in batches:
+                if last not in scores:
+                    spans += _arrow(".compute").match_substring_regex(batch.column(last), "[\r\n]").true_count
+                yield batch
+        # A quote that is never closed swallows rows. They lack cells then, except where it is in the last column.
+        with self.path.open("rb") as file:
+            if spans and sum(part.count(b'"') for part in iter(lambda: file.read(BYTES), b"")) % 2:
+                got = f"an odd number in {self.path.name}, and cells of several lines in column {last!r}"
+                raise InputError(OWNER, "every quote must be closed", got, 'Quote cells that hold ", and double it.')
+
+
+class JsonLines(Arrow):
+    """One JSON object a line; the keys of the first are the columns, its values say of which kind each is."""
+
+    def _names(self) -> list[str]:
+        # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
+        with self.path.open(encoding="utf-8-sig") as file:
+            line = next(filter(str.strip, file), "{}")
+        self._bytes, self._first = max(BYTES, 16 * len(line)), json.loads(line)
+        if not isinstance(self._first, dict) or not self._first:
+            got = f"{self._first!r:.60} in row 1 of {self.path}"
+            raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
+        return list(self._first)
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        reader = _arrow(".json")
+        schema = _arrow().schema([(name, _kind(self._first[name])) for name in (*scores, *labels)])
+        options = reader.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        with reader.open_json(
+            self.path, reader.ReadOptions(use_threads=False, block_size=self._bytes), options
+        ) as batches:
+            yield from batches
+
+
+class Parquet(Arrow):
+    """A Parquet file."""
+
+    def _names(self) -> list[str]:
+        return list(_arrow(".parquet").read_schema(self.path).names)
+
+    def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
+        with _arrow(".parquet").ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
+
+
+def _arrow(module: str = "") -> Any:
+    return require(f"pyarrow{module}", extra="tables")
+
+
+def _number(text: str | None) -> float | None:
+    with suppress(TypeError, ValueError):
+        return float(text)  # type: ignore[arg-type]
+    return None
+
+
+def _kind(value: Any) -> Any:
+    """The Arrow type of a JSON value."""
+    if isinstance(value, list):
+        return _arrow().list_(_kind(value[0] if value else 0.0))
+    kinds = {bool: "bool", int: "float64", float: "float64", type(None): "null"}
+    return _arrow().type_for_alias(kinds.get(type(value), "string"))
+
+
+FORMATS: dict[str, Callable[[Path], Source]] = {
+    ".csv": Delimited,
+    ".tsv": Delimited,
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+    ".parquet": Parquet,
+    ".npz": Archive,
+}
+"""What reads a file, by the end of its name."""
+
+
+def source_of(path: Path) -> Source:
+    """The table in a file.
+
+    Raises:
+        InputError: If there is no such file, its name ends otherwise, or it cannot be read.
+        MissingExtraError: For all but ``.npz`` without pyarrow.
+    """
+    if not path.is_file():
+        raise InputError(OWNER, "the file must exist", path, "Check the path.")
+    form = FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, "Rename or convert the file.")
+    return form(path)

@@ -1,0 +1,116 @@
+"""Drawing replicates, block by block, and collecting what is computed of each.
+
+Random numbers are a function of the seed and the replicate's number alone: neither the size of the blocks nor the
+number of threads plays a part. They come from NumPy's ``RandomState``, whose output is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import TypeVar
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_count
+from fedlas.metrics.scan import check_predictions
+from fedlas.predictions import Predictions
+from fedlas.stats.replicates import Redrawn, Replicates, Resampled
+from fedlas.stats.rows import Floats, Rows
+
+K = TypeVar("K")
+BLOCK = 2**18
+"""Elements of the largest arrays of one block: 2 MiB of float64, so that several stay in a processor's cache."""
+MANY_PROBS = 2**23
+"""Probabilities from which on it is their sums by class that take the time: these come from wide blocks."""
+CLASS_REPLICATES = 199
+"""At most so many replicates of what is computed of so many probabilities."""
+_WIDE, _WIDE_BLOCK = 32, 2**22
+
+
+class Purpose(IntEnum):
+    """What random numbers are for: two uses of one seed never see the same ones. Do not renumber."""
+
+    BOOTSTRAP = 0
+    NOISE_FLOOR = 1
+
+
+def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
+    """The rows of ``predictions``.
+
+    Raises:
+        InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
+    """
+    check_predictions(owner, predictions)
+    if predictions.num_samples < 2:
+        raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
+    return Rows(predictions, check_count(owner, "num_bins", num_bins))
+
+
+def resampled_weights(*rows: Rows, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Floats]:
+    """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
+    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts):
+        index = (uniforms * rows[0].num_samples).astype(np.int64)
+        index += np.arange(len(index))[:, None] * rows[0].num_samples
+        yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
+
+
+def resampled(rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Resampled]:
+    """Blocks of bootstrap replicates, ``replicates`` in all."""
+    for weights in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts):
+        yield Resampled(rows, weights)
+
+
+def redrawn(rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Redrawn]:
+    """Blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
+    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed, cuts):
+        yield Redrawn(rows, uniforms)
+
+
+def values_in(
+    draw: Callable[..., Iterator[Replicates]],
+    rows: Rows,
+    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
+    *,
+    seed: int,
+    advance: Callable[[int], None] | None = None,
+) -> dict[K, Floats]:
+    """Values of several quantities over one set of replicates, which each block of is drawn once for all of them.
+
+    Args:
+        draw: :func:`resampled` or :func:`redrawn`.
+        rows: What is drawn from.
+        forms: By name, the quantity of a block ``(R, ...)``, and of how many replicates, from the first, it is wanted.
+        seed: Of the random numbers.
+        advance: Called after each block with the number of its replicates.
+
+    Returns:
+        ``(replicates, ...)`` by name.
+    """
+    wanted = {replicates for _, replicates in forms.values()}
+    parts: dict[K, list[Floats]] = {name: [] for name in forms}
+    done = 0
+    for block in draw(rows, replicates=max(wanted, default=0), seed=seed, cuts=wanted):
+        for name, (form, replicates) in forms.items():
+            if done < replicates:
+                parts[name].append(form(block))
+        done += block.size
+        if advance is not None:
+            advance(block.size)
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def _uniforms(
+    purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int, cuts: Iterable[int]
+) -> Iterator[Floats]:
+    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
+    # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
+    largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
+    narrow = max(1, BLOCK // largest)
+    many = max(each.num_samples * each.num_classes for each in rows) > MANY_PROBS
+    start = 0
+    for stop in sorted({replicates, *(cut for cut in cuts if cut < replicates)}):
+        step = max(narrow, min(_WIDE, _WIDE_BLOCK // largest)) if many and stop <= CLASS_REPLICATES else narrow
+        for size in (min(step, stop - at) for at in range(start, stop, step)):
+            yield random.random_sample((size, rows[0].num_samples))
+        start = stop

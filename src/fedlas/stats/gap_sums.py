@@ -1,0 +1,188 @@
+"""Sufficient sums of confidences and right predictions, for all samples and for each cell of confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, reason
+from fedlas.stats.intervals import check_level
+from fedlas.stats.rows import Floats
+from fedlas.stats.selective_risk import clopper_pearson
+
+__all__ = ["GapSums", "cells_of", "check_edges", "ends_of", "read_counts", "read_numbers"]
+
+
+@dataclass(frozen=True)
+class GapSums:
+    """Sufficient sums of confidences ``c`` and right predictions ``r`` (0 or 1), for all samples and for each cell.
+
+    Attributes:
+        edges: Ends of the cells ``(K + 1,)``, from 0 to 1. A cell includes its lower end.
+        count: Number of samples ``(K + 1,)``: of all, then of each cell. The sums below have the same shape.
+        right: Sum of ``r``.
+        confidence: Sum of ``c``.
+        squares: Sum of ``c ** 2``.
+        products: Sum of ``c * r``.
+    """
+
+    edges: Floats
+    count: Floats
+    right: Floats
+    confidence: Floats
+    squares: Floats
+    products: Floats
+
+    @classmethod
+    def of(cls, edges: Sequence[float] | Floats, confidence: Floats, correct: NDArray[np.bool_]) -> GapSums:
+        """Sums of some samples: ``confidence (N,)`` and ``correct (N,)``."""
+        ends = np.asarray(edges, dtype=np.float64)
+        cell, right = cells_of(ends, confidence), correct.astype(np.float64)
+
+        def total(values: Floats) -> Floats:
+            by_cell = np.bincount(cell, weights=values, minlength=len(ends) - 1)
+            return np.concatenate([[values.sum()], by_cell])
+
+        ones = np.ones(len(right))
+        return cls(ends, *(total(v) for v in (ones, right, confidence, confidence**2, confidence * right)))
+
+    def __add__(self, other: GapSums) -> GapSums:
+        names = ("count", "right", "confidence", "squares", "products")
+        return GapSums(self.edges, *(getattr(self, name) + getattr(other, name) for name in names))
+
+    @property
+    def gap(self) -> Floats:
+        """Mean of ``r - c``: accuracy minus confidence; NaN where there is no sample."""
+        with np.errstate(invalid="ignore"):
+            return (self.right - self.confidence) / self.count
+
+    def plain(self) -> dict[str, list[float]]:
+        """The sums as JSON can hold them."""
+        return {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> GapSums:
+        """Sums from what :meth:`plain` returned.
+
+        Raises:
+            InputError: If ``content`` is something else.
+        """
+        try:
+            sums = {name: read_numbers(content, name) for name in cls.__dataclass_fields__}
+            edges = check_edges(sums["edges"])
+            if wrong := [f"{name} {each.shape}" for name, each in sums.items() if each.shape != edges.shape]:
+                raise ValueError(f"{', '.join(wrong)} for {len(edges) - 1} cells")
+            for name in ("count", "right"):
+                read_counts(content, name)
+            found = cls(**sums)
+            if wrong := found._impossible():
+                raise ValueError(f"no samples have these sums: {', '.join(wrong)}")
+        except (KeyError, TypeError, ValueError) as error:
+            fix = "Write the card again: fedlas card RUN."
+            raise InputError("card", "it must hold sums of confidences", reason(error), fix) from error
+        return found
+
+    def _impossible(self) -> list[str]:
+        """Names of the sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""
+        lowest, highest = ends_of(self.edges)
+        slack = 1e-9 * np.maximum(self.count, 1)
+
+        def between(name: str, low: Floats, high: Floats) -> bool:
+            values = getattr(self, name)
+            with np.errstate(over="ignore", invalid="ignore"):  # infinities and NaN are not within the slack
+                adds_up = abs(values[0] - values[1:].sum()) <= slack[0]
+            return bool(adds_up and (values >= low - slack).all() and (values <= high + slack).all())
+
+        c, mean = self.confidence, self.confidence / np.maximum(self.count, 1)
+        possible = {
+            "count": between("count", self.count, self.count),
+            "right": between("right", np.zeros_like(c), self.count),
+            "confidence": between("confidence", lowest * self.count, highest * self.count),
+            "squares": between("squares", mean * c, highest * c),
+            "products": between("products", lowest * self.right, np.minimum(highest * self.right, c)),
+        }
+        return [name for name, fine in possible.items() if not fine]
+
+    def bounds(self, *, level: float) -> tuple[Floats, Floats]:
+        """Intervals of the mean of ``r - c`` for all samples and in each cell, which hold together with ``level``.
+
+        Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval of
+        ``r - c``, and the exact interval of ``r`` less the empirical Bernstein interval of ``c``. The second is the
+        narrower one in a narrow cell.
+        """
+        miss = (1 - check_level("drift", level)) / len(self.count)
+        low, high = (np.empty(len(self.count)) for _ in range(2))
+        lowest, highest = ends_of(self.edges)
+        for k, count in enumerate(self.count):
+            least, most = -highest[k], 1 - lowest[k]
+            low[k], high[k] = least, most
+            if count < 2:
+                continue
+            mean_c, mean_r = self.confidence[k] / count, self.right[k] / count
+            var_c = (self.squares[k] - count * mean_c**2) / (count - 1)
+            square = self.right[k] - 2 * self.products[k] + self.squares[k]
+            var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
+            wide = _bernstein(var_gap, count, most - least, miss / 4)
+            exact = clopper_pearson(round(self.right[k]), int(count), level=1 - miss / 4)
+            narrow = _bernstein(var_c, count, highest[k] - lowest[k], miss / 8)
+            low[k] = max(least, mean_r - mean_c - wide, exact[0] - mean_c - narrow)
+            high[k] = min(most, mean_r - mean_c + wide, exact[1] - mean_c + narrow)
+        return low, high
+
+
+def read_numbers(content: Mapping[str, Any], name: str) -> Floats:
+    """An entry of a file as an array.
+
+    Raises:
+        KeyError: If there is no such entry.
+        ValueError: If it is not an array of finite numbers.
+    """
+    numbers = np.asarray(content[name])
+    if numbers.dtype.kind not in "iuf" or not numbers.ndim or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be finite numbers")
+    return numbers.astype(np.float64)
+
+
+def read_counts(content: Mapping[str, Any], name: str) -> Floats:
+    """An entry of a file as an array ``(n,)`` of whole numbers from 0.
+
+    Raises:
+        KeyError: If there is no such entry.
+        ValueError: If it is anything else.
+    """
+    counts = read_numbers(content, name)
+    if counts.ndim != 1 or (counts < 0).any() or (counts != np.rint(counts)).any():
+        raise ValueError(f"{name} must be whole numbers from 0")
+    return counts
+
+
+def check_edges(edges: Floats) -> Floats:
+    """Return ``edges (K + 1,)`` if they ascend from 0 to 1.
+
+    Raises:
+        ValueError: Otherwise.
+    """
+    if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or not (np.diff(edges) > 0).all():
+        raise ValueError("edges must ascend from 0 to 1")
+    return edges
+
+
+def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
+    """Index of each confidence's cell."""
+    return np.searchsorted(edges[1:-1], confidence, side="right")
+
+
+def ends_of(edges: Floats) -> tuple[Floats, Floats]:
+    """Lowest and highest confidence ``(K + 1,)``: overall, then in each cell."""
+    return np.concatenate([edges[:1], edges[:-1]]), np.concatenate([edges[-1:], edges[1:]])
+
+
+def _bernstein(variance: float, count: float, width: float, miss: float) -> float:
+    """One-sided error of a mean of values in an interval of this width, exceeded with probability at most ``miss``."""
+    logarithm = math.log(2 / miss)
+    return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (3 * (count - 1))

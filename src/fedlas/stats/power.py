@@ -1,0 +1,121 @@
+"""How many seeds it takes to find a difference between two methods."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Literal, get_args
+
+import numpy as np
+
+from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.extras import require
+from fedlas.stats.intervals import check_level
+
+__all__ = ["seeds_needed"]
+
+_MOST_SEEDS = 10**5
+PairedTestName = Literal["t", "sign", "wilcoxon"]
+
+
+def seeds_needed(
+    difference: float, spread: float, *, power: float = 0.8, level: float = 0.05, test: PairedTestName = "t"
+) -> int:
+    """Smallest number of seeds with which a paired test finds a difference of this size with probability ``power``.
+
+    It assumes that the differences between two methods with the same seeds are normal with mean ``difference`` and
+    standard deviation ``spread``.
+
+    Args:
+        difference: True mean difference between the methods. Its sign does not matter, but it must not be 0.
+        spread: Standard deviation *of the difference* over seeds, > 0, in the same unit. If only each method's own
+            deviation is known and the seeds are not paired, it is ``sqrt(sd_a**2 + sd_b**2)``.
+        power: Probability in ``(0, 1)`` of a significant result.
+        level: Level of the two-sided test in ``(0, 1)``. With Holm's correction over ``m`` methods, ``level / m`` is on
+            the safe side.
+        test: ``"t"`` (exact, from the noncentral t distribution), ``"sign"`` (exact), or ``"wilcoxon"`` (approximate:
+            the t-test's number over ``3 / pi``, the Wilcoxon test's efficiency for normal data in large samples, and
+            at least the number of pairs that can reach the level).
+
+    Returns:
+        Number of seeds.
+
+    Raises:
+        InputError: For arguments out of range, or if it would take more than 100,000 seeds.
+
+    Note:
+        A spread that was estimated from three seeds is easily wrong by a factor of two, and this number by the square
+        of that: plan with a pessimistic spread.
+
+    Example:
+        >>> seeds_needed(0.5, 0.5), seeds_needed(0.5, 1.0), seeds_needed(3.0, 1.0, test="wilcoxon")
+        (10, 34, 6)
+
+    Source:
+        Cohen, "Statistical Power Analysis" (1988), chapter 2; Lehmann, "Nonparametrics" (1975), for the efficiency.
+    """
+    owner = "seeds_needed"
+    effect = abs(check_number(owner, "difference", difference)) / check_number(
+        owner, "spread", spread, low=0.0, low_open=True
+    )
+    check_level(owner, power, name="power")
+    check_level(owner, level)
+    check_choice(owner, "test", test, get_args(PairedTestName))
+    if effect == 0.0:
+        raise InputError(owner, "difference must not be 0", difference, "No number of seeds finds what is not there.")
+    if test == "sign":
+        return _sign_seeds(effect, power, level)
+    seeds = _t_seeds(effect, power, level)
+    return seeds if test == "t" else max(_fewest_pairs(level), math.ceil(seeds * math.pi / 3))
+
+
+def _t_seeds(effect: float, power: float, level: float) -> int:
+    stats = require("scipy.stats", extra="stats")
+
+    def enough(n: int) -> bool:
+        critical, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
+        found = stats.nct.sf(critical, n - 1, shift)
+        if shift < 8:  # beyond that the other tail holds less than Phi(-8) = 6e-16, and scipy cannot compute it
+            found += stats.nct.cdf(-critical, n - 1, shift)
+        return bool(found >= power)
+
+    low, high = 1, 2  # one seed is never enough; the power grows with each seed, so bisection finds the first number
+    while not enough(high):
+        low, high = high, 2 * high
+        _check_affordable(low)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _sign_seeds(effect: float, power: float, level: float) -> int:
+    binom = require("scipy.stats", extra="stats").binom
+    win = NormalDist().cdf(effect)
+    # For normal differences no unbiased test has more power than the t-test, so the search starts at its number. It
+    # tries every number from there, because the power of a discrete test does not grow with each seed.
+    first = max(_fewest_pairs(level), _t_seeds(effect, power, level))
+    while True:
+        n = np.arange(first, 2 * first)
+        rejected = binom.ppf(level / 2, n, 0.5)
+        rejected -= binom.cdf(rejected, n, 0.5) > level / 2 * (1 + 1e-12)
+        reached = np.flatnonzero(binom.cdf(rejected, n, win) + binom.sf(n - rejected - 1, n, win) >= power)
+        if len(reached):
+            return int(n[reached[0]])
+        first *= 2
+        _check_affordable(first)
+
+
+def _fewest_pairs(level: float) -> int:
+    """Fewest pairs with which tests of signs and ranks can reach ``level``: ``2 / 2**n <= level``."""
+    return max(1, math.ceil(1 - math.log2(level) - 1e-12))
+
+
+def _check_affordable(n: int) -> None:
+    if n > _MOST_SEEDS:
+        raise InputError(
+            "seeds_needed",
+            f"difference / spread must be so large that {_MOST_SEEDS:,} seeds are enough",
+            "a smaller one",
+            "A difference that small is out of reach.",
+        )

@@ -1,0 +1,33 @@
+"""The mean of the probabilities over random passes of a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas.objective import logits_of
+
+
+def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
+    """Log of the mean probabilities ``(N, C)``, float32; torch's generators are left as they were.
+
+    Args:
+        owner: The caller, for errors.
+        model: Returns logits ``(N, C)``, at random.
+        inputs: Inputs of the model.
+        seeds: One entry a pass: a seed, or None to continue the random numbers of the pass before.
+    """
+    devices = [inputs.device] if isinstance(inputs, Tensor) and inputs.is_cuda else []
+    total: Tensor | float = -math.inf
+    with torch.random.fork_rng(devices):
+        for seed in seeds:
+            if seed is not None:
+                torch.manual_seed(seed)
+            # Summed in the logarithm, where tiny probabilities keep their digits.
+            log_probs = logits_of(owner, model(inputs)).float().log_softmax(dim=1)
+            total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
+    return torch.as_tensor(total - math.log(len(seeds)))

@@ -1,0 +1,120 @@
+"""The public interface as text: every public name with its signature, read from the source without importing it.
+
+``python tests/api.py`` writes it to ``tests/api.txt``; ``tests/unit/test_api.py`` compares the two.
+"""
+
+import ast
+import functools
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src"
+LISTED = Path(__file__).with_name("api.txt")
+
+
+def path_of(name):
+    """File of a dotted module name; None if there is no such module."""
+    stem = SOURCE.joinpath(*name.split("."))
+    return next((path for path in (stem / "__init__.py", stem.with_suffix(".py")) if path.is_file()), None)
+
+
+@functools.cache
+def tree_of(name):
+    return ast.parse(path_of(name).read_text(encoding="utf-8"))
+
+
+def public_modules():
+    """Every package without a leading underscore, the facades, and each integration: a module for another package."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        is_package, parent = parts[-1] == "__init__", parts[:-1]
+        if not any(part.startswith("_") for part in parent) and (
+            is_package or (parent in {("fedlas",), ("fedlas", "integrations")} and not parts[-1].startswith("_"))
+        ):
+            yield ".".join(parent if is_package else parts)
+
+
+def assignments(name):
+    """``(target, node)`` of every assignment at the top of a module."""
+    for node in tree_of(name).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield ast.unparse(target), node
+
+
+def exported(name):
+    """The names in ``__all__`` of a module; none without it."""
+    found = dict(assignments(name)).get("__all__")
+    return [] if found is None else sorted(ast.literal_eval(found.value))
+
+
+def definition(module, name):
+    """``(module, node)`` where a name is defined: imports within the package are followed. None if it is not ours."""
+    for node in tree_of(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fedlas":
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    inner = f"{node.module}.{alias.name}"
+                    return (inner, tree_of(inner)) if path_of(inner) else definition(node.module, alias.name)
+    found = dict(assignments(module)).get(name)
+    return None if found is None else (module, found)
+
+
+def signature(node):
+    """``(arguments) -> result`` of a function, as written."""
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(node.args)}){result}"
+
+
+def described(name, node, module, public):
+    """The lines for a name: its signature, and those of a class's public members, inherited from private ones too."""
+    if isinstance(node, ast.Module):
+        yield f"{name}: module"
+    elif isinstance(node, ast.Assign):
+        yield name
+    elif isinstance(node, ast.AnnAssign):
+        yield f"{name}: {ast.unparse(node.annotation)}" + (f" = {ast.unparse(node.value)}" if node.value else "")
+    elif isinstance(node, ast.FunctionDef):
+        kinds = {ast.unparse(kind) for kind in node.decorator_list}
+        kinds &= {"property", "cached_property", "classmethod", "staticmethod"}
+        yield f"{name}{signature(node)}{''.join(f'  # {kind}' for kind in kinds)}"
+    else:
+        yield f"{name}({', '.join(map(ast.unparse, node.bases))})  # class"
+        for own, (where, item) in members(node, module, public).items():
+            yield from described(f"{name}.{own}", item, where, public)
+
+
+def members(node, module, public):
+    """``name: (module, node)`` of a class's public methods and annotated attributes."""
+    found = {}
+    for base in reversed(node.bases):
+        above = definition(module, ast.unparse(base).split("[")[0])
+        if above is not None and (above[0], above[1].name) not in public:
+            found |= members(above[1], above[0], public)
+    for item in node.body:
+        named = item.target if isinstance(item, ast.AnnAssign) else item
+        own = getattr(named, "name", getattr(named, "id", "_"))
+        if own in {"__init__", "__call__"} or not own.startswith("_"):
+            found[own] = module, item
+    return found
+
+
+def public_interface():
+    """The whole text, one name a line."""
+    places = {}  # (module, name) of each definition: the public names for it, the deepest first
+    for module in sorted(public_modules(), key=lambda name: (-name.count("."), name)):
+        for name in exported(module):
+            found = definition(module, name)
+            assert found is not None, f"{module}.__all__ names {name!r}, which is not defined there"
+            places.setdefault((found[0], getattr(found[1], "name", name)), []).append((f"{module}.{name}", found[1]))
+    lines = []
+    for (where, _), ((home, node), *others) in places.items():
+        lines += described(home, node, where, places)
+        lines += [f"{name} = {home}" for name, _ in others]
+    return "\n".join(sorted(lines)) + "\n"
+
+
+if __name__ == "__main__":
+    LISTED.write_text(public_interface(), encoding="utf-8")
+    print(f"{LISTED}: {len(public_interface().splitlines())} lines")

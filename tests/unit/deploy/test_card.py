@@ -1,0 +1,155 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.cli.card import card, write_card
+from fedlas.deploy.calibration import fit_calibration
+from fedlas.deploy.card import read_card
+from fedlas.deploy.card_limits import known_limits
+from fedlas.deploy.make_card import make_card
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.studies.card import run_card
+from fedlas.metrics import evaluate
+from fedlas.predictions import Predictions
+from fedlas.stats.selective_risk import clopper_pearson
+
+
+def predictions(seed, samples):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(samples, 4, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(2 * logits, target)  # too confident
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What a finished run leaves, as far as a card needs it."""
+    folder = tmp_path_factory.mktemp("runs") / "mine-s0"
+    predictions(0, 1500).save(folder / "predictions" / "val.npz")
+    predictions(1, 600).save(folder / "predictions" / "test.npz")
+    (folder / "config.yaml").write_text("recipe: made\ndata: {name: synthetic, label_noise: 0.2}\nmodel: {name: mlp}\n")
+    metrics = {"format": 1, "loss": "ce", "seed": 0, "recipe": "made", "test": {"accuracy": 0.5}}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    np.savez(folder / "splits.npz", train=np.arange(9), val=np.arange(1500), test=np.arange(600))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(folder):
+    val = Predictions.load(folder / "predictions" / "val.npz")
+    made = run_card(RunFolder(folder), fit_calibration("temperature", val), replicates=39)
+    write_card(made, folder / "card.json")
+    return json.loads((folder / "card.json").read_text())
+
+
+def calibrated(folder, part):
+    val, test = (Predictions.load(folder / "predictions" / f"{name}.npz") for name in ("val", part))
+    return fit_calibration("temperature", val).transform(test)
+
+
+def test_numbers_are_those_of_the_predictions(folder, content):
+    test = calibrated(folder, "test")
+    for name, value in evaluate(test).items():
+        assert content["metrics"]["calibrated"][name]["value"] == pytest.approx(value, abs=1e-12), name
+    ece = content["metrics"]["calibrated"]["ece"]
+    assert ece["low"] <= ece["value"] <= ece["high"]
+    assert 0 < ece["p"] <= 1
+    assert ece["floor"] > 0
+    assert content["metrics"]["as predicted"]["ece"]["p"] < 0.05 < ece["p"]
+    assert content["calibration"]["temperature"] == pytest.approx(2, rel=0.2)
+    assert content["data"]["samples"] == {"train": 9, "val": 1500, "test": 600}
+    share = sum(b["samples"] * abs(b["accuracy"] - b["confidence"]) for b in content["reliability"]) / 600
+    assert share == pytest.approx(ece["value"])
+
+
+def test_thresholds_are_counted_on_both_parts(folder, content):
+    rows = {row["risk"]: row for row in content["selective"]["thresholds"]}
+    assert rows[0.1]["threshold"] is not None
+    for part in ("val", "test"):
+        chosen = calibrated(folder, part)
+        accepted = chosen.confidence.double() >= rows[0.1]["threshold"]
+        assert rows[0.1][part]["accepted"] == int(accepted.sum())
+        assert rows[0.1][part]["wrong"] == int((accepted & ~chosen.correct).sum())
+    test = rows[0.1]["test"]
+    assert test["upper"] == clopper_pearson(test["wrong"], test["accepted"], sides=1)[1]
+    assert rows[0.005]["threshold"] is None or rows[0.005]["threshold"] > rows[0.1]["threshold"]
+
+
+def test_a_card_comes_back_for_the_monitor(folder, content):
+    card = read_card(folder / "card.json")
+    test = calibrated(folder, "test")
+    assert (card.name, card.num_classes, card.classes) == ("mine-s0", 4, ())
+    assert card.gaps.count[0] == card.bin_counts.sum() == 600
+    assert card.gaps.right[0] == int(test.correct.sum())
+    assert card.gaps.confidence[0] == pytest.approx(float(test.confidence.double().sum()))
+    val = Predictions.load(folder / "predictions" / "val.npz")
+    torch.testing.assert_close(card.calibration(val.logits), calibrated(folder, "val").logits)
+
+
+def test_a_card_needs_predictions_alone(tmp_path):
+    val, test = predictions(0, 400), predictions(1, 300)
+    calibration = fit_calibration("vector", val)
+    made = make_card(val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2])
+    (tmp_path / "card.json").write_text(json.dumps(made))
+    card = read_card(tmp_path / "card.json")
+    assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
+    assert made["metrics"]["calibrated"]["ece"] == {"value": evaluate(calibration.transform(test))["ece"]}
+    assert "300 test samples of own" in made["limits"][0]
+
+
+def test_limits_say_what_is_known(content):
+    limits = " ".join(content["limits"])
+    assert "600 test samples of synthetic" in limits
+    assert "made wrong on purpose" in limits
+    assert "is not distinguishable from that of a perfectly calibrated model" in limits
+    rare = torch.tensor([0] * 1990 + [1] * 10)
+    worse = json.loads(json.dumps(content))
+    worse["metrics"]["calibrated"]["ece"] |= {"p": 0.001, "least_p": 0.001}
+    worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
+    worse["data"]["settings"] = {}
+    said = " ".join(known_limits(worse, rare, notes=["A doubt."]))
+    for part in (
+        "3 of 4 classes have fewer than 30",
+        "is more than chance",
+        "(p ≤ 0.001). Confidences",
+        "has 20.00 % on the test part",
+        "A doubt.",
+    ):
+        assert part in said, part
+    assert "on purpose" not in said
+
+
+def test_the_page_holds_the_numbers_and_nothing_from_outside(folder, content):
+    page = (folder / "card.html").read_text()
+    assert f"{100 * content['metrics']['calibrated']['accuracy']['value']:.2f}" in page
+    assert f"{content['selective']['thresholds'][-1]['threshold']:.4f}" in page
+    assert page.count("<svg") == 2
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page
+
+
+def test_the_verb(folder, tmp_path, capsys):
+    assert card(folder, out=tmp_path / "c.json", calibrate="vector", risks=[0.2], replicates=0) == 0
+    said = capsys.readouterr().out
+    assert "Wanted risk %" in said
+    assert "Calibration: vector scaling" in said
+    assert (tmp_path / "c.html").is_file()
+    again = read_card(tmp_path / "c.json")
+    assert again.calibration.method == "vector"
+    for options, message in (
+        ({"out": tmp_path / "c.html"}, "must end in .json"),
+        ({"risks": [2.0]}, "risk must be"),
+        ({"replicates": 3}, "replicates"),
+    ):
+        with pytest.raises(InputError, match=message):
+            card(folder, **{"out": tmp_path / "d.json", "replicates": 0, **options})
+    assert not (tmp_path / "d.json").exists()
+    with pytest.raises(InputError, match="must exist"):
+        card(tmp_path, replicates=0)
+    for text in ("no json", "[]", '{"format": "fedlas.card/1"}', '{"format": "fedlas.card/2"}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(InputError, match="card: it must"):
+            read_card(tmp_path / "bad.json")

@@ -1,0 +1,137 @@
+"""Two gloo processes with half of each batch, compared with one process that has the whole batch."""
+
+import os
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torchvision.models import VisionTransformer
+
+from fedlas import Objective
+from fedlas._core.check import InputError
+from fedlas._core.ranks import new_accelerator
+from fedlas.diagnose import monitors
+from fedlas.lab.data import Batches, load_dataset, split
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
+from fedlas.losses import LOSSES
+from fedlas.objective import predict
+
+RANKS = 2
+
+
+def transformer():
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=3
+    )
+    model.conv_proj = nn.Conv2d(1, 16, 4, 4)
+    return model
+
+
+def objective(loss="fedlas"):
+    torch.manual_seed(1)
+    return Objective(transformer(), LOSSES.build(loss, num_classes=3))
+
+
+def parts():
+    splits = split(load_dataset("synthetic", num_train=80, num_test=10, num_classes=3), seed=0, val_size=20)
+    return splits, {"mean": splits.mean, "std": splits.std}
+
+
+def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **config):
+    splits, normalization = parts()
+    rank, ranks = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    fit(
+        module,
+        Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
+        Batches(splits.val, batch_size=20, **normalization),
+        folder=folder,
+        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **config),
+        optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
+        schedule=ScheduleConfig(name="constant"),
+        identity={},
+        accelerator=accelerator,
+        hooks=monitors(module.criterion),
+    )
+
+
+def logits(module):
+    splits, normalization = parts()
+    return predict(module, Batches(splits.val, batch_size=20, **normalization)).logits
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # asked for and not used
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS)
+    accelerator = new_accelerator()
+    for loss in ("fedlas", "vmf"):  # the second reads the head's weight
+        module = objective(loss)
+        train(module, folder / loss, accelerator=accelerator)
+        if rank == 0:
+            torch.save(logits(module), folder / f"{loss}.pt")
+    train(objective("ce"), folder / "parts", accelerator=accelerator, accumulate=3)
+    train(objective("ce"), folder / "small parts", accelerator=accelerator, accumulate=11)  # slices of 10, 11
+    train(objective(), folder / "whole", optimizer="adamw", accelerator=accelerator)
+    train(objective(), folder / "cut", optimizer="adamw", epochs=1, accelerator=accelerator)
+    train(objective(), folder / "cut", optimizer="adamw", accelerator=accelerator)
+    train(objective(), folder / "moved", epochs=1, accelerator=accelerator)
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if not (dist.is_available() and dist.is_gloo_available()):
+        pytest.skip("this PyTorch has no gloo")
+    base = tmp_path_factory.mktemp("processes")
+    mp.spawn(worker, args=(base,), nprocs=RANKS)
+    return base
+
+
+def state(folder):
+    return load_checkpoint(folder / "checkpoint.pt")
+
+
+def close(a, b, *, rtol=1e-4, atol=1e-5):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert type(b[key]) is torch.Tensor
+        torch.testing.assert_close(b[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("loss", ["fedlas", "vmf"])
+def test_two_processes_equal_one(folder, tmp_path, loss):
+    one = objective(loss)
+    train(one, tmp_path)
+    a, b = state(tmp_path), state(folder / loss)
+    close(a["objective"], b["objective"])
+    assert a["best"]["epoch"] == b["best"]["epoch"]
+    for number, values in a["optimizer"]["state"].items():
+        close(values, b["optimizer"]["state"][number])
+    torch.testing.assert_close(torch.load(folder / f"{loss}.pt"), logits(one), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.system
+def test_a_run_goes_on_under_another_number_of_processes(folder):
+    whole, cut = state(folder / "whole"), state(folder / "cut")
+    assert str(whole["optimizer"]) == str(cut["optimizer"])
+    close(whole["objective"], cut["objective"], rtol=0, atol=0)
+    train(objective(), folder / "moved")
+    close(state(folder / "fedlas")["objective"], state(folder / "moved")["objective"])
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("other", ["parts", "small parts"])
+def test_parts_of_a_batch_make_the_same_step(folder, tmp_path, other):
+    train(objective("ce"), tmp_path)
+    close(state(tmp_path)["objective"], state(folder / other)["objective"])
+
+
+def test_a_launcher_that_would_divide_the_model_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"must hold the whole model; got .*--use_fsdp\. Write --multi_gpu"):
+        new_accelerator()

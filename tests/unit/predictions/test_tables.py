@@ -1,0 +1,156 @@
+"""What pyarrow would take amiss in a table, or say in other words."""
+
+import json
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import MissingExtraError
+from fedlas.predictions import Columns, open_table, read_predictions
+
+TWO = Columns(logits="a,b", target="y")
+LISTS = Columns(logits="l", target="y")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a table, and reads it."""
+
+    def read(name, content, columns=TWO):
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read_predictions(tmp_path / name, columns)
+
+    return read
+
+
+def targets(read):
+    return read.predictions.target.tolist()
+
+
+def test_text_keeps_its_meaning(table):
+    """Labels are not turned into numbers, dates or nothing on the way."""
+    names = ("007", "nan")
+    columns = Columns(logits="a,b", target="y", classes=names)
+    assert targets(table("t.csv", "a,b,y\n1,2,nan\n1,2,007\n", columns)) == [1, 0]
+    dates = Columns(logits="a,b", target="y", classes=("2020-01-01", "true"))
+    lines = '{"a": 1, "b": 2, "y": "true"}\n{"a": 1.5, "b": 2, "y": "2020-01-01"}\n'
+    assert targets(table("t.jsonl", lines, dates)) == [1, 0]
+
+
+def test_what_people_write_in_a_csv(table):
+    assert targets(table("t.csv", b"\xef\xbb\xbfa,b,y\r\n\r\n1, 2,0\r\n\r\n+1,2e0,1\r\n")) == [0, 1]  # BOM, empty lines
+    assert targets(table("t.csv", 'y,"a",b,said\n1,"1",2,"so, ""she"" said\nyesterday"\n0,1,2,5" by 4"\n')) == [1, 0]
+    assert targets(table("t.tsv", "a\tb\ty\tsaid\n1\t2\t1\ta, b\n")) == [1]
+    assert targets(table("t.csv", "a,b,y,caf\xe9\n1,2,1,\xe9\n".encode())) == [1]
+
+
+def test_thousands_of_columns(table, monkeypatch):
+    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 1000)  # less than a row
+    names = [f"z_{number}" for number in range(3000)]
+    rows = [",".join(map(str, range(start, start + 3000))) for start in range(3)]
+    content = "\n".join([",".join([*names, "y"]), *(f"{row},2999" for row in rows)])
+    read = table("wide.csv", content, Columns(logits="z_*", target="y"))
+    assert read.predictions.logits[:, 2999].tolist() == [2999, 3000, 3001]
+    assert targets(read) == [2999] * 3
+    lines = [json.dumps({"l": list(range(start, start + 3000)), "y": 2999}) for start in range(3)]
+    assert targets(table("wide.jsonl", "\n".join(lines), LISTS)) == [2999] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b,y\n1,2,0\n\n1,2,0\n1,2,1,7\n", r"3 cells like the header; got 4 in row 3 of t.csv\. Quote"),
+        ("a,b,y\n1,2,0\n1,NA,0\n", r"scores must be numbers; got 'NA' in row 2, column 'b' of t.csv\. Name"),
+        ("a,b,y\n1,2,x\n1,2,caf\xe9\n".encode("latin-1"), r"text must be UTF-8; got .* row 2, column 'y' of t.csv"),
+        ("caf\xe9,b,y\n1,2,x\n".encode("latin-1"), r"must be a readable \.csv file; got .*UTF-8, not Latin-1"),
+        ("a,b,y\n1,2,0\n".encode("utf-16"), r"must be a readable \.csv file; got .*t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,this is lost\n', "every quote must be closed; got an odd number in t.csv"),
+        ('a,b,y,said\n1,2,0,"open\n1,2,1,"lost"\n', "every quote must be closed; got an odd number in t.csv"),
+        ('a,b,"y\n', r"must be a readable \.csv file"),
+        ("a,b,y\n", "at least one row"),
+        ("a,b,y", r"must be a readable \.csv file"),
+        ("a,b,y\n1,2,0\n1,inf,0\n", r"finite numbers; got inf in row 2, column 'b' of t.csv"),
+    ],
+)  # fmt: skip
+def test_refusals_of_csv(content, message, table):
+    with pytest.raises(InputError, match=message):
+        table("t.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (['{"a": 1, "b": 2, "y": 0}', "", '{"a": 1, "b": NaN, "y": 0}'], "no number in row 2, column 'b' of t.jsonl"),
+        (['{"a": 1, "b": "2", "y": 0}', '{"a": 1, "b": "x", "y": 0}'], "no number in row 2, column 'b' of t.jsonl"),
+        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2, "y": 7}'], r"or a number from 0 to 1; got 7.0 in row 2"),
+        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2, "y": "u"}'], "of one kind; got number and, in row 2"),
+        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": 2}'], r"must have a label in column 'y'; got none in row 2"),
+        (['{"a": 1, "b": 2, "y": null}', '{"a": 1, "b": 2, "y": "u"}'], "of one kind; got null and, in row 2"),
+        (['{"a": 1, "b": true, "y": 0}'], "column 'b' must hold numbers; got bool in t.jsonl"),
+        (['{"a": 1, "b": {"c": 1}, "y": 0}'], "'b' must hold values of one kind; got string and, in row 1"),
+        (['{"a": 1, "b": 2, "y": 0}', '{"a": 1, "b": '], r"must be a JSON object; got .* in row 2 of t.jsonl\. Write"),
+        (['{"a": 1, "b": 2, "y": 0}', "[1, 2, 0]"], "must be a JSON object; got .* from object to array in row 2"),
+        (["[1, 2, 0]"], r"must be a JSON object; got \[1, 2, 0\] in row 1"),
+        (["a,b,y"], r"must be a readable \.jsonl file; got .*Expecting value"),
+        ([""], r"must be a JSON object; got \{\} in row 1"),
+    ],
+)  # fmt: skip
+def test_refusals_of_json_lines(lines, message, table):
+    with pytest.raises(InputError, match=message):
+        table("t.jsonl", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        (["[1, 2]", "[1]"], r"lists of column 'l' must all hold 2 numbers; got 1 in row 2 of t.jsonl"),
+        (["[1, 2]", "null"], r"must all hold 2 numbers; got 0 in row 2"),
+        (["[1, 2]", "[1, null]"], r"finite numbers; got no number in row 2, column 'l', number 1 of t.jsonl"),
+        (["[1, 2]", '[1, "x"]'], r"column 'l' must hold .* got number and, in row 2 of t.jsonl, string"),
+        (["[[1, 2]]"], r"column 'l' must hold numbers; got list"),
+    ],
+)  # fmt: skip
+def test_refusals_of_lists(lists, message, table):
+    with pytest.raises(InputError, match=message):
+        table("t.jsonl", "".join(f'{{"l": {one}, "y": 0}}\n' for one in lists), LISTS)
+
+
+def test_rows_are_counted_over_blocks(table, monkeypatch):
+    monkeypatch.setattr("fedlas.predictions.tables.BYTES", 200)
+    with pytest.raises(InputError, match=r"got array and, in row 41 of t.jsonl, number"):
+        table("t.jsonl", '{"l": [1, 2], "y": 0}\n' * 40 + '{"l": 1, "y": 0}\n', LISTS)
+    with pytest.raises(InputError, match="got 'x' in row 41, column 'b'"):
+        table("t.csv", "a,b,y\n" + "1,2,0\n" * 40 + "1,x,0\n")
+    with pytest.raises(InputError, match="got 2 in row 41"):
+        table("t.csv", "a,b,y\n" + "1,2,0\n" * 40 + "1,2\n")
+    # A column that holds whole numbers in the first block is not one of whole numbers.
+    read = table("t.jsonl", '{"a": 1, "b": 2, "y": 0}\n' * 40 + '{"a": 1.5, "b": 2.5, "y": 1}\n')
+    assert read.predictions.logits[-1].tolist() == [1.5, 2.5]
+
+
+def test_deep_nesting_does_no_harm(table):
+    deep = "[" * 50_000 + "]" * 50_000
+    row = '{"a": 1, "b": 2, "y": 1}\n'
+    assert targets(table("t.jsonl", row + row.replace("}", f', "z": {deep}}}'))) == [1, 1]
+    with pytest.raises(InputError, match=r"readable \.jsonl"):
+        table("t.jsonl", row.replace("}", f', "z": {deep}}}'))
+
+
+def test_parquet_of_other_types(table, tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    scores = pyarrow.array([[1.0, 2.0], [3.0, 4.0]], pyarrow.list_(pyarrow.float32(), 2))
+    labels = pyarrow.array(["u", "v"]).dictionary_encode()
+    parquet.write_table(pyarrow.table({"l": scores, "y": labels, "a.b": [1, None]}), tmp_path / "t.parquet")
+    read = read_predictions(tmp_path / "t.parquet", Columns(logits="l", target="y", classes=("v", "u")))
+    assert read.predictions.logits.tolist() == [[1, 2], [3, 4]]
+    assert str(read.predictions.logits.dtype) == "torch.float32"
+    assert targets(read) == [1, 0]
+    with pytest.raises(InputError, match=r"no number in row 2, column 'a.b'"):
+        list(open_table(tmp_path / "t.parquet", Columns(logits="a.b")).blocks())
+
+
+def test_without_pyarrow_the_extra_is_named(table, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for name, content in (("t.csv", "a,b,y\n1,2,0\n"), ("t.jsonl", json.dumps({"a": 1, "b": 2, "y": 0}))):
+        with pytest.raises(MissingExtraError, match=r"fedlas\[tables\]"):
+            table(name, content)

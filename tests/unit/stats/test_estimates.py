@@ -1,0 +1,114 @@
+"""Estimates of several metrics: the numbers of the single functions, from one set of samples and one of labels."""
+
+import numpy as np
+import pytest
+import torch
+
+import fedlas
+from fedlas import Predictions, evaluate
+from fedlas.metrics import METRICS, Estimator
+from fedlas.metrics.binning import EqualWidth
+from fedlas.stats import Estimate, bootstrap_interval, class_estimates, draws, estimates, noise_floor
+from fedlas.stats.estimates import COSTLY, estimated, is_calibration_error
+from fedlas.stats.rows import Rows
+from fedlas.stats.tables import replicate_values
+
+
+def sampled(samples=300, classes=4, sharpness=1.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(sharpness * logits, target)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1.5])
+def test_each_is_what_the_single_functions_return(sharpness):
+    p = sampled(sharpness=sharpness)
+    found = fedlas.estimates(p, replicates=120, num_bins=9, seed=3)
+    assert {name: each.value for name, each in found.items()} == evaluate(p, num_bins=9)
+    for name, each in found.items():
+        options = {"metric": name, "replicates": min(120, COSTLY.get(name, 120)), "num_bins": 9, "seed": 3}
+        interval = bootstrap_interval(p, **options)
+        high = min(interval.high, 1.0) if METRICS[name].metadata["percent"] else interval.high
+        assert (each.low, each.high, each.replicates) == (interval.low, high, options["replicates"])
+        if is_calibration_error(name):
+            floor = noise_floor(p, **options)
+            assert (each.floor, each.p, each.least_p) == (floor.mean, floor.p_value, floor.least_p)
+        else:
+            assert (each.floor, each.p, each.least_p) == (None, None, None)
+
+
+def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
+    drawn = []
+    real = draws._uniforms
+
+    def counted(purpose, rows, replicates, *options):
+        drawn.append((purpose, replicates))
+        return real(purpose, rows, replicates, *options)
+
+    monkeypatch.setattr(draws, "_uniforms", counted)
+    names = [name for name in METRICS if name != "true_ece"]
+    found, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, class_replicates=50)
+    assert sorted(drawn) == [(draws.Purpose.BOOTSTRAP, 100), (draws.Purpose.NOISE_FLOOR, 100)]
+    assert list(found) == names
+    assert classes == class_estimates(sampled(), replicates=50)
+
+
+def test_the_share_of_the_work_adds_up_to_one(monkeypatch):
+    monkeypatch.setattr(draws, "BLOCK", 3000)
+    done = []
+    estimated("test", sampled(), ["ece", "smooth_ece"], num_bins=15, replicates=120, advance=done.append)
+    assert len(done) > 10
+    assert sum(done) == pytest.approx(1.0)
+
+
+def test_of_many_probabilities_class_sums_have_fewer_replicates(monkeypatch):
+    p = sampled()
+    whole = estimates(p, ["ece", "classwise_ece"], replicates=250)
+    monkeypatch.setattr("fedlas.stats.draws.MANY_PROBS", 1000)
+    monkeypatch.setitem(estimates.__globals__, "MANY_PROBS", 1000)
+    found = estimates(p, ["ece", "classwise_ece"], replicates=250)
+    assert found["ece"] == whole["ece"]
+    assert found["classwise_ece"] == estimates(p, ["classwise_ece"], replicates=199)["classwise_ece"]
+    assert found["classwise_ece"].replicates == 199
+
+
+def test_as_json_and_back():
+    found = estimates(sampled(), ["accuracy", "ece"], replicates=39)
+    assert set(found["accuracy"].plain()) == {"value", "low", "high", "replicates"}
+    assert set(found["ece"].plain()) == {"value", "low", "high", "floor", "p", "least_p", "replicates"}
+    for each in found.values():
+        assert Estimate.of(each.plain()) == each
+    for wrong in ({}, {**found["ece"].plain(), "low": None}, {**found["ece"].plain(), "p": "<b>"}):
+        with pytest.raises(ValueError, match=r"Estimate: (value|low|p) must be"):
+            Estimate.of(wrong)
+
+
+def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
+    monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
+    estimator = Estimator("largest_sum", EqualWidth, lambda bins: bins.table().gaps.max())
+
+    @METRICS.register("largest", title="L", higher_is_better=False, percent=False, paper="none", estimator=estimator)
+    def largest(predictions, *, num_bins=15):
+        """Largest sum of gaps."""
+        return estimator(predictions, num_bins=num_bins)
+
+    block = next(draws.resampled(Rows(sampled(), 15), replicates=5, seed=0))
+    one_by_one = [largest(p) for p in block.predictions()]
+    np.testing.assert_allclose(replicate_values(METRICS["largest"], block), one_by_one, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"replicates": 20}, "estimates: replicates must be at least 39"),
+        ({"metrics": ["nonsense"]}, "nonsense"),
+        ({"num_bins": 0}, "num_bins"),
+        ({"level": 1.0}, "level"),
+    ],
+)
+def test_options_are_checked(options, match):
+    with pytest.raises((ValueError, KeyError), match=match):
+        estimates(sampled(20), **{"replicates": 39, **options})
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        estimates(Predictions([[0.0, 1.0]], [0]))

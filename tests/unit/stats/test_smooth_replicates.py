@@ -1,0 +1,59 @@
+"""Replicates of the smooth error against the metric where they could part: confidences of 1, small and large errors."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import METRICS, smooth
+from fedlas.stats import tables
+from fedlas.stats.draws import redrawn, resampled
+from fedlas.stats.replicates import Resampled
+from fedlas.stats.rows import Rows
+from fedlas.stats.tables import replicate_values
+
+
+def sampled(sharpness, certain=0.0, samples=400, seed=0):
+    """A share of ``certain`` samples has a confidence of exactly 1, and some of these are wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 3, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    logits = sharpness * logits
+    logits[: int(certain * samples)] *= 1e4
+    return Predictions(logits, target)
+
+
+CASES = [(1.0, 0.0), (1.0, 0.5), (0.3, 0.4), (5.0, 0.0), (0.0, 0.0), (0.0, 0.3), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("sharpness", "certain"), CASES)
+def test_values(sharpness, certain):
+    entry, rows = METRICS["smooth_ece"], Rows(sampled(sharpness, certain), 15)
+    for draw in (resampled, redrawn):
+        (block,) = draw(rows, replicates=12, seed=0)
+        one_by_one = [entry.value(p) for p in block.predictions()]
+        np.testing.assert_allclose(replicate_values(entry, block), one_by_one, rtol=1e-5, atol=1e-7)
+
+
+def test_the_given_rows_once():
+    rows = Rows(sampled(1.3, 0.2), 15)
+    value = replicate_values(METRICS["smooth_ece"], Resampled(rows, np.ones((1, 400))))
+    assert value == pytest.approx(METRICS["smooth_ece"].value(rows.predictions), abs=1e-7)
+
+
+def test_how_many_are_held_together_does_not_matter(monkeypatch):
+    rows = Rows(sampled(1.3, 0.2), 15)
+    weights = next(resampled(rows, replicates=7, seed=0)).weights
+    whole = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
+    monkeypatch.setattr(smooth, "_TOGETHER", 2)
+    np.testing.assert_allclose(replicate_values(METRICS["smooth_ece"], Resampled(rows, weights)), whole, atol=1e-8)
+
+
+def test_a_worse_guess_finds_the_same(monkeypatch):
+    rows = Rows(sampled(1.3, 0.2), 15)
+    weights = next(resampled(rows, replicates=7, seed=0)).weights
+    whole = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
+    for guess in (0.0, 1e-3, 1.0):
+        monkeypatch.setattr(tables, "_smooth_error", lambda rows, guess=guess: guess)
+        found = replicate_values(METRICS["smooth_ece"], Resampled(rows, weights))
+        np.testing.assert_allclose(found, whole, atol=1e-7)
