@@ -73,6 +73,7 @@ def bench(
         InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
         MissingExtraError: If a package of the report is not installed; nothing has started then.
     """
+    # Plan the runs and say how many are left.
     _require_report_packages()
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
@@ -84,6 +85,7 @@ def bench(
         wrap=True,
         stderr=True,
     )
+    # Run them; a run that fails does not stop the others.
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
@@ -102,6 +104,7 @@ def bench(
             f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
             "Wait for them, or choose another --out.",
         )
+    # Report what finished.
     if is_main_process():
         report(folder, details=details, pages=pages)
         _say_where(recipe, folder)
@@ -232,6 +235,7 @@ def evaluate_file(
             ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
             not end in ``.html``.
     """
+    # What cannot be meant is refused before anything is read.
     check_replicates("fedlas evaluate", replicates)
     if on is not None and calibrate is None:
         raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
@@ -253,6 +257,7 @@ def evaluate_file(
             on,
             "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
         )
+    # The predictions, and what the calibrators make of them.
     read = Reader(table)
     stages = {"as predicted": read(file)}
     outcome = Calibrated({})
@@ -269,6 +274,7 @@ def evaluate_file(
         say(*(f"note: {note}" for note in outcome.notes), stderr=True)
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
     say(*(f"note: {note}" for note in read.notes), stderr=True)
+    # Their metrics and intervals.
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
     noise = estimates_by_stage(
         stages,
@@ -276,6 +282,7 @@ def evaluate_file(
         num_bins=num_bins,
         replicates=replicates,
     )
+    # JSON, or the verdict and a table; and the page.
     if as_json:
         chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
         content: dict[str, Any] = {
