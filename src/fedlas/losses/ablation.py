@@ -6,11 +6,11 @@ the ablations are this library's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Literal, Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas._core.collective import add_up_across_ranks
@@ -73,8 +73,8 @@ class FedLASAblation(FedLAS):
         name = "FedLASAblation"
         check_choice(name, "direction", direction, get_args(Direction))
         check_choice(name, "score", score, get_args(Score))
-        scores: dict[str, Callable[..., Tensor] | None] = {"norm": None, "constant": _Constant(1.0), "noise": _Noise()}
-        gate = _Constant(_FIXED[direction]) if direction in _FIXED else None
+        scores = {"norm": None, "constant": partial(_constant, 1.0), "noise": _noise}
+        gate = partial(_constant, _FIXED[direction]) if direction in _FIXED else None
         super().__init__(num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options)
         self.direction, self.score = direction, score
         self.spread: Spread = check_choice(name, "spread", spread, get_args(Spread))
@@ -104,24 +104,16 @@ class FedLASAblation(FedLAS):
         return psi if self.gate_decides else -scores.sign()
 
 
-class _Constant(nn.Module):
+def _constant(value: float, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
     """The same number for every row."""
-
-    def __init__(self, value: float) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, rows: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002 (the indicator's call)
-        return torch.full((rows.shape[0],), self.value, dtype=torch.float32, device=rows.device)
+    return torch.full((rows.shape[0],), value, dtype=torch.float32, device=rows.device)
 
 
-class _Noise(nn.Module):
+def _noise(features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG001 (as an indicator)
     """A standard normal number from the bits of each row: it needs no generator and does not depend on the order."""
-
-    def forward(self, features: Tensor, *, valid: Tensor | None = None) -> Tensor:  # noqa: ARG002 (the indicator's call)
-        # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
-        bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
-        mixed = bits * 0x1E3779B97F4A7C15
-        mixed = (mixed ^ (mixed >> 32)) * 0x27D4EB2F165667C5
-        uniform = ((mixed >> 16) & 0xFFFFFF).float() / 2**24
-        return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
+    # Multiplicative hashing of the bits (int64 wraps around), then a uniform number from 24 of them.
+    bits = features.detach().float().contiguous().view(torch.int32).sum(dim=1, dtype=torch.int64)
+    mixed = bits * 0x1E3779B97F4A7C15
+    mixed = (mixed ^ (mixed >> 32)) * 0x27D4EB2F165667C5
+    uniform = ((mixed >> 16) & 0xFFFFFF).float() / 2**24
+    return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))

@@ -94,6 +94,7 @@ def values_in(
         for name, (form, replicates) in forms.items():
             if done < replicates:
                 parts[name].append(form(block))
+        block.release()
         done += block.size
         if advance is not None:
             advance(block.size)

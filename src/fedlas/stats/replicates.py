@@ -89,6 +89,10 @@ class Replicates(ABC):
             self._tables[make] = make(self)
         return cast(T, self._tables[make])
 
+    def release(self) -> None:
+        """Forget the tables: they refer to the block, which would stay in memory until cycles are collected."""
+        self._tables.clear()
+
     @cached_property
     def _tables(self) -> dict[Any, Any]:
         return {}

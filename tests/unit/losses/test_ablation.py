@@ -5,7 +5,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.losses import FedLAS, FedLASAblation, LabelSmoothing, ablation
-from fedlas.losses.ablation import _Noise
+from fedlas.losses.ablation import _noise
 
 torch.manual_seed(0)
 LOGITS, TARGET, FEATURES = 4 * torch.randn(16, 5), torch.randint(5, (16,)), torch.rand(16, 7)
@@ -70,13 +70,13 @@ def test_constant_score():
 
 def test_noise_is_standard_normal_and_unrelated_to_the_norm():
     features = torch.rand(20000, 16)
-    noise = _Noise()(features)
+    noise = _noise(features)
     assert abs(float(noise.mean())) < 0.03
     assert abs(float(noise.std()) - 1) < 0.03
     for other in (features.sum(1), features[:, 0], noise.roll(1)):
         assert abs(float(torch.corrcoef(torch.stack((noise, other)))[0, 1])) < 0.03
     order = torch.randperm(20000)
-    torch.testing.assert_close(_Noise()(features[order]), noise[order], rtol=0, atol=0)
+    torch.testing.assert_close(_noise(features[order]), noise[order], rtol=0, atol=0)
 
 
 def test_mean_spread():

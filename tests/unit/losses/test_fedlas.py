@@ -102,6 +102,8 @@ def test_strength_is_between_0_and_twice_alpha(cls):
 def test_adaptive_strength_at_its_limits():
     strength = adaptive_strength(torch.tensor([-1e6, 0.0, 1e6]), torch.ones(3), alpha=0.5, beta=4.0)
     torch.testing.assert_close(strength, torch.tensor([0.0, 0.5, 1.0]))
+    with pytest.raises(TypeError, match="positional argument"):
+        adaptive_strength(torch.zeros(3), torch.ones(3), 0.5, 4.0)
 
 
 @BOTH
@@ -237,6 +239,8 @@ def test_reference_starts_from_the_published_moments(cls):
     assert (criterion.nci.mean.item(), criterion.nci.std.item()) == (20.0, 100.0)
     assert (criterion.nci.momentum, criterion.nci.norm_p, criterion.alpha) == (0.5, 2, 0.1)
     assert type(criterion) is cls
+    usual = cls.reference(C).nci
+    assert (usual.momentum, usual.norm_p) == (0.95, 1)
     own = NormConfidenceIndicator(0.3)
     assert cls.reference(C, nci=own).nci is own
     logits, target, features = batch()

@@ -7,6 +7,7 @@ from fedlas.losses import (
     LOSSES,
     EntropyPenalty,
     FedLAS,
+    FedLASAblation,
     FedLASPlus,
     FocalLoss,
     LabelSmoothing,
@@ -31,6 +32,18 @@ def twin(criterion, like):
 
 def test_the_documented_bases_have_a_strength():
     assert {"ls", "mbls", "acls", "entropy-penalty", "focal"} <= set(BASES)
+
+
+def test_registered_name_and_published_defaults():
+    assert LOSSES["modulated"].value is Modulated
+    criterion = Modulated(5)
+    assert isinstance(criterion.base, ACLS)
+    assert (criterion.beta, criterion.nci.momentum, criterion.nci.norm_p) == (4.0, 0.95, 1)
+
+
+def test_the_gate_alone_decides_unless_a_subclass_says_otherwise():
+    assert Modulated(5).gate_decides
+    assert not FedLASAblation(5, direction="against").gate_decides
 
 
 @pytest.mark.parametrize("name", BASES)
