@@ -122,7 +122,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     content = {
         "study": tuning.config(),
         "budget": tuning.budget,
-        "direction": "maximise" if tuning.goal.maximize else "minimise",
+        "direction": "maximize" if tuning.goal.maximize else "minimize",
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
