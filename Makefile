@@ -28,8 +28,9 @@ test-long: $(VENV)/.test   ## the tests that take minutes, and many more example
 	$(PYTEST) -m "hypothesis and not system" --hypothesis-profile thorough
 
 coverage: $(VENV)/.test   ## lines and branches of the mathematics that its own tests run; a room under 95 % fails
-	$(PYTEST) $(MATHEMATICS:%=tests/unit/%) $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
-	  tests/golden tests/property $(wildcard $(MATHEMATICS:%=tests/contract/test_%_*.py))
+	$(PYTEST) $(MATHEMATICS:%=--cov=src/fedlas/%) --cov-branch --cov-report= \
+	  $(MATHEMATICS:%=src/fedlas/%) $(MATHEMATICS:%=tests/unit/%) tests/golden tests/property \
+	  $(wildcard $(MATHEMATICS:%=tests/contract/test_%_*.py))
 	@for room in $(MATHEMATICS); do \
 	  $(BIN)/python -m coverage report --include="src/fedlas/$$room/*" --show-missing --skip-covered --fail-under=95 || exit 1; \
 	done
