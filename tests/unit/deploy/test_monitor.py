@@ -137,6 +137,7 @@ def watch(card, folder, number, together):
         monitor(card, [folder / f"{number}.csv"], columns=COLUMNS, state=folder / "made" / "state.json")
 
 
+@pytest.mark.system
 def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     context = multiprocessing.get_context("spawn")
     together = context.Barrier(WATCHERS)
