@@ -1,4 +1,4 @@
-"""Fills the tables of the documentation: ``python docs/tables.py`` rewrites what stands between the markers.
+"""Fills the tables of the documentation: ``python docs/tables.py`` rewrites the text between the markers.
 
 A Markdown file marks a place with ``<!-- fedlas list KIND -->`` and ``<!-- end -->``.
 """

@@ -9,7 +9,7 @@ from fedlas.cli.main import _parsers
 
 
 def command_line() -> str:
-    """A section for each verb: what it does, how it is called, its arguments and options."""
+    """A section for each subcommand: what it does, its usage, arguments and options."""
     _, verbs = _parsers()
     exits = (
         "Exit status: 0; 1 if a run of a bench failed; 2 for arguments or input that cannot be used; "

@@ -4,7 +4,7 @@ Curves are the library's own functions, predictions are synthetic with known cal
 is read from the logs in ``results/``. The same code and the same matplotlib draw the same bytes.
 """
 
-# ruff: noqa: RUF001 (axes are labelled in Greek)
+# ruff: noqa: RUF001 (axes are labeled in Greek)
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _strength(theme: str) -> Any:
                 z, alpha_i, color=palette.lines[i], linestyle=DASHES[0 if psi > 0 else 1], linewidth=width, label=label
             )
     axes.axhline(0.05, color=palette.muted, linewidth=0.8, linestyle=(0, (1, 3)))
-    _label(axes, palette, "standardised norm Z", "strength α_i (α = 0.05)")
+    _label(axes, palette, "standardized norm Z", "strength α_i (α = 0.05)")
     return axes
 
 
@@ -200,10 +200,10 @@ def _noise_floor(theme: str) -> Any:
     for i, num_bins in enumerate((15, 50)):
         floors = [_floor(samples, num_bins) for samples in sizes]
         low, high = ([100 * floor.quantiles[q] for floor in floors] for q in (0.05, 0.95))
-        colour = palette.lines[i]
-        axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
+        color = palette.lines[i]
+        axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
         axes.plot(
-            sizes, [100 * floor.mean for floor in floors], color=colour, linestyle=DASHES[i], linewidth=1.6,
+            sizes, [100 * floor.mean for floor in floors], color=color, linestyle=DASHES[i], linewidth=1.6,
             label=f"{num_bins} bins", marker="o", markersize=3,
         )  # fmt: skip
     axes.set_xscale("log")

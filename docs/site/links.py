@@ -2,7 +2,7 @@
 
 In the repository a page links to files beside it: ``../examples/plain_pytorch.py``, ``../CHANGELOG.md``. The site has
 some of them as pages, shows the source of the examples on one, and has no place for the others: of those it gives the
-path. A link to what does not exist is left as it is, so that a strict build fails on it.
+path. A link to what does not exist stays unchanged, so that a strict build fails on it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _source_of(found: re.Match[str]) -> str:
     )
 
 
-def _link(words: str, target: str, source: str, page: str) -> str:
-    as_it_was = f"[{words}]({target})"
+def _link(text: str, target: str, source: str, page: str) -> str:
+    as_it_was = f"[{text}]({target})"
     path, _, anchor = target.partition("#")
     if not path or re.match(r"[a-z]+:", target):
         return as_it_was
@@ -67,11 +67,11 @@ def _link(words: str, target: str, source: str, page: str) -> str:
     anchor = f"#{anchor}" if anchor else ""
     here = posixpath.dirname(page)
     if place in PAGES:
-        return f"[{words}]({posixpath.relpath(PAGES[place], here or '.')}{anchor})"
+        return f"[{text}]({posixpath.relpath(PAGES[place], here or '.')}{anchor})"
     if place.startswith("docs/"):
-        return f"[{words}]({posixpath.relpath(place.removeprefix('docs/'), here or '.')}{anchor})"
+        return f"[{text}]({posixpath.relpath(place.removeprefix('docs/'), here or '.')}{anchor})"
     if not (ROOT / place).exists():
         return as_it_was
     if place.startswith("examples/") and place.endswith(".py"):
-        return f"[{words}]({posixpath.relpath(WITH_EXAMPLES, here or '.')}#{Path(place).stem})"
-    return words if place in words.replace("`", "") else f"{words} (`{place}` in the repository)"
+        return f"[{text}]({posixpath.relpath(WITH_EXAMPLES, here or '.')}#{Path(place).stem})"
+    return text if place in text.replace("`", "") else f"{text} (`{place}` in the repository)"

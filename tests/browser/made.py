@@ -95,7 +95,7 @@ def _bench():
 
 
 def _single_run():
-    """A run by itself, on colour images of classes with awkward names; once more where the images are gone."""
+    """A run by itself, on color images of classes with awkward names; once more where the images are gone."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 40, 16, 16, 3), dtype=np.uint8)
     for part, images in zip(("train", "test"), pixels, strict=True):
         for name, members in zip(CLASSES, images, strict=True):

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 RULES = "\n".join(
     (Path(__file__).parent / "rules" / f"{name}.js").read_text(encoding="utf-8")
-    for name in ("visible", "colours", "layout", "structure", "figures", "audit")
+    for name in ("visible", "colors", "layout", "structure", "figures", "audit")
 )
 HEIGHT = 900
 PAPER = 703

@@ -32,14 +32,14 @@ def page(body=GOOD, *, style="", head="<title>t</title>", lang="lang='en'"):
     )
 
 
-def figure(*, at=(0.5, 0.5), size=9, colour=None, text="label", background=None, ticks=8):
+def figure(*, at=(0.5, 0.5), size=9, color=None, text="label", background=None, ticks=8):
     """A plot as the pages of the documentation hold them, an image, with one more text in it."""
     axes = plot()
     axes.figure.set_layout_engine("none")
     if background is not None:
         axes.figure.set_facecolor(background)
     axes.tick_params(colors=LIGHT.ink, labelsize=ticks)
-    axes.text(*at, text, fontsize=size, color=colour or LIGHT.ink)
+    axes.text(*at, text, fontsize=size, color=color or LIGHT.ink)
     file = io.BytesIO()
     axes.figure.savefig(file, format="svg")
     source = f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -113,11 +113,11 @@ BAD = [
     ("contrast", GOOD + "<p><span style='background: rgb(0 0 0 / 50%)'>behind glass</span></p>", DESK),
     ("contrast", GOOD + "<p style='background: linear-gradient(red, blue)'>on a picture</p>", DESK),
     ("contrast", GOOD + "<svg aria-label='d' width='90' height='40'><text y='20' fill='#bbb'>drawn</text></svg>", DESK),
-    ("contrast", GOOD + figure(colour="#bbbbbb"), DESK),
+    ("contrast", GOOD + figure(color="#bbbbbb"), DESK),
     ("contrast", GOOD + inline(color="#bbbbbb"), DESK),
     ("small", GOOD + inline(fontsize=5), PHONE),
     ("theme", GOOD + "<div style='background: #fff; color: #000; height: 200px'>lamp</div>", NIGHT),
-    ("theme", GOOD + figure(colour="#000000"), NIGHT),
+    ("theme", GOOD + figure(color="#000000"), NIGHT),
     ("small", GOOD + "<p style='font-size: 10px'>tiny</p>", PHONE),
     ("small", GOOD + "<svg aria-label='d' width='90' viewBox='0 0 180 80'><text y='20'>half</text></svg>", PHONE),
     ("small", GOOD + figure(ticks=5), DESK),

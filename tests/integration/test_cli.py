@@ -69,7 +69,7 @@ def test_every_option_shows_one_default(verb):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "VERB"),
+        ([], "COMMAND"),
         (["benhc"], "Did you mean 'bench'?"),
         (["--versoin"], "Did you mean '--version'?"),
         (["bench"], "required: RECIPE"),

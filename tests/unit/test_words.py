@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-CHECK_SOURCE = False
+CHECK_SOURCE = True
 """Whether the code is checked too. Set it to True once the sentences of the code are rewritten."""
 
 DOCUMENTS = ("*.md", "*.cff", "mkdocs.yml", "docs/**/*.md", "results/*.md", ".github/**/*.md", ".github/**/*.yml")

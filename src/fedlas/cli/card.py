@@ -66,7 +66,7 @@ def card(
     show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
     if details:
         show(terminal(card_metrics(content), details=True))
-    say(*(content["limits"] if details else ()), wrap=True)
+        say(*content["limits"], wrap=True)
     say(f"card: {path}", f"      {page}")
     return 0
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
-from fedlas._core.terminal import Cell, say, show, status, table
+from fedlas._core.terminal import Cell, say, show, table
+from fedlas.cli.evaluation import show_metrics
 from fedlas.cli.listing import listing
 from fedlas.lab.bench.executors import Executor
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.report.bench_tables import long_table, short_table
-from fedlas.lab.report.evaluation import (
-    COMPARED,
-    SELECTION,
-    WITHIN,
-    Known,
-    Measured,
-    metrics_table,
-    stages_table,
-    verdicts,
-)
-from fedlas.lab.report.evaluation import short_table as short_metrics
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import missing_notes, short_legend
 from fedlas.lab.report.page import require_page_packages
@@ -37,11 +25,7 @@ from fedlas.lab.report.table import terminal
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.runs.tracking import hints
-from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
-from fedlas.metrics import evaluate
-from fedlas.predictions import Columns, Reader
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
 
@@ -73,6 +57,7 @@ def bench(
         InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
         MissingExtraError: If a package of the report is not installed; nothing has started then.
     """
+    # Plan the runs and say how many are left.
     _require_report_packages()
     runs = plan(recipe, losses=losses, seeds=seeds, out=out)
     folder = runs[0].folder.parent
@@ -84,6 +69,7 @@ def bench(
         wrap=True,
         stderr=True,
     )
+    # Run them; a run that fails does not stop the others.
     outcome = run_all(runs, executor=executor)
     if outcome.pending:
         return 1 if outcome.failed else 0
@@ -102,6 +88,7 @@ def bench(
             f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
             "Wait for them, or choose another --out.",
         )
+    # Report what finished.
     if is_main_process():
         report(folder, details=details, pages=pages)
         _say_where(recipe, folder)
@@ -186,128 +173,6 @@ def show_bench(model: ReportModel, *, details: bool = False) -> None:
         show(terminal(short_table(model), arrows=False))
         say(*short_legend(model), style="dim", wrap=True)
         say(*missing_notes(model), wrap=True)
-
-
-def show_metrics(
-    columns: Measured, *, title: str, noise: Known | None = None, details: bool = False, num_classes: int = 10
-) -> None:
-    """Print metrics by stage: the main ones, or all with interval, noise floor and p-value."""
-    if details:
-        show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
-        return
-    show(terminal(short_metrics(columns, title=title, noise=noise, num_classes=num_classes)))
-    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim")
-
-
-def evaluate_file(
-    file: Path,
-    *,
-    num_bins: int = 15,
-    replicates: int = REPLICATES,
-    calibrate: str | None = None,
-    on: Path | None = None,
-    html: Path | None = None,
-    as_json: bool = False,
-    data: str | None = None,
-    table: Columns | None = None,
-    details: bool = False,
-) -> int:
-    """Measure predictions, before and after an optional calibrator, or after every one that can run.
-
-    Args:
-        file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
-            validation predictions calibrate); with ``table`` also CSV, JSON lines or Parquet.
-        num_bins: Bins of the calibration errors.
-        replicates: Of intervals and noise floors; 0 computes none.
-        calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
-        on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
-        html: Where to write a page with tables and reliability diagrams.
-        as_json: Print JSON with fractions in full precision instead of a table.
-        data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
-        table: Which columns of ``file`` and ``on`` hold scores and labels; None for what Predictions.save writes.
-        details: Print every metric with its interval, noise floor and p-value.
-
-    Raises:
-        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
-            ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
-            not end in ``.html``.
-    """
-    check_replicates("fedlas evaluate", replicates)
-    if on is not None and calibrate is None:
-        raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
-    if html is not None and html.suffix.lower() not in (".html", ".htm"):
-        raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
-    if html is not None:
-        require_page_packages()
-    folder = file if file.is_dir() else None
-    if folder is not None and table is not None:
-        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
-    if folder is not None:
-        file = RunFolder(folder).part_path("test")
-    if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
-        raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
-    if on is not None and on.resolve() == file.resolve():
-        raise InputError(
-            "fedlas evaluate",
-            "--on must be other predictions than FILE",
-            on,
-            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
-        )
-    read = Reader(table)
-    stages = {"as predicted": read(file)}
-    outcome = Calibrated({})
-    if calibrate is not None:
-        if on is None and folder is None:
-            raise InputError(
-                "fedlas evaluate",
-                "--calibrate needs held-out predictions",
-                "no --on",
-                "Pass --on val.npz; fitting on the test set would flatter it.",
-            )
-        with status() as tell:
-            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, tell, read))
-        say(*(f"note: {note}" for note in outcome.notes), stderr=True)
-        stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
-    say(*(f"note: {note}" for note in read.notes), stderr=True)
-    columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
-    noise = estimates_by_stage(
-        stages,
-        COMPARED if calibrate == ALL else list(columns["as predicted"]),
-        num_bins=num_bins,
-        replicates=replicates,
-    )
-    if as_json:
-        chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
-        content: dict[str, Any] = {
-            **columns,
-            **(chance if noise else {}),
-            **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
-        }
-        say(*json.dumps(content, indent=2).split("\n"))
-    else:
-        predictions = stages["as predicted"]
-        title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
-        if details and calibrate == ALL:
-            show(terminal(stages_table(columns, title=title, noise=noise), details=True))
-        else:
-            show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
-        say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
-    if html is not None:
-        from fedlas.lab.report.evaluation import write_evaluation
-
-        write_evaluation(
-            html,
-            stages,
-            columns,
-            name=file.name,
-            num_bins=num_bins,
-            remarks=[*remarks(outcome), *read.notes],
-            noise=noise,
-        )
-        if not as_json:
-            say(f"report: {html}")
-    return 0
 
 
 def print_listing(kind: str, *, markdown: bool = False) -> int:

@@ -93,7 +93,7 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from fedlas.cli.commands import evaluate_file
+    from fedlas.cli.evaluation import evaluate_file
     from fedlas.cli.watch import watch
 
     measure = functools.partial(

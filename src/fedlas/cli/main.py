@@ -1,4 +1,4 @@
-"""The command line: parses arguments; each verb calls one function.
+"""The command line: parses arguments; each subcommand calls one function.
 
 Only the standard library parses, so that ``--help`` and ``--version`` work without any extra.
 """
@@ -76,7 +76,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.print_help(sys.stderr)
         parser.exit(2)
     if not arguments[0].startswith("-") and arguments[0] not in verbs:
-        parser.error(f"there is no verb {arguments[0]!r}. {suggestion(arguments[0], verbs)}")
+        parser.error(f"there is no subcommand {arguments[0]!r}. {suggestion(arguments[0], verbs)}")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         verb = verbs.get(parsed.verb, parser)
@@ -85,7 +85,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
             verb.error(f"there is no place for {' '.join(map(repr, unknown))}")
         verb.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], verb.options)}")
     if parsed.verb is None:
-        parser.error(f"a verb is missing. {suggestion('', verbs)}")
+        parser.error(f"a subcommand is missing. {suggestion('', verbs)}")
     return parsed
 
 
@@ -96,13 +96,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     from fedlas.cli.executor_arguments import add_executor_arguments
     from fedlas.cli.production import add_production_verbs
     from fedlas.cli.recipe_arguments import add_recipe_arguments
+    from fedlas.cli.study_arguments import add_studies, replicates_argument
     from fedlas.cli.track_arguments import add_track, add_track_option
     from fedlas.cli.tune_arguments import add_tune
 
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
     group = parser.add_subparsers(
-        dest="verb", title="verbs", metavar="VERB", description="'fedlas VERB --help' says more."
+        dest="verb", title="subcommands", metavar="COMMAND", description="'fedlas COMMAND --help' says more."
     )
     verbs: dict[str, _Parser] = {}
 
@@ -151,55 +152,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         "(default: the report)",
     )
     _report_arguments(report)
-    _replicates_argument(report)
+    replicates_argument(report)
     report.add_argument(
         "--data",
         metavar="FOLDER",
         help="where the runs' data is, for the images of the pages (default: $FEDLAS_DATA, then the usual places)",
     )
 
-    diagnose = add(
-        "diagnose",
-        _diagnose,
-        "Show whether the feature-norm indicator tracks confidence, and what the gate did, in finished runs.",
-        "RUN [RUN ...]",
-    )
-    diagnose.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
-    diagnose.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
-    diagnose.add_argument(
-        "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
-    )
-    diagnose.add_argument(
-        "--data", metavar="FOLDER", help="where the images are (default: $FEDLAS_DATA, then the usual places)"
-    )
-
-    diagnose.add_argument(
-        "--details", action="store_true", help="print the gate and every alarm, too (default: the indicator)"
-    )
-
-    uncertainty = add(
-        "uncertainty",
-        _uncertainty,
-        "Make an ensemble, MC dropout, Laplace or another method of finished runs. Rerun to resume.",
-        "METHOD RUN [RUN ...]",
-    )
-    uncertainty.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
-    uncertainty.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    uncertainty.add_argument(
-        "--out", type=path_argument, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
-    )
-    uncertainty.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set an option of the method, e.g. samples=50; may be repeated (default: none)",
-    )
-    uncertainty.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
-    uncertainty.add_argument(
-        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
-    )
-
+    add_studies(add)
     data = add("data", _data, "Check that a data set is there and whole; say what to do if not.", "check NAME [PATH]")
     data.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
     data.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
@@ -213,59 +173,6 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         default=[],
         metavar="KEY=VALUE",
         help="set an option of the data set, e.g. extra=true; may be repeated (default: none)",
-    )
-
-    shift = add("shift", _shift, "Measure finished runs on corrupted test images, in fifteen ways.", "RUN [RUN ...]")
-    shift.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
-    shift.add_argument(
-        "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"
-    )
-    shift.add_argument(
-        "--severities", nargs="+", type=int, default=[], metavar="N", help="of 1 to 5 (default: all five)"
-    )
-    shift.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
-    shift.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
-    _replicates_argument(shift, default=199)
-    shift.add_argument(
-        "--data", metavar="FOLDER", help="where the runs' data is (default: $FEDLAS_DATA, then the usual places)"
-    )
-
-    ood = add(
-        "ood",
-        _ood,
-        "Measure how well runs distinguish their test images from other data sets.",
-        "RUN [RUN ...]",
-    )
-    ood.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
-    ood.add_argument(
-        "--data",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME[:ROOT]",
-        help="other data sets, or LABEL=NAME:ROOT (default: the classes that the run held out)",
-    )
-    ood.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="see 'fedlas list ood' (default: all)")
-    ood.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SCORE.KEY=VALUE",
-        help="set an option of a score, e.g. knn.k=10; may be repeated (default: none)",
-    )
-    ood.add_argument(
-        "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
-    )
-    ood.add_argument(
-        "--run-data",
-        metavar="FOLDER",
-        help="where the runs' own data is (default: $FEDLAS_DATA, then the usual places)",
-    )
-    ood.add_argument(
-        "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
-    )
-    ood.add_argument(
-        "--details", action="store_true", help="print every table and how to read it (default: the ranking)"
     )
 
     listing = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
@@ -289,16 +196,6 @@ def _report_arguments(parser: _Parser) -> None:
         "--details", action="store_true", help="print every number and how to read it (default: verdict and table)"
     )
     parser.add_argument("--pages", action="store_true", help="also write a page for each run (default: none)")
-
-
-def _replicates_argument(parser: _Parser, *, default: int = 1000) -> None:
-    parser.add_argument(
-        "--replicates",
-        type=int,
-        default=default,
-        metavar="N",
-        help="replicates of intervals and noise floors; 0 computes none (default: %(default)s)",
-    )
 
 
 def _recipe(args: argparse.Namespace) -> Any:
@@ -338,51 +235,10 @@ def _report(args: argparse.Namespace) -> int:
     return report(args.folder, replicates=args.replicates, data=args.data, details=args.details, pages=args.pages)
 
 
-def _diagnose(args: argparse.Namespace) -> int:
-    from fedlas.cli.diagnose import diagnose
-
-    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data, details=args.details)
-
-
-def _uncertainty(args: argparse.Namespace) -> int:
-    from fedlas.cli.uncertainty import uncertainty
-
-    return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
-
-
 def _data(args: argparse.Namespace) -> int:
     from fedlas.cli.data import data_check
 
     return data_check(args.name, args.path, quick=args.quick, options=args.set)
-
-
-def _shift(args: argparse.Namespace) -> int:
-    from fedlas.cli.shift import shift
-
-    return shift(
-        args.runs,
-        corruptions=args.corruptions,
-        severities=args.severities,
-        seed=args.seed,
-        data=args.data,
-        save=args.save,
-        replicates=args.replicates,
-    )
-
-
-def _ood(args: argparse.Namespace) -> int:
-    from fedlas.cli.ood import ood
-
-    return ood(
-        args.runs,
-        data=args.data,
-        scores=args.scores,
-        options=args.set,
-        out=args.out,
-        run_data=args.run_data,
-        replicates=args.replicates,
-        details=args.details,
-    )
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Arguments of the command line that choose a recipe and change it, for every verb that trains."""
+"""Arguments that choose a recipe and change it, for every subcommand that trains."""
 
 from __future__ import annotations
 

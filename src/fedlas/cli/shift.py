@@ -59,19 +59,20 @@ def shift(
         for name in dict.fromkeys(corruptions or CORRUPTIONS)
         for severity in dict.fromkeys(severities or SEVERITIES)
     ]
-    loaded = [load_trained(folder, data=data) for folder in runs]
-    for folder, trained in zip(runs, loaded, strict=True):
+    folders = [RunFolder(path, data_root=data) for path in runs]
+    loaded = [load_trained(folder) for folder in folders]
+    for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = RunFolder(folder).part_path if save else None
+            save_to = folder.part_path if save else None
             found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
-        write_json(folder / "shift.json", found)
+        write_json(folder.shift_path, found)
         show(terminal(_table(folder, found), details=True))
         say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
-        say(f"all figures: {folder / 'shift.json'}")
+        say(f"all figures: {folder.shift_path}")
     return 0
 
 
-def _table(folder: Path, found: Mapping[str, Any]) -> Table:
+def _table(folder: RunFolder, found: Mapping[str, Any]) -> Table:
     """Means over corruptions, a row each severity; percent but for NLL."""
     heads = ("severity", "accuracy, %", "ECE, %", "NLL", "ECE after, %", "NLL after")
     by_severity = {"clean": [found["clean"]]}

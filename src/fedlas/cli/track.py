@@ -1,4 +1,4 @@
-"""``fedlas track``: shows runs to experiment trackers afterwards, from their logs."""
+"""``fedlas track``: shows runs to experiment trackers afterward, from their logs."""
 
 from __future__ import annotations
 

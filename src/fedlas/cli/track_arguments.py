@@ -22,7 +22,7 @@ def add_track_option(parser: Any) -> None:
 
 def add_track(add: Any) -> None:
     """Add the verb ``track``; ``add`` makes a verb."""
-    track = add("track", _track, "Show runs to experiment trackers afterwards, from their logs.", "RUN [RUN ...]")
+    track = add("track", _track, "Show runs to experiment trackers afterward, from their logs.", "RUN [RUN ...]")
     track.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of a bench")
     track.add_argument(
         "--to",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedlas._core.terminal import say
-from fedlas.cli.commands import show_metrics
+from fedlas.cli.evaluation import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method

@@ -70,7 +70,7 @@ def export_model(
     """Write a model with normalization and calibration to a file, if that gives the model's own probabilities.
 
     Args:
-        model: From normalized images to logits, without hooks; it is left as it is.
+        model: From normalized images to logits, without hooks; it does not change.
         out: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         calibration: What is folded in.
@@ -93,7 +93,7 @@ def export_model(
     folded_model, extra, folded = fold(model, calibration, first[:4].float() * scale + shift)
     deployed = Deployed(folded_model, extra, mean=mean, std=std).eval()
     shape = tuple(first.shape[1:])
-    done_by = "the model" if about_form.graph else "whoever builds the model, as fedlas.deploy.formats.rebuilt does"
+    done_by = "the model" if about_form.graph else "the user's code, as in fedlas.deploy.formats.rebuilt"
     about = {
         **about,
         "format": "fedlas.export/1",
@@ -104,7 +104,7 @@ def export_model(
             "dtype": "uint8",
             "shape": ["batch", *shape],
             "range": [0, 255],
-            "normalisation": {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": done_by},
+            "normalization": {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": done_by},
         },
         "outputs": list(OUTPUTS),
     }
@@ -125,7 +125,7 @@ def check_export(
 
     Args:
         probs: What the file gives.
-        deployed: The model in PyTorch, to tell where a difference comes from.
+        deployed: The model in PyTorch, which shows whether the conversion causes a difference.
         batches: Test images as uint8 ``(n, channels, H, W)``, in the order of the predictions.
         expected: The run's own predictions on them, calibrated.
         tolerance: Most that a probability may differ.

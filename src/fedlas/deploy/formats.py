@@ -41,7 +41,7 @@ class Format:
     Attributes:
         suffix: How its files' names end.
         reader: What checks it.
-        graph: Whether it holds the computation, normalisation included, and not weights alone.
+        graph: Whether it holds the computation, normalization included, and not weights alone.
         write: From the model, some images and what is said of it, to the content of a file.
         read: From the content to a function that a user of the file would have.
     """
@@ -54,7 +54,7 @@ class Format:
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
-    """What is said of a model, as text by name: text as it is, all else as JSON."""
+    """Facts about a model by name: text unchanged, all else as JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
@@ -168,7 +168,7 @@ def _rebuilt(content: bytes, build: Build) -> Deployed:
     extra = None
     if f"{EXTRA_LAYER}.weight" in tensors:
         extra = Affine(tensors[f"{EXTRA_LAYER}.weight"], tensors[f"{EXTRA_LAYER}.bias"])
-    mean, std = given["normalisation"]["mean"], given["normalisation"]["std"]
+    mean, std = given["normalization"]["mean"], given["normalization"]["std"]
     return Deployed(model.eval(), extra, mean=mean, std=std).eval()
 
 

@@ -35,10 +35,10 @@ class Affine(nn.Module):
 
 
 class Deployed(nn.Module):
-    """Normalisation, model, calibration and softmax in one module.
+    """Normalization, model, calibration and softmax in one module.
 
     Args:
-        model: From normalised images to logits, its calibration folded in if it could be.
+        model: From normalized images to logits, its calibration folded in if it could be.
         extra: The calibration, if it could not.
         mean: Mean of each channel in [0, 1] units.
         std: Standard deviation of each channel.
@@ -69,9 +69,9 @@ def fold(model: nn.Module, calibration: Calibration, example: Tensor) -> tuple[n
     on ``example``: then ``W -> diag(weight) W`` and ``b -> weight * b + bias``.
 
     Args:
-        model: From normalised images to logits; it is left as it is.
+        model: From normalized images to logits; it does not change.
         calibration: What is folded in.
-        example: Some normalised images.
+        example: Some normalized images.
 
     Returns:
         The copy, the layer or None, and the name of the head; or of the layer.

@@ -48,7 +48,7 @@ def monitor(
             ``state`` over all calls together.
         columns: Which columns hold what; None for ``.npz`` with ``logits`` (and ``target``).
         raw: The predictions have not been through the card's calibration, which is applied first.
-        state: File to go on from and to write; None starts afresh and leaves nothing. Calls that share it wait for one
+        state: File to resume from and to write; None starts afresh and leaves nothing. Calls that share it wait for one
             another, each from before it reads the state until it has written it.
         as_json: Print JSON instead of sentences.
 
@@ -89,11 +89,11 @@ def _take(
     test.log_wealth = seen.log_wealth.copy()
     before = seen.samples
     for confidence, correct in stream:
-        labelled = correct is not None
-        if seen.labelled is None:
-            seen.labelled = labelled
-        if seen.labelled is not labelled:
-            had, has = (("labels", "none")) if seen.labelled else ("no labels", "some")
+        labeled = correct is not None
+        if seen.labeled is None:
+            seen.labeled = labeled
+        if seen.labeled is not labeled:
+            had, has = (("labels", "none")) if seen.labeled else ("no labels", "some")
             raise InputError(OWNER, f"a stream with {had} must go on so", has, "Watch it apart, with another --state.")
         seen.counts = seen.counts + np.histogram(confidence, card.bin_edges)[0]
         if correct is not None:
@@ -106,7 +106,7 @@ def _take(
         raise InputError(OWNER, "there must be at least one sample", "none", "Check the files.")
     seen.looks, seen.log_wealth = seen.looks + 1, test.log_wealth
     distribution = confidence_drift(card.bin_counts, seen.counts)
-    if not seen.labelled and distribution.p_value <= spent_at(test.false_alarm, seen.looks, kept=kept):
+    if not seen.labeled and distribution.p_value <= spent_at(test.false_alarm, seen.looks, kept=kept):
         seen.alarm = seen.alarm or seen.samples
     return distribution
 
@@ -144,10 +144,10 @@ def _findings(
         "false_alarm": test.false_alarm,
         "alarm": seen.alarm is not None,
         "alarm_after": seen.alarm,
-        "test": "calibration" if seen.labelled else "confidence distribution (weaker)",
+        "test": "calibration" if seen.labeled else "confidence distribution (weaker)",
         "confidence_distribution": {"distance": distribution.distance, "p_value": distribution.p_value},
     }
-    if not seen.labelled:
+    if not seen.labeled:
         found["confidence_distribution"]["level"] = spent_at(test.false_alarm, seen.looks, kept=kept)
         return found
     live, then = seen.gaps, card.gaps
@@ -174,12 +174,12 @@ def _findings(
 
 
 def _sentences(card: Card, seen: Watched, test: GapDrift, found: dict[str, Any]) -> list[str]:
-    kind = "with labels" if seen.labelled else "without labels"
+    kind = "with labels" if seen.labeled else "without labels"
     known = f"{int(card.gaps.count[0]):,} test samples"
     lines = [f"{seen.samples:,} live samples {kind}, against the card of {card.name} ({known})"]
     distribution = found["confidence_distribution"]
     said = f"distance {distribution['distance']:.3f}, p = {distribution['p_value']:.2g}"
-    if not seen.labelled:
+    if not seen.labeled:
         level = distribution["level"]
         verdict = (
             "ALARM: confidences are not distributed as on the card"
@@ -206,7 +206,9 @@ def _sentences(card: Card, seen: Watched, test: GapDrift, found: dict[str, Any])
     rate = f"{100 * test.false_alarm:g} %"
     lines.append(f"False alarms: at most {rate} over the whole stream, however often one looks.")
     other = distribution["p_value"] <= test.false_alarm
-    verdict = "other than on the card, so other inputs come in" if other else "not told from that on the card"
+    verdict = (
+        "other than on the card, so other inputs come in" if other else "not distinguishable from that on the card"
+    )
     lines.append(f"For information, which raises no alarm: the distribution of confidences is {verdict} ({said}).")
     return lines
 

@@ -27,16 +27,16 @@ class Watched:
     """What has been seen of a stream so far.
 
     Attributes:
-        labelled: Whether it has labels; None before its first sample.
+        labeled: Whether it has labels; None before its first sample.
         samples: How many.
         looks: How often somebody has looked.
         counts: Samples in each bin of the card.
-        gaps: Sums of confidences and right predictions; of labelled streams.
+        gaps: Sums of confidences and right predictions; of labeled streams.
         log_wealth: Of the sequential test.
         alarm: Sample after which there was an alarm; None if there was none.
     """
 
-    labelled: bool | None
+    labeled: bool | None
     samples: int
     looks: int
     counts: Floats
@@ -57,7 +57,7 @@ class Watched:
             InputError: If it cannot be written; what was there before is still there then.
         """
         content = {
-            "labelled": self.labelled,
+            "labeled": self.labeled,
             "samples": self.samples,
             "looks": self.looks,
             "counts": self.counts.tolist(),
@@ -112,18 +112,18 @@ def read_state(path: Path, identity: Mapping[str, Any], card: Card, test: GapDri
 
 
 def _watched(content: Mapping[str, Any], card: Card, test: GapDrift) -> Watched:
-    labelled, alarm = content["labelled"], content["alarm"]
+    labeled, alarm = content["labeled"], content["alarm"]
     samples, looks = (check_count(OWNER, name, content[name]) for name in ("samples", "looks"))
     counts, wealth = read_counts(content, "counts"), read_numbers(content, "log_wealth")
     gaps = GapSums.read(content["gaps"])
-    if not isinstance(labelled, bool):
-        raise ValueError(f"labelled is {labelled!r}")
+    if not isinstance(labeled, bool):
+        raise ValueError(f"labeled is {labeled!r}")
     if counts.shape != card.bin_counts.shape or counts.sum() != samples:
         raise ValueError(f"{counts.sum():g} in {len(counts)} bins of {samples} samples")
-    if not np.array_equal(gaps.edges, card.gaps.edges) or gaps.count[0] != (samples if labelled else 0):
+    if not np.array_equal(gaps.edges, card.gaps.edges) or gaps.count[0] != (samples if labeled else 0):
         raise ValueError(f"sums of {gaps.count[0]:g} of {samples} samples, or in other cells than the card's")
     if wealth.shape != test.log_wealth.shape:
         raise ValueError(f"log_wealth {wealth.shape}")
     if alarm is not None and check_count(OWNER, "alarm", alarm) > samples:
         raise ValueError(f"an alarm after sample {alarm} of {samples}")
-    return Watched(labelled, samples, looks, counts, gaps, wealth, alarm)
+    return Watched(labeled, samples, looks, counts, gaps, wealth, alarm)

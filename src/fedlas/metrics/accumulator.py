@@ -31,7 +31,7 @@ class Accumulator(ABC):
         return int(self._tensors["num_samples"])
 
     def merge(self, other: Self) -> None:
-        """Add what ``other`` has taken in; ``other`` stays as it is.
+        """Add what ``other`` has taken in; ``other`` does not change.
 
         Raises:
             InputError: If it was made with other options.

@@ -88,5 +88,5 @@ def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> Estimator[RowMe
 
 
 def mean_of_rows(rows: RowMean) -> float:
-    """The value of every :func:`row_mean` estimator, by which one is recognised."""
+    """The value of every :func:`row_mean` estimator, by which one is recognized."""
     return rows.mean

@@ -144,7 +144,7 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
 
     The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that falls
     among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences are
-    never told apart by their order in the file.
+    never separated by their order in the file.
 
     Args:
         ordered: Confidences ``(N,)``, ascending.

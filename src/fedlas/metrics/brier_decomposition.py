@@ -1,4 +1,4 @@
-"""The Brier score taken apart: what calibration costs, what the model cannot tell apart, and what bins hide."""
+"""The Brier score as a sum: calibration error, lack of resolution, and what bins hide."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        With finite ``N`` the calibration term is biased upwards and refinement downwards by as much: a bin of few
+        With finite ``N`` the calibration term is biased upward and refinement downward by as much: a bin of few
         samples fits its own labels. ``calibration_bias`` estimates it as the variance of the bins' frequencies, with
         bins of one sample left out.
 
@@ -122,7 +122,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
         num_bins: Number of bins of equal width, at least 1.
 
     Returns:
-        A number in ``[0, 2]``, biased upwards.
+        A number in ``[0, 2]``, biased upward.
 
     Raises:
         InputError: If ``num_bins`` is below 1.
@@ -151,7 +151,7 @@ def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
         num_bins: Number of bins of equal width, at least 1.
 
     Returns:
-        A number in ``[0, 1]``, biased downwards.
+        A number in ``[0, 1]``, biased downward.
 
     Raises:
         InputError: If ``num_bins`` is below 1.

@@ -71,7 +71,7 @@ def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) 
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        Biased upwards: with finite ``N`` it is above zero for perfectly calibrated predictions too.
+        Biased upward: with finite ``N`` it is above zero for perfectly calibrated predictions too.
 
     Example:
         >>> expected_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

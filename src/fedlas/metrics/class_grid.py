@@ -1,4 +1,4 @@
-"""A fixed grid of probabilities for every class: what stands for all of them where there are too many to keep."""
+"""A fixed grid of probabilities for every class, kept in place of all samples when a metric streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedlas.metrics.scan import PROB_BITS, Chunk
 from fedlas.predictions import Predictions
 
 _OCTAVES = 24
-"""Octaves of probabilities that are told apart, on either side of 1/2."""
+"""Octaves of probabilities that have cells of their own, on either side of 1/2."""
 
 
 def octave_bits(num_classes: int) -> int:

@@ -82,7 +82,7 @@ class ExactSum:
         rest = terms.double().numpy()
         for digit in range(self._highest_digit(terms, rest), 0, -1):
             unit = 2.0 ** (DIGIT_BITS * digit - POINT_BITS)
-            # Towards zero: what is left then needs no bit that the term did not have.
+            # Toward zero: what is left then needs no bit that the term did not have.
             whole = np.trunc(rest / unit)
             self._add_digits(digit, whole, places)
             rest = rest - whole * unit

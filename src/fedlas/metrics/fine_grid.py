@@ -1,4 +1,4 @@
-"""A fine fixed grid of confidences: what stands for all of them where there are too many to keep."""
+"""A fine fixed grid of confidences, kept in place of all samples when a metric streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUM_CELLS = _EVEN_CELLS + _HIGHEST_KEY - _LOWEST_KEY + 1
 def cell_of(confidence: Tensor) -> Tensor:
     """The cell of each confidence, int64 in ``[0, NUM_CELLS)``, ascending with it.
 
-    Cells are ``[a, a + 2**-14)`` up to ``1 - 2**-7``. Beyond, ``1 - confidence`` is told apart to seven bits after the
+    Cells are ``[a, a + 2**-14)`` up to ``1 - 2**-7``. Beyond, ``1 - confidence`` is resolved to seven bits after the
     leading one, down to ``2**-24``, the distance of 1 from the float32 below it. The last cell is what is closer to 1.
     """
     even = (confidence * 2.0**WIDTH_BITS).long()

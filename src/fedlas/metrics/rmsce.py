@@ -43,7 +43,7 @@ def root_mean_square_calibration_error(predictions: Predictions, *, num_bins: in
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        Bins of equal width, as most libraries have it; the paper's bins hold 100 samples each. Biased upwards, more
+        Bins of equal width, as most libraries have it; the paper's bins hold 100 samples each. Biased upward, more
         than ECE: see :func:`debiased_squared_calibration_error`.
 
     Example:

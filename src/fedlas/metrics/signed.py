@@ -119,7 +119,7 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
         InputError: If ``num_bins`` is below 1.
 
     Note:
-        Biased upwards like ECE: in small bins the labels' chance takes one sign here and the other there.
+        Biased upward like ECE: in small bins the labels' chance takes one sign here and the other there.
 
         Reports mark no best: a model that is less confident throughout has less of it and more of the other part.
 

@@ -47,7 +47,7 @@ class Nodes:
 
 
 def on_nodes(position: Floats, gap: Floats, row: Integers | None = None, rows: int = 1) -> Floats:
-    """Gaps divided between the two nodes around their positions ``(rows, STEPS + 1)``: a sum keeps size and centre.
+    """Gaps divided between the two nodes around their positions ``(rows, STEPS + 1)``: a sum keeps size and center.
 
     Args:
         position: In ``[0, 1]``, ``(G,)``.

@@ -12,11 +12,14 @@ from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
 from fedlas.metrics.scan import check_predictions
 from fedlas.plots.consistency import consistency_band
-from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, dress, entitle
+from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
+from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+__all__ = ["reliability_diagram"]
 
 _GAP = 4.0
 """Points of width of a gap; other marks follow from it."""
@@ -43,14 +46,14 @@ def reliability_diagram(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
-        ax: Where to draw; a new figure if None. The strip is an inset below it, which constrained layout leaves room
-            for.
+        ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
+            makes it).
         title: Above the axes, left-aligned.
         theme: Palette.
         legend: Whether to name the two kinds of gap.
-        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: where the accuracy
-            of each bin would lie if the model were calibrated.
-        shares: Whether a strip beneath shows which share of the samples falls into each bin.
+        band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: the range of each
+            bin's accuracy if the model were calibrated.
+        shares: Whether a strip beneath shows the share of the samples in each bin.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip, if there is one.
@@ -80,7 +83,8 @@ def reliability_diagram(
     x, y = confidence[filled], accuracy[filled]
     ece = float(share[filled] @ np.abs(x - y))
 
-    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4 if shares else 3.9))
+    # The diagonal and, on it, the band, the interval of each accuracy, the gaps and the points.
+    axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4 if shares else 3.9), grid="both")
     axes.plot([0, 1], [0, 1], color=palette.ink, zorder=1, **REFERENCE)
     if band:
         expected = consistency_band(predictions, num_bins=num_bins)
@@ -92,10 +96,11 @@ def reliability_diagram(
     size = np.sqrt(share[filled] / share.max())
     axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
     axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
+
+    # Scales and text.
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
-    axes.grid(color=palette.grid, linewidth=0.6)
-    axes.set_ylabel("accuracy", color=palette.ink, fontsize=9)
+    name_axis(axes.yaxis, "accuracy", palette)
     axes.text(
         0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, ha="right",
         fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
@@ -104,11 +109,17 @@ def reliability_diagram(
         entitle(axes, title, palette)
     if legend:
         _explain(axes, palette)
-    if shares:
-        axes.tick_params(labelbottom=False)
-        _draw_shares(axes, edges[:-1], np.diff(edges), share, palette)
-    else:
-        axes.set_xlabel("confidence", color=palette.ink, fontsize=9)
+    if not shares:
+        name_axis(axes.xaxis, "confidence", palette)
+        return axes
+
+    # The strip: the share of the samples in each bin.
+    axes.tick_params(labelbottom=False)
+    strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
+    bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
+    strip.bar(edges[:-1], share, np.diff(edges), **bar)
+    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 1])
+    caption(strip, palette, "confidence", "share")
     return axes
 
 
@@ -126,17 +137,5 @@ def _explain(axes: Any, palette: Theme) -> None:
         patch(facecolor=palette.over, edgecolor=palette.background, label="over-confident"),
         patch(facecolor=palette.under, edgecolor=palette.background, label="under-confident"),
     ]
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), frameon=False, fontsize=8,
-        labelcolor=palette.ink, handlelength=1.6, handleheight=1.0,
-    )  # fmt: skip
-
-
-def _draw_shares(axes: Any, left: Any, width: Any, share: Any, palette: Theme) -> None:
-    strip = axes.inset_axes((0, -0.2, 1, 0.15))
-    dress(strip, palette)
-    strip.bar(left, share, width, align="edge", color=palette.bar, linewidth=0.6, edgecolor=palette.background)
-    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 1])
-    strip.grid(axis="y", color=palette.grid, linewidth=0.8)
-    strip.set_ylabel("share", color=palette.ink, fontsize=9)
-    strip.set_xlabel("confidence", color=palette.ink, fontsize=9)
+    size: dict[str, Any] = {"handlelength": 1.6, "handleheight": 1.0}
+    draw_legend(axes, palette, handles=handles, loc="upper left", bbox_to_anchor=(0.01, 0.99), **size)

@@ -52,8 +52,8 @@ def seed_values(
         legend: Whether to explain the marks, below the axes or at the foot of a new figure.
 
     Returns:
-        The Axes. One seed, and seeds that all give the same, have no interval; that of values that are never negative
-        ends at 0, unless they are differences.
+        The Axes. There is no interval for one seed, or for seeds with equal values; that of values that are never
+        negative ends at 0, unless they are differences.
 
     Raises:
         InputError: If no name has a value, a value is infinite, or ``floors`` has a name that ``values`` lacks.

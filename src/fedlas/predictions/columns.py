@@ -19,7 +19,7 @@ OWNER = "predictions"
 
 @dataclass(frozen=True)
 class Columns:
-    """What the user says of a table; nothing of it is guessed.
+    """The columns of a table as the user names them; nothing is guessed.
 
     Args:
         logits: Column names separated by commas, in the order of the classes; a name with ``*`` or ``?`` stands for all
@@ -47,7 +47,10 @@ class Columns:
         if (self.logits is None) == (self.probs is None):
             got = "neither" if self.logits is None else f"logits {self.logits!r} and probs {self.probs!r}"
             raise InputError(
-                OWNER, "either --logits or --probs must name columns", got, "Say what the columns hold: it shows not."
+                OWNER,
+                "either --logits or --probs must name columns",
+                got,
+                "Say what the columns hold: the file does not show it.",
             )
         if not all(self.words) or len(set(self.words)) < len(self.words):
             got = repr(self.logits or self.probs)

@@ -19,7 +19,7 @@ from fedlas.predictions.sources import Block
 from fedlas.predictions.tables import source_of
 
 FLOOR = float(np.finfo(np.float32).tiny)
-"""What stands for a probability of exactly 0, whose logarithm no logit can be: the smallest normal float32."""
+"""Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
 SUM_TOLERANCE = 1e-3
 """By how much the probabilities of a row may miss 1: they may be rounded to three or four digits."""
 _RANGE_TOLERANCE = 1e-6

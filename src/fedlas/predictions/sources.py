@@ -125,5 +125,5 @@ class _Member:
 
 
 def _floating(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """Single precision as it is, half as single, all else as double."""
+    """Single precision stays, half becomes single, all else double."""
     return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)

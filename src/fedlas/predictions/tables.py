@@ -1,4 +1,4 @@
-"""CSV, JSON lines and Parquet, read by pyarrow: what it says of a wrong row becomes a message of ours."""
+"""CSV, JSON lines and Parquet, read by pyarrow; its errors about rows become three-part messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SAID = {
     r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
         "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
 }  # fmt: skip
-"""What pyarrow says of a row, and what we say for it: expected, got and fix."""
+"""pyarrow's errors about a row, and ours for each: expected, got and fix."""
 
 
 class Arrow:

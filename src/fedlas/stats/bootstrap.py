@@ -41,9 +41,9 @@ def bootstrap_interval(
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
         seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
         num_bins: Bins of the metrics that have any.
-        method: ``"percentile"``, ``"basic"``, ``"centred"`` (see Note), or ``"auto"``: the basic interval where the
+        method: ``"percentile"``, ``"basic"``, ``"centered"`` (see Note), or ``"auto"``: the basic interval where the
             bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
-            registered as ``unbiased`` the centred one. Of calibration errors, which are 0 for a calibrated model, the
+            registered as ``unbiased`` the centered one. Of calibration errors, which are 0 for a calibrated model, the
             upper end is not moved down by any bias, the lower one by what the noise floor allows for, and it is 0
             unless :func:`~fedlas.stats.noise_floor` rejects calibration at ``1 - level``.
 
@@ -72,7 +72,7 @@ def bootstrap_interval(
         value and their intervals are wide (of models 15 % too sharp the reflected interval of classwise ECE held the
         truth in 0.46 of the cases, and at 5 % that of KS in 0.63).
 
-        A calibration error is biased upwards, and its replicates are so twice: they resample the labels' chance that
+        A calibration error is biased upward, and its replicates are so twice: they resample the labels' chance that
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them
         can hold it, neither percentile nor BCa (0.00 as well). How large the bias is depends on the truth: from the
         noise floor of a calibrated model to nothing where all gaps are larger than chance. So each end of ``"auto"``
@@ -209,5 +209,5 @@ def error_interval(value: float, samples: Floats, floors: Floats | None, *, leve
 def plain_interval(entry: MetricEntry, value: float, samples: Floats, *, level: float, method: str) -> Interval:
     """The interval of any other metric."""
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
-    centred = method == "auto" and entry.metadata.get("unbiased", False)
-    return interval_from(value, samples, level=level, method="centred" if centred else method)
+    centered = method == "auto" and entry.metadata.get("unbiased", False)
+    return interval_from(value, samples, level=level, method="centered" if centered else method)

@@ -10,7 +10,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.stats.rows import Floats
 
-METHODS = ("auto", "percentile", "basic", "centred")
+METHODS = ("auto", "percentile", "basic", "centered")
 LEVEL = 0.05
 """Significance level of every test, and 1 minus the level of every interval, where nothing else is said."""
 SMALL_BIAS = 0.25
@@ -30,7 +30,7 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centred"``, ``"floor"``, see :func:`floor_interval`, or
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, or
             ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
     """
 
@@ -49,7 +49,7 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
 
     With ``k = floor((R + 1) * (1 - level) / 2)``, the percentile interval goes from the ``k``-th lowest to the ``k``-th
     highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value - low)``. So it
-    moves away from a bias where the percentile interval follows it. The centred one moves these ends by the bias, so
+    moves away from a bias where the percentile interval follows it. The centered one moves these ends by the bias, so
     that the replicates lie about the value: ``(low - bias, high - bias)``. ``"auto"`` is the basic interval where the
     bias exceeds a quarter of a standard error, else the percentile interval.
 
@@ -68,7 +68,7 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
         method = "basic" if abs(bias) > SMALL_BIAS * error else "percentile"
     if method == "basic":
         low, high = 2.0 * value - high, 2.0 * value - low
-    elif method == "centred":
+    elif method == "centered":
         low, high = low - bias, high - bias
     return Interval(value, low, high, level, len(ordered), bias, error, method)
 

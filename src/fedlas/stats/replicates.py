@@ -18,7 +18,7 @@ import torch
 
 from fedlas.predictions import Predictions
 from fedlas.stats.class_cells import ClassCells
-from fedlas.stats.relabelled import Relabelled
+from fedlas.stats.redrawn import RedrawnLabels
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows
 
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class Redrawn(Replicates):
         means = np.empty(self.size)
         for start in range(0, self.size, step):
             labels = self.labels[start : start + step]
-            values = quantity(Relabelled(self.rows, labels)).cpu().double().numpy()
+            values = quantity(RedrawnLabels(self.rows, labels)).cpu().double().numpy()
             means[start : start + step] = values.reshape(labels.shape).mean(axis=1)
         return means
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class _Column:
-    """Statistic: a quantity of all rows, kept as it is."""
+    """Statistic: a quantity of all rows, unchanged."""
 
     def __init__(self, quantity: Quantity) -> None:
         self._quantity = quantity
@@ -38,7 +38,7 @@ class _Column:
 
 
 class Rows:
-    """Rows of ``predictions`` for resampling and relabelling; everything is computed when first asked for.
+    """Rows of ``predictions`` for resampling and for drawing labels; everything is computed when first asked for.
 
     Arrays called *ordered* are sorted by confidence, ascending, so that a bin is a range of columns; all others are in
     the order of ``predictions``.
@@ -158,7 +158,7 @@ class Rows:
     def cumulative(self) -> Floats:
         """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 have changed places.
 
-        The first column is the confidence as it is; the others share what it leaves, so that rounding gives nothing to
+        The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
         a class that has nothing.
         """
         rest = self.probs.astype(np.float64)

@@ -228,4 +228,4 @@ TABLES: Mapping[Callable[[Predictions, int], Statistic], Callable[[Replicates], 
     EveryClass: SortedClasses,
     FineGrid: _nodes,
 }
-"""What stands for each statistic of a metric where there are many replicates."""
+"""Replaces each statistic of a metric for many replicates."""

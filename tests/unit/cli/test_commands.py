@@ -6,7 +6,8 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.commands import evaluate_file, print_listing, report, train
+from fedlas.cli.commands import print_listing, report, train
+from fedlas.cli.evaluation import evaluate_file
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names

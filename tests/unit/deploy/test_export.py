@@ -59,7 +59,7 @@ def test_safetensors_and_card(run_folder, tmp_path, calibrate, capsys):
     assert json.loads(about["calibration"])["method"] == calibrate
     assert len(json.loads(about["classes"])) == probs.shape[1]
     assert about["run"] == "ce-s3"
-    assert "rebuilt" in json.loads(about["input"])["normalisation"]["done by"]
+    assert "rebuilt" in json.loads(about["input"])["normalization"]["done by"]
     card = json.loads((tmp_path / "net.safetensors.card.json").read_text())
     assert card["exported"]["file"] == "net.safetensors"
     assert card["exported"]["difference"] <= 1e-5
@@ -73,7 +73,7 @@ def test_torch_export(run_folder, tmp_path, no_card):
     program = torch.export.load(io.BytesIO(out.read_bytes()), extra_files=files)
     about = json.loads(files["metadata.json"])
     assert json.loads(about["input"])["dtype"] == "uint8"
-    assert json.loads(about["input"])["normalisation"]["done by"] == "the model"
+    assert json.loads(about["input"])["normalization"]["done by"] == "the model"
     for size in (1, 3, 300):  # the batch is free
         found = program.module()(pixels(run_folder)[:size])[1].detach().numpy()
         np.testing.assert_allclose(found, expected(run_folder, "temperature")[:size], atol=1e-5)

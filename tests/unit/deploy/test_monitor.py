@@ -237,8 +237,8 @@ def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("labelled", None),
-        ("labelled", "no"),
+        ("labeled", None),
+        ("labeled", "no"),
         ("samples", -1),
         ("samples", 50.5),
         ("samples", 49),

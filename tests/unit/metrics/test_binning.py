@@ -14,7 +14,7 @@ from fedlas.metrics.binning import BinSums, bin_index, equal_mass_edges, equal_w
 
 
 def two_class(confidences, correct=None):
-    """Predictions of class 0 with the given confidences (>= 0.5), labelled 0 where correct."""
+    """Predictions of class 0 with the given confidences (>= 0.5), labeled 0 where correct."""
     confidences = torch.tensor(confidences, dtype=torch.float64)
     correct = torch.ones(len(confidences), dtype=torch.bool) if correct is None else torch.tensor(correct)
     logits = torch.stack([confidences.logit(), torch.zeros(len(confidences), dtype=torch.float64)], 1)

@@ -152,7 +152,7 @@ def test_an_unbiased_estimator_has_intervals_about_itself_that_hold_the_truth(ga
             held[method] += interval.low <= gap**2 <= interval.high
             if method == "auto":
                 assert interval.low < interval.value < interval.high
-                assert interval.method == "centred"
+                assert interval.method == "centered"
     # binomial(100, 0.95): mean 95, sd 2.2; wider than it need be where there is no gap
     assert held["auto"] >= 89
     if gap < 0.1:

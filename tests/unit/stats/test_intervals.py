@@ -27,11 +27,11 @@ def test_basic_is_reflected_about_the_value():
 def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
     replicates = np.arange(1.0, 100.0) ** 2
     percentile = interval_from(40.0, replicates, level=0.9, method="percentile")
-    centred = interval_from(40.0, replicates, level=0.9, method="centred")
+    centered = interval_from(40.0, replicates, level=0.9, method="centered")
     assert (percentile.low, percentile.high) == (25.0, 95.0**2)
     shift = 40.0 - replicates.mean()
-    assert (centred.low, centred.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
-    assert (centred.bias, centred.method) == (percentile.bias, "centred")
+    assert (centered.low, centered.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
+    assert (centered.bias, centered.method) == (percentile.bias, "centered")
 
 
 def test_the_floor_bounds_the_bias_of_a_calibration_error():

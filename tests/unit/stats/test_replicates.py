@@ -11,7 +11,7 @@ from fedlas.metrics.scan import Chunk, chunks
 from fedlas.stats import draws as module
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.draws import redrawn, resampled_weights, rows_for
-from fedlas.stats.relabelled import Relabelled
+from fedlas.stats.redrawn import RedrawnLabels
 from fedlas.stats.replicates import Redrawn, Resampled
 from fedlas.stats.rows import Rows
 
@@ -115,7 +115,7 @@ def test_the_same_rows_are_drawn_for_every_model():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_relabelled_rows_are_what_a_chunk_of_them_would_be(dtype):
+def test_redrawn_labels_rows_are_what_a_chunk_of_them_would_be(dtype):
     """Every public quantity that a chunk offers, those of the future included."""
     given = rows(13, 5, dtype=dtype)
     labels = np.random.default_rng(0).integers(0, 5, (3, 13))
@@ -128,15 +128,15 @@ def test_relabelled_rows_are_what_a_chunk_of_them_would_be(dtype):
     names = [name for name in dir(Chunk) if not name.startswith("_")] + ["logits", "label_probs"]
     assert len(names) > 8
     for name in names:
-        ours = getattr(Relabelled(given, labels), name)
+        ours = getattr(RedrawnLabels(given, labels), name)
         torch.testing.assert_close(ours, getattr(expected, name), rtol=1e-6, atol=1e-6, check_dtype=False, msg=name)
 
 
-def test_relabelled_rows_have_no_label_probs_where_the_given_have_none():
+def test_redrawn_labels_rows_have_no_label_probs_where_the_given_have_none():
     given = Rows(Predictions([[1.0, 0.0], [0.0, 1.0]], [0, 1]), 15)
-    assert Relabelled(given, np.array([[0, 0]])).label_probs is None
+    assert RedrawnLabels(given, np.array([[0, 0]])).label_probs is None
     with pytest.raises(AttributeError, match="nonsense"):
-        _ = Relabelled(given, np.array([[0, 0]])).nonsense
+        _ = RedrawnLabels(given, np.array([[0, 0]])).nonsense
 
 
 def by_counting(probs, target, weights, num_bins):
@@ -154,16 +154,16 @@ def test_class_cells_by_counting(num_bins):
     given = rows(25, 3, num_bins=num_bins)
     weights = all_weights(given, replicates=4, seed=0)
     labels = all_labels(given, replicates=4, seed=0)
-    resampled, relabelled = Resampled(given, weights), next(redrawn(given, replicates=4, seed=0))
+    resampled, redrawn_labels = Resampled(given, weights), next(redrawn(given, replicates=4, seed=0))
     for r in range(4):
         probs, counts, own = by_counting(given.probs, given.target, weights[r], num_bins)
         np.testing.assert_allclose(resampled.class_probs[r], probs, atol=1e-7)
         assert np.array_equal(resampled.class_counts[r], counts)
         assert np.array_equal(resampled.class_labels[r], own)
         probs, counts, drawn = by_counting(given.probs, labels[r], np.ones(25), num_bins)
-        np.testing.assert_allclose(relabelled.class_probs[0], probs, atol=1e-7)
-        assert np.array_equal(relabelled.class_counts[0], counts)
-        assert np.array_equal(relabelled.class_labels[r], drawn)
+        np.testing.assert_allclose(redrawn_labels.class_probs[0], probs, atol=1e-7)
+        assert np.array_equal(redrawn_labels.class_counts[0], counts)
+        assert np.array_equal(redrawn_labels.class_labels[r], drawn)
 
 
 def test_class_sums_do_not_depend_on_the_order_of_summation():

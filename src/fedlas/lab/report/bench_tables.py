@@ -39,8 +39,8 @@ def results_table(summary: Summary) -> Table:
             if values := run.measured[stage]:
                 row: dict[str, Any] = {**known, "stage": word, **values}
                 for metric in values:
-                    if run.estimates and (noise := run.estimates.get(metric, stage)):
-                        ends = (noise.low, noise.high, noise.floor, noise.p)
+                    if run.estimates and (found := run.estimates.get(metric, stage)):
+                        ends = (found.low, found.high, found.floor, found.p)
                         row |= dict(zip(_csv_columns(metric)[1:], ends, strict=False))
                 rows.append([row.get(name) for name in columns])
     return table_of(columns, rows)

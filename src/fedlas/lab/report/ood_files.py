@@ -184,8 +184,3 @@ def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
     what = f"{first_score} of seed {firsts[0].seed} of each loss" if several else f"{firsts[0].run}"
     alt = f"ROC curves of {', '.join(shown)}: {data} against {label}"
     return figure(roc, alt), histograms, f"{what}, before temperature"
-
-
-def _auroc(known: Any, unknown: Any) -> float:
-    false, true = roc_points(known, unknown, most=10**6)
-    return float((((true[1:] + true[:-1]) / 2) * (false[1:] - false[:-1])).sum())

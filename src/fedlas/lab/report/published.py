@@ -30,7 +30,7 @@ _MODELS = {"ResNet-50": "resnet50", "ResNet-101": "resnet101"}
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a row was trained, as far as it is known.
+    """How a row was trained, where that is known.
 
     Attributes:
         known: Sections or keys of the published recipe that hold for it.
@@ -138,7 +138,7 @@ def rows_for(data: str, model: str, methods: Sequence[str]) -> list[Published]:
 
 
 def settings_that_differ(config: Mapping[str, Any], row: Published) -> list[str]:
-    """How a run was done otherwise than a published row, in words.
+    """Settings in which a run differs from a published row.
 
     Args:
         config: ``config.yaml`` of a run, of the row's method or of any other.

@@ -72,7 +72,7 @@ def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:
     """
     metrics = finished(folder.run, folder)
     if metrics is None:
-        raise InputError(owner, "a run must be finished", folder.path, "Start its fedlas command again: it goes on.")
+        raise InputError(owner, "a run must be finished", folder.path, "Rerun its fedlas command: it resumes.")
     return metrics
 
 

@@ -134,7 +134,7 @@ def _nothing_finished(
     elif unreadable:
         fix = f"{unreadable[0].name}: {unreadable[0].reason}. Delete that folder and start the same command again."
     else:
-        fix = "Start the same fedlas bench command again: it goes on where it stopped."
+        fix = "Rerun the same fedlas bench command: it resumes."
     return InputError(owner, "the folder must hold at least one finished run", f"{folder} with {got}", fix)
 
 

@@ -50,15 +50,15 @@ def data_fingerprint(run: Run) -> dict[str, Any]:
 
 
 def held_out(run: Run, splits: Splits) -> tuple[tuple[Splits, Part], tuple[Splits, Part]]:
-    """Validation and test part, each with the splits whose normalisation it is predicted under: :func:`as_tested`.
+    """Validation and test part, each with the splits whose normalization it is predicted under: :func:`as_tested`.
 
-    Whoever predicts on the test part of a run goes through one of the two, or would measure another transform.
+    Every prediction on the test part of a run uses one of the two; anything else measures another transform.
     """
     return (splits, splits.val), (as_tested(run, splits), splits.test)
 
 
 def as_tested(run: Run, splits: Splits) -> Splits:
-    """The splits with the test part's own normalisation, if the recipe has one.
+    """The splits with the test part's own normalization, if the recipe has one.
 
     Raises:
         InputError: If it does not fit the images.

@@ -113,7 +113,7 @@ def _train_and_measure(
 
 
 def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
-    """What the model says of the classes that it never saw, where ``fedlas ood`` looks for it."""
+    """Save the outputs for the classes that the model never saw, where ``fedlas ood`` looks for them."""
     train, part = run.recipe.train, unknown_images(run)
     said = predictions_of(
         objective,

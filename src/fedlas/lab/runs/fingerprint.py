@@ -39,8 +39,8 @@ def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
             weights = file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError("run", "its checkpoint must be readable", f"{path} ({error})", "Train it again.") from error
-    unlabelled = part.with_target(torch.zeros_like(part.target))
-    return {"images": _part(unlabelled), "weights": weights}
+    unlabeled = part.with_target(torch.zeros_like(part.target))
+    return {"images": _part(unlabeled), "weights": weights}
 
 
 def split_fingerprint(splits: Splits) -> str:

@@ -72,7 +72,7 @@ def forecast(run: Run) -> Forecast:
     if folder.is_finished:
         state, done = "finished", train.epochs
     elif done:
-        state = f"goes on after epoch {done}"
+        state = f"resumes after epoch {done}"
     else:
         state = "failed before" if is_file(folder.error_path) else "new"
     total = None if each is None else each * train.epochs

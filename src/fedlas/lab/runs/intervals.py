@@ -49,8 +49,8 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
 
     State:
         Writes ``intervals.json`` into run folders that can be written to. One that is there is kept as long as the
-        predictions, the temperature, the bins and ``replicates`` are the same; without predictions it is taken as it
-        is, and what disagrees with ``metrics.json`` is left out.
+        predictions, the temperature, the bins and ``replicates`` are the same; without predictions it is
+        used unchanged, and what disagrees with ``metrics.json`` is left out.
     """
     check_replicates("intervals", replicates)
     stored = {run.name: _stored(run) for run in summary.runs}

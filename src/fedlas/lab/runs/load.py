@@ -70,7 +70,7 @@ def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tupl
 
     Returns:
         The splits, and why there are none: the data is not there, is not what the run was trained on, or cannot be
-        read; whoever shows less for it says so.
+        read; the caller says if it shows less.
     """
     try:
         known = _opened(folder, data)

@@ -188,7 +188,7 @@ class Summary:
         return known if len(known) == len(runs) else []
 
     def compare(self, metric: str, stage: str = "test") -> Comparison | None:
-        """The best method by ``metric`` and those that cannot be told from it, over the seeds that all have.
+        """The best method by ``metric`` and those not distinguishable from it, over the seeds that all have.
 
         A method made of other runs takes part if it has all these seeds.
 

@@ -25,7 +25,7 @@ from fedlas.predictions import Predictions
 
 
 class Tracking:
-    """Shows a run to trackers while it trains, or afterwards. A context manager.
+    """Shows a run to trackers while it trains, or afterward. A context manager.
 
     Args:
         run: The run; its folder holds the log.
@@ -40,7 +40,7 @@ class Tracking:
         under which the tools know it.
 
     Note:
-        A tracker that fails (a full disk, a lost connection) is given up with a warning; the run goes on, and
+        A tracker that fails (a full disk, a lost connection) is dropped with a warning; the run continues, and
         ``fedlas track`` shows it what it missed. One that cannot be opened is an error, before anything is trained.
     """
 
@@ -110,8 +110,8 @@ class Tracking:
             with suppress(Exception):  # or the tool would take the next run of this process for the same one
                 self.trackers[name].close()
             logging.getLogger("fedlas").warning(
-                "tracker %s of %s failed and is given up: %s: %s. The run goes on; 'fedlas track %s --to %s' shows it "
-                "the rest.",
+                "tracker %s of %s failed and is given up: %s: %s. The run continues; 'fedlas track %s --to %s' shows "
+                "it the rest.",
                 *(printable(str(x)) for x in (name, self.run.name, type(error).__name__, error, self.run.folder, name)),
             )
             return False

@@ -58,7 +58,7 @@ def run_card(
     try:
         run = read_run(folder)
     except ValueError as error:
-        fix = "Start its fedlas command again: it goes on."
+        fix = "Rerun its fedlas command: it resumes."
         raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
     test = folder.predictions("test")
     config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}

@@ -122,7 +122,7 @@ def as_json(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     content = {
         "study": tuning.config(),
         "budget": tuning.budget,
-        "direction": "maximise" if tuning.goal.maximize else "minimise",
+        "direction": "maximize" if tuning.goal.maximize else "minimize",
         "finished": all(len(outcome.trials) == outcome.planned for outcome in outcomes),
         "methods": methods,
         "notes": notes(tuning, outcomes),
@@ -200,7 +200,6 @@ def _scaled(tuning: Tuning, trial: Trial) -> float | None:
 
 
 def _environment(tuning: Tuning) -> Table:
-    """With what the starts were made; several values where they differ."""
     return environment_table(provenance.environment(RunFolder(tuning.folder).starts))
 
 

@@ -141,7 +141,7 @@ def test_what_has_been_done_is_seen(tmp_path):
     (runs[1].folder / "log.jsonl").write_text("".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3)))
     (runs[2].folder / "error.txt").touch()
     found = [forecast(run) for run in runs]
-    assert [f.state for f in found] == ["finished", "goes on after epoch 3", "failed before", "new"]
+    assert [f.state for f in found] == ["finished", "resumes after epoch 3", "failed before", "new"]
     assert [f.left for f in found] == [0, 17 * 15, 300, 300]
     assert {f.steps for f in found} == {300}
 

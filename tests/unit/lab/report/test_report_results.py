@@ -182,7 +182,7 @@ def test_nothing_finished_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="no run folder at all"):
         collect(tmp_path)
     (tmp_path / "ce-s0").mkdir()
-    with pytest.raises(InputError, match=r"1 unfinished.*goes on"):
+    with pytest.raises(InputError, match=r"1 unfinished.*resumes"):
         collect(tmp_path)
     (tmp_path / "ce-s1").mkdir()
     (tmp_path / "ce-s1" / "metrics.json").write_text("{")

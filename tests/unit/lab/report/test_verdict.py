@@ -1,5 +1,6 @@
 """What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,11 @@ def test_what_is_said_of_one_seed_one_method_and_a_mixed_outcome(values, text):
 
 
 @pytest.fixture(scope="module")
-def model(full_bench):
-    """Six methods with their intervals; the folder is shared, so nothing is written there but reports."""
-    return write_report(full_bench, replicates=39).model
+def model(full_bench, tmp_path_factory):
+    """Six methods with their intervals, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("verdict") / "digits"
+    shutil.copytree(full_bench, folder)
+    return write_report(folder, replicates=39).model
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):

@@ -120,8 +120,8 @@ def _words(folder: Path, synsets: Sequence[str]) -> Mapping[str, str]:
     for place in (folder, *list(folder.resolve().parents)[:3]):
         for name in _WORDS:
             if (place / name).is_file():
-                words = synset_words("imagenet", place / name, separator="\t" if name == "words.txt" else None)
-                return {synset: words[synset] for synset in synsets if synset in words}
+                named = synset_words("imagenet", place / name, separator="\t" if name == "words.txt" else None)
+                return {synset: named[synset] for synset in synsets if synset in named}
     if len(synsets) == _EXPECTED.classes:  # torchvision has the names in the order of the synsets
         weight = require("torchvision.models", extra="data").get_weight("ResNet18_Weights.IMAGENET1K_V1")
         return dict(zip(synsets, weight.meta["categories"], strict=True))

@@ -1,4 +1,4 @@
-"""Which studied runs are seeds of one another, and names that tell all of them apart."""
+"""Groups studied runs that differ in their seed only, and gives each group a name of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Group:
     """Runs that differ in nothing but the seed.
 
     Attributes:
-        place: What tells it from groups of the same loss, with a space behind it; empty where the loss is enough.
+        place: What distinguishes it from groups of the same loss, and a space; empty if the loss does.
         studies: At least one, each of another seed.
     """
 

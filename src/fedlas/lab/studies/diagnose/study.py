@@ -45,7 +45,7 @@ class Study:
         metrics: Contents of its ``metrics.json``.
         predictions: Of its test part.
         score: ``Z (N,)`` of each test sample.
-        score_source: Where the score comes from, in words.
+        score_source: Source of the score, as text.
         indicator: Correlations of the score.
         bins: Signed gap in groups of equal size by score.
         failures: Where indicator and state disagree most.
@@ -136,7 +136,7 @@ def study_run(
 
     Returns:
         The study. A loss with gate and indicator is asked itself, with the state of the best epoch. For another the
-        score is the L1 norm of the features, standardised by the mean and deviation of the validation part: what the
+        score is the L1 norm of the features, standardized by the mean and deviation of the validation part: what the
         indicator would say, had it watched.
 
     Raises:
@@ -148,7 +148,7 @@ def study_run(
     psi = alpha_i = alpha = gate = strength = None
     if criterion is None:
         score = _norm_score(features, _predictions(folder, "val")[1])
-        source = "L1 feature norm, standardised on the validation part"
+        source = "L1 feature norm, standardized on the validation part"
     else:
         if run.features == "head":
             criterion.eval()

@@ -1,4 +1,4 @@
-"""Every score of one run, and how well each tells its test images from others."""
+"""Every OOD score of one run, and how well each detects other images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BEFORE, AFTER = "before", "after"
 
 @dataclass(frozen=True)
 class Detected:
-    """How well one score of one run tells its test images from those of one other data set.
+    """How well one score of one run separates its test images and those of one other data set.
 
     Attributes:
         run: Name of the run folder.
@@ -96,8 +96,8 @@ def measure_run(
         named: The other data sets; those of held-out classes are taken too, if the run has any.
         chosen: Scores and options.
         replicates: Of each interval.
-        strict: Whether a score that cannot be computed is an error, as it is if it was given options; else it is left
-            out and the reason kept.
+        strict: Whether a score that cannot be computed is an error; one with options always is. Else it is left out and
+            the reason kept.
         show: Called with what is being done, where that may take long.
 
     Raises:
@@ -159,7 +159,7 @@ def measure_run(
 
 
 def _known(folder: RunFolder, speaker: Speaker, chosen: Chosen) -> tuple[Outputs, Predictions, Reference]:
-    """What the model says of the run's own images: those that are scored, and those that scores are fitted on."""
+    """Outputs for the run's own images: those that are scored, and those that scores are fitted on."""
     val, test = (folder.predictions(part) for part in ("val", "test"))
     known = Outputs.of(test)
     if chosen.needing("model") or (chosen.needing("features") and known.features is None):

@@ -65,13 +65,13 @@ class Speaker:
         self._model = trained.objective.model.to(self._device)
 
     def outputs(self, name: str, part: Part, *, by_model: bool = True, splits: Splits | None = None) -> Outputs:
-        """What the model says of a part, with features, and with the scores that only it can compute.
+        """Outputs of the model for a part, with features and with the scores that only the model can compute.
 
         Args:
             name: Of the file.
             part: Images; their targets are not looked at.
             by_model: Whether such scores are wanted.
-            splits: Whose normalisation the images get; None is that of the test part.
+            splits: Whose normalization the images get; None is that of the test part.
         """
         folder = self.trained.run.folder
         path = RunFolder(folder).part_path(name)

@@ -1,4 +1,4 @@
-"""The data sets that a run's images are to be told from, as its model takes them."""
+"""The OOD data sets, in the form that a run's model takes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REMARKS = {
     frozenset({"digits", "svhn"}): _DIGITS,
     frozenset({"mnist", "svhn"}): _DIGITS,
     frozenset({"fashion-mnist", "mnist"}): (
-        "no class is in both; size, centring and grey levels are alike, but digits are thin strokes on much more black"
+        "no class is in both; size, centring and gray levels are alike, but digits are thin strokes on much more black"
     ),
 }
 """What a reader must know of a pair of data sets, by their registry names."""
@@ -67,7 +67,7 @@ class Unknown:
     notes: tuple[str, ...]
 
 
-def parse_sets(words: Sequence[str]) -> list[Named]:
+def parse_sets(texts: Sequence[str]) -> list[Named]:
     """Data sets named as ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
 
     Raises:
@@ -78,7 +78,7 @@ def parse_sets(words: Sequence[str]) -> list[Named]:
         Named(label='mine', name='npz', root='/data/a.npz')
     """
     found: list[Named] = []
-    for word in words:
+    for word in texts:
         place, colon, root = word.partition(":")
         label, equals, name = place.partition("=")
         name = name if equals else label
@@ -100,7 +100,7 @@ def parse_sets(words: Sequence[str]) -> list[Named]:
 
 
 def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unknown]:
-    """The images to tell a run's test images from: those of its held-out classes first, if there are any.
+    """The OOD images for a run: those of its held-out classes first, if there are any.
 
     Args:
         run: The run.
@@ -114,7 +114,7 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
     if run.recipe.data.hold_out_classes:
         part = unknown_images(run)
         classes = ", ".join(map(str, run.recipe.data.hold_out_classes))
-        found.append(Unknown(HELD_OUT, _unlabelled(part), (f"test images of the classes held out: {classes}",)))
+        found.append(Unknown(HELD_OUT, _unlabeled(part), (f"test images of the classes held out: {classes}",)))
     if not found and not named:
         raise InputError(
             _OWNER,
@@ -136,7 +136,7 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
         )
     own = run.recipe.data.name
     remark = REMARKS.get(frozenset({own, one.name})) or REMARKS.get(frozenset({own, one.label}))
-    return Unknown(one.label, _unlabelled(part), (*notes, *([remark] if remark else [])))
+    return Unknown(one.label, _unlabeled(part), (*notes, *([remark] if remark else [])))
 
 
 def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
@@ -157,9 +157,9 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
         images, notes = adapt_images(part.images, channels=channels, size=size)
         return Images(images, part.target), notes
     view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="center")
-    notes = [f"shorter side scaled to {view.resize} pixels, centre {size} x {size} cut out"]
+    notes = [f"shorter side scaled to {view.resize} pixels, center {size} x {size} cut out"]
     return replace(part, view=view, channels=channels), notes
 
 
-def _unlabelled(part: Part) -> Part:
+def _unlabeled(part: Part) -> Part:
     return part.with_target(torch.zeros_like(part.target))

@@ -46,7 +46,7 @@ def bayes_by_backprop(
 ) -> Result:
     """Bayes by backprop: Gaussian weights, trained on the run's recipe; the mean over draws predicts.
 
-    A run that was trained with ``model.bayesian`` predicts as it is. Of any other run the recipe, seed and data are
+    A run that was trained with ``model.bayesian`` predicts directly. Of any other run the recipe, seed and data are
     taken, and its Bayesian twin is trained: the same loss, schedule and start, no weight decay, whose place the prior
     takes.
 

@@ -39,7 +39,7 @@ def last_layer_laplace(
         structure: Form of the curvature: ``kron``, ``full`` (for small heads) or ``diag``.
         link: From Gaussian logits to probabilities: ``probit``, ``mc`` or ``bridge``.
         samples: Draws for ``mc``.
-        prior_precision: Of the weights; null maximises the marginal likelihood of the training part.
+        prior_precision: Of the weights; null maximizes the marginal likelihood of the training part.
 
     Returns:
         Log of the mean probabilities. The accuracy may differ from the run's.

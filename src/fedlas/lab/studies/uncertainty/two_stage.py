@@ -54,7 +54,7 @@ def two_stage(
 
     Note:
         The second stage sees the run's training part, augmented as in the run, in another order. The body is in
-        ``eval()`` all along: its batch norms normalise with, and keep, the statistics of the first stage. Batch size
+        ``eval()`` all along: its batch norms normalize with, and keep, the statistics of the first stage. Batch size
         and precision are the run's; weights are not averaged.
     """
     return _second_stage(

@@ -12,13 +12,13 @@ from fedlas.metrics.scan import Chunk
 from fedlas.stats.rows import Integers, Rows
 
 
-class Relabelled(Chunk):
+class RedrawnLabels(Chunk):
     """Rows ``R`` times over, each time with other labels; what depends on a label is looked up, not computed again.
 
     The known label probabilities, where there are any, are the model's own: the labels were drawn from them.
 
     Args:
-        rows: The rows, as they are.
+        rows: The rows.
         labels: Drawn labels ``(R, N)``. Row ``i`` of the chunk is row ``i % N`` of ``rows`` with ``labels.flat[i]``.
     """
 

@@ -1,0 +1,155 @@
+"""What ``fedlas evaluate`` does once its arguments are parsed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.terminal import say, show, status
+from fedlas.lab.report.evaluation import (
+    COMPARED,
+    SELECTION,
+    WITHIN,
+    Known,
+    Measured,
+    metrics_table,
+    stages_table,
+    verdicts,
+)
+from fedlas.lab.report.evaluation import short_table as short_metrics
+from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import estimates_by_stage
+from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
+from fedlas.metrics import evaluate
+from fedlas.predictions import Columns, Reader
+from fedlas.stats.estimates import REPLICATES, check_replicates
+
+
+def show_metrics(
+    columns: Measured, *, title: str, noise: Known | None = None, details: bool = False, num_classes: int = 10
+) -> None:
+    """Print metrics by stage: the main ones, or all with interval, noise floor and p-value."""
+    if details:
+        show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
+        return
+    show(terminal(short_metrics(columns, title=title, noise=noise, num_classes=num_classes)))
+    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim")
+
+
+def evaluate_file(
+    file: Path,
+    *,
+    num_bins: int = 15,
+    replicates: int = REPLICATES,
+    calibrate: str | None = None,
+    on: Path | None = None,
+    html: Path | None = None,
+    as_json: bool = False,
+    data: str | None = None,
+    table: Columns | None = None,
+    details: bool = False,
+) -> int:
+    """Measure predictions, before and after an optional calibrator, or after every one that can run.
+
+    Args:
+        file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
+            validation predictions calibrate); with ``table`` also CSV, JSON lines or Parquet.
+        num_bins: Bins of the calibration errors.
+        replicates: Of intervals and noise floors; 0 computes none.
+        calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
+        on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
+        html: Where to write a page with tables and reliability diagrams.
+        as_json: Print JSON with fractions in full precision instead of a table.
+        data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
+        table: Which columns of ``file`` and ``on`` hold scores and labels; None for what Predictions.save writes.
+        details: Print every metric with its interval, noise floor and p-value.
+
+    Raises:
+        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
+            ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
+            not end in ``.html``.
+    """
+    # What cannot be meant is refused before anything is read.
+    check_replicates("fedlas evaluate", replicates)
+    if on is not None and calibrate is None:
+        raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
+    if html is not None:
+        require_page_packages()
+    folder = file if file.is_dir() else None
+    if folder is not None and table is not None:
+        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
+    if folder is not None:
+        file = RunFolder(folder).part_path("test")
+    if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
+        raise InputError("fedlas evaluate", "--report must be another file", html, "It would replace predictions.")
+    if on is not None and on.resolve() == file.resolve():
+        raise InputError(
+            "fedlas evaluate",
+            "--on must be other predictions than FILE",
+            on,
+            "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it.",
+        )
+    # The predictions, and what the calibrators make of them.
+    read = Reader(table)
+    stages = {"as predicted": read(file)}
+    outcome = Calibrated({})
+    if calibrate is not None:
+        if on is None and folder is None:
+            raise InputError(
+                "fedlas evaluate",
+                "--calibrate needs held-out predictions",
+                "no --on",
+                "Pass --on val.npz; fitting on the test set would flatter it.",
+            )
+        with status() as tell:
+            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, tell, read))
+        say(*(f"note: {note}" for note in outcome.notes), stderr=True)
+        stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
+    say(*(f"note: {note}" for note in read.notes), stderr=True)
+    # Their metrics and intervals.
+    columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
+    noise = estimates_by_stage(
+        stages,
+        COMPARED if calibrate == ALL else list(columns["as predicted"]),
+        num_bins=num_bins,
+        replicates=replicates,
+    )
+    # JSON, or the verdict and a table; and the page.
+    if as_json:
+        chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
+        content: dict[str, Any] = {
+            **columns,
+            **(chance if noise else {}),
+            **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
+        }
+        say(*json.dumps(content, indent=2).split("\n"))
+    else:
+        predictions = stages["as predicted"]
+        title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
+        say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
+        if details and calibrate == ALL:
+            show(terminal(stages_table(columns, title=title, noise=noise), details=True))
+        else:
+            show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
+        say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
+    if html is not None:
+        from fedlas.lab.report.evaluation import write_evaluation
+
+        write_evaluation(
+            html,
+            stages,
+            columns,
+            name=file.name,
+            num_bins=num_bins,
+            remarks=[*remarks(outcome), *read.notes],
+            noise=noise,
+        )
+        if not as_json:
+            say(f"report: {html}")
+    return 0
