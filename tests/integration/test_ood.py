@@ -11,7 +11,6 @@ import torch
 
 from fedlas.cli import main
 from fedlas.cli import ood as ood_command
-from fedlas.lab.report.page import Picture
 from fedlas.lab.studies.ood import outputs as ood_outputs
 from fedlas.ood import DETECTION, OOD_SCORES, Outputs
 from fedlas.predictions import Predictions
@@ -20,7 +19,6 @@ TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=120", "data.val_size=50", "data.test_size=60",
     "model.hidden=[8]",
 ]  # fmt: skip
-PICTURE = Picture("", "", "")
 FAST = ["--replicates", "39", "--set", "knn.k=10"]
 
 
@@ -56,7 +54,7 @@ def open_set_run(finished_open_set, tmp_path):
 def _no_figures(request, monkeypatch):
     """Drawing takes longer than all else here; one test looks at the page."""
     if request.node.name != "test_one_run":
-        monkeypatch.setattr("fedlas.lab.report.ood_files._figures", lambda *_args: (PICTURE, [], ""))
+        monkeypatch.setattr("fedlas.lab.report.ood_files._figures", lambda *_args: ("", [], ""))
 
 
 def call(capsys, *arguments):
