@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fedlas.cli import main
-from fedlas.lab.report.page import Picture
 from fedlas.stats.estimates import COSTLY
 
 TINY = [
@@ -35,7 +34,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setitem(COSTLY, "smooth_ece", 39)  # this and the figures of ten runs would take most of the time
-    monkeypatch.setattr("fedlas.lab.report.run_page.picture", lambda draw, alt: Picture("data:,", "data:,", alt))
+    monkeypatch.setattr("fedlas.lab.report.run_page.figure", lambda drawn, alt: "")
     seeds = ["0", "1", "2"]
     call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
     runs = [f"b/ce-s{seed}" for seed in seeds]
@@ -53,8 +52,8 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     again = call(capsys, "uncertainty", "deep-ensemble", *runs)
     assert "folder: b/deep-ensemble-ce-s0" in again
 
-    out = call(capsys, "report", "b")
-    for line in ("ce, n = 3", "deep-ensemble(ce), n = 1", "hyper-ensemble(ce, ls), n = 1", "passes, n = 1"):
+    out = call(capsys, "report", "b", "--details")
+    for line in ("deep-ensemble(ce) has n = 1", "hyper-ensemble(ce, ls) has n = 1", "passes has n = 1", "ce 3 "):
         assert line in out
     out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json", "--replicates", "0")
     metrics = json.loads((tmp_path / "b/deep-ensemble-ce-s0/metrics.json").read_text())
