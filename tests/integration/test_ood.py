@@ -89,7 +89,7 @@ def test_one_run(capsys, run, monkeypatch):
     assert len(rows) == len(results)
     assert float(rows[0]["auroc"]) == results[0]["auroc"]["value"]
     page, text = (run / "ood.html").read_text(), (run / "ood.md").read_text()
-    assert page.count("data:image/svg") == 2 * (1 + len(OOD_SCORES))
+    assert page.count("<svg") == 1 + len(OOD_SCORES)
     assert "| MSP" in text
 
 
