@@ -127,7 +127,8 @@ def test_every_verb_end_to_end(capsys, inside):
     assert "fedlas+" in out
     status, out, _ = call(capsys, "report", "runs/synthetic")
     assert status == 0
-    assert "report.md" in out
+    assert "report.html" in out
+    assert (inside / "runs/synthetic/report.md").is_file()
     status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "temperature", "--json")
     assert status == 0
     metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())

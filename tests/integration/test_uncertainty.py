@@ -52,8 +52,8 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     again = call(capsys, "uncertainty", "deep-ensemble", *runs)
     assert "folder: b/deep-ensemble-ce-s0" in again
 
-    out = call(capsys, "report", "b")
-    for line in ("ce, n = 3", "deep-ensemble(ce), n = 1", "hyper-ensemble(ce, ls), n = 1", "passes, n = 1"):
+    out = call(capsys, "report", "b", "--details")
+    for line in ("deep-ensemble(ce) has n = 1", "hyper-ensemble(ce, ls) has n = 1", "passes has n = 1", "ce 3 "):
         assert line in out
     out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json", "--replicates", "0")
     metrics = json.loads((tmp_path / "b/deep-ensemble-ce-s0/metrics.json").read_text())

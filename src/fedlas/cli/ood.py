@@ -12,7 +12,16 @@ from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.terminal import say, show, status
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
-from fedlas.lab.report.ood_summary import MAIN, SELECTION, OodSummary, method_tables, score_tables, statement, verdicts
+from fedlas.lab.report.ood_summary import (
+    MAIN,
+    SELECTION,
+    OodSummary,
+    method_tables,
+    score_tables,
+    statement,
+    verdicts,
+    warnings,
+)
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.claim import finished, must_be_finished
@@ -84,7 +93,7 @@ def ood(
     tables = [*compared, *score_tables(summary)] if details else compared[::2] or score_tables(summary, MAIN[:1])
     for table in tables:
         show(terminal(table))
-    say(SELECTION, *(statement(summary) if details else summary.skipped), wrap=True)
+    say(SELECTION, *(statement(summary) if details else warnings(summary)), wrap=True)
     say(f"report: {written.html}")
     if details:
         say(f"        {written.markdown}  {written.csv}  {written.json}")

@@ -183,7 +183,7 @@ def test_a_file_with_an_impossible_temperature_is_refused(tmp_path, value):
     content = json.loads(path.read_text())
     content["state"]["temperature"] = value
     path.write_text(json.dumps(content))
-    message = "is no JSON" if str(value) in ("nan", "inf") else "must hold the state of a TemperatureScaling"
+    message = "is not JSON" if str(value) in ("nan", "inf") else "must hold the state of a TemperatureScaling"
     with pytest.raises(ValueError, match=rf"TemperatureScaling.load: the file .*{message}"):
         TemperatureScaling.load(path)
 

@@ -119,7 +119,7 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, weight):
     content = json.loads(path.read_text())
     content["state"]["weight"] = weight
     path.write_text(json.dumps(content))
-    message = "NaN is no JSON" if "nan" in str(weight) else "must hold the state of a VectorScaling"
+    message = "NaN is not JSON" if "nan" in str(weight) else "must hold the state of a VectorScaling"
     with pytest.raises(ValueError, match=message):
         VectorScaling.load(path)
 

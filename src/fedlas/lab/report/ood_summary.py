@@ -160,8 +160,6 @@ def statement(summary: OodSummary) -> list[str]:
             f"{first.data} (in): {first.num_test:,} test images; {label} (out): {number:,}. Chance: AUROC 50, AUPR-in "
             f"{100 * share:.1f}, AUPR-out {100 * (1 - share):.1f}, FPR95 95."
         )
-        notes = dict.fromkeys(note for run in summary.runs for note in run.notes[label])
-        lines += [f"{label}: {note}." for note in notes]
     seeds = [len(summary.seeds(method)) for method in summary.methods]
     if max(seeds) > 1:
         lines.append(f"Mean ± sample standard deviation over seeds (n = {max(seeds)}).")
@@ -186,6 +184,15 @@ def statement(summary: OodSummary) -> list[str]:
         "after T: saved logits divided by the temperature fitted on validation; scores without such a row are of "
         "features or make logits of their own (ViM, ODIN), and one temperature cannot change the order of max logit."
     )
+    return lines + warnings(summary)
+
+
+def warnings(summary: OodSummary) -> list[str]:
+    """What may make the numbers misleading: how images were changed, scores and runs that are missing."""
+    lines = []
+    for label in summary.runs[0].sets:
+        notes = dict.fromkeys(note for run in summary.runs for note in run.notes[label])
+        lines += [f"{label}: {note}." for note in notes]
     for run in summary.runs:
         lines += [f"{run.run}: {score} was not computed. {reason}" for score, reason in run.not_run.items()]
     return lines + list(summary.skipped)
