@@ -12,8 +12,8 @@ from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.summary import FinishedRun, Summary
-from fedlas.stats import seeds_needed
+from fedlas.lab.runs.summary import FinishedRun, RunEstimates, Summary
+from fedlas.stats import Estimate, seeds_needed
 
 LOSSES = ("ce", "ls", "mbls", "acls", "fedlas", "fedlas+")
 
@@ -75,6 +75,23 @@ def model(full_bench, tmp_path_factory):
     folder = tmp_path_factory.mktemp("verdict") / "digits"
     shutil.copytree(full_bench, folder)
     return write_report(folder, replicates=39).model
+
+
+def test_an_error_that_only_another_test_shows_is_named():
+    """The table marks ECE's own test, so a sentence that contradicts the mark would puzzle."""
+
+    def run(method, *, ece):
+        found = {
+            name: Estimate(0.05, 0.03, 0.07, floor=0.01, p=p, least_p=0.001, replicates=999)
+            for name, p in {"ece": ece, "o_ece": 0.001}.items()
+        }
+        measured = {"test": dict.fromkeys(found, 0.05), "test_scaled": {}}
+        folder = RunFolder(Path(f"{method}-s0"))
+        return FinishedRun(folder, "made", method, 0, measured, estimates=RunEstimates({"test": found}))
+
+    runs = (run("ce", ece=0.6), run("ls", ece=0.001), run("mbls", ece=0.001))
+    text = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), runs)))}["Calibration"]
+    assert text == "No method is within noise of a calibrated model; ECE itself does not show it for ce (by O-ECE)."
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
