@@ -146,7 +146,7 @@ def check_name(owner: str, what: str, value: object, fix: str) -> str:
 
 def is_file(path: Path) -> bool:
     """As ``path.is_file()``, but False instead of an error if the folder may not be searched."""
-    return os.path.isfile(path)  # noqa: PTH113
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
 def foreign(folder: Path, own: Collection[str] = ()) -> list[str]:

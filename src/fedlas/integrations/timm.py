@@ -15,7 +15,7 @@ from fedlas.objective import Objective
 require("timm.task", extra="timm")
 
 from timm.task import TrainingTask  # noqa: E402 (after require, whose error names the extra)
-from timm.utils.model import unwrap_model  # noqa: E402
+from timm.utils.model import unwrap_model  # noqa: E402 (as above)
 
 __all__ = ["CriterionTask", "DropInLoss"]
 
