@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import METRICS, Approximation, Estimator, StreamingMetrics
+from fedlas.metrics import METRICS, Approximation, OnePass, StreamingMetrics
 
 REFUSED = r"predictions must be Predictions; got .*\. Wrap"
 
@@ -29,7 +29,7 @@ def test_metadata(entry):
         assert isinstance(entry.metadata.get(name, ...), kind), name
     assert entry.summary.endswith(".")
     assert entry.metadata.get("needs", frozenset()) <= {"features", "label_probs"}
-    assert isinstance(entry.metadata.get("estimator", None), Estimator | None)
+    assert isinstance(entry.metadata.get("one_pass", None), OnePass | None)
     assert isinstance(entry.metadata.get("streaming", None), Approximation | None)
 
 

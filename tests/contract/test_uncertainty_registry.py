@@ -84,7 +84,7 @@ def test_leaves_a_folder_like_any_run(made, bench):
         assert metrics[part] == evaluate(found)
     reference = json.loads((bench / "ce-s0" / "metrics.json").read_text())
     assert reference.keys() <= metrics.keys()
-    assert metrics["test_scaled"].keys() == reference["test_scaled"].keys()
+    assert metrics["test_calibrated"].keys() == reference["test_calibrated"].keys()
     assert metrics["parameters"] > 0
     assert json.loads((derived.folder / "metrics.json").read_text()) == metrics
 

@@ -133,7 +133,7 @@ def test_every_verb_end_to_end(capsys, inside):
     assert status == 0
     metrics = json.loads((inside / "runs/synthetic/fedlas+-s1/metrics.json").read_text())
     assert json.loads(out)["as predicted"] == pytest.approx(metrics["test"])
-    assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_scaled"])
+    assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_calibrated"])
     status, out, _ = call(capsys, "evaluate", "runs/synthetic/fedlas+-s1", "--calibrate", "all", "--json")
     assert status == 0
     ran = {stage.removeprefix("after ") for stage in json.loads(out) if stage.startswith("after ")}

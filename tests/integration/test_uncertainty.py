@@ -58,7 +58,7 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     out = call(capsys, "evaluate", "b/deep-ensemble-ce-s0", "--calibrate", "temperature", "--json", "--replicates", "0")
     metrics = json.loads((tmp_path / "b/deep-ensemble-ce-s0/metrics.json").read_text())
     assert json.loads(out)["as predicted"] == pytest.approx(metrics["test"])
-    assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_scaled"])
+    assert json.loads(out)["after temperature"] == pytest.approx(metrics["test_calibrated"])
     assert "mc-dropout" in call(capsys, "list", "uncertainty")
     assert call(capsys, "bench", "synthetic", "--losses", "ce", "--seeds", "0", "--out", "b", *OVERRIDES)
 

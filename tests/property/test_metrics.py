@@ -15,7 +15,7 @@ from fedlas.metrics import METRICS, StreamingMetrics, brier_decomposition, evalu
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])
 OTHERS = [e.name for e in METRICS.entries() if not e.metadata.get("default", True)]
-STREAMING = [e.name for e in METRICS.entries() if "estimator" in e.metadata and not e.metadata.get("needs")]
+STREAMING = [e.name for e in METRICS.entries() if "one_pass" in e.metadata and not e.metadata.get("needs")]
 
 
 @st.composite

@@ -108,7 +108,7 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     planned = plan(recipe, losses=[loss], seeds=[seed])[0]
     run = planned if out is None else Run(recipe, loss, seed, out)
     metrics = execute(run)
-    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_scaled"]}
+    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
     show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
     say(*metrics["notes"], wrap=True)
     say(f"run folder: {run.folder}")
@@ -150,7 +150,7 @@ def report(
     _require_report_packages()
     if RunFolder(folder).is_finished:
         page, run = write_run_report(folder, replicates=replicates, data=data)
-        keys = {"test": "test", "after temperature": "test_scaled"}
+        keys = {"test": "test", "after temperature": "test_calibrated"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
         noise = {stage: run.estimates.stages.get(key, {}) for stage, key in keys.items()} if run.estimates else {}
         show_metrics(columns, title=f"{run.name}, test set", noise=noise, details=details)

@@ -81,9 +81,10 @@ def _table(folder: RunFolder, found: Mapping[str, Any]) -> Table:
     rows: list[Sequence[str | Cell]] = []
     for severity, entries in by_severity.items():
         before, after = (
-            {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN} for key in ("test", "test_scaled")
+            {name: fmean(entry[key][name] for entry in entries) for name in _SHOWN}
+            for key in ("test", "test_calibrated")
         )
-        stages = (("test", before), ("test_scaled", after))
+        stages = (("test", before), ("test_calibrated", after))
         ece = [_with_chance(stage["ece"], entries, key) for key, stage in stages]
         nll = [f"{stage['nll']:.3f}" for stage in (before, after)]
         rows.append((severity, _percent(before["accuracy"]), ece[0], nll[0], ece[1], nll[1]))

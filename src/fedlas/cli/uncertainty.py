@@ -42,8 +42,8 @@ def uncertainty(
     metrics = apply_method(derived)
     before = "mean of the runs" if len(derived.members) > 1 else derived.members[0].name
     columns = {before: _mean(derived.members, metrics["test"]), derived.loss: metrics["test"]}
-    if metrics["test_scaled"]:
-        columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_scaled"]
+    if metrics["test_calibrated"]:
+        columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_calibrated"]
     title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
     show_metrics(columns, title=title)
     say(*metrics["notes"], f"folder: {derived.folder}")

@@ -15,7 +15,7 @@ from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.cals import CALS, phr_penalty
 from fedlas.losses.cpc import CPC, pairwise_constraints
 from fedlas.losses.crl import CRL, ranking_penalty
-from fedlas.losses.dca import DCA, confidence_gap
+from fedlas.losses.dca import DCA
 from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
@@ -80,7 +80,6 @@ __all__ = [
     "adaptive_penalty",
     "adaptive_strength",
     "class_gap",
-    "confidence_gap",
     "kernel_calibration_error",
     "label_pairs",
     "log_mgf",

@@ -14,20 +14,16 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, nll_and_confidence, paper
 
-__all__ = ["DCA", "confidence_gap"]
+__all__ = ["DCA"]
 
 
-def confidence_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None = None) -> Tensor:
+def _absolute_gap(confidence: Tensor, correct: Tensor, *, valid: Tensor | None = None) -> Tensor:
     """``|mean_i conf_i - mean_i correct_i|``, a scalar in [0, 1].
 
     Args:
         confidence: Largest probability of each prediction ``(N,)``.
         correct: Whether it is right ``(N,)`` bool.
         valid: Which predictions count ``(N,)`` bool; None counts all.
-
-    Example:
-        >>> confidence_gap(torch.tensor([0.9, 0.7]), torch.tensor([True, False]))
-        tensor(0.3000)
     """
     gap = confidence - correct.to(confidence.dtype)
     if valid is None:
@@ -68,4 +64,4 @@ class DCA(Penalized):
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each position ``(M,)``, and the gap of the batch, a scalar."""
         nll, confidence, correct = nll_and_confidence(batch)
-        return nll, confidence_gap(confidence, correct, valid=batch.valid)
+        return nll, _absolute_gap(confidence, correct, valid=batch.valid)

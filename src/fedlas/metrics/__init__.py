@@ -32,7 +32,7 @@ from fedlas.metrics.brier_decomposition import (
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 
 # isort: on
-from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import Bins, reliability_bins
 from fedlas.metrics.evaluate import evaluate
 from fedlas.metrics.groups import ClassCalibration, GroupCalibration, calibration_by_class, calibration_by_group
@@ -47,8 +47,8 @@ __all__ = [
     "BrierDecomposition",
     "Chunk",
     "ClassCalibration",
-    "Estimator",
     "GroupCalibration",
+    "OnePass",
     "Statistic",
     "StreamingClasses",
     "StreamingGroups",

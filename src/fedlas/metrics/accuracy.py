@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, Estimator, row_mean
+from fedlas.metrics.base import METRICS, OnePass, row_mean
 from fedlas.metrics.scan import RowMean
 from fedlas.predictions import Predictions
 
 
-def _hits(owner: str, k: int) -> Estimator[RowMean]:
+def _hits(owner: str, k: int) -> OnePass[RowMean]:
     return row_mean(owner, lambda chunk: chunk.rank < k)
 
 
 _TOP1 = _hits("accuracy", 1)
 
 
-@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, percent=True, paper="folklore", estimator=_TOP1)
+@METRICS.register("accuracy", title="Accuracy", higher_is_better=True, percent=True, paper="folklore", one_pass=_TOP1)
 def accuracy(predictions: Predictions) -> float:
     """Share of samples whose predicted class is the label.
 
@@ -38,7 +38,7 @@ def accuracy(predictions: Predictions) -> float:
     higher_is_better=True,
     percent=True,
     paper="Russakovsky et al. 2015, ImageNet large scale visual recognition challenge",
-    estimator=_hits("top_k_accuracy", 5),
+    one_pass=_hits("top_k_accuracy", 5),
 )
 def top_k_accuracy(predictions: Predictions, *, k: int = 5) -> float:
     """Share of samples whose label has one of the ``k`` highest logits.

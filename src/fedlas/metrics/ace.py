@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.class_grid import ClassGrid
 from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
 from fedlas.metrics.scan import PROB_BITS, Chunk
@@ -74,8 +74,8 @@ def _grid_error(grid: ClassGrid) -> float:
 
 
 _OWNER = "classwise_adaptive_calibration_error"
-_ACE = Estimator(_OWNER, EveryClass, mean_equal_mass_gap)
-_STREAMING = Approximation(Estimator(_OWNER, ClassGrid, mean_equal_mass_gap), _grid_error)
+_ACE = OnePass(_OWNER, EveryClass, mean_equal_mass_gap)
+_STREAMING = Approximation(OnePass(_OWNER, ClassGrid, mean_equal_mass_gap), _grid_error)
 
 
 @METRICS.register(
@@ -86,7 +86,7 @@ _STREAMING = Approximation(Estimator(_OWNER, ClassGrid, mean_equal_mass_gap), _g
     default=False,
     zero_if_calibrated=True,
     paper="Nixon et al. 2019, Measuring calibration in deep learning",
-    estimator=_ACE,
+    one_pass=_ACE,
     streaming=_STREAMING,
 )
 def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:

@@ -18,9 +18,9 @@ METRICS: Registry[Callable[..., float]] = Registry("metric")
 """Functions ``Predictions -> float``.
 
 Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it has a sign and 0 is best), ``percent``
-(reports multiply by 100), ``paper``; optional ``estimator`` (an :class:`Estimator`: shares the one pass of
+(reports multiply by 100), ``paper``; optional ``one_pass`` (an :class:`OnePass`: shares the one pass of
 ``evaluate``; without it the function is simply called), ``streaming`` (an :class:`Approximation` from sums, where
-``estimator`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
+``one_pass`` keeps all samples), ``needs`` (optional arrays of ``Predictions`` without which the metric is skipped, a
 frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
 table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
 worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
@@ -34,8 +34,8 @@ S = TypeVar("S", bound=Statistic)
 
 
 @dataclass(frozen=True)
-class Estimator(Generic[S]):
-    """How a metric is computed: what to gather from the chunks of the logits, and the number that comes of it.
+class OnePass(Generic[S]):
+    """How a metric is computed in one pass: what to gather from the chunks of the logits, and the number from it.
 
     Metrics whose ``statistic`` is the same object share it in ``evaluate``, so its work is done once.
 
@@ -66,7 +66,7 @@ class Estimator(Generic[S]):
         return statistic
 
 
-AnyEstimator = Estimator[Any]
+AnyOnePass = OnePass[Any]
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class Approximation(Generic[S]):
     """How a metric that depends on all samples is computed, nearly, from sums that do not grow with them.
 
     Args:
-        estimator: With a statistic that can be added up (:class:`~fedlas.metrics.scan.Sums`).
+        one_pass: With a statistic that can be added up (:class:`~fedlas.metrics.scan.Sums`).
         error: From the filled statistic to how far the value can at most be from the metric's own.
     """
 
-    estimator: Estimator[S]
+    one_pass: OnePass[S]
     error: Callable[[S], float]
 
 
-def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> Estimator[RowMean]:
-    """The estimator of a metric that is the mean of a ``quantity (n,)`` of each row."""
-    return Estimator(owner, lambda _predictions, _num_bins: RowMean(quantity), mean_of_rows)
+def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> OnePass[RowMean]:
+    """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row."""
+    return OnePass(owner, lambda _predictions, _num_bins: RowMean(quantity), mean_of_rows)
 
 
 def mean_of_rows(rows: RowMean) -> float:
-    """The value of every :func:`row_mean` estimator, by which one is recognized."""
+    """The value of every :func:`row_mean` pass, by which one is recognized."""
     return rows.mean

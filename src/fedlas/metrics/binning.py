@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import Estimator
+from fedlas.metrics.base import OnePass
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats, Ranking, equal_mass_ranks, ranking
 from fedlas.metrics.scan import Chunk
@@ -248,5 +248,5 @@ def reliability_bins(predictions: Predictions, *, num_bins: int = 15, scheme: st
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
-    estimator = Estimator("reliability_bins", statistic, lambda _: 0.0)
-    return estimator.gather(predictions, num_bins=num_bins).sums.bins()
+    one_pass = OnePass("reliability_bins", statistic, lambda _: 0.0)
+    return one_pass.gather(predictions, num_bins=num_bins).sums.bins()

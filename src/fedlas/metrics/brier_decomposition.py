@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import RowMean, check_predictions, scan
@@ -55,8 +55,8 @@ def _variance(table: ClassTable) -> Floats:
     return table.labels * (1.0 - table.labels / np.maximum(table.count(), 1.0))
 
 
-_CALIBRATION = Estimator("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))
-_REFINEMENT = Estimator("brier_refinement", ClasswiseSums, lambda sums: refinement_part(sums.table()))
+_CALIBRATION = OnePass("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))
+_REFINEMENT = OnePass("brier_refinement", ClasswiseSums, lambda sums: refinement_part(sums.table()))
 _PAPER = "Murphy 1973, A new vector partition of the probability score"
 
 
@@ -112,7 +112,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     default=False,
     zero_if_calibrated=True,
     paper=_PAPER,
-    estimator=_CALIBRATION,
+    one_pass=_CALIBRATION,
 )
 def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Calibration part of the Brier score: see :func:`brier_decomposition`.
@@ -141,7 +141,7 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     percent=False,
     default=False,
     paper=_PAPER,
-    estimator=_REFINEMENT,
+    one_pass=_REFINEMENT,
 )
 def brier_refinement(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Refinement part of the Brier score: see :func:`brier_decomposition`.

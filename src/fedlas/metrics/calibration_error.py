@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, equal_mass_gaps
@@ -39,12 +39,12 @@ def _fine_cut_error(grid: FineGrid) -> float:
     return runs.equal_mass_error(grid.num_bins) / runs.num_samples
 
 
-_ECE = Estimator("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
-_MCE = Estimator("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
-_FINE = Approximation(Estimator("adaptive_calibration_error", FineGrid, _fine_cut), _fine_cut_error)
+_ECE = OnePass("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
+_MCE = OnePass("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
+_FINE = Approximation(OnePass("adaptive_calibration_error", FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
-    "exact": Estimator("adaptive_calibration_error", EqualMass, lambda bins: mean_gap(bins.table())),
-    "reference": Estimator("adaptive_calibration_error", EqualMass, _reference_adaptive),
+    "exact": OnePass("adaptive_calibration_error", EqualMass, lambda bins: mean_gap(bins.table())),
+    "reference": OnePass("adaptive_calibration_error", EqualMass, _reference_adaptive),
 }
 
 
@@ -55,7 +55,7 @@ _ADAPTIVE = {
     percent=True,
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
-    estimator=_ECE,
+    one_pass=_ECE,
 )
 def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
@@ -90,7 +90,7 @@ def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) 
     percent=True,
     zero_if_calibrated=True,
     paper="Nguyen & O'Connor 2015, Posterior calibration and exploratory analysis for NLP models",
-    estimator=_ADAPTIVE["exact"],
+    one_pass=_ADAPTIVE["exact"],
     streaming=_FINE,
 )
 def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, convention: str = "exact") -> float:
@@ -110,6 +110,9 @@ def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, 
         InputError: If ``num_bins`` is below 1, or for another convention.
 
     Note:
+        Not ACE, which has such bins for the probability of every class:
+        :func:`~fedlas.metrics.classwise_adaptive_calibration_error`.
+
         Keeps the confidences: ``O(N)`` memory. Streaming cuts between the cells of a fine grid instead, which moves
         every cut by less than a cell.
 
@@ -132,7 +135,7 @@ def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, 
     percent=True,
     zero_if_calibrated=True,
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
-    estimator=_MCE,
+    one_pass=_MCE,
 )
 def maximum_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats
@@ -141,8 +141,8 @@ def _above(probs: Tensor, edge: float) -> Tensor:
 
 _OWNER = "classwise_calibration_error"
 _CLASSWISE = {
-    "exact": Estimator(_OWNER, ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
-    "reference": Estimator(
+    "exact": OnePass(_OWNER, ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
+    "reference": OnePass(
         _OWNER,
         ClasswiseSums,
         lambda sums: float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples,
@@ -157,7 +157,7 @@ _CLASSWISE = {
     percent=True,
     zero_if_calibrated=True,
     paper="Kull et al. 2019, Beyond temperature scaling: obtaining well-calibrated multiclass probabilities",
-    estimator=_CLASSWISE["exact"],
+    one_pass=_CLASSWISE["exact"],
 )
 def classwise_calibration_error(predictions: Predictions, *, num_bins: int = 15, convention: str = "exact") -> float:
     """ECE of each class's probability against "is it the label?", averaged over the classes.
@@ -182,6 +182,8 @@ def classwise_calibration_error(predictions: Predictions, *, num_bins: int = 15,
         0.5
 
     Note:
+        The static calibration error (SCE) of Nixon et al. 2019 is this number.
+
         Probabilities are rounded to multiples of 1e-12, so that sums of them do not depend on the order of samples.
 
     Source:

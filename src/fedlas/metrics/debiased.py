@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions
@@ -20,9 +20,9 @@ def debiased_square(bins: BinTable) -> Floats:
 
 
 _OWNER = "debiased_squared_calibration_error"
-_DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
-    "equal-width": Estimator(_OWNER, EqualWidth, lambda bins: debiased_square(bins.table())),
-    "equal-mass": Estimator(_OWNER, EqualMass, lambda bins: debiased_square(bins.table())),
+_DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
+    "equal-width": OnePass(_OWNER, EqualWidth, lambda bins: debiased_square(bins.table())),
+    "equal-mass": OnePass(_OWNER, EqualMass, lambda bins: debiased_square(bins.table())),
 }
 
 
@@ -34,7 +34,7 @@ _DEBIASED: dict[str, Estimator[EqualWidth] | Estimator[EqualMass]] = {
     detail=True,
     unbiased=True,
     paper="Kumar, Liang & Ma 2019, Verified uncertainty calibration",
-    estimator=_DEBIASED["equal-width"],
+    one_pass=_DEBIASED["equal-width"],
 )
 def debiased_squared_calibration_error(
     predictions: Predictions, *, num_bins: int = 15, scheme: str = "equal-width"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, AnyEstimator, MetricEntry
+from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry
 from fedlas.metrics.scan import Statistic, check_predictions, scan
 from fedlas.predictions import Predictions
 
@@ -29,7 +29,7 @@ def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float
     Note:
         Memory beside the logits: two chunks of at most 4 MiB, nine bytes a sample, 1 MiB for the smooth error, and
         ``4 * C * num_bins`` int64. Sums are exact, so neither the order of samples nor the size of chunks changes a
-        bit. A metric that was registered without an ``estimator`` is called after the pass, with
+        bit. A metric that was registered without an ``one_pass`` is called after the pass, with
         ``num_bins`` if it takes it.
 
     Example:
@@ -55,14 +55,14 @@ def values_of(predictions: Predictions, entries: Sequence[MetricEntry], num_bins
     """The metrics of ``entries``, in one pass; each equals what its own function returns, to the last bit."""
     statistics: dict[Callable[[Predictions, int], Any], Statistic] = {}
     for entry in entries:
-        if (estimator := entry.metadata.get("estimator")) is not None and estimator.statistic not in statistics:
-            statistics[estimator.statistic] = estimator.statistic(predictions, num_bins)
+        if (one_pass := entry.metadata.get("one_pass")) is not None and one_pass.statistic not in statistics:
+            statistics[one_pass.statistic] = one_pass.statistic(predictions, num_bins)
     scan(predictions, statistics.values())
 
     def value(entry: MetricEntry) -> float:
-        estimator: AnyEstimator | None = entry.metadata.get("estimator")
-        if estimator is not None:
-            return float(estimator.value(statistics[estimator.statistic]))
+        one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+        if one_pass is not None:
+            return float(one_pass.value(statistics[one_pass.statistic]))
         options = {"num_bins": num_bins} if "num_bins" in inspect.signature(entry.value).parameters else {}
         return float(entry.value(predictions, **options))
 

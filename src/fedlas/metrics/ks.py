@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
@@ -25,8 +25,8 @@ def _error(grid: FineGrid) -> float:
 
 
 _OWNER = "ks_calibration_error"
-_KS = Estimator(_OWNER, EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
-_STREAMING = Approximation(Estimator(_OWNER, FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error)
+_KS = OnePass(_OWNER, EqualMass, lambda samples: largest_cumulated_gap(samples.ranking()))
+_STREAMING = Approximation(OnePass(_OWNER, FineGrid, lambda grid: largest_cumulated_gap(grid.ranking())), _error)
 
 
 @METRICS.register(
@@ -37,7 +37,7 @@ _STREAMING = Approximation(Estimator(_OWNER, FineGrid, lambda grid: largest_cumu
     default=False,
     zero_if_calibrated=True,
     paper="Gupta et al. 2021, Calibration of neural networks using splines",
-    estimator=_KS,
+    one_pass=_KS,
     streaming=_STREAMING,
 )
 def ks_calibration_error(predictions: Predictions) -> float:

@@ -15,7 +15,7 @@ _BRIER = row_mean("brier_score", lambda chunk: chunk.squared_error)
     higher_is_better=False,
     percent=False,
     paper="Good 1952, Rational decisions",
-    estimator=_NLL,
+    one_pass=_NLL,
 )
 def negative_log_likelihood(predictions: Predictions) -> float:
     """Mean negative log-likelihood of the labels, ``mean_i -log p_i[y_i]``.
@@ -39,7 +39,7 @@ def negative_log_likelihood(predictions: Predictions) -> float:
     higher_is_better=False,
     percent=False,
     paper="Brier 1950, Verification of forecasts expressed in terms of probability",
-    estimator=_BRIER,
+    one_pass=_BRIER,
 )
 def brier_score(predictions: Predictions) -> float:
     """Brier score summed over classes, ``mean_i sum_k (p_ik - 1[k = y_i])**2``.

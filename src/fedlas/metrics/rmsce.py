@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions
@@ -16,7 +16,7 @@ def root_mean_square_gap(bins: BinTable) -> Floats:
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
 
-_RMSCE = Estimator("root_mean_square_calibration_error", EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
+_RMSCE = OnePass("root_mean_square_calibration_error", EqualWidth, lambda bins: root_mean_square_gap(bins.table()))
 
 
 @METRICS.register(
@@ -27,7 +27,7 @@ _RMSCE = Estimator("root_mean_square_calibration_error", EqualWidth, lambda bins
     default=False,
     zero_if_calibrated=True,
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
-    estimator=_RMSCE,
+    one_pass=_RMSCE,
 )
 def root_mean_square_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Root mean square gap of the bins, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.

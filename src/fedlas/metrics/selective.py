@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedlas.metrics.base import METRICS, Approximation, Estimator
+from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
@@ -57,10 +57,10 @@ def _error(grid: FineGrid) -> float:
 
 
 _AURC_OWNER, _EXCESS_OWNER = "area_under_risk_coverage", "excess_area_under_risk_coverage"
-_AURC = Estimator(_AURC_OWNER, EqualMass, lambda samples: area(samples.ranking()))
-_EXCESS = Estimator(_EXCESS_OWNER, EqualMass, lambda samples: excess_area(samples.ranking()))
-_STREAMING_AURC = Approximation(Estimator(_AURC_OWNER, FineGrid, lambda grid: area(grid.ranking())), _error)
-_STREAMING_EXCESS = Approximation(Estimator(_EXCESS_OWNER, FineGrid, lambda grid: excess_area(grid.ranking())), _error)
+_AURC = OnePass(_AURC_OWNER, EqualMass, lambda samples: area(samples.ranking()))
+_EXCESS = OnePass(_EXCESS_OWNER, EqualMass, lambda samples: excess_area(samples.ranking()))
+_STREAMING_AURC = Approximation(OnePass(_AURC_OWNER, FineGrid, lambda grid: area(grid.ranking())), _error)
+_STREAMING_EXCESS = Approximation(OnePass(_EXCESS_OWNER, FineGrid, lambda grid: excess_area(grid.ranking())), _error)
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
 
 
@@ -71,7 +71,7 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     percent=True,
     default=False,
     paper=_PAPER,
-    estimator=_AURC,
+    one_pass=_AURC,
     streaming=_STREAMING_AURC,
 )
 def area_under_risk_coverage(predictions: Predictions) -> float:
@@ -105,7 +105,7 @@ def area_under_risk_coverage(predictions: Predictions) -> float:
     percent=True,
     default=False,
     paper=_PAPER,
-    estimator=_EXCESS,
+    one_pass=_EXCESS,
     streaming=_STREAMING_EXCESS,
 )
 def excess_area_under_risk_coverage(predictions: Predictions) -> float:

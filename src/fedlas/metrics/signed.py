@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats
@@ -83,11 +83,11 @@ class ConfidenceByOutcome:
         return Outcomes(wrong, right, confidence[0], right - confidence[1], int(self._count.sum()))
 
 
-_OVER_ECE = Estimator("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))
-_UNDER_ECE = Estimator("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.table()))
-_GAP = Estimator("confidence_gap", ConfidenceByOutcome, lambda sums: mean_signed_gap(sums.table()))
-_OVER = Estimator("overconfidence", ConfidenceByOutcome, lambda sums: confidence_when_wrong(sums.table()))
-_UNDER = Estimator("underconfidence", ConfidenceByOutcome, lambda sums: doubt_when_right(sums.table()))
+_OVER_ECE = OnePass("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))
+_UNDER_ECE = OnePass("underconfident_calibration_error", EqualWidth, lambda bins: under_gap(bins.table()))
+_GAP = OnePass("confidence_gap", ConfidenceByOutcome, lambda sums: mean_signed_gap(sums.table()))
+_OVER = OnePass("overconfidence", ConfidenceByOutcome, lambda sums: confidence_when_wrong(sums.table()))
+_UNDER = OnePass("underconfidence", ConfidenceByOutcome, lambda sums: doubt_when_right(sums.table()))
 _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neural network calibration"
 
 
@@ -100,7 +100,7 @@ _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neur
     detail=True,
     zero_if_calibrated=True,
     paper=_FEDLAS,
-    estimator=_OVER_ECE,
+    one_pass=_OVER_ECE,
 )
 def overconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
@@ -142,7 +142,7 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
     detail=True,
     zero_if_calibrated=True,
     paper=_FEDLAS,
-    estimator=_UNDER_ECE,
+    one_pass=_UNDER_ECE,
 )
 def underconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
@@ -174,7 +174,7 @@ def underconfident_calibration_error(predictions: Predictions, *, num_bins: int 
     percent=True,
     default=False,
     paper="Yates 1982, External correspondence: decompositions of the mean probability score",
-    estimator=_GAP,
+    one_pass=_GAP,
 )
 def confidence_gap(predictions: Predictions) -> float:
     """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.
@@ -208,7 +208,7 @@ def confidence_gap(predictions: Predictions) -> float:
     percent=True,
     default=False,
     paper="folklore",
-    estimator=_OVER,
+    one_pass=_OVER,
 )
 def overconfidence(predictions: Predictions) -> float:
     """Mean confidence of the wrong predictions.
@@ -238,7 +238,7 @@ def overconfidence(predictions: Predictions) -> float:
     percent=True,
     default=False,
     paper="folklore",
-    estimator=_UNDER,
+    one_pass=_UNDER,
 )
 def underconfidence(predictions: Predictions) -> float:
     """Mean of ``1 - confidence`` over the right predictions.

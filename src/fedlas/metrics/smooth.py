@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
@@ -193,9 +193,9 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
     return float(np.abs(gap).mean() / (density.mean() + 1e-4))
 
 
-_SMOOTH: dict[str, Estimator[FineGrid] | Estimator[EqualMass]] = {
-    "exact": Estimator("smooth_calibration_error", FineGrid, smooth_error),
-    "reference": Estimator("smooth_calibration_error", EqualMass, _published),
+_SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
+    "exact": OnePass("smooth_calibration_error", FineGrid, smooth_error),
+    "reference": OnePass("smooth_calibration_error", EqualMass, _published),
 }
 
 
@@ -207,7 +207,7 @@ _SMOOTH: dict[str, Estimator[FineGrid] | Estimator[EqualMass]] = {
     detail=True,
     zero_if_calibrated=True,
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
-    estimator=_SMOOTH["exact"],
+    one_pass=_SMOOTH["exact"],
 )
 def smooth_calibration_error(predictions: Predictions, *, convention: str = "exact") -> float:
     """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.

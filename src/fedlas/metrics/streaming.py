@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
-from fedlas.metrics.base import METRICS, AnyEstimator, Approximation, MetricEntry
+from fedlas.metrics.base import METRICS, AnyOnePass, Approximation, MetricEntry
 from fedlas.metrics.scan import Sums, scan
 from fedlas.predictions import Predictions
 
@@ -58,21 +58,21 @@ class StreamingMetrics(Accumulator):
         entries = _default_entries() if metrics is None else [METRICS[name] for name in metrics]
         self._needs_label_probs = any("label_probs" in entry.metadata.get("needs", ()) for entry in entries)
         self._entries = {entry.name: entry for entry in entries}
-        self._estimators: dict[str, AnyEstimator] = {}
+        self._passes: dict[str, AnyOnePass] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
         empty = template(self.num_classes)
         for entry in entries:
-            estimator = _streaming_estimator(entry, empty)
-            self._estimators[entry.name] = estimator
-            if estimator.statistic not in self._statistics:
-                statistic = estimator.statistic(empty, self.num_bins)
-                self._statistics[estimator.statistic] = statistic
+            one_pass = _streaming_pass(entry, empty)
+            self._passes[entry.name] = one_pass
+            if one_pass.statistic not in self._statistics:
+                statistic = one_pass.statistic(empty, self.num_bins)
+                self._statistics[one_pass.statistic] = statistic
                 self._tensors |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Registry names of the metrics."""
-        return tuple(self._estimators)
+        return tuple(self._passes)
 
     def update(self, logits: Tensor, target: Tensor, *, label_probs: Tensor | None = None) -> None:
         """Take in a batch.
@@ -108,7 +108,7 @@ class StreamingMetrics(Accumulator):
             InputError: If there are none.
         """
         self._check_samples()
-        return {name: float(each.value(self._statistics[each.statistic])) for name, each in self._estimators.items()}
+        return {name: float(each.value(self._statistics[each.statistic])) for name, each in self._passes.items()}
 
     def error_bounds(self) -> dict[str, float]:
         """How far each of :meth:`compute`'s numbers can at most be from the metric's own function; mostly 0.
@@ -117,11 +117,11 @@ class StreamingMetrics(Accumulator):
             InputError: If there are no samples.
         """
         self._check_samples()
-        bounds = dict.fromkeys(self._estimators, 0.0)
-        for name, estimator in self._estimators.items():
+        bounds = dict.fromkeys(self._passes, 0.0)
+        for name, one_pass in self._passes.items():
             approximation: Approximation[Any] | None = self._entries[name].metadata.get("streaming")
-            if approximation is not None and approximation.estimator is estimator:
-                bounds[name] = approximation.error(self._statistics[estimator.statistic])
+            if approximation is not None and approximation.one_pass is one_pass:
+                bounds[name] = approximation.error(self._statistics[one_pass.statistic])
         return bounds
 
     @property
@@ -135,24 +135,24 @@ class StreamingMetrics(Accumulator):
 def _default_entries() -> list[MetricEntry]:
     """Those of ``evaluate``; one that somebody registered without sums is left out, as it cannot be had here."""
     known = [e for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
-    return [entry for entry in known if _found_estimator(entry, template(1))]
+    return [entry for entry in known if _found_pass(entry, template(1))]
 
 
-def _streaming_estimator(entry: MetricEntry, empty: Predictions) -> AnyEstimator:
-    found = _found_estimator(entry, empty)
+def _streaming_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass:
+    found = _found_pass(entry, empty)
     if found is None:
-        able = [each.name for each in METRICS.entries() if _found_estimator(each, empty)]
+        able = [each.name for each in METRICS.entries() if _found_pass(each, empty)]
         raise InputError(_OWNER, "metrics must be such as sums are enough for", repr(entry.name), suggestion("", able))
     return found
 
 
-def _found_estimator(entry: MetricEntry, empty: Predictions) -> AnyEstimator | None:
+def _found_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
     """The metric's own if its statistic is made of sums, else the one it names for streaming, if any."""
-    own: AnyEstimator | None = entry.metadata.get("estimator")
+    own: AnyOnePass | None = entry.metadata.get("one_pass")
     if own is not None and isinstance(own.statistic(empty, 1), Sums):
         return own
     approximation: Approximation[Any] | None = entry.metadata.get("streaming")
-    return None if approximation is None else approximation.estimator
+    return None if approximation is None else approximation.one_pass
 
 
 def template(num_classes: int) -> Predictions:

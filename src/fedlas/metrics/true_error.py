@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.metrics.base import METRICS, Estimator
+from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
 from fedlas.metrics.scan import Chunk
 from fedlas.predictions import Predictions
@@ -40,7 +40,7 @@ class TrueOutcome:
         return self.sums.table()
 
 
-_TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bins.table()))
+_TRUE = OnePass("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bins.table()))
 
 
 @METRICS.register(
@@ -51,7 +51,7 @@ _TRUE = Estimator("true_calibration_error", TrueOutcome, lambda bins: mean_gap(b
     zero_if_calibrated=True,
     paper="Roelofs et al. 2022, Mitigating bias in calibration error estimation",
     needs=frozenset({"label_probs"}),
-    estimator=_TRUE,
+    one_pass=_TRUE,
 )
 def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
     """ECE free of label noise, for synthetic data whose label probabilities are known.

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
-from fedlas.metrics.base import AnyEstimator, MetricEntry
+from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.groups import calibration_by_class
@@ -222,8 +222,8 @@ def estimated(
 
 
 def _at_most(entry: MetricEntry, rows: Rows, replicates: int) -> int:
-    estimator: AnyEstimator | None = entry.metadata.get("estimator")
-    by_class = estimator is not None and estimator.statistic is ClasswiseSums
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    by_class = one_pass is not None and one_pass.statistic is ClasswiseSums
     many = by_class and rows.num_samples * rows.num_classes > MANY_PROBS
     return min(replicates, COSTLY.get(entry.name, replicates), CLASS_REPLICATES if many else replicates)
 

@@ -1,6 +1,6 @@
 """What metrics are computed from, for a block of replicates: the same tables as a statistic gives, with a leading axis.
 
-A metric's formula (:attr:`fedlas.metrics.Estimator.value`) takes either. A metric whose statistic has no table here is
+A metric's formula (:attr:`fedlas.metrics.OnePass.value`) takes either. A metric whose statistic has no table here is
 called on the :class:`~fedlas.Predictions` of one replicate after another: right, but as slow as the metric is.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedlas.metrics.ace import EveryClass
-from fedlas.metrics.base import AnyEstimator, MetricEntry, mean_of_rows
+from fedlas.metrics.base import AnyOnePass, MetricEntry, mean_of_rows
 from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.evaluate import values_of
@@ -39,11 +39,11 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
         entry: The metric's entry in ``METRICS``.
         block: The replicates; their rows hold the number of bins.
     """
-    estimator: AnyEstimator | None = entry.metadata.get("estimator")
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
     if (quantity := mean_quantity(entry, block.rows)) is not None:
         return block.mean(quantity)
-    if estimator is not None and estimator.statistic in TABLES:
-        found = np.asarray(estimator.value(block.table(TABLES[estimator.statistic])))
+    if one_pass is not None and one_pass.statistic in TABLES:
+        found = np.asarray(one_pass.value(block.table(TABLES[one_pass.statistic])))
         if found.ndim == 1:  # one number says that the formula of somebody's metric knows of no replicates
             return np.broadcast_to(found, (block.size,))
     return np.array([values_of(one, [entry], block.rows.num_bins)[entry.name] for one in block.predictions()])
@@ -51,10 +51,10 @@ def replicate_values(entry: MetricEntry, block: Replicates) -> Floats:
 
 def mean_quantity(entry: MetricEntry, rows: Rows) -> Quantity | None:
     """The quantity of each row that the metric is the mean of; None if it is no such mean."""
-    estimator: AnyEstimator | None = entry.metadata.get("estimator")
-    if estimator is None or estimator.value is not mean_of_rows:
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    if one_pass is None or one_pass.value is not mean_of_rows:
         return None
-    quantity: Quantity = estimator.statistic(rows.predictions, rows.num_bins).quantity
+    quantity: Quantity = one_pass.statistic(rows.predictions, rows.num_bins).quantity
     return quantity
 
 

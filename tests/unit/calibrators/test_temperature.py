@@ -62,7 +62,7 @@ def test_against_scipy():
 
 
 @given(st.floats(0.05, 20))
-def test_scaled_logits_have_a_scaled_temperature(factor):
+def test_calibrated_logits_have_a_scaled_temperature(factor):
     p = generated(1.5, samples=300, classes=4, dtype=torch.float64)
     scaled = Predictions(p.logits * factor, p.target)
     assert nll_temperature(scaled) == pytest.approx(factor * nll_temperature(p), rel=1e-8)

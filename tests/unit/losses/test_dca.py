@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import DCA, confidence_gap
+from fedlas.losses import DCA
+from fedlas.losses.dca import _absolute_gap
 
 # Probabilities (0.8, 0.2), (0.6, 0.4), (0.5, 0.5): confidences 0.8, 0.6, 0.5, predictions 0, 0, 0.
 LOGITS = torch.tensor([[math.log(4), 0.0], [math.log(1.5), 0.0], [0.0, 0.0]], dtype=torch.float64)
@@ -22,8 +23,8 @@ def test_by_hand():
 
 def test_accuracy_above_confidence_counts_as_much():
     confidence, right = torch.tensor([0.6, 0.7]), torch.tensor([True, True])
-    assert confidence_gap(confidence, right).item() == pytest.approx(0.35)
-    assert confidence_gap(confidence, ~right).item() == pytest.approx(0.65)
+    assert _absolute_gap(confidence, right).item() == pytest.approx(0.35)
+    assert _absolute_gap(confidence, ~right).item() == pytest.approx(0.65)
 
 
 def test_gradient_goes_through_confidence_alone():
@@ -37,9 +38,9 @@ def test_gradient_goes_through_confidence_alone():
 
 def test_masked_mean():
     confidence, right = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([True, False, False])
-    gap = confidence_gap(confidence, right, valid=torch.tensor([True, True, False]))
+    gap = _absolute_gap(confidence, right, valid=torch.tensor([True, True, False]))
     assert gap.item() == pytest.approx(0.2)
-    assert confidence_gap(confidence, right, valid=torch.zeros(3, dtype=torch.bool)) == 0
+    assert _absolute_gap(confidence, right, valid=torch.zeros(3, dtype=torch.bool)) == 0
 
 
 def test_soft_targets_are_right_where_they_agree_on_the_first():

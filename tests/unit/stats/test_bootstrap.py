@@ -188,7 +188,7 @@ def test_a_metric_registered_by_a_user_is_resampled_one_by_one(monkeypatch):
 
     @METRICS.register("largest", title="L", higher_is_better=True, percent=False, paper="none")
     def largest(predictions, *, num_bins=15):
-        """Not a mean over rows, and without an estimator."""
+        """Not a mean over rows, and without a pass of its own."""
         return predictions.logits.max() + num_bins
 
     p = draw(50)

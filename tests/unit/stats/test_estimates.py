@@ -6,7 +6,7 @@ import torch
 
 import fedlas
 from fedlas import Predictions, evaluate
-from fedlas.metrics import METRICS, Estimator
+from fedlas.metrics import METRICS, OnePass
 from fedlas.metrics.binning import EqualWidth
 from fedlas.stats import Estimate, bootstrap_interval, class_estimates, draws, estimates, noise_floor
 from fedlas.stats.estimates import COSTLY, estimated, is_calibration_error
@@ -86,12 +86,12 @@ def test_as_json_and_back():
 
 def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
     monkeypatch.setattr(METRICS, "_entries", dict(METRICS._entries))
-    estimator = Estimator("largest_sum", EqualWidth, lambda bins: bins.table().gaps.max())
+    one_pass = OnePass("largest_sum", EqualWidth, lambda bins: bins.table().gaps.max())
 
-    @METRICS.register("largest", title="L", higher_is_better=False, percent=False, paper="none", estimator=estimator)
+    @METRICS.register("largest", title="L", higher_is_better=False, percent=False, paper="none", one_pass=one_pass)
     def largest(predictions, *, num_bins=15):
         """Largest sum of gaps."""
-        return estimator(predictions, num_bins=num_bins)
+        return one_pass(predictions, num_bins=num_bins)
 
     block = next(draws.resampled(Rows(sampled(), 15), replicates=5, seed=0))
     one_by_one = [largest(p) for p in block.predictions()]

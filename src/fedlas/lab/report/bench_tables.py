@@ -55,7 +55,10 @@ def short_table(model: ReportModel, *, places: int = 3) -> Table:
     """One line a method: accuracy, NLL, ECE with its floor, ECE after temperature scaling, seeds."""
     accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
     shown = [(accuracy, "test", accuracy), (nll, "test", nll)]
-    shown += [(ece, "test", replace(ece, unit="% (floor)")), (ece, "test_scaled", replace(ece, title="ECE after T"))]
+    shown += [
+        (ece, "test", replace(ece, unit="% (floor)")),
+        (ece, "test_calibrated", replace(ece, title="ECE after T")),
+    ]
     shown = [each for each in shown if any(model.values(m, each[0].metric, each[1]) for m in model.methods)]
     rows = []
     for method in model.methods:
@@ -77,7 +80,7 @@ def long_table(model: ReportModel) -> Table:
     """The main metrics before temperature scaling, and ECE after it, with everything that is known of them."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
     before = model.table("test", metrics, places=3)
-    after = model.table("test_scaled", ["ece"] if "ece" in model.summary.metrics else [])
+    after = model.table("test_calibrated", ["ece"] if "ece" in model.summary.metrics else [])
     if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
         before = before.where([0, *range(2, len(before.columns))])
     columns = (*before.columns, *(replace(c, title=f"{c.title} after T") for c in after.columns[2:]))
@@ -95,7 +98,7 @@ def long_table(model: ReportModel) -> Table:
 
 def runs_table(summary: Summary) -> Table:
     """A row for each run, with links to its page and its files."""
-    shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_scaled")]
+    shown = [("accuracy", "test"), ("nll", "test"), ("ece", "test"), ("ece", "test_calibrated")]
     columns = [replace(column(metric), title=column(metric).title + " after T" * (stage != "test"))
                for metric, stage in shown]  # fmt: skip
     heads: list[str | Column] = ["Run", "Method", "Seed", *columns, "Temperature", "Best epoch", "Seconds", "Files"]

@@ -28,7 +28,7 @@ from fedlas.stats import (
 from fedlas.stats.estimates import Estimate
 
 LEVEL = 0.05
-STAGES = {"before": "test", "after": "test_scaled"}
+STAGES = {"before": "test", "after": "test_calibrated"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def differences(summary: Summary, pairs: Sequence[str], *, metric: str, stage: s
         summary: Runs of a bench.
         pairs: ``A:B`` each.
         metric: Name of a metric.
-        stage: ``test`` or ``test_scaled``.
+        stage: ``test`` or ``test_calibrated``.
 
     Raises:
         InputError: If a pair is none, a method or metric is not there, or a pair has no seed in common.

@@ -34,7 +34,9 @@ def html_report(model: ReportModel) -> str:
         commands=provenance.commands(summary.starts),
         answers=answers(model),
         by_seed=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric)) is not None],
-        after=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, "test_scaled")) is not None],
+        after=[
+            picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, "test_calibrated")) is not None
+        ],
         short=short_table(model),
         short_notes=short_legend(model),
         tables=[table for _, table in model.tables],

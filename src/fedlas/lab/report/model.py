@@ -85,7 +85,7 @@ class ReportModel:
         """A row for each method, a column for each metric.
 
         Args:
-            stage: ``"test"`` or ``"test_scaled"``.
+            stage: ``"test"`` or ``"test_calibrated"``.
             metrics: None for all that were measured; details, so registered, come last and are folded at first.
             title: As in :class:`~fedlas.lab.report.table.Table`.
             places: Decimals of what is not in percent.

@@ -25,7 +25,7 @@ from fedlas.plots import class_gap_plot, class_gaps, confidence_histogram, relia
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import REPLICATES
 
-_STAGES = {"test": "Before temperature scaling", "test_scaled": "After temperature scaling"}
+_STAGES = {"test": "Before temperature scaling", "test_calibrated": "After temperature scaling"}
 _CLASS_ROWS = 40
 _TEMPLATES = ("run.html.j2", "base.html.j2", "macros.html.j2", "page.css")
 
@@ -108,8 +108,8 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
         cases: Single samples to show.
         back: Whether the folder above holds the report of a bench to link to.
     """
-    after = scaled(run, predictions) if run.measured["test_scaled"] else None
-    stages = [(_STAGES["test"], predictions), *([(_STAGES["test_scaled"], after)] if after is not None else [])]
+    after = scaled(run, predictions) if run.measured["test_calibrated"] else None
+    stages = [(_STAGES["test"], predictions), *([(_STAGES["test_calibrated"], after)] if after is not None else [])]
     measured = {_STAGES[stage]: run.measured[stage] for stage in STAGES if run.measured[stage]}
     noise = {_STAGES[stage]: found for stage, found in run.estimates.stages.items()} if run.estimates else {}
     by_class = run.estimates.classes if run.estimates else {}

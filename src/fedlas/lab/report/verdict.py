@@ -59,7 +59,7 @@ def answers(model: ReportModel) -> list[Answer]:
     """Which method is best by accuracy and NLL, and whose calibration error is more than noise."""
     found = [(column(metric).title, _best(model, column(metric, places=3))) for metric in ("accuracy", "nll")]
     found.append(("Calibration", _within_noise(model, "test") or _best(model, column("ece", places=3))))
-    found.append(("After temperature", _within_noise(model, "test_scaled")))
+    found.append(("After temperature", _within_noise(model, "test_calibrated")))
     return [Answer(question, text) for question, text in found if text]
 
 

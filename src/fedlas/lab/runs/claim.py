@@ -17,7 +17,7 @@ from fedlas.lab.train.checkpoint import differences
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
 _FIRST = [str(name) for name in (*_BEGUN, RunFolder.environment_path, RunFolder.error_path, RunFolder.splits_path)]
 """What may lie in a folder that was begun and does not say in ``config.yaml`` what it is."""
-_NEEDED = ("test", "test_scaled", "temperature", "best_epoch", "seconds", "notes")
+_NEEDED = ("test", "test_calibrated", "temperature", "best_epoch", "seconds", "notes")
 
 
 class Claim(Protocol):
@@ -52,7 +52,7 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
         return None
     metrics = folder.metrics
     lacking = [key for key in _NEEDED if key not in metrics]
-    lacking += [key for key in ("test", "test_scaled") if key in metrics and not isinstance(metrics[key], dict)]
+    lacking += [key for key in ("test", "test_calibrated") if key in metrics and not isinstance(metrics[key], dict)]
     if metrics.get("format") != FORMAT or lacking:
         raise InputError(
             "run",

@@ -168,7 +168,7 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
         advance(run.name, len(_stages(run)))
         return None
     content = {**_about(run, replicates), "samples": predictions.num_samples, "left_out": {}, "stages": {}}
-    for stage, each in (("test", predictions), ("test_scaled", scaled(run, predictions))):
+    for stage, each in (("test", predictions), ("test_calibrated", scaled(run, predictions))):
         wanted = _wanted(run, stage)
         names = [] if each is None else measurable(wanted, each)
         found, classes = estimated(

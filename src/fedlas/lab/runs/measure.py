@@ -40,12 +40,12 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
 
     Returns:
         ``temperature`` (NLL optimum), ``temperature_ece`` (grid, for parity with published tables), ``notes`` (what the
-        fits warned of), and the metrics ``val``, ``test``, ``test_scaled``. Without ``val`` the temperatures are None,
-        and ``val`` and ``test_scaled`` are empty.
+        fits warned of), and the metrics ``val``, ``test``, ``test_calibrated``. Without ``val`` the temperatures are
+        None, and ``val`` and ``test_calibrated`` are empty.
     """
     if val is None:
         unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
-        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_scaled": {}}
+        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_calibrated": {}}
     scaling, notes = fit_with_notes(TemperatureScaling(), val)
     grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
     return {
@@ -54,5 +54,5 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
         "notes": [*notes, *more],
         "val": evaluate(val, num_bins=num_bins),
         "test": evaluate(test, num_bins=num_bins),
-        "test_scaled": evaluate(scaling.transform(test), num_bins=num_bins),
+        "test_calibrated": evaluate(scaling.transform(test), num_bins=num_bins),
     }

@@ -12,7 +12,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL, Comparison, Estimate, compare_to_best
 
-STAGES = {"test": "before", "test_scaled": "after"}
+STAGES = {"test": "before", "test_calibrated": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
 
 
@@ -21,7 +21,7 @@ class RunEstimates:
     """Intervals, noise floors and calibration tests of one run.
 
     Attributes:
-        stages: :class:`~fedlas.stats.Estimate` by stage (``"test"``, ``"test_scaled"``), then by registry name.
+        stages: :class:`~fedlas.stats.Estimate` by stage (``"test"``, ``"test_calibrated"``), then by registry name.
         reasons: Why something is missing, as sentences.
         classes: Of the ECE of each class's probability, by label, at stage ``"test"``; none where it is not known.
     """
@@ -41,7 +41,7 @@ class FinishedRun:
 
     Attributes:
         folder: The run folder.
-        measured: ``{"val" | "test" | "test_scaled": {metric: value}}``, fractions.
+        measured: ``{"val" | "test" | "test_calibrated": {metric: value}}``, fractions.
         notes: What the run warned of, such as a calibrator that did not fit.
         made_by: Method for uncertainty that made it of other runs; None for a run that was trained.
         estimates: Intervals and noise floors of its metrics; None where nobody asked, see
@@ -176,7 +176,7 @@ class Summary:
         Args:
             method: A loss.
             metric: Name of a metric.
-            stage: ``test`` or ``test_scaled``.
+            stage: ``test`` or ``test_calibrated``.
             seeds: Of which runs; None is all.
 
         Returns:

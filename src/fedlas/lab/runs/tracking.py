@@ -86,7 +86,7 @@ class Tracking:
     def final(self, metrics: Mapping[str, Any], test: Predictions | None) -> None:
         """Show the metrics of the finished run, and the reliability diagram of its test predictions."""
         self.epoch()
-        shown = {key: metrics[key] for key in ("test", "test_scaled", "temperature", "best_epoch", "seconds")}
+        shown = {key: metrics[key] for key in ("test", "test_calibrated", "temperature", "best_epoch", "seconds")}
         for name, held in list(self._held.items()):
             tracker = self.trackers[name]
             if held.final:

@@ -43,7 +43,7 @@ def measure_shift(
 
     Returns:
         ``clean`` and ``corrupted`` (one entry each, with ``corruption``, ``severity`` and ``seed``), both with ``test``
-        and ``test_scaled``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
+        and ``test_calibrated``, and, if ``replicates``, with ``noise`` (interval, floor and test of the ECE of both);
         ``temperature``, and ``notes``, what its fit warned of.
 
     Raises:
@@ -65,7 +65,7 @@ def measure_shift(
     scaling, notes = fit_with_notes(TemperatureScaling(), predicted(splits, splits.val))
 
     def measured(predictions: Predictions) -> dict[str, Any]:
-        stages = {"test": predictions, "test_scaled": scaling.transform(predictions)}
+        stages = {"test": predictions, "test_calibrated": scaling.transform(predictions)}
         found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
         if replicates:
             found["noise"] = {

@@ -108,7 +108,7 @@ def test_settings_that_could_not_stand_in_one_table_stop_before_anything_is_touc
     assert stamps(tmp_path) == before
 
 
-@pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_scaled": {}}'])
+@pytest.mark.parametrize("content", ["{}", "{", '{"format": 1, "test": {}, "test_calibrated": {}}'])
 def test_metrics_that_cannot_be_used_do_not_stop_the_others(tmp_path, content):
     run(tmp_path, ["ce"])
     (tmp_path / "ce-s0" / "metrics.json").write_text(content)

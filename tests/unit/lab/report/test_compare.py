@@ -23,7 +23,7 @@ def write(folder, ece=ECE):
         for seed, value in enumerate(values):
             run = folder / f"{loss}-s{seed}"
             run.mkdir(parents=True)
-            stages = {"val": {}, "test": {"ece": value, "nll": 10 * value}, "test_scaled": {"ece": value / 2}}
+            stages = {"val": {}, "test": {"ece": value, "nll": 10 * value}, "test_calibrated": {"ece": value / 2}}
             about = {"format": 1, "recipe": "digits", "loss": loss, "seed": seed, "temperature": 1.0}
             about |= {"best_epoch": 1, "seconds": 1.0, "notes": []}
             (run / "metrics.json").write_text(json.dumps(about | stages))
@@ -65,7 +65,7 @@ def test_one_seed_and_no_spread_have_no_test(tmp_path):
 def test_after_temperature_is_another_number(tmp_path):
     summary = collect(write(tmp_path))
     (before,) = differences(summary, ["fedlas:ls"], metric="ece")
-    (after,) = differences(summary, ["fedlas:ls"], metric="ece", stage="test_scaled")
+    (after,) = differences(summary, ["fedlas:ls"], metric="ece", stage="test_calibrated")
     assert after.mean == pytest.approx(before.mean / 2)
 
 

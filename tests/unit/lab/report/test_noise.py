@@ -63,7 +63,7 @@ def test_numbers_are_those_of_the_statistics(measured):
     run = measured.summary.runs[0]
     test = Predictions.load(run.path / "predictions" / "test.npz")
     scaled = test.with_logits(test.logits / run.temperature)
-    for stage, predictions in (("test", test), ("test_scaled", scaled)):
+    for stage, predictions in (("test", test), ("test_calibrated", scaled)):
         for metric in ("accuracy", "ece", "classwise_ece", "smooth_ece"):
             found, drawn = run.estimates.get(metric, stage), min(REPLICATES, COSTLY.get(metric, REPLICATES))
             interval = bootstrap_interval(predictions, metric=metric, replicates=drawn)
@@ -104,7 +104,7 @@ def test_csv_has_them_in_full(measured):
     rows = list(csv.DictReader(measured.csv.read_text(encoding="utf-8").splitlines()))
     for row in rows:
         run = measured.summary.run(row["loss"], int(row["seed"]))
-        found = run.estimates.get("ece", "test" if row["stage"] == "before" else "test_scaled")
+        found = run.estimates.get("ece", "test" if row["stage"] == "before" else "test_calibrated")
         assert [float(row[f"ece_{end}"]) for end in ("low", "high", "floor", "p")] == [
             found.low, found.high, found.floor, found.p
         ]  # fmt: skip
@@ -206,7 +206,7 @@ def calibration(model, question="Calibration"):
 def test_a_model_for_which_no_test_rejects_calibration_is_named(measured):
     """Neither ECE nor either of its halves nor smooth ECE, each over all seeds."""
     summary = measured.summary
-    for stage, question in (("test", "Calibration"), ("test_scaled", "After temperature")):
+    for stage, question in (("test", "Calibration"), ("test_calibrated", "After temperature")):
         said = calibration(measured.model, question)
         assert said in measured.html.read_text(encoding="utf-8")
         expected = {

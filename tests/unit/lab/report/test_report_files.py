@@ -93,7 +93,7 @@ def test_csv_is_one_row_per_run_and_stage_in_full_precision(full_report):
     assert len(rows) == 18 * 2
     for row in rows:
         run = full_report.summary.run(row["loss"], int(row["seed"]))
-        measured = run.measured["test" if row["stage"] == "before" else "test_scaled"]
+        measured = run.measured["test" if row["stage"] == "before" else "test_calibrated"]
         assert float(row["ece"]) == measured["ece"]
         assert float(row["temperature"]) == run.temperature
         assert row["top5"] == ("" if "top5" not in measured else repr(measured["top5"]))

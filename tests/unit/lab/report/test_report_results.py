@@ -49,7 +49,7 @@ def test_halves_of_an_error_have_no_best(tmp_path, write_run):
     for loss, value in (("ce", 0.1), ("ls", 0.2)):
         for seed in range(5):
             test = dict.fromkeys(("ece", "o_ece", "u_ece", "debiased_ece2"), value + seed / 99 * value)
-            write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test, test_scaled={})
+            write_run(tmp_path / f"{loss}-s{seed}", loss=loss, seed=seed, samples=50, test=test, test_calibrated={})
     summary = collect(tmp_path)
     assert summary.compare("ece").best == "ce"
     for metric in ("o_ece", "u_ece", "debiased_ece2", "overconfidence", "underconfidence", "confidence_gap"):

@@ -22,7 +22,7 @@ def summary(values, metric="nll"):
     """Runs with these values of a metric, by method and seed."""
     runs = [
         FinishedRun(
-            RunFolder(Path(f"{method}-s{seed}")), "made", method, seed, {"test": {metric: value}, "test_scaled": {}}
+            RunFolder(Path(f"{method}-s{seed}")), "made", method, seed, {"test": {metric: value}, "test_calibrated": {}}
         )
         for method, found in values.items()
         for seed, value in enumerate(found)
@@ -85,7 +85,7 @@ def test_an_error_that_only_another_test_shows_is_named():
             name: Estimate(0.05, 0.03, 0.07, floor=0.01, p=p, least_p=0.001, replicates=999)
             for name, p in {"ece": ece, "o_ece": 0.001}.items()
         }
-        measured = {"test": dict.fromkeys(found, 0.05), "test_scaled": {}}
+        measured = {"test": dict.fromkeys(found, 0.05), "test_calibrated": {}}
         folder = RunFolder(Path(f"{method}-s0"))
         return FinishedRun(folder, "made", method, 0, measured, estimates=RunEstimates({"test": found}))
 

@@ -165,7 +165,7 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
     assert shift([run.folder], corruptions=["contrast", "fog"], severities=[1, 5], save=True) == 0
     found = json.loads((run.folder / "shift.json").read_text())
     assert found["clean"]["test"]["nll"] == pytest.approx(metrics["test"]["nll"], rel=1e-6)
-    assert found["clean"]["test_scaled"]["nll"] == pytest.approx(metrics["test_scaled"]["nll"], rel=1e-6)
+    assert found["clean"]["test_calibrated"]["nll"] == pytest.approx(metrics["test_calibrated"]["nll"], rel=1e-6)
     assert found["temperature"] == pytest.approx(metrics["temperature"])
     assert [(row["corruption"], row["severity"]) for row in found["corrupted"]] == [
         ("contrast", 1), ("contrast", 5), ("fog", 1), ("fog", 5)
@@ -177,7 +177,7 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
     printed = " ".join(capsys.readouterr().out.split())
     assert "means over 2 corruptions" in printed
     rows = found["corrupted"]
-    for stage in ("test", "test_scaled"):
+    for stage in ("test", "test_calibrated"):
         known = [row["noise"][stage]["ece"] for row in (found["clean"], *rows)]
         assert all(noise["low"] <= noise["value"] <= noise["high"] and noise["floor"] > 0 for noise in known)
         assert all(

@@ -47,7 +47,7 @@ def test_what_a_run_leaves(done):
     assert yaml.safe_load((run.folder / "config.yaml").read_text()) == run.config()
     assert metrics["epochs"] == 2
     assert metrics["seconds"] > 0
-    assert metrics["test"]["accuracy"] == metrics["test_scaled"]["accuracy"]
+    assert metrics["test"]["accuracy"] == metrics["test_calibrated"]["accuracy"]
     test = Predictions.load(run.folder / "predictions" / "test.npz")
     assert test.logits.dtype == torch.float32
     assert test.num_samples == 50
@@ -122,7 +122,7 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
         (b"[]", "must hold an object"),
         (b"{}", "must be of format 1 .* of format None"),
         (b'{"format": 2}', "must be of format 1 .* of format 2"),
-        (b'{"format": 1, "test": {}}', "must be of .*1 without test_scaled, temperature"),
+        (b'{"format": 1, "test": {}}', "must be of .*1 without test_calibrated, temperature"),
     ],
 )
 def test_damaged_metrics(tmp_path, content, message):

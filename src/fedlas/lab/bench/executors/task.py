@@ -112,7 +112,7 @@ def result_of(task: Task, get: Callable[[], Result], errors: type[Exception] = E
 
 def _line(metrics: dict[str, Any]) -> str:
     test = metrics["test"]
-    scaled = metrics["test_scaled"]["ece"]
+    scaled = metrics["test_calibrated"]["ece"]
     return (
         f"test accuracy {test['accuracy']:.2%}  ECE {test['ece']:.2%} "
         f"(after temperature {metrics['temperature']:.2f}: {scaled:.2%})  {metrics['seconds']:.0f} s"

@@ -74,7 +74,7 @@ def test_what_it_leaves(done, shared):
     assert metrics["val"] == evaluate(val)
     scaling = TemperatureScaling().fit(val)
     assert metrics["temperature"] == scaling.temperature
-    assert metrics["test_scaled"] == evaluate(scaling.transform(test))
+    assert metrics["test_calibrated"] == evaluate(scaling.transform(test))
     assert (metrics["loss"], metrics["seed"], metrics["uncertainty"]) == ("deep-ensemble(ce)", 0, "deep-ensemble")
     members = [json.loads((run / "metrics.json").read_text()) for run in runs]
     assert metrics["parameters"] == 3 * members[0]["parameters"]
@@ -141,7 +141,7 @@ def test_splits_that_differ_leave_the_test_part_alone(apart, tmp_path):
     assert "predictions/val.npz" not in files(derived.folder)
     expected = sum(softmax(run, "test") for run in runs) / 3
     np.testing.assert_allclose(saved(derived.folder, "test").probs.numpy(), expected, atol=1e-6)
-    assert (metrics["temperature"], metrics["val"], metrics["test_scaled"]) == (None, {}, {})
+    assert (metrics["temperature"], metrics["val"], metrics["test_calibrated"]) == (None, {}, {})
     assert "no temperature" in metrics["notes"][1]
     assert json.loads((derived.folder / "data.json").read_text())["split"] is None
     assert apply_method(derived) == metrics

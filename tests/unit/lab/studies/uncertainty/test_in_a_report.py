@@ -112,7 +112,7 @@ def test_without_temperature_there_is_a_dash_and_no_mark(apart, tmp_path):
     out = copied(apart, tmp_path / "bench", apart)
     make("deep-ensemble", sorted(out.iterdir()), out / "ensemble")
     summary = write_report(out, replicates=0, pages=False).summary
-    cell = rows(summary, "test_scaled")["deep-ensemble(ce)"][1]
+    cell = rows(summary, "test_calibrated")["deep-ensemble(ce)"][1]
     assert (cell.value, cell.mark) == ("—", "")
     assert not legend(report_model(summary))  # one method with all seeds: nothing to compare it with
     assert {cell.mark for _, cell in rows(summary).values()} == {""}
@@ -127,7 +127,7 @@ def test_ensembles_of_as_many_groups_are_tested_like_the_rest(shared, tmp_path):
     assert summary.tested == ["ce", "ls", "hyper-ensemble(ce, ls)"]
     assert rows(summary)["hyper-ensemble(ce, ls)"][0] == 3
     assert not missing_notes(report_model(summary))
-    scaled = [summary.compare(metric, "test_scaled") for metric in ("nll", "ece")]
+    scaled = [summary.compare(metric, "test_calibrated") for metric in ("nll", "ece")]
     assert all(len(comparison.tests) == 2 for comparison in scaled)
 
 
