@@ -10,20 +10,26 @@ from fedlas.cli.main import _parsers
 
 def command_line() -> str:
     """A section for each subcommand: what it does, its usage, arguments and options."""
-    _, verbs = _parsers()
+    _, subcommands = _parsers()
     exits = (
         "Exit status: 0; 1 if a run of a bench failed; 2 for arguments or input that cannot be used; "
         "3 if `fedlas monitor` found a drift; 130 after Ctrl-C."
     )
-    lines = ["| verb | what it does |", "|---|---|"]
-    lines += [f"| [`{name}`](#{name}) | {_text(verb.description or '')} |" for name, verb in verbs.items()]
-    sections = [_section(name, verb) for name, verb in verbs.items()]
+    lines = ["| subcommand | what it does |", "|---|---|"]
+    lines += [
+        f"| [`{name}`](#{name}) | {_text(subcommand.description or '')} |" for name, subcommand in subcommands.items()
+    ]
+    sections = [_section(name, parser) for name, parser in subcommands.items()]
     return "\n\n".join(["\n".join(lines), exits, *sections])
 
 
-def _section(name: str, verb: argparse.ArgumentParser) -> str:
-    parts = [f"## {name}", _text(verb.description or ""), f"<pre><code>{html.escape(verb.usage or '')}</code></pre>"]
-    terms = [_term(action) for action in verb._actions if not isinstance(action, argparse._HelpAction)]
+def _section(name: str, parser: argparse.ArgumentParser) -> str:
+    parts = [
+        f"## {name}",
+        _text(parser.description or ""),
+        f"<pre><code>{html.escape(parser.usage or '')}</code></pre>",
+    ]
+    terms = [_term(action) for action in parser._actions if not isinstance(action, argparse._HelpAction)]
     return "\n\n".join([*parts, "<dl class='options'>\n" + "\n".join(terms) + "\n</dl>"])
 
 

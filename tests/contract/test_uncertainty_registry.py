@@ -8,7 +8,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.cli.evaluation import evaluate_file
+from fedlas.cli.evaluate import evaluate_file
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
 from fedlas.metrics import evaluate

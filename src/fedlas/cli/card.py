@@ -1,13 +1,15 @@
-"""What ``fedlas card`` does once its arguments are parsed."""
+"""``fedlas card``: writes a run's calibration card."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_json, write_text
+from fedlas._core.files import path_argument, write_json, write_text
 from fedlas._core.terminal import say, show
+from fedlas.cli.arguments import AddSubcommand, add_card_options, add_details
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
@@ -18,6 +20,37 @@ from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.card import RunCard, run_card
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+
+def add_card(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("card", _card, "Write a run's calibration card: what it may be trusted with.", "RUN")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="JSON", help="where it goes, .html beside it (default: RUN/card.json)"
+    )
+    parser.add_argument(
+        "--risks",
+        type=float,
+        nargs="+",
+        default=DEFAULT_RISKS,
+        metavar="X",
+        help="wanted shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
+    )
+    add_details(parser, "print all metrics and known limits (default: what may be accepted)")
+    add_card_options(parser)
+
+
+def _card(args: argparse.Namespace) -> int:
+    return card(
+        args.run_folder,
+        out=args.out,
+        calibrate=args.calibrate,
+        risks=args.risks,
+        replicates=args.replicates,
+        data=args.data,
+        details=args.details,
+    )
 
 
 def card(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show
+from fedlas.cli.arguments import AddSubcommand, add_details
 from fedlas.lab.report.compare import (
     A_AND_B,
     CAPTION,
@@ -26,9 +27,9 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 
 
-def add_compare(add: Any) -> None:
-    """Add the subcommand ``compare``; ``add`` makes one."""
-    verb = add(
+def add_compare(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
         "compare",
         lambda args: compare(
             args.folder,
@@ -43,25 +44,23 @@ def add_compare(add: Any) -> None:
         "Test pre-specified differences, each method against the one it is measured by.",
         "FOLDER A:B [A:B ...]",
     )
-    verb.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
-    verb.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
-    verb.add_argument(
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+    parser.add_argument("pairs", nargs="+", metavar="A:B", help="two methods: A minus B, e.g. fedlas:ls")
+    parser.add_argument(
         "--metrics", nargs="+", default=["ece"], metavar="NAME", help="metrics of the runs (default: ece)"
     )
-    verb.add_argument(
+    parser.add_argument(
         "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
     )
-    verb.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
-    verb.add_argument(
+    parser.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
+    parser.add_argument(
         "--plot",
         type=path_argument,
         metavar="FILE",
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
-    verb.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
-    verb.add_argument(
-        "--details", action="store_true", help="show the other tests, A and B, too (default: the verdict)"
-    )
+    parser.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
+    add_details(parser, "show the other tests, A and B, too (default: the verdict)")
 
 
 def compare(

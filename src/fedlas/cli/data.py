@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.terminal import Bar, say, show, table
+from fedlas.cli.arguments import AddSubcommand, add_set
 from fedlas.lab.data.check import Checked, PartFacts, check_dataset, where
 from fedlas.lab.recipes.recipe import parse_options
+
+
+def add_data(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("data", _data, "Check that a data set is there and whole; say what to do if not.", "check NAME [PATH]")
+    parser.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
+    parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", type=Path, help="where it is (default: $FEDLAS_DATA, then the usual places)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="count, but do not read images on disk (default: read all)"
+    )
+    add_set(parser, "KEY=VALUE", "set an option of the data set, e.g. extra=true")
+
+
+def _data(args: argparse.Namespace) -> int:
+    return data_check(args.name, args.path, quick=args.quick, options=args.set)
 
 
 def data_check(name: str, root: Path | None, *, quick: bool = False, options: list[str] | None = None) -> int:

@@ -1,7 +1,8 @@
-"""What ``fedlas diagnose`` does once its arguments are parsed."""
+"""``fedlas diagnose``: whether the indicator tracks confidence, and what the gate did, in finished runs."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.files import write_atomically, write_json, write_text
+from fedlas._core.files import path_argument, write_atomically, write_json, write_text
 from fedlas._core.terminal import say, show, track
+from fedlas.cli.arguments import AddSubcommand, add_data, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import DASH, Table, table_of, terminal
@@ -23,6 +25,27 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.diagnose.groups import Group, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
 from fedlas.stats.intervals import Interval
+
+
+def add_diagnose(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "diagnose",
+        _diagnose,
+        "Show whether the feature-norm indicator tracks confidence, and what the gate did, in finished runs.",
+        "RUN [RUN ...]",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
+    parser.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="bootstrap replicates behind the intervals (default: %(default)s)"
+    )
+    add_data(parser, "where the images are")
+    add_details(parser, "print the gate and every alarm, too (default: the indicator)")
+
+
+def _diagnose(args: argparse.Namespace) -> int:
+    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data, details=args.details)
 
 
 def diagnose(

@@ -1,11 +1,14 @@
-"""What ``fedlas export`` does once its arguments are parsed."""
+"""``fedlas export``: writes a run's model for production, its calibration folded in."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
+from fedlas.cli.arguments import AddSubcommand, add_card_options
 from fedlas.cli.card import write_card
 from fedlas.deploy.calibration import METHODS, Calibration
 from fedlas.deploy.card import check_card_place
@@ -17,6 +20,38 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.card import run_card
 from fedlas.lab.studies.export import export_run
 from fedlas.stats.estimates import check_replicates
+
+
+def add_export(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("export", _export, "Write a run's model for production, its calibration folded in, checked.", "RUN")
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument(
+        "--format", default="onnx", metavar="NAME", help="onnx, torch-export or safetensors (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FILE", help="where it goes (default: RUN/export/model.SUFFIX)"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        metavar="X",
+        help="most that a probability may differ from the run's (default: %(default)s)",
+    )
+    add_card_options(parser)
+
+
+def _export(args: argparse.Namespace) -> int:
+    return export(
+        args.run_folder,
+        form=args.format,
+        out=args.out,
+        calibrate=args.calibrate,
+        data=args.data,
+        tolerance=args.tolerance,
+        replicates=args.replicates,
+    )
 
 
 def export(

@@ -1,7 +1,8 @@
-"""What can be named on the command line or in a recipe, as tables: the same for the terminal and the documentation."""
+"""``fedlas list``: what can be named on the command line or in a recipe; the tables are the documentation's, too."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 from collections.abc import Callable, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
-from fedlas._core.terminal import printable
+from fedlas._core.terminal import Cell, printable, say, show, table
 from fedlas.calibrators import CALIBRATORS
+from fedlas.cli.arguments import AddSubcommand
 from fedlas.lab.bench.executors import EXECUTORS
 from fedlas.lab.data import DATASETS
 from fedlas.lab.data.shift import CORRUPTIONS
@@ -42,6 +44,45 @@ KINDS = (*_REGISTRIES, "recipes", "tuning")
 
 # Not options of one thing but of all of its kind, or given by the bench.
 _SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", "in_channels", "image_size", "root"}
+
+
+def add_list(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
+    parser.add_argument(
+        "kind",
+        metavar="KIND",
+        help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}",
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
+    )
+
+
+def _list(args: argparse.Namespace) -> int:
+    return print_listing(args.kind, markdown=args.markdown)
+
+
+def print_listing(kind: str, *, markdown: bool = False) -> int:
+    """Print what can be named in a recipe or on the command line.
+
+    Args:
+        kind: See :data:`KINDS`.
+        markdown: As a Markdown table, with every column, instead of one that fits a terminal.
+
+    Raises:
+        InputError: For an unknown kind; the nearest is named.
+    """
+    found = listing(kind)
+    if markdown:
+        say(*found.markdown().split("\n"))
+        return 0
+    rows: list[Sequence[Cell]] = []
+    for row in found.rows:
+        details = found.details(row)
+        rows.append(([(row["name"], "bold")], [row["what it is"], *([(f"\n{details}", "dim")] if details else [])]))
+    show(table(("name", "what it is"), rows, box=None, pad_edge=False))
+    return 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""What ``fedlas ood`` does once its arguments are parsed."""
+"""``fedlas ood``: measures how well runs distinguish their test images from other data sets."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_choice, suggestion
+from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
+from fedlas.cli.arguments import AddSubcommand, add_data, add_details, add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import (
@@ -35,6 +38,48 @@ from fedlas.ood import OOD_SCORES, options_of
 from fedlas.stats.intervals import check_bootstrap
 
 _OWNER = "fedlas ood"
+
+
+def add_ood(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "ood",
+        _ood,
+        "Measure how well runs distinguish their test images from other data sets.",
+        "RUN [RUN ...]",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME[:ROOT]",
+        help="other data sets, or LABEL=NAME:ROOT (default: the classes that the run held out)",
+    )
+    parser.add_argument("--scores", nargs="+", default=[], metavar="SCORE", help="see 'fedlas list ood' (default: all)")
+    add_set(parser, "SCORE.KEY=VALUE", "set an option of a score, e.g. knn.k=10")
+    parser.add_argument(
+        "--out", type=path_argument, help="folder of the report (default: the run, or the folder of all runs)"
+    )
+    add_data(parser, "where the runs' own data is", flag="--run-data")
+    parser.add_argument(
+        "--replicates", type=int, default=1000, help="of each bootstrap interval, at least 39 (default: %(default)s)"
+    )
+    add_details(parser, "print every table and how to read it (default: the ranking)")
+
+
+def _ood(args: argparse.Namespace) -> int:
+    return ood(
+        args.runs,
+        data=args.data,
+        scores=args.scores,
+        options=args.set,
+        out=args.out,
+        run_data=args.run_data,
+        replicates=args.replicates,
+        details=args.details,
+    )
 
 
 def ood(

@@ -1,7 +1,8 @@
-"""What ``fedlas shift`` does once its arguments are parsed."""
+"""``fedlas shift``: measures finished runs on corrupted test images."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -9,6 +10,7 @@ from typing import Any
 
 from fedlas._core.files import write_json
 from fedlas._core.terminal import Bar, say, show
+from fedlas.cli.arguments import AddSubcommand, add_data, add_replicates
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.report.table import Cell, Table, table_of, terminal
 from fedlas.lab.runs.folder import RunFolder
@@ -23,6 +25,34 @@ _CAPTION = (
     "same in all, so an interval of the mean would be no wider. shift.json has those of every corruption, with the "
     "p-value of the calibration test."
 )
+
+
+def add_shift(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("shift", _shift, "Measure finished runs on corrupted test images, in fifteen ways.", "RUN [RUN ...]")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    parser.add_argument(
+        "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"
+    )
+    parser.add_argument(
+        "--severities", nargs="+", type=int, default=[], metavar="N", help="of 1 to 5 (default: all five)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what corruptions draw (default: %(default)s)")
+    parser.add_argument("--save", action="store_true", help="keep predictions/test-NAME-N.npz (default: metrics only)")
+    add_replicates(parser, default=199)
+    add_data(parser, "where the runs' data is")
+
+
+def _shift(args: argparse.Namespace) -> int:
+    return shift(
+        args.runs,
+        corruptions=args.corruptions,
+        severities=args.severities,
+        seed=args.seed,
+        data=args.data,
+        save=args.save,
+        replicates=args.replicates,
+    )
 
 
 def shift(

@@ -12,12 +12,32 @@ from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import say
 from fedlas._core.terminal import track as tracked
+from fedlas.cli.arguments import AddSubcommand, add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.claim import finished
 from fedlas.lab.runs.find import find_runs
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.tracking import Tracking, hints
 from fedlas.lab.trackers.base import trackers_of
+
+
+def add_track(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "track",
+        lambda args: track(args.runs, to=args.to, options=args.set),
+        "Show runs to experiment trackers afterward, from their logs.",
+        "RUN [RUN ...]",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of a bench")
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        default=["tensorboard"],
+        metavar="NAME",
+        help="trackers, see 'fedlas list trackers' (default: tensorboard)",
+    )
+    add_set(parser, "NAME.KEY=VALUE", "set an option of a tracker, e.g. wandb.project=calibration")
 
 
 def track(folders: Sequence[Path], *, to: Sequence[str], options: Iterable[str] = ()) -> int:

@@ -1,19 +1,96 @@
-"""What ``fedlas tune`` does once its arguments are parsed."""
+"""``fedlas tune``: searches options of losses on the validation part."""
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
+from fedlas._core.files import path_argument
 from fedlas._core.terminal import console, say, show
+from fedlas.cli.arguments import AddSubcommand, add_details, add_recipe, overrides_of
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
 from fedlas.lab.tune.best import next_commands
-from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.dry_run import dry_run
+from fedlas.lab.tune.plan import Tuning, plan_tuning
 from fedlas.lab.tune.report import methods_table, write_numbers, write_page
 from fedlas.lab.tune.study import run_study
 from fedlas.lab.tune.summary import notes, verdicts, what_was_run
+
+
+def add_tune(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "tune",
+        _tune,
+        "Search the options of losses on validation, the same budget for each. Rerun to resume.",
+        "RECIPE",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--losses", nargs="+", default=[], metavar="LOSS", help="losses to tune, or 'all' (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="settings to try of each loss, the recipe's own first (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--objective",
+        default="nll",
+        metavar="METRIC",
+        help="metric of the validation part, see 'fedlas list metrics' (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[0],
+        metavar="SEED",
+        help="seeds to run each setting with; the objective is their mean (default: 0)",
+    )
+    parser.add_argument(
+        "--space",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=RANGE",
+        help="where to search, e.g. alpha=0.01:0.3:log, fedlas.beta=0.5,1,2,4 or optimizer.lr=0.01:0.3:log; one value "
+        "fixes an option (default: 'fedlas list tuning', see it with --dry-run)",
+    )
+    parser.add_argument(
+        "--out", type=path_argument, help="folder of the trials and the report (default: runs/tune/RECIPE)"
+    )
+    parser.add_argument(
+        "--sampler-seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep every trial's checkpoint (default: that of each loss's best)"
+    )
+    add_details(parser, "print parameters and how to read the numbers (default: the verdict)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print ranges, trials, steps and folders; do nothing (default: do)"
+    )
+
+
+def _tune(args: argparse.Namespace) -> int:
+    tuning = plan_tuning(
+        args.recipe,
+        overrides_of(args),
+        losses=args.losses,
+        trials=args.trials,
+        objective=args.objective,
+        seeds=args.seeds,
+        space=args.space,
+        draws=args.sampler_seed,
+        out=args.out,
+        data=args.data,
+    )
+    return dry_run(tuning) if args.dry_run else tune(tuning, keep=args.keep, details=args.details)
 
 
 def tune(tuning: Tuning, *, keep: bool = False, details: bool = False) -> int:

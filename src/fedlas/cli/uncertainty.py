@@ -1,16 +1,41 @@
-"""What ``fedlas uncertainty`` does once its arguments are parsed."""
+"""``fedlas uncertainty``: an ensemble, MC dropout, Laplace or another method, made of finished runs."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.evaluation import show_metrics
+from fedlas.cli.arguments import AddSubcommand, add_data, add_set
+from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
+
+
+def add_uncertainty(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "uncertainty",
+        _uncertainty,
+        "Make an ensemble, MC dropout, Laplace or another method of finished runs. Rerun to resume.",
+        "METHOD RUN [RUN ...]",
+    )
+    parser.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
+    parser.add_argument(
+        "--out", type=path_argument, help="folder of the result (default: METHOD-LOSS-sSEED beside the first run)"
+    )
+    add_set(parser, "KEY=VALUE", "set an option of the method, e.g. samples=50")
+    parser.add_argument("--name", help="its name in a report (default: METHOD(LOSS))")
+    add_data(parser, "where the runs' data is")
+
+
+def _uncertainty(args: argparse.Namespace) -> int:
+    return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
 
 
 def uncertainty(

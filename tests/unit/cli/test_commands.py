@@ -6,8 +6,10 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrators import CALIBRATORS
-from fedlas.cli.commands import print_listing, report, train
-from fedlas.cli.evaluation import evaluate_file
+from fedlas.cli.evaluate import evaluate_file
+from fedlas.cli.listing import print_listing
+from fedlas.cli.report import report
+from fedlas.cli.train import train
 from fedlas.lab.data import DATASETS
 from fedlas.lab.models import MODELS
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names

@@ -1,8 +1,7 @@
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.cli.commands import print_listing
-from fedlas.cli.listing import KINDS, listing
+from fedlas.cli.listing import KINDS, listing, print_listing
 from fedlas.losses import LOSSES
 
 

@@ -227,7 +227,7 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
 
 def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
     """``fedlas evaluate`` on a CSV says what it says on the same predictions in an ``.npz``."""
-    from fedlas.cli.evaluation import evaluate_file
+    from fedlas.cli.evaluate import evaluate_file
 
     columns = Columns(logits="p_*", target="label")
     files = {}

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from fedlas._core.check import InputError
-from fedlas.cli import commands
+from fedlas.cli import bench
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
@@ -82,7 +82,7 @@ def test_busy_runs_are_skipped_with_a_notice(tmp_path):
         assert (outcome.busy, outcome.finished) == (["ce-s0"], ["ls-s0"])
         assert "ce-s0  skipped: " in text
         with pytest.raises(InputError, match="a run must be free"):
-            commands.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
+            bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path)
 
 
 def test_a_changed_recipe_stops_before_anything_is_touched(tmp_path):
@@ -132,16 +132,16 @@ def test_all_failed(tmp_path, losses):
     with pytest.raises(
         InputError, match=r"a run must finish; got 1 failed, failing-s0 first: RuntimeError: \[no luck\]"
     ):
-        commands.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
+        bench.bench(RECIPE, losses=["failing"], seeds=[0], out=tmp_path)
 
 
 def test_status_and_report(tmp_path, losses, capsys):
-    assert commands.bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
+    assert bench.bench(RECIPE, losses=["failing", "ce"], seeds=[0, 1], out=tmp_path) == 1
     captured = capsys.readouterr()
     assert "failed: failing-s0, failing-s1" in captured.err
     assert "report.html" in captured.out
     assert {"report.html", "report.md", "results.csv"} <= {path.name for path in tmp_path.iterdir()}
-    assert commands.bench(RECIPE, losses=["ce"], seeds=[0, 1], out=tmp_path) == 0
+    assert bench.bench(RECIPE, losses=["ce"], seeds=[0, 1], out=tmp_path) == 0
     assert "2 of them finished before" in capsys.readouterr().err
 
 
@@ -164,7 +164,7 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):
     run(tmp_path, ["ce"])
     capsys.readouterr()
     monkeypatch.setenv("RANK", "1")
-    assert commands.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
+    assert bench.bench(RECIPE, losses=["ce"], seeds=[0], out=tmp_path) == 0
     assert not (tmp_path / "report.html").exists()
     captured = capsys.readouterr()
     assert not captured.out

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.cli import bench_group as room
-from fedlas.cli.bench_group import bench_group
+from fedlas.cli import bench as room
+from fedlas.cli.bench import bench_group
 from fedlas.lab.bench.dry_run import dry_run
 from fedlas.lab.bench.suite import load_group
 from fedlas.lab.recipes.plan import plan

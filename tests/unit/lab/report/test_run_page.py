@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.cli.commands import report
+from fedlas.cli.report import report
 from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedlas.cli.commands import show_bench
+from fedlas.cli.report import show_bench
 from fedlas.lab.report.bench_tables import short_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report

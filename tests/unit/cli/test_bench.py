@@ -8,8 +8,8 @@ from rich.console import Console
 
 import fedlas
 from fedlas._core.check import InputError
-from fedlas.cli import commands, main
-from fedlas.cli.executor_arguments import add_executor_arguments, executor_of
+from fedlas.cli import bench, main
+from fedlas.cli.bench import add_executor, executor_of
 from fedlas.lab.bench.executors import Executor, LocalExecutor, attempt
 from fedlas.lab.bench.executors.slurm import SlurmExecutor
 from fedlas.lab.bench.run_all import run_all
@@ -25,7 +25,7 @@ RECIPE = load_recipe("synthetic", TINY)
 
 def chosen(*arguments):
     parser = argparse.ArgumentParser()
-    add_executor_arguments(parser)
+    add_executor(parser)
     return executor_of(parser.parse_args(arguments))
 
 
@@ -72,7 +72,7 @@ def test_results_in_any_order_are_told_in_the_plans(tmp_path):
 
 
 def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):
-    assert commands.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
+    assert bench.bench(RECIPE, losses=["ce", "ls"], seeds=[0], out=tmp_path, executor=Backwards()) == 0
     assert "report" not in capsys.readouterr().out
     assert not (tmp_path / "report.html").exists()
 

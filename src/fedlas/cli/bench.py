@@ -1,0 +1,209 @@
+"""``fedlas bench``: runs a recipe, or a group of recipes, with several losses and seeds, and reports."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedlas._core.check import InputError
+from fedlas._core.collective import is_main_process
+from fedlas._core.files import path_argument
+from fedlas._core.terminal import say
+from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, overrides_of
+from fedlas.cli.report import add_report_options, report, require_report_packages
+from fedlas.lab.bench.dry_run import dry_run
+from fedlas.lab.bench.executors import EXECUTORS, Executor
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.bench.suite import Group, load_group
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import Recipe, parse_options
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.tracking import hints
+
+_SHORT = ("workers", "gpus_per_run", "cpus_per_run")
+
+
+def add_bench(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("bench", _bench, "Run a recipe with several losses and seeds, and report. Rerun to resume.", "RECIPE")
+    add_recipe(parser)
+    add_track(parser)
+    parser.add_argument(
+        "--losses", nargs="+", default=[], metavar="LOSS", help="losses to run, or 'all' (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
+    )
+    parser.add_argument("--out", type=path_argument, help="folder of the runs and the report (default: runs/RECIPE)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
+    )
+    add_report_options(parser)
+    add_executor(parser)
+
+
+def add_executor(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose an executor."""
+    parser.add_argument(
+        "--executor",
+        default="local",
+        metavar="NAME",
+        help="where runs happen: local, ray, slurm (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="runs at a time (default: 1 if local, else as there is room)"
+    )
+    parser.add_argument(
+        "--gpus-per-run", type=float, metavar="N", help="GPUs of a run; 0.5 lets two share one (default: 1 if any)"
+    )
+    parser.add_argument("--cpus-per-run", type=int, metavar="N", help="threads of a run (default: the executor's)")
+    parser.add_argument(
+        "--executor-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set another option, e.g. partition=gpu; may be repeated; see 'fedlas list executors' (default: none)",
+    )
+
+
+def executor_of(args: argparse.Namespace) -> Executor:
+    """The executor that parsed arguments choose.
+
+    Raises:
+        InputError: For an unknown one, an option that it does not have, or a value that it does not take.
+    """
+    options = {name: getattr(args, name) for name in _SHORT if getattr(args, name) is not None}
+    for key, value in parse_options(args.executor_set).items():
+        if key in options:
+            flag = f"--{key.replace('_', '-')}"
+            raise InputError("--executor-set", f"{key} must be given once", f"{key} and {flag}", f"Leave {flag} out.")
+        options[key] = value
+    executor: Executor = EXECUTORS.build(args.executor, options)
+    return executor
+
+
+def _bench(args: argparse.Namespace) -> int:
+    group = load_group(args.recipe, overrides_of(args), data=args.data, trackers=args.track)
+    chosen: dict[str, Any] = {
+        "losses": args.losses,
+        "seeds": args.seeds,
+        "out": args.out,
+        "executor": executor_of(args),
+    }
+    if args.dry_run:
+        return dry_run(group, **chosen)
+    return bench_group(group, **chosen, details=args.details, pages=args.pages)
+
+
+def bench(
+    recipe: Recipe,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    executor: Executor | None = None,
+    details: bool = False,
+    pages: bool = False,
+) -> int:
+    """Run a recipe with several losses and seeds, write the report, print its verdict and table.
+
+    Args:
+        recipe: What to run.
+        losses: As :func:`fedlas.lab.recipes.plan.plan`.
+        seeds: As :func:`fedlas.lab.recipes.plan.plan`.
+        out: As :func:`fedlas.lab.recipes.plan.plan`.
+        executor: Where the runs happen; None is one after the other in this process.
+        details: As in :func:`report`.
+        pages: As there.
+
+    Returns:
+        0, or 1 if a run failed (the others are done and reported all the same).
+
+    Raises:
+        InputError: If the recipe, a loss or the data cannot be used; nothing has started then. Or if no run finished.
+        MissingExtraError: If a package of the report is not installed; nothing has started then.
+    """
+    # Plan the runs and say how many are left.
+    require_report_packages()
+    runs = plan(recipe, losses=losses, seeds=seeds, out=out)
+    folder = runs[0].folder.parent
+    methods = list(dict.fromkeys(run.loss for run in runs))
+    ready = sum(RunFolder(run.folder).is_finished for run in runs)
+    say(
+        f"{recipe.name}: {len(methods)} losses x {len(runs) // len(methods)} seeds = {len(runs)} runs"
+        f"{f', {ready} of them finished before' if ready else ''}, in {folder}",
+        wrap=True,
+        stderr=True,
+    )
+    # Run them; a run that fails does not stop the others.
+    outcome = run_all(runs, executor=executor)
+    if outcome.pending:
+        return 1 if outcome.failed else 0
+    if outcome.failed and not outcome.finished:
+        run, error = next(iter(outcome.failed.items()))
+        raise InputError(
+            "fedlas bench",
+            "a run must finish",
+            f"{len(outcome.failed)} failed, {run} first: {error.splitlines()[0]}",
+            f"See error.txt in the folders in {folder}.",
+        )
+    if not outcome.finished:
+        raise InputError(
+            "fedlas bench",
+            "a run must be free",
+            f"{len(outcome.busy)} in {folder}, all of which other processes are working on",
+            "Wait for them, or choose another --out.",
+        )
+    # Report what finished.
+    if is_main_process():
+        report(folder, details=details, pages=pages)
+        say(*hints(recipe.trackers, folder))
+    if outcome.failed:
+        failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
+        say(failed, style="bold red", wrap=True, stderr=True)
+    return 1 if outcome.failed else 0
+
+
+def bench_group(
+    group: Group,
+    *,
+    losses: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    out: Path | None = None,
+    **options: Any,
+) -> int:
+    """Run every recipe of a group; one that cannot be run is said and does not stop the others.
+
+    Args:
+        group: What to run.
+        losses: None means each recipe's.
+        seeds: None means each recipe's.
+        out: See :meth:`Group.folder`.
+        **options: Further ones of :func:`bench`.
+
+    Returns:
+        0, or 1 if a run of one of several recipes failed, or a recipe could not be run.
+
+    Raises:
+        InputError: As :func:`bench` for one recipe; for several only before the first starts.
+    """
+    if len(group.recipes) == 1:
+        return bench(group.recipes[0], losses=losses, seeds=seeds, out=out, **options)
+    planned, status = group.plan(losses=losses, seeds=seeds, out=out), 0
+    failed: list[str] = []
+    for number, (recipe, _) in enumerate(planned, start=1):
+        say("", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True)
+        try:
+            done = bench(recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options)
+        except InputError as error:
+            say(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)
+            done = 1
+        if done:
+            failed.append(recipe.name)
+        status = max(status, done)
+    if failed:
+        say(f"not complete: {', '.join(failed)}", style="bold red", wrap=True, stderr=True)
+    say(*(f"then: {command}" for command in group.then), stderr=True)
+    return status

@@ -1,0 +1,18 @@
+"""The table of metrics that several subcommands print."""
+
+from __future__ import annotations
+
+from fedlas._core.terminal import say, show
+from fedlas.lab.report.evaluation import WITHIN, Known, Measured, metrics_table, short_table
+from fedlas.lab.report.table import terminal
+
+
+def show_metrics(
+    columns: Measured, *, title: str, noise: Known | None = None, details: bool = False, num_classes: int = 10
+) -> None:
+    """Print metrics by stage: the main ones, or all with interval, noise floor and p-value."""
+    if details:
+        show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
+        return
+    show(terminal(short_table(columns, title=title, noise=noise, num_classes=num_classes)))
+    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim")

@@ -1,0 +1,50 @@
+"""``fedlas train``: one run, a recipe with a loss and a seed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fedlas._core.check import check_count
+from fedlas._core.files import path_argument
+from fedlas._core.terminal import say
+from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, recipe_of
+from fedlas.cli.metrics_table import show_metrics
+from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.tracking import hints
+
+
+def add_train(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "train", _train, "Train one recipe with one loss and seed. Rerun with the same --out to resume.", "RECIPE"
+    )
+    add_recipe(parser)
+    add_track(parser)
+    parser.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of split, data order, weights (default: %(default)s)")
+    parser.add_argument("--out", type=path_argument, help="run folder (default: runs/RECIPE/LOSS-sSEED)")
+
+
+def _train(args: argparse.Namespace) -> int:
+    return train(recipe_of(args), loss=args.loss, seed=args.seed, out=args.out)
+
+
+def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> int:
+    """Do one run, or go on with it, and print its metrics.
+
+    Raises:
+        InputError: As :func:`fedlas.lab.runs.execute.execute`.
+    """
+    check_count("fedlas train", "seed", seed, low=0)
+    planned = plan(recipe, losses=[loss], seeds=[seed])[0]
+    run = planned if out is None else Run(recipe, loss, seed, out)
+    metrics = execute(run)
+    columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
+    show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
+    say(*metrics["notes"], wrap=True)
+    say(f"run folder: {run.folder}")
+    say(*hints(recipe.trackers, run.folder.parent))
+    return 0
