@@ -79,7 +79,7 @@ def test_the_wheel_works_where_only_torch_and_numpy_can_be_imported(wheel, tmp_p
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"accelerate", "rich", "jsonargparse", "matplotlib", "scipy", "sklearn", "torchvision",
+        if name.split(".")[0] in {"accelerate", "rich", "msgspec", "matplotlib", "scipy", "sklearn", "torchvision",
                                   "jinja2", "yaml", "filelock", "torchmetrics"}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Block())

@@ -112,20 +112,19 @@ def refuse_unknown(section: str, content: Mapping[str, Any], known: Iterable[str
 
 
 def typed(kind: type[T], content: Any, section: str) -> T:
-    """A dataclass from a mapping, types checked and converted by jsonargparse."""
+    """A dataclass from a mapping, types checked and numbers in strings converted (YAML reads ``1e-4`` as a string)."""
     if not isinstance(content, Mapping):
         raise InputError("recipe", f"{section} must be a section", content, f"Write {section}: {{key: value}}.")
     refuse_unknown(section, content, [f.name for f in fields(kind)])  # type: ignore[arg-type]  # `kind` is a dataclass
-    check_literals(section, kind, content)  # names the nearest choice, which jsonargparse does not
-    jsonargparse = require("jsonargparse", extra="bench")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument(f"--{section}", type=kind)
+    check_literals(section, kind, content)  # names the nearest choice, which msgspec does not
+    msgspec = require("msgspec", extra="bench")
     try:
-        parsed = parser.parse_object({section: dict(content)})
-    except jsonargparse.ArgumentError as error:
-        reason = " ".join(str(error).split())
+        instance: T = msgspec.convert(dict(content), kind, strict=False)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, InputError):  # of the dataclass itself, which says more
+            raise error.__cause__ from None
+        reason = str(error).replace("`$", f"`{section}")
         raise InputError(
             "recipe", f"{section} must hold values of the right types", reason, "Correct the value."
         ) from error
-    instance: T = parser.instantiate(parsed)[section]
     return instance
