@@ -93,6 +93,7 @@ def _card(content: Mapping[str, Any]) -> Card:
         classes = []
     elif not (isinstance(classes, list) and len(classes) == num_classes and all(isinstance(c, str) for c in classes)):
         raise ValueError(f"classes are not the names of {num_classes}")
+    # What the monitor compares with; sums that do not agree were changed by hand.
     calibration = read_calibration(content["calibration"], num_classes)
     gaps = GapSums.read(reference["gaps"])
     edges, counts = check_edges(read_numbers(reference, "bin_edges")), read_counts(reference, "bin_counts")

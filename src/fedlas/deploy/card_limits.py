@@ -40,6 +40,7 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
+    # Calibration as a whole.
     ece = content["metrics"]["calibrated"].get("ece", {})
     if "p" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
@@ -55,10 +56,12 @@ def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
                 f"The ECE of {value} is more than chance: a perfectly calibrated model would have {floor} on average "
                 f"({said}). Confidences are not exactly probabilities."
             )
+    # Single classes.
     classes = int(content["model"]["num_classes"])
     few = int((torch.bincount(target.cpu(), minlength=classes) < _FEW).sum())
     if few:
         yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
+    # Thresholds that could not be found, and those that the test part contradicts.
     missed = [row for row in content["selective"]["thresholds"] if row["threshold"] is None]
     if missed:
         risks = ", ".join(f"{100 * row['risk']:g} %" for row in missed)

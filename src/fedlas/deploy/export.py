@@ -88,6 +88,7 @@ def export_model(
             is left then.
         MissingExtraError: If a package of the form is not installed.
     """
+    # The calibration goes into the last layer, or into one behind it.
     about_form, first = FORMATS[form], next(iter(images()))
     scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
     folded_model, extra, folded = fold(model, calibration, first[:4].float() * scale + shift)
@@ -108,6 +109,7 @@ def export_model(
         },
         "outputs": list(OUTPUTS),
     }
+    # The bytes are read again and compared before they get a name.
     content = _written(form, deployed, first[:3].repeat(2, 1, 1, 1)[:3], about)
     probs = about_form.read(content, build)
     difference = check_export(probs, deployed, images(), calibration.transform(expected), tolerance)
@@ -140,8 +142,10 @@ def check_export(
         found = np.asarray(probs(pixels), dtype=np.float64)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
             found[:1] = probs(pixels[:1])
+        # NaN must count as a difference, and compares as none.
         apart = np.abs(found - wanted[done : done + len(found)]).max(axis=1)
         worst = int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
+        # Too far: is it the conversion, or does PyTorch on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
             with torch.inference_mode():
                 here = deployed(images)[1].double().numpy()
@@ -149,6 +153,7 @@ def check_export(
         if not apart[worst] <= largest:
             largest, at = float(apart[worst]), done + worst
         done += len(found)
+    # Every sample of the test part was compared, and none differs too much.
     if done != expected.num_samples:
         expected_text = f"the test part must have the {expected.num_samples} samples that the run predicted"
         raise InputError(OWNER, expected_text, done, "Train it again.")

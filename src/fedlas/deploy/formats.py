@@ -75,6 +75,7 @@ def _write_onnx(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> b
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
         proto: Any = program.model_proto
+    # The description travels in the file.
     require("onnx.helper", extra="export").set_model_props(proto, metadata(about))
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
@@ -154,6 +155,7 @@ def _rebuilt(content: bytes, build: Build) -> Deployed:
     except (require("safetensors", extra="export").SafetensorError, KeyError, ValueError, TypeError) as error:
         fix = "Write one with fedlas export RUN --format safetensors."
         raise InputError("rebuilt", "it must be a file that fedlas export wrote", repr(error), fix) from error
+    # Building draws initial weights, which must not move the user's generator.
     with torch.random.fork_rng(devices=[]):
         model = build(
             built["name"],
@@ -162,6 +164,7 @@ def _rebuilt(content: bytes, build: Build) -> Deployed:
             image_size=built["image_size"],
             **built["options"],
         )
+    # The model's own tensors, then the calibration's layer where there is one.
     own = {name: value for name, value in tensors.items() if not name.startswith(f"{EXTRA_LAYER}.")}
     _add_biases(model, own)
     model.load_state_dict(own)

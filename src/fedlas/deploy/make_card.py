@@ -64,6 +64,7 @@ def make_card(
     Raises:
         InputError: If a risk is out of range.
     """
+    # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val, test = calibration.transform(val), stages[STAGES[1]]
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
@@ -104,6 +105,7 @@ def _arrays(
 
 def _threshold(val: Predictions, test: Predictions, risk: float) -> dict[str, Any]:
     """A threshold from validation, and what it does on the test part, which had no say in it."""
+    # Chosen on validation.
     confidence, correct = _arrays(val)
     found = risk_threshold(confidence, correct, risk=risk, num_classes=val.num_classes, level=LEVEL)
     row: dict[str, Any] = {

@@ -95,6 +95,7 @@ def _take(
         if seen.labeled is not labeled:
             had, has = (("labels", "none")) if seen.labeled else ("no labels", "some")
             raise InputError(OWNER, f"a stream with {had} must go on so", has, "Watch it apart, with another --state.")
+        # Both tests take sums: nothing grows with the length of the stream.
         seen.counts = seen.counts + np.histogram(confidence, card.bin_edges)[0]
         if correct is not None:
             place = test.observe(confidence, correct)
@@ -105,6 +106,7 @@ def _take(
     if seen.samples == before:
         raise InputError(OWNER, "there must be at least one sample", "none", "Check the files.")
     seen.looks, seen.log_wealth = seen.looks + 1, test.log_wealth
+    # Each look at the weaker test spends a part of the allowed false alarms.
     distribution = confidence_drift(card.bin_counts, seen.counts)
     if not seen.labeled and distribution.p_value <= spent_at(test.false_alarm, seen.looks, kept=kept):
         seen.alarm = seen.alarm or seen.samples
@@ -148,6 +150,7 @@ def _findings(
         "confidence_distribution": {"distance": distribution.distance, "p_value": distribution.p_value},
     }
     if not seen.labeled:
+        # Without labels there is only the distribution to speak of.
         found["confidence_distribution"]["level"] = spent_at(test.false_alarm, seen.looks, kept=kept)
         return found
     live, then = seen.gaps, card.gaps

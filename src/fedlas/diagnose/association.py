@@ -90,6 +90,7 @@ def associations(
         return Associations(by_name["pearson"], by_name["spearman"], by_name.get("auroc"))
     check_bootstrap("associations", level=level, replicates=replicates, seed=seed, method="percentile")
     statistics = _statistics(x, y, is_boolean(value))
+    # The first row of weights is the sample itself, the others are replicates.
     found = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
 
     def interval(name: str) -> Interval:

@@ -74,6 +74,7 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
             "Pass one of each per sample.",
         )
     psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
+    # Strengths lie in [0, 2 alpha]; the outer 2 % at either end count as saturated.
     margin = 0.02 * 2 * alpha
     quantiles = torch.quantile(strength, torch.tensor(QUANTILES, dtype=torch.float64, device=strength.device))
     return GateReport(

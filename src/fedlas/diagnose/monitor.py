@@ -136,9 +136,11 @@ class Monitor:
         score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         self._held = []
         psi8 = psi.to(torch.int8)
+        # Decisions on the held-out samples, compared with the last epoch's.
         flips = flip_share(self._psi, psi8) if len(self._psi) == len(psi8) else math.nan
         self._psi = psi8
 
+        # The indicator: its moments, and how it relates to confidence and correctness.
         nci = self.criterion.nci
         indicator = {
             "mean": float(getattr(nci, "mean", math.nan)),  # an indicator of a user's own may have no moments
@@ -148,6 +150,7 @@ class Monitor:
             "z_far": float((score.abs() >= FAR).double().mean()),
             **indicator_numbers(score, predictions),
         }
+        # The gate: its decisions on held-out and on training samples.
         report = gate_report(psi, alpha_i, predictions.correct, alpha=self.criterion.alpha)
         directions = self.decisions.epoch()  # of the training samples that this process saw
         train_flips = self.decisions.end_epoch([directions] if gather is None else gather(directions))

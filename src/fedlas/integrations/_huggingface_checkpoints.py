@@ -57,6 +57,7 @@ class CriterionCheckpoints:
         parent._issue_warnings_after_load(load_result)
 
     def _load_rest(self, folder: str) -> None:
+        # The model: transformers may have renamed weights on the way to disk, so it translates them back.
         if self._untranslated:
             this: Any = self
             model = this.accelerator.unwrap_model(this.model)
@@ -71,6 +72,7 @@ class CriterionCheckpoints:
                     "Resume with the model that wrote it.",
                 )
             model.load_state_dict(found.state_dict())
+        # The criterion: its state lies next to the model's.
         path = Path(folder) / CRITERION_FILE
         if path.exists():
             self.criterion.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

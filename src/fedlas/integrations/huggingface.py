@@ -104,6 +104,7 @@ class CriterionMixin(CriterionCheckpoints):
                 "compute_loss_func or label_smoothing_factor too",
                 "Leave them out.",
             )
+        # The Trainer moves the model to the device and nothing else.
         self.criterion = criterion.to(this.args.device)
         self.pool = pool
         self.head: nn.Module | None = None

@@ -76,6 +76,7 @@ def confidence_histogram(
         if count:
             ends = (0.5, 0.87) if sign > 0 else (0.13, 0.5)  # up to the text
             axes.axvline(mean, *ends, color=palette.ink, **REFERENCE)
+    # Both halves have the same scale, and shares without a sign.
     reach = 1.35 * max(tallest, 1.0)  # with room for the text
     axes.axhline(0, color=palette.muted, linewidth=0.8)
     axes.set(xlim=(0, 1), ylim=(-reach, reach), xticks=np.linspace(0, 1, 6))

@@ -45,6 +45,7 @@ def score_scatter(
         InputError: If the three are not ``(N,)``.
     """
     axes, palette = _axes("score_scatter", (score, confidence, correct), ax, theme)
+    # Wrong predictions are few and all drawn; of the right ones a part.
     right, wrong = torch.nonzero(correct)[:, 0], torch.nonzero(~correct)[:, 0]
     step = max(1, -(-len(right) // _MOST_POINTS))
     few = f", 1 in {step} shown" if step > 1 else ""

@@ -56,6 +56,7 @@ def roc_curves(
         raise InputError(owner, "curves must hold at least one", "none", "Pass rates by name.")
     checked = {name: tuple(_rates(owner, name, side) for side in sides) for name, sides in curves.items()}
     axes, palette = canvas(owner, theme, ax, size=(6.2, 4.0))
+    # The curves, against chance.
     axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.9, linestyle=(0, (4, 3)), label="chance")
     for i, (name, (false, true)) in enumerate(checked.items()):
         if len(false) != len(true):
@@ -112,6 +113,7 @@ def score_histogram(
     owner = "score_histogram"
     check_count(owner, "num_bins", num_bins)
     known, unknown = (_finite(owner, *named) for named in (("id_score", id_score), ("ood_score", ood_score)))
+    # A few far scores would press all others into one bin: they are drawn at the ends.
     low, high = np.quantile(np.concatenate((known, unknown)), (_TAIL, 1 - _TAIL))
     if not high > low:
         low, high = low - 0.5, high + 0.5
@@ -127,6 +129,7 @@ def score_histogram(
         edges[:-1], shares[1], width, align="edge", facecolor="none", edgecolor=palette.over, linewidth=0.7,
         hatch="//", label="OOD",
     )  # fmt: skip
+    # Where 95 % of the in-distribution samples are accepted.
     threshold = np.quantile(known, 0.95, method="inverted_cdf")
     axes.axvline(min(max(threshold, low), high), color=palette.ink, **REFERENCE)
     axes.xaxis.set_major_locator(require("matplotlib.ticker", extra="plots").MaxNLocator(nbins=5))

@@ -54,6 +54,7 @@ def best_so_far(
     better = max if maximize else min
     most = 0
     for i, (name, found) in enumerate(values.items()):
+        # A failed trial has no value and keeps the height before it.
         first = next((k for k, value in enumerate(found) if value is not None), len(found))
         worst = -math.inf if maximize else math.inf
         heights = list(itertools.accumulate((worst if value is None else value for value in found[first:]), better))

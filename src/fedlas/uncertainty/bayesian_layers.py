@@ -78,6 +78,7 @@ def to_bayesian(model: nn.Module, config: BayesianConfig | None = None) -> nn.Mo
         new = twins[layer]
         if new is None:
             continue
+        # The model itself is the layer.
         if not name:
             return new
         parent, _, child = name.rpartition(".")

@@ -54,6 +54,7 @@ def greedy_selection(pool: Sequence[Predictions], *, size: int) -> list[int]:
         -F.cross_entropy(p.logits.to(pool[0].logits.device, torch.float64), pool[0].target, reduction="none")
         for p in pool
     ])  # fmt: skip
+    # A member may be picked again: then it has a larger weight in the mean.
     counts, lowest = [0] * len(pool), math.inf
     total = torch.full_like(log_p[0], -math.inf)  # log of the sum of the picked label probabilities
     for picks in range(1, MOST_PICKS + 1):

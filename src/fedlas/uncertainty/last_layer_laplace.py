@@ -85,6 +85,7 @@ class LastLayerLaplace:
             check_number(_OWNER, "prior_precision", prior_precision, low=0, low_open=True)
         self.prior_precision = prior_precision
         self.num_weights = sum(parameter.numel() for parameter in head.parameters())
+        # The matrix is (weights, weights): its inverse would not fit memory.
         if structure == "full" and self.num_weights > _MOST_FULL:
             raise InputError(
                 _OWNER,

@@ -116,6 +116,7 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
 
+    # The size of an image, what is wrong with it, or nothing if it was only looked at.
     def look(row: int) -> tuple[int, int] | str | None:
         try:
             if quick:
@@ -150,6 +151,7 @@ def _differences(source: Source, facts: dict[str, PartFacts], expected: Expected
     problems = []
     if source.num_classes != expected.classes:
         problems.append(f"There are {source.num_classes:,} classes, published are {expected.classes:,}.")
+    # The number of images, as a whole and of each class.
     for label, count in (("train", expected.train), ("test", expected.test)):
         if facts[label].images != count:
             problems.append(f"There are {facts[label].images:,} images in {label}, published are {count:,}.")

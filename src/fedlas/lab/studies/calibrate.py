@@ -120,6 +120,7 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     made: dict[str, str] = {}
     errors: dict[str, InputError | MissingExtraError] = {}
     entries = [CALIBRATORS[name]] if alone else CALIBRATORS.entries()
+    # One that cannot run does not stop the others; alone it is the answer.
     for number, entry in enumerate(entries, start=1):
         held_out.show(f"{entry.name} ({number} of {len(entries)})")
         try:
@@ -130,6 +131,7 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
                 made[entry.name] = path.name
         except (InputError, MissingExtraError) as error:
             errors[entry.name] = error
+    # Nothing to compare: the first reason is the error.
     if not found:
         raise next(iter(errors.values()))
     return Calibrated(found, notes, made, {entry: str(error) for entry, error in errors.items()})

@@ -60,6 +60,7 @@ def run_card(
     except ValueError as error:
         fix = "Rerun its fedlas command: it resumes."
         raise InputError("card", "it must be the folder of a finished run", f"{folder.path}: {error}", fix) from error
+    # What the card says about the model and its data stands in the run's own files.
     test = folder.predictions("test")
     config, last = folder.config or {}, folder.starts[-1] if folder.starts else {}
     content = make_card(

@@ -42,6 +42,7 @@ def export_run(
         fix = "Export a run without model.bayesian."
         raise InputError(OWNER, "the model must say the same each time", f"{folder.path}, which draws weights", fix)
     calibration = fit_calibration(calibrate, folder.predictions("val"))
+    # The graph takes raw pixels, so the normalization goes into it.
     mean, std = _normalization(trained)
     exported = export_model(
         _plain_model(trained),

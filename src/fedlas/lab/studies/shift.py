@@ -53,6 +53,7 @@ def measure_shift(
     if run.recipe.data.corruption is not None:
         got = f"{run.name} with data.corruption={run.recipe.data.corruption.name}"
         raise InputError("fedlas shift", "the run must be one on clean test images", got, "Train one without it.")
+    # The temperature of the clean validation part, as a user of the run would have it.
     trained = trained.to(new_accelerator().device)
     model, splits = trained.objective, trained.splits
     bins = run.recipe.train.num_bins
@@ -74,6 +75,7 @@ def measure_shift(
             }
         return found
 
+    # One corruption at a time: a corrupted test part is as large as the data itself.
     def each() -> Iterator[dict[str, Any]]:
         for corruption in corruptions:
             predictions = predicted(tested, corrupted(splits.test, corruption))

@@ -57,6 +57,7 @@ class MLflow(Tracker):
                 tags={_TAG: place.id},
             )
             self._tracker.start()
+        # A run that MLflow knows already tells how far it was shown.
         if not old:
             self._tracker.store_init_configuration(dict(place.config))
             return Held()

@@ -38,6 +38,7 @@ class Trackio(Tracker):
         """Begin a run, or continue the run of the same name."""
         project, name = self.project_of(place), f"{place.name}-{place.id}"
         storage = require("trackio.sqlite_storage", extra=EXTRA).SQLiteStorage
+        # Only a local database can be asked what it holds.
         known = [] if self.space_id else storage.get_logs(project, name)
         self._tracker = require("accelerate.tracking", extra="bench").TrackioTracker(
             project,

@@ -54,6 +54,7 @@ class WandB(Tracker):
         """Begin an offline run anew, or continue an online run."""
         place.folder.mkdir(parents=True, exist_ok=True)
         online = self.mode == "online"
+        # An offline run cannot be resumed, so it is written anew from the log.
         if not online:
             for old in (place.folder / "wandb").glob(f"offline-run-*-{glob.escape(place.id)}"):
                 remove(old, inside=place.folder.parent)
@@ -70,6 +71,7 @@ class WandB(Tracker):
         )
         self._tracker.start()
         self._tracker.store_init_configuration(dict(place.config))
+        # The step before the first epoch holds the configuration.
         run = self._tracker.tracker
         if not (online and run.resumed):
             return Held()

@@ -31,6 +31,7 @@ def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[Path]:
     if not best:
         return []
     title = f"{tuning.recipe.title}, tuned ({tuning.goal.metric}, {tuning.budget} trials)"
+    # One recipe for all methods, where they differ in options of losses only.
     if not _apart(outcomes):
         content = _content(tuning, title, best)
         losses = content["losses"] = content.get("losses") or {}
@@ -38,6 +39,7 @@ def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[Path]:
         for name, untuned in _untuned(tuning, outcomes).items():
             losses[untuned] = {"loss": name, **(before.get(name) or {})}
         return [_write(tuning, "best.yaml", content)]
+    # Otherwise, such as with a learning rate each, a recipe a method.
     group = {"title": title, "recipes": [f"best-{name}.yaml" for name in best]}
     alone = [
         _write(tuning, f"best-{name}.yaml", _content(tuning, f"{title}: {name}", {name: params}))

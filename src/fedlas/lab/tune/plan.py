@@ -153,12 +153,14 @@ def plan_tuning(
 
 def _check_space(tuning: Tuning, method: Method) -> None:
     """Refuse a space with values that the recipe or the loss does not accept."""
+    # The ends of each range alone, and the corners that all ends make together.
     cases: list[tuple[str, dict[str, Any]]] = []
     for key, domain in method.space.items():
         cases += [(f"{method.name}.{key}={domain.text}", {key: value}) for value in domain.probes]
     for end in (0, -1):
         corner = {key: domain.probes[end] for key, domain in method.space.items()}
         cases.append((f"the {'upper' if end else 'lower'} ends of {method.name}'s ranges together", corner))
+    # A setting that is refused now would end a trial hours later.
     for what, params in cases:
         try:
             recipe = tuning.recipe_with(method, params)

@@ -57,6 +57,7 @@ def run_study(
     on_main(accelerator, partial(check_study, tuning))
     fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # an error of the data shows here
     with locked(tuning.folder, accelerator):
+        # Round by round over the methods, so that a study that is stopped has spent the same on each.
         start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
         show = _Progress(tuning, console)
         for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
@@ -84,6 +85,7 @@ def check_study(tuning: Tuning) -> None:
             the budget.
     """
     old = _read(tuning.folder / _STUDY)
+    # A new study needs a folder that nothing else lives in.
     if old is None:
         if RunFolder(tuning.folder).config_path.exists():
             raise InputError(

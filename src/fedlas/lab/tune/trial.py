@@ -95,11 +95,13 @@ def measured(run: Run, goal: Goal, accelerator: Any, *, label: str) -> dict[str,
     ready = on_main(accelerator, lambda: _read(run, path))
     if ready is not None:
         return ready
+    # Training that cannot see the test part.
     whole = prepare_data(run)
     splits = without_test(whole, accelerator.device)
     objective = build_objective(run, splits, rank=accelerator.process_index)
     on_main(accelerator, lambda: _claim(run, splits, fingerprints(run, whole)))
     fitted = train_as_planned(run, objective, splits, accelerator=accelerator, label=label)
+    # The objective at the epoch that the recipe's own rule chose.
     scores = fitted.history[fitted.best_epoch - 1]["val"]
     value = goal.of(scores)
     if not math.isfinite(value):

@@ -77,6 +77,7 @@ class View:
         mode = getattr(v2.InterpolationMode, self.interpolation.upper())
         size = (self.resize, self.resize) if self.squash else self.resize
         resized = v2.Resize(size, interpolation=mode)
+        # Held-out images are cut in the middle, whatever training does.
         cut = {
             "random-resized": [v2.RandomResizedCrop(self.crop, scale=(self.min_area, 1.0), interpolation=mode)],
             "random": [resized, v2.RandomCrop(self.crop)],

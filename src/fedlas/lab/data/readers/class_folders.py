@@ -78,6 +78,7 @@ def divided_images(
         raise InputError(owner, "root must be a folder", f"the file {place}", layout)
     try:
         # A folder without folders in it is a class of that name, not a part.
+        # Parts, if there are folders of that name; otherwise one set of classes.
         held = [part for part in ("train", *others) if (place / part).is_dir() and _folders(place / part)]
         if held and ("train" not in held or len(held) == 1):
             expected = f"root must hold train and {' or '.join(others)}"
@@ -85,6 +86,7 @@ def divided_images(
         found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
     except OSError as error:
         raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
+    # All parts must number the same classes in the same way.
     classes = tuple(next(iter(found.values())))
     for part, by_class in found.items():
         if differing := sorted(set(classes) ^ set(by_class)):
@@ -92,12 +94,14 @@ def divided_images(
             got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
             fix = "Rename, add or remove class folders until both agree."
             raise InputError(owner, f"train and {part} must have the same classes", got, fix)
+    # With several parts the last is the test part, and the others train.
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
         for by_class in found.values()
     )
     if rest:
         return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
+    # With one set, a stratified part of it is the test part: the same for every seed.
     target = np.array([label for _, label in first], dtype=np.int64)
     size = round(_TEST_FRACTION * len(target))
     kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))

@@ -29,10 +29,12 @@ def validation_images(folder: Path, number: Mapping[str, int]) -> list[tuple[str
     """
     place = folder / "val"
     flat = image_names(place)
+    # In a folder for each class, as training images are.
     if not flat:
         return [
             (f"val/{synset}/{name}", label) for synset, label in number.items() for name in image_names(place / synset)
         ]
+    # In one folder: the classes stand in a list.
     labels = _labels(folder, flat, number)
     if labels is None:
         raise InputError(

@@ -25,6 +25,7 @@ def read_mat(owner: str, path: Path, names: tuple[str, ...], fix: str) -> list[A
     """
     scipy_io: Any = require("scipy.io", extra="data")
     try:
+        # A damaged file can raise nearly anything in here.
         content = scipy_io.loadmat(path, squeeze_me=True, variable_names=names)
         return [content[name] for name in names]
     except (

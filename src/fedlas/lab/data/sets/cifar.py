@@ -62,6 +62,7 @@ def load_cifar100(root: str | None = None) -> Source:
 
 def _load(name: str, root: str | None, batches: str, num_classes: int, **published: Any) -> Source:
     folder = data_folder(root)
+    # One archive, or the folder that torchvision extracts.
     if folder is not None and folder.is_file():
         source = read_npz(name, folder)
     elif folder is not None and (folder / f"{name}.npz").is_file():

@@ -52,6 +52,7 @@ def load_cub(
     Raises:
         InputError: If the folder is missing or incomplete, or its lists disagree.
     """
+    # The four lists of the archive, which must agree.
     view = View(resize, crop, train_crop, squash=squash, min_area=min_area, interpolation=interpolation)
     folder = _LAYOUT.locate(root)
     paths, labels, splits, names = (_by_id(folder / name) for name in _LISTS)
@@ -63,6 +64,7 @@ def load_cub(
     if strange := sorted(set(labels.values()) - names.keys()) or sorted(set(splits.values()) - {"0", "1"}):
         raise InputError("cub", "the lists must name classes of classes.txt, and splits 0 or 1", strange[0], _AGAIN)
     require_listed("cub", folder / "images", list(paths.values()), "images.txt")
+    # The published split: 1 is training.
     train, test = (
         [(paths[identity], number[labels[identity]]) for identity in paths if splits[identity] == part]
         for part in ("1", "0")

@@ -78,6 +78,7 @@ def load_imagenet(
             f"{len(archives)} in {folder / 'train'}, the first {archives[0]}",
             "In that folder: for f in *.tar; do mkdir -p ${f%.tar} && tar -xf $f -C ${f%.tar} && rm $f; done",
         )
+    # Classes are numbered in the order of their synsets, as torchvision numbers them.
     synsets = [path.name for path in class_folders("imagenet", folder / "train")]
     number = {synset: label for label, synset in enumerate(synsets)}
     train = [

@@ -145,6 +145,7 @@ def study_run(
     metrics, run = must_be_finished("fedlas diagnose", folder), folder.run
     test, features = _predictions(folder, "test")
     criterion = find_gated(_criterion(folder, test.num_classes))
+    # The indicator: the run's own at the best epoch, or the plain norm for a loss that has none.
     psi = alpha_i = alpha = gate = strength = None
     if criterion is None:
         score = _norm_score(features, _predictions(folder, "val")[1])
@@ -161,6 +162,7 @@ def study_run(
         source = "Z of the run's own indicator, at the best epoch"
         if not isinstance(criterion.nci, NormConfidenceIndicator):
             source = "what this loss has in place of the indicator, which is no feature norm"
+    # What was found, with what it was found in.
     return Study(
         run=run,
         metrics=metrics,

@@ -105,20 +105,24 @@ def measure_run(
             none can.
     """
     trained = load_trained(folder)
+    # Scores that cannot be computed are left out by name, unless they were asked for.
     not_run = {} if strict else _lacking(chosen)
     chosen = Chosen([name for name in chosen.names if name not in not_run], chosen.options)
     speaker = Speaker(trained, chosen, show)
     name = folder.name
+    # Outputs on the known images and on every other set; one array, so that a score sees all at once.
     others = unknown_sets(trained.run, trained.splits, named)
     known, test, reference = _known(folder, speaker, chosen)
     said = {other.label: speaker.outputs(f"ood-{other.label}", other.part) for other in others}
     stacked = _stacked([known, *said.values()])
+    # Scores of logits are measured before and after the run's temperature.
     temperature = trained.metrics["temperature"]
     stages = {BEFORE: (stacked, reference)}
     if temperature is not None:
         scaled = Outputs(stacked.logits / temperature, stacked.features, stacked.scores)
         stages[AFTER] = (scaled, reference.scaled(temperature))
     sizes = [known.num_samples, *(outputs.num_samples for outputs in said.values())]
+    # Each score at each stage, then each data set against the known one.
     right = test.correct.cpu().numpy()
     detected: list[Detected] = []
     kept: dict[tuple[str, str], tuple[Floats, Floats]] = {}
@@ -140,6 +144,7 @@ def measure_run(
                 detected.append(Detected(name, trained.run.loss, trained.run.seed, label, score, stage, metrics))
                 if stage == BEFORE:
                     kept[label, score] = (own, other)
+    # What was measured, and why the rest was not.
     if not detected:
         reason = next(iter(not_run.values()), "none was chosen")
         raise InputError("fedlas ood", "a score must be computable", reason, "Choose others with --scores.")

@@ -76,6 +76,7 @@ class Speaker:
         folder = self.trained.run.folder
         path = RunFolder(folder).part_path(name)
         source = outputs_fingerprint(folder, part)
+        # What is saved counts if it is of these images and weights, and was made with the same options.
         wanted = {score: self.chosen.of(score) for score in (self.chosen.needing("model") if by_model else ())}
         found, made_with = self._saved(name, source)
         missing = {score: options for score, options in wanted.items() if made_with.get(score) != options}
@@ -85,6 +86,7 @@ class Speaker:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
             said = predict(self._model, self._batches(part, splits), features=True)
             found, made_with = Outputs.of(said), {}
+        # Only what is missing is computed; the rest is kept.
         scores = dict(found.scores)
         for score, options in missing.items():
             self.show(f"{name}.npz: {score} of {len(part):,} images")

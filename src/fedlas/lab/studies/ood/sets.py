@@ -79,6 +79,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
     """
     found: list[Named] = []
     for word in texts:
+        # LABEL=NAME:ROOT, of which label and root may be missing.
         place, colon, root = word.partition(":")
         label, equals, name = place.partition("=")
         name = name if equals else label

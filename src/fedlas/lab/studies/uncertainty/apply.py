@@ -85,6 +85,7 @@ def plan_method(
         InputError: For an unknown method or option (the nearest is named), a number of runs that the method does not
             take, or runs that cannot be used.
     """
+    # How many runs the method takes.
     entry = UNCERTAINTY[method]
     least, most = entry.metadata["least"], entry.metadata["most"]
     if not least <= len(folders) <= (most or len(folders)):
@@ -95,6 +96,7 @@ def plan_method(
             len(folders),
             "Apply it to each in turn." if most == 1 else "Name the folders of more runs, or of fewer.",
         )
+    # Its options, and none that it does not have.
     defaults = {
         key: parameter.default
         for key, parameter in inspect.signature(entry.value).parameters.items()
@@ -104,6 +106,7 @@ def plan_method(
         if key not in defaults:
             fix = suggestion(key, defaults) if defaults else "Leave it out."
             raise InputError(f"uncertainty method {method}", "options must be its own", repr(key), fix)
+    # Name and folder follow from the members, so that the same command finds the same result.
     members = open_members(folders, data=data)
     losses = list(dict.fromkeys(member.run.loss for member in members))
     what = "+".join(losses) if len(losses) <= 3 else f"{len(losses)}-losses"
@@ -158,6 +161,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
             return metrics
         if accelerator.is_main_process:
             note_start(derived.folder, accelerator.device)
+        # The method itself; it resumes from its work folder.
         given = {"runs": derived.members, "folder": folder.work_path}
         try:
             result: Result = UNCERTAINTY.build(derived.method, derived.options, **given)
@@ -166,6 +170,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
                 for path in before:  # or the same command with a better option would be refused
                     remove(path, inside=derived.folder)
             raise
+        # metrics.json comes last: it is what marks a run as finished.
         metrics = _metrics(derived, result, time.monotonic() - started)
         if accelerator.is_main_process:
             for part, predictions in (("val", result.val), ("test", result.test)):

@@ -125,19 +125,23 @@ def _second_stage(
     check_number(name, "lr", lr, low=0, low_open=True)
     accelerator = new_accelerator()
     trained = load_trained(member).to(accelerator.device)
+    # The second stage has random streams of its own, and the first one's loss does not matter to it.
     splits, seed = trained.splits, derive(member.run.seed, name)
     criterion = LOSSES.build(loss, {}, num_classes=splits.num_classes, num_samples=len(splits.train))
     seed_everything(derive(seed, "head"))
     size = _head_inputs(name, trained.objective.model)
+    # A plain or a Gaussian head in place of the run's own.
     head: nn.Module
     if variational is None:
         head, penalty = MLPHead(size, hidden, splits.num_classes), None
     else:
         head = VariationalHead(size, hidden, splits.num_classes, samples=variational["samples"], seed=seed)
         penalty = LatentKL(variational["kl_weight"])
+    # Ranks draw different noise; rank 0 draws what one process would.
     rank = int(accelerator.process_index)
     seed_everything(derive(seed, f"training/{rank}" if rank else "training"))
     model = TwoStage(trained.objective.model, head)
+    # The training loop of any run, with the settings of this stage.
     recipe = replace(
         member.run.recipe,
         train=replace(member.run.recipe.train, epochs=epochs, select="nll", average="none"),
@@ -159,6 +163,7 @@ def _second_stage(
         },
         label=f"{name} of {member.run.name}",
     )
+    # The best epoch's predictions on the run's own parts.
     val, test = held_out_predictions(member.run, splits, model)
     return Result(
         test=test,
