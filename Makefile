@@ -49,8 +49,9 @@ format: $(VENV)/.dev   ## put the code into the project's format
 api: $(BIN)/python     ## write the public names and signatures to tests/api.txt, which a test compares
 	$(BIN)/python tests/api.py
 
-tables: $(VENV)/.test  ## fill the tables in docs/ from the registries
+tables: $(VENV)/.test  ## fill the tables in docs/ from the registries, and make the notebooks of its pages
 	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/notebooks.py
 
 bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
 	$(BIN)/python benchmarks/bounds.py

@@ -1,4 +1,4 @@
-"""The documentation's tables are what the registries say."""
+"""The documentation's tables are what the registries say, and the notebooks what its pages say."""
 
 import importlib.util
 from pathlib import Path
@@ -9,11 +9,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 
 
-def filled(text):
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.filled(text)
+    return module
+
+
+filled = tool("tables").filled
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -26,3 +29,12 @@ def test_there_are_tables():
     text = (DOCS / "methods.md").read_text(encoding="utf-8")
     assert text.count("<!-- fedlas list ") == text.count("<!-- end -->") > 4
     assert filled(text.replace("| ce |", "| cee |")) == filled(text)
+
+
+def test_notebooks_are_up_to_date():
+    notebooks = tool("notebooks")
+    for page, name in notebooks.NOTEBOOKS.items():
+        made = (DOCS.parent / "examples" / name).read_text(encoding="utf-8")
+        assert made == notebooks.notebook(page), "run make tables"
+        assert "figures/" not in made
+        assert made.count('"cell_type": "code"') >= 2

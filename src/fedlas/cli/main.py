@@ -114,12 +114,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"there is no subcommand {arguments[0]!r}. {suggestion(arguments[0], subcommands)}")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        subcommand = subcommands.get(parsed.name_of_subcommand, parser)
+        chosen = subcommands.get(parsed.subcommand, parser)
         option = next((word for word in unknown if word.startswith("-")), None)
         if option is None:
-            subcommand.error(f"there is no place for {' '.join(map(repr, unknown))}")
-        subcommand.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], subcommand.options)}")
-    if parsed.name_of_subcommand is None:
+            chosen.error(f"there is no place for {' '.join(map(repr, unknown))}")
+        chosen.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], chosen.options)}")
+    if parsed.subcommand is None:
         parser.error(f"a subcommand is missing. {suggestion('', subcommands)}")
     return parsed
 
@@ -128,7 +128,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
     group = parser.add_subparsers(
-        dest="name_of_subcommand",
+        dest="subcommand",
         title="subcommands",
         metavar="COMMAND",
         description="'fedlas COMMAND --help' says more.",

@@ -11,6 +11,7 @@ from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
+from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
 
 __all__ = [
     "LEVEL",
@@ -21,6 +22,7 @@ __all__ = [
     "NoiseFloor",
     "PairedBootstrap",
     "PairedTest",
+    "RiskThreshold",
     "bootstrap_interval",
     "bootstrap_intervals",
     "class_estimates",
@@ -32,6 +34,7 @@ __all__ = [
     "noise_floor",
     "paired_bootstrap",
     "paired_t_test",
+    "risk_threshold",
     "seeds_needed",
     "sign_test",
     "wilcoxon_test",
