@@ -94,6 +94,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     from fedlas.cli.compare import add_compare
     from fedlas.cli.evaluate import add_evaluate
     from fedlas.cli.executor_arguments import add_executor_arguments
+    from fedlas.cli.pack import add_pack
     from fedlas.cli.production import add_production_verbs
     from fedlas.cli.recipe_arguments import add_recipe_arguments
     from fedlas.cli.study_arguments import add_studies, replicates_argument
@@ -188,6 +189,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     add_production_verbs(add)
     add_track(add)
     add_compare(add)
+    add_pack(add)
     return parser, verbs
 
 
