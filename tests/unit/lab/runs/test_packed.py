@@ -120,7 +120,7 @@ def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed
     assert main(["report", str(packed / "ce-s0")]) == 2
     assert "test.npz is missing" in capsys.readouterr().err
     assert main(["diagnose", str(packed)]) == 2
-    assert "ce-s0" in capsys.readouterr().err
+    assert "ce-s0 is left out: no predictions/val.npz" in capsys.readouterr().err
     assert not (packed / "ce-s0").exists()
 
 
