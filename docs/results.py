@@ -19,11 +19,12 @@ import yaml
 from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.compare import Difference, differences
 from fedlas.lab.report.model import ReportModel, report_model
-from fedlas.lab.report.page import themed_svg
+from fedlas.lab.report.page import axes, themed_svg
 from fedlas.lab.report.table import DASH, Table, column, csv_text, markdown, table_of
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
-from fedlas.plots import LIGHT, new_axes, seed_values
+from fedlas.lab.runs.summary import STAGES
+from fedlas.plots import LIGHT, seed_values
 from fedlas.plots.theme import legend_outside
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
@@ -69,21 +70,26 @@ def board(model: ReportModel) -> Table:
     aurc = any(model.values(method, "aurc") for method in model.methods)
     rows = []
     for method in model.methods:
-        seeds, accuracy, nll, ece, after = _numbers(model, method)
-        noise = model.noise(method, column("ece"))
-        known = [noise.interval or DASH, f"{noise.sign} {noise.floor}".strip() or DASH]
-        rows.append([method, seeds, accuracy, nll, ece, *known, after, *[_mean(model, method, "aurc")] * aurc])
-    heads = [*_HEADS[:5], "95 % interval", "noise floor", _HEADS[5], *[column("aurc").head] * aurc]
-    return table_of(heads, rows)
+        *first, after = _with_floor(model, method)
+        interval = model.noise(method, column("ece")).interval or DASH
+        rows.append([method, *first, interval, after, *[_mean(model, method, "aurc")] * aurc])
+    return table_of([*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows)
 
 
-_HEADS = ("method", "seeds", "accuracy % ↑", "NLL ↓", "ECE % ↓", "ECE % after T ↓")
+_HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
 
 
-def _numbers(model: ReportModel, method: str) -> list[Any]:
-    """Seeds, accuracy, NLL, ECE, and ECE after temperature scaling: what is under all heads but the first."""
-    means = [_mean(model, method, metric) for metric in ("accuracy", "nll", "ece")]
-    return [len(model.seeds[method]), *means, _mean(model, method, "ece", "test_calibrated")]
+def _with_floor(model: ReportModel, method: str) -> list[Any]:
+    """Seeds, accuracy, NLL, ECE with its noise floor, and ECE after temperature scaling."""
+    noise, (ece, after) = model.noise(method, column("ece")), _ece(model, method)
+    floor = f" ({noise.sign}{noise.floor})" if noise.floor else ""
+    means = [_mean(model, method, metric) for metric in ("accuracy", "nll")]
+    return [len(model.seeds[method]), *means, f"{ece}{floor}", after]
+
+
+def _ece(model: ReportModel, method: str) -> list[str]:
+    """Before and after temperature scaling."""
+    return [_mean(model, method, "ece", stage) for stage in STAGES]
 
 
 def _mean(model: ReportModel, method: str, metric: str, stage: str = "test") -> str:
@@ -97,12 +103,10 @@ def _table(spec: dict[str, Any]) -> Table:
 
 def _methods(study: str, methods: Mapping[str, str | None] | None, note: str = "") -> Table:
     """Accuracy, NLL and ECE of some methods, all if none is named; the values of ``methods`` stand under ``note``."""
-    model, rows = model_of(study), []
-    for method, word in (methods or dict.fromkeys(model.methods)).items():
-        *first, ece, after = _numbers(model, method)
-        floor = model.noise(method, column("ece")).floor
-        rows.append([method, *first, f"{ece} ({floor})" if floor else ece, after, *[word] * bool(note)])
-    return table_of([*_HEADS[:4], "ECE % (floor) ↓", _HEADS[5], *[note] * bool(note)], rows)
+    model = model_of(study)
+    chosen = methods or dict.fromkeys(model.methods)
+    rows = [[method, *_with_floor(model, method), *[word] * bool(note)] for method, word in chosen.items()]
+    return table_of([*_HEADS, *[note] * bool(note)], rows)
 
 
 def _compare(study: str, pairs: Sequence[str]) -> Table:
@@ -125,9 +129,9 @@ def _gate(study: str, methods: Mapping[str, str]) -> Table:
     for method, replaced in methods.items():
         strengths = [s for run in model.summary.runs if run.loss == method and (s := _strength(run)) is not None]
         strength = _spread(strengths, 3) if strengths else ""
-        rows.append([method, replaced, strength, *_numbers(model, method)[-2:], *tests[method]])
+        rows.append([method, replaced, strength, *_ece(model, method), *tests[method]])
     heads = ["FedLAS minus it, ECE points [95 %]", "Holm", "NLL [95 %]", "Holm"]
-    return table_of(["method", "what is replaced", "strength", _HEADS[4], _HEADS[5], *heads], rows, text=(0, 1))
+    return table_of(["method", "what is replaced", "strength", "ECE %", "after T", *heads], rows, text=(0, 1))
 
 
 def _strength(run: Any) -> float | None:
@@ -172,21 +176,17 @@ def _spread(values: Sequence[float], places: int) -> str:
 
 
 def draw(study: str) -> str:
-    """ECE and NLL of a study by method, with a dot for each seed, as SVG."""
-    model = model_of(study)
+    """The ECE of a study by method, a dot for each seed, as SVG: no wider than a phone."""
+    model, about = model_of(study), column("ece")
     methods = [method for method in model.methods if method in FIGURES[study] or not FIGURES[study]]
-    axes = new_axes(LIGHT, size=(7.4, 1.1 + 0.22 * len(methods)), panels=2)
-    for ax, metric in zip(axes, ("ece", "nll"), strict=True):
-        about = column(metric)
-        scale = 100 if about.unit else 1
-        values = {method: [scale * value for value in model.values(method, metric)] for method in methods}
-        noise = {method: model.noise(method, about).floor_value for method in methods}
-        floors = {method: scale * value for method, value in noise.items() if value is not None}
-        seed_values(values, floors=floors, label=about.head, ax=ax, legend=False)
-        ax.tick_params(axis="y", labelleft=metric == "ece")
-    axes[0].set_xlim(left=0)
-    legend_outside(axes[0], LIGHT, most=4)
-    return themed_svg(axes[0], f"{study}: ECE and NLL of each method before temperature scaling, a dot for each seed")
+    values = {method: [100 * value for value in model.values(method, "ece")] for method in methods}
+    noise = {method: model.noise(method, about).floor_value for method in methods}
+    floors = {method: 100 * value for method, value in noise.items() if value is not None}
+    drawn = axes(height=1.2 + 0.19 * len(methods))
+    seed_values(values, floors=floors, label=about.head, ax=drawn, legend=False)
+    drawn.set_xlim(left=0)
+    legend_outside(drawn, LIGHT, most=2)
+    return themed_svg(drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed")
 
 
 def pages() -> list[Path]:

@@ -18,7 +18,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "results/README.md": "results.md",
     **{
-        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix().replace("README.md", "index.md")
+        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix().replace("README.md", "overview.md")
         for path in sorted((ROOT / "results").rglob("*.md"))
         if path.parent.name != "results" or path.name != "README.md"
     },

@@ -192,7 +192,7 @@ def test_links_of_the_repository_work_on_the_site(tools):
     read = {
         "[a](../CHANGELOG.md)": "[a](changelog.md)",
         "[a](../results/README.md#speed)": "[a](results.md#speed)",
-        "[a](../results/fashion-mnist/README.md)": "[a](results/fashion-mnist/index.md)",
+        "[a](../results/fashion-mnist/README.md)": "[a](results/fashion-mnist/overview.md)",
         "see [a](../examples/timm_task.py)": "see [a](integrations.md#timm_task)",
         "[a](methods.md#losses)": "[a](methods.md#losses)",
         "[runs](../results/fashion-mnist)": "runs (`results/fashion-mnist` in the repository)",
