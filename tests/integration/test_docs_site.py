@@ -127,7 +127,8 @@ def test_figures_are_there_for_light_and_for_dark_and_are_described(site):
     for name, page in site.items():
         for image in page.images:
             assert len(image.get("alt") or "") > 20, f"{name}: {image}"
-            seen.add(image["src"].split("/")[-1])
+            if image["src"] != "figure.svg":  # of a study: one file, whose colors follow the theme
+                seen.add(image["src"].split("/")[-1])
     figures = {source.split("#")[0].rsplit("-", 1)[0] for source in seen}
     assert seen == {f"{figure}-{theme}.svg#only-{theme}" for figure in figures for theme in ("light", "dark")}
     assert len(figures) >= 10
