@@ -166,7 +166,7 @@ def _difference(found: Difference, metric: str) -> list[str]:
     """Mean and interval, p-value of the t-test, and the same with Holm's correction."""
     scale, places = (100, 2) if column(metric).unit else (1, 3)
     ends = [f"{scale * end:+.{places}f}" for end in found.interval or ()]
-    p_values = [DASH if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)]
+    p_values = [DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)]
     return [f"{scale * found.mean:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""), *p_values]
 
 
