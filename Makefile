@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long coverage lint types format api tables bench examples docs docs-serve \
+.PHONY: help demo test test-system test-long coverage lint types format api tables results bench examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -52,6 +52,9 @@ api: $(BIN)/python     ## write the public names and signatures to tests/api.txt
 tables: $(VENV)/.test  ## fill the tables in docs/ from the registries, and make the notebooks of its pages
 	$(BIN)/python docs/tables.py
 	$(BIN)/python docs/notebooks.py
+
+results: $(VENV)/.bench   ## write the leaderboard, tables and figures of results/ from its packed runs
+	$(BIN)/python docs/results.py
 
 bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratios measured side by side
 	$(BIN)/python benchmarks/bounds.py

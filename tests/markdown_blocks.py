@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in DOCS.rglob("*.md"))
-OUTSIDE = ["README.md", "CONTRIBUTING.md", "results/README.md"]
+RESULTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("*.md"))
+OUTSIDE = ["README.md", "CONTRIBUTING.md", *RESULTS]
 """Their commands are checked but not run, and other tests run their code."""
 
 DRAWINGS = {

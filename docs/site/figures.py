@@ -9,7 +9,6 @@ is read from the logs in ``results/``. The same code and the same matplotlib dra
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from fedlas import Predictions
 from fedlas.lab.report.compare import differences, differences_figure
 from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error
@@ -237,7 +237,7 @@ def _strength_of(run: FinishedRun) -> float:
     """What a fixed strength is, or the mean strength on validation images at the epoch that was chosen."""
     if run.loss in FIXED_STRENGTH:
         return FIXED_STRENGTH[run.loss]
-    record = json.loads((run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()[int(run.best_epoch or 0) - 1])
+    record = run.folder.log[int(run.best_epoch or 0) - 1]
     return float(record["gate"]["alpha"])
 
 
@@ -267,12 +267,12 @@ def _label(axes: Any, palette: Theme, x: str, y: str) -> None:
 
 def _from_logs(metric: str, theme: str) -> Any:
     """Curves of FedLAS and FedLAS+ over the epochs of the runs in ``results/``: mean of the seeds, and their range."""
+    runs = [run for run in run_folders(RUNS) if run.is_finished]
     history = {}
     for loss in ("fedlas", "fedlas+"):
-        logs = sorted(RUNS.glob(f"{loss}-s*/log.jsonl"))
-        if not logs:
+        history[loss] = [record for run in runs if run.metrics["loss"] == loss for record in run.log]
+        if not history[loss]:
             raise FileNotFoundError(f"{RUNS} must hold logs of {loss}, which the figures of the method are drawn from.")
-        history[loss] = [json.loads(line) for log in logs for line in log.read_text(encoding="utf-8").splitlines()]
     axes = new_axes(_palette(theme), size=SIZE)
     return training_curves(history, metric=metric, ax=axes, theme=theme, legend=False)
 

@@ -17,6 +17,11 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "results/README.md": "results.md",
+    **{
+        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT).as_posix().replace("README.md", "overview.md")
+        for path in sorted((ROOT / "results").rglob("*.md"))
+        if path.parent.name != "results" or path.name != "README.md"
+    },
     "README.md": "index.md",
 }
 """Files of the repository that are pages of the site, and which; what ``README.md`` says, the first page says too."""

@@ -18,6 +18,7 @@ PAGES = (
     "reliability-diagram.html",
     "reference/command-line.html",
     "reference/diagnose.html",
+    "results/fashion-mnist/overview.html",
 )
 DESK, PHONE = SCREENS[0], Screen("light", 390)
 

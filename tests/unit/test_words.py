@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 CHECK_SOURCE = True
 """Whether the code is checked too. Set it to True once the sentences of the code are rewritten."""
 
-DOCUMENTS = ("*.md", "*.cff", "mkdocs.yml", "docs/**/*.md", "results/*.md", ".github/**/*.md", ".github/**/*.yml")
+DOCUMENTS = ("*.md", "*.cff", "mkdocs.yml", "docs/**/*.md", "results/**/*.md", ".github/**/*.md", ".github/**/*.yml")
 SOURCE = ("src/fedlas/**/*.py", "src/fedlas/**/*.j2", "docs/architecture.md", "docs/**/*.py")
 
 PHRASES = [  # pattern, what to write instead, a sentence that is refused

@@ -102,7 +102,7 @@ def diagnose(
 
 
 def _why_not(folder: RunFolder) -> str | None:
-    return lacking(folder) if folder.metrics_path.name in {path.name for path in folder.path.iterdir()} else None
+    return lacking(folder) if folder.holds(folder.metrics_path) else None
 
 
 def _verdicts(groups: Sequence[Group]) -> list[str]:

@@ -26,6 +26,7 @@ from fedlas.cli.export import add_export
 from fedlas.cli.listing import add_list
 from fedlas.cli.monitor import add_monitor
 from fedlas.cli.ood import add_ood
+from fedlas.cli.pack import add_pack
 from fedlas.cli.report import add_report
 from fedlas.cli.shift import add_shift
 from fedlas.cli.track import add_track
@@ -50,6 +51,7 @@ _SUBCOMMANDS = (
     add_monitor,
     add_track,
     add_compare,
+    add_pack,
 )
 
 

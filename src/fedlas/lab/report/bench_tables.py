@@ -13,6 +13,7 @@ from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spr
 from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.lab.report.verdict import verdict
 from fedlas.lab.runs.bench_folder import HEAD
+from fedlas.lab.runs.packed import EPOCHS, RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.stats.estimates import is_calibration_error
 
@@ -124,10 +125,14 @@ def link(*parts: str) -> str:
 
 
 def _run_link(run: FinishedRun) -> Cell:
+    if run.folder.is_packed:
+        return Cell(run.name, link=link(RUNS))
     return Cell(run.name, link=link(run.name, PAGE) if (run.path / PAGE).is_file() else f"{link(run.name)}/")
 
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+    if run.folder.is_packed:
+        return (("all", link(RUNS)), ("log", link(EPOCHS)))
     page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
     return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files))
 

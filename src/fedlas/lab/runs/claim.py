@@ -48,7 +48,7 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
     """
     folder = folder or RunFolder(run.folder)
     check_claim(run, folder)
-    if not folder.metrics_path.exists():
+    if not folder.holds(folder.metrics_path):
         return None
     metrics = folder.metrics
     lacking = [key for key in _NEEDED if key not in metrics]
@@ -86,7 +86,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
     """
     folder = folder or RunFolder(run.folder)
     if folder.config is None:
-        results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if path.exists()]
+        results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if folder.holds(path)]
         if results:
             raise InputError(
                 "run",

@@ -89,8 +89,8 @@ def _looked_into(folder: RunFolder) -> FinishedRun | Problem | bool:
         ValueError: If its files cannot be used.
         OSError: If the folder cannot be looked into.
     """
-    names = {path.name for path in folder.path.iterdir()}
-    if folder.metrics_path.name in names:
+    names = {path.name for path in folder.path.iterdir()} if folder.path.exists() else set()
+    if folder.holds(folder.metrics_path):
         run = read_run(folder)
         check_config(folder.config or {})
         _ = folder.data  # read now, so that a damaged one is found here

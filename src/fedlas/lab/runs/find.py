@@ -9,14 +9,15 @@ from pathlib import Path
 
 from fedlas._core.check import InputError
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.packed import packed_names
 
 
 def run_folders(bench: Path) -> list[RunFolder]:
-    """The folders in ``bench`` that may be runs, by name: all but hidden ones. None if it is no folder."""
+    """What may be runs in ``bench``, by name: packed runs and folders that are not hidden. None if it is no folder."""
     if not bench.is_dir():
         return []
     found = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return [RunFolder(path) for path in sorted(found)]
+    return [RunFolder(path) for path in sorted({*found, *(bench / name for name in packed_names(bench))})]
 
 
 def leave_out(name: str, reason: object) -> str:
@@ -59,7 +60,7 @@ def find_runs(
     found: list[RunFolder] = []
     notes: list[str] = []
     for folder in folders:
-        if RunFolder(folder).config_path.exists() or not folder.is_dir():
+        if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
             found.append(RunFolder(folder, data_root=data))
             continue
         before = len(found) + len(notes)

@@ -18,8 +18,9 @@ from fedlas._core.files import check_name, is_file
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.runs.comparable import is_derived
+from fedlas.lab.runs.packed import packed_text
 from fedlas.lab.train.checkpoint import CHECKPOINT
-from fedlas.lab.train.log import LOG, read_log
+from fedlas.lab.train.log import LOG, parse_log, read_log
 from fedlas.predictions import Predictions
 
 FORMAT = 1
@@ -43,7 +44,7 @@ class _File:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run on disk.
+    """A run on disk: in a folder of its own, or packed with the others of its bench.
 
     Args:
         path: The folder.
@@ -52,7 +53,9 @@ class RunFolder:
 
     State:
         What a file holds is read when it is first asked for, and kept; make a new object to see what has changed since.
-        Predictions are large and not kept. A missing file is None or empty, except predictions and splits.
+        Predictions are large and not kept. A missing file is None or empty, except predictions and splits. A folder
+        with a configuration or metrics of its own stands for itself; otherwise what it lacks is taken from the pack,
+        see :mod:`fedlas.lab.runs.packed`.
     """
 
     path: Path
@@ -85,9 +88,31 @@ class RunFolder:
         return self.label or (self.path if self.path.name not in ("", "..") else self.path.resolve()).name
 
     @property
+    def is_packed(self) -> bool:
+        """Whether it is read from the pack of its bench."""
+        return self._packed(self.metrics_path) is not None
+
+    def _packed(self, path: Path) -> str | None:
+        own = is_file(self.config_path) or is_file(self.metrics_path)
+        return None if own else packed_text(self.path, path.name)
+
+    def holds(self, path: Path) -> bool:
+        """Whether one of its text files is there, on disk or packed."""
+        return path.exists() or self._packed(path) is not None
+
+    def text(self, path: Path) -> str | None:
+        """What one of its text files holds, on disk or packed; None if it is missing.
+
+        Raises:
+            OSError: If it cannot be read.
+            InputError: If the pack cannot be read.
+        """
+        return path.read_text(encoding="utf-8") if path.exists() else self._packed(path)
+
+    @property
     def is_finished(self) -> bool:
         """Whether it has metrics, which are written last."""
-        return is_file(self.metrics_path)
+        return is_file(self.metrics_path) or self.is_packed
 
     @property
     def is_derived(self) -> bool:
@@ -114,7 +139,8 @@ class RunFolder:
         """
         yaml, path = require("yaml", extra="bench"), self.config_path
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+            text = self.text(path)
+            content = None if text is None else yaml.safe_load(text)
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -134,7 +160,7 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read.
         """
-        return _read_json(self.data_path, "Choose another --out to start afresh.")
+        return self._json(self.data_path, "Choose another --out to start afresh.")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -143,13 +169,23 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read.
         """
-        return _read_json(self.metrics_path, "Remove it to measure the run again.") or {}
+        return self._json(self.metrics_path, "Remove it to measure the run again.") or {}
+
+    def _json(self, path: Path, fix: str) -> dict[str, Any] | None:
+        try:
+            text = self.text(path)
+            content = None if text is None else json.loads(text)
+        except (OSError, ValueError, RecursionError) as error:
+            raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
+        if content is not None and not isinstance(content, dict):
+            raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
+        return content
 
     @cached_property
     def starts(self) -> list[dict[str, Any]]:
         """The environments of all starts, oldest first; none if ``environment.json`` is missing or damaged."""
         try:
-            content = json.loads(self.environment_path.read_text(encoding="utf-8"))
+            content = json.loads(self.text(self.environment_path) or "[]")
         except (OSError, ValueError):
             return []
         starts = content if isinstance(content, list) else [content]  # one start may stand alone
@@ -158,7 +194,8 @@ class RunFolder:
     @cached_property
     def log(self) -> list[dict[str, Any]]:
         """Records of the log, one an epoch."""
-        return read_log(self.log_path)
+        packed = self._packed(self.log_path)
+        return read_log(self.log_path) if packed is None else parse_log(packed)
 
     @cached_property
     def splits(self) -> dict[str, NDArray[np.int64]]:
@@ -222,7 +259,7 @@ class RunFolder:
             InputError: If it is no run folder, one made of other runs, or its configuration cannot be read; or if loss,
                 recipe or seed could not be parts of a path.
         """
-        config = self.config if self.path.is_dir() else None
+        config = self.config if self.path.is_dir() or self.is_packed else None
         if config and is_derived(config):
             made_of = f"{self.path}, made of {', '.join(map(str, config.get('runs') or ()))}"
             raise InputError("run", "it must be one that was trained", made_of, "Pass one of these.")
@@ -244,15 +281,3 @@ class RunFolder:
         options = {key: value for key, value in config["loss"].items() if key != "name"}
         recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
         return Run(recipe.with_data_root(self.data_root), name, seed, self.path)
-
-
-def _read_json(path: Path, fix: str) -> dict[str, Any] | None:
-    try:
-        if not path.exists():
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
-    if not isinstance(content, dict):
-        raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
-    return content

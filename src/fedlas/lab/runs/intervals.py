@@ -128,7 +128,7 @@ def _wanted(run: FinishedRun, stage: str) -> list[str]:
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
     """Contents of the file; None if there is none that can be used."""
     try:
-        content = json.loads(run.folder.intervals_path.read_text(encoding="utf-8"))
+        content = json.loads(run.folder.text(run.folder.intervals_path) or "null")
     except (OSError, ValueError):
         return None
     usable = isinstance(content, dict) and content.get("format") == FORMAT

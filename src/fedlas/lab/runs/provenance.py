@@ -36,9 +36,8 @@ def configurations(summary: Summary) -> dict[str, tuple[str, str]]:
     """For each method the name of its first run and the text of that run's ``config.yaml``, where there is one."""
     found: dict[str, tuple[str, str]] = {}
     for run in summary.runs:
-        path = run.folder.config_path
-        if run.loss not in found and path.is_file():
-            found[run.loss] = (run.name, path.read_text(encoding="utf-8", errors="replace").rstrip())
+        if run.loss not in found and (text := run.folder.text(run.folder.config_path)) is not None:
+            found[run.loss] = (run.name, text.rstrip())
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, remove, write_text
 
-__all__ = ["LOG", "append_log", "read_log", "truncate_log"]
+__all__ = ["LOG", "append_log", "parse_log", "read_log", "truncate_log"]
 
 LOG = "log.jsonl"
 """Its name in the folder of a run."""
@@ -20,8 +20,13 @@ LOG = "log.jsonl"
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Records of a log, in order, up to the first line that a kill cut short; a missing file has none."""
+    return parse_log(path.read_text(errors="replace") if path.is_file() else "")
+
+
+def parse_log(text: str) -> list[dict[str, Any]]:
+    """Records in the text of a log, as :func:`read_log`."""
     records: list[dict[str, Any]] = []
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
+    for line in text.splitlines():
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

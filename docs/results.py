@@ -1,0 +1,204 @@
+"""Fills ``results/``: ``python docs/results.py`` rewrites its leaderboard, the tables of its pages and their figures.
+
+Every number comes from the packed runs of a study. A page marks a table with a comment, ``<!-- results ... -->``, that
+says in YAML what to show, and ``<!-- end -->``; what is between them is generated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import yaml
+
+from fedlas.lab.report.bench_tables import results_table
+from fedlas.lab.report.compare import Difference, differences
+from fedlas.lab.report.model import ReportModel, report_model
+from fedlas.lab.report.page import axes, themed_svg
+from fedlas.lab.report.table import DASH, Table, column, csv_text, markdown, table_of
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import with_estimates
+from fedlas.lab.runs.summary import STAGES
+from fedlas.plots import LIGHT, seed_values
+from fedlas.plots.theme import legend_outside
+
+ROOT = Path(__file__).resolve().parents[1] / "results"
+BOARD = {
+    "fashion-mnist": "Fashion-MNIST, 10,000 training images",
+    "cifar10-20000": "CIFAR-10, 20,000 training images",
+    "cifar100-20000": "CIFAR-100, 20,000 training images",
+    "digits": "Digits, 897 training images",
+}
+"""The studies of the leaderboard."""
+FIGURES = {
+    "fashion-mnist": ["ce", "ls-quarter", "ls-half", "fedlas", "fedlas-mean", "mbls", "fedlas+", "acls", "ls"],
+    "cifar10-20000": [],
+    "cifar100-20000": [],
+    "cifar10": [],
+    "digits": [],
+}
+"""Studies with a figure, and the methods in it; all if none is named."""
+
+_PLACE = re.compile(r"(<!-- results\n(.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
+_BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@cache
+def model_of(study: str) -> ReportModel:
+    """The packed runs of a study."""
+    return report_model(with_estimates(collect(ROOT / study), replicates=0))
+
+
+def filled(text: str) -> str:
+    """A page with its tables up to date."""
+    text = _PLACE.sub(lambda found: f"{found[1]}\n{markdown(_table(yaml.safe_load(found[2])))}\n\n{found[3]}", text)
+    return _BOARD.sub(lambda found: f"{found[1]}\n{leaderboard()}\n\n{found[2]}", text)
+
+
+def leaderboard() -> str:
+    """For each data set a table with a row a method, the lowest NLL first."""
+    return "\n\n".join(f"## {title}\n\n{markdown(board(model_of(study)))}" for study, title in BOARD.items())
+
+
+def board(model: ReportModel) -> Table:
+    """A row a method: means over seeds, and for the ECE interval and noise floor; AURC where runs measured it."""
+    aurc = any(model.values(method, "aurc") for method in model.methods)
+    rows = []
+    for method in model.methods:
+        *first, after = _with_floor(model, method)
+        interval = model.noise(method, column("ece")).interval or DASH
+        rows.append([method, *first, interval, after, *[_mean(model, method, "aurc")] * aurc])
+    return table_of([*_HEADS[:-1], "95 % interval", _HEADS[-1], *[column("aurc").head] * aurc], rows)
+
+
+_HEADS = ("method", "seeds", "accuracy %", "NLL", "ECE % (floor)", "after T")
+
+
+def _with_floor(model: ReportModel, method: str) -> list[Any]:
+    """Seeds, accuracy, NLL, ECE with its noise floor, and ECE after temperature scaling."""
+    noise, (ece, after) = model.noise(method, column("ece")), _ece(model, method)
+    floor = f" ({noise.sign}{noise.floor})" if noise.floor else ""
+    means = [_mean(model, method, metric) for metric in ("accuracy", "nll")]
+    return [len(model.seeds[method]), *means, f"{ece}{floor}", after]
+
+
+def _ece(model: ReportModel, method: str) -> list[str]:
+    """Before and after temperature scaling."""
+    return [_mean(model, method, "ece", stage) for stage in STAGES]
+
+
+def _mean(model: ReportModel, method: str, metric: str, stage: str = "test") -> str:
+    return model.cell(method, column(metric, places=4 if column(metric).unit else 3), stage).text
+
+
+def _table(spec: dict[str, Any]) -> Table:
+    kind, study = next(iter(spec.items()))
+    return _KINDS[kind](study, **{key: value for key, value in spec.items() if key != kind})
+
+
+def _methods(study: str, methods: Mapping[str, str | None] | None, note: str = "") -> Table:
+    """Accuracy, NLL and ECE of some methods, all if none is named; the values of ``methods`` stand under ``note``."""
+    model = model_of(study)
+    chosen = methods or dict.fromkeys(model.methods)
+    rows = [[method, *_with_floor(model, method), *[word] * bool(note)] for method, word in chosen.items()]
+    return table_of([*_HEADS, *[note] * bool(note)], rows)
+
+
+def _compare(study: str, pairs: Sequence[str]) -> Table:
+    """Differences of pairs over seeds."""
+    columns = [
+        [_difference(found, metric) for found in _differences(study, pairs, metric)] for metric in ("ece", "nll")
+    ]
+    rows = [[pair.replace(":", " - "), *ece, *nll] for pair, ece, nll in zip(pairs, *columns, strict=True)]
+    return table_of(["A - B", "ECE points [95 %]", "t", "Holm", "NLL [95 %]", "t", "Holm"], rows)
+
+
+def _gate(study: str, methods: Mapping[str, str]) -> Table:
+    """FedLAS against what has one part of it replaced."""
+    model, others = model_of(study), [method for method in methods if method != "fedlas"]
+    tests = dict.fromkeys(methods, ("",) * 4)
+    found = [_differences(study, [f"fedlas:{other}" for other in others], metric) for metric in ("ece", "nll")]
+    for other, ece, nll in zip(others, *found, strict=True):
+        tests[other] = (*_difference(ece, "ece")[::2], *_difference(nll, "nll")[::2])
+    rows = []
+    for method, replaced in methods.items():
+        strengths = [s for run in model.summary.runs if run.loss == method and (s := _strength(run)) is not None]
+        strength = _spread(strengths, 3) if strengths else ""
+        rows.append([method, replaced, strength, *_ece(model, method), *tests[method]])
+    heads = ["FedLAS minus it, ECE points [95 %]", "Holm", "NLL [95 %]", "Holm"]
+    return table_of(["method", "what is replaced", "strength", "ECE %", "after T", *heads], rows, text=(0, 1))
+
+
+def _strength(run: Any) -> float | None:
+    gate = run.folder.log[int(run.best_epoch) - 1].get("gate")
+    return gate["alpha"] if gate else None
+
+
+def _indicator(study: str) -> Table:
+    """What the feature norm says, from ``diagnose.json``: mean and deviation over seeds."""
+    asked = {
+        "Spearman Z, confidence": ("confidence", "spearman"), "AUROC Z, right": ("correctness", "auroc"),
+        "AUROC confidence, right": ("baseline", "auroc"), "Spearman Z, signed gap": ("gap", "spearman"),
+    }  # fmt: skip
+    found: dict[str, list[list[float]]] = {}
+    for run in json.loads((ROOT / study / "diagnose.json").read_text(encoding="utf-8")):
+        values = [(run["indicator"][about][kind] or {}).get("value") for about, kind in asked.values()]
+        if None not in values:  # the score of fedlas-constant has no ranks
+            found.setdefault(run["loss"], []).append(values)
+    by_rank = sorted(found.items(), key=lambda item: -fmean(values[0] for values in item[1]))
+    rows = [[method, *(_spread(column, 2) for column in zip(*runs, strict=True))] for method, runs in by_rank]
+    return table_of(["method", *asked], rows)
+
+
+_KINDS = {"table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator}
+
+
+def _differences(study: str, pairs: Sequence[str], metric: str) -> list[Difference]:
+    return differences(model_of(study).summary, pairs, metric=metric)
+
+
+def _difference(found: Difference, metric: str) -> list[str]:
+    """Mean and interval, p-value of the t-test, and the same with Holm's correction."""
+    scale, places = (100, 2) if column(metric).unit else (1, 3)
+    ends = [f"{scale * end:+.{places}f}" for end in found.interval or ()]
+    p_values = [DASH if p is None else "≤ 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.t, found.holm)]
+    return [f"{scale * found.mean:+.{places}f}" + (f" [{', '.join(ends)}]" if ends else ""), *p_values]
+
+
+def _spread(values: Sequence[float], places: int) -> str:
+    spread = f" ± {stdev(values):.{places}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{places}f}{spread}"
+
+
+def draw(study: str) -> str:
+    """The ECE of a study by method, a dot for each seed, as SVG: no wider than a phone."""
+    model, about = model_of(study), column("ece")
+    methods = [method for method in model.methods if method in FIGURES[study] or not FIGURES[study]]
+    values = {method: [100 * value for value in model.values(method, "ece")] for method in methods}
+    noise = {method: model.noise(method, about).floor_value for method in methods}
+    floors = {method: 100 * value for method, value in noise.items() if value is not None}
+    drawn = axes(height=1.2 + 0.19 * len(methods))
+    seed_values(values, floors=floors, label=about.head, ax=drawn, legend=False)
+    drawn.set_xlim(left=0)
+    legend_outside(drawn, LIGHT, most=2)
+    return themed_svg(drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed")
+
+
+def pages() -> list[Path]:
+    """Pages of ``results/``."""
+    return sorted(ROOT.rglob("*.md"))
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in FIGURES:
+        (ROOT / name / "figure.svg").write_text(draw(name), encoding="utf-8")
+    for file in ROOT.glob("*/runs.jsonl"):
+        text = csv_text(results_table(model_of(file.parent.name).summary))
+        (file.parent / "results.csv").write_text(text, encoding="utf-8")

@@ -1,0 +1,50 @@
+"""``fedlas pack``: the finished runs of a bench as two text files, small enough to keep in a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedlas._core.terminal import say
+from fedlas.cli.arguments import AddSubcommand
+
+
+def add_pack(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add(
+        "pack",
+        lambda args: pack(args.folder),
+        "Pack the finished runs of a bench into two text files, to be kept or shared without their folders.",
+        "FOLDER",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
+
+
+def pack(folder: Path) -> int:
+    """Write ``runs.jsonl`` and ``epochs.csv`` and print what is in them.
+
+    Args:
+        folder: Folder of a bench; ``fedlas report``, ``compare`` and ``bench`` work with it as before.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: If no run in it has finished, or it cannot be written to.
+    """
+    from fedlas.lab.runs import pack as room
+
+    packed = room.pack(folder)
+    summary = packed.summary
+    left_out = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
+    say(f"{packed.runs}: {len(summary.runs)} runs, {_size(packed.runs)}")
+    say(f"{packed.epochs}: {packed.num_epochs:,} epochs, {_size(packed.epochs)}")
+    if left_out:
+        say(f"not packed, as they are not finished or cannot be read: {', '.join(left_out)}", wrap=True)
+    if count := len(packed.folders):
+        text = f"The folder{'s' * (count != 1)} of {count} of them can go, unless you need checkpoints or predictions."
+        say(text, wrap=True)
+    return 0
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

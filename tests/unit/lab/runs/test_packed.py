@@ -1,0 +1,214 @@
+"""Packed runs are read as if their folders were there."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from fedlas._core.check import InputError
+from fedlas.cli import main
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.report.report import write_report
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.find import find_runs, run_folders
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.pack import pack
+from fedlas.lab.runs.packed import EPOCHS, write_pack
+from fedlas.lab.runs.packed import RUNS as PACK
+from runs import RUNS
+
+
+@pytest.fixture(scope="module")
+def studies(runs, tmp_path_factory):
+    """Six finished runs, without predictions and checkpoints: in folders, and packed without folders."""
+    place = tmp_path_factory.mktemp("studies")
+    folder = shutil.copytree(runs("shared"), place / "folders")
+    write_report(folder, replicates=39)
+    for run in run_folders(folder):
+        shutil.rmtree(run.predictions_path)
+        run.checkpoint_path.unlink()
+    pack(shutil.copytree(folder, place / "packed"), replicates=0)
+    for run in (place / "packed").glob("*-s*"):
+        shutil.rmtree(run)
+    return place
+
+
+@pytest.fixture
+def bench(studies, tmp_path):
+    return shutil.copytree(studies / "folders", tmp_path / "bench")
+
+
+@pytest.fixture
+def packed(studies, tmp_path):
+    return shutil.copytree(studies / "packed", tmp_path / "bench")
+
+
+def planned(folder, *changes, losses=("ce", "ls"), seeds=(0, 1, 2)):
+    recipe, settings, *_ = RUNS["shared"]
+    return plan(load_recipe(recipe, [*settings, *changes]), losses=list(losses), seeds=list(seeds), out=folder)
+
+
+def reported(folder):
+    """Text of the three files of a report, without addresses and their words."""
+    report = write_report(folder, replicates=0)
+    page = re.sub(r"<a .*?</a>", "", report.html.read_text())
+    return report.csv.read_bytes(), report.markdown.read_text(), re.sub(" +", " ", page)
+
+
+def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
+    def compared():
+        assert main(["compare", str(bench), "ls:ce", "--metrics", "ece", "nll", "--details"]) == 0
+        return capsys.readouterr().out
+
+    before, words = reported(bench), compared()
+    held = {run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in run_folders(bench)}
+    files = {run.name: run.config_path.read_text() + run.metrics_path.read_text() for run in run_folders(bench)}
+    pack(bench, replicates=0)
+    for run in held:
+        shutil.rmtree(bench / run)
+    assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == [
+        EPOCHS, "results.csv", PACK,
+    ]  # fmt: skip
+    assert (reported(bench), compared()) == (before, words)
+    again = run_folders(bench)
+    assert {run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in again} == held
+    assert {run.name: run.text(run.config_path) + run.text(run.metrics_path) for run in again} == files
+    assert "./runs.jsonl" in (bench / "report.html").read_text()
+    assert "./ce-s0" not in (bench / "report.html").read_text()
+
+
+def test_a_bench_resumes_beside_packed_runs_until_they_are_packed_too(packed):
+    outcome = run_all(planned(packed, seeds=(0, 3), losses=["ce"]))
+    assert outcome.finished == ["ce-s0", "ce-s3"]
+    assert [path.name for path in packed.iterdir() if path.is_dir()] == ["ce-s3"]
+    assert len(collect(packed).runs) == 7
+    done = pack(packed, replicates=39)
+    assert done.folders == ("ce-s3",)
+    before = RunFolder(packed / "ce-s3").metrics
+    shutil.rmtree(packed / "ce-s3")
+    summary = collect(packed)
+    assert summary.run("ce", 3).folder.metrics == before
+    assert len(summary.runs) == 7
+
+
+def test_other_settings_are_refused_and_nothing_is_written(packed):
+    before = {path: path.read_bytes() for path in packed.iterdir()}
+    with pytest.raises(InputError, match=r"optimizer\.lr: 0\.3 before, 0.2 now"):
+        run_all(planned(packed, "optimizer.lr=0.2", losses=["ce"], seeds=[0]))
+    with pytest.raises(InputError, match=r"differs from ce-s0 in optimizer\.lr"):
+        run_all(planned(packed, "optimizer.lr=0.2", losses=["ce"], seeds=[7]))
+    assert {path: path.read_bytes() for path in packed.iterdir()} == before
+
+
+def test_a_folder_with_a_configuration_of_its_own_stands_for_itself(packed):
+    folder = packed / "ce-s0"
+    folder.mkdir()
+    (folder / "report.html").write_text("a page")
+    assert RunFolder(folder).is_finished
+    assert RunFolder(folder).text(folder / "config.yaml")
+    (folder / "config.yaml").write_text("recipe: other\n")
+    assert (RunFolder(folder).is_finished, RunFolder(folder).metrics, RunFolder(folder).log) == (False, {}, [])
+    assert RunFolder(folder).config == {"recipe": "other"}
+
+
+def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed, capsys):
+    (found,), _ = find_runs("test", [packed / "ce-s0"], lambda run: "", wanted="runs")
+    assert (found.run.loss, found.run.seed) == ("ce", 0)
+    assert main(["report", str(packed / "ce-s0")]) == 2
+    assert "test.npz is missing" in capsys.readouterr().err
+    assert main(["diagnose", str(packed)]) == 2
+    assert "ce-s0 is left out: no predictions/val.npz" in capsys.readouterr().err
+    assert not (packed / "ce-s0").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"epoch": 1, "lr": 1e-17, "none": None, "list": [0.1, 'a,b\n"c"'], "text": "1", "whole": 1.0, "empty": {}},
+        {"epoch": 1, "deep": {"er": {"est": float("nan")}}, "é": True},
+    ],
+)
+def test_records_of_a_log_keep_every_value_and_its_type(tmp_path, record):
+    logs = {"a-s0": [record, {"epoch": 2, "other": 3}], "b-s0": [{"epoch": 1}], "c-s0": []}
+    write_pack(tmp_path, {name: {"metrics.json": {}} for name in logs}, logs)
+    for name, records in logs.items():
+        assert repr(RunFolder(tmp_path / name).log) == repr(records)
+
+
+def test_what_cannot_be_packed_is_refused(tmp_path):
+    with pytest.raises(InputError, match="must have no dots"):
+        write_pack(tmp_path, {"a-s0": {}}, {"a-s0": [{"epoch": 1, "a.b": 2}]})
+    with pytest.raises(InputError, match="must be plain values"):
+        write_pack(tmp_path, {"a-s0": {"config.yaml": {"when": {1, 2}}}}, {"a-s0": []})
+    assert list(tmp_path.iterdir()) == []
+
+
+HEAD = '{"packed":"fedlas runs","format":1}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "{", "line 2 of .* is damaged"),
+        (HEAD + "[]", "line 2 of .* is damaged"),
+        (HEAD + '{"run":"a"}\n{"run":"a"}', "line 3 of .* names a run twice"),
+        (HEAD + '{"run":"../a"}', "the name of a run must be a plain name"),
+        (HEAD + '{"run":3}', "the name of a run must be a plain name"),
+        (HEAD + '{"run":[]}', "the name of a run must be a plain name"),
+        (HEAD.replace("1", "2"), "it must be of format 1"),
+    ],
+)
+def test_a_damaged_pack_is_named(tmp_path, text, message):
+    (tmp_path / PACK).write_text(text)
+    with pytest.raises(InputError, match=message):
+        run_folders(tmp_path)
+
+
+@pytest.mark.parametrize(("row", "message"), [("ce-s0,1", "line 2 of .*2 cells under 3"), ("ce-s0,1,x", "line 2 of ")])
+def test_a_damaged_row_of_epochs_is_named(tmp_path, row, message):
+    write_pack(tmp_path, {"ce-s0": {}}, {"ce-s0": [{"epoch": 1, "lr": 2}]})
+    (tmp_path / EPOCHS).write_text(f"run,epoch,lr\n{row}\n")
+    with pytest.raises(InputError, match=message):
+        _ = RunFolder(tmp_path / "ce-s0").log
+
+
+@pytest.mark.parametrize("text", ["", "{}\n", "not json", '[1]\n{"run":"a"}'])
+def test_the_runs_jsonl_of_somebody_else_is_none(tmp_path, text):
+    (tmp_path / PACK).write_text(text)
+    assert run_folders(tmp_path) == []
+
+
+def test_a_damaged_entry_is_one_run_less(packed):
+    lines = (packed / PACK).read_text().splitlines()
+    entry = json.loads(lines[1])
+    entry["metrics.json"]["loss"] = 3
+    (packed / PACK).write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]))
+    summary = collect(packed)
+    assert len(summary.runs) == 5
+    assert summary.unreadable[0].name == "ce-s0"
+
+
+def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(packed):
+    lines = [json.loads(line) for line in (packed / PACK).read_text().splitlines()]
+    for line in lines[1:]:
+        del line["config.yaml"], line["data.json"], line["intervals.json"]
+    (packed / PACK).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert len(write_report(packed, replicates=0).summary.runs) == 6
+    with pytest.raises(InputError, match=r"must say in config\.yaml what it was made with"):
+        run_all(planned(packed, losses=["ce"], seeds=[0]))
+
+
+def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, capsys):
+    (bench / "ls-s9").mkdir()
+    (bench / "ls-s9" / "error.txt").write_text("no memory")
+    assert main(["pack", str(bench)]) == 0
+    out = capsys.readouterr().out
+    assert "6 runs" in out
+    assert "12 epochs" in out
+    assert "ls-s9" in out
+    assert "folders of 6 of them" in out.replace("\n", " ")
+    assert main(["pack", str(tmp_path / "none")]) == 2
+    assert "the folder must exist" in capsys.readouterr().err
