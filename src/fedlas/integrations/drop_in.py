@@ -73,7 +73,7 @@ class DropInLoss(nn.Module):
         self._tap: FeatureTap | None = None
         self._run = _LastRun()
         if self.needs & {"features", "head_weight"}:
-            # Hooks of the whole model tell one run of it from the next.
+            # Hooks of the whole model mark where one run of it ends and the next begins.
             found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
             self._head.append(found)
             self._tap = FeatureTap(found)
