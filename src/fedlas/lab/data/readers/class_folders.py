@@ -20,6 +20,7 @@ Listed = Sequence[tuple[str, int]]
 """Relative path and class of each image of a part."""
 
 _TEST_FRACTION = 0.2
+_SPELLINGS = {"val": ("val", "valid", "validation")}
 
 
 def is_image_name(name: str) -> bool:
@@ -49,7 +50,8 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
     found = _folders(place)
     if len(found) < 2:
         got = f"{', '.join(path.name for path in found) or 'none'} in {place}"
-        fix = f"{layout} Archives must be extracted first."
+        inner = found[0] if found and len(_folders(found[0])) > 1 else None
+        fix = f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first."
         raise InputError(owner, "there must be at least two class folders", got, fix)
     return found
 
@@ -65,9 +67,38 @@ def divided_images(
     Args:
         owner: Data set, named in errors.
         root: Folder from the user.
-        others: Names of the folders next to ``train``.
+        others: Names of the folders next to ``train``; ``val`` may also be called ``valid`` or ``validation``.
         layout: A sentence that says how the folders should be arranged.
         deep: Look for images in folders below the class folders too.
+
+    Raises:
+        InputError: As :func:`images_by_part`.
+    """
+    place, found = images_by_part(owner, root, others, layout=layout, deep=deep)
+    classes = tuple(next(iter(found.values())))
+    first, *rest = (
+        [(name, label) for label, names in enumerate(by_class.values()) for name in names]
+        for by_class in found.values()
+    )
+    if rest:
+        return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
+    target = np.array([label for _, label in first], dtype=np.int64)
+    size = round(_TEST_FRACTION * len(target))
+    kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
+    return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
+
+
+def images_by_part(
+    owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
+) -> tuple[Path, dict[str, dict[str, list[str]]]]:
+    """The root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
+
+    Args:
+        owner: As :func:`divided_images`.
+        root: As there.
+        others: As there.
+        layout: As there.
+        deep: As there.
 
     Raises:
         InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
@@ -77,8 +108,9 @@ def divided_images(
     if not place.is_dir():
         raise InputError(owner, "root must be a folder", f"the file {place}", layout)
     try:
+        names = ("train", *(name for part in others for name in _SPELLINGS.get(part, (part,))))
         # A folder without folders in it is a class of that name, not a part.
-        held = [part for part in ("train", *others) if (place / part).is_dir() and _folders(place / part)]
+        held = [part for part in names if (place / part).is_dir() and _folders(place / part)]
         if held and ("train" not in held or len(held) == 1):
             expected = f"root must hold train and {' or '.join(others)}"
             raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", layout)
@@ -92,16 +124,7 @@ def divided_images(
             got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
             fix = "Rename, add or remove class folders until both agree."
             raise InputError(owner, f"train and {part} must have the same classes", got, fix)
-    first, *rest = (
-        [(name, label) for label, names in enumerate(by_class.values()) for name in names]
-        for by_class in found.values()
-    )
-    if rest:
-        return place, ([*first, *(image for part in rest[:-1] for image in part)], rest[-1]), classes
-    target = np.array([label for _, label in first], dtype=np.int64)
-    size = round(_TEST_FRACTION * len(target))
-    kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
-    return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
+    return place, found
 
 
 def _folders(place: Path) -> list[Path]:
