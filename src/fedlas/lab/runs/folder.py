@@ -62,6 +62,7 @@ class RunFolder:
     lock_path = _File(".lock")
     config_path = _File("config.yaml")
     data_path = _File("data.json")
+    data_root_path = _File("data_root.txt")
     environment_path = _File("environment.json")
     error_path = _File("error.txt")
     splits_path = _File("splits.npz")
@@ -135,6 +136,14 @@ class RunFolder:
             UnreadableError: If it cannot be read.
         """
         return _read_json(self.data_path, "Choose another --out to start afresh.")
+
+    @cached_property
+    def kept_root(self) -> str | None:
+        """Where the data was when the run was last started; None if it needs no files, or that is not known."""
+        try:
+            return self.data_root_path.read_text(encoding="utf-8").rstrip("\n") or None
+        except (OSError, UnicodeDecodeError):
+            return None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
