@@ -94,6 +94,39 @@ def test_an_error_that_only_another_test_shows_is_named():
     assert text == "No method is within noise of a calibrated model; ECE itself does not show it for ce (by O-ECE)."
 
 
+@pytest.mark.parametrize(
+    ("gaps", "text"),
+    [
+        ({"ce": 0.03}, "ce is over-confident."),
+        ({"ce": 0.03, "ls": -0.05}, "ce is over-confident, ls is under-confident."),
+        ({"ce": 0.03, "ls": -0.05, "mbls": -0.04, "acls": -0.04},
+         "ce is over-confident, all others are under-confident."),
+        ({"ce": 0.03, "ls": -0.05, "mbls": None, "acls": -0.04},
+         "ce is over-confident, ls and acls are under-confident."),
+    ],
+)  # fmt: skip
+def test_the_direction_of_an_error_beyond_noise_is_said(gaps, text):
+    """A method whose seeds disagree (here None) has none."""
+
+    def run(method, seed, gap):
+        values = {"ece": abs(gap), "o_ece": max(gap, 0.0), "u_ece": max(-gap, 0.0)}
+        found = {
+            name: Estimate(v, 0.0, 0.1, floor=0.01, p=0.001, least_p=0.001, replicates=999)
+            for name, v in values.items()
+        }
+        measured = {"test": values, "test_calibrated": {}}
+        folder = RunFolder(Path(f"{method}-s{seed}"))
+        return FinishedRun(folder, "made", method, seed, measured, estimates=RunEstimates({"test": found}))
+
+    runs = tuple(
+        run(method, seed, 0.05 * (-1) ** seed if gap is None else gap)
+        for method, gap in gaps.items()
+        for seed in (0, 1)
+    )
+    said = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), runs)))}["Calibration"]
+    assert said.endswith(text)
+
+
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     show_bench(model)
