@@ -113,7 +113,8 @@ def images_by_part(
         held = [part for part in names if (place / part).is_dir() and _folders(place / part)]
         if held and ("train" not in held or len(held) == 1):
             expected = f"root must hold train and {' or '.join(others)}"
-            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", layout)
+            fix = f"Add one, or pass {place / held[0]}, of which a fifth is held out." if len(held) == 1 else layout
+            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", fix)
         found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
     except OSError as error:
         raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error

@@ -19,9 +19,9 @@ def load_folder(
     """Your own images: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or ROOT/CLASS/*.
 
     Files are read once into memory. Hidden files, files without an image suffix and folders below a class folder are
-    skipped. EXIF rotation is applied. A folder ``val`` next to ``train`` and ``test`` joins the training part, from which
-    the seed draws validation images; with ``train`` and ``val`` alone, ``val`` is the test part. Without these folders,
-    a stratified fifth of the images, the same for every seed, becomes the test part.
+    skipped. EXIF rotation is applied. A folder ``val`` next to ``train`` and ``test`` joins the training part, from
+    which the seed draws validation images; with ``train`` and ``val`` alone, ``val`` is the test part. Without these
+    folders, a stratified fifth of the images, the same for every seed, becomes the test part.
 
     Args:
         root: The folder.
