@@ -58,8 +58,11 @@ def what_was_run(summary: Summary) -> str:
 def answers(model: ReportModel) -> list[Answer]:
     """Which method is best by accuracy and NLL, and whose calibration error is more than noise."""
     found = [(column(metric).title, _best(model, column(metric, places=3))) for metric in ("accuracy", "nll")]
-    noise = " ".join(filter(None, (_within_noise(model, "test"), _directions(model))))
-    found.append(("Calibration", noise or _best(model, column("ece", places=3))))
+    if noise := _within_noise(model, "test"):
+        best = [f"{name} has the lowest ECE." for name in model.methods if model.mark(name, "ece") == "best"]
+        found.append(("Calibration", " ".join(filter(None, [noise, _directions(model), *best]))))
+    else:
+        found.append(("Calibration", _best(model, column("ece", places=3))))
     found.append(("After temperature", _within_noise(model, "test_calibrated")))
     return [Answer(question, text) for question, text in found if text]
 

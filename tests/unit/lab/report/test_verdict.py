@@ -94,6 +94,20 @@ def test_an_error_that_only_another_test_shows_is_named():
     assert text == "No method is within noise of a calibrated model; ECE itself does not show it for ce (by O-ECE)."
 
 
+def calibration(gaps):
+    """What is said of calibration where each method's confidence minus accuracy, by seed, is far beyond noise."""
+    runs = []
+    for method, by_seed in gaps.items():
+        for seed, gap in enumerate(by_seed):
+            values = {"ece": abs(gap), "o_ece": max(gap, 0.0), "u_ece": max(-gap, 0.0)}
+            noise = {"floor": 0.01, "p": 0.001, "least_p": 0.001, "replicates": 999}
+            found = {"test": {name: Estimate(value, 0.0, 0.1, **noise) for name, value in values.items()}}
+            folder, measured = RunFolder(Path(f"{method}-s{seed}")), {"test": values, "test_calibrated": {}}
+            runs.append(FinishedRun(folder, "made", method, seed, measured, estimates=RunEstimates(found)))
+    texts = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), tuple(runs))))}
+    return texts["Calibration"]
+
+
 @pytest.mark.parametrize(
     ("gaps", "text"),
     [
@@ -107,24 +121,14 @@ def test_an_error_that_only_another_test_shows_is_named():
 )  # fmt: skip
 def test_the_direction_of_an_error_beyond_noise_is_said(gaps, text):
     """A method whose seeds disagree (here None) has none."""
+    by_seed = {method: (0.05, -0.05) if gap is None else (gap, gap) for method, gap in gaps.items()}
+    assert calibration(by_seed).endswith(text)
 
-    def run(method, seed, gap):
-        values = {"ece": abs(gap), "o_ece": max(gap, 0.0), "u_ece": max(-gap, 0.0)}
-        found = {
-            name: Estimate(v, 0.0, 0.1, floor=0.01, p=0.001, least_p=0.001, replicates=999)
-            for name, v in values.items()
-        }
-        measured = {"test": values, "test_calibrated": {}}
-        folder = RunFolder(Path(f"{method}-s{seed}"))
-        return FinishedRun(folder, "made", method, seed, measured, estimates=RunEstimates({"test": found}))
 
-    runs = tuple(
-        run(method, seed, 0.05 * (-1) ** seed if gap is None else gap)
-        for method, gap in gaps.items()
-        for seed in (0, 1)
-    )
-    said = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), runs)))}["Calibration"]
-    assert said.endswith(text)
+def test_the_lowest_error_is_named_where_enough_seeds_confirm_it():
+    gaps = {"ce": [0.03, 0.031, 0.03, 0.031, 0.03], "ls": [-0.08] * 5}
+    assert calibration(gaps).endswith("ls is under-confident. ce has the lowest ECE.")
+    assert calibration({name: values[:4] for name, values in gaps.items()}).endswith("ls is under-confident.")
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
