@@ -148,7 +148,13 @@ def parse(arguments, block):
     parsed = _parse(arguments)
     recipe = getattr(parsed, "recipe", None)
     if recipe is not None and (not recipe.endswith(".yaml") or Path(recipe).exists()):
-        losses = parsed.losses if parsed.name_of_subcommand == "bench" else [parsed.loss] if parsed.name_of_subcommand == "train" else []
+        losses = (
+            parsed.losses
+            if parsed.name_of_subcommand == "bench"
+            else [parsed.loss]
+            if parsed.name_of_subcommand == "train"
+            else []
+        )
         assert load_group(recipe, parsed.set).plan(losses=losses)  # builds every loss that it would train with
     return True
 

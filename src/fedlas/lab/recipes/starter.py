@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedlas.lab.data.pipeline.splits import FEWEST_VALIDATION
 from fedlas.lab.data.survey import Survey
+from fedlas.lab.train import TrainConfig
 
 _LARGEST = 64
 """Pixels a side: larger images are made smaller, so that a first run takes minutes on a CPU."""
@@ -86,7 +87,7 @@ def starter_recipe(found: Survey, chosen: Starter) -> str:
     train = [
         ("epochs", str(chosen.epochs), f"{chosen.steps:,} steps; {chosen.train:,} images to train on"),
         ("batch_size", str(chosen.batch), ""),
-        ("precision", "fp32", "bf16 is faster where the GPU or processor computes it"),
+        ("precision", TrainConfig().precision, "bf16 is faster where the GPU or processor computes it"),
         ("select", "accuracy", "on validation images: which epoch is kept"),
     ]
     return f"""\

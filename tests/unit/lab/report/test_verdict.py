@@ -1,6 +1,7 @@
 """What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,16 @@ def test_the_lowest_error_is_named_where_enough_seeds_confirm_it():
     gaps = {"ce": [0.03, 0.031, 0.03, 0.031, 0.03], "ls": [-0.08] * 5}
     assert calibration(gaps).endswith("ls is under-confident. ce has the lowest ECE.")
     assert calibration({name: values[:4] for name, values in gaps.items()}).endswith("ls is under-confident.")
+
+
+def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(tmp_path):
+    """With ``data.test_size`` the verdict named more images than there were."""
+    (tmp_path / "data.json").write_text('{"test": {"samples": 1000}}')
+    run = FinishedRun(RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}})
+    assert report_model(Summary(tmp_path, (run,))).samples == 1000  # results that were published without splits
+    np.savez(tmp_path / "splits.npz", train=np.arange(5), val=np.arange(5), test=np.arange(200))
+    again = replace(run, folder=RunFolder(tmp_path))
+    assert report_model(Summary(tmp_path, (again,))).samples == 200
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
