@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_json, write_text
+from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive
 from fedlas.diagnose import monitors
@@ -70,7 +70,7 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         if accelerator.is_main_process:
             splits.save_indices(RunFolder(run.folder).splits_path)
             if (root := data_root(run)) is not None:
-                write_text(RunFolder(run.folder).data_root_path, f"{root}\n")
+                RunFolder(run.folder).keep_root(root)
             note_start(run.folder, accelerator.device)
         with tracking_of(run, accelerator) as tracking:
             return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)

@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +62,19 @@ def test_nonsense(run, tmp_path):
 
 @pytest.fixture
 def moved(tmp_path):
-    """A run on an .npz that is somewhere else now."""
+    """A run on an .npz in a folder whose name is no UTF-8, which is somewhere else now."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
     random = np.random.default_rng(0)
     arrays = {}
     for part, samples in (("train", 60), ("test", 20)):
         arrays[f"{part}_images"] = random.integers(0, 256, (samples, 4, 4, 1), dtype=np.uint8)
         arrays[f"{part}_target"] = np.arange(samples) % 2
-    np.savez(tmp_path / "mine.npz", **arrays)
+    np.savez(folder / "mine.npz", **arrays)
     recipe = load_recipe("synthetic", ["data={name: npz, val_size: 20}", "train.epochs=1", "model.hidden=[8]"])
-    (run,) = plan(recipe.with_data_root(str(tmp_path / "mine.npz")), losses=["ce"], seeds=[0], out=tmp_path / "runs")
+    (run,) = plan(recipe.with_data_root(str(folder / "mine.npz")), losses=["ce"], seeds=[0], out=tmp_path / "runs")
     execute(run)
-    return run, tmp_path / "mine.npz"
+    return run, folder / "mine.npz"
 
 
 def test_a_run_remembers_where_its_data_was(moved, monkeypatch, tmp_path):
