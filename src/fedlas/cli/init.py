@@ -88,17 +88,17 @@ def _notes(found: Survey, chosen: Starter) -> list[str]:
     """What a person should know before the first run."""
     notes = []
     if found.others:
-        kinds = ", ".join(name for name, _ in found.others.most_common(3))
-        notes.append(f"{sum(found.others.values()):,} files that are no images are passed over ({kinds}).")
+        kinds, count = ", ".join(name for name, _ in found.others.most_common(3)), found.others.total()
+        notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
     leaks, doubtful = found.between_parts(), found.between_classes()
     alike = [] if leaks or doubtful else found.copies
     for pairs, what in (
-        (leaks, "in two parts, so what is tested was trained on"),
-        (doubtful, "in two classes, so at least one label is wrong"),
-        (alike, "there twice: one may be trained on and the other tested"),
+        (leaks, "in two parts, which makes the measured numbers too good"),
+        (doubtful, "in two classes, where one label must be wrong"),
+        (alike, "stored twice, of which one may be trained on and the other tested"),
     ):
         if pairs:
-            notes.append(f"{len(pairs):,} image{'s' * (len(pairs) > 1)} {what}: {pairs[0][0]} is {pairs[0][1]}.")
+            notes.append(f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}.")
     counts = found.per_class
     rare, common = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[common] >= _UNEVEN * counts[rare]:
@@ -111,3 +111,7 @@ def _notes(found: Survey, chosen: Starter) -> list[str]:
     if any(part in ("val", "valid", "validation") for part in found.counts) and "test" in found.counts:
         notes.append("the images in the validation folder join the training part, from which the seed draws its own.")
     return notes
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
