@@ -11,6 +11,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import is_file
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
@@ -92,11 +93,14 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
 
 
 def _with_data(folder: RunFolder) -> RunFolder:
-    """The same folder with the place of its data: as told, else where it was, else in the usual places."""
+    """The same folder with the place of its data: as told, else where it was, else in the usual places.
+
+    A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
+    """
     kept = folder.kept_root if folder.data_root is None else None
-    if kept is None:
+    if kept is None or folder.data is None:
         return folder
-    if os.path.exists(kept):  # noqa: PTH110 - Path.exists raises in a folder that may not be searched
+    if os.path.isdir(kept) or is_file(Path(kept)):  # noqa: PTH112 - Path.is_dir raises where it may not search
         return replace(folder, data_root=kept)
     try:
         data_fingerprint(folder.run)

@@ -96,6 +96,14 @@ def test_data_that_has_moved_is_an_error_that_says_how_to_name_the_new_place(mov
     assert len(load_trained(run.folder, data=str(tmp_path / "new.npz")).splits.test) == 20
 
 
+def test_the_place_is_not_believed_without_the_fingerprint_of_the_data(moved):
+    """A stranger's run folder could name any place, and a page would show the images in it."""
+    run, _ = moved
+    (run.folder / "data.json").unlink()
+    with pytest.raises(InputError, match="no root"):
+        load_trained(run.folder)
+
+
 def test_a_run_without_files_keeps_no_place(run, monkeypatch, tmp_path):
     assert RunFolder(run.folder).kept_root is None
     # A run copied to another machine finds its data in the usual places there.
