@@ -14,8 +14,8 @@ MATHEMATICS := losses metrics stats calibrators
 help:          ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
 
-demo: $(VENV)/.bench   ## six methods x three seeds on the embedded digits; prints the table and where the report is
-	$(BIN)/fedlas bench digits
+demo: $(VENV)/.bench   ## six methods x five seeds on embedded digits; prints verdict, table and where the report is
+	$(BIN)/fedlas bench demo
 
 test: $(VENV)/.test    ## the tests that run inside Python, about four minutes
 	$(PYTEST) -m "not system"

@@ -60,8 +60,8 @@ def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:
-    """Add the folder of the data; ``what`` says whose and for what."""
-    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: $FEDLAS_DATA, then the usual places)")
+    """Add the folder of the data of finished runs; ``what`` says whose and for what."""
+    parser.add_argument(flag, metavar="FOLDER", help=f"{what} (default: where it was in training, then $FEDLAS_DATA)")
 
 
 def add_replicates(parser: argparse.ArgumentParser, *, default: int = REPLICATES) -> None:

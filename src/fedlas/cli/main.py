@@ -23,6 +23,7 @@ from fedlas.cli.data import add_data
 from fedlas.cli.diagnose import add_diagnose
 from fedlas.cli.evaluate import add_evaluate
 from fedlas.cli.export import add_export
+from fedlas.cli.init import add_init
 from fedlas.cli.listing import add_list
 from fedlas.cli.monitor import add_monitor
 from fedlas.cli.ood import add_ood
@@ -45,6 +46,7 @@ _SUBCOMMANDS = (
     add_shift,
     add_ood,
     add_data,
+    add_init,
     add_list,
     add_export,
     add_card,

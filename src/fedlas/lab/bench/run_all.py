@@ -14,7 +14,7 @@ from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import check_claim, check_data
 from fedlas.lab.runs.comparable import check_alike
-from fedlas.lab.runs.data import data_fingerprint, prepare_data
+from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.train.progress import duration
@@ -53,7 +53,9 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     _check_folders(runs)
     todo = [run for run in runs if not RunFolder(run.folder).is_finished]
     for run in todo[:1]:
-        build_objective(run, prepare_data(run))
+        splits = prepare_data(run)
+        warn_of_small_validation(len(splits.val))  # here too: what workers say goes to their own files
+        build_objective(run, splits)
         for folder in _siblings(runs):
             with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
                 check_data(folder, data_fingerprint(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isnan
@@ -10,6 +11,7 @@ from statistics import fmean, stdev
 
 from fedlas.lab.report.noise_text import NoiseText, noise_of_method, noise_of_run
 from fedlas.lab.report.table import Cell, Column, Mark, Table, column
+from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import METRICS
 from fedlas.stats import Comparison
@@ -174,7 +176,9 @@ def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:
 
 
 def _samples(run: FinishedRun) -> int | None:
-    """Number of test samples."""
+    """Number of test samples: of the split, since ``data.test_size`` may leave out some of the data set's."""
+    with suppress(UnreadableError):  # published results have no splits
+        return len(run.folder.splits["test"])
     test = (run.folder.data or {}).get("test")
     count = test.get("samples") if isinstance(test, dict) else None
     return count if isinstance(count, int) else None

@@ -58,7 +58,11 @@ def what_was_run(summary: Summary) -> str:
 def answers(model: ReportModel) -> list[Answer]:
     """Which method is best by accuracy and NLL, and whose calibration error is more than noise."""
     found = [(column(metric).title, _best(model, column(metric, places=3))) for metric in ("accuracy", "nll")]
-    found.append(("Calibration", _within_noise(model, "test") or _best(model, column("ece", places=3))))
+    if noise := _within_noise(model, "test"):
+        best = [f"{name} has the lowest ECE." for name in model.methods if model.mark(name, "ece") == "best"]
+        found.append(("Calibration", " ".join(filter(None, [noise, _directions(model), *best]))))
+    else:
+        found.append(("Calibration", _best(model, column("ece", places=3))))
     found.append(("After temperature", _within_noise(model, "test_calibrated")))
     return [Answer(question, text) for question, text in found if text]
 
@@ -138,6 +142,22 @@ def _within_noise(model: ReportModel, stage: str) -> str:
         return f"No method is {noise}{apart}."
     text = f"The ECE of {listed(within)} is {noise}"
     return f"{text}; that of {listed(beyond)} is not." if beyond else f"{text}."
+
+
+def _directions(model: ReportModel) -> str:
+    """Which methods with an error beyond noise are over-confident at every seed, and which are under-confident."""
+    found: dict[str, list[str]] = {"over-confident": [], "under-confident": []}
+    for name in model.methods:
+        noise = model.noise(name, column("ece"))
+        over, under = (model.values(name, metric) for metric in ("o_ece", "u_ece"))
+        signs = {o > u for o, u in zip(over, under, strict=False)} if noise.floor and not noise.calibrated else set()
+        if len(signs) == 1:
+            found["over-confident" if True in signs else "under-confident"].append(name)
+    # The smaller group is named; the larger one may be "all others".
+    groups = sorted((len(names), word, listed(names), _are(names)) for word, names in found.items() if names)
+    if len(groups) == 2 and sum(group[0] for group in groups) == len(model.methods) > 3:
+        groups[1] = (*groups[1][:2], "all others", "are")
+    return f"{', '.join(f'{names} {are} {word}' for _, word, names, are in groups)}." if groups else ""
 
 
 def verdict(model: ReportModel, metric: str, stage: str = "test") -> str | None:

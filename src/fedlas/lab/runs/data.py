@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.streams import derive
-from fedlas.lab.data import Source, Splits, load_dataset, split
+from fedlas.lab.data import DATASETS, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
+from fedlas.lab.data.pipeline.splits import too_small_to_choose
+from fedlas.lab.data.readers.roots import data_folder
 from fedlas.lab.data.shift.corrupted import corrupted
 from fedlas.lab.data.shift.label_noise import with_label_noise
 from fedlas.lab.data.shift.long_tail import long_tailed
@@ -42,6 +46,21 @@ def prepare_data(run: Run) -> Splits:
     if data.corruption is not None:
         splits = replace(splits, test=corrupted(splits.test, data.corruption))
     return replace(splits, workers=data.workers)
+
+
+@lru_cache(maxsize=16)
+def warn_of_small_validation(samples: int) -> None:
+    """Warn of a validation part that is too small, once for each size in a process."""
+    if said := too_small_to_choose(samples):
+        logging.getLogger("fedlas").warning("%s", said)
+
+
+def data_root(run: Run) -> Path | None:
+    """The folder or file that the run reads its data from, absolute; None if it reads none or searches for it."""
+    if "files" not in DATASETS[run.recipe.data.name].metadata:
+        return None
+    place = data_folder(run.recipe.data.root)
+    return None if place is None else place.absolute()
 
 
 def data_fingerprint(run: Run) -> dict[str, Any]:

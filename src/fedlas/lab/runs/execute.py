@@ -15,7 +15,15 @@ from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import claim, finished, locked
-from fedlas.lab.runs.data import HELD_OUT, as_tested, fingerprints, prepare_data, unknown_images
+from fedlas.lab.runs.data import (
+    HELD_OUT,
+    as_tested,
+    data_root,
+    fingerprints,
+    prepare_data,
+    unknown_images,
+    warn_of_small_validation,
+)  # fmt: skip
 from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
@@ -50,6 +58,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         return metrics
     # Whatever is wrong with data, model or loss shows before anything is written.
     splits = prepare_data(run).to(accelerator.device)
+    if accelerator.is_main_process:
+        warn_of_small_validation(len(splits.val))
     as_tested(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
     batches = _training_batches(run, splits, accelerator)
@@ -59,6 +69,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
             return metrics
         if accelerator.is_main_process:
             splits.save_indices(RunFolder(run.folder).splits_path)
+            if (root := data_root(run)) is not None:
+                RunFolder(run.folder).keep_root(root)
             note_start(run.folder, accelerator.device)
         with tracking_of(run, accelerator) as tracking:
             return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import file_digest
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
-from fedlas._core.files import check_name, is_file
+from fedlas._core.files import check_name, is_file, write_atomically
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.runs.comparable import is_derived
@@ -65,6 +66,7 @@ class RunFolder:
     lock_path = _File(".lock")
     config_path = _File("config.yaml")
     data_path = _File("data.json")
+    data_root_path = _File("data_root.txt")
     environment_path = _File("environment.json")
     error_path = _File("error.txt")
     splits_path = _File("splits.npz")
@@ -161,6 +163,18 @@ class RunFolder:
             UnreadableError: If it cannot be read.
         """
         return self._json(self.data_path, "Choose another --out to start afresh.")
+
+    @cached_property
+    def kept_root(self) -> str | None:
+        """Where the data was when the run was last started; None if it needs no files, or that is not known."""
+        try:
+            return os.fsdecode(self.data_root_path.read_bytes().removesuffix(b"\n")) or None
+        except OSError:
+            return None
+
+    def keep_root(self, root: Path) -> None:
+        """Note where the data is; the name of a folder need not be UTF-8."""
+        write_atomically(self.data_root_path, lambda file: file.write(os.fsencode(root) + b"\n"))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.files import is_file
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
@@ -46,14 +48,16 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
 
     Args:
         folder: A run folder.
-        data: Where its data is, unless the folder says so; None searches the usual places.
+        data: Where its data is, unless ``folder`` says so; None looks where it was, then in the usual places.
 
     Raises:
         InputError: If it is no folder of a finished run, its files cannot be read, or the data is not what it was
             trained on.
     """
     folder = _opened(folder, data)
-    metrics, run = must_be_finished("run", folder), folder.run
+    metrics = must_be_finished("run", folder)
+    folder = _with_data(folder)
+    run = folder.run
     check_data(folder, data_fingerprint(run))
     splits = prepare_data(run)
     objective = build_objective(run, splits, pretrained=False)
@@ -66,14 +70,14 @@ def splits_at_hand(folder: Path | RunFolder, *, data: str | None = None) -> tupl
 
     Args:
         folder: A run folder.
-        data: Where its data is; None searches the usual places.
+        data: As :func:`load_trained`.
 
     Returns:
         The splits, and why there are none: the data is not there, is not what the run was trained on, or cannot be
         read; the caller says if it shows less.
     """
     try:
-        known = _opened(folder, data)
+        known = _with_data(_opened(folder, data))
         check_data(known, data_fingerprint(known.run))
         return prepare_data(known.run), ""
     except (InputError, MissingExtraError) as error:
@@ -86,3 +90,25 @@ def _opened(folder: Path | RunFolder, data: str | None) -> RunFolder:
     if isinstance(folder, RunFolder):
         return folder if data is None else replace(folder, data_root=data)
     return RunFolder(folder, data_root=data)
+
+
+def _with_data(folder: RunFolder) -> RunFolder:
+    """The same folder with the place of its data: as told, else where it was, else in the usual places.
+
+    A stranger's folder may name any place. What is there is used only if it has the fingerprint of the run's data.
+    """
+    kept = folder.kept_root if folder.data_root is None else None
+    if kept is None or folder.data is None:
+        return folder
+    if os.path.isdir(kept) or is_file(Path(kept)):  # noqa: PTH112 - Path.is_dir raises where it may not search
+        return replace(folder, data_root=kept)
+    try:
+        data_fingerprint(folder.run)
+    except InputError as error:
+        raise InputError(
+            "run",
+            "its data must be where it was trained on",
+            f"{kept}, which does not exist",
+            "Say where it is now: --data PATH, or data=PATH in Python.",
+        ) from error
+    return folder

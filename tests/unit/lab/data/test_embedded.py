@@ -16,6 +16,14 @@ def test_digits_are_divided_and_scaled():
     assert share.abs().max() < 0.002
 
 
+def test_the_size_of_the_digits_test_part_can_be_chosen():
+    source = load_dataset("digits", num_test=800)
+    assert (len(source.train), len(source.test)) == (997, 800)
+    for size in (9, 1788, 0.5):
+        with pytest.raises(InputError, match="num_test must be"):
+            load_dataset("digits", num_test=size)
+
+
 def test_digits_parts_hold_each_image_once():
     from sklearn.datasets import load_digits
 

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -109,14 +111,36 @@ def test_deep_images_are_refused_rather_than_clipped(divided):
 
 def test_other_sizes_need_image_size(divided):
     write(divided / "train" / "dog" / "9.png", size=(7, 7))
-    with pytest.raises(InputError, match=r"of one size; got .*9\.png with 7 x 7, after .*Pass image_size"):
+    with pytest.raises(
+        InputError, match=r"of one size; got .*9\.png with 7 x 7 and .*0\.png with 6 x 6\. Pass image_size"
+    ):
         load(divided)
     assert len(load(divided, image_size=6).train) == 7
 
 
-def test_too_large_for_memory_is_said_before_reading(divided):
-    with pytest.raises(InputError, match=r"max_gib=0\.001 GiB of memory; got 8 images of 300 x 300 x 3 = 0\.00201 GiB"):
-        load(divided, image_size=300, max_gib=0.001)
+def test_the_error_on_an_oblong_image_names_it_once(divided):
+    write(divided / "train" / "cat" / "0.png", size=(6, 9))  # the first of all, with which the others are compared
+    with pytest.raises(InputError, match=r"must be square; got .*0\.png with 9 x 6\. Pass") as error:
+        load(divided)
+    assert str(error.value).count(".png") == 1
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_join_the_training_part(divided, name):
+    write(divided / name / "cat" / "9.png")
+    write(divided / name / "dog" / "9.png")
+    source = load(divided)
+    assert (len(source.train), len(source.test)) == (8, 2)
+    (divided / "test").rename(divided / "elsewhere")
+    source = load(divided)
+    assert (len(source.train), len(source.test)) == (6, 2)
+
+
+def test_a_folder_around_the_classes_is_named(divided):
+    inner = (divided / "train").rename(divided / "photos")
+    (divided / "test").rename(divided / ".test")
+    with pytest.raises(InputError, match=rf"got photos in .*Did you mean {re.escape(str(inner))}\?"):
+        load(divided)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +148,8 @@ def test_too_large_for_memory_is_said_before_reading(divided):
     [
         (lambda root: (root / "test" / "cat").rename(root / "test" / "cow"), "same classes; got 2 .* 'cat' in train"),
         (lambda root: (root / "test" / "cat").rename(root / "cat"), "at least two class folders; got dog in .*test"),
-        (lambda root: (root / "test").rename(root / "val"), "must hold train and test; got only train in"),
-        (lambda root: (root / "train").rename(root / "training"), "must hold train and test; got only test in"),
+        (lambda root: (root / "test").rename(root / "tset"), "must hold train and val or test; got only train in"),
+        (lambda root: (root / "train").rename(root / "training"), "must hold train and val or test; got only test in"),
         (lambda root: (root / "test" / "cat" / "0.PNG").rename(root / "0.PNG"), "hold images .*got none in .*test.cat"),
     ],
 )

@@ -57,7 +57,7 @@ def test_gray_and_upright(root):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda root: (root / "val").rename(root / "valid"), "must hold train and val or test; got only train in"),
+        (lambda root: (root / "val").rename(root / "rest"), "must hold train and val or test; got only train in"),
         (lambda root: (root / "val" / "bee").rename(root / "val" / "wasp"), "same classes; got 2 .* 'bee'"),
         (lambda root: (root / "val" / "bee").rename(root / "bee"), "at least two class folders; got ant"),
         (

@@ -1,6 +1,7 @@
 """What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,53 @@ def test_an_error_that_only_another_test_shows_is_named():
     runs = (run("ce", ece=0.6), run("ls", ece=0.001), run("mbls", ece=0.001))
     text = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), runs)))}["Calibration"]
     assert text == "No method is within noise of a calibrated model; ECE itself does not show it for ce (by O-ECE)."
+
+
+def calibration(gaps):
+    """What is said of calibration where each method's confidence minus accuracy, by seed, is far beyond noise."""
+    runs = []
+    for method, by_seed in gaps.items():
+        for seed, gap in enumerate(by_seed):
+            values = {"ece": abs(gap), "o_ece": max(gap, 0.0), "u_ece": max(-gap, 0.0)}
+            noise = {"floor": 0.01, "p": 0.001, "least_p": 0.001, "replicates": 999}
+            found = {"test": {name: Estimate(value, 0.0, 0.1, **noise) for name, value in values.items()}}
+            folder, measured = RunFolder(Path(f"{method}-s{seed}")), {"test": values, "test_calibrated": {}}
+            runs.append(FinishedRun(folder, "made", method, seed, measured, estimates=RunEstimates(found)))
+    texts = {answer.question: answer.text for answer in answers(report_model(Summary(Path(), tuple(runs))))}
+    return texts["Calibration"]
+
+
+@pytest.mark.parametrize(
+    ("gaps", "text"),
+    [
+        ({"ce": 0.03}, "ce is over-confident."),
+        ({"ce": 0.03, "ls": -0.05}, "ce is over-confident, ls is under-confident."),
+        ({"ce": 0.03, "ls": -0.05, "mbls": -0.04, "acls": -0.04},
+         "ce is over-confident, all others are under-confident."),
+        ({"ce": 0.03, "ls": -0.05, "mbls": None, "acls": -0.04},
+         "ce is over-confident, ls and acls are under-confident."),
+    ],
+)  # fmt: skip
+def test_the_direction_of_an_error_beyond_noise_is_said(gaps, text):
+    """A method whose seeds disagree (here None) has none."""
+    by_seed = {method: (0.05, -0.05) if gap is None else (gap, gap) for method, gap in gaps.items()}
+    assert calibration(by_seed).endswith(text)
+
+
+def test_the_lowest_error_is_named_where_enough_seeds_confirm_it():
+    gaps = {"ce": [0.03, 0.031, 0.03, 0.031, 0.03], "ls": [-0.08] * 5}
+    assert calibration(gaps).endswith("ls is under-confident. ce has the lowest ECE.")
+    assert calibration({name: values[:4] for name, values in gaps.items()}).endswith("ls is under-confident.")
+
+
+def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(tmp_path):
+    """With ``data.test_size`` the verdict named more images than there were."""
+    (tmp_path / "data.json").write_text('{"test": {"samples": 1000}}')
+    run = FinishedRun(RunFolder(tmp_path), "made", "ce", 0, {"test": {"nll": 0.3}, "test_calibrated": {}})
+    assert report_model(Summary(tmp_path, (run,))).samples == 1000  # results that were published without splits
+    np.savez(tmp_path / "splits.npz", train=np.arange(5), val=np.arange(5), test=np.arange(200))
+    again = replace(run, folder=RunFolder(tmp_path))
+    assert report_model(Summary(tmp_path, (again,))).samples == 200
 
 
 def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):

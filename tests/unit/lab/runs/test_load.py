@@ -1,15 +1,20 @@
+import logging
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fedlas._core.check import InputError
 from fedlas.features import find_head
+from fedlas.lab.bench.run_all import run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.data import warn_of_small_validation
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.load import load_trained, splits_at_hand
 from fedlas.lab.runs.measure import predictions_of
 from fedlas.predictions import Predictions
 
@@ -53,3 +58,69 @@ def test_nonsense(run, tmp_path):
     (other / "config.yaml").write_bytes((run.folder / "config.yaml").read_bytes())
     with pytest.raises(InputError, match="must be finished"):
         load_trained(other)
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """A run on an .npz in a folder whose name is no UTF-8, which is somewhere else now."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, samples in (("train", 60), ("test", 20)):
+        arrays[f"{part}_images"] = random.integers(0, 256, (samples, 4, 4, 1), dtype=np.uint8)
+        arrays[f"{part}_target"] = np.arange(samples) % 2
+    np.savez(folder / "mine.npz", **arrays)
+    recipe = load_recipe("synthetic", ["data={name: npz, val_size: 20}", "train.epochs=1", "model.hidden=[8]"])
+    (run,) = plan(recipe.with_data_root(str(folder / "mine.npz")), losses=["ce"], seeds=[0], out=tmp_path / "runs")
+    execute(run)
+    return run, folder / "mine.npz"
+
+
+def test_a_run_remembers_where_its_data_was(moved, monkeypatch, tmp_path):
+    run, place = moved
+    monkeypatch.chdir(tmp_path / "runs")
+    assert RunFolder(run.folder).kept_root == str(place)
+    assert len(load_trained(run.folder).splits.test) == 20
+    assert "root" not in RunFolder(run.folder).config["data"]  # the same run on another machine
+
+
+def test_data_that_has_moved_is_an_error_that_says_how_to_name_the_new_place(moved, tmp_path):
+    run, place = moved
+    place.rename(tmp_path / "new.npz")
+    with pytest.raises(InputError, match=r"must be where it was .* got .*mine\.npz, which does not exist.*--data PATH"):
+        load_trained(run.folder)
+    splits, why = splits_at_hand(run.folder)
+    assert splits is None
+    assert "--data PATH" in why
+    assert len(load_trained(run.folder, data=str(tmp_path / "new.npz")).splits.test) == 20
+
+
+def test_the_place_is_not_believed_without_the_fingerprint_of_the_data(moved):
+    """A stranger's run folder could name any place, and a page would show the images in it."""
+    run, _ = moved
+    (run.folder / "data.json").unlink()
+    with pytest.raises(InputError, match="no root"):
+        load_trained(run.folder)
+
+
+def test_a_run_without_files_keeps_no_place(run, monkeypatch, tmp_path):
+    assert RunFolder(run.folder).kept_root is None
+    # A run copied to another machine finds its data in the usual places there.
+    (run.folder / "data_root.txt").write_text(str(tmp_path / "gone"))
+    try:
+        assert len(load_trained(run.folder).splits.val) == 50
+    finally:
+        (run.folder / "data_root.txt").unlink()
+
+
+def test_a_small_validation_part_is_named_once(tmp_path, caplog):
+    warn_of_small_validation.cache_clear()
+    runs = plan(load_recipe("synthetic", TINY), losses=["ce", "ls"], seeds=[0], out=tmp_path)
+    with caplog.at_level(logging.WARNING, logger="fedlas"):
+        run_all(runs)
+    (said,) = [record.message for record in caplog.records if "validation" in record.message]
+    assert said.startswith("50 validation images are too few to choose an epoch and a temperature by")
+    caplog.clear()
+    warn_of_small_validation(200)
+    assert not caplog.records

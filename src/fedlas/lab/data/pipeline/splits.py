@@ -20,6 +20,9 @@ from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.stratify import IntArray, allocate, choose, shuffled_classes
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 
+FEWEST_VALIDATION = 200
+"""Validation images below which the chosen epoch and the fitted temperature are mostly chance."""
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:
@@ -217,6 +220,16 @@ def split(
         source.name, **parts, indices=indices, mean=mean, std=std, classes=source.classes, flip=source.flip,
         crop_padding=source.crop_padding, mistaken_for=source.mistaken_for,
     )  # fmt: skip
+
+
+def too_small_to_choose(samples: int) -> str:
+    """A sentence on a validation part that is too small to choose an epoch and a temperature by; empty if it is not."""
+    if samples >= FEWEST_VALIDATION:
+        return ""
+    return (
+        f"{samples:,} validation images are too few to choose an epoch and a temperature by: with fewer than "
+        f"{FEWEST_VALIDATION}, both are mostly chance. Raise data.val_size, or add images."
+    )
 
 
 def channel_moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -20,6 +20,7 @@ Listed = Sequence[tuple[str, int]]
 """Relative path and class of each image of a part."""
 
 _TEST_FRACTION = 0.2
+_SPELLINGS = {"val": ("val", "valid", "validation")}
 
 
 def is_image_name(name: str) -> bool:
@@ -49,7 +50,8 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
     found = _folders(place)
     if len(found) < 2:
         got = f"{', '.join(path.name for path in found) or 'none'} in {place}"
-        fix = f"{layout} Archives must be extracted first."
+        inner = found[0] if found and len(_folders(found[0])) > 1 else None
+        fix = f"Did you mean {inner}?" if inner else f"{layout} Archives must be extracted first."
         raise InputError(owner, "there must be at least two class folders", got, fix)
     return found
 
@@ -65,36 +67,15 @@ def divided_images(
     Args:
         owner: Data set, named in errors.
         root: Folder from the user.
-        others: Names of the folders next to ``train``.
+        others: Names of the folders next to ``train``; ``val`` may also be called ``valid`` or ``validation``.
         layout: A sentence that says how the folders should be arranged.
         deep: Look for images in folders below the class folders too.
 
     Raises:
-        InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
-            their classes.
+        InputError: As :func:`images_by_part`.
     """
-    place = required_root(owner, root, "a folder of images")
-    if not place.is_dir():
-        raise InputError(owner, "root must be a folder", f"the file {place}", layout)
-    try:
-        # A folder without folders in it is a class of that name, not a part.
-        # Parts, if there are folders of that name; otherwise one set of classes.
-        held = [part for part in ("train", *others) if (place / part).is_dir() and _folders(place / part)]
-        if held and ("train" not in held or len(held) == 1):
-            expected = f"root must hold train and {' or '.join(others)}"
-            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", layout)
-        found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
-    except OSError as error:
-        raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
-    # All parts must number the same classes in the same way.
+    place, found = images_by_part(owner, root, others, layout=layout, deep=deep)
     classes = tuple(next(iter(found.values())))
-    for part, by_class in found.items():
-        if differing := sorted(set(classes) ^ set(by_class)):
-            where = "train" if differing[0] in classes else part
-            got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
-            fix = "Rename, add or remove class folders until both agree."
-            raise InputError(owner, f"train and {part} must have the same classes", got, fix)
-    # With several parts the last is the test part, and the others train.
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
         for by_class in found.values()
@@ -106,6 +87,46 @@ def divided_images(
     size = round(_TEST_FRACTION * len(target))
     kept, held_out = hold_out(owner, target, size, classes, stream(Purpose.FIXED_TEST))
     return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
+
+
+def images_by_part(
+    owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
+) -> tuple[Path, dict[str, dict[str, list[str]]]]:
+    """The root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
+
+    Args:
+        owner: As :func:`divided_images`.
+        root: As there.
+        others: As there.
+        layout: As there.
+        deep: As there.
+
+    Raises:
+        InputError: If folders or images are missing or cannot be read, there is only one class, or the parts differ in
+            their classes.
+    """
+    place = required_root(owner, root, "a folder of images")
+    if not place.is_dir():
+        raise InputError(owner, "root must be a folder", f"the file {place}", layout)
+    try:
+        names = ("train", *(name for part in others for name in _SPELLINGS.get(part, (part,))))
+        # A folder without folders in it is a class of that name, not a part.
+        held = [part for part in names if (place / part).is_dir() and _folders(place / part)]
+        if held and ("train" not in held or len(held) == 1):
+            expected = f"root must hold train and {' or '.join(others)}"
+            fix = f"Add one, or pass {place / held[0]}, of which a fifth is held out." if len(held) == 1 else layout
+            raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", fix)
+        found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}
+    except OSError as error:
+        raise InputError(owner, "every folder must be readable", error, "Change its permissions.") from error
+    classes = tuple(next(iter(found.values())))
+    for part, by_class in found.items():
+        if differing := sorted(set(classes) ^ set(by_class)):
+            where = "train" if differing[0] in classes else part
+            got = f"{len(differing)} in one of them only, such as {differing[0]!r} in {where}"
+            fix = "Rename, add or remove class folders until both agree."
+            raise InputError(owner, f"train and {part} must have the same classes", got, fix)
+    return place, found
 
 
 def _folders(place: Path) -> list[Path]:

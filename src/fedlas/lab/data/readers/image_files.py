@@ -15,6 +15,8 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.data.readers.unreadable import unreadable
 
+_SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
+
 
 def open_image(owner: str, file: Path, *, channels: int = 3, upright: bool = True) -> Any:
     """Decode one image file into a PIL image of mode RGB or L.
@@ -101,14 +103,13 @@ def read_images(
 
     def fill(row: int) -> None:
         image = read(files[row])
-        if image.shape != first.shape or image.shape[1] != image.shape[2]:
-            raise InputError(
-                owner,
-                "without image_size all images must be square and of one size",
-                f"{files[row]} with {image.shape[1]} x {image.shape[2]}, after {files[0]} with "
-                f"{first.shape[1]} x {first.shape[2]}",
-                "Pass image_size, e.g. image_size=32.",
-            )
+        height, width = image.shape[1:]
+        if height != width:
+            got = f"{files[row]} with {height} x {width}"
+            raise InputError(owner, "without image_size all images must be square", got, _SET_SIZE)
+        if image.shape != first.shape:
+            got = f"{files[row]} with {height} x {width} and {files[0]} with {first.shape[1]} x {first.shape[2]}"
+            raise InputError(owner, "without image_size all images must be of one size", got, _SET_SIZE)
         images[row] = image
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter lock

@@ -28,7 +28,12 @@ def required_root(owner: str, root: str | None, what: str) -> Path:
         InputError: If ``root`` is None or does not exist.
     """
     if root is None:
-        raise InputError(owner, f"root must be the path of {what}", "no root", f"Pass root=PATH of {what}.")
+        raise InputError(
+            owner,
+            f"root must be the path of {what}",
+            "no root",
+            f"Pass root=PATH of {what} (--data PATH on the command line).",
+        )
     path = Path(root).expanduser()
     try:
         problem = "" if path.exists() else ", which does not exist"

@@ -41,7 +41,8 @@ def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str
         fix: What to do if the damage is not recognized.
     """
     what, known_fix = damage(path)
-    return InputError(owner, expected, f"{path} ({what or f'{type(error).__name__}: {error}'})", known_fix or fix)
+    reason = str(error).replace(f" {str(path)!r}", "")  # Pillow and the system name the file again
+    return InputError(owner, expected, f"{path} ({what or f'{type(error).__name__}: {reason}'})", known_fix or fix)
 
 
 def read_lines(owner: str, path: Path) -> list[str]:

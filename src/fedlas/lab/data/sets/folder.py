@@ -9,18 +9,19 @@ from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.readers.class_folders import divided_images
 from fedlas.lab.data.readers.image_files import check_channels, read_images
 
-_LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/*, or as ROOT/CLASS/*."
+_LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or as ROOT/CLASS/*."
 
 
-@DATASETS.register("folder", files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/*, or in ROOT/CLASS/*")
+@DATASETS.register("folder", files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*")
 def load_folder(
     root: str | None = None, *, image_size: int | None = None, channels: int = 3, max_gib: float = 4.0
 ) -> Source:
-    """Your own images: ROOT/train/CLASS/* and ROOT/test/CLASS/*, or ROOT/CLASS/*.
+    """Your own images: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or ROOT/CLASS/*.
 
     Files are read once into memory. Hidden files, files without an image suffix and folders below a class folder are
-    skipped. EXIF rotation is applied. Without folders ``train`` and ``test``, a stratified fifth of the images, the
-    same for every seed, becomes the test part.
+    skipped. EXIF rotation is applied. A folder ``val`` next to ``train`` and ``test`` joins the training part, from
+    which the seed draws validation images; with ``train`` and ``val`` alone, ``val`` is the test part. Without these
+    folders, a stratified fifth of the images, the same for every seed, becomes the test part.
 
     Args:
         root: The folder.
@@ -41,7 +42,7 @@ def load_folder(
     if image_size is not None:
         check_count("folder", "image_size", image_size)
     check_number("folder", "max_gib", max_gib, low=0, low_open=True)
-    place, parts, classes = divided_images("folder", root, ["test"], layout=_LAYOUT, deep=False)
+    place, parts, classes = divided_images("folder", root, ["val", "test"], layout=_LAYOUT, deep=False)
     files = [place / name for part in parts for name, _ in part]
     target = torch.tensor([label for part in parts for _, label in part])
     images = torch.from_numpy(read_images("folder", files, image_size=image_size, channels=channels, max_gib=max_gib))

@@ -1,0 +1,117 @@
+"""``fedlas init``: looks at a folder of images and writes a recipe for it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from pathlib import Path
+
+from fedlas._core.check import InputError
+from fedlas._core.files import check_name, path_argument, write_text
+from fedlas._core.terminal import Bar, say
+from fedlas.cli.arguments import AddSubcommand
+from fedlas.lab.data.pipeline.splits import too_small_to_choose
+from fedlas.lab.data.survey import Survey, survey
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.recipes.starter import Starter, choose, starter_recipe
+
+_OWNER = "fedlas init"
+_UNEVEN = 5
+"""Times as many images in the largest class as in the smallest, from which it is worth a word."""
+
+
+def add_init(add: AddSubcommand) -> None:
+    """Add the subcommand."""
+    parser = add("init", _init, "Look at a folder of images and write a recipe that trains on it.", "FOLDER")
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=path_argument, help="CLASS/*, or train/CLASS/* and test/CLASS/* (or val)"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=path_argument, help="the recipe, a new .yaml file (default: FOLDER's name.yaml)"
+    )
+
+
+def _init(args: argparse.Namespace) -> int:
+    return init(args.folder, out=args.out)
+
+
+def init(folder: Path, *, out: Path | None = None) -> int:
+    """Look at the images, write a recipe, and print what was found and the next command.
+
+    Args:
+        folder: The images.
+        out: The recipe; None is a file with the folder's name in the current folder.
+
+    Returns:
+        0.
+
+    Raises:
+        InputError: As :func:`fedlas.lab.data.survey.survey`, or if ``out`` exists, is no ``.yaml`` file or cannot be
+            written.
+    """
+    out = Path(f"{folder.expanduser().resolve().name or 'images'}.yaml") if out is None else out
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(_OWNER, "--out must end in .yaml", out, "Name such a file.")
+    check_name(_OWNER, "the recipe", out.stem, "Name the file with --out.")
+    if os.path.lexists(out):
+        raise InputError(_OWNER, "the recipe must be a new file", f"{out}, which exists", "Name another with --out.")
+    with Bar("reading images", total=None) as bar:
+        found = survey(folder, on_image=lambda done, total: bar.update(done=done, total=total))
+    chosen = choose(found)
+    write_text(out, starter_recipe(found, chosen))
+    plan(load_recipe(str(out)))
+    say(*_summary(found, chosen), wrap=True)
+    say(*(f"note: {note}" for note in _notes(found, chosen)), style="yellow", wrap=True)
+    name = shlex.quote(str(out))
+    say(f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False)
+    return 0
+
+
+def _summary(found: Survey, chosen: Starter) -> list[str]:
+    counts = found.per_class.values()
+    each = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+    sizes = [f"{height} x {width}" for (height, width), _ in found.sizes.most_common(3)]
+    shown = ", ".join(sizes) + (f" and {len(found.sizes) - 3:,} other sizes" if len(found.sizes) > 3 else "")
+    colors = "gray" if found.channels == 1 else "color" if not found.gray else f"color, {found.gray:,} of them gray"
+    parts = ", ".join(part or "not divided" for part in found.counts)
+    return [
+        f"{found.root.name}: {found.images:,} images in {len(found.classes):,} classes ({each} each); {parts}",
+        f"pixels: {shown}; {colors}",
+        f"train {chosen.train:,}, validation {chosen.val:,}, test {chosen.test:,}; resnet8 (width {chosen.width}) on "
+        f"{chosen.size} x {chosen.size}, {chosen.epochs} epochs in batches of {chosen.batch}",
+    ]
+
+
+def _notes(found: Survey, chosen: Starter) -> list[str]:
+    """What a person should know before the first run."""
+    notes = []
+    if found.others:
+        kinds, count = ", ".join(name for name, _ in found.others.most_common(3)), found.others.total()
+        notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
+    leaks, doubtful = found.between_parts(), found.between_classes()
+    alike = [] if leaks or doubtful else found.copies
+    for pairs, what in (
+        (leaks, "in two parts, which makes the measured numbers too good"),
+        (doubtful, "in two classes, where one label must be wrong"),
+        (alike, "stored twice, of which one may be trained on and the other tested"),
+    ):
+        if pairs:
+            notes.append(f"{_counted(len(pairs), 'image')} {what}, such as {pairs[0][0]} and {pairs[0][1]}.")
+    counts = found.per_class
+    rare, common = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[common] >= _UNEVEN * counts[rare]:
+        notes.append(
+            f"{rare} has {counts[rare]:,} images and {common} {counts[common]:,}: accuracy and ECE hardly see rare "
+            "classes. Read the classwise ECE, too."
+        )
+    if said := too_small_to_choose(chosen.val):
+        notes.append(said)
+    if any(part in ("val", "valid", "validation") for part in found.counts) and "test" in found.counts:
+        notes.append("the images in the validation folder join the training part, from which the seed draws its own.")
+    return notes
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -1,0 +1,180 @@
+"""What a folder of images holds: parts, classes, sizes and colors; files that cannot be read, and copies."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError
+from fedlas.lab.data.readers.class_folders import images_by_part, is_image_name
+from fedlas.lab.data.readers.image_files import open_image
+
+_OWNER = "fedlas init"
+_LAYOUT = "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."
+_GRID = 64
+"""Pixels a side that are looked at for color: a photograph in color shows it there."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A folder of images.
+
+    Attributes:
+        root: The folder, absolute.
+        counts: Images by part (``""`` in a folder without parts) and class.
+        sizes: How many images have which height and width in pixels.
+        gray: Images without color.
+        nested: Whether some images are in folders below the class folders.
+        others: Files that are no images, by suffix.
+        copies: Pairs of different files with the same content, relative to ``root``: those of different parts first,
+            then those of different classes, then the rest.
+    """
+
+    root: Path
+    counts: dict[str, dict[str, int]]
+    sizes: Counter[tuple[int, int]]
+    gray: int
+    nested: bool
+    others: Counter[str]
+    copies: tuple[tuple[str, str], ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted."""
+        return tuple(next(iter(self.counts.values())))
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(sum(by_class.values()) for by_class in self.counts.values())
+
+    @property
+    def channels(self) -> int:
+        """1 if no image has color, else 3."""
+        return 1 if self.gray == self.images else 3
+
+    @property
+    def shorter_side(self) -> int:
+        """Median length of the shorter side in pixels."""
+        return round(median(min(size) for size in self.sizes.elements()))
+
+    @property
+    def per_class(self) -> dict[str, int]:
+        """Images of each class in all parts together."""
+        return {name: sum(by_class[name] for by_class in self.counts.values()) for name in self.classes}
+
+    def between_parts(self) -> list[tuple[str, str]]:
+        """Copies of which one is in another part than the other: a test image that was trained on."""
+        return [pair for pair in self.copies if _part(self.counts, pair[0]) != _part(self.counts, pair[1])]
+
+    def between_classes(self) -> list[tuple[str, str]]:
+        """Copies in different classes: at least one label is wrong."""
+        return [pair for pair in self.copies if _class(self.counts, pair[0]) != _class(self.counts, pair[1])]
+
+
+def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = None) -> Survey:
+    """Look at every image in a folder of class folders, with or without ``train``, ``val`` and ``test`` around them.
+
+    Args:
+        root: The folder.
+        on_image: Called as ``on_image(done, total)`` while images are read.
+
+    Raises:
+        InputError: If folders or images are missing, there is only one class, or the parts differ in their classes;
+            or if images cannot be read: the first are named, with the reasons.
+    """
+    place, found = images_by_part(_OWNER, str(root), ["val", "test"], layout=_LAYOUT, deep=True)
+    place = place.resolve()
+    names = [name for by_class in found.values() for listed in by_class.values() for name in listed]
+    sizes: Counter[tuple[int, int]] = Counter()
+    broken: list[str] = []
+    gray = 0
+    for done, seen in enumerate(_seen(place, names), start=1):
+        if isinstance(seen, str):
+            broken.append(seen)
+        else:
+            sizes[seen[0]] += 1
+            gray += seen[1]
+        if on_image is not None:
+            on_image(done, len(names))
+    if broken:
+        shown = "; ".join(broken[:5]) + (f"; and {len(broken) - 5:,} more" if len(broken) > 5 else "")
+        raise InputError(
+            _OWNER,
+            "every file with an image suffix must be a readable image",
+            f"{len(broken):,} of {len(names):,} that {'is' if len(broken) == 1 else 'are'} not: {shown}",
+            "Repair or remove them: training refuses them, too.",
+        )
+    counts = {part: {name: len(listed) for name, listed in by_class.items()} for part, by_class in found.items()}
+    deepest = {part: len(Path(part).parts) + 2 for part in found}
+    nested = any(len(Path(name).parts) > deepest[_part(counts, name)] for name in names)
+    return Survey(place, counts, sizes, gray, nested, _others(place), _copies(place, names, counts))
+
+
+def _seen(place: Path, names: list[str]) -> Iterator[tuple[tuple[int, int], bool] | str]:
+    """Height and width of each image and whether it is gray, or why it cannot be read."""
+
+    def look(name: str) -> tuple[tuple[int, int], bool] | str:
+        try:
+            image = open_image(_OWNER, place / name)
+        except InputError as error:
+            return error.parts[2]
+        return (image.height, image.width), _is_gray(image)
+
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(names), 1000):  # a million futures at once take a gigabyte
+            yield from pool.map(look, names[start : start + 1000])
+
+
+def _is_gray(image: Any) -> bool:
+    step = max(1, min(image.size) // _GRID)
+    pixels = np.asarray(image)[::step, ::step]
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _copies(place: Path, names: list[str], counts: dict[str, dict[str, int]]) -> tuple[tuple[str, str], ...]:
+    """Each later copy with the first file of its content."""
+    by_size: dict[int, list[str]] = {}
+    for name in names:
+        by_size.setdefault((place / name).stat().st_size, []).append(name)
+    first: dict[bytes, str] = {}
+    pairs = []
+    for name in sorted(name for alike in by_size.values() if len(alike) > 1 for name in alike):
+        with (place / name).open("rb") as file:
+            earlier = first.setdefault(file_digest(file, "sha256").digest(), name)
+        if earlier != name:
+            pairs.append((earlier, name))
+
+    def rank(pair: tuple[str, str]) -> tuple[bool, bool]:
+        one, other = pair
+        return _part(counts, one) == _part(counts, other), _class(counts, one) == _class(counts, other)
+
+    return tuple(sorted(pairs, key=rank))
+
+
+def _part(counts: dict[str, dict[str, int]], name: str) -> str:
+    return "" if "" in counts else name.split("/", 1)[0]
+
+
+def _class(counts: dict[str, dict[str, int]], name: str) -> str:
+    return name.split("/")[0 if "" in counts else 1]
+
+
+def _others(place: Path) -> Counter[str]:
+    """Files that are passed over, by suffix; hidden ones are not worth a word."""
+    found: Counter[str] = Counter()
+    for _, folders, files in os.walk(place):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.update(
+            Path(name).suffix.lower() or name for name in files if not name.startswith(".") and not is_image_name(name)
+        )
+    return found
