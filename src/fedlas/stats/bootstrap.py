@@ -11,6 +11,7 @@ from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
+from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import resampled, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
 from fedlas.stats.noise_floor import floor_values, rejects, share_at_least
@@ -178,8 +179,15 @@ def _intervals(
     # The floor can only lower what is above 0, so it is drawn for no other metric.
     lows = {e.name: floor_interval(values[e.name], samples[e.name], floor=0.0, level=level).low for e in errors}
     floors = floor_values(rows, [e for e in errors if lows[e.name] > 0], replicates=replicates, seed=seed)
+    biases = {entry.name: cell_bias(entry, rows) for entry in errors if entry.name in floors}
     return {
-        entry.name: error_interval(values[entry.name], samples[entry.name], floors.get(entry.name), level=level)
+        entry.name: error_interval(
+            values[entry.name],
+            samples[entry.name],
+            floors.get(entry.name),
+            level=level,
+            bias=biases.get(entry.name, 0.0),
+        )
         if entry in errors
         else plain_interval(entry, values[entry.name], samples[entry.name], level=level, method=method)
         for entry in entries
@@ -191,7 +199,9 @@ def is_error(entry: MetricEntry) -> bool:
     return bool(entry.metadata.get("zero_if_calibrated", False))
 
 
-def error_interval(value: float, samples: Floats, floors: Floats | None, *, level: float) -> Interval:
+def error_interval(
+    value: float, samples: Floats, floors: Floats | None, *, level: float, bias: float = 0.0
+) -> Interval:
     """The interval of a calibration error, whose lower end is 0 unless the test at ``1 - level`` rejects calibration.
 
     Args:
@@ -199,10 +209,11 @@ def error_interval(value: float, samples: Floats, floors: Floats | None, *, leve
         samples: Its bootstrap replicates ``(R,)``.
         floors: Its values for a calibrated model ``(R,)``; None if the lower end is 0 anyhow.
         level: In ``(0, 1)``.
+        bias: Least that the lower end takes off the value.
     """
     rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - level)
     floor = float(floors.mean()) if floors is not None else 0.0
-    found = floor_interval(value, samples, floor=floor, level=level)
+    found = floor_interval(value, samples, floor=floor, level=level, bias=bias)
     return replace(found, low=max(0.0, found.low) if rejected else 0.0)
 
 
