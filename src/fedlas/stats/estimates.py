@@ -212,14 +212,16 @@ def estimated(
     samples = values_in(resampled, rows, forms, seed=seed, advance=count)
     floors = values_in(redrawn, rows, tested, seed=seed, advance=count)
     found = {
-        name: _estimate(entry, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
+        name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()
     }
     classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
     classwise = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class) if class_replicates else []
     return found, {
-        label: _estimate(classwise, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label])
+        label: _estimate(
+            classwise, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label]
+        )
         for label, row in classes.items()
     }
 
@@ -236,13 +238,13 @@ def _errors_by_class(block: Replicates) -> Floats:
 
 
 def _estimate(
-    entry: MetricEntry, value: float, samples: Floats, floors: Floats | None, level: float, bias: float
+    entry: MetricEntry, rows: Rows, value: float, samples: Floats, floors: Floats | None, level: float, bias: float
 ) -> Estimate:
     """From bootstrap replicates and, for a calibration error, values for a calibrated model ``(R,)``."""
     if is_error(entry):
         interval = error_interval(value, samples, floors, level=level, bias=bias)
     else:
-        interval = plain_interval(entry, value, samples, level=level, method="auto")
+        interval = plain_interval(entry, rows, value, samples, level=level, method="auto")
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
     if floors is None:
