@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.base import AnyOnePass, MetricEntry
@@ -217,7 +219,7 @@ def estimated(
     }
     classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
     classwise = METRICS["classwise_ece"]
-    biases = class_bias(rows, errors_by_class) if class_replicates else []
+    biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
     return found, {
         label: _estimate(
             classwise, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label]

@@ -114,9 +114,9 @@ def paired_bootstrap(
         parts.append(first - second)
     differences = np.concatenate(parts)
     interval = interval_from(values[0] - values[1], differences, level=level, method=method)
-    first, second = (share_of(entry, rows) for rows in both)
-    if first is not None and second is not None:
-        low, high = paired_shares(first, second, level=level)
+    hits, other_hits = (share_of(entry, rows) for rows in both)
+    if hits is not None and other_hits is not None:
+        low, high = paired_shares(hits, other_hits, level=level)
         interval = replace(interval, low=low, high=high, method="paired shares")
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
     return PairedBootstrap(metric, values[0], values[1], interval, p_value)
