@@ -115,7 +115,8 @@ def paired_bootstrap(
     differences = np.concatenate(parts)
     interval = interval_from(values[0] - values[1], differences, level=level, method=method)
     hits, other_hits = (share_of(entry, rows) for rows in both)
-    if hits is not None and other_hits is not None:
+    # Equal outcomes of different models may differ on other samples; equal logits cannot.
+    if hits is not None and other_hits is not None and not np.array_equal(both[0].logits, both[1].logits):
         low, high = paired_shares(hits, other_hits, level=level)
         interval = replace(interval, low=low, high=high, method="paired shares")
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))

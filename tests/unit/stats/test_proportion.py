@@ -90,7 +90,9 @@ def test_paired_shares_against_the_published_example():
 
 def test_two_models_that_are_always_right_may_still_differ():
     p = predictions([True] * 20)
-    interval = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
+    same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
+    assert (same.low, same.high) == (0.0, 0.0)
+    interval = paired_bootstrap(p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99).interval
     width = 1 - wilson(1.0, 20, level=0.95)[0]
     assert (interval.low, interval.high) == pytest.approx((-width, width))
     assert math.isclose(interval.value, 0.0)
