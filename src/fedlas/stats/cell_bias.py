@@ -84,12 +84,12 @@ def expected_labels(table: ClassTable) -> Floats:
     # them, as the confidences of a class that is predicted too rarely do.
     weight = 1.0 / np.sqrt(np.maximum(count, 1.0))
     sums = (weight * probs).sum(axis=0)
-    filled = sums > 0
-    scale = np.divide(1.0, sums, out=np.zeros_like(sums), where=filled)
+    scale = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
     ratio = scale * (weight * labels).sum(axis=0)
-    # All bins moved together are STANDARD_ERRORS from what was observed, so each one by so much less.
+    # All bins moved together are STANDARD_ERRORS from the labels that were observed, so each one by so much less.
     error = scale * np.sqrt((weight**2 * _variance((ratio * probs).clip(0.0, count), count)).sum(axis=0))
-    reach = error * (STANDARD_ERRORS / np.sqrt(max(1, filled.sum())))
+    chances = error * probs.sum(axis=0)
+    reach = error * (STANDARD_ERRORS * np.linalg.norm(chances) / max(chances.sum(), 1e-300))
     shared = ((ratio + (1.0 - ratio).clip(-reach, reach)) * probs).clip(0.0, count)
     # The variance, over classes, of a cell's share of labels about that of its bin, less two standard errors of it.
     chance, apart = _variance(shared, count), labels - shared
