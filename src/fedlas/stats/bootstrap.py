@@ -43,7 +43,8 @@ def bootstrap_interval(
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
         seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
         num_bins: Bins of the metrics that have any.
-        method: ``"percentile"``, ``"basic"``, ``"centered"`` (see Note), or ``"auto"``: the basic interval where the
+        method: No matter for a share of samples, such as accuracy: that has the exact interval of Clopper and Pearson.
+            ``"percentile"``, ``"basic"``, ``"centered"`` (see Note), or ``"auto"``: the basic interval where the
             bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
             registered as ``unbiased`` the centered one. Of calibration errors, which are 0 for a calibrated model, the
             upper end is not moved down by any bias, the lower one by what the noise floor allows for, and it is 0
@@ -61,7 +62,7 @@ def bootstrap_interval(
         How often an interval of level 0.95 holds the truth, from 500 test sets of 2,000 samples whose distribution is
         known; 10 classes, models from 10 % too soft to 50 % too sharp (``benchmarks/stats.py --coverage 500``):
 
-        - NLL, Brier score: 0.93 to 0.95 with any method;
+        - NLL, Brier score: 0.93 to 0.95 with any method; accuracy: at least 0.95, whatever the truth and ``N``;
         - ECE, adaptive ECE of a calibrated model: percentile 0.00, basic 0.43 to 0.53, ``"auto"`` 0.95 to 0.96;
         - the same of a clearly miscalibrated one, 50 % too sharp: percentile 0.95, basic 0.93 to 0.94, ``"auto"`` 0.94
           to 0.95;
@@ -72,7 +73,8 @@ def bootstrap_interval(
         1.00; MCE 0.99; U-ECE and Brier calibration 1.00. More than 0.95 is the price of a lower end that is too low:
         classwise ECE, ACE and Brier calibration are sums over many nearly empty bins, so the floor is most of their
         value and their intervals are wide (of models 15 % too sharp the reflected interval of classwise ECE held the
-        truth in 0.46 of the cases, and at 5 % that of KS in 0.63).
+        truth in 0.46 of the cases, and at 5 % that of KS in 0.63). With many classes the bootstrap cannot see the
+        chance in bins of one sample, and the lower end takes off at least what :mod:`fedlas.stats.cell_bias` finds.
 
         A calibration error is biased upward, and its replicates are so twice: they resample the labels' chance that
         is in the sample already. Near calibration all of them lie above the truth, so no interval between two of them

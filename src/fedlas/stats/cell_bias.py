@@ -72,7 +72,7 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
 def expected_labels(table: ClassTable) -> Floats:
     """How many labels each cell can expect ``(C * B,)``, as far as the few that it has can show.
 
-    Cells of the same bin share one ratio of labels to probabilities over all classes, which is moved towards 1 by as
+    Cells of the same bin share one ratio of labels to probabilities over all classes, which is moved toward 1 by as
     much as chance allows: the lower end of an interval asks for the bias of the better models among the plausible ones.
     Where cells differ from their bin beyond chance, those of many samples keep a part of their own difference.
 
