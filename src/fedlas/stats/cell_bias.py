@@ -34,14 +34,15 @@ def cell_bias(entry: MetricEntry, rows: Rows) -> float:
         rows: The samples.
 
     Returns:
-        0 for a metric that is no sum over cells of every class.
+        0 for a metric that is no calibration error, or no sum over cells of every class.
     """
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
-    statistic = None if one_pass is None else one_pass.statistic
-    if one_pass is not None and statistic is ClasswiseSums:
-        value = one_pass.value
+    if one_pass is None or not entry.metadata.get("zero_if_calibrated", False):
+        return 0.0
+    value = one_pass.value
+    if one_pass.statistic is ClasswiseSums:
         return float(table_bias(rows.table(_width_cells), lambda table: value(Filled(table))))
-    if statistic is EveryClass:
+    if one_pass.statistic is EveryClass:
         return float(table_bias(rows.table(_mass_cells), mean_over_classes))
     return 0.0
 
@@ -56,7 +57,7 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
 
     Args:
         table: Sums of the samples, without an axis of replicates.
-        value: A formula of such sums, with or without that axis.
+        value: A formula of such sums.
     """
     count, expected = table.count(), expected_labels(table)
     filled = count > 0
@@ -65,8 +66,8 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
     labels[:, filled] = random_state(Purpose.CELL_BIAS, 0).binomial(
         count[filled].astype(np.int64), share, size=(DRAWS, len(share))
     )
-    drawn, given = (value(replace(table, labels=each)) for each in (labels, expected))
-    return np.asarray(drawn).mean(axis=0) - np.asarray(given)
+    drawn = np.mean([value(replace(table, labels=each)) for each in labels], axis=0)
+    return np.asarray(drawn - value(replace(table, labels=expected)))
 
 
 def expected_labels(table: ClassTable) -> Floats:

@@ -1,7 +1,5 @@
 """The share of chance in classwise calibration errors, by hand and where cells hold few samples."""
 
-import functools
-
 import numpy as np
 import pytest
 import torch
@@ -26,7 +24,6 @@ def draw(samples, classes, seed, sharpness=SHARPNESS):
     return Predictions((sharpness * logits).float(), target, label_probs=probs)
 
 
-@functools.cache
 def truth(classes):
     """Both errors without the chance of labels; all classes are alike, so that they can share their bins."""
     p = draw(2_000_000 // classes, classes, seed=10**6)
@@ -37,14 +34,15 @@ def truth(classes):
     return {"classwise_ece": float(classwise), "brier_calibration": float(brier)}
 
 
-@pytest.mark.parametrize("classes", [10, 100])
-def test_intervals_hold_the_truth_where_cells_hold_few_samples(classes):
-    held = dict.fromkeys(truth(classes), 0)
-    for seed in range(60):
-        found = bootstrap_intervals(draw(500, classes, seed), metrics=held, replicates=79, seed=seed)
+def test_intervals_hold_the_truth_where_cells_hold_few_samples():
+    """Without what cells tell: 15 of 100 for Brier calibration, and all of the others lie above the truth."""
+    true = truth(classes=100)
+    held = dict.fromkeys(true, 0)
+    for seed in range(30):
+        found = bootstrap_intervals(draw(1000, 100, seed), metrics=held, replicates=79, seed=seed)
         for name, interval in found.items():
-            held[name] += interval.low <= truth(classes)[name] <= interval.high
-    assert min(held.values()) >= 55, held  # binomial(60, 0.95): mean 57, sd 1.7
+            held[name] += interval.low <= true[name] <= interval.high
+    assert min(held.values()) >= 26, held  # binomial(30, 0.95): mean 28.5, sd 1.2
 
 
 @pytest.mark.parametrize("metric", ["classwise_ece", "brier_calibration", "ace"])
