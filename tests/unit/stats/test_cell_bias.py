@@ -35,7 +35,7 @@ def truth(classes):
 
 
 def test_intervals_hold_the_truth_where_cells_hold_few_samples():
-    """Without what cells tell: 15 of 100 for Brier calibration, and all of the others lie above the truth."""
+    """Without what cells tell: 18 of 100 for Brier calibration, and all of the others lie above the truth."""
     true = truth(classes=100)
     held = dict.fromkeys(true, 0)
     for seed in range(30):
