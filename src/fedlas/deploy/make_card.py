@@ -15,8 +15,9 @@ from fedlas.metrics import evaluate, reliability_bins
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
+from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
-from fedlas.stats.selective_risk import DEFAULT_RISKS, clopper_pearson, risk_threshold
+from fedlas.stats.selective_risk import DEFAULT_RISKS, risk_threshold
 
 LEVEL = 0.95
 CELLS, BINS = 5, 100

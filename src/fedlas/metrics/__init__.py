@@ -29,7 +29,11 @@ from fedlas.metrics.brier_decomposition import (
     brier_decomposition,
     brier_refinement,
 )
-from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
+from fedlas.metrics.selective import (
+    area_under_generalized_risk_coverage,
+    area_under_risk_coverage,
+    excess_area_under_risk_coverage,
+)
 
 # isort: on
 from fedlas.metrics.base import METRICS, Approximation, OnePass
@@ -56,6 +60,7 @@ __all__ = [
     "Sums",
     "accuracy",
     "adaptive_calibration_error",
+    "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
     "brier_calibration",
     "brier_decomposition",

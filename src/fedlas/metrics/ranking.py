@@ -105,11 +105,20 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
 
     A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     """
-    upto, cumulated = np.cumsum(runs.count, axis=-1), np.cumsum(runs.gaps, axis=-1)
-    below = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
-    below = np.broadcast_to(below.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], below.shape[-1]))
-    at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
-    return np.diff(at_cuts, axis=-1, prepend=0.0)
+    return equal_mass_sums(runs, num_bins, runs.gaps)[0]
+
+
+def equal_mass_sums(runs: Runs, num_bins: int, *values: Floats) -> list[Floats]:
+    """Sums in these bins of ``values (..., G)`` of the runs, ``(..., B)`` each."""
+    upto = np.cumsum(runs.count, axis=-1)
+    cuts = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
+    found = []
+    for each in values:
+        cumulated = np.cumsum(each, axis=-1)
+        below = np.broadcast_to(cuts.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], cuts.shape[-1]))
+        at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
+        found.append(np.diff(at_cuts, axis=-1, prepend=0.0))
+    return found
 
 
 def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:

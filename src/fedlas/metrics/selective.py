@@ -38,6 +38,18 @@ def area(runs: Runs) -> Floats:
     return area_of(runs.count[..., ::-1], runs.wrong[..., ::-1])
 
 
+def generalized_area(runs: Runs) -> Floats:
+    """Area under the share of all samples that are accepted and wrong, over coverage; ties by half.
+
+    With the error rate ``r``, half of ``r**2`` are the pairs of two wrong samples. Of a wrong and a right one, those
+    count in which the wrong one is the more confident.
+    """
+    right = runs.count - runs.wrong
+    below = np.cumsum(right, axis=-1) - 0.5 * right
+    wrong = runs.wrong.sum(axis=-1)
+    return ((runs.wrong * below).sum(axis=-1) + 0.5 * wrong**2) / float(runs.num_samples) ** 2
+
+
 def excess_area(runs: Runs) -> Floats:
     """The area less what it is if every right prediction is more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
@@ -56,9 +68,20 @@ def _error(grid: FineGrid) -> float:
     return float(max(value - lowest, highest - value))
 
 
+def _generalized_error(grid: FineGrid) -> float:
+    """Within a cell all pairs of a right and a wrong sample may be in one order."""
+    runs = grid.ranking()
+    return float((0.5 * runs.right * runs.wrong).sum()) / float(runs.num_samples) ** 2
+
+
 _AURC_OWNER, _EXCESS_OWNER = "area_under_risk_coverage", "excess_area_under_risk_coverage"
+_GENERALIZED_OWNER = "area_under_generalized_risk_coverage"
 _AURC = OnePass(_AURC_OWNER, EqualMass, lambda samples: area(samples.ranking()))
 _EXCESS = OnePass(_EXCESS_OWNER, EqualMass, lambda samples: excess_area(samples.ranking()))
+_GENERALIZED = OnePass(_GENERALIZED_OWNER, EqualMass, lambda samples: generalized_area(samples.ranking()))
+_STREAMING_GENERALIZED = Approximation(
+    OnePass(_GENERALIZED_OWNER, FineGrid, lambda grid: generalized_area(grid.ranking())), _generalized_error
+)
 _STREAMING_AURC = Approximation(OnePass(_AURC_OWNER, FineGrid, lambda grid: area(grid.ranking())), _error)
 _STREAMING_EXCESS = Approximation(OnePass(_EXCESS_OWNER, FineGrid, lambda grid: excess_area(grid.ranking())), _error)
 _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation for deep neural classifiers"
@@ -129,3 +152,42 @@ def excess_area_under_risk_coverage(predictions: Predictions) -> float:
         Geifman et al. 2019 (ICLR); https://arxiv.org/abs/1805.08206
     """
     return _EXCESS(predictions)
+
+
+@METRICS.register(
+    "augrc",
+    title="AUGRC",
+    higher_is_better=False,
+    percent=True,
+    default=False,
+    paper="Traub et al. 2024, Overcoming common flaws in the evaluation of selective classification systems",
+    one_pass=_GENERALIZED,
+    streaming=_STREAMING_GENERALIZED,
+)
+def area_under_generalized_risk_coverage(predictions: Predictions) -> float:
+    """Mean share of samples that are wrong and accepted over all coverages: the risk that an accepted error does harm.
+
+    AURC divides the accepted errors by the accepted samples, so that a few confident errors count for many times as
+    much as others. AUGRC divides by all samples: every error counts by the coverages at which it is accepted.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        A fraction in ``[0, 1/2]``: with the error rate ``r`` it is ``r**2 / 2`` for a perfect order of confidences,
+        ``r / 2`` for one that says nothing, and ``r - r**2 / 2`` at worst.
+
+    Note:
+        The area by trapezoids, ``(1 - AUROC) * r * (1 - r) + r**2 / 2``, where AUROC is that of confidence for right
+        against wrong, ties by half. The paper multiplies it by 1,000. The order of samples does not matter. Keeps the
+        confidences: ``O(N)`` memory. Streaming takes the confidences of a fine grid's cell as equal.
+
+    Example:
+        >>> p = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0]], [0, 1, 0])
+        >>> area_under_generalized_risk_coverage(p)  # one of two pairs, and 1/2: 1.5 / 9
+        0.1666...
+
+    Source:
+        Traub et al. 2024 (NeurIPS), with the relation to AUROC; https://arxiv.org/abs/2407.01032
+    """
+    return _GENERALIZED(predictions)

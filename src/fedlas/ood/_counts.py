@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 
@@ -60,13 +63,18 @@ class Counter:
         self, owner: str, id_score: ArrayLike, ood_score: ArrayLike, id_correct: ArrayLike | None = None
     ) -> None:
         known, unknown = _checked(owner, "id_score", id_score), _checked(owner, "ood_score", ood_score)
-        self._right = None if id_correct is None else np.asarray(id_correct)
+        self._right = None if id_correct is None else _array(owner, "id_correct must be bool", id_correct)
         if self._right is not None and (self._right.shape != known.shape or self._right.dtype != np.bool_):
             expected = f"id_correct must be ({len(known)},) bool"
             raise InputError(owner, expected, describe(self._right), "One for each in-distribution.")
         values, place = np.unique(np.concatenate((known, unknown)), return_inverse=True)
         self._groups = len(values)
         self._known, self._unknown = place[: len(known)], place[len(known) :]
+
+    @property
+    def pairs(self) -> int:
+        """Most pairs of an in-distribution and an OOD sample of which no two have a sample in common."""
+        return min(len(self._known), len(self._unknown))
 
     def all_samples(self) -> Counts:
         """Of all samples, in one row."""
@@ -94,11 +102,25 @@ class Counter:
         return counted.reshape(rows, self._groups).astype(np.float64)
 
 
-def _checked(owner: str, name: str, score: ArrayLike) -> Floats:
+def _array(owner: str, expected: str, given: ArrayLike | Tensor) -> NDArray[Any]:
+    """The numbers as an array, those of a tensor wherever it is; NumPy has no bfloat16."""
     try:
-        values = np.asarray(score, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(owner, f"{name} must be numbers", describe(score), "Pass one score a sample.") from error
+        if isinstance(given, Tensor):
+            given = given.detach().cpu()
+            given = given.float() if given.dtype == torch.bfloat16 else given
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(owner, expected, describe(given), "Pass one a sample.") from error
+
+
+def _checked(owner: str, name: str, score: ArrayLike | Tensor) -> Floats:
+    found = _array(owner, f"{name} must be numbers", score)
+    try:
+        values = found.astype(np.float64) if found.dtype.kind != "c" else None
+    except (TypeError, ValueError):
+        values = None
+    if values is None:
+        raise InputError(owner, f"{name} must be numbers", describe(score), "Pass one score a sample.")
     shaped = values.ndim == 1 and len(values) > 0
     if not shaped or not np.isfinite(values).all():
         got = "NaN or infinite ones among them" if shaped else describe(values)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.registry import Registry
 from fedlas.ood._counts import Counter, Counts, Floats
 from fedlas.stats import Interval
 from fedlas.stats.auroc import auroc, pairs_in_order
 from fedlas.stats.intervals import check_bootstrap, interval_from
+from fedlas.stats.proportion import clopper_pearson
 
 __all__ = ["DETECTION", "detection_intervals", "detection_metrics", "fpr_at", "roc_points"]
 
@@ -128,6 +130,10 @@ def detection_intervals(
     Raises:
         InputError: As :func:`detection_metrics`, or if an option is out of range.
 
+    Note:
+        Where all replicates are equal, as those of two perfectly separated sets are, they leave no room for a mistake.
+        The interval is then that of Clopper and Pearson for as many independent pairs as the smaller set has samples.
+
     Example:
         >>> found = detection_intervals([0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], replicates=200)["auroc"]
         >>> found.value, found.low <= found.value <= found.high
@@ -141,11 +147,23 @@ def detection_intervals(
     counter = Counter(owner, id_score, ood_score, id_correct)
     blocks = [_measured(counts) for counts in counter.replicates(replicates, seed)]
     return {
-        name: interval_from(
-            float(value[0]), np.concatenate([block[name] for block in blocks]), level=level, method="percentile"
+        name: _interval(
+            float(value[0]), np.concatenate([block[name] for block in blocks]), level=level, pairs=counter.pairs
         )
         for name, value in _measured(counter.all_samples()).items()
     }
+
+
+def _interval(value: float, replicates: Floats, *, level: float, pairs: int) -> Interval:
+    """The percentile interval; where all replicates are equal, that of a share of ``pairs`` independent pairs."""
+    found = interval_from(value, replicates, level=level, method="percentile")
+    if found.low < found.high:
+        return found
+    # Perfectly separated samples are so in every replicate, too. Of pairs without a common sample each is in order
+    # with probability AUROC, so all of them are with probability AUROC**pairs.
+    few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
+    low, high = clopper_pearson(few, pairs, level=level)[0], clopper_pearson(many, pairs, level=level)[1]
+    return replace(found, low=low, high=high, method="exact")
 
 
 def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in") -> float:
@@ -171,14 +189,20 @@ def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) ->
     Args:
         id_score: As in :func:`detection_metrics`.
         ood_score: As there.
-        most: Approximate number of points to keep, for drawing.
+        most: Approximate number of points to keep, for drawing; at least 2.
 
     Returns:
         False positive rates and true positive rates ``(P,)``, from (0, 0) to (1, 1).
+
+    Raises:
+        InputError: As :func:`detection_metrics`, or if ``most`` is out of range.
     """
+    check_count("roc_points", "most", most, low=2)
     counts = Counter("roc_points", id_score, ood_score).all_samples()
     false, true = (np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.known, counts.unknown))
     false, true = false / false[-1], true / true[-1]
+    if len(false) <= most:
+        return false, true
     # Evenly spaced along the curve, so that neither steep nor flat parts are lost.
     along = false + true
     kept = np.unique(np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1])))

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_number, describe
 from fedlas._core.extras import require
 
 ROUNDING = 1e-12
 """Relative size below which a spread of differences is rounding, not variation between seeds."""
+LARGEST = 1e150
+"""Largest size of a value: squares of differences, and their sums, stay below what float64 can hold."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,32 @@ def check_pairs(owner: str, a: Sequence[float], b: Sequence[float]) -> None:
             f"{len(a)} and {len(b)} values",
             "Keep only the seeds that both methods have.",
         )
-    for name, values in (("a", a), ("b", b)):
-        for value in values:
-            if not math.isfinite(value):
-                raise InputError(owner, f"{name} must be finite", value, "Drop that seed from both methods.")
+    check_values(owner, "a", a, "Drop that seed from both methods.")
+    check_values(owner, "b", b, "Drop that seed from both methods.")
+
+
+def check_values(owner: str, name: str, values: Sequence[float], advice: str, *, missing: bool = False) -> list[float]:
+    """Return ``values`` as floats if they are finite and at most :data:`LARGEST` in size; with ``missing``, or NaN.
+
+    Raises:
+        InputError: If one of them is not.
+    """
+    found = []
+    for value in values:
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except (TypeError, ValueError):
+            raise _not_accepted(owner, name, value, advice) from None
+        if not (abs(number) <= LARGEST or (missing and math.isnan(number))):
+            raise _not_accepted(owner, name, value, advice)
+        found.append(number)
+    return found
+
+
+def _not_accepted(owner: str, name: str, value: object, advice: str) -> InputError:
+    return InputError(owner, f"{name} must be finite numbers of at most {LARGEST:g} in size", describe(value), advice)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -200,17 +224,16 @@ def compare_to_best(
             lengths or "none",
             "Put NaN where a method lacks a seed.",
         )
-    for name, numbers in values.items():
-        if any(math.isinf(v) for v in numbers):
-            raise InputError(
-                "compare_to_best", f"the values of {name!r} must be finite or NaN", "inf", "Leave that run out."
-            )
-    columns = [column for column in zip(*values.values(), strict=True) if not any(math.isnan(v) for v in column)]
+    given = {
+        name: check_values("compare_to_best", f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
+        for name, numbers in values.items()
+    }
+    columns = [column for column in zip(*given.values(), strict=True) if not any(math.isnan(v) for v in column)]
     others = frozenset(values)
     if not columns:
         reason = "No seed is common to all methods, so none can be called best."
         return Comparison(None, frozenset(), frozenset(), others, {}, {}, 0, level, reason)
-    common = {name: [float(column[i]) for column in columns] for i, name in enumerate(values)}
+    common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
     best = max(common, key=lambda name: sign * fmean(common[name]))
     tests = {name: test(common[best], common[name]) for name in common if name != best}

@@ -33,6 +33,12 @@ class Purpose(IntEnum):
 
     BOOTSTRAP = 0
     NOISE_FLOOR = 1
+    CELL_BIAS = 2
+
+
+def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
+    """The random numbers of a seed for one purpose."""
+    return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
 def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
@@ -104,7 +110,7 @@ def values_in(
 def _uniforms(
     purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int, cuts: Iterable[int]
 ) -> Iterator[Floats]:
-    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
+    random = random_state(purpose, seed)
     # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
     largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
     narrow = max(1, BLOCK // largest)

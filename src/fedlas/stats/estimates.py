@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.base import AnyOnePass, MetricEntry
@@ -16,6 +18,7 @@ from fedlas.metrics.groups import calibration_by_class
 from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
+from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.draws import CLASS_REPLICATES, MANY_PROBS, redrawn, resampled, rows_for, values_in
 from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
@@ -211,12 +214,16 @@ def estimated(
     samples = values_in(resampled, rows, forms, seed=seed, advance=count)
     floors = values_in(redrawn, rows, tested, seed=seed, advance=count)
     found = {
-        name: _estimate(entry, values[name], samples[name], floors.get(name), level) for name, entry in entries.items()
+        name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
+        for name, entry in entries.items()
     }
     classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
     classwise = METRICS["classwise_ece"]
+    biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
     return found, {
-        label: _estimate(classwise, row.ece, samples[None][:, label], floors[None][:, label], level)
+        label: _estimate(
+            classwise, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label]
+        )
         for label, row in classes.items()
     }
 
@@ -232,12 +239,14 @@ def _errors_by_class(block: Replicates) -> Floats:
     return errors_by_class(block.table(class_table).table())
 
 
-def _estimate(entry: MetricEntry, value: float, samples: Floats, floors: Floats | None, level: float) -> Estimate:
+def _estimate(
+    entry: MetricEntry, rows: Rows, value: float, samples: Floats, floors: Floats | None, level: float, bias: float
+) -> Estimate:
     """From bootstrap replicates and, for a calibration error, values for a calibrated model ``(R,)``."""
     if is_error(entry):
-        interval = error_interval(value, samples, floors, level=level)
+        interval = error_interval(value, samples, floors, level=level, bias=bias)
     else:
-        interval = plain_interval(entry, value, samples, level=level, method="auto")
+        interval = plain_interval(entry, rows, value, samples, level=level, method="auto")
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
     if floors is None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, reason
 from fedlas.stats.intervals import check_level
+from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.rows import Floats
-from fedlas.stats.selective_risk import clopper_pearson
 
 __all__ = ["GapSums", "cells_of", "check_edges", "ends_of", "read_counts", "read_numbers"]
 

@@ -30,8 +30,9 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, or
-            ``"jackknife"``, see :func:`fedlas.diagnose.associations`.
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"`` and
+            ``"paired shares"``, see :mod:`fedlas.stats.proportion`, or ``"jackknife"``, see
+            :func:`fedlas.diagnose.associations`.
     """
 
     value: float
@@ -73,29 +74,32 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
     return Interval(value, low, high, level, len(ordered), bias, error, method)
 
 
-def floor_interval(value: float, replicates: Floats, *, floor: float, level: float) -> Interval:
+def floor_interval(value: float, replicates: Floats, *, floor: float, level: float, bias: float = 0.0) -> Interval:
     """The interval of a calibration error, of whose bias only the bounds are known.
 
     A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
     where all gaps are larger than chance, by nothing. So the upper end takes no bias off, ``value + (high - mean)``
     with the percentile interval's ``high`` and the replicates' ``mean``. The lower end takes off ``b``, which is the
     bias at the error that then remains: ``value - b - (high - mean)``, where the bias falls on a straight line from
-    ``floor`` at an error of 0 to the replicates' bias at an error of ``value``. The curve is below that line, so ``b``
-    is rather too large.
+    ``floor`` at an error of 0 to the replicates' bias at an error of ``value``. The curve is below that line where bins
+    hold many samples. Where they hold few, both ends of the line are too low: the replicates keep the label of a bin of
+    one sample, and the labels of an over-confident model vary more than its own probabilities do. So ``b`` is at least
+    the ``bias`` that is known from elsewhere, see :func:`fedlas.stats.cell_bias.cell_bias`.
 
     Args:
         value: From the sample itself.
         replicates: At least :func:`fewest_replicates`.
         floor: Mean of the metric if the model were calibrated; 0 gives the lower end with the replicates' bias alone.
         level: In ``(0, 1)``.
+        bias: Least that the lower end takes off.
     """
     found = interval_from(value, replicates, level=level, method="percentile")
     least = max(found.bias, 0.0)
     above = max(value - floor, 0.0)
     remaining = value * above / (above + least) if above > 0.0 else 0.0
-    bias = max(least, min(value - remaining, floor))
+    taken = max(least, min(value - remaining, floor), bias)
     reach = found.high - (value + found.bias)
-    return replace(found, low=value - bias - reach, high=value + reach, method="floor")
+    return replace(found, low=value - taken - reach, high=value + reach, method="floor")
 
 
 def check_bootstrap(owner: str, *, level: float, replicates: int, seed: int, method: str) -> None:

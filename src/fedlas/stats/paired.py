@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from fedlas.predictions import Predictions
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
 from fedlas.stats.noise_floor import share_at_least
+from fedlas.stats.proportion import paired_shares
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats
-from fedlas.stats.tables import replicate_values
+from fedlas.stats.tables import replicate_values, share_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def paired_bootstrap(
         seed: The same seed draws the same samples.
         num_bins: Bins of the metrics that have any.
         method: ``"percentile"``, ``"basic"`` or ``"auto"``, which is the basic interval where the bootstrap finds a
-            bias of the difference of more than a quarter of a standard error, else the percentile interval.
+            bias of the difference of more than a quarter of a standard error, else the percentile interval. Of shares
+            of samples, such as accuracy, it is Newcombe's interval with every method.
 
     Returns:
         Both values, the interval of their difference, and the p-value.
@@ -112,5 +114,10 @@ def paired_bootstrap(
         parts.append(first - second)
     differences = np.concatenate(parts)
     interval = interval_from(values[0] - values[1], differences, level=level, method=method)
+    hits, other_hits = (share_of(entry, rows) for rows in both)
+    # Equal outcomes of different models may differ on other samples; equal logits cannot.
+    if hits is not None and other_hits is not None and not np.array_equal(both[0].logits, both[1].logits):
+        low, high = paired_shares(hits, other_hits, level=level)
+        interval = replace(interval, low=low, high=high, method="paired shares")
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
     return PairedBootstrap(metric, values[0], values[1], interval, p_value)

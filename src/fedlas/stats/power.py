@@ -61,6 +61,8 @@ def seeds_needed(
     check_level(owner, power, name="power")
     check_level(owner, level)
     check_choice(owner, "test", test, get_args(PairedTestName))
+    # Larger ones need as few seeds, and scipy has NaN for their power.
+    effect = min(effect, 1e6)
     if effect == 0.0:
         raise InputError(owner, "difference must not be 0", difference, "No number of seeds finds what is not there.")
     if test == "sign":

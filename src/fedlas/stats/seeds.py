@@ -11,7 +11,7 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.stats.compare import ROUNDING, PairedTest, check_pairs
+from fedlas.stats.compare import ROUNDING, PairedTest, check_pairs, check_values
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
 
@@ -195,9 +195,10 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     """
     owner = "mean_interval"
     check_level(owner, level)
-    numbers = [float(value) for value in values]
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(owner, "values must be finite, one for each seed", numbers, "Drop the seeds without a value.")
+    advice = "Drop the seeds without a value."
+    numbers = check_values(owner, "values, one for each seed,", values, advice)
+    if not numbers:
+        raise InputError(owner, "values must be at least one, one for each seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, check_count, check_number, describe
+from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
 from fedlas.stats.intervals import check_level
 
@@ -135,39 +135,6 @@ def risk_threshold(
     if last < 0:
         return RiskThreshold(risk, level, None, 0, 0, len(found), needed)
     return RiskThreshold(risk, level, float(grid[last]), int(selected[last]), int(wrong[last]), len(found), needed)
-
-
-def clopper_pearson(successes: int, samples: int, *, level: float = 0.95, sides: int = 2) -> tuple[float, float]:
-    """Exact confidence interval of a proportion.
-
-    Args:
-        successes: Out of ``samples``.
-        samples: At least 0; with none the interval is ``(0, 1)``.
-        level: In (0, 1).
-        sides: 2 for an interval; 1 for two bounds of which each alone has ``level``.
-
-    Returns:
-        Lower and upper end.
-
-    Raises:
-        InputError: If a number is out of range.
-
-    Example:
-        >>> tuple(round(end, 4) for end in clopper_pearson(0, 100))
-        (0.0, 0.0362)
-
-    Source:
-        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial" (1934).
-    """
-    check_count("clopper_pearson", "samples", samples, low=0)
-    check_number(
-        "clopper_pearson", "successes", check_count("clopper_pearson", "successes", successes, low=0), high=samples
-    )
-    alpha = (1 - check_level("clopper_pearson", level)) / check_count("clopper_pearson", "sides", sides)
-    beta = require("scipy.stats", extra="stats").beta
-    low = float(beta.ppf(alpha, successes, samples - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(1 - alpha, successes + 1, samples - successes)) if successes < samples else 1.0
-    return low, high
 
 
 DEFAULT_RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)

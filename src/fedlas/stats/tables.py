@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.base import AnyOnePass, MetricEntry, mean_of_rows
@@ -56,6 +57,13 @@ def mean_quantity(entry: MetricEntry, rows: Rows) -> Quantity | None:
         return None
     quantity: Quantity = one_pass.statistic(rows.predictions, rows.num_bins).quantity
     return quantity
+
+
+def share_of(entry: MetricEntry, rows: Rows) -> NDArray[np.bool_] | None:
+    """Whether each row counts ``(N,)``, of a metric that is the share of rows that do; None if it is no such share."""
+    quantity = mean_quantity(entry, rows)
+    values = None if quantity is None else rows.column(quantity)
+    return values if values is not None and values.dtype == np.bool_ else None
 
 
 @dataclass(frozen=True, eq=False)

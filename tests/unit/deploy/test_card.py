@@ -14,7 +14,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.card import run_card
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
-from fedlas.stats.selective_risk import clopper_pearson
+from fedlas.stats.proportion import clopper_pearson
 
 
 def predictions(seed, samples):

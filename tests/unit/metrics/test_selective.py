@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas.metrics import area_under_risk_coverage, excess_area_under_risk_coverage
+from fedlas.metrics import (
+    area_under_generalized_risk_coverage,
+    area_under_risk_coverage,
+    excess_area_under_risk_coverage,
+)
 from fedlas.metrics.selective import area_of
 
 
@@ -73,3 +77,42 @@ def test_only_the_order_of_confidences_matters():
     logits = torch.stack([margin, torch.zeros_like(margin)], 1)
     value = area_under_risk_coverage(Predictions(logits, target))
     assert area_under_risk_coverage(Predictions(logits / 3, target)) == value
+
+
+def generalized_area(confidence, correct):
+    """Trapezoids of the errors among the accepted, over all samples, at every threshold; O(N**2)."""
+    coverage, harm = [0.0], [0.0]
+    for threshold in sorted(set(confidence), reverse=True):
+        accepted = [right for c, right in zip(confidence, correct, strict=True) if c >= threshold]
+        coverage.append(len(accepted) / len(correct))
+        harm.append(accepted.count(False) / len(correct))
+    return np.trapezoid(harm, coverage)
+
+
+def test_generalized_risk_by_hand():
+    """Right, wrong, right, wrong: 0, 1/4, 1/4, 1/2 are wrong and accepted, with the means of neighbors between."""
+    p = predictions([0.9, 0.8, 0.7, 0.6], [True, False, True, False])
+    expected = (0 + 1 / 8 + 1 / 4 + 3 / 8) / 4
+    assert area_under_generalized_risk_coverage(p) == pytest.approx(expected, rel=1e-12)
+    # by AUROC, in which 3 of 4 pairs are in order: 1/4 * 1/2 * 1/2 + 1/2 * 1/4
+    assert expected == 1 / 16 + 1 / 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_generalized_risk_is_the_area_by_trapezoids(seed, levels):
+    generator = np.random.default_rng(seed)
+    samples = int(generator.integers(1, 60))
+    confidence = (0.5 + generator.integers(0, levels, samples) / (2.1 * levels)).tolist()
+    correct = (generator.random(samples) < generator.random()).tolist()
+    found = area_under_generalized_risk_coverage(predictions(confidence, correct))
+    assert found == pytest.approx(generalized_area(confidence, correct), abs=1e-12)
+
+
+@pytest.mark.parametrize(("wrong_first", "expected"), [(True, 0.3 - 0.045), (False, 0.045)])
+def test_generalized_risk_of_the_worst_and_the_best_order(wrong_first, expected):
+    correct = [False] * 30 + [True] * 70
+    confidence = np.linspace(0.9, 0.6, 100) if wrong_first else np.linspace(0.6, 0.9, 100)
+    assert area_under_generalized_risk_coverage(predictions(confidence, correct)) == pytest.approx(expected, rel=1e-12)
+    nothing = predictions([0.7] * 100, correct)
+    assert area_under_generalized_risk_coverage(nothing) == pytest.approx(0.15, rel=1e-12)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -167,3 +168,42 @@ def test_the_positive_class_is_named():
     assert {e.name: e.metadata["positive"] for e in DETECTION.entries()} == {
         "auroc": "either", "aupr-in": "in", "aupr-out": "out", "fpr95-in": "in", "fpr95-out": "out", "oscr": "in",
     }  # fmt: skip
+
+
+def test_intervals_of_a_perfect_separation_have_a_width():
+    """Each of 20 pairs without a common sample is in order with probability AUROC, so that 0.831 gives 1 in 40."""
+    found = detection_intervals(np.arange(20.0), np.arange(20.0, 50.0), replicates=99)
+    assert (found["auroc"].low, found["auroc"].high) == (pytest.approx(0.025 ** (1 / 20)), 1.0)
+    assert (found["fpr95-in"].low, found["fpr95-in"].high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert all(each.low < each.high and each.low <= each.value <= each.high for each in found.values())
+    tied = detection_intervals([1.0, 1.0], [1.0, 1.0], replicates=99)["auroc"]
+    assert tied.low < tied.value == 0.5 < tied.high
+    (one,) = {(each.low, each.high) for name, each in detection_intervals([1.0], [2.0]).items() if "fpr" not in name}
+    assert one == (pytest.approx(0.025), 1.0)
+
+
+@pytest.mark.parametrize("function", [detection_metrics, detection_intervals, fpr_at, roc_points])
+def test_tensors_that_require_grad_or_are_half_precision(function):
+    known, unknown = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([1.0, 3.0])
+    expected = function(known.numpy(), unknown.numpy())
+    for score in (known.clone().requires_grad_(), known.bfloat16(), known.half()):
+        np.testing.assert_equal(function(score, unknown.clone().requires_grad_()), expected)
+
+
+@pytest.mark.parametrize(
+    "score", [torch.ones(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2) + 0j, np.ones(2) + 0j, None, {}]
+)
+def test_what_holds_no_numbers_is_refused(score):
+    with pytest.raises(InputError, match="id_score must be"):
+        roc_points(score, [1.0])
+    with pytest.raises(InputError, match="id_correct must be"):
+        detection_metrics([1.0, 2.0], [1.0], id_correct=score if score is not None else [None, None])
+
+
+def test_as_many_roc_points_as_can_be_drawn():
+    for most in (3, 10**12):
+        false, true = roc_points([1.0], [2.0], most=most)
+        assert (false.tolist(), true.tolist()) == ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    for most in (1, -3, 2.5):
+        with pytest.raises(InputError, match="roc_points: most must be a whole number of at least 2"):
+            roc_points([1.0], [2.0], most=most)

@@ -76,3 +76,7 @@ def test_more_power_or_a_lower_level_takes_more_seeds():
 def test_number_of_seeds_refuses(arguments, message):
     with pytest.raises(InputError, match=message):
         seeds_needed(**({"difference": 1.0, "spread": 1.0} | arguments))
+
+
+def test_differences_far_beyond_the_spread_need_the_fewest_seeds():
+    assert [seeds_needed(1e308, 1e-308, test=test) for test in ("t", "sign", "wilcoxon")] == [2, 6, 6]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from fedlas._core.check import InputError
-from fedlas.stats import compare_to_best, effect_size, mean_interval, sign_test, wilcoxon_test
+from fedlas.stats import compare_to_best, effect_size, mean_interval, paired_t_test, sign_test, wilcoxon_test
 
 EACH = pytest.mark.parametrize("test", [wilcoxon_test, sign_test], ids=lambda test: test.__name__)
 
@@ -146,3 +146,23 @@ def test_without_a_spread_there_is_no_interval():
             mean_interval(values)
     with pytest.raises(InputError, match="level must be below 1"):
         mean_interval([0.1, 0.2], level=1.0)
+
+
+@pytest.mark.parametrize("test", [paired_t_test, wilcoxon_test, sign_test, effect_size])
+@pytest.mark.parametrize("value", [1e308, -1e308, 1.1e150, 10**400, "high", None])
+def test_values_whose_squares_overflow_and_no_numbers_are_refused(test, value):
+    for pair in (([value, 1.0, 2.0], [0.0, 0.0, 0.0]), ([0.0, 0.0, 0.0], [value, 1.0, 2.0])):
+        with pytest.raises(InputError, match=r"[ab] must be finite numbers of at most 1e\+150 in size"):
+            test(*pair)
+    with pytest.raises(InputError, match="values, one for each seed, must be finite numbers"):
+        mean_interval([value, 1.0])
+    with pytest.raises(InputError, match="finite numbers"):
+        compare_to_best({"a": [value, 1.0], "b": [1.0, 2.0]}, higher_is_better=True, test=test)
+
+
+@pytest.mark.parametrize("test", [paired_t_test, wilcoxon_test, sign_test])
+def test_the_largest_values_can_be_tested(test):
+    found = test([1e150, 0.9e150, 0.95e150], [-1e150, -1e150, -1e150])
+    assert found.p_value == pytest.approx(test([1.0, 0.9, 0.95], [-1.0, -1.0, -1.0]).p_value)
+    assert found.mean_difference == pytest.approx(1.95e150)
+    assert effect_size([1e150, 0.9e150], [-1e150, -1e150]).cohen_d == pytest.approx(27.577, abs=1e-3)

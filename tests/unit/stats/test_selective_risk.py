@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from fedlas._core.check import InputError
-from fedlas.stats.selective_risk import STARTS, clopper_pearson, risk_threshold, threshold_grid
+from fedlas.stats.selective_risk import STARTS, risk_threshold, threshold_grid
 
 
 def sample(seed, size=400):
@@ -15,20 +14,6 @@ def sample(seed, size=400):
     rng = np.random.default_rng(seed)
     confidence = rng.uniform(0.5, 1, size)
     return confidence, rng.random(size) < confidence
-
-
-@pytest.mark.parametrize("sides", [1, 2])
-@given(samples=st.integers(1, 300), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.999]))
-def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
-    successes = round(share * samples)
-    found = clopper_pearson(successes, samples, level=level, sides=sides)
-    ends = [binomtest(successes, samples, alternative=a).proportion_ci(level, "exact") for a in ("less", "greater")]
-    expected = (ends[1].low, ends[0].high)
-    if sides == 2:
-        interval = binomtest(successes, samples).proportion_ci(level, "exact")
-        expected = (interval.low, interval.high)
-    assert found == pytest.approx(expected, abs=1e-12)
-    assert clopper_pearson(0, 0) == (0.0, 1.0)
 
 
 def test_the_risk_is_kept_as_often_as_promised():
@@ -89,5 +74,3 @@ def test_nonsense():
     for risk in (0.0, 1.0, float("nan")):
         with pytest.raises(InputError, match="risk"):
             risk_threshold(np.ones(3), np.ones(3), risk=risk, num_classes=2)
-    with pytest.raises(InputError, match="successes"):
-        clopper_pearson(3, 2)

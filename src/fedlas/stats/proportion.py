@@ -1,0 +1,113 @@
+"""Intervals of shares of samples, such as accuracies; they have a width where all samples are right, too."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import check_count, check_number
+from fedlas.stats.intervals import check_level
+
+
+def clopper_pearson(successes: int, samples: int, *, level: float = 0.95, sides: int = 2) -> tuple[float, float]:
+    """Exact confidence interval of a proportion.
+
+    Args:
+        successes: Out of ``samples``.
+        samples: At least 0; with none the interval is ``(0, 1)``.
+        level: In (0, 1).
+        sides: 2 for an interval; 1 for two bounds of which each alone has ``level``.
+
+    Returns:
+        Lower and upper end.
+
+    Raises:
+        InputError: If a number is out of range.
+
+    Example:
+        >>> tuple(round(end, 4) for end in clopper_pearson(0, 100))
+        (0.0, 0.0362)
+
+    Source:
+        Clopper and Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial" (1934).
+    """
+    check_count("clopper_pearson", "samples", samples, low=0)
+    check_number(
+        "clopper_pearson", "successes", check_count("clopper_pearson", "successes", successes, low=0), high=samples
+    )
+    alpha = (1 - check_level("clopper_pearson", level)) / check_count("clopper_pearson", "sides", sides)
+    return _lowest_share(successes, samples, alpha), 1.0 - _lowest_share(samples - successes, samples, alpha)
+
+
+def _lowest_share(successes: int, samples: int, alpha: float) -> float:
+    """The share of which so many ``successes`` or more have the probability ``alpha``; at most ``successes / samples``.
+
+    Found by bisection. Up to that share the terms fall from ``successes`` on, and are nothing after forty and twelve
+    standard deviations more.
+    """
+    if not successes:
+        return 0.0
+    more = np.arange(min(samples - successes, 40 + math.ceil(12 * math.sqrt(successes))) + 1, dtype=np.float64)
+    # Each term over the first: no difference of logarithms of huge factorials.
+    ratios = np.log((samples - successes - more[:-1]) / (successes + more[1:]))
+    terms = np.concatenate(([0.0], np.cumsum(ratios)))
+    first = math.lgamma(samples + 1) - math.lgamma(successes + 1) - math.lgamma(samples - successes + 1)
+    low, high = 0.0, successes / samples
+    for _ in range(64):
+        share = 0.5 * (low + high)
+        logarithm = first + successes * math.log(share) + (samples - successes) * math.log1p(-share)
+        tail = math.exp(logarithm) * np.exp(terms + more * math.log(share / (1.0 - share))).sum()
+        low, high = (share, high) if tail < alpha else (low, share)
+    return low
+
+
+def wilson(share: float, samples: int, *, level: float) -> tuple[float, float]:
+    """Approximate confidence interval of a proportion.
+
+    Args:
+        share: In ``[0, 1]``.
+        samples: At least 1.
+        level: In (0, 1).
+
+    Source:
+        Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
+    half = z * math.sqrt(share * (1.0 - share) / samples + z**2 / (4 * samples**2))
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+
+
+def paired_shares(a: NDArray[Any], b: NDArray[Any], *, level: float) -> tuple[float, float]:
+    """Confidence interval of the difference of two shares of the same samples.
+
+    Args:
+        a: Whether each sample counts in the first share ``(N,)`` bool.
+        b: In the second.
+        level: In (0, 1).
+
+    Source:
+        Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data",
+        Statistics in Medicine 17 (1998), method 10.
+    """
+    first, second = float(a.mean()), float(b.mean())
+    (first_low, first_high), (second_low, second_high) = (wilson(each, len(a), level=level) for each in (first, second))
+    spread = math.sqrt(first * (1.0 - first) * second * (1.0 - second))
+    product = float((a & b).mean() - first * second)
+    # The covariance is less sure where it is positive: it is taken half a pair smaller, but not below 0.
+    shift = 0.5 / len(a)
+    product = max(product - shift, 0.0) if product > 0 else product
+    correlation = product / spread if spread else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+    difference = first - second
+    return (
+        difference - reach(first - first_low, second_high - second),
+        difference + reach(first_high - first, second - second_low),
+    )

@@ -1,0 +1,102 @@
+"""The share of chance in classwise calibration errors, by hand and where cells hold few samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.metrics import METRICS
+from fedlas.metrics.brier_decomposition import calibration_part
+from fedlas.metrics.classwise import ClassTable, errors_by_class, mean_over_classes
+from fedlas.stats import bootstrap_intervals, estimates
+from fedlas.stats import cell_bias as module
+from fedlas.stats.cell_bias import cell_bias, class_bias, expected_labels, table_bias
+from fedlas.stats.rows import Rows
+
+SHARPNESS = 1.5
+
+
+def draw(samples, classes, seed, sharpness=SHARPNESS):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    probs = logits.softmax(1)
+    target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    return Predictions((sharpness * logits).float(), target, label_probs=probs)
+
+
+def truth(classes):
+    """Both errors without the chance of labels; all classes are alike, so that they can share their bins."""
+    p = draw(2_000_000 // classes, classes, seed=10**6)
+    probs, known = p.probs.double().flatten(), p.label_probs.flatten()
+    cell = (probs * 15).ceil().long().clamp(1, 15) - 1
+    gaps, count = (torch.zeros(15, dtype=torch.float64).index_add_(0, cell, v) for v in (probs - known, probs * 0 + 1))
+    classwise, brier = gaps.abs().sum() / len(probs), (gaps**2 / count.clamp(min=1)).sum() / p.num_samples
+    return {"classwise_ece": float(classwise), "brier_calibration": float(brier)}
+
+
+def test_intervals_hold_the_truth_where_cells_hold_few_samples():
+    """Without what cells tell: 18 of 100 for Brier calibration, and all of the others lie above the truth."""
+    true = truth(classes=100)
+    held = dict.fromkeys(true, 0)
+    for seed in range(30):
+        found = bootstrap_intervals(draw(1000, 100, seed), metrics=held, replicates=79, seed=seed)
+        for name, interval in found.items():
+            held[name] += interval.low <= true[name] <= interval.high
+    assert min(held.values()) >= 26, held  # binomial(30, 0.95): mean 28.5, sd 1.2
+
+
+@pytest.mark.parametrize("metric", ["classwise_ece", "brier_calibration", "ace"])
+def test_of_a_calibrated_model_is_the_metrics_mean_over_labels(metric, monkeypatch):
+    """Labels drawn sample by sample, and the metric's own function of each set, against binomial numbers of cells."""
+    monkeypatch.setattr(module, "expected_labels", lambda table: table.probs)
+    p = draw(400, 6, seed=1, sharpness=1.0)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
+    expected = np.mean([METRICS[metric].value(Predictions(p.logits, each)) for each in labels])
+    assert cell_bias(METRICS[metric], Rows(p, 15)) == pytest.approx(expected, rel=0.05)
+
+
+def test_of_cells_of_one_sample_by_hand():
+    """A thousand classes of one cell with p = 0.8 of which 0.6 come true: |0.8 - y| is 0.44, the gap 0.2."""
+    count, probs = np.ones(1000), np.full(1000, 0.8)
+    labels = (np.arange(1000) % 10 < 6).astype(float)
+    table = ClassTable(probs, labels, lambda: count, 1, 1000)
+    # The ratio of 0.75 has a standard error of sqrt(0.24 / 1000) / 0.8 = 0.019, and is moved by two of them.
+    share = 0.8 * (0.75 + 2 * (0.24 / 1000) ** 0.5 / 0.8)
+    assert expected_labels(table) == pytest.approx(share)
+    assert table_bias(table, mean_over_classes) == pytest.approx(2 * 0.2 * share, rel=0.02)
+    assert table_bias(table, calibration_part) == pytest.approx(1000 * share * (1 - share), rel=0.02)
+    by_class = table_bias(table, errors_by_class)
+    assert by_class.shape == (1000,)
+    assert by_class.mean() == pytest.approx(2 * 0.2 * share, rel=0.02)
+
+
+def test_cells_of_many_samples_keep_their_own_labels_and_cells_of_few_do_not():
+    apart = np.array([0.2, 0.4] * 50)  # in cells that the bin's common ratio fits on average
+    for samples, kept in ((10_000.0, 0.99), (1.0, 0.0)):
+        count = np.full(100, samples)
+        labels = np.round(apart * count) if samples > 1 else (np.arange(100) % 10 < 3).astype(float)
+        table = ClassTable(0.3 * count, labels, lambda count=count: count, int(samples), 100)
+        share = expected_labels(table) / count
+        if kept:
+            assert share == pytest.approx(apart, abs=0.01)
+        else:
+            assert np.ptp(share) == 0.0
+
+
+def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain():
+    p = draw(200, 4, seed=0)
+    assert [cell_bias(METRICS[name], Rows(p, 15)) for name in ("ece", "accuracy", "smooth_ece")] == [0.0] * 3
+    sure = Predictions(1e6 * torch.eye(3)[torch.arange(60) % 3], torch.arange(60) % 3)
+    for name in ("classwise_ece", "brier_calibration", "ace"):
+        assert cell_bias(METRICS[name], Rows(sure, 15)) == 0.0
+    assert class_bias(Rows(sure, 15), errors_by_class).tolist() == [0.0] * 3
+
+
+def test_estimates_take_it_off_the_lower_end():
+    p = draw(500, 100, seed=3)
+    interval = bootstrap_intervals(p, metrics=["brier_calibration"], replicates=79)["brier_calibration"]
+    estimate = estimates(p, ["brier_calibration"], replicates=79)["brier_calibration"]
+    assert (estimate.low, estimate.high) == (interval.low, interval.high)
+    bias = cell_bias(METRICS["brier_calibration"], Rows(p, 15))
+    assert interval.low <= max(0.0, interval.value - bias)

@@ -1,0 +1,99 @@
+"""Intervals of shares of samples: exact, also where all or none of the samples are right."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta, binom, binomtest
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.stats import bootstrap_interval, estimates, paired_bootstrap
+from fedlas.stats.proportion import clopper_pearson, paired_shares, wilson
+
+
+def predictions(correct):
+    """Two classes, of which the first is predicted with one confidence after another."""
+    logits = torch.stack([torch.linspace(0.1, 2.0, len(correct)), torch.zeros(len(correct))], 1)
+    return Predictions(logits, [0 if right else 1 for right in correct])
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+@given(samples=st.integers(1, 300), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.999]))
+def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
+    successes = round(share * samples)
+    found = clopper_pearson(successes, samples, level=level, sides=sides)
+    ends = [binomtest(successes, samples, alternative=a).proportion_ci(level, "exact") for a in ("less", "greater")]
+    expected = (ends[1].low, ends[0].high)
+    if sides == 2:
+        interval = binomtest(successes, samples).proportion_ci(level, "exact")
+        expected = (interval.low, interval.high)
+    assert found == pytest.approx(expected, abs=1e-12)
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("samples", [10**4, 10**6, 10**9])
+@pytest.mark.parametrize("share", [0.0, 1e-5, 0.03, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("level", [1e-3, 0.95, 1 - 1e-9])
+def test_clopper_pearson_of_many_samples(samples, share, level):
+    successes, alpha = round(share * samples), (1 - level) / 2
+    low = beta.ppf(alpha, successes, samples - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - alpha, successes + 1, samples - successes) if successes < samples else 1.0
+    found = clopper_pearson(successes, samples, level=level)
+    assert found == pytest.approx((low, high), rel=1e-7)
+
+
+def test_clopper_pearson_refuses_more_successes_than_samples():
+    with pytest.raises(InputError, match="successes"):
+        clopper_pearson(3, 2)
+
+
+@pytest.mark.parametrize("method", ["auto", "percentile", "basic", "centered"])
+def test_twenty_of_twenty_leave_room_for_mistakes(method):
+    p = predictions([True] * 20)
+    interval = bootstrap_interval(p, metric="accuracy", replicates=99, method=method)
+    assert interval.low == pytest.approx(0.025 ** (1 / 20))
+    assert (interval.value, interval.high, interval.method) == (1.0, 1.0, "exact")
+    none = bootstrap_interval(predictions([False] * 20), metric="accuracy", replicates=99, method=method)
+    assert (none.low, none.high) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    found = estimates(p, ["accuracy"], replicates=99)["accuracy"]
+    assert (found.low, found.high) == (interval.low, interval.high)
+
+
+@pytest.mark.parametrize("truth", [0.5, 0.9, 0.95, 0.99, 0.999])
+@pytest.mark.parametrize("samples", [20, 100])
+def test_intervals_of_accuracy_hold_any_truth(truth, samples):
+    """Summed over all numbers of right answers there can be, not simulated."""
+    ends = [
+        bootstrap_interval(predictions([i < right for i in range(samples)]), metric="accuracy", replicates=39)
+        for right in range(samples + 1)
+    ]
+    held = sum(binom.pmf(k, samples, truth) for k, each in enumerate(ends) if each.low <= truth <= each.high)
+    assert 0.95 <= held <= 1.0
+
+
+def test_wilson_is_that_of_scipy():
+    for right in (0, 7, 20):
+        expected = binomtest(right, 20).proportion_ci(0.9, "wilson")
+        assert wilson(right / 20, 20, level=0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_paired_shares_against_the_published_example():
+    """Newcombe 1998, table II, example (a): 36, 12, 2, 0 pairs; method 10 gives 0.0569 to 0.3404."""
+    a = np.repeat([True, True, False, False], [36, 12, 2, 0])
+    b = np.repeat([True, False, True, False], [36, 12, 2, 0])
+    assert paired_shares(a, b, level=0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_two_models_that_are_always_right_may_still_differ():
+    p = predictions([True] * 20)
+    same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
+    assert (same.low, same.high) == (0.0, 0.0)
+    interval = paired_bootstrap(p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99).interval
+    width = 1 - wilson(1.0, 20, level=0.95)[0]
+    assert (interval.low, interval.high) == pytest.approx((-width, width))
+    assert math.isclose(interval.value, 0.0)
+    assert interval.method == "paired shares"
