@@ -27,7 +27,7 @@ def name(request):
 class Everything(Loss):
     """Represents all losses in the tests of shared checks: it has every need, and each batch changes its state."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "head_weight"})
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
     def __init__(self, **shared):
         super().__init__(**shared)
@@ -61,6 +61,8 @@ def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float
         given["mixed"] = 3 * torch.randn(samples, 2, classes, *dense, generator=generator, dtype=torch.float64).to(
             dtype
         )
+    if "mixed_share" in criterion.needs:
+        given["mixed_share"] = 0.5 + 0.5 * torch.rand(samples, 2, *dense, generator=generator)
     if "head_weight" in criterion.needs:
         given["head_weight"] = torch.randn(classes, FEATURES, generator=generator)
     return given
@@ -73,7 +75,7 @@ def rows(given, chosen):
 
 def flattened(given):
     """Dense inputs with every position as a separate sample."""
-    axis = {"logits": 1, "features": 1, "mixed": 1}
+    axis = {"logits": 1, "features": 1, "mixed": 1, "mixed_share": 1}
     flat = dict(given)
     for key in axis.keys() & given.keys():
         kept = 2 if key == "mixed" else 1  # trailing axes of a position
@@ -119,7 +121,7 @@ def test_declaration(name):
     assert {"paper", "year", "url"} <= entry.metadata.keys()
     assert isinstance(entry.metadata["year"], int)
     assert entry.summary.endswith(".") or entry.summary.endswith(":")
-    assert criterion.needs <= {"features", "index", "mixed", "head_weight"}
+    assert criterion.needs <= {"features", "index", "mixed", "mixed_share", "head_weight"}
     assert isinstance(type(criterion).needs, frozenset)
     repr(criterion)
 
@@ -608,6 +610,7 @@ def test_needless_extras_are_accepted(name):
         "features": torch.rand(8, FEATURES),
         "index": torch.arange(8),
         "mixed": torch.rand(8, 2, CLASSES),
+        "mixed_share": torch.rand(8, 2),
         "head_weight": torch.rand(CLASSES, FEATURES),
     } | given
     assert_same_run(run(criterion, extra), expected, **EXACT)
@@ -698,6 +701,13 @@ BAD_NEEDS = {
         "none": torch.rand(8, 0, CLASSES),
         "integer": torch.ones(8, 2, CLASSES, dtype=torch.int64),
         "list": [[[0.0] * CLASSES]] * 8,
+    },
+    "mixed_share": {
+        "short": torch.rand(7, 2),
+        "of other versions": torch.rand(8, 3),
+        "flat": torch.rand(8),
+        "integer": torch.ones(8, 2, dtype=torch.int64),
+        "list": [[1.0, 1.0]] * 8,
     },
     "head_weight": {
         "of other classes": torch.rand(CLASSES + 1, FEATURES),

@@ -19,6 +19,7 @@ _SHAPES = {
     "features": "the classifier head's input, (N, D)",
     "index": "positions in the training set, (N,)",
     "mixed": "logits of mixed samples, (N, K, C)",
+    "mixed_share": "the main class's share of each, (N, K)",
     "head_weight": "the classifier head's weight, (C, D)",
 }
 
@@ -35,6 +36,7 @@ class Batch:
         features: ``(M, D)``, or ``(N, D)`` if a dense input has one feature vector an image; None if not passed.
         index: ``(N,)`` int64 position of each sample in the training set; None if not passed.
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
+        mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
         shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
         per_image: Whether a dense input has one feature vector an image rather than one a position.
@@ -49,6 +51,7 @@ class Batch:
     shape: tuple[int, ...]
     per_image: bool = False
     mixed: Tensor | None = None
+    mixed_share: Tensor | None = None
     head_weight: Tensor | None = None
 
     @property

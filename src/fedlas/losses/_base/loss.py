@@ -47,11 +47,14 @@ class Mixed:
         inputs: The inputs; the model's logits for them are passed as ``logits``.
         target: Their target, hard or soft.
         views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
+        shares: Share of each view that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
+            ``mixed_share``.
     """
 
     inputs: Tensor
     target: Tensor
     views: tuple[Tensor, ...] = ()
+    shares: Tensor | None = None
 
 
 class LossOptions(TypedDict, total=False):
@@ -66,11 +69,11 @@ class Loss(nn.Module, ABC):
     """Base of every training loss: ``criterion(logits, target, *, features=None, index=None, ...)``.
 
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
-    that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``head_weight``. It may have two
-    more methods: ``update_from_validation(predictions)``, called after each validation, and ``mix(inputs, target)``,
-    which returns a :class:`Mixed` to train on instead of the batch. All the rest is shared: half precision is computed
-    in float32 and outside autocast, dense inputs are flattened, ignored positions are masked, class weights and
-    reductions follow ``F.cross_entropy``.
+    that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``mixed_share``,
+    ``head_weight``. It may have two more methods: ``update_from_validation(predictions)``, called after each
+    validation, and ``mix(inputs, target)``, which returns a :class:`Mixed` to train on instead of the batch. All the
+    rest is shared: half precision is computed in float32 and outside autocast, dense inputs are flattened, ignored
+    positions are masked, class weights and reductions follow ``F.cross_entropy``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions
@@ -138,6 +141,7 @@ class Loss(nn.Module, ABC):
         features: Tensor | None = None,
         index: Tensor | None = None,
         mixed: Tensor | None = None,
+        mixed_share: Tensor | None = None,
         head_weight: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch.
@@ -149,6 +153,8 @@ class Loss(nn.Module, ABC):
             index: Position of each sample in the training set, ``(N,)`` int64.
             mixed: Logits of K mixed versions of each sample, ``(N, K, C)`` or ``(N, K, C, d1, ...)``. Not needed in
                 ``eval()``.
+            mixed_share: Share of each mixed version that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)``; 1 of
+                samples of one class. Not needed in ``eval()``.
             head_weight: Weight of the classifier head, ``(C, D)``.
 
         Returns:
@@ -161,13 +167,16 @@ class Loss(nn.Module, ABC):
                 state is then unchanged.
         """
         with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
-            given = {"features": features, "index": index, "mixed": mixed, "head_weight": head_weight}
+            given = {
+                "features": features, "index": index, "mixed": mixed, "mixed_share": mixed_share,
+                "head_weight": head_weight,
+            }  # fmt: skip
             return self._forward(logits, target, given)
 
     def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
         owner = type(self).__name__
         for need, value in given.items():
-            if value is None and need in self.needs and (self.training or need != "mixed"):
+            if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
                 raise missing(owner, need)
         batch = prepare(owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight)
         return reduce(self.per_sample(batch), batch, self.reduction)

@@ -24,6 +24,7 @@ def prepare(
     index: Any = None,
     *,
     mixed: Any = None,
+    mixed_share: Any = None,
     head_weight: Any = None,
     ignore_index: int = -100,
     weight: Tensor | None = None,
@@ -82,6 +83,7 @@ def prepare(
         shape=shape,
         per_image=logits.ndim > 2 and features is not None and features.ndim == 2,
         mixed=None if mixed is None else _flat_mixed(owner, mixed, logits).to(flat.dtype),
+        mixed_share=None if mixed_share is None else _flat_share(owner, mixed_share, mixed, logits).to(flat.dtype),
         head_weight=None if head_weight is None else _checked_head(owner, head_weight, logits, features).to(flat.dtype),
     )
 
@@ -148,6 +150,22 @@ def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
         f"mixed must be ({shape}) like logits {tuple(logits.shape)}",
         describe(mixed),
         "Stack the logits of K mixed versions of the batch: torch.stack(views, dim=1).",
+    )
+
+
+def _flat_share(owner: str, share: Any, mixed: Any, logits: Tensor) -> Tensor:
+    """Shares ``(N, K)`` of samples, or ``(N, K, d1, ...)`` of positions, as ``(M, K)``."""
+    views = mixed.shape[1] if isinstance(mixed, Tensor) else "K"
+    if _floating(share) and share.ndim > 1 and share.shape[0] == logits.shape[0] and views in ("K", share.shape[1]):
+        if share.shape[2:] == logits.shape[2:]:
+            return _rows(share)
+        if share.ndim == 2:
+            return share.repeat_interleave(logits.shape[2:].numel(), dim=0)
+    raise InputError(
+        owner,
+        f"mixed_share must be ({logits.shape[0]}, {views}) for logits {tuple(logits.shape)}",
+        describe(share),
+        "Pass the shares that mix(inputs, target) returns.",
     )
 
 
