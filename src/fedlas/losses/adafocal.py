@@ -86,6 +86,7 @@ class AdaFocal(PreciseBuffers, Loss):
         tensor([0.6375, 2.4128])
     """
 
+    masked_classes = True
     precise: ClassVar[tuple[str, ...]] = ("gammas", "edges")
     gammas: Tensor
     edges: Tensor

@@ -109,6 +109,8 @@ class CrossEntropy(Loss):
         tensor(0.1269)
     """
 
+    masked_classes = True
+
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         return batch.cross_entropy()

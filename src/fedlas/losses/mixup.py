@@ -34,6 +34,8 @@ __all__ = ["CutMix", "Mixup"]
 class _Mixing(OnBase):
     """Base of both: another loss on mixed samples."""
 
+    masked_classes = True
+
     def __init__(
         self,
         num_classes: int,

@@ -62,6 +62,7 @@ class _RankMixup(Loss):
     """Base of both forms: cross-entropy on raw samples, and a penalty on the ranking of their mixed versions."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"mixed", "mixed_share"})
+    masked_classes = True
 
     def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.check import InputError, check_finite, check_number, describe, is_dense
 from fedlas.ood.base import OOD_SCORES
 
 __all__ = ["feature_norm_score"]
@@ -32,7 +32,7 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the features are not a floating tensor ``(N, D)``, or ``order`` is not positive.
+        InputError: If the features are not a finite floating tensor ``(N, D)``, or ``order`` is not positive.
 
     Example:
         >>> feature_norm_score(torch.tensor([[3.0, 4.0]]), order=2).tolist()
@@ -47,16 +47,18 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
 
 
 def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` in float64 if they are a floating tensor ``(N, D)``.
+    """Return ``features`` in float64 if they are a finite floating tensor ``(N, D)``, neither of which is 0.
 
     Raises:
         InputError: Otherwise, or if there are not ``columns`` of them.
     """
-    if features.ndim == 2 and features.is_floating_point() and columns in (None, features.shape[1]):
+    shaped = is_dense(features) and features.ndim == 2 and features.shape[0] > 0 and features.shape[1] > 0
+    if shaped and features.is_floating_point() and columns in (None, features.shape[1]):
+        check_finite(owner, "features", features)
         return features.double()
     raise InputError(
         owner,
-        f"features must be a floating tensor (N, {columns or 'D'})",
+        f"features must be a dense floating tensor (N, {columns or 'D'}), not empty",
         describe(features),
         "Pass the input of the classifier head, pooled over space, of the same model throughout.",
     )

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_finite, check_logits
 from fedlas._core.extras import require
+from fedlas.metrics.scan import check_predictions
 from fedlas.ood.base import OOD_SCORES
 from fedlas.ood.feature_norm import check_features
 from fedlas.predictions import Predictions
@@ -43,13 +44,16 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 4.
     """
-    if logits.shape[1] != val.num_classes:
+    owner = "kl_matching_score"
+    check_predictions(owner, val)
+    if check_logits(owner, logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
-            "kl_matching_score",
+            owner,
             f"logits must be (N, {val.num_classes}) like those of val",
             tuple(logits.shape),
             "Pass predictions of one model.",
         )
+    check_finite(owner, "logits", logits)
     detector = _detectors().KLMatching(None)
     return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
 
@@ -213,11 +217,12 @@ def _detectors() -> Any:
 
 
 def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
-    if train.features is None:
+    known = check_predictions(owner, train).features
+    if known is None:
         raise InputError(
             owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
         )
-    bank = check_features(owner, train.features)
+    bank = check_features(owner, known)
     check_features(owner, features, columns=bank.shape[1])
     return bank
 

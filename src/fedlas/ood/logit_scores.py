@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_count, check_logits, check_number
+from fedlas._core.check import InputError, check_count, check_finite, check_logits, check_number, describe
 from fedlas.ood.base import OOD_SCORES
 
 __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
@@ -29,7 +29,7 @@ def msp_score(logits: Tensor) -> Tensor:
         distinguishes confident samples for which ``1 - max`` would round to 0.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Example:
         >>> msp_score(torch.tensor([[0.0, 0.0], [50.0, 0.0]])).tolist()
@@ -59,7 +59,7 @@ def entropy_score(logits: Tensor) -> Tensor:
         ``(N,)`` in ``[0, log C]``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Source:
         Used as a baseline by Ren et al. 2019, section 4.
@@ -86,7 +86,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Note:
         Dividing all logits by one temperature does not change the order of samples, nor any detection metric.
@@ -115,7 +115,7 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``, or ``temperature`` is not positive.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``, or ``temperature`` is not positive.
 
     Example:
         >>> energy_score(torch.tensor([[0.0, 0.0]])).tolist()
@@ -147,7 +147,7 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``, or an option is out of range.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``, or an option is out of range.
 
     Source:
         Liu, Lochman and Zach 2023, equation 4.
@@ -162,6 +162,8 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
 
 
 def _double(owner: str, logits: Tensor) -> Tensor:
-    """Float64 logits: in float32 different confident samples would get equal scores."""
-    check_logits(owner, logits)
+    """Finite float64 logits ``(N, C)``: in float32 different confident samples would get equal scores."""
+    if check_logits(owner, logits).ndim != 2:
+        raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
+    check_finite(owner, "logits", logits)
     return logits.double()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_number, describe, is_dense
 from fedlas._core.extras import require
 from fedlas.ood.base import OOD_SCORES
 
@@ -50,11 +50,11 @@ def odin_score(
     """
     heat = check_number("odin_score", "temperature", temperature, low=0.0, low_open=True)
     step = check_number("odin_score", "eps", eps, low=0.0)
-    if inputs.ndim != 4 or inputs.shape[1] != len(std):
+    if not is_dense(inputs) or not inputs.is_floating_point() or inputs.ndim != 4 or inputs.shape[1] != len(std):
         raise InputError(
             "odin_score",
             f"inputs must be (N, {len(std)}, H, W), as std has {len(std)} channel{'s' * (len(std) != 1)}",
-            tuple(inputs.shape),
+            describe(inputs),
             "Pass the images as the model receives them.",
         )
 

@@ -12,10 +12,11 @@ from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, 
 from fedlas.losses._base.mixing import draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
 from fedlas.losses._base.prepare import prepare
-from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.smoothed import LEAST, smoothed_nll
 from fedlas.losses._base.strength import LossWithStrength, Penalized
 
 __all__ = [
+    "LEAST",
     "LOSSES",
     "Base",
     "Batch",

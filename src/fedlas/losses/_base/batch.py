@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.smoothed import LEAST, smoothed_nll
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -89,7 +89,7 @@ class Batch:
         """
         if not self.soft:
             return self.weighted(cost(smoothed_nll(self.logits, self.target, 0.0)))
-        costs = cost(-F.log_softmax(self.logits, dim=1))
+        costs = cost(-F.log_softmax(self.logits, dim=1).clamp(min=LEAST))
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
 
     def favored(self) -> Tensor:
@@ -143,11 +143,15 @@ class Batch:
             )
 
     def normalizer(self) -> Tensor | int:
-        """The divisor of a mean, as in ``F.cross_entropy``: the summed weights, or the number of valid positions."""
+        """The divisor of a mean, as in ``F.cross_entropy``: the summed weights, or the number of valid positions.
+
+        It is above 0, so that the mean of a batch of which nothing counts is 0 and not NaN.
+        """
         if self.weight is not None and not self.soft:
             each = self.weight[self.target]
-            return each.sum() if self.valid is None else (each * self.valid).sum()
-        return self.logits.shape[0] if self.valid is None else self.valid.sum()
+            total = each.sum() if self.valid is None else (each * self.valid).sum()
+            return total.clamp(min=torch.finfo(total.dtype).tiny)
+        return self.logits.shape[0] if self.valid is None else self.valid.sum().clamp(min=1)
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:

@@ -83,6 +83,7 @@ class OnBase(Loss):
         self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
         self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples)
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
+        self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
     def update_from_validation(self, predictions: Predictions) -> None:
         """Pass validation predictions on to the base, if it learns from them."""

@@ -84,7 +84,16 @@ class Loss(nn.Module, ABC):
     Note:
         On CPU, targets out of range and batches without a valid position raise an error. On an accelerator, and inside
         ``torch.compile``, this check would stall the device. There a target out of range trips the device's own
-        assertion, and a batch without a valid position has the mean NaN, as with ``F.cross_entropy``.
+        assertion, and a batch without a valid position has the mean 0 and no gradient.
+
+        If all class weights of a batch are 0, its mean is 0 (``F.cross_entropy`` has NaN), and nothing is learned from
+        it: no gradient, and no statistic moves.
+
+        **Masked classes.** A logit of -inf gives a class the probability 0. A loss that is a function of the
+        probabilities has a value there, since ``0 log 0 = 0``: it says ``masked_classes = True``, and the result is the
+        limit of ever lower logits. The others are infinite or undefined by their formula (uniform smoothing, logit
+        distances, norms, the gate): they refuse such logits on CPU, and give NaN or infinity elsewhere. For every loss
+        the target must not be masked, or for soft targets have the share 0.
 
         Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
         on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
@@ -93,6 +102,8 @@ class Loss(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     strength: ClassVar[str | None] = None
     """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
+    masked_classes: ClassVar[bool] = False
+    """Whether logits of -inf are accepted, as those of classes that cannot be; see the Note of the class."""
     strength_bound: float = float("inf")
     """The largest valid strength."""
     weight: Tensor | None
@@ -163,8 +174,8 @@ class Loss(nn.Module, ABC):
 
         Raises:
             TypeError: If one of ``needs`` was not passed.
-            InputError: For wrong shapes or dtypes, and on CPU for targets that are out of range or all ignored. The
-                state is then unchanged.
+            InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
+                ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
         with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
             given = {
@@ -178,7 +189,10 @@ class Loss(nn.Module, ABC):
         for need, value in given.items():
             if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
                 raise missing(owner, need)
-        batch = prepare(owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight)
+        batch = prepare(
+            owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight,
+            masked_classes=self.masked_classes,
+        )  # fmt: skip
         return reduce(self.per_sample(batch), batch, self.reduction)
 
     def extra_repr(self) -> str:
@@ -220,7 +234,7 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
     """A copy of class weights ``(C,)`` in the default dtype; None stays None.
 
     Raises:
-        InputError: If they are not one row of finite, non-negative numbers.
+        InputError: If they are not one row of finite, non-negative numbers, one of them above 0.
     """
     if weight is None:
         return None
@@ -228,8 +242,12 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
         found = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         found = None
-    if found is None or found.ndim != 1 or bool((found < 0).any()) or not bool(torch.isfinite(found).all()):
+    row = found is not None and found.ndim == 1 and bool(torch.isfinite(found).all()) and bool((found >= 0).all())
+    if found is None or not row or not bool(found.any()):
         raise InputError(
-            owner, "weight must be (C,), finite and non-negative", describe(weight), "Pass one weight for each class."
+            owner,
+            "weight must be (C,), finite, non-negative and not all 0",
+            describe(weight),
+            "Pass one weight for each class.",
         )
     return found

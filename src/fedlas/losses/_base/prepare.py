@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_logits, describe
+from fedlas._core.check import InputError, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
 
@@ -28,8 +28,22 @@ def prepare(
     head_weight: Any = None,
     ignore_index: int = -100,
     weight: Tensor | None = None,
+    masked_classes: bool = False,
 ) -> Batch:
     """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
+
+    Args:
+        owner: Name of the loss, for errors.
+        logits: As there, and so are those that follow.
+        target: As there.
+        features: As there.
+        index: As there.
+        mixed: As there.
+        mixed_share: As there.
+        head_weight: As there.
+        ignore_index: Target value of positions that are left out.
+        weight: Class weights ``(C,)``.
+        masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
 
     Raises:
         InputError: As :meth:`Loss.forward`.
@@ -57,8 +71,10 @@ def prepare(
     # Targets: probabilities shaped like the logits, or class indices.
     valid: Tensor | None = None
     if _floating(target) and target.shape == logits.shape:
-        target = _rows(target).to(flat.dtype)
-    elif isinstance(target, Tensor) and target.shape == shape and not _is_real(target):
+        _check_device(owner, "target", target, logits)
+        target = _soft_target(owner, _rows(target)).to(flat.dtype)
+    elif is_dense(target) and target.shape == shape and not _is_real(target):
+        _check_device(owner, "target", target, logits)
         target, valid = _hard_target(owner, target.reshape(-1).to(torch.int64), classes, ignore_index)
     else:
         raise InputError(
@@ -69,6 +85,10 @@ def prepare(
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
+    if can_look(flat) and float(flat.detach().amin()) == float("-inf"):
+        _check_masked(owner, flat.detach(), target, valid, masked_classes)
+    if weight is not None:
+        valid = _unless_weightless(target, valid, weight)
 
     # The tensors that only some losses need.
     if features is not None:
@@ -94,11 +114,77 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def _floating(value: Any) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return is_dense(value) and value.is_floating_point()
+
+
+def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
+    if value.device != logits.device:
+        raise InputError(
+            owner,
+            f"{name} must be on {logits.device} like logits",
+            value.device,
+            f"Move it: {name}.to(logits.device).",
+        )
 
 
 def _is_real(target: Tensor) -> bool:
     return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+
+
+def _soft_target(owner: str, target: Tensor) -> Tensor:
+    """Soft targets ``(M, C)``; on a CPU their range is checked, with room for rounding."""
+    if can_look(target):
+        low, high = (float(bound) for bound in target.detach().aminmax())
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
+            raise InputError(
+                owner,
+                "soft targets must be probabilities in [0, 1]",
+                f"values from {low:g} to {high:g}",
+                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
+            )
+    return target
+
+
+def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
+
+    Raises:
+        InputError: If the loss does not support them at all, or a target is masked.
+    """
+    masked = logits == float("-inf")
+    if valid is not None:
+        masked &= valid[:, None]
+    if not bool(masked.any()):
+        return
+    first = tuple(int(i) for i in masked.nonzero()[0])
+    got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
+    if not supported:
+        raise InputError(
+            owner,
+            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
+            got,
+            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
+        )
+    hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
+    if bool(hit.any()):
+        raise InputError(
+            owner,
+            "logits must be above -inf for the class of the target",
+            got,
+            "Mask other classes only: the loss of a class that cannot be is infinite.",
+        )
+
+
+def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The mask of positions that count; none does where all that would have a class weight of 0.
+
+    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
+    """
+    each = target @ weight if target.ndim == 2 else weight[target]
+    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
+    if can_look(some) and bool(some):
+        return valid
+    return some.expand(len(target)) if valid is None else valid & some
 
 
 def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor | None]:
@@ -130,9 +216,11 @@ def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) ->
 def _checked_features(owner: str, features: Any, logits: Tensor) -> Tensor:
     """Features ``(N, D)``, or ``(N, D, d1, ...)`` for logits ``(N, C, d1, ...)``."""
     rows, dense = logits.shape[0], logits.shape[2:]
-    if _floating(features) and features.ndim > 1 and features.shape[0] == rows and features.shape[2:] in ((), dense):
+    shaped = _floating(features) and features.ndim > 1 and features.shape[0] == rows and features.shape[1] > 0
+    if shaped and features.shape[2:] in ((), dense):
+        _check_device(owner, "features", features, logits)
         return features
-    shapes = f"(N, D) with N = {rows}" + (f" or (N, D, {', '.join(map(str, dense))})" if dense else "")
+    shapes = f"(N, D) with N = {rows} and D > 0" + (f" or (N, D, {', '.join(map(str, dense))})" if dense else "")
     fix = "Pass the input of the classifier head."
     if isinstance(features, Tensor) and features.ndim > 2 and not dense:
         axes = tuple(range(2, features.ndim))
@@ -143,6 +231,7 @@ def _checked_features(owner: str, features: Any, logits: Tensor) -> Tensor:
 def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
     """Logits of mixed samples as ``(M, K, C)``."""
     if _floating(mixed) and mixed.shape[:1] + mixed.shape[2:] == logits.shape and mixed.shape[1] > 0:
+        _check_device(owner, "mixed", mixed, logits)
         return mixed if logits.ndim == 2 else mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1)
     shape = ", ".join(map(str, (logits.shape[0], "K", *logits.shape[1:])))
     raise InputError(
