@@ -201,7 +201,8 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     check_dense(owner, name, value)
     if not value.is_floating_point() or not value.numel():
         return
-    low, high = (float(end) for end in value.detach().aminmax())
+    wide = value.detach() if value.dtype.itemsize > 1 else value.detach().float()  # 8-bit floats are not compared
+    low, high = (float(end) for end in wide.aminmax())
     if low >= -LARGEST and high <= LARGEST:  # one pass without a mask; NaN makes both comparisons false
         return
     bad = ~torch.isfinite(value)

@@ -45,6 +45,8 @@ def two_logits(logit: Tensor) -> Tensor:
             describe(logit),
             "Pass one raw score a sample, before any sigmoid.",
         )
+    if logit.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        logit = logit.float()  # smaller floats have no arithmetic
     if can_look(logit) and bool(logit.detach().isinf().any()):
         raise InputError(
             "two_logits",

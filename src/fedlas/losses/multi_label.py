@@ -38,6 +38,7 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
         >>> label_pairs(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
         (tensor([[-1.,  1.]]), tensor([1]))
     """
+    check_count("label_pairs", "ignore_index", ignore_index, low=None)
     _check_shapes("label_pairs", logits, target)
     known = target != ignore_index
     labels = target[known]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -209,7 +211,18 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
-    return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+    with _solvable("vim_score"):
+        return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+
+
+@contextmanager
+def _solvable(owner: str) -> Iterator[None]:
+    """Report training features whose covariance has no eigenvalues in floating point, such as those of 1e25."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # missing in torch's annotations
+        expected, fix = "training features must have a finite covariance", "Divide the features by a constant."
+        raise InputError(owner, expected, str(error).split(":")[0], fix) from error
 
 
 def _detectors() -> Any:
@@ -242,7 +255,8 @@ def _gaussian(owner: str, detector: Any, features: Tensor, train: Predictions) -
         raise InputError(owner, "training features must vary", "features that are all equal", "Check the model.")
     alike = torch.where(varying, 1 / length, 0.0)
     columns = (bank - mean) * alike
-    variances, directions = torch.linalg.eigh(columns.T @ columns)
+    with _solvable(owner):
+        variances, directions = torch.linalg.eigh(columns.T @ columns)
     kept = variances > variances.amax() * len(variances) * torch.finfo(torch.float32).eps
     whitening = alike[:, None] * directions[:, kept] / variances[kept].sqrt()
     _, target = train.target.unique(return_inverse=True)

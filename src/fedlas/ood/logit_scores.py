@@ -109,13 +109,13 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Args:
         logits: ``(N, C)``.
-        temperature: ``t`` > 0; near 0 it is the negated highest logit.
+        temperature: ``t`` in ``(0, 1e30]``; near 0 it is the negated highest logit.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a finite floating tensor ``(N, C)``, or ``temperature`` is not positive.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``, or ``temperature`` is out of range.
 
     Example:
         >>> energy_score(torch.tensor([[0.0, 0.0]])).tolist()
@@ -124,8 +124,11 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     Source:
         Liu et al. 2020, equation 4.
     """
-    t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True)
-    return -t * (_double("energy_score", logits) / t).logsumexp(dim=1)
+    t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True, high=1e30)
+    rows = _double("energy_score", logits)
+    # Less the highest: z / t would overflow for a small t.
+    highest = rows.amax(dim=1, keepdim=True)
+    return -highest.squeeze(1) - t * ((rows - highest) / t).exp().sum(dim=1).log()
 
 
 @OOD_SCORES.register(

@@ -52,6 +52,10 @@ class Outputs:
         checked = Predictions(self.logits, target, features=self.features)
         object.__setattr__(self, "logits", checked.logits)
         object.__setattr__(self, "features", checked.features)
+        scores: Any = self.scores
+        if not isinstance(scores, Mapping):
+            fix = "Pass them by name, such as {'odin': scores}."
+            raise InputError("Outputs", "scores must be a mapping", describe(scores), fix)
         for name, value in self.scores.items():
             shaped = is_dense(value) and value.shape == (self.num_samples,)
             if not shaped or not bool(torch.isfinite(value).all()):

@@ -85,6 +85,14 @@ def test_feature_norm(order):
     np.testing.assert_allclose(feature_norm_score(features, order=order).numpy(), expected)
 
 
+def test_extreme_options():
+    features, z = torch.randn(9, 4).double(), logits().double()
+    torch.testing.assert_close(feature_norm_score(features, order=1e308), -features.abs().amax(1))
+    torch.testing.assert_close(energy_score(z, temperature=1e-308), -z.amax(1))
+    assert torch.isfinite(feature_norm_score(features.repeat(1, 1000), order=0.1)).all()
+    assert feature_norm_score(torch.zeros(2, 3)).tolist() == [0, 0]
+
+
 def test_mahalanobis_equals_scikit_learn(train):
     test = torch.cat([train.features[:20], train.features[:20] + torch.randn(20, 8)])[:, :6]
     x, y = train.features[:, :6].double().numpy(), train.target.numpy()
@@ -193,7 +201,7 @@ def test_options_are_checked(train):
         lambda: energy_score(logits(), temperature=0.0),
         lambda: gen_score(logits(), gamma=1.5),
         lambda: gen_score(logits(), top=0),
-        lambda: feature_norm_score(logits(), order=0),
+        lambda: feature_norm_score(logits(), order=0.01),
         lambda: feature_norm_score(torch.zeros(2, 3, 4)),
         lambda: knn_score(train.features, train=train, k=0),
         lambda: knn_score(train.features[:, :3], train=train),

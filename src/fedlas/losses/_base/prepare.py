@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_logits, describe, is_dense
+from fedlas._core.check import InputError, check_count, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
 
@@ -48,6 +48,7 @@ def prepare(
     Raises:
         InputError: As :meth:`Loss.forward`.
     """
+    check_count(owner, "ignore_index", ignore_index, low=None)
     # Logits and class weights.
     logits = check_logits(owner, logits)
     classes, shape = logits.shape[1], (logits.shape[0], *logits.shape[2:])
@@ -99,7 +100,7 @@ def prepare(
         valid=valid,
         weight=weight,
         features=None if features is None else _rows(features),
-        index=None if index is None else _checked_index(owner, index, shape[0]),
+        index=None if index is None else _checked_index(owner, index, logits),
         shape=shape,
         per_image=logits.ndim > 2 and features is not None and features.ndim == 2,
         mixed=None if mixed is None else _flat_mixed(owner, mixed, logits).to(flat.dtype),
@@ -244,6 +245,8 @@ def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
 
 def _flat_share(owner: str, share: Any, mixed: Any, logits: Tensor) -> Tensor:
     """Shares ``(N, K)`` of samples, or ``(N, K, d1, ...)`` of positions, as ``(M, K)``."""
+    if isinstance(share, Tensor):
+        _check_device(owner, "mixed_share", share, logits)
     views = mixed.shape[1] if isinstance(mixed, Tensor) else "K"
     if _floating(share) and share.ndim > 1 and share.shape[0] == logits.shape[0] and views in ("K", share.shape[1]):
         if share.shape[2:] == logits.shape[2:]:
@@ -266,6 +269,7 @@ def _checked_head(owner: str, weight: Any, logits: Tensor, features: Tensor | No
         and weight.shape[0] == logits.shape[1]
         and width in ("D", weight.shape[1])
     ):
+        _check_device(owner, "head_weight", weight, logits)
         return weight
     raise InputError(
         owner,
@@ -275,8 +279,11 @@ def _checked_head(owner: str, weight: Any, logits: Tensor, features: Tensor | No
     )
 
 
-def _checked_index(owner: str, index: Any, rows: int) -> Tensor:
-    if isinstance(index, Tensor) and index.shape == (rows,) and index.dtype == torch.int64:
+def _checked_index(owner: str, index: Any, logits: Tensor) -> Tensor:
+    rows = len(logits)
+    if is_dense(index) and index.shape == (rows,) and index.dtype == torch.int64:
+        if index.device.type != "cpu":  # an index on the CPU finds its place in a buffer on any device
+            _check_device(owner, "index", index, logits)
         return index
     raise InputError(
         owner, f"index must be ({rows},) int64", describe(index), "Pass each sample's position in the data set."
