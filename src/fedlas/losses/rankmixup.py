@@ -15,8 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, draw_partners, draw_share, row_max
+from fedlas._core.check import check_count, check_number
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    Mixed,
+    check_mixable,
+    draw_partners,
+    draw_share,
+    row_max,
+)
 
 __all__ = ["RankMixupMRL", "RankMixupNDCG"]
 
@@ -90,14 +100,7 @@ class _RankMixup(Loss):
         Raises:
             InputError: If the inputs are not floating, or there is not one for each target.
         """
-        fits = isinstance(inputs, Tensor) and isinstance(target, Tensor) and inputs.shape[:1] == target.shape[:1]
-        if not fits or not inputs.is_floating_point() or target.ndim == 0:
-            raise InputError(
-                f"{type(self).__name__}.mix",
-                "inputs must be a floating tensor with one row a target",
-                f"{describe(inputs)} for target {describe(target)}",
-                "Mix the inputs of the model; integers such as token ids cannot be mixed.",
-            )
+        check_mixable(f"{type(self).__name__}.mix", inputs, target)
         favored = target.argmax(dim=1) if target.is_floating_point() else target
         views, shares = [], []
         for _ in range(self.num_mixed):

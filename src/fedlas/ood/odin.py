@@ -59,7 +59,13 @@ def odin_score(
             "Pass the standard deviations by which the images were divided.",
         )
     colors = [check_number("odin_score", "std", each, low=0.0, low_open=True) for each in std]
-    if not is_dense(inputs) or not inputs.is_floating_point() or inputs.ndim != 4 or inputs.shape[1] != len(std):
+    if (
+        not is_dense(inputs)
+        or inputs.is_meta
+        or not inputs.is_floating_point()
+        or inputs.ndim != 4
+        or inputs.shape[1] != len(std)
+    ):
         raise InputError(
             "odin_score",
             f"inputs must be (N, {len(std)}, H, W), as std has {len(std)} channel{'s' * (len(std) != 1)}",

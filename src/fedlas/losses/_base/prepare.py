@@ -67,6 +67,7 @@ def prepare(
                 describe(weight),
                 "Pass one weight for each class.",
             )
+        _check_device(owner, "weight", weight, logits)
         weight = weight.to(flat.dtype)
 
     # Targets: probabilities shaped like the logits, or class indices.
