@@ -49,6 +49,7 @@ def contestants(names, samples, classes, width, frozen, compiled):
         "features": torch.randn(samples, width, generator=generator).relu(),
         "index": torch.arange(samples),
         "mixed": torch.randn(samples, 1, classes, generator=generator),
+        "mixed_share": torch.rand(samples, 1, generator=generator),
         "head_weight": torch.randn(classes, width, generator=generator) / width**0.5,  # rows of length about 1
     }
     criteria = {name: LOSSES.build(name, {}, num_classes=classes, num_samples=samples) for name in names}

@@ -4,6 +4,7 @@ import copy
 import inspect
 import io
 import pickle
+import sys
 from typing import ClassVar
 
 import pytest
@@ -27,7 +28,7 @@ def name(request):
 class Everything(Loss):
     """Represents all losses in the tests of shared checks: it has every need, and each batch changes its state."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "head_weight"})
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
     def __init__(self, **shared):
         super().__init__(**shared)
@@ -61,6 +62,8 @@ def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float
         given["mixed"] = 3 * torch.randn(samples, 2, classes, *dense, generator=generator, dtype=torch.float64).to(
             dtype
         )
+    if "mixed_share" in criterion.needs:
+        given["mixed_share"] = 0.5 + 0.5 * torch.rand(samples, 2, *dense, generator=generator)
     if "head_weight" in criterion.needs:
         given["head_weight"] = torch.randn(classes, FEATURES, generator=generator)
     return given
@@ -73,7 +76,7 @@ def rows(given, chosen):
 
 def flattened(given):
     """Dense inputs with every position as a separate sample."""
-    axis = {"logits": 1, "features": 1, "mixed": 1}
+    axis = {"logits": 1, "features": 1, "mixed": 1, "mixed_share": 1}
     flat = dict(given)
     for key in axis.keys() & given.keys():
         kept = 2 if key == "mixed" else 1  # trailing axes of a position
@@ -119,7 +122,7 @@ def test_declaration(name):
     assert {"paper", "year", "url"} <= entry.metadata.keys()
     assert isinstance(entry.metadata["year"], int)
     assert entry.summary.endswith(".") or entry.summary.endswith(":")
-    assert criterion.needs <= {"features", "index", "mixed", "head_weight"}
+    assert criterion.needs <= {"features", "index", "mixed", "mixed_share", "head_weight"}
     assert isinstance(type(criterion).needs, frozenset)
     repr(criterion)
 
@@ -355,6 +358,82 @@ def test_ignored_positions_of_dense_inputs(name, dense):
     gradient = gradient.movedim(1, -1).reshape(-1, CLASSES)
     assert (gradient[~kept] == 0).all()
     assert_same_run((value, gradient[kept], own, after), expected)
+
+
+# Weights of 0, masked classes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("looking", [True, False], ids=["cpu", "as on an accelerator"])
+@pytest.mark.parametrize("kind", ["hard", "soft", "dense", "ignored"])
+def test_nothing_is_learned_from_a_batch_whose_class_weights_are_0(name, kind, looking, monkeypatch):
+    """The mean is 0 and not NaN, as F.cross_entropy has it: NaN would stay in the gate and in the model for good."""
+    criterion = trained(name, weight=[0.0, 1.0, 2.0, 1.0, 0.0])
+    before = state(criterion)
+    given = inputs(criterion, dense=(3,) if kind == "dense" else (), per_position=False)
+    given["target"] = 4 * (given["target"] % 2)
+    if kind == "soft":
+        given["target"] = torch.nn.functional.one_hot(given["target"], CLASSES).float()
+    if kind == "ignored":
+        given["target"][::2] = -100
+    if not looking:
+        for module in [module for key, module in sys.modules.items() if key.startswith("fedlas.losses")]:
+            if hasattr(module, "can_look"):
+                monkeypatch.setattr(module, "can_look", lambda _: False)
+    value, gradient, own, after = run(criterion, given)
+    assert value == 0
+    assert (gradient == 0).all()
+    assert all((slope == 0).all() for slope in own.values())
+    assert_same_state(criterion, before)
+    assert after.keys() == before.keys()
+
+
+def masked(criterion, fill, *, soft, seed=0):
+    """A batch in which some classes of each row, never that of the target, have the logit ``fill``."""
+    given = inputs(criterion, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(8, CLASSES, generator=generator) < 0.4
+    mask[torch.arange(8), given["target"]] = False
+    given["logits"] = given["logits"].masked_fill(mask, fill)
+    if "mixed" in given:
+        given["mixed"] = given["mixed"].masked_fill(mask[:, None], fill)
+    if soft:
+        shares = torch.rand(8, CLASSES, generator=generator).masked_fill(mask, 0)
+        given["target"] = shares / shares.sum(1, keepdim=True)
+    return given, mask
+
+
+@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+@pytest.mark.parametrize("weight", [None, [0.5, 1.0, 2.0, 1.0, 3.0]], ids=["plain", "weighted"])
+def test_masked_classes(name, soft, weight):
+    """A logit of -inf is the limit of ever lower ones, or the loss says that it has no such limit."""
+    criterion, limit = trained(name, weight=weight), trained(name, weight=weight)
+    given, mask = masked(criterion, float("-inf"), soft=soft)
+    if not criterion.masked_classes:
+        before = state(criterion)
+        with pytest.raises(InputError, match="logits must be above -inf") as caught:
+            criterion(**given)
+        assert caught.value.parts[0] == type(criterion).__name__
+        assert_same_state(criterion, before)
+        return
+    value, gradient, own, after = run(criterion, given)
+    assert (gradient[mask] == 0).all()
+    assert_same_run((value, gradient, own, after), run(limit, masked(limit, -1e4, soft=soft)[0]))
+
+
+def test_a_target_that_is_masked(name):
+    criterion = trained(name)
+    before = state(criterion)
+    for soft in (False, True):
+        given = inputs(criterion)
+        if soft:
+            given["target"] = torch.full((8, CLASSES), 1 / CLASSES)
+        given["logits"][3, int(given["target"].argmax() if soft else given["target"][3])] = float("-inf")
+        with pytest.raises(InputError, match="-inf"):
+            criterion(**given)
+    assert_same_state(criterion, before)
+    given = inputs(criterion)
+    given["logits"][2], given["target"][2] = float("-inf"), -100
+    assert torch.isfinite(criterion(**given))  # nothing of this row counts
 
 
 # Targets and shapes --------------------------------------------------------------------------------------------------
@@ -608,6 +687,7 @@ def test_needless_extras_are_accepted(name):
         "features": torch.rand(8, FEATURES),
         "index": torch.arange(8),
         "mixed": torch.rand(8, 2, CLASSES),
+        "mixed_share": torch.rand(8, 2),
         "head_weight": torch.rand(CLASSES, FEATURES),
     } | given
     assert_same_run(run(criterion, extra), expected, **EXACT)
@@ -634,6 +714,16 @@ NONSENSE = {
     "target too large": {"target": torch.tensor([0, 1, 2, CLASSES, 0, 1, 2, 3])},
     "negative target": {"target": torch.tensor([0, 1, 2, -1, 0, 1, 2, 3])},
     "bad target next to an ignored one": {"target": torch.tensor([0, -100, 2, CLASSES, 0, 1, 2, 3])},
+    "soft target above 1": {"target": torch.eye(8, CLASSES) * 2},
+    "soft target below 0": {"target": -torch.eye(8, CLASSES)},
+    "soft target of NaN": {"target": torch.full((8, CLASSES), float("nan"))},
+    "sparse logits": {"logits": torch.eye(8, CLASSES).to_sparse()},
+    "sparse target": {"target": torch.arange(8).to_sparse()},
+    "sparse soft target": {"target": torch.eye(8, CLASSES).to_sparse()},
+    "target elsewhere": {"target": torch.zeros(8, dtype=torch.int64, device="meta")},
+    "soft target elsewhere": {"target": torch.eye(8, CLASSES, device="meta")},
+    "one row, its target too large": {"logits": torch.randn(1, CLASSES), "target": torch.tensor([CLASSES])},
+    "one row of more classes": {"logits": torch.randn(1, CLASSES + 2), "target": torch.tensor([CLASSES + 2])},
     "all ignored": {"target": torch.full((8,), -100)},
     "empty": {"logits": torch.randn(0, CLASSES), "target": torch.zeros(0, dtype=torch.int64)},
     "empty soft": {"logits": torch.randn(0, CLASSES), "target": torch.rand(0, CLASSES)},
@@ -643,8 +733,8 @@ NONSENSE = {
 def assert_refused(criterion, kind):
     before = state(criterion)
     given = inputs(criterion) | NONSENSE[kind]
-    if kind.startswith("empty"):
-        given |= rows({key: given[key] for key in criterion.needs}, slice(0))
+    if kind.startswith(("empty", "one row")):
+        given |= rows({key: given[key] for key in criterion.needs}, slice(len(given["logits"])))
     with pytest.raises(InputError) as caught:
         criterion(**given)
     owner, expected, got, fix = caught.value.parts
@@ -664,7 +754,10 @@ def test_nonsense_is_refused_and_changes_nothing(kind):
     assert criterion.seen == 2
 
 
-EACH_CHECK = ("logits of one dimension", "short target", "float target", "target too large", "all ignored", "empty")
+EACH_CHECK = (
+    "logits of one dimension", "short target", "float target", "target too large", "all ignored", "empty",
+    "soft target above 1", "one row, its target too large",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("ready", [True, False], ids=["trained", "fresh"])
@@ -684,11 +777,15 @@ BAD_NEEDS = {
         "flat": torch.rand(8),
         "integer": torch.ones(8, FEATURES, dtype=torch.int64),
         "list": [[1.0] * FEATURES] * 8,
+        "of no columns": torch.rand(8, 0),
+        "sparse": torch.rand(8, FEATURES).to_sparse(),
+        "elsewhere": torch.rand(8, FEATURES, device="meta"),
     },
     "index": {
         "short": torch.arange(7),
         "float": torch.arange(8.0),
         "column": torch.arange(8)[:, None],
+        "elsewhere": torch.arange(8, device="meta"),
         "list": list(range(8)),
     },
     "mixed": {
@@ -696,12 +793,22 @@ BAD_NEEDS = {
         "of other classes": torch.rand(8, 2, CLASSES + 1),
         "one version, its axis dropped": torch.rand(8, CLASSES),
         "none": torch.rand(8, 0, CLASSES),
+        "elsewhere": torch.rand(8, 2, CLASSES, device="meta"),
         "integer": torch.ones(8, 2, CLASSES, dtype=torch.int64),
         "list": [[[0.0] * CLASSES]] * 8,
+    },
+    "mixed_share": {
+        "short": torch.rand(7, 2),
+        "of other versions": torch.rand(8, 3),
+        "flat": torch.rand(8),
+        "integer": torch.ones(8, 2, dtype=torch.int64),
+        "elsewhere": torch.rand(8, 2, device="meta"),
+        "list": [[1.0, 1.0]] * 8,
     },
     "head_weight": {
         "of other classes": torch.rand(CLASSES + 1, FEATURES),
         "flat": torch.rand(CLASSES),
+        "elsewhere": torch.rand(CLASSES, FEATURES, device="meta"),
         "integer": torch.ones(CLASSES, FEATURES, dtype=torch.int64),
         "list": [[0.0] * FEATURES] * CLASSES,
     },
@@ -766,6 +873,7 @@ def test_single_sample_after_training_moves_no_statistics(name):
         {"weight": [[1.0, 2.0]]},
         {"weight": 1.0},
         {"weight": [1.0, -1.0]},
+        {"weight": [0.0, 0.0]},
         {"weight": [1.0, float("nan")]},
         {"weight": [1.0, float("inf")]},
         {"weight": "balanced"},

@@ -30,6 +30,7 @@ def test_inductor_equals_eager(name):
             given["index"] = torch.arange(N)
         if "mixed" in eager.needs:
             given["mixed"] = 5 * torch.randn(N, 2, C)
+            given["mixed_share"] = torch.rand(N, 2)
         if "head_weight" in eager.needs:
             given["head_weight"] = torch.randn(C, D)
         first, second = (5 * torch.randn(1, N, C)).expand(2, -1, -1).clone().unbind()

@@ -86,6 +86,7 @@ def test_ignoring_is_leaving_out(batch, name):
         "features": features,
         "index": torch.arange(len(target)),
         "mixed": torch.stack((logits / 2, logits.flip(1)), dim=1),
+        "mixed_share": torch.rand(len(target), 2, dtype=logits.dtype) / 2 + 0.5,
     }
     whole = {"head_weight": torch.randn(logits.shape[1], features.shape[1], dtype=logits.dtype)}
     whole = {k: v for k, v in whole.items() if k in masked.needs}

@@ -1,6 +1,14 @@
 """Argument checks, and the errors they raise.
 
 An error message names its owner, then says what was expected, what came and what to do.
+
+**Which numbers are accepted.** Logits, features and whatever else is measured are dense tensors on a device that holds
+values (not sparse, nested or on the meta device), finite, and between ``-LARGEST`` and ``LARGEST``: so differences and
+sums of them are numbers of float32 too, and a model with larger ones has diverged. ``check_dense`` and
+``check_finite`` check this wherever numbers enter (``Predictions``, ``Outputs``, fits). A training step cannot look at
+values without stalling an accelerator: losses refuse what the shape and the kind of a tensor tell, and, on a CPU,
+targets out of range and masked classes. NaN or infinite logits give a loss of NaN, by which mixed-precision training
+skips the step. Losses accept the meta device, where operations are counted.
 """
 
 from __future__ import annotations
@@ -10,7 +18,7 @@ import math
 import numbers
 import reprlib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +26,9 @@ from torch import Tensor
 from fedlas._core.terminal import printable
 
 T = TypeVar("T", bound=str)
+
+LARGEST = 2.0**100
+"""The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
 
 
 class InputError(ValueError):
@@ -143,27 +154,57 @@ def suggestion(name: str, names: Iterable[str]) -> str:
 
 
 def check_logits(owner: str, logits: Any) -> Tensor:
-    """Return ``logits`` if it is a floating tensor ``(N, C, ...)`` with at least one class.
+    """Return ``logits`` if it is a dense floating tensor ``(N, C, ...)`` with at least one class.
 
     Raises:
-        InputError: For any other type, dtype or number of dimensions.
+        InputError: For any other type, layout, dtype or number of dimensions.
     """
-    if isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 2 and logits.shape[1] >= 1:
+    if is_dense(logits) and logits.is_floating_point() and logits.ndim >= 2 and logits.shape[1] >= 1:
         return logits
     raise InputError(
         owner,
-        "logits must be a floating tensor (N, C) or (N, C, d1, ...)",
+        "logits must be a dense floating tensor (N, C) or (N, C, d1, ...)",
         describe(logits),
         "Pass the raw scores of the classifier, before any softmax.",
     )
 
 
-def check_finite(owner: str, name: str, value: Tensor) -> None:
-    """Refuse NaN and infinities. On an accelerator this waits for the device, so do not call it in a training step.
+def is_dense(value: object) -> TypeGuard[Tensor]:
+    """Whether ``value`` is a tensor with a number at every place: neither sparse nor nested."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
+def check_dense(owner: str, name: str, value: Tensor) -> None:
+    """Refuse tensors without elements to read: sparse and nested ones, and those on the meta device.
 
     Raises:
-        NonFiniteError: If any element is not finite; the message counts them and names the first.
+        InputError: If it is one.
     """
+    if not is_dense(value) or value.is_meta:
+        raise InputError(
+            owner,
+            f"{name} must be a dense tensor on a device that holds values",
+            f"{'nested' if value.is_nested else value.layout} on {value.device}",
+            f"Convert it: {name}.to_dense() if it is sparse, or compute it on a real device.",
+        )
+
+
+def check_finite(owner: str, name: str, value: Tensor) -> None:
+    """Refuse NaN, infinities and numbers beyond ``LARGEST`` (2**100).
+
+    On an accelerator this waits for the device, so do not call it in a training step.
+
+    Raises:
+        NonFiniteError: If any element is NaN or infinite; the message counts them and names the first.
+        InputError: If any is larger than ``LARGEST``, or the tensor is not dense.
+    """
+    check_dense(owner, name, value)
+    if not value.is_floating_point() or not value.numel():
+        return
+    wide = value.detach() if value.dtype.itemsize > 1 else value.detach().float()  # 8-bit floats are not compared
+    low, high = (float(end) for end in wide.aminmax())
+    if low >= -LARGEST and high <= LARGEST:  # one pass without a mask; NaN makes both comparisons false
+        return
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if count:
@@ -174,3 +215,9 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
             f"{count} NaN or infinite of {value.numel()}, the first at {first}",
             "Find the step where the model diverged; a metric of such values would mean nothing.",
         )
+    raise InputError(
+        owner,
+        f"{name} must be between {-LARGEST:g} and {LARGEST:g}",
+        f"values from {low:g} to {high:g}",
+        "Find the step where the model diverged, or divide them by a constant.",
+    )

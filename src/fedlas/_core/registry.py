@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError, describe, suggestion
 
 T = TypeVar("T")
 
@@ -84,6 +84,10 @@ class Registry(Generic[T]):
             InputError: For an unknown name or option; the message names the nearest one.
         """
         value: Any = self[name].value
+        chosen: Any = options
+        if chosen is not None and not isinstance(chosen, Mapping):
+            expected, fix = "options must be a mapping", "Pass them by name, such as {'alpha': 0.1}."
+            raise InputError(f"{self.kind} {name}", expected, describe(chosen), fix)
         parameters = inspect.signature(value).parameters
         known = [key for key in parameters if key not in offered]
         for key in options or {}:

@@ -142,7 +142,7 @@ def _row(entry: Entry[Any]) -> dict[str, str]:
 
 def _loss(entry: Entry[Any]) -> dict[str, str]:
     kind = entry.value
-    needs = [_NEEDS[need] for need in sorted(kind.needs)]
+    needs = [_NEEDS[need] for need in sorted(kind.needs) if _NEEDS[need]]
     needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
     if "base" in inspect.signature(kind).parameters:
         needs.append("what its base needs")
@@ -169,6 +169,7 @@ _NEEDS = {
     "features": "features",
     "index": "sample index",
     "mixed": "more forward passes",
+    "mixed_share": "",  # comes with the mixed samples
     "head_weight": "head weight",
 }
 

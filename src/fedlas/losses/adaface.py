@@ -96,6 +96,7 @@ class AdaFace(Loss):
         tensor(1)
     """
 
+    masked_classes = True
     needs: ClassVar[frozenset[str]] = frozenset({"features", "head_weight"})
 
     def __init__(

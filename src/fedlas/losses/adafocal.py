@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, check_validation, paper
 from fedlas.predictions import Predictions
 
 __all__ = ["AdaFocal", "signed_focal"]
@@ -86,6 +86,7 @@ class AdaFocal(PreciseBuffers, Loss):
         tensor([0.6375, 2.4128])
     """
 
+    masked_classes = True
     precise: ClassVar[tuple[str, ...]] = ("gammas", "edges")
     gammas: Tensor
     edges: Tensor
@@ -127,6 +128,7 @@ class AdaFocal(PreciseBuffers, Loss):
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
+        predictions = check_validation(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         edges = _equal_mass_edges(confidence, self.num_bins)
         gap, filled = _calibration_gaps(confidence, correct, edges)

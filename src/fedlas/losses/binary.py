@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, describe
-from fedlas.losses._base import pass_validation_on
+from fedlas._core.check import InputError, describe, is_dense
+from fedlas.losses._base import can_look, pass_validation_on
 
 __all__ = ["OneLogit", "two_logits"]
 
@@ -26,7 +26,7 @@ def two_logits(logit: Tensor) -> Tensor:
         ``(N, 2)`` or ``(N, 2, d1, ...)``: for losses, ``Predictions`` and metrics.
 
     Raises:
-        InputError: For other shapes.
+        InputError: For other shapes, and on CPU for infinite logits.
 
     Note:
         ``(0, z)`` has the same softmax. The symmetric form treats the classes alike in losses that use more than the
@@ -37,13 +37,22 @@ def two_logits(logit: Tensor) -> Tensor:
         tensor([[-1.,  1.],
                 [ 2., -2.]])
     """
-    single = isinstance(logit, Tensor) and logit.is_floating_point() and logit.ndim >= 1
+    single = is_dense(logit) and logit.is_floating_point() and logit.ndim >= 1
     if not single or (logit.ndim > 1 and logit.shape[1] != 1):
         raise InputError(
             "two_logits",
             "the logit must be a floating tensor (N,), (N, 1) or (N, 1, d1, ...)",
             describe(logit),
             "Pass one raw score a sample, before any sigmoid.",
+        )
+    if logit.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        logit = logit.float()  # smaller floats have no arithmetic
+    if can_look(logit) and bool(logit.detach().isinf().any()):
+        raise InputError(
+            "two_logits",
+            "the logit must not be infinite, since only a difference of two would be one",
+            f"{int(logit.isinf().sum())} infinite of {logit.numel()}",
+            "Clamp it, e.g. logit.clamp(-100, 100).",
         )
     half = (logit[:, None] if logit.ndim == 1 else logit) / 2
     return torch.cat((-half, half), dim=1)
@@ -108,7 +117,7 @@ class OneLogit(nn.Module):
         """
         pair = two_logits(logits)
         shape = (pair.shape[0], *pair.shape[2:])
-        if not isinstance(target, Tensor) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
+        if not is_dense(target) or target.shape not in (shape, (shape[0], 1, *shape[1:])):
             raise InputError(
                 "OneLogit",
                 f"target must be {shape} for logits {tuple(logits.shape)}",

@@ -85,6 +85,8 @@ class BrierLoss(Loss):
         tensor(0.7500)
     """
 
+    masked_classes = True
+
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         return batch.weighted(squared_error(batch.logits, batch.target))

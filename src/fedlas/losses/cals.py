@@ -13,7 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, equal_to, paper, row_max
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    PreciseBuffers,
+    check_validation,
+    equal_to,
+    paper,
+    row_max,
+)
 from fedlas.predictions import Predictions
 
 __all__ = ["CALS", "phr_penalty"]
@@ -173,7 +183,7 @@ class CALS(PreciseBuffers, Loss):
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        if predictions.num_classes != self.num_classes:
+        if check_validation(type(self).__name__, predictions).num_classes != self.num_classes:
             raise InputError(
                 type(self).__name__,
                 f"predictions must have num_classes = {self.num_classes} columns",

@@ -119,6 +119,7 @@ class CRL(PreciseBuffers, Loss):
         ([1.0, 0.0], [1.0, 1.0])
     """
 
+    masked_classes = True
     needs: ClassVar[frozenset[str]] = frozenset({"index"})
     precise: ClassVar[tuple[str, ...]] = ("right", "visits")
     right: Tensor

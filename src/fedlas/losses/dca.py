@@ -57,6 +57,8 @@ class DCA(Penalized):
         tensor(0.6004)
     """
 
+    masked_classes = True
+
     def __init__(self, *, alpha: float = 1.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         self.alpha = check_number("DCA", "alpha", alpha, low=0)

@@ -69,6 +69,8 @@ class DualFocalLoss(Loss):
         tensor(1.1275)
     """
 
+    masked_classes = True
+
     def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         self.gamma = check_number("DualFocalLoss", "gamma", gamma, low=0)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_number
-from fedlas.losses._base import LOSSES, Batch, LossOptions, Penalized, Variant, paper
+from fedlas.losses._base import LEAST, LOSSES, Batch, LossOptions, Penalized, Variant, paper
 
 __all__ = ["EntropyPenalty", "entropy"]
 
@@ -23,7 +23,7 @@ class _Entropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        log_probs, probs = F.log_softmax(logits, dim=1), F.softmax(logits, dim=1)
+        log_probs, probs = _log_probs(logits), F.softmax(logits, dim=1)
         value = -torch.linalg.vecdot(probs, log_probs)
         ctx.save_for_backward(logits, log_probs, probs, value)
         return value
@@ -32,10 +32,16 @@ class _Entropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         logits, log_probs, probs, value = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: what was saved has no graph of its own
-            log_probs, probs = F.log_softmax(logits, dim=1), F.softmax(logits, dim=1)
+            log_probs, probs = _log_probs(logits), F.softmax(logits, dim=1)
             value = -(probs * log_probs).sum(dim=1)
             return -probs * (log_probs + value[:, None]) * grad[:, None]
         return (log_probs + value[:, None]).mul_(probs).mul_(-grad[:, None])
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """``log p``, finite for a masked class too: its share of the entropy, 0 times this, is then 0."""
+    log_probs = F.log_softmax(logits, dim=1)
+    return log_probs.clamp(min=LEAST) if torch.is_grad_enabled() else log_probs.clamp_(min=LEAST)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -66,6 +72,8 @@ class EntropyPenalty(Penalized):
         >>> EntropyPenalty()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
         tensor(0.0904)
     """
+
+    masked_classes = True
 
     def __init__(self, *, alpha: float = 0.1, variant: Variant = "paper", **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)

@@ -53,6 +53,7 @@ class FocalLoss(LossWithStrength):
         tensor(0.0002)
     """
 
+    masked_classes = True
     strength = "gamma"
 
     def __init__(self, *, gamma: float = 3.0, **options: Unpack[LossOptions]) -> None:
@@ -81,6 +82,8 @@ class FLSD53(Loss):
         >>> FLSD53()(torch.tensor([[2.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1]))
         tensor(0.5639)
     """
+
+    masked_classes = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""

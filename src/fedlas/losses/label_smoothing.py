@@ -10,7 +10,7 @@ from typing import Unpack, get_args
 
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_number, describe
+from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas.losses._base import (
     LOSSES,
     Batch,
@@ -69,6 +69,7 @@ def smoothed_cross_entropy(
     """
     owner = "smoothed_cross_entropy"
     check_choice(owner, "reduction", reduction, get_args(Reduction))
+    check_count(owner, "ignore_index", ignore_index, low=None)
     batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight)
     if isinstance(alpha, Tensor):
         if can_look(alpha) and alpha.numel():
@@ -108,6 +109,8 @@ class CrossEntropy(Loss):
         >>> CrossEntropy()(torch.tensor([[2.0, 0.0]]), torch.tensor([0]))
         tensor(0.1269)
     """
+
+    masked_classes = True
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""

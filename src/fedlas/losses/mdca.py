@@ -78,6 +78,8 @@ class MDCA(Penalized, OnBase):
         tensor(0.4905)
     """
 
+    masked_classes = True
+
     def __init__(
         self,
         num_classes: int | None = None,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_number, describe
+from fedlas._core.check import InputError, check_count, check_number
 from fedlas.losses._base import (
     LOSSES,
     Base,
@@ -23,6 +23,7 @@ from fedlas.losses._base import (
     Mixed,
     OnBase,
     can_look,
+    check_mixable,
     draw_partners,
     draw_share,
     paper,
@@ -33,6 +34,8 @@ __all__ = ["CutMix", "Mixup"]
 
 class _Mixing(OnBase):
     """Base of both: another loss on mixed samples."""
+
+    masked_classes = True
 
     def __init__(
         self,
@@ -59,13 +62,7 @@ class _Mixing(OnBase):
     def _soft(self, inputs: Tensor, target: Tensor) -> Tensor:
         """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a checked batch."""
         owner, classes = f"{type(self).__name__}.mix", int(self.num_classes or 0)
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.shape[:1] != target.shape[:1]:
-            raise InputError(
-                owner,
-                "inputs must be a floating tensor with one row a target",
-                f"{describe(inputs)} for target {describe(target)}",
-                "Mix the inputs of the model; integers such as token ids cannot be mixed.",
-            )
+        check_mixable(owner, inputs, target)
         if target.is_floating_point():
             return target
         if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
@@ -182,7 +179,7 @@ class CutMix(_Mixing):
                 ignored.
         """
         soft = self._soft(inputs, target)
-        if inputs.ndim != 4 or soft.ndim != 2:
+        if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
                 "CutMix.mix",
                 "inputs must be images (N, channels, H, W) with one target each",

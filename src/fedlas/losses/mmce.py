@@ -116,6 +116,7 @@ class _OnKernel(Penalized):
         **options: Those of every :class:`~fedlas.losses.Loss`.
     """
 
+    masked_classes = True
     balanced: ClassVar[bool]
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, describe, is_dense
 from fedlas.losses._base import Base, Batch, LossOptions, OnBase, can_look, class_weights, prepare, reduce
 from fedlas.losses.binary import two_logits
 from fedlas.losses.modulated import Modulated, ModulatedOptions
@@ -38,6 +38,7 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
         >>> label_pairs(torch.tensor([[2.0, -4.0]]), torch.tensor([[1, -100]]))
         (tensor([[-1.,  1.]]), tensor([1]))
     """
+    check_count("label_pairs", "ignore_index", ignore_index, low=None)
     _check_shapes("label_pairs", logits, target)
     known = target != ignore_index
     labels = target[known]
@@ -224,8 +225,8 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
 
 
 def _check_shapes(owner: str, logits: object, target: object) -> None:
-    fits = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
-    if not fits or not isinstance(target, Tensor) or target.shape != logits.shape:  # type: ignore[attr-defined]
+    fits = is_dense(logits) and logits.is_floating_point() and logits.ndim == 2 and logits.numel() > 0
+    if not fits or not is_dense(target) or target.shape != logits.shape or target.is_complex():  # type: ignore[attr-defined]
         raise InputError(
             owner,
             "logits and target must both be (N, L), one a label",

@@ -37,6 +37,8 @@ class PolyLoss(Loss):
         tensor(0.2461)
     """
 
+    masked_classes = True
+
     def __init__(self, *, eps: float = 2.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         self.eps = check_number("PolyLoss", "eps", eps, low=-1)

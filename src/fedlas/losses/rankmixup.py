@@ -1,7 +1,8 @@
 """RankMixup: mixed samples should have less confidence than raw ones, and less the more they are mixed.
 
 Source: Noh et al. 2023, "RankMixup: Ranking-Based Mixup Training for Network Calibration", ICCV, section 3
-(arXiv 2308.11990). Written from the paper.
+(arXiv 2308.11990), and what its published code (cvlab-yonsei/RankMixup) does where the paper is silent. Written from
+these; no code is copied.
 """
 
 from __future__ import annotations
@@ -14,44 +15,64 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_number, describe
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, draw_partners, draw_share, row_max
+from fedlas._core.check import check_count, check_number
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    Mixed,
+    check_mixable,
+    draw_partners,
+    draw_share,
+    row_max,
+)
 
 __all__ = ["RankMixupMRL", "RankMixupNDCG"]
 
 
-def ranking_penalty(logits: Tensor, mixed: Tensor, margin: float) -> Tensor:
-    """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``.
+def ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
+    """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``; 0 for mixtures of one class.
 
     Args:
         logits: Of the raw samples, ``(M, C)``.
         mixed: Of K mixed versions of each, ``(M, K, C)``.
+        share: Of the main class in each, ``(M, K)``; 1 where both samples are of one class.
         margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
     """
     tops = row_max(mixed.flatten(0, 1)).reshape(mixed.shape[:2])
-    return F.relu(tops - row_max(logits) + margin).mean(dim=1)
+    return (F.relu(tops - row_max(logits) + margin) * (share < 1)).mean(dim=1)
 
 
-def ndcg_penalty(logits: Tensor, mixed: Tensor) -> Tensor:
-    """M-NDCG: ``1 - DCG / IDCG`` of the confidences of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
+def ndcg_penalty(logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
+    """M-NDCG: ``1 - min(DCG / IDCG, IDCG / DCG)`` of a raw sample and its mixed versions, ``(M,)``, in ``[0, 1)``.
 
-    ``DCG = sum_j conf_j / log2(j + 1)`` over ``j = 1, ..., K + 1`` in the order in which confidence should fall; IDCG
-    is the same sum over the sorted confidences, so the penalty is 0 if and only if they are in order.
+    ``DCG = conf_0 + sum_j conf_j / log2(j + 2)`` over ``j = 1, ..., K``, the mixed versions in the order of falling
+    shares. IDCG is the same sum of the shares, with 1 for the raw sample. So confidences are pulled toward the shares
+    from either side; a version out of order is one whose confidence differs from its share.
 
     Args:
         logits: Of the raw samples, ``(M, C)``.
-        mixed: Of K mixed versions of each, the least mixed first, ``(M, K, C)``.
+        mixed: Of K mixed versions of each, ``(M, K, C)``.
+        share: Of the main class in each, ``(M, K)``.
+
+    Example:
+        >>> ndcg_penalty(torch.zeros(1, 2), torch.zeros(1, 1, 2), torch.tensor([[1.0]]))
+        tensor([0.5000])
     """
+    share, order = share.sort(dim=1, descending=True, stable=True)
     confidence = torch.cat((logits[:, None], mixed), dim=1).softmax(dim=2).amax(dim=2)
-    discount = confidence.new_tensor([1 / math.log2(j + 2) for j in range(confidence.shape[1])])
-    ideal, _ = confidence.sort(dim=1, descending=True)
-    return 1 - (confidence @ discount) / (ideal @ discount)
+    discount = share.new_tensor([1 / math.log2(j + 3) for j in range(share.shape[1])])
+    dcg = confidence[:, 0] + confidence[:, 1:].gather(1, order) @ discount
+    ideal = 1 + share @ discount
+    return 1 - torch.minimum(dcg / ideal, ideal / dcg)
 
 
 class _RankMixup(Loss):
     """Base of both forms: cross-entropy on raw samples, and a penalty on the ranking of their mixed versions."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"mixed"})
+    needs: ClassVar[frozenset[str]] = frozenset({"mixed", "mixed_share"})
+    masked_classes = True
 
     def __init__(self, *, alpha: float, mix_alpha: float, num_mixed: int, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
@@ -61,7 +82,7 @@ class _RankMixup(Loss):
         self.num_mixed = check_count(name, "num_mixed", num_mixed)
 
     @abstractmethod
-    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
+    def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Penalty of each position ``(M,)``."""
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
@@ -69,36 +90,32 @@ class _RankMixup(Loss):
 
         Args:
             inputs: ``(N, ...)``, floating.
-            target: Returned unchanged.
+            target: Class indices ``(N,)`` or ``(N, d1, ...)``, or soft targets, as the loss takes them; returned
+                unchanged.
 
         Returns:
-            ``num_mixed`` views, the least mixed first: each sample keeps the larger share, between 1/2 and 1.
+            ``num_mixed`` views ``s x_i + (1 - s) x_j`` with ``s`` from Beta(mix_alpha, mix_alpha), and their shares:
+            ``max(s, 1 - s)``, or 1 where both samples are of one class.
 
         Raises:
-            InputError: If the inputs are not floating.
+            InputError: If the inputs are not floating, or there is not one for each target.
         """
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            raise InputError(
-                f"{type(self).__name__}.mix",
-                "inputs must be a floating tensor",
-                describe(inputs),
-                "Integers such as token ids cannot be mixed.",
-            )
-        # Each sample keeps the larger share, so the maximum of a share and its complement; the least mixed come first.
-        drawn = torch.stack([draw_share(self.mix_alpha) for _ in range(self.num_mixed)])
-        shares, _ = torch.maximum(drawn, 1 - drawn).sort(descending=True)
-        views = []
-        for share in shares:
-            partner = draw_partners(len(inputs), inputs.device)
+        check_mixable(f"{type(self).__name__}.mix", inputs, target)
+        favored = target.argmax(dim=1) if target.is_floating_point() else target
+        views, shares = [], []
+        for _ in range(self.num_mixed):
+            share, partner = draw_share(self.mix_alpha), draw_partners(len(inputs), inputs.device)
             views.append(share * inputs + (1 - share) * inputs[partner])
-        return Mixed(inputs=inputs, target=target, views=tuple(views))
+            one_class = favored == favored[partner.to(favored.device)]
+            shares.append(torch.where(one_class, 1.0, float(torch.maximum(share, 1 - share))))
+        return Mixed(inputs=inputs, target=target, views=tuple(views), shares=torch.stack(shares, dim=1))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; cross-entropy alone without mixed versions (in ``eval()``)."""
         values = batch.cross_entropy()
-        if batch.mixed is None:
+        if batch.mixed is None or batch.mixed_share is None:
             return values
-        return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed))
+        return values + self.alpha * batch.weighted(self.penalty(batch.logits, batch.mixed, batch.mixed_share))
 
 
 _ABOUT = {"paper": "RankMixup", "year": 2023, "url": "https://arxiv.org/abs/2308.11990"}
@@ -110,8 +127,10 @@ class RankMixupMRL(_RankMixup):
 
     Args:
         alpha: Weight of the penalty, at least 0.
-        margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0.
-        mix_alpha: Parameter of the Beta distribution of the shares, above 0.
+        margin: By how much a raw sample's largest logit should exceed that of a mixed one, at least 0; published: 2 on
+            CIFAR-10, 1 on Tiny-ImageNet.
+        mix_alpha: Parameter of the Beta distribution of the shares, above 0; published: 2 on CIFAR-10, 1 on
+            Tiny-ImageNet.
         num_mixed: Number of mixed versions of each sample; each costs one more forward pass.
         **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
             cross-entropy.
@@ -121,16 +140,19 @@ class RankMixupMRL(_RankMixup):
 
     State:
         :meth:`mix` draws from PyTorch's global CPU generator. :class:`~fedlas.Objective` calls it in training, runs the
-        model on the mixed versions too, and passes their logits as ``mixed (N, K, C)``; in ``eval()`` the loss is
-        cross-entropy. Batch normalization sees each version as a separate batch.
+        model on the mixed versions too, and passes their logits as ``mixed (N, K, C)`` and their shares as
+        ``mixed_share (N, K)``; in ``eval()`` the loss is cross-entropy. Batch normalization sees each version as a
+        separate batch.
 
     Note:
-        Each sample keeps the larger share of its mixture, so that its class is the main one of the mixed version.
+        A mixture of a sample with itself, or with another one of its class, has the share 1 and no penalty, as in
+        published code: it is as raw as the sample. With soft targets the class of a sample is the one that its target
+        favors. The mean is over all K versions, those without a penalty too.
 
     Example:
         >>> criterion = RankMixupMRL(margin=1.0)
         >>> raw, mixed = torch.tensor([[2.0, 0.0]]), torch.tensor([[[1.5, 0.0]]])
-        >>> criterion(raw, torch.tensor([0]), mixed=mixed)
+        >>> criterion(raw, torch.tensor([0]), mixed=mixed, mixed_share=torch.tensor([[0.8]]))
         tensor(0.1769)
     """
 
@@ -139,27 +161,29 @@ class RankMixupMRL(_RankMixup):
         *,
         alpha: float = 0.1,
         margin: float = 2.0,
-        mix_alpha: float = 1.0,
+        mix_alpha: float = 2.0,
         num_mixed: int = 1,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
         self.margin = check_number("RankMixupMRL", "margin", margin, low=0)
 
-    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
+    def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Margin ranking penalty of each position ``(M,)``."""
-        return ranking_penalty(logits, mixed, self.margin)
+        return ranking_penalty(logits, mixed, share, self.margin)
 
 
 @LOSSES.register("rankmixup-ndcg", **_ABOUT, tune={"alpha": "0.01:1:log", "mix_alpha": "0.2:5:log"})
 class RankMixupNDCG(_RankMixup):
-    """RankMixup with its ranking measure M-NDCG: ``-log p_y + alpha (1 - DCG / IDCG)``.
+    """RankMixup with its ranking measure M-NDCG: ``-log p_y + alpha (1 - min(DCG / IDCG, IDCG / DCG))``.
 
-    See :func:`ndcg_penalty` for the measure.
+    See :func:`ndcg_penalty` for the measure: DCG sums the confidences in the order of the mixing shares, IDCG the
+    shares themselves.
 
     Args:
         alpha: Weight of the penalty, at least 0.
-        mix_alpha: Parameter of the Beta distribution of the shares, above 0.
+        mix_alpha: Parameter of the Beta distribution of the shares, above 0; published: 2 on CIFAR-10, 1 on
+            Tiny-ImageNet.
         num_mixed: Number of mixed versions of each sample; each costs one more forward pass.
         **options: Those of every :class:`~fedlas.losses.Loss`. The penalty of a sample is weighted like its
             cross-entropy.
@@ -170,22 +194,18 @@ class RankMixupNDCG(_RankMixup):
     State:
         As :class:`RankMixupMRL`.
 
-    Note:
-        The paper ranks confidences by a normalized discounted cumulative gain whose ideal order is that of the shares.
-        Here the gain at a position is the confidence itself; no published number confirms this form.
-
     Example:
         >>> criterion = RankMixupNDCG()
         >>> raw, mixed = torch.tensor([[2.0, 0.0]]), torch.tensor([[[1.5, 0.0], [1.0, 0.0]]])
-        >>> criterion(raw, torch.tensor([0]), mixed=mixed)  # in order: cross-entropy alone
-        tensor(0.1269)
+        >>> criterion(raw, torch.tensor([0]), mixed=mixed, mixed_share=torch.tensor([[0.8, 0.7]]))
+        tensor(0.1319)
     """
 
     def __init__(
-        self, *, alpha: float = 0.1, mix_alpha: float = 1.0, num_mixed: int = 3, **options: Unpack[LossOptions]
+        self, *, alpha: float = 0.1, mix_alpha: float = 2.0, num_mixed: int = 3, **options: Unpack[LossOptions]
     ) -> None:
         super().__init__(alpha=alpha, mix_alpha=mix_alpha, num_mixed=num_mixed, **options)
 
-    def penalty(self, logits: Tensor, mixed: Tensor) -> Tensor:
-        """Distance of each position's ranking from the right one, ``(M,)``."""
-        return ndcg_penalty(logits, mixed)
+    def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
+        """Distance of each position's confidences from its shares, ``(M,)``."""
+        return ndcg_penalty(logits, mixed, share)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.exact import ExactSum
@@ -114,15 +114,16 @@ def calibration_by_group(
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
-        groups: Group of each sample ``(N,)``: integers, strings or anything NumPy can sort, such as a hospital, a
-            camera, ``predictions.predicted`` or ``predictions.target``.
+        groups: Group of each sample ``(N,)``: integers, strings or anything else NumPy can sort, such as a hospital, a
+            camera, ``predictions.predicted`` or ``predictions.target``. Floats are measurements and no groups.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
 
     Returns:
         One entry for each group that occurs, sorted by group.
 
     Raises:
-        InputError: If there is not one group for each sample, or ``num_bins`` is below 1.
+        InputError: If there is not one group for each sample, groups are floats or cannot be sorted, or ``num_bins`` is
+            below 1.
 
     Note:
         Small groups have a large ECE by chance alone: compare it between groups of like size, or with the noise floor;
@@ -135,17 +136,34 @@ def calibration_by_group(
         >>> list(table), table["hard"].gap, table["hard"].num_samples
         (['easy', 'hard'], 0.5, 1)
     """
-    check_predictions("calibration_by_group", predictions)
-    check_count("calibration_by_group", "num_bins", num_bins)
-    given = np.asarray(groups.cpu() if isinstance(groups, Tensor) else groups)
+    owner = "calibration_by_group"
+    check_predictions(owner, predictions)
+    check_count(owner, "num_bins", num_bins)
+    if isinstance(groups, Tensor):
+        check_dense(owner, "groups", groups)
+        groups = groups.detach().cpu()
+    # Not every float type of PyTorch has an array; none is a group.
+    floats = isinstance(groups, Tensor) and (groups.is_floating_point() or groups.is_complex())
+    given = np.zeros(()) if floats else np.asarray(groups)
+    if given.dtype.kind in "fc":
+        raise InputError(
+            owner,
+            "groups must be labels, such as integers or strings",
+            describe(groups),
+            "Cut measurements into ranges first, e.g. numpy.digitize(groups, edges); cast labels to integers.",
+        )
     if given.shape != (predictions.num_samples,):
         raise InputError(
-            "calibration_by_group",
+            owner,
             f"groups must be ({predictions.num_samples},), one for each sample",
             describe(given),
             "Pass the group of every sample, in the order of the logits.",
         )
-    names, number = np.unique(given, return_inverse=True)
+    try:
+        names, number = np.unique(given, return_inverse=True)
+    except TypeError as error:  # objects without an order
+        fix = "Pass all groups as integers, or all as strings."
+        raise InputError(owner, "groups must have an order", str(error), fix) from error
     statistic = RowsInGroups(torch.from_numpy(number), GroupSums(len(names), num_bins))
     scan(predictions, [statistic])
     return statistic.sums.table(names.tolist())

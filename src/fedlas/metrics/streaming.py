@@ -55,7 +55,11 @@ class StreamingMetrics(Accumulator):
         super().__init__()
         self.num_classes = check_count(_OWNER, "num_classes", num_classes)
         self.num_bins = check_count(_OWNER, "num_bins", num_bins)
-        entries = _default_entries() if metrics is None else [METRICS[name] for name in metrics]
+        try:
+            names = None if metrics is None else list(metrics)
+        except TypeError as error:
+            raise InputError(_OWNER, "metrics must be names", describe(metrics), "Pass a list of names.") from error
+        entries = _default_entries() if names is None else [METRICS[name] for name in names]
         self._needs_label_probs = any("label_probs" in entry.metadata.get("needs", ()) for entry in entries)
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}

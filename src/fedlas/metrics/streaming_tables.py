@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
@@ -107,7 +107,7 @@ class StreamingGroups(Accumulator):
 
     def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15) -> None:
         super().__init__()
-        self.groups = _listed(groups)
+        self.groups = _listed(self._owner, groups)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
         self._number: dict[Hashable, int] = {}
         with self._hashing():
@@ -148,7 +148,7 @@ class StreamingGroups(Accumulator):
         return self._sums.table(self.groups)
 
     def _numbers(self, groups: Any, samples: int) -> Tensor:
-        given = _listed(groups)
+        given = _listed(self._owner, groups)
         if len(given) != samples or getattr(groups, "ndim", 1) != 1:
             fix = "Pass the group of every sample, in the order of the logits."
             raise InputError(self._owner, f"groups must be ({samples},), one for each sample", describe(groups), fix)
@@ -177,6 +177,9 @@ class StreamingGroups(Accumulator):
         return StreamingGroups(self.groups, num_bins=self.num_bins)
 
 
-def _listed(groups: Any) -> list[Any]:
+def _listed(owner: str, groups: Any) -> list[Any]:
     """As Python's own objects, which compare and hash as the names do."""
-    return groups.tolist() if isinstance(groups, Tensor | np.ndarray) else list(groups)
+    found = groups.tolist() if isinstance(groups, Tensor | np.ndarray) else groups
+    if isinstance(found, Iterable):
+        return list(found)
+    raise InputError(owner, "groups must be a list", describe(groups), "Pass one name for each group or sample.")

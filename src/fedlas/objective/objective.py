@@ -11,7 +11,7 @@ from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.losses import without_autocast
 
-_OFFERED = frozenset({"features", "index", "mixed", "head_weight"})
+_OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
 
 class Objective(nn.Module):
@@ -24,9 +24,9 @@ class Objective(nn.Module):
         model: Classifier from inputs to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object with ``.logits``.
             Classes are the second axis; a model with ``(N, L, C)`` needs a wrapper that transposes.
         criterion: Called as ``criterion(logits, target, **needs)``; any loss of this library, ``nn.CrossEntropyLoss``,
-            or a module whose attribute ``needs`` is a subset of ``{"features", "index", "mixed", "head_weight"}``. If
-            it has a method ``mix(inputs, target)``, it is trained on the :class:`~fedlas.losses.Mixed` that it
-            returns.
+            or a module whose attribute ``needs`` is a subset of ``{"features", "index", "mixed", "mixed_share",
+            "head_weight"}``. If it has a method ``mix(inputs, target)``, it is trained on the
+            :class:`~fedlas.losses.Mixed` that it returns.
         head: The classifier head, if the criterion or a monitor needs features: its dotted name, the module, or None to
             find it.
         features: Features for the criterion: ``"head"``, the head's input ``(N, D)``; ``"map"``, the input of the
@@ -137,17 +137,19 @@ class Objective(nn.Module):
         """
         # In training a criterion may replace the batch by a mixed one.
         mix = getattr(self.criterion, "mix", None) if self.training else None
-        views: tuple[Any, ...] = ()
+        mixed = None
         if mix is not None:
             mixed = mix(inputs, target)
-            inputs, target, views = mixed.inputs, mixed.target, mixed.views
+            inputs, target = mixed.inputs, mixed.target
         # The tensors that the criterion needs.
         logits, features = self._logits(inputs, model_kwargs)
         extra: dict[str, Tensor] = {}
         if features is not None:
             extra["features"] = features
-        if views:
-            extra["mixed"] = torch.stack([self._logits(view, model_kwargs)[0] for view in views], dim=1)
+        if mixed is not None and mixed.views:
+            extra["mixed"] = torch.stack([self._logits(view, model_kwargs)[0] for view in mixed.views], dim=1)
+            if "mixed_share" in self.needs:
+                extra["mixed_share"] = mixed.shares
         if "head_weight" in self.needs:
             extra["head_weight"] = self._head[0].weight  # type: ignore[assignment]  # checked to be a matrix
         if index is not None and "index" in self.needs:

@@ -61,9 +61,16 @@ def compute_score(
         >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
         [-2.0]
     """
-    entry, given = OOD_SCORES[name], reference or Reference()
+    entry, given = OOD_SCORES[name], Reference() if reference is None else reference
     needs = needs_of(entry)
     owner = f"OOD score {name}"
+    if not isinstance(outputs, Outputs) or not isinstance(given, Reference):
+        raise InputError(
+            owner,
+            "outputs must be Outputs, and the reference a Reference",
+            f"{type(outputs).__name__} and {type(given).__name__}",
+            "Wrap arrays: Outputs(logits, features).",
+        )
     if "model" in needs:
         if name not in outputs.scores:
             raise InputError(

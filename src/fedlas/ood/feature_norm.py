@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_number, describe
+from fedlas._core.check import InputError, check_finite, check_number, describe, is_dense
 from fedlas.ood.base import OOD_SCORES
 
 __all__ = ["feature_norm_score"]
@@ -25,14 +25,14 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
 
     Args:
         features: Input of the classifier head, ``(N, D)``.
-        order: Order of the norm, > 0; 1 is the sum of the absolute values (FedLAS's indicator), 2 the Euclidean
-            length, ``inf`` the largest value.
+        order: Order of the norm, at least 0.1; 1 is the sum of the absolute values (FedLAS's indicator), 2 the
+            Euclidean length, ``inf`` the largest value.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the features are not a floating tensor ``(N, D)``, or ``order`` is not positive.
+        InputError: If the features are not a finite floating tensor ``(N, D)``, or ``order`` is below 0.1.
 
     Example:
         >>> feature_norm_score(torch.tensor([[3.0, 4.0]]), order=2).tolist()
@@ -42,21 +42,27 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
         Park, Chai, Yoon and Teoh 2023: the norm is the confidence of a classifier hidden in the layer.
     """
     if order != math.inf:
-        check_number("feature_norm_score", "order", order, low=0.0, low_open=True)
-    return -torch.linalg.vector_norm(check_features("feature_norm_score", features), ord=float(order), dim=1)
+        check_number("feature_norm_score", "order", order, low=0.1)
+    rows = check_features("feature_norm_score", features)
+    # Of rows whose largest value is 1, no power overflows.
+    largest = rows.abs().amax(dim=1)
+    rows = rows / torch.where(largest > 0, largest, 1.0)[:, None]
+    return -largest * torch.linalg.vector_norm(rows, ord=float(order), dim=1)
 
 
 def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` in float64 if they are a floating tensor ``(N, D)``.
+    """Return ``features`` in float64 if they are a finite floating tensor ``(N, D)``, neither of which is 0.
 
     Raises:
         InputError: Otherwise, or if there are not ``columns`` of them.
     """
-    if features.ndim == 2 and features.is_floating_point() and columns in (None, features.shape[1]):
+    shaped = is_dense(features) and features.ndim == 2 and features.shape[0] > 0 and features.shape[1] > 0
+    if shaped and features.is_floating_point() and columns in (None, features.shape[1]):
+        check_finite(owner, "features", features)
         return features.double()
     raise InputError(
         owner,
-        f"features must be a floating tensor (N, {columns or 'D'})",
+        f"features must be a dense floating tensor (N, {columns or 'D'}), not empty",
         describe(features),
         "Pass the input of the classifier head, pooled over space, of the same model throughout.",
     )

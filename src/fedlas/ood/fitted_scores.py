@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_count
+from fedlas._core.check import InputError, check_count, check_finite, check_logits
 from fedlas._core.extras import require
+from fedlas.metrics.scan import check_predictions
 from fedlas.ood.base import OOD_SCORES
 from fedlas.ood.feature_norm import check_features
 from fedlas.predictions import Predictions
@@ -43,13 +46,16 @@ def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 4.
     """
-    if logits.shape[1] != val.num_classes:
+    owner = "kl_matching_score"
+    check_predictions(owner, val)
+    if check_logits(owner, logits).shape != (len(logits), val.num_classes) or not len(logits):
         raise InputError(
-            "kl_matching_score",
+            owner,
             f"logits must be (N, {val.num_classes}) like those of val",
             tuple(logits.shape),
             "Pass predictions of one model.",
         )
+    check_finite(owner, "logits", logits)
     detector = _detectors().KLMatching(None)
     return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
 
@@ -205,7 +211,18 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
         )
     shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
     detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
-    return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+    with _solvable("vim_score"):
+        return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+
+
+@contextmanager
+def _solvable(owner: str) -> Iterator[None]:
+    """Report training features whose covariance has no eigenvalues in floating point, such as those of 1e25."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # missing in torch's annotations
+        expected, fix = "training features must have a finite covariance", "Divide the features by a constant."
+        raise InputError(owner, expected, str(error).split(":")[0], fix) from error
 
 
 def _detectors() -> Any:
@@ -213,11 +230,12 @@ def _detectors() -> Any:
 
 
 def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
-    if train.features is None:
+    known = check_predictions(owner, train).features
+    if known is None:
         raise InputError(
             owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
         )
-    bank = check_features(owner, train.features)
+    bank = check_features(owner, known)
     check_features(owner, features, columns=bank.shape[1])
     return bank
 
@@ -237,7 +255,8 @@ def _gaussian(owner: str, detector: Any, features: Tensor, train: Predictions) -
         raise InputError(owner, "training features must vary", "features that are all equal", "Check the model.")
     alike = torch.where(varying, 1 / length, 0.0)
     columns = (bank - mean) * alike
-    variances, directions = torch.linalg.eigh(columns.T @ columns)
+    with _solvable(owner):
+        variances, directions = torch.linalg.eigh(columns.T @ columns)
     kept = variances > variances.amax() * len(variances) * torch.finfo(torch.float32).eps
     whitening = alike[:, None] * directions[:, kept] / variances[kept].sqrt()
     _, target = train.target.unique(return_inverse=True)

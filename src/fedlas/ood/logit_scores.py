@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedlas._core.check import check_count, check_logits, check_number
+from fedlas._core.check import InputError, check_count, check_finite, check_logits, check_number, describe
 from fedlas.ood.base import OOD_SCORES
 
 __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
@@ -29,7 +29,7 @@ def msp_score(logits: Tensor) -> Tensor:
         distinguishes confident samples for which ``1 - max`` would round to 0.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Example:
         >>> msp_score(torch.tensor([[0.0, 0.0], [50.0, 0.0]])).tolist()
@@ -59,7 +59,7 @@ def entropy_score(logits: Tensor) -> Tensor:
         ``(N,)`` in ``[0, log C]``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Source:
         Used as a baseline by Ren et al. 2019, section 4.
@@ -86,7 +86,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``.
 
     Note:
         Dividing all logits by one temperature does not change the order of samples, nor any detection metric.
@@ -109,13 +109,13 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Args:
         logits: ``(N, C)``.
-        temperature: ``t`` > 0; near 0 it is the negated highest logit.
+        temperature: ``t`` in ``(0, 1e30]``; near 0 it is the negated highest logit.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``, or ``temperature`` is not positive.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``, or ``temperature`` is out of range.
 
     Example:
         >>> energy_score(torch.tensor([[0.0, 0.0]])).tolist()
@@ -124,8 +124,11 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     Source:
         Liu et al. 2020, equation 4.
     """
-    t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True)
-    return -t * (_double("energy_score", logits) / t).logsumexp(dim=1)
+    t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True, high=1e30)
+    rows = _double("energy_score", logits)
+    # Less the highest: z / t would overflow for a small t.
+    highest = rows.amax(dim=1, keepdim=True)
+    return -highest.squeeze(1) - t * ((rows - highest) / t).exp().sum(dim=1).log()
 
 
 @OOD_SCORES.register(
@@ -147,7 +150,7 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a floating tensor ``(N, C)``, or an option is out of range.
+        InputError: If the logits are not a finite floating tensor ``(N, C)``, or an option is out of range.
 
     Source:
         Liu, Lochman and Zach 2023, equation 4.
@@ -162,6 +165,8 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
 
 
 def _double(owner: str, logits: Tensor) -> Tensor:
-    """Float64 logits: in float32 different confident samples would get equal scores."""
-    check_logits(owner, logits)
+    """Finite float64 logits ``(N, C)``: in float32 different confident samples would get equal scores."""
+    if check_logits(owner, logits).ndim != 2:
+        raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
+    check_finite(owner, "logits", logits)
     return logits.double()

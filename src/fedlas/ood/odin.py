@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_number
+from fedlas._core.check import InputError, check_number, describe, is_dense
 from fedlas._core.extras import require
 from fedlas.ood.base import OOD_SCORES
 
@@ -31,14 +31,15 @@ def odin_score(
         model: Classifier to logits ``(N, C)``, in ``eval()``.
         inputs: Normalized images ``(N, channels, H, W)``.
         std: Standard deviation of each channel in [0, 1] units, by which the images were divided.
-        temperature: Temperature of the softmax, > 0.
-        eps: Length of the step in each pixel, >= 0, in [0, 1] units.
+        temperature: Temperature of the softmax, in ``[1e-6, 1e30]``.
+        eps: Length of the step in each pixel, in [0, 1] units.
 
     Returns:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If an option is out of range, or the number of channels is not that of ``std``.
+        InputError: If an option is out of range, the model is no module, or the number of channels is not that of
+            ``std``.
         MissingExtraError: Without pytorch-ood.
 
     Note:
@@ -48,13 +49,27 @@ def odin_score(
     Source:
         Liang, Li and Srikant 2018, section 3.
     """
-    heat = check_number("odin_score", "temperature", temperature, low=0.0, low_open=True)
-    step = check_number("odin_score", "eps", eps, low=0.0)
-    if inputs.ndim != 4 or inputs.shape[1] != len(std):
+    heat = check_number("odin_score", "temperature", temperature, low=1e-6, high=1e30)
+    step = check_number("odin_score", "eps", eps, low=0.0, high=1.0)
+    if not isinstance(std, Sequence) or not std or not isinstance(model, nn.Module):
+        raise InputError(
+            "odin_score",
+            "the model must be an nn.Module, and std a list with one number for each channel",
+            f"{type(model).__name__} and {describe(std)}",
+            "Pass the standard deviations by which the images were divided.",
+        )
+    colors = [check_number("odin_score", "std", each, low=0.0, low_open=True) for each in std]
+    if (
+        not is_dense(inputs)
+        or inputs.is_meta
+        or not inputs.is_floating_point()
+        or inputs.ndim != 4
+        or inputs.shape[1] != len(std)
+    ):
         raise InputError(
             "odin_score",
             f"inputs must be (N, {len(std)}, H, W), as std has {len(std)} channel{'s' * (len(std) != 1)}",
-            tuple(inputs.shape),
+            describe(inputs),
             "Pass the images as the model receives them.",
         )
 
@@ -62,6 +77,6 @@ def odin_score(
         found: Tensor = model(images)
         return found.double()  # at temperature 1000 all probabilities are near 1/C: float32 would cause ties
 
-    detector = require("pytorch_ood.detector", extra="ood").ODIN(logits, eps=step, temperature=heat, norm_std=list(std))
+    detector = require("pytorch_ood.detector", extra="ood").ODIN(logits, eps=step, temperature=heat, norm_std=colors)
     with torch.enable_grad():
         return detector.predict(inputs)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, check_logits, describe, is_dense
 from fedlas._core.files import write_atomically
 from fedlas.predictions import Predictions
 
@@ -48,12 +48,17 @@ class Outputs:
     scores: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        target = torch.zeros(len(self.logits) if isinstance(self.logits, Tensor) else 0, dtype=torch.int64)
+        target = torch.zeros(len(check_logits("Outputs", self.logits)), dtype=torch.int64)
         checked = Predictions(self.logits, target, features=self.features)
         object.__setattr__(self, "logits", checked.logits)
         object.__setattr__(self, "features", checked.features)
+        scores: Any = self.scores
+        if not isinstance(scores, Mapping):
+            fix = "Pass them by name, such as {'odin': scores}."
+            raise InputError("Outputs", "scores must be a mapping", describe(scores), fix)
         for name, value in self.scores.items():
-            if value.shape != (self.num_samples,) or not bool(torch.isfinite(value).all()):
+            shaped = is_dense(value) and value.shape == (self.num_samples,)
+            if not shaped or not bool(torch.isfinite(value).all()):
                 raise InputError(
                     "Outputs",
                     f"score {name} must be finite ({self.num_samples},)",

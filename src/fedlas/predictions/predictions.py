@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_finite, check_logits, describe
+from fedlas._core.check import InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
 
 
@@ -22,16 +22,17 @@ class Predictions:
     """Logits and labels of one data set, checked once, with the usual derived quantities.
 
     Args:
-        logits: Raw scores ``(N, C)``, finite; a tensor or anything ``torch.as_tensor`` takes. Half precision becomes
-            float32 so that every metric has at least that.
+        logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; a dense tensor on a real device, or anything
+            ``torch.as_tensor`` takes. Half precision becomes float32 so that every metric has at least that.
+            :mod:`fedlas.checks` says which numbers are accepted.
         target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
-        features: Optional input of the classifier head, ``(N, D)``.
+        features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
         label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1 within 0.001; known for synthetic
             data only. With them the calibration error can be computed free of label noise.
 
     Raises:
-        InputError: For wrong shapes or dtypes, NaN or infinite values, labels out of range, label_probs that are
-            no probabilities, or no samples at all.
+        InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
+            label_probs that are no probabilities, or no samples at all.
 
     Note:
         Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept;
@@ -57,7 +58,7 @@ class Predictions:
                 describe(logits),
                 "Flatten dense predictions to one row per position.",
             )
-        if logits.dtype in (torch.float16, torch.bfloat16):
+        if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
         target = _detached("target", self.target)
         samples, classes = logits.shape
@@ -92,7 +93,8 @@ class Predictions:
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
-        rows = value.ndim == 2 and value.shape[0] == self.num_samples and columns in ("D", value.shape[1])
+        rows = value.ndim == 2 and value.shape[0] == self.num_samples and value.shape[1] > 0
+        rows = rows and columns in ("D", value.shape[1])
         if not rows or value.is_complex():
             raise InputError(
                 "Predictions",
@@ -204,6 +206,7 @@ _FIELDS = ("logits", "target", "features", "label_probs")
 
 def _detached(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
+        check_dense("Predictions", name, value)
         return value.detach()
     try:
         array = np.asarray(value)

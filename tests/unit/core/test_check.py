@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from fedlas._core.check import (
+    LARGEST,
     InputError,
     check_choice,
     check_count,
+    check_dense,
     check_finite,
     check_logits,
     check_number,
@@ -112,9 +114,43 @@ def test_finite():
         check_finite("X", "logits", torch.tensor(float("nan")))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numbers_up_to_the_largest(dtype):
+    largest = min(LARGEST, torch.finfo(dtype).max)
+    check_finite("X", "logits", torch.tensor([largest, -largest], dtype=dtype))
+    if largest == LARGEST:
+        with pytest.raises(
+            InputError, match=r"between -1.26765e\+30 and 1.26765e\+30; got values from -2.53\S+ to 0\. "
+        ):
+            check_finite("X", "logits", torch.tensor([-2 * largest, 0.0], dtype=dtype))
+
+
+NOT_DENSE = {
+    "sparse": torch.eye(3).to_sparse(),
+    "meta": torch.zeros(3, 3, device="meta"),
+    "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_DENSE)
+def test_tensors_without_elements_to_read(kind):
+    for check in (check_dense, check_finite):
+        with pytest.raises(InputError, match="X: logits must be a dense tensor on a device that holds values"):
+            check("X", "logits", NOT_DENSE[kind])
+    check_dense("X", "logits", torch.eye(3).T[::2])
+
+
 def test_logits():
     for good in (torch.zeros(2, 3), torch.zeros(0, 1), torch.zeros(2, 3, 4, 5, dtype=torch.bfloat16)):
         assert check_logits("X", good) is good
-    for bad in (torch.zeros(2), torch.zeros(2, 3).long(), torch.zeros(2, 0), np.zeros((2, 3)), None, [[1.0]]):
-        with pytest.raises(InputError, match=r"X: logits must be a floating tensor.*before any softmax"):
+    for bad in (
+        torch.zeros(2),
+        torch.zeros(2, 3).long(),
+        torch.zeros(2, 0),
+        np.zeros((2, 3)),
+        None,
+        [[1.0]],
+        torch.eye(2).to_sparse(),
+    ):
+        with pytest.raises(InputError, match=r"X: logits must be a dense floating tensor.*before any softmax"):
             check_logits("X", bad)

@@ -85,8 +85,14 @@ def test_soft_targets_are_weighed_by_their_expected_weight():
     torch.testing.assert_close(value, (logits.square().sum(1) * (target @ weight)).mean())
 
 
-def test_all_weights_zero_is_nan_as_in_torch():
-    assert torch.isnan(call(Recording(weight=torch.zeros(C))))
+def test_a_batch_whose_weights_are_0_has_the_mean_0():
+    """The sum of weights is divided by, and F.cross_entropy has NaN there."""
+    weight, target = torch.tensor([0.0, 1.0, 1.0]), torch.zeros(N, dtype=torch.int64)
+    criterion = Recording(weight=weight)
+    assert call(criterion, target=target) == 0
+    assert not criterion.batch.valid.any()
+    assert call(criterion, target=target.index_fill(0, torch.tensor(0), 1)) > 0
+    assert criterion.batch.valid is None  # no mask, and so no cost, where anything counts
 
 
 def test_weights_are_copied_into_a_buffer():

@@ -118,10 +118,12 @@ def test_nonsense_is_refused_and_moves_nothing():
         MultiLabel(L)(logits[:, :3], target[:, :3])
     with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
         MultiLabel(L, pos_weight=[1.0])
-    with pytest.raises(ValueError, match="finite and non-negative"):
+    with pytest.raises(ValueError, match="finite, non-negative"):
         MultiLabel(L, pos_weight=[1.0, -1, 1, 1])
     with pytest.raises(ValueError, match=r"target must be 0, 1 or ignore_index"):
         label_pairs(logits, target + 0.5)
+    with pytest.raises(ValueError, match="must not be infinite"):
+        MultiLabel(L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
     criterion = fedlas_loss()
     for wrong in (target + 1, torch.full_like(target, -100), target * float("nan")):
         with pytest.raises(ValueError, match=r"target must be in \[0, 1\]"):

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
+from fedlas.errors import InputError
 from fedlas.metrics import (
     accuracy,
     calibration_by_class,
@@ -59,9 +60,25 @@ def test_groups_are_their_samples_alone(kind):
         assert row.u_ece == underconfident_calibration_error(part, num_bins=6)
 
 
-@pytest.mark.parametrize("groups", [[0, 1], torch.zeros(600, 1), "all", 3])
+@pytest.mark.parametrize("groups", [[0, 1], torch.zeros(600, 1).long(), "all", 3])
 def test_one_group_for_each_sample(groups):
     with pytest.raises(ValueError, match=r"calibration_by_group: groups must be \(600,\), one for each sample; got"):
+        calibration_by_group(sampled(), groups)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [torch.rand(600), torch.rand(600).bfloat16(), torch.rand(600, requires_grad=True), np.arange(600.0), [0.5] * 600],
+    ids=str,
+)
+def test_measurements_are_no_groups(groups):
+    with pytest.raises(InputError, match=r"groups must be labels, .*numpy.digitize"):
+        calibration_by_group(sampled(), groups)
+
+
+@pytest.mark.parametrize("groups", [[None] * 600, [1, object()] * 300], ids=["None", "objects"])
+def test_groups_without_an_order(groups):
+    with pytest.raises(InputError, match="groups must have an order"):
         calibration_by_group(sampled(), groups)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
+from fedlas._core.check import LARGEST
 from fedlas.metrics import scan
 from fedlas.metrics.scan import chunks
 
@@ -103,7 +104,7 @@ def test_class_sums_are_integers_that_no_chunking_changes(monkeypatch, classes, 
 
 def test_the_largest_logits_have_a_finite_nll():
     for dtype in (torch.float32, torch.float64):
-        largest = torch.finfo(dtype).max
+        largest = torch.tensor(LARGEST, dtype=dtype)
         predictions = Predictions(torch.tensor([[largest, -largest]], dtype=dtype), [1])
         assert torch.isfinite(every(predictions, "nll")).all()
 

@@ -411,16 +411,17 @@ def test_head_weight_of_a_head_without_one():
 
 def test_a_criterion_that_mixes():
     def mix(inputs, target):
-        return Mixed(inputs=inputs + 1, target=target.flip(0), views=(inputs * 2, inputs * 3))
+        return Mixed(inputs=inputs + 1, target=target.flip(0), views=(inputs * 2, inputs * 3), shares=inputs[:, :2])
 
     model = nn.Linear(4, 3)
-    objective = Objective(model, Recorder("mixed", "index", mix=mix))
+    objective = Objective(model, Recorder("mixed", "mixed_share", "index", mix=mix))
     inputs, target, index = torch.randn(5, 4), torch.arange(5) % 3, torch.arange(5)
     _, logits = objective(inputs, target, index=index)
     torch.testing.assert_close(logits, model(inputs + 1))
     assert torch.equal(objective.criterion.target, target.flip(0))
     expected = torch.stack((model(inputs * 2), model(inputs * 3)), dim=1)
     torch.testing.assert_close(objective.criterion.given["mixed"], expected)
+    assert objective.criterion.given["mixed_share"].tolist() == inputs[:, :2].tolist()
     assert torch.equal(objective.criterion.given["index"], index)
     objective.eval()
     _, logits = objective(inputs, target, index=index)

@@ -85,6 +85,14 @@ def test_feature_norm(order):
     np.testing.assert_allclose(feature_norm_score(features, order=order).numpy(), expected)
 
 
+def test_extreme_options():
+    features, z = torch.randn(9, 4).double(), logits().double()
+    torch.testing.assert_close(feature_norm_score(features, order=1e308), -features.abs().amax(1))
+    torch.testing.assert_close(energy_score(z, temperature=1e-308), -z.amax(1))
+    assert torch.isfinite(feature_norm_score(features.repeat(1, 1000), order=0.1)).all()
+    assert feature_norm_score(torch.zeros(2, 3)).tolist() == [0, 0]
+
+
 def test_mahalanobis_equals_scikit_learn(train):
     test = torch.cat([train.features[:20], train.features[:20] + torch.randn(20, 8)])[:, :6]
     x, y = train.features[:, :6].double().numpy(), train.target.numpy()
@@ -180,7 +188,10 @@ def test_what_is_far_scores_higher(train):
 
 @pytest.mark.parametrize("score", [msp_score, entropy_score, max_logit_score, energy_score, gen_score])
 def test_logit_scores_refuse(score):
-    for bad in (torch.zeros(3), torch.zeros(3, 2, dtype=torch.int64), [[1.0]]):
+    for bad in (
+        torch.zeros(3), torch.zeros(3, 2, dtype=torch.int64), [[1.0]], torch.zeros(3, 2, 2), torch.full((3, 2), 1e31),
+        torch.full((3, 2), torch.nan), torch.eye(3).to_sparse(),
+    ):  # fmt: skip
         with pytest.raises(InputError, match="logits must be"):
             score(bad)
 
@@ -190,7 +201,7 @@ def test_options_are_checked(train):
         lambda: energy_score(logits(), temperature=0.0),
         lambda: gen_score(logits(), gamma=1.5),
         lambda: gen_score(logits(), top=0),
-        lambda: feature_norm_score(logits(), order=0),
+        lambda: feature_norm_score(logits(), order=0.01),
         lambda: feature_norm_score(torch.zeros(2, 3, 4)),
         lambda: knn_score(train.features, train=train, k=0),
         lambda: knn_score(train.features[:, :3], train=train),
@@ -200,6 +211,39 @@ def test_options_are_checked(train):
         lambda: vim_score(train.features, train=train, head=nn.Identity()),
         lambda: kl_matching_score(logits(classes=4), val=train),
         lambda: mahalanobis_score(torch.zeros(2, 8), train=Predictions(train.logits, train.target, torch.ones(300, 8))),
+    ):
+        with pytest.raises(InputError):
+            call()
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.zeros(3), torch.zeros(0, 8), torch.zeros(3, 0), torch.zeros(3, 8, 2), torch.zeros(3, 8).long(),
+        torch.full((3, 8), torch.inf), torch.full((3, 8), 1e31), torch.eye(8).to_sparse(), [[0.0] * 8], None,
+    ],
+)  # fmt: skip
+def test_odd_features(train, features):
+    head = nn.Linear(8, 5)
+    for call in (
+        lambda: feature_norm_score(features),
+        lambda: mahalanobis_score(features, train=train),
+        lambda: relative_mahalanobis_score(features, train=train),
+        lambda: knn_score(features, train=train, k=1),
+        lambda: vim_score(features, train=train, head=head),
+    ):
+        with pytest.raises(InputError, match="features must be"):
+            call()
+
+
+def test_references_that_are_no_predictions():
+    for call in (
+        lambda: knn_score(torch.zeros(3, 8), train=torch.zeros(5, 8)),
+        lambda: kl_matching_score(torch.zeros(3, 5), val=torch.zeros(5, 5)),
+        lambda: kl_matching_score(torch.zeros(3), val=Predictions(torch.zeros(2, 3), [0, 1])),
+        lambda: odin_score(nn.Flatten(), [[0.0]], std=[1.0]),
+        lambda: Outputs([[0.0, 1.0]]),
+        lambda: Outputs(torch.zeros(1, 2), scores={"odin": [0.0]}),
     ):
         with pytest.raises(InputError):
             call()

@@ -82,6 +82,12 @@ NONSENSE = {
     "objects": {"logits": np.array([[object()]])},
     "NaN": {"logits": [[0.0, float("nan"), 0.0], [0.0, 0.0, 0.0]]},
     "infinite": {"logits": [[0.0, float("inf"), 0.0], [0.0, 0.0, 0.0]]},
+    "beyond float32": {"logits": np.full((2, 3), 1e39)},
+    "as large, in float32": {"logits": np.full((2, 3), -1e31, dtype=np.float32)},
+    "sparse": {"logits": torch.eye(2, 3).to_sparse()},
+    "meta": {"logits": torch.zeros(2, 3, device="meta")},
+    "nested": {"logits": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged)},
+    "meta target": {"target": torch.zeros(2, dtype=torch.int64, device="meta")},
     "short target": {"target": [0]},
     "float target": {"target": [0.0, 1.0]},
     "bool target": {"target": [False, True]},
@@ -94,6 +100,9 @@ NONSENSE = {
     "short features": {"features": np.zeros((1, 4))},
     "dense features": {"features": np.zeros((2, 4, 2))},
     "NaN features": {"features": np.full((2, 4), np.nan)},
+    "huge features": {"features": np.full((2, 4), 1e300)},
+    "no features": {"features": np.zeros((2, 0))},
+    "sparse features": {"features": torch.eye(2).to_sparse()},
     "text features": {"features": [["a"], ["b"]]},
     "label_probs of other classes": {"label_probs": np.full((2, 4), 0.25)},
     "label_probs not summing to 1": {"label_probs": np.full((2, 3), 0.5)},
@@ -117,6 +126,11 @@ def test_nonsense(kind):
 def test_nan_is_counted_and_placed():
     with pytest.raises(InputError, match=r"2 NaN or infinite of 6, the first at \(0, 1\)"):
         Predictions([[0.0, float("nan"), 0.0], [0.0, float("inf"), 0.0]], [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+def test_small_floats_become_float32(dtype):
+    assert Predictions(torch.eye(3).to(dtype), [0, 1, 2]).logits.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])

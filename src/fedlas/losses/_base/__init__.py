@@ -5,17 +5,18 @@ what other packages and users need.
 """
 
 from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
-from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
+from fedlas.losses._base.composite import Base, OnBase, check_validation, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
-from fedlas.losses._base.mixing import draw_partners, draw_share
+from fedlas.losses._base.mixing import check_mixable, draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
 from fedlas.losses._base.prepare import prepare
-from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.smoothed import LEAST, smoothed_nll
 from fedlas.losses._base.strength import LossWithStrength, Penalized
 
 __all__ = [
+    "LEAST",
     "LOSSES",
     "Base",
     "Batch",
@@ -29,6 +30,8 @@ __all__ = [
     "Reduction",
     "Variant",
     "can_look",
+    "check_mixable",
+    "check_validation",
     "class_weights",
     "draw_partners",
     "draw_share",

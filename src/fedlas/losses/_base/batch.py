@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.smoothed import LEAST, smoothed_nll
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -19,6 +19,7 @@ _SHAPES = {
     "features": "the classifier head's input, (N, D)",
     "index": "positions in the training set, (N,)",
     "mixed": "logits of mixed samples, (N, K, C)",
+    "mixed_share": "the main class's share of each, (N, K)",
     "head_weight": "the classifier head's weight, (C, D)",
 }
 
@@ -35,6 +36,7 @@ class Batch:
         features: ``(M, D)``, or ``(N, D)`` if a dense input has one feature vector an image; None if not passed.
         index: ``(N,)`` int64 position of each sample in the training set; None if not passed.
         mixed: ``(M, K, C)`` logits of K mixed versions of each sample, in the dtype of ``logits``; None if not passed.
+        mixed_share: ``(M, K)`` share of each that is of its main class, in the dtype of ``logits``; None if not passed.
         head_weight: ``(C, D)`` weight of the classifier head; None if not passed.
         shape: Shape of the unflattened target: ``(N,)`` or ``(N, d1, ...)``.
         per_image: Whether a dense input has one feature vector an image rather than one a position.
@@ -49,6 +51,7 @@ class Batch:
     shape: tuple[int, ...]
     per_image: bool = False
     mixed: Tensor | None = None
+    mixed_share: Tensor | None = None
     head_weight: Tensor | None = None
 
     @property
@@ -86,7 +89,7 @@ class Batch:
         """
         if not self.soft:
             return self.weighted(cost(smoothed_nll(self.logits, self.target, 0.0)))
-        costs = cost(-F.log_softmax(self.logits, dim=1))
+        costs = cost(-F.log_softmax(self.logits, dim=1).clamp(min=LEAST))
         return (self.target * (costs if self.weight is None else costs * self.weight)).sum(dim=1)
 
     def favored(self) -> Tensor:
@@ -140,11 +143,15 @@ class Batch:
             )
 
     def normalizer(self) -> Tensor | int:
-        """The divisor of a mean, as in ``F.cross_entropy``: the summed weights, or the number of valid positions."""
+        """The divisor of a mean, as in ``F.cross_entropy``: the summed weights, or the number of valid positions.
+
+        It is above 0, so that the mean of a batch of which nothing counts is 0 and not NaN.
+        """
         if self.weight is not None and not self.soft:
             each = self.weight[self.target]
-            return each.sum() if self.valid is None else (each * self.valid).sum()
-        return self.logits.shape[0] if self.valid is None else self.valid.sum()
+            total = each.sum() if self.valid is None else (each * self.valid).sum()
+            return total.clamp(min=torch.finfo(total.dtype).tiny)
+        return self.logits.shape[0] if self.valid is None else self.valid.sum().clamp(min=1)
 
 
 def reduce(values: Tensor, batch: Batch, reduction: Reduction) -> Tensor:

@@ -50,6 +50,19 @@ def as_loss(owner: str, base: Base, *, num_classes: int | None = None, num_sampl
     return base
 
 
+def check_validation(owner: str, predictions: Any) -> Predictions:
+    """Return validation predictions if they are :class:`~fedlas.Predictions`.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if isinstance(predictions, Predictions):
+        return predictions
+    raise InputError(
+        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
+    )
+
+
 def pass_validation_on(criterion: nn.Module, predictions: Predictions) -> None:
     """Pass validation predictions on to a criterion that learns from them."""
     update = getattr(criterion, "update_from_validation", None)
@@ -83,6 +96,7 @@ class OnBase(Loss):
         self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
         self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples)
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
+        self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
     def update_from_validation(self, predictions: Predictions) -> None:
         """Pass validation predictions on to the base, if it learns from them."""

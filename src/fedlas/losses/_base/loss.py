@@ -47,11 +47,14 @@ class Mixed:
         inputs: The inputs; the model's logits for them are passed as ``logits``.
         target: Their target, hard or soft.
         views: Further inputs, each shaped like ``inputs``; their logits are passed as ``mixed``.
+        shares: Share of each view that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)`` of K views; passed as
+            ``mixed_share``.
     """
 
     inputs: Tensor
     target: Tensor
     views: tuple[Tensor, ...] = ()
+    shares: Tensor | None = None
 
 
 class LossOptions(TypedDict, total=False):
@@ -66,11 +69,11 @@ class Loss(nn.Module, ABC):
     """Base of every training loss: ``criterion(logits, target, *, features=None, index=None, ...)``.
 
     A subclass implements :meth:`per_sample` on a checked, flattened :class:`Batch`. In ``needs`` it names the tensors
-    that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``head_weight``. It may have two
-    more methods: ``update_from_validation(predictions)``, called after each validation, and ``mix(inputs, target)``,
-    which returns a :class:`Mixed` to train on instead of the batch. All the rest is shared: half precision is computed
-    in float32 and outside autocast, dense inputs are flattened, ignored positions are masked, class weights and
-    reductions follow ``F.cross_entropy``.
+    that it takes in addition to logits and target: ``features``, ``index``, ``mixed``, ``mixed_share``,
+    ``head_weight``. It may have two more methods: ``update_from_validation(predictions)``, called after each
+    validation, and ``mix(inputs, target)``, which returns a :class:`Mixed` to train on instead of the batch. All the
+    rest is shared: half precision is computed in float32 and outside autocast, dense inputs are flattened, ignored
+    positions are masked, class weights and reductions follow ``F.cross_entropy``.
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean divides by the summed weights of the valid positions
@@ -81,7 +84,16 @@ class Loss(nn.Module, ABC):
     Note:
         On CPU, targets out of range and batches without a valid position raise an error. On an accelerator, and inside
         ``torch.compile``, this check would stall the device. There a target out of range trips the device's own
-        assertion, and a batch without a valid position has the mean NaN, as with ``F.cross_entropy``.
+        assertion, and a batch without a valid position has the mean 0 and no gradient.
+
+        If all class weights of a batch are 0, its mean is 0 (``F.cross_entropy`` has NaN), and nothing is learned from
+        it: no gradient, and no statistic moves.
+
+        **Masked classes.** A logit of -inf gives a class the probability 0. A loss that is a function of the
+        probabilities has a value there, since ``0 log 0 = 0``: it says ``masked_classes = True``, and the result is the
+        limit of ever lower logits. The others are infinite or undefined by their formula (uniform smoothing, logit
+        distances, norms, the gate): they refuse such logits on CPU, and give NaN or infinity elsewhere. For every loss
+        the target must not be masked, or for soft targets have the share 0.
 
         Under DDP each rank divides by its own valid positions (or weights), as ``F.cross_entropy`` does. Equal counts
         on all ranks give the mean of the whole batch; unequal ones give the mean of the ranks' means.
@@ -90,6 +102,8 @@ class Loss(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     strength: ClassVar[str | None] = None
     """Name of the option that sets how strong the regularization is; :meth:`with_strength` takes another value."""
+    masked_classes: ClassVar[bool] = False
+    """Whether logits of -inf are accepted, as those of classes that cannot be; see the Note of the class."""
     strength_bound: float = float("inf")
     """The largest valid strength."""
     weight: Tensor | None
@@ -138,6 +152,7 @@ class Loss(nn.Module, ABC):
         features: Tensor | None = None,
         index: Tensor | None = None,
         mixed: Tensor | None = None,
+        mixed_share: Tensor | None = None,
         head_weight: Tensor | None = None,
     ) -> Tensor:
         """Loss of a batch.
@@ -149,6 +164,8 @@ class Loss(nn.Module, ABC):
             index: Position of each sample in the training set, ``(N,)`` int64.
             mixed: Logits of K mixed versions of each sample, ``(N, K, C)`` or ``(N, K, C, d1, ...)``. Not needed in
                 ``eval()``.
+            mixed_share: Share of each mixed version that is of its main class, ``(N, K)`` or ``(N, K, d1, ...)``; 1 of
+                samples of one class. Not needed in ``eval()``.
             head_weight: Weight of the classifier head, ``(C, D)``.
 
         Returns:
@@ -157,19 +174,25 @@ class Loss(nn.Module, ABC):
 
         Raises:
             TypeError: If one of ``needs`` was not passed.
-            InputError: For wrong shapes or dtypes, and on CPU for targets that are out of range or all ignored. The
-                state is then unchanged.
+            InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
+                ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
         with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
-            given = {"features": features, "index": index, "mixed": mixed, "head_weight": head_weight}
+            given = {
+                "features": features, "index": index, "mixed": mixed, "mixed_share": mixed_share,
+                "head_weight": head_weight,
+            }  # fmt: skip
             return self._forward(logits, target, given)
 
     def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
         owner = type(self).__name__
         for need, value in given.items():
-            if value is None and need in self.needs and (self.training or need != "mixed"):
+            if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
                 raise missing(owner, need)
-        batch = prepare(owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight)
+        batch = prepare(
+            owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight,
+            masked_classes=self.masked_classes,
+        )  # fmt: skip
         return reduce(self.per_sample(batch), batch, self.reduction)
 
     def extra_repr(self) -> str:
@@ -211,7 +234,7 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
     """A copy of class weights ``(C,)`` in the default dtype; None stays None.
 
     Raises:
-        InputError: If they are not one row of finite, non-negative numbers.
+        InputError: If they are not one row of finite, non-negative numbers, one of them above 0.
     """
     if weight is None:
         return None
@@ -219,8 +242,12 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
         found = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         found = None
-    if found is None or found.ndim != 1 or bool((found < 0).any()) or not bool(torch.isfinite(found).all()):
+    row = found is not None and found.ndim == 1 and bool(torch.isfinite(found).all()) and bool((found >= 0).all())
+    if found is None or not row or not bool(found.any()):
         raise InputError(
-            owner, "weight must be (C,), finite and non-negative", describe(weight), "Pass one weight for each class."
+            owner,
+            "weight must be (C,), finite, non-negative and not all 0",
+            describe(weight),
+            "Pass one weight for each class.",
         )
     return found

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_logits, describe
+from fedlas._core.check import InputError, check_count, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
 
@@ -24,15 +24,31 @@ def prepare(
     index: Any = None,
     *,
     mixed: Any = None,
+    mixed_share: Any = None,
     head_weight: Any = None,
     ignore_index: int = -100,
     weight: Tensor | None = None,
+    masked_classes: bool = False,
 ) -> Batch:
     """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
+
+    Args:
+        owner: Name of the loss, for errors.
+        logits: As there, and so are those that follow.
+        target: As there.
+        features: As there.
+        index: As there.
+        mixed: As there.
+        mixed_share: As there.
+        head_weight: As there.
+        ignore_index: Target value of positions that are left out.
+        weight: Class weights ``(C,)``.
+        masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
 
     Raises:
         InputError: As :meth:`Loss.forward`.
     """
+    check_count(owner, "ignore_index", ignore_index, low=None)
     # Logits and class weights.
     logits = check_logits(owner, logits)
     classes, shape = logits.shape[1], (logits.shape[0], *logits.shape[2:])
@@ -51,13 +67,16 @@ def prepare(
                 describe(weight),
                 "Pass one weight for each class.",
             )
+        _check_device(owner, "weight", weight, logits)
         weight = weight.to(flat.dtype)
 
     # Targets: probabilities shaped like the logits, or class indices.
     valid: Tensor | None = None
     if _floating(target) and target.shape == logits.shape:
-        target = _rows(target).to(flat.dtype)
-    elif isinstance(target, Tensor) and target.shape == shape and not _is_real(target):
+        _check_device(owner, "target", target, logits)
+        target = _soft_target(owner, _rows(target)).to(flat.dtype)
+    elif is_dense(target) and target.shape == shape and not _is_real(target):
+        _check_device(owner, "target", target, logits)
         target, valid = _hard_target(owner, target.reshape(-1).to(torch.int64), classes, ignore_index)
     else:
         raise InputError(
@@ -68,6 +87,10 @@ def prepare(
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
+    if can_look(flat) and float(flat.detach().amin()) == float("-inf"):
+        _check_masked(owner, flat.detach(), target, valid, masked_classes)
+    if weight is not None:
+        valid = _unless_weightless(target, valid, weight)
 
     # The tensors that only some losses need.
     if features is not None:
@@ -78,10 +101,11 @@ def prepare(
         valid=valid,
         weight=weight,
         features=None if features is None else _rows(features),
-        index=None if index is None else _checked_index(owner, index, shape[0]),
+        index=None if index is None else _checked_index(owner, index, logits),
         shape=shape,
         per_image=logits.ndim > 2 and features is not None and features.ndim == 2,
         mixed=None if mixed is None else _flat_mixed(owner, mixed, logits).to(flat.dtype),
+        mixed_share=None if mixed_share is None else _flat_share(owner, mixed_share, mixed, logits).to(flat.dtype),
         head_weight=None if head_weight is None else _checked_head(owner, head_weight, logits, features).to(flat.dtype),
     )
 
@@ -92,11 +116,77 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def _floating(value: Any) -> TypeGuard[Tensor]:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return is_dense(value) and value.is_floating_point()
+
+
+def _check_device(owner: str, name: str, value: Tensor, logits: Tensor) -> None:
+    if value.device != logits.device:
+        raise InputError(
+            owner,
+            f"{name} must be on {logits.device} like logits",
+            value.device,
+            f"Move it: {name}.to(logits.device).",
+        )
 
 
 def _is_real(target: Tensor) -> bool:
     return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
+
+
+def _soft_target(owner: str, target: Tensor) -> Tensor:
+    """Soft targets ``(M, C)``; on a CPU their range is checked, with room for rounding."""
+    if can_look(target):
+        low, high = (float(bound) for bound in target.detach().aminmax())
+        if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
+            raise InputError(
+                owner,
+                "soft targets must be probabilities in [0, 1]",
+                f"values from {low:g} to {high:g}",
+                "Pass one row of class probabilities a sample, e.g. scores.softmax(1).",
+            )
+    return target
+
+
+def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | None, supported: bool) -> None:
+    """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
+
+    Raises:
+        InputError: If the loss does not support them at all, or a target is masked.
+    """
+    masked = logits == float("-inf")
+    if valid is not None:
+        masked &= valid[:, None]
+    if not bool(masked.any()):
+        return
+    first = tuple(int(i) for i in masked.nonzero()[0])
+    got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
+    if not supported:
+        raise InputError(
+            owner,
+            "logits must be above -inf, since its formula is infinite or not defined for masked classes",
+            got,
+            "Leave masked classes out of the logits, or choose a loss of probabilities, such as ce, focal or brier.",
+        )
+    hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
+    if bool(hit.any()):
+        raise InputError(
+            owner,
+            "logits must be above -inf for the class of the target",
+            got,
+            "Mask other classes only: the loss of a class that cannot be is infinite.",
+        )
+
+
+def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The mask of positions that count; none does where all that would have a class weight of 0.
+
+    Otherwise such a batch has a mean of 0 / 0: one step, and the gate and the model are NaN for good.
+    """
+    each = target @ weight if target.ndim == 2 else weight[target]
+    some = (each if valid is None else torch.where(valid, each, 0.0)).amax() > 0
+    if can_look(some) and bool(some):
+        return valid
+    return some.expand(len(target)) if valid is None else valid & some
 
 
 def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor | None]:
@@ -128,9 +218,11 @@ def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) ->
 def _checked_features(owner: str, features: Any, logits: Tensor) -> Tensor:
     """Features ``(N, D)``, or ``(N, D, d1, ...)`` for logits ``(N, C, d1, ...)``."""
     rows, dense = logits.shape[0], logits.shape[2:]
-    if _floating(features) and features.ndim > 1 and features.shape[0] == rows and features.shape[2:] in ((), dense):
+    shaped = _floating(features) and features.ndim > 1 and features.shape[0] == rows and features.shape[1] > 0
+    if shaped and features.shape[2:] in ((), dense):
+        _check_device(owner, "features", features, logits)
         return features
-    shapes = f"(N, D) with N = {rows}" + (f" or (N, D, {', '.join(map(str, dense))})" if dense else "")
+    shapes = f"(N, D) with N = {rows} and D > 0" + (f" or (N, D, {', '.join(map(str, dense))})" if dense else "")
     fix = "Pass the input of the classifier head."
     if isinstance(features, Tensor) and features.ndim > 2 and not dense:
         axes = tuple(range(2, features.ndim))
@@ -141,6 +233,7 @@ def _checked_features(owner: str, features: Any, logits: Tensor) -> Tensor:
 def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
     """Logits of mixed samples as ``(M, K, C)``."""
     if _floating(mixed) and mixed.shape[:1] + mixed.shape[2:] == logits.shape and mixed.shape[1] > 0:
+        _check_device(owner, "mixed", mixed, logits)
         return mixed if logits.ndim == 2 else mixed.flatten(3).permute(0, 3, 1, 2).flatten(0, 1)
     shape = ", ".join(map(str, (logits.shape[0], "K", *logits.shape[1:])))
     raise InputError(
@@ -148,6 +241,24 @@ def _flat_mixed(owner: str, mixed: Any, logits: Tensor) -> Tensor:
         f"mixed must be ({shape}) like logits {tuple(logits.shape)}",
         describe(mixed),
         "Stack the logits of K mixed versions of the batch: torch.stack(views, dim=1).",
+    )
+
+
+def _flat_share(owner: str, share: Any, mixed: Any, logits: Tensor) -> Tensor:
+    """Shares ``(N, K)`` of samples, or ``(N, K, d1, ...)`` of positions, as ``(M, K)``."""
+    if isinstance(share, Tensor):
+        _check_device(owner, "mixed_share", share, logits)
+    views = mixed.shape[1] if isinstance(mixed, Tensor) else "K"
+    if _floating(share) and share.ndim > 1 and share.shape[0] == logits.shape[0] and views in ("K", share.shape[1]):
+        if share.shape[2:] == logits.shape[2:]:
+            return _rows(share)
+        if share.ndim == 2:
+            return share.repeat_interleave(logits.shape[2:].numel(), dim=0)
+    raise InputError(
+        owner,
+        f"mixed_share must be ({logits.shape[0]}, {views}) for logits {tuple(logits.shape)}",
+        describe(share),
+        "Pass the shares that mix(inputs, target) returns.",
     )
 
 
@@ -159,6 +270,7 @@ def _checked_head(owner: str, weight: Any, logits: Tensor, features: Tensor | No
         and weight.shape[0] == logits.shape[1]
         and width in ("D", weight.shape[1])
     ):
+        _check_device(owner, "head_weight", weight, logits)
         return weight
     raise InputError(
         owner,
@@ -168,8 +280,11 @@ def _checked_head(owner: str, weight: Any, logits: Tensor, features: Tensor | No
     )
 
 
-def _checked_index(owner: str, index: Any, rows: int) -> Tensor:
-    if isinstance(index, Tensor) and index.shape == (rows,) and index.dtype == torch.int64:
+def _checked_index(owner: str, index: Any, logits: Tensor) -> Tensor:
+    rows = len(logits)
+    if is_dense(index) and index.shape == (rows,) and index.dtype == torch.int64:
+        if index.device.type != "cpu":  # an index on the CPU finds its place in a buffer on any device
+            _check_device(owner, "index", index, logits)
         return index
     raise InputError(
         owner, f"index must be ({rows},) int64", describe(index), "Pass each sample's position in the data set."

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST = -1e30
+"""Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
+
 
 class _SmoothedNLL(torch.autograd.Function):
     """Per-sample smoothed negative log-likelihood.
@@ -52,7 +55,10 @@ def _hit_and_mean(log_probs: Tensor, target: Tensor, weight: Tensor | None) -> t
     """``sum_k w_k t_k log p_k`` and ``mean_k w_k log p_k``, both ``(N,)``."""
     mean = log_probs.mean(dim=1) if weight is None else log_probs @ weight / log_probs.shape[1]
     if target.ndim == 2:
-        terms = log_probs * target
+        if torch.is_grad_enabled():
+            terms = log_probs.clamp(min=LEAST) * target
+        else:  # in place: nothing else reads them
+            terms = log_probs.clamp_(min=LEAST).mul_(target)
         return (terms.sum(dim=1) if weight is None else terms @ weight), mean
     hit = log_probs.gather(1, target[:, None]).squeeze(1)
     return (hit if weight is None else hit * weight[target]), mean
