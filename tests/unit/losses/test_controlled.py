@@ -51,7 +51,7 @@ def test_cells_of_norms_need_features_and_change_nothing_without():
     with pytest.raises(InputError, match=r"features of the validation samples; got none"):
         criterion.update_from_validation(held_out(0.9, right=70))
     assert criterion.strengths.tolist() == pytest.approx([0.05, 0.05])
-    sure = held_out(0.9, right=70, total=10)
+    sure = held_out(0.9, right=7, total=10)
     features = torch.arange(10.0)[:, None].expand(10, 4)  # the three wrong ones have the largest norms
     criterion.update_from_validation(Predictions(sure.logits, sure.target, features=features))
     low, high = criterion.strengths.tolist()
