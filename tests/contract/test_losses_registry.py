@@ -69,6 +69,18 @@ def inputs(criterion, samples=8, *, dense=(), classes=CLASSES, dtype=torch.float
     return given
 
 
+def takes_dense(name, dense=True):
+    """Skip the test of a dense batch for a loss that takes none, once it has said so."""
+    if not dense or LOSSES[name].metadata.get("dense", True):
+        return
+    criterion = build(name)
+    before = state(criterion)
+    with pytest.raises(InputError, match=r"logits must be \(N, C\).*Use a loss without a memory"):
+        criterion(**inputs(criterion, dense=(3,), per_position=False))
+    assert_same_state(criterion, before)
+    pytest.skip("takes one prediction a sample")
+
+
 def rows(given, chosen):
     """The arguments of the chosen samples; the head's weight stays whole."""
     return {key: tensor if key == "head_weight" else tensor[chosen] for key, tensor in given.items()}
@@ -129,7 +141,7 @@ def test_declaration(name):
 
 def test_options_are_keywords_with_defaults(name):
     parameters = inspect.signature(LOSSES[name].value).parameters
-    offered = {"num_classes", "num_samples"}
+    offered = {"num_classes", "num_samples", "num_epochs"}
     for key, parameter in parameters.items():
         assert key in offered or parameter.kind is inspect.Parameter.KEYWORD_ONLY, key
         assert key in offered or parameter.default is not inspect.Parameter.empty, key
@@ -218,6 +230,8 @@ def test_autocast_changes_nothing(name):
 
 @pytest.mark.parametrize("target", ["hard", "soft"])
 def test_gradcheck(name, target):
+    if LOSSES[name].metadata.get("detached"):
+        pytest.skip("a weight in it has no gradient")
     criterion = build(name, weight=[0.5, 1.0, 2.0, 1.0, 3.0]).double().eval()
     given = inputs(criterion, 4, dtype=torch.float64)
     if target == "soft":
@@ -441,6 +455,7 @@ def test_a_target_that_is_masked(name):
 
 @pytest.mark.parametrize("dense", [(), (3,)])
 def test_one_hot_equals_hard(name, dense):
+    takes_dense(name, dense)
     hard, soft = build(name), build(name)
     given = inputs(hard, dense=dense)
     one_hot = torch.nn.functional.one_hot(given["target"], CLASSES).float().movedim(-1, 1)
@@ -480,6 +495,7 @@ def test_dense_inputs_with_a_need_per_image(name, reduction):
     criterion = build(name, reduction=reduction)
     if not criterion.needs & {"features", "index"} or "mixed" in criterion.needs:
         pytest.skip("has no need per image")
+    takes_dense(name)
     given = inputs(criterion, 4, dense=(2, 3), per_position=False)
     value, gradient, *_ = run(criterion, given)
     assert value.shape == ((4, 2, 3) if reduction == "none" else ())
@@ -639,6 +655,7 @@ def test_validation_of_other_classes(name):
 @pytest.mark.parametrize("dense", [(), (2, 3)])
 def test_shapes_on_the_meta_device(name, dense):
     """Tools that count operations or memory use it: no value may be read, as on an accelerator."""
+    takes_dense(name, dense)
     criterion = build(name, reduction="none").to("meta")
     given = {key: tensor.to("meta") for key, tensor in inputs(criterion, dense=dense, per_position=False).items()}
     value = criterion(**given | {"logits": given["logits"].requires_grad_()})
@@ -653,6 +670,7 @@ def test_shapes_on_the_meta_device(name, dense):
 @pytest.mark.parametrize("kind", ["hard", "ignored", "dense"])
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # from PyTorch's tracing
 def test_compiled_equals_eager(name, kind):
+    takes_dense(name, kind == "dense")
     torch._dynamo.reset()
     eager, compiled = build(name), build(name)
     function = torch.compile(compiled, fullgraph=True, backend="aot_eager")

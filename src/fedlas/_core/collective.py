@@ -54,3 +54,26 @@ class _AddUp(torch.autograd.Function):
     @staticmethod
     def backward(_context: Any, gradient: Tensor) -> Tensor:
         return sum_across_ranks(gradient)
+
+
+def gather_across_ranks(value: Tensor) -> Tensor:
+    """The rows of all ranks, in the order of the ranks (``value`` itself without a process group).
+
+    Args:
+        value: ``(N, ...)``; ``N`` may differ between ranks, the other sizes may not. Not differentiated.
+
+    Note:
+        A collective: every rank must call it equally often.
+    """
+    if world_size() == 1:
+        return value
+    value = value.detach().contiguous()
+    sizes = [torch.zeros(1, dtype=torch.int64, device=value.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor([len(value)], device=value.device))
+    # Collectives take equal shapes, so short parts are padded and cut again.
+    longest = max(int(size) for size in sizes)
+    padded = torch.zeros((longest, *value.shape[1:]), dtype=value.dtype, device=value.device)
+    padded[: len(value)] = value
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])

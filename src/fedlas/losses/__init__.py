@@ -12,14 +12,19 @@ from fedlas.losses.adafocal import AdaFocal, signed_focal
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.binary import OneLogit, two_logits
 from fedlas.losses.brier import BrierLoss, squared_error
+from fedlas.losses.bsd import BayesianSelfDistillation
 from fedlas.losses.cals import CALS, phr_penalty
+from fedlas.losses.comp_sum import CompSum, comp_sum
+from fedlas.losses.controlled import Controlled
 from fedlas.losses.cpc import CPC, pairwise_constraints
 from fedlas.losses.crl import CRL, ranking_penalty
 from fedlas.losses.dca import DCA
+from fedlas.losses.distance_weighted import BSCEGRA, DualFocalGRA, target_distance
 from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
+from fedlas.losses.label_relaxation import LabelRelaxation
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
 from fedlas.losses.logit_norm import LogitNorm, normalized_logits
 from fedlas.losses.margin import MbLS, margin_penalty
@@ -30,13 +35,17 @@ from fedlas.losses.mmce import MMCE, WeightedMMCE, kernel_calibration_error
 from fedlas.losses.modulated import Modulated, adaptive_strength
 from fedlas.losses.multi_label import MultiLabel, MultiLabelFedLAS, label_pairs
 from fedlas.losses.nci import NormConfidenceIndicator
+from fedlas.losses.online_label_smoothing import OnlineLabelSmoothing
+from fedlas.losses.own_average import OwnAverage
 from fedlas.losses.poly import PolyLoss
+from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
 from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
 
 __all__ = [
     "ACLS",
+    "BSCEGRA",
     "CALS",
     "CPC",
     "CRL",
@@ -45,20 +54,26 @@ __all__ = [
     "LOSSES",
     "MDCA",
     "MMCE",
+    "PSKD",
     "VMF",
     "AdaFace",
     "AdaFocal",
     "Batch",
+    "BayesianSelfDistillation",
     "BidirectionalCalibrationGate",
     "BrierLoss",
+    "CompSum",
+    "Controlled",
     "CrossEntropy",
     "CutMix",
+    "DualFocalGRA",
     "DualFocalLoss",
     "EntropyPenalty",
     "FedLAS",
     "FedLASAblation",
     "FedLASPlus",
     "FocalLoss",
+    "LabelRelaxation",
     "LabelSmoothing",
     "LogitNorm",
     "Loss",
@@ -72,6 +87,8 @@ __all__ = [
     "MultiLabelFedLAS",
     "NormConfidenceIndicator",
     "OneLogit",
+    "OnlineLabelSmoothing",
+    "OwnAverage",
     "PolyLoss",
     "RankMixupMRL",
     "RankMixupNDCG",
@@ -80,6 +97,7 @@ __all__ = [
     "adaptive_penalty",
     "adaptive_strength",
     "class_gap",
+    "comp_sum",
     "kernel_calibration_error",
     "label_pairs",
     "log_mgf",
@@ -95,6 +113,7 @@ __all__ = [
     "signed_focal",
     "smoothed_cross_entropy",
     "squared_error",
+    "target_distance",
     "top_excess",
     "two_logits",
     "uncertain_cross_entropy",

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, PreciseBuffers, check_validation, paper
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    Loss,
+    LossOptions,
+    PreciseBuffers,
+    calibration_gaps,
+    check_validation,
+    equal_mass_edges,
+    paper,
+)
 from fedlas.predictions import Predictions
 
 __all__ = ["AdaFocal", "signed_focal"]
@@ -130,8 +140,8 @@ class AdaFocal(PreciseBuffers, Loss):
         """
         predictions = check_validation(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
-        edges = _equal_mass_edges(confidence, self.num_bins)
-        gap, filled = _calibration_gaps(confidence, correct, edges)
+        edges = equal_mass_edges(confidence, self.num_bins)
+        gap, filled = calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)
         old = self.gammas.cpu().double()
         new = old * (self.rate * torch.where(old > 0, gap, -gap)).exp()
         # An exponent that is too small changes sides, or it could never leave 0 by multiplication.
@@ -139,17 +149,3 @@ class AdaFocal(PreciseBuffers, Loss):
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
-
-
-def _equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
-    """Upper edges ``(num_bins - 1,)`` of bins with equal numbers of values, as far as ties allow."""
-    below = torch.arange(1, num_bins, device="cpu") * len(confidence) // num_bins  # how many values lie below each edge
-    return confidence.sort().values[(below - 1).clamp(min=0)]
-
-
-def _calibration_gaps(confidence: Tensor, correct: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean confidence minus accuracy of each bin, float64, and whether the bin holds any sample."""
-    index = torch.bucketize(confidence, edges)
-    count = torch.bincount(index, minlength=len(edges) + 1)
-    excess = torch.bincount(index, weights=confidence.double() - correct.double(), minlength=len(edges) + 1)
-    return excess / count.clamp(min=1), count > 0

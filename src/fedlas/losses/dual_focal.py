@@ -32,7 +32,7 @@ def next_lower(probs: Tensor) -> Tensor:
     return torch.where(place > 0, below, 0.0)
 
 
-def _rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
+def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
     """:func:`next_lower` of the target alone, ``(M,)``: found among the logits, without sorting.
 
     Args:
@@ -80,7 +80,7 @@ class DualFocalLoss(Loss):
 
         def cost(nll: Tensor) -> Tensor:
             logits = batch.logits
-            rival = next_lower(logits.softmax(dim=1)) if batch.soft else _rival_of_target(logits, batch.target, nll)
+            rival = next_lower(logits.softmax(dim=1)) if batch.soft else rival_of_target(logits, batch.target, nll)
             return focal(nll, self.gamma, rival=rival)
 
         return batch.cost_of_target(cost)

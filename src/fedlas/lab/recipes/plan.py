@@ -134,12 +134,12 @@ def plan(
     return runs
 
 
-def _build(name: str, options: dict[str, Any], *, num_classes: int, num_samples: int) -> torch.nn.Module:
+def _build(name: str, options: dict[str, Any], *, num_classes: int, **offered: int) -> torch.nn.Module:
     """A loss by its registry name. ``variant: reference`` calls its ``reference`` constructor, if it has one."""
     reference = getattr(LOSSES[name].value, "reference", None)
     as_published = reference is not None and options.get("variant") == "reference"
     plain = {key: value for key, value in options.items() if not (as_published and key == "variant")}
-    loss: torch.nn.Module = LOSSES.build(name, plain, num_classes=num_classes, num_samples=num_samples)
+    loss: torch.nn.Module = LOSSES.build(name, plain, num_classes=num_classes, **offered)
     if reference is None or not as_published:
         return loss
     try:
@@ -188,7 +188,8 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             f"{run.loss!r} for {name!r}",
             f"Call it e.g. {name}-variant.",
         )
-    loss = _build(name, run.loss_options, num_classes=num_classes, num_samples=num_samples)
+    offered = {"num_classes": num_classes, "num_samples": num_samples, "num_epochs": run.recipe.train.epochs}
+    loss = _build(name, run.loss_options, **offered)
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         raise InputError(
             f"loss {run.loss}",

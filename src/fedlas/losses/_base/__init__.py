@@ -5,9 +5,11 @@ what other packages and users need.
 """
 
 from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
+from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
 from fedlas.losses._base.composite import Base, OnBase, check_validation, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
+from fedlas.losses._base.informed import Informed, Remembering
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
 from fedlas.losses._base.mixing import check_mixable, draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
@@ -20,6 +22,7 @@ __all__ = [
     "LOSSES",
     "Base",
     "Batch",
+    "Informed",
     "Loss",
     "LossOptions",
     "LossWithStrength",
@@ -28,13 +31,16 @@ __all__ = [
     "Penalized",
     "PreciseBuffers",
     "Reduction",
+    "Remembering",
     "Variant",
+    "calibration_gaps",
     "can_look",
     "check_mixable",
     "check_validation",
     "class_weights",
     "draw_partners",
     "draw_share",
+    "equal_mass_edges",
     "equal_to",
     "nll_and_confidence",
     "paper",

@@ -32,10 +32,12 @@ LOSSES: Registry[type[Loss]] = Registry("loss")
 """All training losses by name.
 
 Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
-changes the loss), ``pairwise`` (True: its cost grows with the square of the batch or of the classes), ``signed``
-(names of numeric options that may be negative), ``order_invariant`` (False: the order of the batch matters), ``note``
-(the origin of the code, if it is not only the paper), ``tune`` (the options that ``fedlas tune`` searches by default,
-with their ranges, e.g. ``{"alpha": "0.01:0.3:log"}``; in a loss around another one it also searches the base's).
+changes the loss), ``dense`` (False: it takes one prediction a sample), ``detached`` (True: a weight in it has no
+gradient, so its gradient is not that of its value), ``pairwise`` (True: its cost grows with the square of the batch or
+of the classes), ``signed`` (names of numeric options that may be negative), ``order_invariant`` (False: the order of
+the batch matters), ``note`` (the origin of the code, if it is not only the paper), ``tune`` (the options that
+``fedlas tune`` searches by default, with their ranges, e.g. ``{"alpha": "0.01:0.3:log"}``; in a loss around another one
+it also searches the base's).
 """
 
 

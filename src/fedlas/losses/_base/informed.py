@@ -1,0 +1,84 @@
+"""Losses whose target mixes the label with something that is known of the sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_number
+from fedlas.losses._base.batch import Batch
+from fedlas.losses._base.loss import LossOptions
+from fedlas.losses._base.memory import PredictionMemory
+from fedlas.losses._base.smoothed import smoothed_nll
+from fedlas.losses._base.strength import LossWithStrength
+
+
+class Informed(LossWithStrength):
+    """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` is what is known of the sample; label smoothing has 1/C there.
+
+    Args:
+        alpha: Weight of what is known, in [0, 1].
+        **options: Those of every loss. Class weights apply to both parts class by class.
+    """
+
+    strength_bound = 1.0
+
+    def __init__(self, *, alpha: float, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
+        self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, high=1)
+
+    @abstractmethod
+    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """``q (M, C)`` without a gradient, and for which positions there is one ``(M,)`` bool; None is for all."""
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        q, there = self.known(batch)
+        label = batch.cross_entropy()
+        if there is not None:  # without knowledge the target is the label alone
+            strength = torch.where(there, strength, 0.0)
+        return label + strength * (smoothed_nll(batch.logits, q, 0.0, batch.weight) - label)
+
+
+class Remembering(Informed):
+    """An informed loss whose ``q`` comes from a memory of the model's own predictions.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C.
+        alpha: As in :class:`Informed`.
+        **options: As there.
+    """
+
+    needs = frozenset({"index"})
+    masked_classes = True
+
+    def __init__(self, num_samples: int, num_classes: int, *, alpha: float, **options: Unpack[LossOptions]) -> None:
+        super().__init__(alpha=alpha, **options)
+        self.memory = PredictionMemory(type(self).__name__, num_samples, num_classes)
+
+    @abstractmethod
+    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
+        """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction."""
+
+    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Recall, and in training record this visit afterward."""
+        name = type(self).__name__
+        batch.check_classes(name, self.memory.num_classes)
+        index = batch.need(name, "index")
+        if len(index) != len(batch.logits):
+            raise InputError(
+                name,
+                "it remembers one prediction a sample, so logits must be (N, C)",
+                f"{len(batch.logits)} positions of {len(index)} samples",
+                "Use a loss without a memory, such as ls, for dense outputs.",
+            )
+        rows, visits = self.memory.recall(index, batch.logits.dtype)
+        if self.training and torch.is_grad_enabled():
+            new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
+            self.memory.record(index, new, batch.valid)
+        return rows, visits > 0

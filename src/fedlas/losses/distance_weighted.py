@@ -1,0 +1,104 @@
+"""Cross-entropy and dual focal loss, weighted by the distance between target and prediction.
+
+Source: Lin et al. 2025, "Uncertainty Weighted Gradients for Model Calibration", CVPR (arXiv 2503.22725): BSCE-GRA.
+Written from the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import check_number
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+from fedlas.losses.dual_focal import rival_of_target
+
+__all__ = ["BSCEGRA", "DualFocalGRA", "target_distance"]
+
+_PAPER = {**paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"), "detached": True}
+
+
+def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
+    """``||t - p||_norm`` of each row ``(M,)``, without a gradient.
+
+    Args:
+        logits: ``(M, C)``.
+        target: Class indices ``(M,)``, or soft targets ``(M, C)``.
+        norm: Order, at least 1.
+    """
+    with torch.no_grad():
+        probs = F.softmax(logits, dim=1)
+        gap = probs - (target if target.ndim == 2 else F.one_hot(target, probs.shape[1]))
+        distance: Tensor = torch.linalg.vector_norm(gap, norm, dim=1)
+        return distance
+
+
+@LOSSES.register("bsce-gra", **_PAPER, tune={"gamma": "0.25:4:log"})
+class BSCEGRA(Loss):
+    """BSCE-GRA: ``w (-log p_y)`` with ``w = ||t - p||_norm^gamma``, through which no gradient flows.
+
+    Args:
+        gamma: Exponent, at least 0; 0 is cross-entropy.
+        norm: Order of the distance, at least 1.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Raises:
+        InputError: If an argument is out of range.
+
+    Note:
+        The paper tunes gamma and norm; the defaults are its simplest case. With wrong labels in the training set the
+        weight trains on them harder.
+
+    Example:
+        >>> BSCEGRA()(torch.zeros(1, 2), torch.tensor([0]))  # log 2 times the square root of 1/2
+        tensor(0.4901)
+    """
+
+    masked_classes = True
+
+    def __init__(self, *, gamma: float = 1.0, norm: float = 2.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
+        self.gamma = check_number("BSCEGRA", "gamma", gamma, low=0)
+        self.norm = check_number("BSCEGRA", "norm", norm, low=1)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        return target_distance(batch.logits, batch.target, norm=self.norm) ** self.gamma * batch.cross_entropy()
+
+
+@LOSSES.register("dual-focal-gra", **_PAPER, tune={"gamma": "0.5:10"})
+class DualFocalGRA(Loss):
+    """Dual focal loss whose bracket is a weight: ``(1 - p_y + p_j)^gamma (-log p_y)``, no gradient through the bracket.
+
+    Args:
+        gamma: Exponent, at least 0; 0 is cross-entropy.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Raises:
+        InputError: If gamma is negative.
+
+    Note:
+        ``p_j`` is the largest probability below ``p_y``, as in :class:`DualFocalLoss`. The class of a soft target is
+        the one that it favors.
+
+    Example:
+        >>> DualFocalGRA(gamma=1.0)(torch.zeros(1, 2), torch.tensor([0]))  # no class is below: log 2 times 1/2
+        tensor(0.3466)
+    """
+
+    masked_classes = True
+
+    def __init__(self, *, gamma: float = 5.0, **options: Unpack[LossOptions]) -> None:
+        super().__init__(**options)
+        self.gamma = check_number("DualFocalGRA", "gamma", gamma, low=0)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        with torch.no_grad():
+            label = batch.favored()
+            nll = F.cross_entropy(batch.logits, label, reduction="none")
+            bracket = -torch.expm1(-nll) + rival_of_target(batch.logits, label, nll)
+        return bracket**self.gamma * batch.cross_entropy()

@@ -1,0 +1,71 @@
+"""The label mixed with a running average of the model's own predictions on the sample.
+
+The average is that of temporal ensembling (Laine and Aila 2017, arXiv 1610.02242), which uses it for unlabeled samples.
+As a target next to the label it is this library's; see also :class:`~fedlas.losses.Controlled`, which sets its weight.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import check_number
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
+
+__all__ = ["OwnAverage"]
+
+
+@LOSSES.register(
+    "own-average",
+    **paper("Temporal Ensembling for Semi-Supervised Learning", 2017, "1610.02242"),
+    dense=False,
+    note="the average is the paper's, its use as a target next to the label this library's",
+    tune={"alpha": "0.1:1", "keep": "0:0.99"},
+)
+class OwnAverage(Remembering):
+    """``CE((1 - alpha) t + alpha q, p)``; each visit of the sample moves q: ``q <- keep q + (1 - keep) p``.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C.
+        alpha: Weight of q, in [0, 1].
+        keep: Weight of the old average, in [0, 1); the first visit sets q to the prediction.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        memory: The averages, and the number of visits.
+
+    State:
+        In training mode with gradients enabled a batch uses the memory, then moves its rows; never in ``eval()``.
+
+    Raises:
+        InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
+
+    Note:
+        Over augmentations the average is taken as well: every visit sees another one.
+
+    Example:
+        >>> criterion = OwnAverage(num_samples=1, num_classes=2, alpha=0.5)
+        >>> logits, target, index = torch.tensor([[0.0, 0.0]]), torch.tensor([0]), torch.tensor([0])
+        >>> first, second = (criterion(logits, target, index=index) for _ in range(2))
+        >>> criterion.memory.rows
+        tensor([[0.5000, 0.5000]], dtype=torch.float16)
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        alpha: float = 0.3,
+        keep: float = 0.9,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1)
+
+    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
+        """The moved average."""
+        return torch.where((visits > 0)[:, None], self.keep * rows + (1 - self.keep) * probs, probs)

@@ -1,0 +1,77 @@
+"""PS-KD: the label mixed with the model's own prediction at the previous visit, more of it as training goes on.
+
+Source: Kim, Ji, Yoon, Hwang 2021, "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV
+(arXiv 2006.12000). Written from the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from torch import Tensor
+
+from fedlas._core.check import check_count
+from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
+
+__all__ = ["PSKD"]
+
+
+@LOSSES.register(
+    "ps-kd",
+    **paper("Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, "2006.12000"),
+    dense=False,
+    tune={"alpha": "0.1:1"},
+)
+class PSKD(Remembering):
+    """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the prediction at the previous visit, ``a_t = alpha t / T`` in epoch t.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C.
+        num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its training.
+        alpha: Weight of q in the last epoch, in [0, 1].
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        memory: Predictions at the previous visit, and the number of visits.
+
+    State:
+        In training mode with gradients enabled a batch uses the memory, then replaces its rows; never in ``eval()``.
+
+    Raises:
+        InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
+
+    Note:
+        The epoch of a sample is counted by its visits. The paper keeps last epoch's network instead; with one visit an
+        epoch that is the same but for the network's state within the epoch, and for augmentation: the remembered
+        prediction saw another random crop. Under another loss that sets the strength, alpha does not rise.
+
+    Example:
+        >>> import torch
+        >>> criterion = PSKD(num_samples=2, num_classes=2, num_epochs=2)
+        >>> logits, target = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
+        >>> first, second = (criterion(logits, target, index=torch.tensor([0, 1])) for _ in range(2))
+        >>> first, second
+        (tensor(0.7201), tensor(0.5231))
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        num_epochs: int = 100,
+        alpha: float = 0.8,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        epoch = self.memory.visits[batch.need("PSKD", "index").clamp(0, self.memory.num_samples - 1)] + 1
+        return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
+
+    def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
+        """The prediction itself."""
+        return probs
