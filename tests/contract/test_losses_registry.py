@@ -381,6 +381,7 @@ def test_ignored_positions_of_dense_inputs(name, dense):
 @pytest.mark.parametrize("kind", ["hard", "soft", "dense", "ignored"])
 def test_nothing_is_learned_from_a_batch_whose_class_weights_are_0(name, kind, looking, monkeypatch):
     """The mean is 0 and not NaN, as F.cross_entropy has it: NaN would stay in the gate and in the model for good."""
+    takes_dense(name, kind == "dense")
     criterion = trained(name, weight=[0.0, 1.0, 2.0, 1.0, 0.0])
     before = state(criterion)
     given = inputs(criterion, dense=(3,) if kind == "dense" else (), per_position=False)

@@ -55,7 +55,6 @@ class Remembering(Informed):
     """
 
     needs = frozenset({"index"})
-    masked_classes = True
 
     def __init__(self, num_samples: int, num_classes: int, *, alpha: float, **options: Unpack[LossOptions]) -> None:
         super().__init__(alpha=alpha, **options)
