@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.doubts import unconverged, when
+from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import MappedCalibrator
-from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
+
+# Factors that are more times larger than that of temperature scaling are extreme.
+_EXTREME = 10.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Temperature scaling of the inputs, where the regression starts and what it must beat.
+
+    Attributes:
+        scale: The inputs times this number are the predictions after temperature scaling.
+        width: The unit of what the regression may change of it: the scale or, if that makes predictions nearly uniform,
+            one over the spread of the inputs.
+        unit: What the inputs were divided by.
+        doubt: What temperature scaling warns about.
+    """
+
+    scale: float
+    width: float
+    unit: float = 1.0
+    doubt: str | None = None
+
+    def as_map(self, like: Tensor) -> AffineMap:
+        """Temperature scaling as an affine map of the inputs ``(N, C)``, with a diagonal for the weight."""
+        factors = torch.full((like.shape[1],), self.scale, dtype=torch.float64, device="cpu")
+        return AffineMap(factors, torch.zeros_like(factors))
 
 
 class AffineCalibrator(MappedCalibrator[AffineMap]):
-    """An affine map in front of the softmax; the fit starts from temperature scaling.
+    """An affine map in front of the softmax; temperature scaling, unless held-out samples show that the map is better.
 
     A subclass writes ``_inputs``, ``_regression`` and ``_restore``.
     """
 
     keeps_argmax = False
+    _diagonal: ClassVar[bool]
+    """Whether the weight is a diagonal."""
 
     @property
     def weight(self) -> Tensor:
@@ -48,15 +77,26 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         """The input of the map, from logits ``(n, C)``."""
 
     @abstractmethod
-    def _regression(self, inputs: Tensor, val: Predictions, scale: float) -> tuple[AffineMap, str | None]:
-        """The map fitted on ``inputs`` and the labels of ``val``, and what to warn about.
+    def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
+        """The map of ``inputs`` fitted to the labels of ``val``, and what to warn about.
 
-        ``scale`` times the inputs are the predictions after temperature scaling.
+        No map, and why, if temperature scaling shall stand instead.
         """
 
     def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
-        affine, doubt = self._regression(self._inputs(val.logits.cpu()), val, temperature_scale(val))
-        return affine, [unconverged(affine.converged), doubt, self._separated(val, affine)]
+        inputs = self._inputs(val.logits.cpu())
+        # Far from 1, squares of the inputs would overflow. Elsewhere nothing is divided, and so nothing copied.
+        largest = float(inputs.abs().max())
+        unit = 1.0 if 1e-100 < largest < 1e100 or largest == 0 else largest
+        start = temperature_start(val, unit)
+        fit, doubt = self._regression(inputs if unit == 1 else inputs.double() / unit, val, start)
+        if fit is None:
+            factors = start.as_map(inputs).weight / unit
+            weight = factors if self._diagonal else torch.diag(factors)
+            return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
+        affine = AffineMap(fit.weight / unit, fit.bias, fit.converged)
+        off = _far_off(val, fit.weight / start.width)
+        return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
         """A doubt if every label is predicted before or after the fit: the likelihood then rises without end."""
@@ -77,20 +117,28 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
 
 
-def temperature_scale(val: Predictions) -> float:
-    """``1 / temperature`` of temperature scaling, for logits of any size.
+def temperature_start(val: Predictions, unit: float = 1.0) -> Start:
+    """Temperature scaling of ``val`` as the start of a regression on inputs that were divided by ``unit``."""
+    best = nll_temperature(val)
+    scale = unit / best.value
+    return Start(scale, max(scale, unit / best.spread), unit, best.doubt)
 
-    The temperature is fitted to logits divided by their spread, the root mean square of a logit's distance from its
-    row's mean, so that the bounds of the fit are relative to it. At a bound the spread alone is used.
+
+def _far_off(val: Predictions, relative: Tensor) -> str | None:
+    """A doubt if factors of a class are negative or extreme.
+
+    ``relative`` is the weight divided by that of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``. A class
+    without a sample says nothing about its factor, and has a warning of its own.
     """
-    square = sum(
-        float((rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1).sum()) for _, rows in double_rows(val.logits)
+    factors = relative if relative.ndim == 1 else relative.diagonal()
+    present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
+    off = (((factors <= 0) | (factors > _EXTREME)) & present).nonzero().squeeze(1).tolist()
+    return when(
+        off and val.num_classes > 1,
+        f"the factor of a class's own logit is not between 0 and {_EXTREME:g} times that of temperature scaling for "
+        f"{some(off)}: below 0, a higher logit means a lower probability. Check that logits and labels belong "
+        "together, and use a larger validation set, or temperature scaling.",
     )
-    spread = math.sqrt(square / val.num_samples)
-    if spread == 0:
-        return 1.0
-    temperature = nll_temperature(Predictions(val.logits.cpu().double() / spread, val.target))
-    return 1 / spread / (1.0 if temperature in BOUNDS else temperature)
 
 
 def read_map(state: dict[str, Any], *shape: int | None) -> AffineMap:

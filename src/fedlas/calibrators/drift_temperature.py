@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged
+from fedlas.calibrators._fit.doubts import joined, unchanged
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS
-from fedlas.calibrators.temperature import BOUNDS, SingleTemperature, nll_temperature
+from fedlas.calibrators.temperature import SingleTemperature
 from fedlas.predictions import Predictions
 
 __all__ = ["DriftTemperature"]
@@ -34,8 +35,7 @@ class DriftTemperature(SingleTemperature):
         multi-layer perceptron on the synthetic data set had an ECE of 0.34 over ten levels of drift after temperature
         scaling and 0.09 after this, but 0.36 instead of 0.02 on clean inputs, where it was left under-confident.
 
-        Warns (:class:`CalibrationWarning`) when the fit ends at a bound, temperature 0.01 or 100, and when it changes
-        nothing.
+        Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does.
 
     Example:
         >>> import torch
@@ -51,7 +51,8 @@ class DriftTemperature(SingleTemperature):
     """
 
     def _fit(self, val: Predictions) -> str | None:
-        self._temperature = temperature = nll_temperature(val)
-        ends = [f"temperature {temperature:g}"] if temperature in BOUNDS else []
-        check = "Check that these are logits, and predictions on drifted inputs (fedlas.objective.drifted_predictions)."
-        return joined(at_bound(*ends, check=check), unchanged(val, lambda rows: rows / temperature))
+        best = nll_temperature(val)
+        self._temperature = best.value
+        check = "Check that these are predictions on drifted inputs (fedlas.objective.drifted_predictions)."
+        doubt = None if best.doubt is None else f"{best.doubt} {check}"
+        return joined(doubt, unchanged(val, lambda rows: rows / best.value))

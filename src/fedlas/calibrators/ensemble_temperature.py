@@ -17,8 +17,8 @@ from fedlas.calibrators._fit.doubts import at_bound
 from fedlas.calibrators._fit.golden_section import golden_section
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperature_range
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
-from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
 __all__ = ["MAX_UNIFORM", "EnsembleTemperatureScaling", "Mixture"]
@@ -70,12 +70,13 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
 
     Note:
         ``T`` and ``w`` are optimized together, as in the paper: for each ``T`` the best ``w`` is a convex problem, and
-        over ``T``, from 0.01 to 100, the grid point with the lowest minimum is refined by golden section. The grid
-        contains the temperature of temperature scaling, so on validation data this is never worse. The paper's
-        alternative loss, the squared error, is not implemented.
+        over ``T`` the grid point with the lowest minimum is refined by golden section. The grid contains the
+        temperature of temperature scaling, so on validation data this is never worse. It reaches from the temperature
+        at which the model expects two mistakes among the validation samples (see :class:`TemperatureScaling`) to 100
+        times the spread of the logits. The paper's alternative loss, the squared error, is not implemented.
 
         ``w3`` is at most 0.99, since a uniform mixture would lose the class. Warns (:class:`CalibrationWarning`) when
-        ``w3`` or ``T`` ends at its bound, and when the fit changes nothing.
+        ``w3`` or ``T`` ends at its bound, when few mistakes hold ``T``, and when the fit changes nothing.
 
     Example:
         >>> logits = 3 * [[1.0, 0.0]] + 5 * [[3.0, 0.0]] + 10 * [[6.0, 0.0]]
@@ -101,17 +102,15 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         return self._fitted("mixture")
 
     def _fitted_map(self, val: Predictions) -> tuple[Mixture, list[str | None]]:
-        mixture = best_mixture(val)
+        mixture, doubt = best_mixture(val)
         scaled, raw, uniform = mixture.weights
         ends = []
-        if scaled > 0 and mixture.temperature in BOUNDS:
-            ends.append(f"temperature {mixture.temperature:g}")
         if uniform > MAX_UNIFORM:
             kept = (scaled, raw) if scaled + raw > 0 else (1.0, 0.0)
             share = (1 - MAX_UNIFORM) / sum(kept)
             mixture = Mixture(mixture.temperature, (kept[0] * share, kept[1] * share, MAX_UNIFORM))
             ends.append(f"weight {MAX_UNIFORM:g} of the uniform part")
-        return mixture, [at_bound(*ends)]
+        return mixture, [doubt, at_bound(*ends)]
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.mixture.temperature, "weights": list(self.mixture.weights)}
@@ -125,8 +124,8 @@ class EnsembleTemperatureScaling(MappedCalibrator[Mixture]):
         self._map = Mixture(temperature, (scaled, raw, uniform))
 
 
-def best_mixture(val: Predictions) -> Mixture:
-    """The mixture with the lowest negative log-likelihood on ``val``, temperatures from 0.01 to 100."""
+def best_mixture(val: Predictions) -> tuple[Mixture, str | None]:
+    """The mixture with the lowest negative log-likelihood on ``val``, and what to warn about in its temperature."""
     raw = _label_probs(val, 1.0)
     uniform = torch.full_like(raw, 1 / val.num_classes)
 
@@ -135,17 +134,23 @@ def best_mixture(val: Predictions) -> Mixture:
         return mixture_weights(torch.stack([scaled, raw, uniform], dim=1))
 
     # On a logarithmic scale, since temperatures of 0.1 and 10 are equally far from none.
-    low, high = map(math.log, BOUNDS)
+    known = nll_temperature(val)
+    surest, highest = temperature_range(val)
+    low, high = math.log(min(surest, known.value)), math.log(highest)
     grid = [low + (high - low) * step / (_GRID - 1) for step in range(_GRID)]
-    known = math.log(nll_temperature(val))
-    best = min([known, *grid], key=lambda point: solve(point)[0])
+    start = math.log(known.value)
+    best = min([start, *grid], key=lambda point: solve(point)[0])
     spacing = (high - low) / (_GRID - 1)
     ends = max(low, best - spacing), min(high, best + spacing)
     refined = golden_section(lambda point: solve(point)[0], *ends, _TOLERANCE)
     best = min((best, refined), key=lambda point: solve(point)[0])
-    temperature = dict(zip((low, high), BOUNDS, strict=True)).get(best, math.exp(best))
     scaled, unscaled, even = solve(best)[1].tolist()
-    return Mixture(temperature, (scaled, unscaled, even))
+    mixture = Mixture(known.value if best == start else math.exp(best), (scaled, unscaled, even))
+    if scaled == 0 or low == high:
+        return mixture, None
+    if best == start and known.doubt is not None:
+        return mixture, known.doubt
+    return mixture, at_bound(*([f"temperature {mixture.temperature:g}"] if best in (low, high) else []))
 
 
 def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:

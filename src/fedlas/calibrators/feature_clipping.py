@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged, when
@@ -15,8 +17,8 @@ from fedlas.calibrators._fit.golden_section import golden_section
 from fedlas.calibrators._fit.linear_head import LinearHead, given_head, recover_head
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
 __all__ = ["FeatureClipping"]
@@ -71,8 +73,9 @@ class FeatureClipping(Calibrator):
         The published code takes the lowest ECE of a grid by default. With ``temperature`` both are fitted at once,
         which gives at most the NLL of fitting one after the other.
 
-        The predicted class can change. Warns (:class:`CalibrationWarning`) when ``c`` is 0 or as large as the largest
-        feature, when validation samples do not determine the head, and when the fit changes nothing. About 100
+        The predicted class can change. Warns (:class:`CalibrationWarning`) when the accuracy on the validation samples
+        falls by more than a standard error, when ``c`` is 0 or as large as the largest feature, when validation samples
+        do not determine the head, when few mistakes hold the temperature, and when the fit changes nothing. About 100
         products of the features with the head; the head, ``C (D + 1)`` numbers, is saved with the calibrator.
 
     Example:
@@ -131,14 +134,15 @@ class FeatureClipping(Calibrator):
         # The threshold on a grid, then between the neighbors of its best point.
         target = val.target.cpu()
 
-        def clip(threshold: float) -> tuple[ClippedHead, Tensor]:
+        def clip(threshold: float) -> tuple[Tensor, BestTemperature]:
             logits = clipped_logits(head.weight, features, val.logits, threshold)
-            temperature = nll_temperature(Predictions(logits, target)) if self.with_temperature else 1.0
-            return ClippedHead(head, threshold, temperature), logits / temperature
+            best = nll_temperature(Predictions(logits, target)) if self.with_temperature else BestTemperature(1.0)
+            return logits / best.value, best
 
         grid = threshold_grid(features)
-        threshold = lowest(lambda c: float(torch.nn.functional.cross_entropy(clip(c)[1], target)), grid)
-        self._clip, logits = clip(threshold)
+        threshold = lowest(lambda c: float(cross_entropy(clip(c)[0], target)), grid)
+        logits, best = clip(threshold)
+        self._clip = ClippedHead(head, threshold, best.value)
         return joined(
             when(
                 head.undetermined,
@@ -146,7 +150,9 @@ class FeatureClipping(Calibrator):
                 f"{val.num_samples} validation samples, and the head's weights there are unknown. Pass head, or use a "
                 "larger validation set.",
             ),
-            _at_bound(self._clip, grid),
+            _at_bound(threshold, grid),
+            best.doubt,
+            _less_accurate(val, logits),
             unchanged(val, logits),
         )
 
@@ -221,10 +227,23 @@ def lowest(function: Callable[[float], float], grid: list[float]) -> float:
     return min(tried, key=tried.__getitem__)
 
 
-def _at_bound(clip: ClippedHead, grid: list[float]) -> str | None:
-    threshold, temperature = clip.threshold, clip.temperature
+def _at_bound(threshold: float, grid: list[float]) -> str | None:
     if threshold <= _TOLERANCE * grid[-1]:
         return at_bound("threshold 0, where features say nothing", check=_CHECK)
     if threshold >= (1 - _TOLERANCE) * grid[-1]:
         return at_bound(f"the largest feature {threshold:g}, where nothing is clipped", check="")
-    return at_bound(*([f"temperature {temperature:g}"] if temperature in BOUNDS else []), check=_CHECK)
+    return None
+
+
+def _less_accurate(val: Predictions, logits: Tensor) -> str | None:
+    """A doubt if the accuracy on ``val`` falls by more than a standard error of the fall."""
+    before, target = val.correct.cpu(), val.target.cpu()
+    after = logits.argmax(dim=1) == target
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), logits)]
+    return when(
+        lost - gained > math.sqrt(lost + gained),
+        f"the accuracy on the validation samples falls from {before.double().mean():.3f} to "
+        f"{after.double().mean():.3f} (the NLL from {nll[0]:.3f} to {nll[1]:.3f}): clipping makes the model less sure "
+        "at the price of right predictions. Use temperature scaling, or clip at a larger threshold inside the model.",
+    )

@@ -33,20 +33,36 @@ class MatrixScaling(RegularizedMatrix):
 
     Note:
         Penalties that are not given are chosen from a small grid by the negative log-likelihood of held-out folds:
-        first ``off_diagonal`` at a weak ``intercept``, then ``intercept``, each from strong to weak until the gain
-        falls below 1e-5 nats a sample. The paper searches both at once. The folds depend on the samples themselves, so
-        neither their order nor a seed matters.
+        first how far the diagonal may differ from temperature scaling (as in :class:`VectorScaling`), then
+        ``off_diagonal``, then ``intercept``, each from strong to weak until the gain falls below 1e-5 nats a sample.
+        The paper searches two penalties at once, and leaves the diagonal free. If the gain over temperature scaling is
+        not above its standard error on held-out samples, this is temperature scaling. The folds depend on the samples
+        themselves, so neither their order nor a seed matters, and samples with equal logits are in one fold.
+
+        Test NLL above that of temperature scaling, mean (worst) of 10 draws (``benchmarks/calibrators.py``), where
+        temperature scaling is all that is needed (a negative number would be a gain). Without the prior and the
+        comparison, Dirichlet calibration of 97 and 3 samples was worse by 0.122 (0.685):
+
+        ======================  ==============  ==============  ==============
+        samples of the classes  vector          matrix          Dirichlet
+        ======================  ==============  ==============  ==============
+        49, 1                   0.000 (0.000)   0.000 (0.000)   0.000 (0.000)
+        97, 3                   0.001 (0.008)   0.002 (0.015)   0.002 (0.015)
+        190, 10                 0.000 (0.000)   0.000 (0.000)   0.000 (0.000)
+        40, 20, 13, ... 2, 1    0.000 (0.000)   0.000 (0.000)   0.001 (0.010)
+        ten times 10            0.000 (0.000)   0.001 (0.008)   0.008 (0.070)
+        ======================  ==============  ==============  ==============
 
         With ``off_diagonal=0, intercept=0`` it is the matrix scaling of Guo et al. 2017, which over-fits. Even then a
-        penalty with the weight of one observation keeps the parameters finite.
+        prior with the weight of one observation keeps the parameters finite.
 
         Not invariant to adding one number to all logits of a row; :class:`DirichletCalibration` is. The predicted class
         can change. A pass over the data takes ``N C^2`` operations, and a fit with its search hundreds of passes: with
         5,000 samples seconds for 10 classes and half a minute for 100. Give both penalties where there are many more.
 
-        Warns (:class:`CalibrationWarning`) when cross-validation chose the weakest penalty of its grid, when only the
-        small penalty keeps the parameters finite, when a class has no sample, when the fit changes nothing or did not
-        converge.
+        Warns (:class:`CalibrationWarning`) when this is temperature scaling, when cross-validation chose the weakest
+        penalty of its grid, when a diagonal is negative or over ten times that of temperature scaling, when only the
+        prior keeps the parameters finite, when a class has no sample, when the fit changes nothing or did not converge.
 
     Example:
         >>> import torch

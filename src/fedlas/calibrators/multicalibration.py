@@ -12,13 +12,13 @@ from torch.nn.functional import one_hot
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
 from fedlas.calibrators._fit.confidence_cells import Cells, Update, held_out_length
-from fedlas.calibrators._fit.doubts import CHECK, joined, unchanged, when
-from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.doubts import joined, unchanged, when
+from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.predicted_confidence import predicted_log_odds, with_log_odds
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import BestTemperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
 __all__ = ["Multicalibration"]
@@ -71,8 +71,10 @@ class Multicalibration(Calibrator):
         The paper starts from any predictor. Here temperature scaling comes first, because corrections level by level
         would remove an error that all samples share in coarse steps only.
 
-        Warns (:class:`CalibrationWarning`) when no cell is large enough, when no correction is made, and when the fit
-        changes nothing.
+        Samples with equal logits are in one fold, so copies of a sample are no evidence for a correction.
+
+        Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does, when no cell is large enough, when no
+        correction is made, and when the fit changes nothing.
 
     Example:
         >>> draw = torch.Generator().manual_seed(0)
@@ -130,9 +132,8 @@ class Multicalibration(Calibrator):
 
     def _fit(self, val: Predictions) -> str | None:
         groups = self._membership("Multicalibration.fit", val)
-        temperature = nll_temperature(val) if self.start == "temperature" else 1.0
-        at_bound = temperature in BOUNDS
-        temperature = 1.0 if at_bound else temperature
+        start = nll_temperature(val) if self.start == "temperature" else BestTemperature(1.0)
+        temperature = start.value
 
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
@@ -140,7 +141,8 @@ class Multicalibration(Calibrator):
         correct, groups = val.correct.cpu().double()[order], groups[order]
         cells, most = self._cells(), _MOST_UPDATES if val.num_classes > 1 else 0
         if self.num_folds is not None and most:
-            folds = torch.arange(val.num_samples) % self.num_folds
+            folds = stratified_folds(val.logits, val.target, self.num_folds)[order]
+            # A single fold leaves nothing to hold out.
             most = held_out_length(cells, log_odds, correct, groups, folds, most) if int(folds.max()) else 0
         updates = list(cells.path(log_odds, correct, groups.nonzero(), most))
 
@@ -149,11 +151,7 @@ class Multicalibration(Calibrator):
             f"{_MOST_UPDATES} corrections do not suffice: cells are still off. Choose a larger alpha or min_size."
         )
         return joined(
-            when(
-                at_bound,
-                "temperature scaling ends at a bound of its search, so corrections start from the given predictions. "
-                + CHECK,
-            ),
+            start.doubt,
             self._no_update(groups, updates),
             when(len(updates) == _MOST_UPDATES, too_many),
             unchanged(val, self._transform_predictions(val)),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.check import check_count, check_number
 from fedlas._core.streams import stream
-from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged, when
-from fedlas.calibrators._fit.folds import canonical_order
+from fedlas.calibrators._fit.doubts import joined, unchanged, when
+from fedlas.calibrators._fit.folds import canonical_order, equal_rows
 from fedlas.calibrators._fit.grouping import GroupedNLL, learn_grouping
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
-from fedlas.calibrators.temperature import BOUNDS, nll_temperature
 from fedlas.predictions import Predictions
 
 __all__ = ["SemanticGrouping"]
@@ -57,12 +58,13 @@ class SemanticGrouping(Calibrator):
         256 features the test NLL is then 1.05, against 0.95 with halves.
 
         Features are divided by their root mean square, so that the penalty means the same for every network. A group of
-        fewer than 20 samples, or whose temperature ends at a bound, takes the temperature of all samples. The grouping
-        has no bias, as in the published code. The order of the samples does not matter.
+        fewer than 20 samples, or with too few mistakes for a temperature (see :class:`TemperatureScaling`), takes the
+        temperature of all samples. The grouping has no bias, as in the published code. The order of the samples does
+        not matter, and equal samples are in the same half.
 
-        Warns (:class:`CalibrationWarning`) when no group has a temperature of its own, when that of all samples is at a
-        bound, and when the fit changes nothing. Costs ``num_partitions`` times about 120 passes over half the samples,
-        in float64: tens of seconds to minutes on a core.
+        Warns (:class:`CalibrationWarning`) as :class:`TemperatureScaling` does, when no group has a temperature of its
+        own, and when the fit changes nothing. Costs ``num_partitions`` times about 120 passes over half the samples, in
+        float64: tens of seconds to minutes on a core.
 
     Example:
         >>> import torch
@@ -114,10 +116,12 @@ class SemanticGrouping(Calibrator):
     def _fit(self, val: Predictions) -> str | None:
         # The samples in one order, so that the random halves do not depend on how they were stored.
         features, logits, target = cast(Tensor, val.features).cpu(), val.logits.cpu(), val.target.cpu()
-        order = canonical_order(torch.cat([logits.double(), features.double()], dim=1), target)
-        features, logits, target = features[order], logits[order], target[order]
+        both = torch.cat([logits.double(), features.double()], dim=1)
+        order = canonical_order(both, target)
+        features, logits, target, row = features[order], logits[order], target[order], equal_rows(both[order])
         unit = _root_mean_square(features)
-        overall = nll_temperature(Predictions(logits, target))
+        best = nll_temperature(Predictions(logits, target))
+        overall = best.value
 
         # Each partition on one half, its temperatures on the other.
         weights, temperatures = [], []
@@ -125,14 +129,14 @@ class SemanticGrouping(Calibrator):
             draw = stream(self.seed, partition)
             bound = features.shape[1] ** -0.5
             start = torch.from_numpy(draw.uniform(-bound, bound, (self.num_groups, features.shape[1])))
-            first, second = torch.from_numpy(draw.permutation(len(target))).tensor_split(2)
+            first, second = halves(row, draw)
             problem = GroupedNLL(features[first].double() / unit, logits[first], target[first], penalty=self.penalty)
             weight = learn_grouping(problem, start, 1 / overall) / unit
             weights.append(weight)
             temperatures.append(self._temperatures(weight, features[second], logits[second], target[second], overall))
         self._weight, self._temperature = torch.stack(weights), torch.stack(temperatures)
         return joined(
-            at_bound(*([f"temperature {overall:g}"] if overall in BOUNDS else []), objective="NLL of all samples"),
+            best.doubt,
             when(
                 bool((self._temperature == overall).all()),
                 f"no group has {_LEAST} samples and a temperature of its own, so this is temperature scaling. Use a "
@@ -142,14 +146,14 @@ class SemanticGrouping(Calibrator):
         )
 
     def _temperatures(self, weight: Tensor, features: Tensor, logits: Tensor, target: Tensor, overall: float) -> Tensor:
-        """Temperature of each group ``(K,)``; ``overall`` for a group that is too small or ends at a bound."""
+        """Temperature of each group ``(K,)``; ``overall`` for a group that is too small or whose search warns."""
         group = (features.double() @ weight.T).argmax(dim=1)
         temperatures = torch.full((self.num_groups,), overall, dtype=torch.float64)
         for number in range(self.num_groups):
             members = (group == number).nonzero().squeeze(1)
             if len(members) >= _LEAST:
                 own = nll_temperature(Predictions(logits[members], target[members]))
-                temperatures[number] = overall if own in BOUNDS else own
+                temperatures[number] = own.value if own.doubt is None else overall
         return temperatures
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
@@ -174,6 +178,14 @@ class SemanticGrouping(Calibrator):
         if not bool((temperature > 0).all()):
             raise ValueError("temperatures must be above 0")
         self._weight, self._temperature = weight, temperature
+
+
+def halves(row: Tensor, draw: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """Indices of two random halves of the samples ``(N,)``; those with equal numbers in ``row`` are in the same one."""
+    drawn = torch.from_numpy(draw.permutation(int(row.max()) + 1))
+    place = drawn.argsort()[row]
+    order, first = place.argsort(stable=True), int((place < (len(drawn) + 1) // 2).sum())
+    return order[:first], order[first:]
 
 
 def _root_mean_square(features: Tensor) -> float:

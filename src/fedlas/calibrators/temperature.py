@@ -5,32 +5,25 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import at_bound
 from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.metrics.binning import BinSums, equal_width_edges, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 
-__all__ = ["ECE_GRID", "MAX_TEMPERATURE", "MIN_TEMPERATURE", "TemperatureScaling"]
-
-MIN_TEMPERATURE, MAX_TEMPERATURE = BOUNDS = (0.01, 100.0)
-"""Bounds of the NLL fit; beyond them predictions are practically one-hot or uniform."""
+__all__ = ["ECE_GRID", "TemperatureScaling"]
 
 ECE_GRID = tuple(step / 10 for step in range(1, 101))
 """Temperatures that the ECE objective tries."""
 
 Objective = Literal["nll", "ece"]
 
-# Relative step of 1 / temperature at which Newton's method stops. It converges quadratically, so the error is far
-# smaller than the step.
-_TOLERANCE = 1e-9
 _UNCHANGED = 1e-4
-_CHUNK_ELEMENTS = 2**18
 
 
 class SingleTemperature(Calibrator):
@@ -73,16 +66,32 @@ class TemperatureScaling(SingleTemperature):
 
     Args:
         objective: ``"nll"``: the exact minimum of the negative log-likelihood, a convex problem in ``1 / temperature``,
-            between temperatures 0.01 and 100. ``"ece"``: the temperature of 0.1, 0.2, ..., 10.0 with the lowest ECE,
-            the first among equals; noisier, for comparison with published results.
+            for logits of any size. ``"ece"``: the temperature of 0.1, 0.2, ..., 10.0 with the lowest ECE, the first
+            among equals; noisier, for comparison with published results.
         num_bins: Bins of that ECE, at least 1; the NLL does not use them.
 
     Raises:
         InputError: For another objective or a ``num_bins`` below 1.
 
     Note:
-        Warns (:class:`CalibrationWarning`) when the fit changes nothing, and when it ends at a bound, e.g. because
-        every validation label is predicted and the NLL keeps falling as the temperature goes to 0.
+        If every validation label is predicted, the NLL keeps falling as the temperature goes to 0, and a few mistakes
+        hardly say more. A temperature below 1 is therefore not lowered further than to where the calibrated model still
+        expects two mistakes among the validation samples; if it expects fewer before the fit, the temperature stays 1.
+        This touches no fit with more than a few mistakes. Measured with a calibrated model of ten classes and 96 %
+        accuracy, whose test NLL is 0.111: mean (worst) test NLL after 100 fits (``benchmarks/calibrators.py``) is
+
+        ========  =============  =============  =============  =============  =============
+        samples   20             50             100            300            1,000
+        ========  =============  =============  =============  =============  =============
+        held      0.115 (0.174)  0.114 (0.136)  0.116 (0.171)  0.113 (0.127)  0.111 (0.115)
+        minimum   3.053 (6.485)  1.142 (6.485)  0.185 (6.485)  0.113 (0.127)  0.111 (0.115)
+        ========  =============  =============  =============  =============  =============
+
+        The first line is this fit, the second one the minimum of the NLL between temperatures 0.01 and 100.
+
+        The temperature is at most 100 times the spread of the logits (or 100), where predictions are nearly uniform.
+        Warns (:class:`CalibrationWarning`) when few mistakes hold the temperature, when it ends at that bound or at an
+        end of the ECE's grid, and when the fit changes nothing.
 
     Example:
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
@@ -100,17 +109,18 @@ class TemperatureScaling(SingleTemperature):
 
     def _fit(self, val: Predictions) -> str | None:
         if self.objective == "nll":
-            temperature, bounds = nll_temperature(val), BOUNDS
+            best = nll_temperature(val)
+            temperature, doubt = best.value, best.doubt
         else:
-            temperature, bounds = ece_temperature(val, num_bins=self.num_bins), (ECE_GRID[0], ECE_GRID[-1])
+            temperature = ece_temperature(val, num_bins=self.num_bins)
+            ends = [f"temperature {temperature:g}"] if temperature in (ECE_GRID[0], ECE_GRID[-1]) else []
+            doubt = at_bound(*ends, objective="ECE")
         self._temperature = temperature
-        if temperature in bounds:
-            return at_bound(f"temperature {temperature:g}", objective=self.objective.upper())
-        if abs(math.log(temperature)) < _UNCHANGED:
+        if doubt is None and abs(math.log(temperature)) < _UNCHANGED:
             return (
                 f"the fitted temperature is {temperature:.6g}, so predictions stay as they are. Nothing need be done."
             )
-        return None
+        return doubt
 
 
 def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
@@ -121,50 +131,3 @@ def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct)
     return min(ECE_GRID, key=lambda temperature: float(mean_gap(sums[temperature].table())))
-
-
-def nll_temperature(val: Predictions) -> float:
-    """The temperature in ``[0.01, 100]`` with the lowest NLL on ``val``.
-
-    With ``scale = 1 / temperature`` the mean NLL is convex; its slope ``mean_i (E_p[z_i] - z_i[y_i])``, where ``p`` is
-    the softmax of ``scale * z_i``, is increasing. Its root is found by Newton steps that fall back to bisection, in
-    float64. 1.0 if the logits of every row are equal: then no temperature matters.
-    """
-    if bool((val.logits.amax(dim=1) == val.logits.amin(dim=1)).all()):
-        return 1.0
-    scale = 1.0
-    slope, curvature = _slope(val, scale)
-    rising = slope > 0
-    bound = 1 / MAX_TEMPERATURE if rising else 1 / MIN_TEMPERATURE
-    slope_there, _ = _slope(val, bound)
-    if (slope_there >= 0) if rising else (slope_there <= 0):
-        return MAX_TEMPERATURE if rising else MIN_TEMPERATURE
-    low, high = (bound, scale) if rising else (scale, bound)
-    last_step = high - low
-    while high - low > _TOLERANCE * scale:
-        step = slope / curvature if curvature > 0 else math.inf
-        # A Newton step that leaves the bracket, or fails to halve the one before, gives way to the geometric middle.
-        newton = low < scale - step < high and abs(step) <= 0.5 * last_step
-        following = scale - step if newton else math.sqrt(low * high)
-        last_step = abs(following - scale)
-        scale = following
-        if last_step <= _TOLERANCE * scale:
-            break
-        slope, curvature = _slope(val, scale)
-        low, high = (low, scale) if slope > 0 else (scale, high)
-    return 1 / scale
-
-
-@torch.no_grad()
-def _slope(val: Predictions, scale: float) -> tuple[float, float]:
-    """First and second derivative of the mean NLL with respect to ``scale``, for logits ``scale * z``."""
-    slope = curvature = 0.0
-    rows = max(1, _CHUNK_ELEMENTS // val.num_classes)
-    for logits, target in zip(val.logits.split(rows), val.target.split(rows), strict=True):
-        shifted = logits.double()
-        shifted = shifted - shifted.amax(dim=1, keepdim=True)
-        probs = (shifted * scale).softmax(dim=1)
-        mean = (probs * shifted).sum(dim=1, keepdim=True)
-        slope += float((mean - shifted.gather(1, target.unsqueeze(1))).sum())
-        curvature += float((probs * (shifted - mean).square()).sum())
-    return slope / val.num_samples, curvature / val.num_samples

@@ -148,6 +148,38 @@ def test_labels_that_have_nothing_to_do_with_features_end_at_the_other_bound():
     assert clipping.threshold == pytest.approx(0, abs=1e-6)
 
 
+def test_a_fall_of_the_accuracy_is_reported_with_figures():
+    """Of a model that is far too sure, wherever its features are, only a small threshold lowers the NLL."""
+    val, (weight, bias) = draw(samples=500)
+    random = torch.Generator().manual_seed(5)
+    noise = torch.randint(0, 6, (500,), generator=random)
+    target = torch.where(torch.rand(500, generator=random) < 0.6, val.predicted, noise)
+    sure = Predictions(20 * val.logits, target, features=val.features)
+    before = float(sure.correct.double().mean())
+    with pytest.warns(
+        CalibrationWarning, match=rf"accuracy on the validation samples falls from {before:.3f} to 0\.\d+ "
+    ):
+        clipping = FeatureClipping((20 * weight, 20 * bias)).fit(sure)
+    assert float(clipping.transform(sure).correct.double().mean()) < before - 0.1
+
+
+@pytest.mark.parametrize(("size", "logit_size"), [(1e200, 1e200), (1e300, 1.0), (1e-200, 1.0), (1e200, 1e300)])
+def test_features_and_logits_near_the_ends_of_the_range_of_float64(tmp_path, size, logit_size):
+    val, _ = draw(samples=300)
+    plain = FeatureClipping(temperature=True).fit(val)
+    extreme = Predictions(val.logits * logit_size, val.target, features=val.features * size)
+    clipping = FeatureClipping(temperature=True).fit(extreme)
+    loaded = Calibrator.load(clipping.save(tmp_path / "c.json")).transform(extreme)
+    torch.testing.assert_close(loaded.probs, plain.transform(val).probs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_head_that_float64_cannot_hold_is_refused():
+    val, _ = draw(samples=300)
+    extreme = Predictions(val.logits * 1e200, val.target, features=val.features * 1e-200)
+    with pytest.raises(InputError, match=r"FeatureClipping.fit: logits and features must be of sizes whose ratio"):
+        FeatureClipping().fit(extreme)
+
+
 def test_the_search():
     calls = []
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.calibrators._fit.folds import canonical_order, stratified_folds
+from fedlas.calibrators._fit.folds import canonical_order, equal_rows, stratified_folds
 
 
 def sample(samples=103, classes=4, seed=0):
@@ -40,6 +40,45 @@ def test_equal_samples_may_change_places():
             for rows, labels in ((logits, target), (logits[back], target[back]))
         )
         assert sorted(map(tuple, one.tolist())) == sorted(map(tuple, two.tolist()))
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+@pytest.mark.parametrize("same_label", [True, False])
+def test_equal_rows_share_a_fold(copies, same_label):
+    logits, target = sample(200)
+    logits, target = logits.repeat(copies, 1), target.repeat(copies)
+    if not same_label:
+        target = torch.randint(4, (200 * copies,), generator=torch.Generator().manual_seed(1))
+    folds = stratified_folds(logits, target, 5)
+    assert bool((folds.view(copies, 200) == folds[:200]).all())
+    sizes = torch.bincount(folds)
+    assert sizes.max() - sizes.min() <= 2 * copies
+    shuffle = torch.randperm(len(target), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(stratified_folds(logits[shuffle], target[shuffle], 5), folds[shuffle])
+    for label in range(4):
+        counts = torch.bincount(folds[target == label], minlength=5)
+        assert counts.max() - counts.min() <= (copies if same_label else 0.3 * counts.max())
+
+
+def test_a_few_copies_hardly_change_sizes_and_shares():
+    logits, target = sample(500)
+    logits, target = torch.cat([logits, logits[:100], logits[:20]]), torch.cat([target, target[:100], target[:20]])
+    folds = stratified_folds(logits, target, 5)
+    assert np.ptp(torch.bincount(folds).numpy()) <= 2
+    for label in range(4):
+        assert np.ptp(torch.bincount(folds[target == label], minlength=5).numpy()) <= 1
+
+
+def test_there_are_no_more_folds_than_distinct_rows():
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]]).repeat(4, 1)
+    assert stratified_folds(logits, torch.arange(12) % 2, 5).unique().tolist() == [0, 1, 2]
+    assert stratified_folds(torch.zeros(9, 2), torch.arange(9) % 2, 5).tolist() == [0] * 9
+
+
+def test_numbers_of_distinct_rows():
+    rows = torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0], [3.0, 0.0], [1.0, 0.0]])
+    assert equal_rows(rows).tolist() == [0, 1, 0, 2, 1]
+    assert equal_rows(rows.double()).tolist() == [0, 1, 0, 2, 1]
 
 
 def test_within_a_class_it_is_as_good_as_random():

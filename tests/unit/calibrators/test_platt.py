@@ -97,3 +97,12 @@ def test_unfitted_and_files(generated, tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="must hold the state of a PlattScaling"):
         PlattScaling.load(path)
+
+
+@pytest.mark.parametrize("factor", [1e30, 1e300])
+def test_logits_near_the_end_of_the_range_of_float64(factor, generated):
+    val = generated(500)
+    huge = Predictions(val.logits * factor, val.target)
+    plain, same = PlattScaling().fit(val).transform(val), PlattScaling().fit(huge).transform(huge)
+    # Their log-odds are differences of logits, which those of ordinary logits are nearly.
+    assert float((plain.probs - same.probs).abs().mean()) < 0.03

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fedlas import Predictions
 from fedlas._core.check import InputError
+from fedlas._core.streams import stream
 from fedlas.calibrators import CalibrationWarning, SemanticGrouping, TemperatureScaling
+from fedlas.calibrators._fit.folds import equal_rows
+from fedlas.calibrators.semantic_grouping import halves
 from fedlas.metrics import negative_log_likelihood
 
 
@@ -125,10 +130,32 @@ def test_small_groups_and_those_at_a_bound_take_the_temperature_of_all():
     assert found.tolist() == [7.0, 7.0, pytest.approx(own)]
 
 
-def test_at_a_bound_for_all():
+def test_without_a_mistake():
     val = draw(samples=300)
-    with pytest.warns(CalibrationWarning, match=r"lowest at a bound of the search, temperature 0\.01"):
+    with pytest.warns(CalibrationWarning, match=r"0 of 300 validation samples are mistakes, .* held at"):
         SemanticGrouping().fit(Predictions(val.logits, val.predicted, features=val.features))
+
+
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**10, 2.0**100])
+def test_logits_of_any_size(factor):
+    val = draw(samples=1000)
+    scaled = replace(val, logits=val.logits * factor)
+    grouped, plain = (
+        negative_log_likelihood(c.fit(scaled).transform(scaled)) for c in (SemanticGrouping(), TemperatureScaling())
+    )
+    assert grouped < plain - 0.01
+
+
+def test_copies_of_a_sample_are_in_the_same_half():
+    """Temperatures of a partition would be fitted to samples that it was learned on."""
+    rows = equal_rows(torch.arange(50.0).repeat(4).unsqueeze(1))
+    first, second = halves(rows, stream(0, 1))
+    assert not set(rows[first].tolist()) & set(rows[second].tolist())
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(200))
+    assert len(first) == 100
+    alone = halves(torch.arange(51), stream(0, 1))
+    drawn = torch.from_numpy(stream(0, 1).permutation(51))
+    assert all(torch.equal(part, half) for part, half in zip(alone, drawn.tensor_split(2), strict=True))
 
 
 def test_features_that_are_all_zero():

@@ -6,7 +6,7 @@ from fedlas.calibrators._fit import rowwise
 from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.rowwise import total_nll
-from fedlas.calibrators._fit.softmax_regression import HOLD, SoftmaxRegression
+from fedlas.calibrators._fit.softmax_regression import FREEDOM, HOLD, SoftmaxRegression
 
 
 def sample(samples=300, classes=3, offset=0.0, seed=0):
@@ -16,21 +16,25 @@ def sample(samples=300, classes=3, offset=0.0, seed=0):
     return truth * torch.linspace(1, 3, classes).double() + truth.roll(1, dims=1) * 0.4 + offset, target
 
 
-def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercept=0.0):
+def objective(inputs, target, weight, bias, *, scale, off_diagonal=0.0, intercept=0.0, freedom=FREEDOM):
     """What the class says it is, written down term by term for a full matrix or a diagonal."""
     full = torch.diag(weight) if weight.ndim == 1 else weight
     nll = torch.nn.functional.cross_entropy(inputs @ full.T + bias, target)
     off = full - torch.diag(full.diagonal())
     eye = torch.eye(len(bias)).double()
     mean, deviation = inputs.mean(0), inputs.std(0, correction=0)
-    held = ((full - scale * eye) * deviation).square().sum() + (bias + full @ mean - scale * mean).square().sum()
-    return nll + off_diagonal * off.square().sum() + intercept * bias.square().sum() + 0.5 * HOLD / len(target) * held
+    away, away_c = full - scale * eye, bias + full @ mean - scale * mean
+    held = HOLD * ((away * deviation).square().sum() + away_c.square().sum())
+    held = held + (away.diagonal() / (freedom * scale)).square().sum() + (away_c / (3 * freedom)).square().sum()
+    return nll + off_diagonal * off.square().sum() + intercept * bias.square().sum() + 0.5 / len(target) * held
 
 
 CASES = [
     {"diagonal": True, "scale": 0.5},
     {"diagonal": False, "scale": 0.5},
     {"diagonal": False, "scale": 0.7, "off_diagonal": 0.01, "intercept": 0.3},
+    {"diagonal": False, "scale": 0.7, "off_diagonal": 0.01, "intercept": 0.3, "freedom": 0.2},
+    {"diagonal": True, "scale": 0.5, "freedom": 0.2},
 ]
 each_case = pytest.mark.parametrize("case", CASES)
 
@@ -134,6 +138,15 @@ def test_the_hold_counts_as_one_observation():
     assert many.converged
     confidence = [float(fit(inputs).softmax(1).amax(1).mean()) for fit in (few, many)]
     assert 0.99 < confidence[0] < confidence[1] < 1 - 1e-6
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_without_freedom_it_is_the_input_times_the_scale(diagonal):
+    inputs, target = sample(offset=3.0)
+    strong = {} if diagonal else {"off_diagonal": 1e6}
+    fit = SoftmaxRegression(inputs, target, diagonal=diagonal, scale=0.5, freedom=1e-4, **strong).solve()
+    probs = fit(inputs).softmax(1)
+    torch.testing.assert_close(probs, (0.5 * inputs).softmax(1), rtol=0, atol=1e-3)
 
 
 def test_the_negative_log_likelihood():

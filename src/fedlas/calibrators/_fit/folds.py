@@ -1,4 +1,4 @@
-"""Cross-validation folds that depend on the samples and not on their order."""
+"""Cross-validation folds that depend on the samples and not on their order, and keep equal samples together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,19 +23,62 @@ def canonical_order(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         ``(N,)`` int64: indices of the samples in that order.
     """
-    rows = np.ascontiguousarray(logits.cpu().double().numpy() + 0.0)  # + 0.0 turns -0.0 into 0.0
-    checksums = np.fromiter((zlib.crc32(row.tobytes()) for row in rows), dtype=np.int64, count=len(rows))
-    return torch.from_numpy(np.lexsort((checksums, target.cpu().numpy())))
+    return torch.from_numpy(np.lexsort((_checksums(logits), target.cpu().numpy())))
+
+
+def equal_rows(rows: Tensor) -> Tensor:
+    """The number of the distinct row that each row equals ``(N,)`` int64, counted in order of first occurrence.
+
+    Two different rows have the same checksum, and so the same number, once in four billion pairs. They are kept
+    together then, which does no harm.
+
+    Example:
+        >>> equal_rows(torch.tensor([[2.0, 0.0], [1.0, 0.0], [2.0, -0.0]])).tolist()
+        [0, 1, 0]
+    """
+    _, first, number = np.unique(_checksums(rows), return_index=True, return_inverse=True)
+    return torch.from_numpy(np.argsort(np.argsort(first))[number])
 
 
 def stratified_folds(logits: Tensor, target: Tensor, count: int) -> Tensor:
-    """The fold of each sample ``(N,)``, in ``[0, count)``; sizes differ by at most one, overall and within each class.
+    """The fold of each sample ``(N,)``, from 0 on, at most ``count``; equal rows of logits share one, whatever labels.
+
+    A copy of a held-out sample would make it a training sample. Where no rows are equal, sizes differ by at most one,
+    overall and within each class; else as little as the equal rows allow, the largest groups being dealt first. There
+    are fewer folds, none empty, if there are fewer distinct rows than ``count``.
 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
         count: Number of folds, at least 1.
     """
+    order = canonical_order(logits, target)
+    group = equal_rows(logits[order.to(logits.device)])
     folds = torch.empty(len(target), dtype=torch.int64, device="cpu")
-    folds[canonical_order(logits, target)] = torch.arange(len(target), device="cpu") % count
+    folds[order] = _dealt(group.numpy(), target.cpu()[order].numpy(), count)
     return folds
+
+
+def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], count: int) -> Tensor:
+    """The fold of each sample: every group goes where its labels are rarest, and of these to the smallest fold."""
+    sizes = np.bincount(group)
+    if len(sizes) == len(group):
+        return torch.arange(len(group), device="cpu") % count
+    members = np.split(np.argsort(group, kind="stable"), sizes.cumsum()[:-1])
+    own = np.zeros((count, label.max() + 1), dtype=np.int64)
+    total = np.zeros(count, dtype=np.int64)
+    folds = np.empty(len(group), dtype=np.int64)
+    for number in np.argsort(-sizes, kind="stable"):
+        inside = members[number]
+        least = own[:, label[inside]].sum(axis=1)
+        fold = np.lexsort((total, least))[0]
+        folds[inside] = fold
+        np.add.at(own[fold], label[inside], 1)
+        total[fold] += len(inside)
+    return torch.from_numpy(folds)
+
+
+def _checksums(rows: Tensor) -> NDArray[np.int64]:
+    """A checksum of each row ``(N,)``; equal for equal numbers of any precision."""
+    numbers = np.ascontiguousarray(rows.detach().cpu().double().numpy() + 0.0)  # + 0.0 turns -0.0 into 0.0
+    return np.fromiter((zlib.crc32(row.tobytes()) for row in numbers), dtype=np.int64, count=len(numbers))

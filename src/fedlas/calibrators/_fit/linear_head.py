@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +42,20 @@ class LinearHead:
         """Refuse logits that the head does not make from the features.
 
         Raises:
-            InputError: If a row is off by more than 0.05 of the spread of the logits.
+            InputError: If a row is off by more than 0.05 of the spread of the logits, or the head is not finite.
         """
-        worst = 0.0
+        if not bool(self.weight.isfinite().all() and self.bias.isfinite().all()):
+            raise InputError(
+                owner,
+                "logits and features must be of sizes whose ratio float64 holds",
+                f"logits up to {float(logits.abs().max()):.3g}, features up to {float(features.abs().max()):.3g}",
+                "Check that the model has not diverged.",
+            )
+        misfit, unit = 0.0, max(self.scale, sys.float_info.min)
         for part, rows in double_rows(features):
             made = rows @ self.weight.T + self.bias
-            worst = max(worst, float((_centered(logits[part]) - made).norm(dim=1).max()))
-        misfit = worst / max(self.scale, sys.float_info.min)
-        if misfit > _TOLERANCE:
+            misfit = max(misfit, float(((_centered(logits[part]) - made) / unit).norm(dim=1).max()))
+        if not misfit <= _TOLERANCE:
             raise InputError(
                 owner,
                 "logits must be a linear function of features, the same in validation and test",
@@ -69,14 +77,16 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
         the features. Directions whose spread is rounding are left out rather than divided by it.
     """
     samples = len(features)
-    mean = sum((rows.sum(dim=0) for _, rows in double_rows(features)), torch.zeros(())) / samples
-    logit_mean = _mean(logits)
+    # Squares of features and logits near the ends of float64's range would overflow: both are divided by a unit.
+    unit, logit_unit = _unit(features), _unit(logits)
+    mean = sum((rows.sum(dim=0) for _, rows in _in_units(features, unit)), torch.zeros(())) / samples
+    logit_mean = _mean(logits) / logit_unit
     moments = torch.zeros(len(mean), len(mean), dtype=torch.float64)
     mixed = torch.zeros(len(mean), logits.shape[1], dtype=torch.float64)
-    for part, rows in double_rows(features):
+    for part, rows in _in_units(features, unit):
         rows = rows - mean
         moments += rows.T @ rows
-        mixed += rows.T @ (_centered(logits[part]) - logit_mean)
+        mixed += rows.T @ (_centered(logits[part]) / logit_unit - logit_mean)
 
     # A pseudo-inverse in standardized coordinates, where one threshold serves features of any scale.
     deviation = moments.diagonal().clamp(min=0).sqrt()
@@ -87,7 +97,8 @@ def recover_head(features: Tensor, logits: Tensor) -> LinearHead:
     divided = torch.where(spread, 1 / values.where(spread, 1.0), 0.0).unsqueeze(1)
     weight = (inverse * (vectors @ (divided * (vectors.T @ (inverse * mixed))))).T
     undetermined = int(varies.sum()) - int(spread.sum())
-    return LinearHead(weight, logit_mean - weight @ mean, _scale(logits), max(undetermined, 0))
+    bias = (logit_mean - weight @ mean) * logit_unit
+    return LinearHead(weight * (logit_unit / unit), bias, _scale(logits), max(undetermined, 0))
 
 
 def given_head(
@@ -125,12 +136,21 @@ def _centered(logits: Tensor) -> Tensor:
     return rows - rows.mean(dim=1, keepdim=True)
 
 
+def _unit(values: Tensor) -> float:
+    """The power of 2 next to the largest absolute value, so that division by it rounds nothing; 1 for zeros."""
+    return math.ldexp(1.0, min(math.frexp(float(values.abs().max()))[1], 1023))
+
+
+def _in_units(values: Tensor, unit: float) -> Iterator[tuple[slice, Tensor]]:
+    return ((part, rows / unit) for part, rows in double_rows(values))
+
+
 def _mean(logits: Tensor) -> Tensor:
     total = sum((_centered(rows).sum(dim=0) for _, rows in double_rows(logits)), torch.zeros(()))
     return total / len(logits)
 
 
 def _scale(logits: Tensor) -> float:
-    mean = _mean(logits)
-    total = sum(float((_centered(rows) - mean).square().sum()) for _, rows in double_rows(logits))
-    return float((total / len(logits)) ** 0.5) + _ROUNDING / _TOLERANCE * float(logits.abs().max())
+    mean, unit = _mean(logits), _unit(logits)
+    total = sum(float(((_centered(rows) - mean) / unit).square().sum()) for _, rows in double_rows(logits))
+    return float((total / len(logits)) ** 0.5) * unit + _ROUNDING / _TOLERANCE * float(logits.abs().max())

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 # Elements of a chunk: 2 MiB of float64, so that a few work arrays of that size fit the cache.
 _CHUNK_ELEMENTS = 2**18
+_LARGE = 2.0**600
 
 
 def double_rows(logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -55,10 +56,19 @@ def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tupl
     Returns:
         Two float64 tensors of the shape of one row of the result.
     """
+    # Sums and squares of numbers near the end of float64's range overflow; then they are divided by a large unit.
+    mean, deviation = _moments(logits, function, 1.0)
+    if not bool(mean.isfinite().all() and deviation.isfinite().all()):
+        mean, deviation = _moments(logits, function, _LARGE)
+    # The deviation of a constant column is rounding, and must not be divided by.
+    # Nor may the rounding of a huge constant stay huge, so there the constant itself is the unit.
+    constant = torch.where(mean.abs() > _LARGE, mean.abs(), 1.0)
+    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, constant)
+
+
+def _moments(logits: Tensor, function: Callable[[Tensor], Tensor], unit: float) -> tuple[Tensor, Tensor]:
     samples = logits.shape[0]
     nothing = torch.zeros((), dtype=torch.float64, device="cpu")
-    mean = sum((function(rows).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
-    square = sum(((function(rows) - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
-    deviation = (square / samples).sqrt()
-    # The deviation of a constant column is rounding, and must not be divided by.
-    return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, 1.0)
+    mean = sum(((function(rows) / unit).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
+    square = sum(((function(rows) / unit - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
+    return mean * unit, (square / samples).sqrt() * unit

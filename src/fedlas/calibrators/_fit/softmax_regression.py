@@ -12,18 +12,29 @@ from fedlas.calibrators._fit.rowwise import column_moments, double_rows
 HOLD = 0.01
 """Weight of the hold on every parameter, divided by the number of samples: see :class:`SoftmaxRegression`."""
 
+FREEDOM = 10.0
+"""Standard deviation that the hold allows the diagonal by default, in units of the width."""
+
+INTERCEPTS = 3.0
+"""Standard deviation that it allows the intercepts, in nats, where it allows the diagonal 1."""
+
 
 class SoftmaxRegression:
     """Mean negative log-likelihood of ``softmax(W x + b)`` plus quadratic penalties, a :class:`ConvexProblem`.
 
     ``1/N sum_i -log softmax(W x_i + b)[y_i] + off_diagonal sum_{i != j} W_ij^2 + intercept sum_j b_j^2 + hold``.
 
-    The hold, ``0.005/N (sum_ij s_j^2 (W_ij - scale [i = j])^2 + sum_i (c_i - scale m_i)^2)``, is a weak penalty that
-    pulls the map toward the input times ``scale``. ``m_j`` and ``s_j`` are mean and standard deviation of column ``j``
-    of ``x``, and ``c = b + W m`` is the intercept at the mean. It has the weight of a single observation, which expects
-    a parameter to move a score by at most about ten nats for each standard deviation of its input, so it does not
+    The hold pulls the map toward the input times ``scale``. It has the weight of a single observation, so it does not
     affect parameters that the data determine. Without it there is no minimum where the labels can be separated, or
-    where a class has no sample.
+    where a class has no sample. ``m_j`` and ``s_j`` are mean and standard deviation of column ``j`` of ``x``, and ``c =
+    b + W m`` is the intercept at the mean. The hold has two parts:
+
+    - ``0.005/N (sum_ij s_j^2 (W_ij - scale [i = j])^2 + sum_i (c_i - scale m_i)^2)`` expects a parameter to move a
+      score by about ten nats at most for each standard deviation of its input.
+    - ``1/(2N) sum_j ((W_jj - scale) / (freedom width))^2 + 1/(2N) sum_i ((c_i - scale m_i) / (3 freedom))^2`` expects
+      the diagonal to differ from ``scale`` by ``freedom`` widths, and intercepts by three times as many nats. The
+      standard deviation of a log-probability that is mostly near 0 is small and says nothing about its tail, so the
+      first part alone would allow factors that are far off.
 
     Args:
         inputs: ``x (N, C)``.
@@ -32,6 +43,8 @@ class SoftmaxRegression:
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
         off_diagonal: Penalty of each weight off the diagonal.
         intercept: Penalty of each ``b_j``.
+        freedom: See above, greater than 0.
+        width: See above; None: ``scale``.
 
     Note:
         The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
@@ -47,16 +60,21 @@ class SoftmaxRegression:
         scale: float,
         off_diagonal: float = 0.0,
         intercept: float = 0.0,
+        freedom: float = FREEDOM,
+        width: float | None = None,
     ) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
         self._samples, classes = inputs.shape
         self._mean, deviation = column_moments(self._inputs, lambda rows: rows)
         ones = torch.ones(classes, dtype=torch.float64, device="cpu")
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
-        self._intercept, self._hold = 2 * intercept, HOLD / self._samples
-        self._weight_penalty = self._hold * deviation.square()
+        self._intercept = 2 * intercept
+        self._hold = (HOLD + 1 / (INTERCEPTS * freedom) ** 2) / self._samples
+        deviations = freedom * (scale if width is None else width)
+        close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
+        self._weight_penalty = HOLD / self._samples * deviation.square() + close
         if not diagonal:
-            self._weight_penalty = self._weight_penalty + 2 * off_diagonal * (1 - torch.diag(ones))
+            self._weight_penalty = self._weight_penalty + (2 * off_diagonal - close) * (1 - torch.diag(ones))
         self._probs = torch.empty(self._samples, classes, dtype=torch.float64, device="cpu")
         self._diagonal = torch.empty(0)  # until the first evaluation
 

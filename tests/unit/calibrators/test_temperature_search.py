@@ -1,0 +1,165 @@
+import math
+from decimal import Decimal, getcontext
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedlas import Predictions
+from fedlas.calibrators._fit import temperature_search
+from fedlas.calibrators._fit.temperature_search import nll_temperature, temperature_range
+from fedlas.metrics import negative_log_likelihood
+
+
+def generated(true_temperature, samples=500, classes=10, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    logits = torch.randn(samples, classes, dtype=torch.float64) * 3 * true_temperature
+    target = torch.multinomial((logits / true_temperature).softmax(1), 1).squeeze(1)
+    return Predictions(logits.to(dtype), target)
+
+
+def accurate(samples, seed, factor=1.0):
+    """A model of ten classes with 97 % accuracy, calibrated before its logits are multiplied by ``factor``."""
+    random = torch.Generator().manual_seed(seed)
+    target = torch.randint(10, (samples,), generator=random)
+    scores = torch.randn(samples, 10, generator=random, dtype=torch.float64)
+    scores[torch.arange(samples), target] += 3.58
+    return Predictions(3.58 * scores * factor, target)
+
+
+def expected_mistakes(p, temperature):
+    return float((1 - (p.logits / temperature).softmax(1).amax(1)).sum())
+
+
+def spread(p):
+    return float((p.logits - p.logits.mean(1, keepdim=True)).square().mean().sqrt())
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(2, 6), st.sampled_from([1e-40, 0.05, 4.0, 1e40]))
+def test_it_is_the_minimum_unless_it_says_why_not(seed, samples, classes, scale):
+    rng = np.random.default_rng(seed)
+    p = Predictions(rng.normal(size=(samples, classes)) * scale, rng.integers(0, classes, samples))
+
+    def nll(value):
+        return float(torch.nn.functional.cross_entropy(p.logits / value, p.target))
+
+    best = nll_temperature(p)
+    highest = 100 * max(spread(p), 1) * (1 + 1e-12)
+    assert 0 < best.value <= highest
+    for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0):
+        if best.doubt is None or (factor > 1 and "bound" not in best.doubt):
+            assert nll(best.value) <= nll(min(best.value * factor, highest)) + 1e-12
+    if best.doubt is not None and "held" in best.doubt:
+        assert best.value <= 1
+        assert nll(best.value) <= nll(1.0) + 1e-12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_within_1e_10_of_the_exact_minimum(seed):
+    """The slope in 50 digits changes its sign there."""
+    getcontext().prec = 50
+    p = generated(1.6, samples=60, classes=3, seed=seed)
+    rows = [[Decimal(value) for value in row] for row in p.logits.tolist()]
+
+    def slope(temperature):
+        scale, total = 1 / Decimal(temperature), Decimal(0)
+        for row, label in zip(rows, p.target.tolist(), strict=True):
+            weights = [(scale * value).exp() for value in row]
+            total += sum(w * z for w, z in zip(weights, row, strict=True)) / sum(weights) - row[label]
+        return total
+
+    best = nll_temperature(p).value
+    assert slope(best * (1 - 1e-10)) > 0 > slope(best * (1 + 1e-10))
+
+
+@given(st.floats(-300, 300))
+def test_calibrated_logits_have_a_scaled_temperature(exponent):
+    p = generated(1.5, samples=100, classes=4)
+    scaled = Predictions(p.logits * 10**exponent, p.target)
+    assert nll_temperature(scaled).value == pytest.approx(10**exponent * nll_temperature(p).value, rel=1e-8)
+
+
+def test_few_passes_over_the_data(monkeypatch):
+    calls = []
+    at = temperature_search._ScaledNLL.at
+    monkeypatch.setattr(temperature_search._ScaledNLL, "at", lambda *a: calls.append(a) or at(*a))
+    for known in (0.1, 0.5, 1.0, 3.0, 30.0):
+        calls.clear()
+        nll_temperature(generated(known))
+        assert len(calls) <= 15
+
+
+def test_a_large_offset_of_the_logits_does_not_matter():
+    p = generated(2.0)
+    moved = Predictions(p.logits + 1e6, p.target)
+    assert nll_temperature(moved).value == pytest.approx(nll_temperature(p).value, rel=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_numbers_of_a_dtype(dtype):
+    largest = torch.finfo(dtype).max
+    p = Predictions(torch.tensor([[largest, -largest], [0.0, largest], [largest, 0.0]], dtype=dtype), [0, 1, 1])
+    best = nll_temperature(p).value
+    assert largest / 1e3 < best <= largest
+    assert bool((p.logits / best).isfinite().all())
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 3.0])
+@pytest.mark.parametrize("samples", [20, 100])
+def test_a_nearly_perfect_validation_set_does_not_spoil_the_model(factor, samples):
+    """Without the hold, the worst of these has a test NLL of 5 to 15 nats."""
+    test = accurate(5000, 1000, factor)
+    raw = negative_log_likelihood(test)
+    for seed in range(30):
+        best = nll_temperature(accurate(samples, seed, factor)).value
+        after = float(torch.nn.functional.cross_entropy(test.logits / best, test.target))
+        assert after < max(1.5 * raw, 0.35), seed
+
+
+def test_where_mistakes_are_not_few_nothing_is_held():
+    for seed in range(5):
+        p = accurate(500, seed, 0.5)
+        best = nll_temperature(p)
+        assert best.doubt is None
+        assert expected_mistakes(p, best.value) > 5
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_held_it_expects_two_mistakes(wrong):
+    p = accurate(200, 0, 0.2)
+    target = p.predicted.clone()
+    target[:wrong] = p.logits[:wrong].topk(2).indices[:, 1]
+    p = Predictions(p.logits, target)
+    best = nll_temperature(p)
+    assert ("0 of 200 validation samples are mistakes", "1 of 200 validation samples is a mistake")[wrong] in best.doubt
+    assert best.value < 1
+    assert expected_mistakes(p, best.value) == pytest.approx(2, rel=1e-6)
+    assert temperature_range(p)[0] == pytest.approx(best.value, rel=1e-6)
+
+
+def test_a_mistake_by_a_hair_does_not_send_the_temperature_to_zero():
+    p = accurate(50, 3)
+    logits = p.logits.clone()
+    logits[0] = torch.tensor([1.0, 1.0 + 1e-9] + [0.0] * 8)
+    target = torch.cat([torch.tensor([0]), Predictions(logits, p.target).predicted[1:]])
+    p = Predictions(logits, target)
+    best = nll_temperature(p).value
+    assert expected_mistakes(Predictions(logits[1:], target[1:]), best) == pytest.approx(2, rel=1e-6)
+
+
+def test_tied_rows_are_no_expected_mistakes():
+    """They expect half a mistake at any temperature, and would let it go to 0."""
+    logits = torch.cat([torch.eye(4).repeat(5, 1) * 0.1, torch.full((10, 4), 1e-9) * torch.arange(4)]).double()
+    p = Predictions(logits, logits.argmax(1))
+    best = nll_temperature(p).value
+    assert 0.01 < best < 1
+    assert expected_mistakes(Predictions(logits[:20], p.target[:20]), best) == pytest.approx(2, rel=1e-6)
+
+
+def test_the_range_of_few_samples():
+    p = Predictions([[3.0, 0.0], [0.0, 3.0]], [0, 1])
+    assert temperature_range(p) == pytest.approx((150, 150))
+    assert temperature_range(Predictions(torch.zeros(3, 2), [0, 1, 1])) == (1.0, 1.0)
+    assert math.isfinite(nll_temperature(p).value)
