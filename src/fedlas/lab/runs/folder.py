@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import file_digest
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.extras import require
-from fedlas._core.files import check_name, is_file
+from fedlas._core.files import check_name, is_file, parse_json, read_json
+from fedlas._core.yaml_text import read_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.runs.comparable import is_derived
@@ -112,17 +112,16 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read, or is no mapping.
         """
-        yaml, path = require("yaml", extra="bench"), self.config_path
+        path = self.config_path
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+            content = read_yaml(path) if path.exists() else None
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
+        except (OSError, ValueError) as error:
             raise UnreadableError(
                 "run",
                 f"{path.name} must be readable YAML",
-                f"{path} ({reason})",
+                f"{path} ({error})",
                 "Choose another --out to start afresh.",
             ) from error
         return content
@@ -149,7 +148,7 @@ class RunFolder:
     def starts(self) -> list[dict[str, Any]]:
         """The environments of all starts, oldest first; none if ``environment.json`` is missing or damaged."""
         try:
-            content = json.loads(self.environment_path.read_text(encoding="utf-8"))
+            content = parse_json(self.environment_path.read_text(encoding="utf-8"), finite=False)
         except (OSError, ValueError):
             return []
         starts = content if isinstance(content, list) else [content]  # one start may stand alone
@@ -169,9 +168,9 @@ class RunFolder:
         """
         path = self.splits_path
         try:
-            with np.load(path, allow_pickle=False) as splits:
+            with open_arrays(path) as splits:
                 return {part: splits[part] for part in ("train", "val", "test")}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise UnreadableError(
                 "run", f"{path.name} must be readable", f"{path} ({error})", "Train the run again."
             ) from error
@@ -250,8 +249,8 @@ def _read_json(path: Path, fix: str) -> dict[str, Any] | None:
     try:
         if not path.exists():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except (OSError, ValueError) as error:
         raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
     if not isinstance(content, dict):
         raise UnreadableError("run", f"{path.name} must hold an object", path, fix)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import not_writable, remove, write_text
+from fedlas._core.files import not_writable, parse_json, remove, write_text
 
 __all__ = ["LOG", "append_log", "read_log", "truncate_log"]
 
@@ -23,8 +23,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line, finite=False)
+        except ValueError:
             break
         if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
             break

@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError
 from fedlas.diagnose import (
     Associations,
@@ -186,9 +186,13 @@ def lacking(folder: RunFolder) -> str:
         if not path.is_file():
             return f"no {path.relative_to(folder.path)}"
     for path in parts:
-        with np.load(path) as arrays:
-            if "features" not in arrays:
-                return f"{path.relative_to(folder.path)} without features (train.save_features=true)"
+        try:
+            with open_arrays(path) as arrays:
+                if "features" in arrays:
+                    continue
+        except (OSError, ValueError) as error:
+            return f"{path.relative_to(folder.path)} cannot be read ({error})"
+        return f"{path.relative_to(folder.path)} without features (train.save_features=true)"
     return ""
 
 
