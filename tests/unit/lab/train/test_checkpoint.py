@@ -10,7 +10,10 @@ from fedlas.lab.train import load_checkpoint, save_checkpoint
 from fedlas.lab.train.checkpoint import differences
 
 CONFIG = {"loss": {"name": "fedlas", "alpha": 0.1}, "seed": 0, "milestones": [0.5, 0.75]}
-STATE = {"epoch": 3, "objective": {"w": torch.arange(6.0).view(2, 3)}, "rng": [[1, None, "x"]]}
+STATE = {
+    "epoch": 3, "objective": {"w": torch.arange(6.0).view(2, 3)}, "rng": [[1, None, "x"]], "optimizer": {},
+    "schedule": {}, "hooks": [], "best": {"epoch": 1, "value": 0.5, "objective": {}},
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from fedlas.lab.runs.claim import must_be_finished
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.train import load_checkpoint
+from fedlas.lab.train import load_checkpoint, restore_module
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -220,7 +220,7 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     prefix = "criterion."
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     criterion = build_loss(folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"]))
-    criterion.load_state_dict(own)
+    restore_module(criterion, own, folder.checkpoint_path)
     return criterion
 
 
