@@ -56,7 +56,7 @@ def _loader() -> Any:
     """YAML's safe loader, which counts before it builds. YAML 1.1 asks for a dot in ``5e-4``; this one does not."""
     yaml = require("yaml", extra="bench")
 
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # the module is imported here only
+    class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
         values = levels = 0
 
         def __init__(self, stream: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedlas import Predictions, evaluate
 from fedlas._core.check import (
     InputError,
     check_choice,
@@ -118,3 +119,14 @@ def test_logits():
     for bad in (torch.zeros(2), torch.zeros(2, 3).long(), torch.zeros(2, 0), np.zeros((2, 3)), None, [[1.0]]):
         with pytest.raises(InputError, match=r"X: logits must be a floating tensor.*before any softmax"):
             check_logits("X", bad)
+
+
+def test_counts_that_take_memory_have_a_bound():
+    """8 bytes for each of 10**11 bins would be 800 GB."""
+    assert check_count("ECE", "num_bins", 10_000) == 10_000
+    with pytest.raises(InputError, match=r"num_bins must be a whole number in \[1, 10000\]; got int 10001\. Choose"):
+        check_count("ECE", "num_bins", 10_001)
+    assert check_count("ECE", "epochs", 10**11) == 10**11
+    predictions = Predictions(torch.eye(3), torch.arange(3))
+    with pytest.raises(InputError, match="in \\[1, 10000\\]"):
+        evaluate(predictions, num_bins=10**11)
