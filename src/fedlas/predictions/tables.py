@@ -168,6 +168,10 @@ class JsonLines(Arrow):
             yield from batches
 
 
+_FREE, _MOST_RATIO = 2**26, 1000
+"""Bytes that a file may always become, and how often a larger one may stand for a byte. Real one-hot scores: 230."""
+
+
 class Parquet(Arrow):
     """A Parquet file."""
 
@@ -176,6 +180,9 @@ class Parquet(Arrow):
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         with _arrow(".parquet").ParquetFile(self.path) as file:
+            size, held = 8 * file.metadata.num_rows * len([*scores, *labels]), self.path.stat().st_size
+            if size > max(_FREE, _MOST_RATIO * held):
+                raise ValueError(f"its rows would take {size:,} bytes, and it has {held:,}")
             yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
 
 
