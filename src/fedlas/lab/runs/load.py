@@ -16,7 +16,8 @@ from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import check_data, must_be_finished
 from fedlas.lab.runs.data import data_fingerprint, prepare_data
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train import load_checkpoint, restore_module
+from fedlas.lab.train import load_checkpoint
+from fedlas.lab.train.restore import restore_module
 from fedlas.objective import Objective
 
 

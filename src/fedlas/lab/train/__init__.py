@@ -11,7 +11,6 @@ from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import read_log
 from fedlas.lab.train.loop import DivergedError, Fitted, fit
 from fedlas.lab.train.optim import build_optimizer, build_schedule
-from fedlas.lab.train.restore import restore_module
 
 __all__ = [
     "DivergedError",
@@ -27,7 +26,6 @@ __all__ = [
     "fit",
     "load_checkpoint",
     "read_log",
-    "restore_module",
     "save_checkpoint",
     "seed_everything",
 ]

@@ -134,7 +134,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:
         if not isinstance(parameter, Tensor) or not isinstance(buffers, dict) or not buffers.keys() <= names:
             wrong = wrong or f"it keeps {describe(buffers)} of a parameter"
             break
-        if len(names) > 1 and buffers and buffers.keys() != names:  # AdamW begins with none or goes on with all
+        if len(names) > 1 and buffers and buffers.keys() != names:  # AdamW keeps none or all
             wrong = wrong or f"it lacks {', '.join(sorted(names - buffers.keys()))}"
         for name, value in buffers.items():
             like = torch.zeros(()) if name == "step" else parameter.detach()
