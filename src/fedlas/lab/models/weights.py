@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.tensors import load_tensors
 from fedlas.features import find_head
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
@@ -86,12 +86,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = require("safetensors.torch", extra="timm").load_file(str(path))
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch warns about foreign files, which the error below explains
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content = load_tensors(path)
     except MissingExtraError:
         raise
-    except Exception as error:  # either reader may raise anything for bytes that are no weights
+    except Exception as error:  # safetensors may raise anything for bytes that are no weights
         raise _unreadable(path, error) from error
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import reprlib
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.files import write_atomically
+from fedlas._core.tensors import load_tensors
 
 __all__ = ["CHECKPOINT", "differences", "load_checkpoint", "save_checkpoint"]
 
@@ -51,17 +51,14 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
     """
     owner = "checkpoint"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error below explains
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
-    except Exception as error:  # torch's unpickler may raise anything for bytes that are no checkpoint
-        reason = str(error).split("\n")[0][:120]
+    except (OSError, ValueError) as error:
         raise InputError(
             owner,
             "the file must be a whole checkpoint of plain tensors",
-            f"{path} ({type(error).__name__}: {reason})",
+            f"{path} ({error})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -25,6 +26,10 @@ def vit(num_classes=4, image_size=32):
 def equal(a, b, *, but=()):
     a, b = a.state_dict(), b.state_dict()
     return [key for key in a if key not in but and not torch.equal(a[key], b[key])] == []
+
+
+ARRAY = b"\x80\x02c__builtin__\nbytearray\n\x8a\x08" + (2**31).to_bytes(8, "little") + b"\x85R."
+"""A pickle of two GB."""
 
 
 def header(**changes):
@@ -143,7 +148,7 @@ class Evil:
         ("page.pt", b"<!DOCTYPE html><html></html>"),
         ("pointer.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n"),
         ("number.pt", b"\x80\x02K\x01."),
-        ("array.pt", b"\x80\x02c__builtin__\nbytearray\n\x8a\x08" + (10**18).to_bytes(8, "little") + b"\x85R."),
+        ("array.pt", ARRAY),
         ("end.pt", b"PK\5\6" + bytes(18)),
         ("long.safetensors", (2**64 - 1).to_bytes(8, "little") + b"{}"),
         ("deep.safetensors", (90_000).to_bytes(8, "little") + b"[" * 90_000),
@@ -159,6 +164,20 @@ def test_what_is_no_file_of_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="nothing but tensors"):
         load_weights(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize(("what", "message"), [("packed", "compressed"), ("array", "holds a bytearray")])
+def test_what_would_grow_is_not_loaded(theirs, tmp_path, what, message):
+    """A pickle of 30 bytes may ask for an array of any size, and an archive may be a bomb."""
+    path = tmp_path / "w.pt"
+    torch.save(theirs.state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if what == "packed" else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, ARRAY if what == "array" and name.endswith("data.pkl") else content)
+    with pytest.raises(InputError, match=message):
+        load_weights(small(), path)
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors"])
