@@ -61,7 +61,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
             f"{path} ({error})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
+    if not isinstance(state, dict) or _differ(state.get("format"), FORMAT) or not isinstance(state.get("config"), dict):
         raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
     if config is not None:
         found = differences(state["config"], config)
@@ -120,10 +120,17 @@ def differences(
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found += differences(before, now, f"{prefix}{key}.", words=words)
-        elif before != now or (key in old) != (key in new):
+        elif _differ(before, now) or (key in old) != (key in new):
             was, now_is = (_shown(side[key]) if key in side else "absent" for side in (old, new))
             found.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
     return found
+
+
+def _differ(before: object, now: object) -> bool:
+    try:
+        return bool(before != now)
+    except (RuntimeError, TypeError, ValueError):  # a tensor in the place of a plain value
+        return True
 
 
 def _shown(value: object) -> str:

@@ -148,6 +148,7 @@ def test_a_whole_checkpoint_resumes(trained, tmp_path):
         ("best.objective", {}, "weights lacks"),
         ("best.objective.model.layers.0.weight", torch.zeros(2, 2), "weights"),
         ("config.seed", [[0] * 10**6] * 10, "the same configuration"),
+        ("config.seed", torch.zeros(2, 2), "the same configuration"),
     ],
 )
 def test_every_subcommand_says_so(runs, tmp_path, capsys, place, value, message):
