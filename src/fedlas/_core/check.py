@@ -116,7 +116,8 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     high = _MOST.get(name, math.inf)
     if isinstance(value, numbers.Integral) and not isinstance(given, bool) and (low is None or low <= given <= high):
         return int(value)
-    bound = "" if low is None else f" of at least {low}" if high == math.inf else f" in [{low}, {high}]"
+    too_many = isinstance(value, numbers.Integral) and given > high
+    bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
     raise InputError(
         owner, f"{name} must be a whole number{bound}", describe(value), f"Choose a whole number{bound} for {name}."
     )
