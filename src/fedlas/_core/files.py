@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -192,14 +193,35 @@ def read_json(path: str | Path) -> Any:
         ValueError: If it is not JSON. NaN and infinities are refused too: comparisons with NaN are false, so range
             checks of the content would miss it.
     """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str, *, finite: bool = True) -> Any:
+    """Values from JSON text; all JSON of the package is read here.
+
+    Args:
+        text: The text.
+        finite: Refuse NaN and infinities, ``1e999`` among them.
+
+    Raises:
+        ValueError: If it is not JSON, is nested too deeply, or has a number of thousands of digits.
+    """
+    kinds: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if finite else {}
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse)
+        return json.loads(text, **kinds)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits:.20} is no finite number")
+    return number
 
 
 def not_writable(path: Path, error: OSError) -> InputError:

@@ -73,10 +73,16 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any]) -> None:
-    """Put every global generator back to what :func:`rng_state` returned."""
+    """Put every global generator back to what :func:`rng_state` returned.
+
+    Raises:
+        Exception: Of any kind, if it is something else.
+    """
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
+    if not 0 <= position <= len(keys):  # NumPy does not look, and would read behind them
+        raise ValueError(f"position {position} of {len(keys)} numbers")
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():

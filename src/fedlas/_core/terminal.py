@@ -6,6 +6,7 @@ control the terminal. In a distributed run only the main process prints.
 
 from __future__ import annotations
 
+import sys
 import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
@@ -15,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
+from fedlas._core.output import Stream
 
 T = TypeVar("T")
 Cell = str | Sequence[str | tuple[str, str]]
@@ -49,7 +51,9 @@ def printable(text: str) -> str:
 
 def console(*, stderr: bool = False) -> Any:
     """A ``rich.console.Console`` on standard output or error; only this module prints to it."""
-    return require("rich.console", extra="bench").Console(stderr=stderr, quiet=not is_main_process())
+    stream: Any = sys.stderr if stderr else sys.stdout
+    file = stream if isinstance(stream, Stream) else Stream(stream)
+    return require("rich.console", extra="bench").Console(file=file, stderr=stderr, quiet=not is_main_process())
 
 
 def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None) -> None:

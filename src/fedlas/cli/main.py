@@ -7,14 +7,15 @@ positional FOLDER, shows types in place of sentences, and starts no faster: torc
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import fedlas
 from fedlas._core.check import InputError, suggestion
 from fedlas._core.extras import MissingExtraError
+from fedlas._core.output import LostOutputError, standard_streams
 from fedlas._core.terminal import printable
 from fedlas.cli.bench import add_bench
 from fedlas.cli.card import add_card
@@ -61,15 +62,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used,
-            3 if fedlas monitor found a drift, 130 after Ctrl-C.
+        Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used or results that
+            cannot be printed and are nowhere else, 3 if fedlas monitor found a drift, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    leaves = given[:1] != [] and given[0] in _LEAVE_RESULTS
+    with standard_streams(keep_going=leaves) as output:
+        try:
+            status, stop = _status(given), None
+        except SystemExit as error:  # of --help, --version, and arguments that cannot be parsed
+            status, stop = int(error.code or 0), error
+        with suppress(LostOutputError):
+            output.flush()
+        if output.error is not None and not isinstance(output.error, BrokenPipeError):  # `| head` has seen enough
+            kind, fix = ("warning", "The results are there all the same.") if leaves else ("error", "Run it again.")
+            got = f"standard output: it must take what is shown; got {output.error.strerror}"
+            print(f"fedlas: {kind}: {got}. Free some space, or direct it elsewhere. {fix}", file=sys.stderr)
+            if not leaves:
+                return 2
+        if stop is not None:
+            raise stop
+        return status
+
+
+_LEAVE_RESULTS = frozenset(
+    "bench train tune report uncertainty ood shift diagnose export card track monitor init pack".split()  # noqa: SIM905
+)
+"""Subcommands whose results are files, or the exit status: these work on if nothing can be printed."""
+
+
+def _status(given: list[str]) -> int:
     try:
         parsed = _parse(given)
-        status = int(parsed.run(parsed))
-        sys.stdout.flush()
-        return status
+        return int(parsed.run(parsed))
+    except LostOutputError:
+        return 0
     except (InputError, MissingExtraError) as error:
         print(f"fedlas: error: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -77,9 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
         print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except MemoryError as error:
+        got = printable(str(error)) or "less"
+        print(f"fedlas: error: memory: there must be enough; got {got}. Choose fewer or smaller.", file=sys.stderr)
+        return 2
     finally:
         _leave_processes()
 

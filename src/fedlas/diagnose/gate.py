@@ -160,5 +160,13 @@ class Decisions:
         return {"before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what :meth:`state_dict` returned."""
-        self.before = state["before"]
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            KeyError: If it is missing.
+            ValueError: If it is something else.
+        """
+        before = state["before"]
+        if not isinstance(before, Tensor) or before.ndim != 1 or before.dtype != self.before.dtype:
+            raise ValueError(f"before is {describe(before)}")
+        self.before = before

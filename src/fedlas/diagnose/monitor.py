@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.check import describe
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.predictions import Predictions
@@ -208,7 +209,13 @@ class Monitor:
 
         Raises:
             KeyError: If something is missing; nothing changes then.
+            ValueError: If something is of another kind; nothing changes then.
         """
         decisions, psi, means, stuck, on = (state[name] for name in ("decisions", "psi", "means", "stuck", "stuck_on"))
+        for name, value, kind in ("psi", psi, Tensor), ("means", means, list), ("stuck", stuck, int), ("on", on, str):
+            if not isinstance(value, kind) or getattr(value, "ndim", 1) != 1:
+                raise ValueError(f"{name} is {describe(value)}")
+        if not all(isinstance(mean, int | float) for mean in means):
+            raise ValueError(f"means are {describe(means)}")
         self.decisions.load_state_dict(decisions)
         self._psi, self._means, self._stuck, self._stuck_on = psi, list(means), int(stuck), str(on)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_logits, describe, is_dense
-from fedlas._core.files import write_atomically
+from fedlas._core.files import parse_json, write_atomically
 from fedlas.predictions import Predictions
 
 __all__ = ["Outputs"]
@@ -101,9 +100,9 @@ class Outputs:
         """
         path = Path(path)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files if name != "about"}
-                about = json.loads(str(archive["about"]))
+            with open_arrays(path) as archive:
+                arrays = {name: archive[name] for name in archive.names if name != "about"}
+                about = parse_json(str(archive["about"]))
             scores = {n.removeprefix(_SCORE): torch.from_numpy(v) for n, v in arrays.items() if n.startswith(_SCORE)}
             features = arrays.get("features")
             return (
@@ -114,9 +113,7 @@ class Outputs:
             )
         except InputError:
             raise
-        except (
-            OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error
-        ) as error:  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 "Outputs.load",
                 "the file must be an .npz that Outputs.save wrote",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
 
@@ -177,13 +176,13 @@ class Predictions:
         path = Path(path)
         arrays: dict[str, Any] = {}
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with open_arrays(path) as archive:
                 missing = [name for name in ("logits", "target") if name not in archive]
                 if missing:
                     raise InputError(
                         "Predictions.load",
                         "the file must hold arrays 'logits' and 'target'",
-                        f"{path} with {sorted(archive.files)}",
+                        f"{path} with {sorted(archive.names)}",
                         "Save it with numpy.savez(path, logits=..., target=...).",
                     )
                 arrays = {name: archive[name] for name in _FIELDS if name in archive}
@@ -191,11 +190,11 @@ class Predictions:
             raise InputError("Predictions.load", "the file must exist", path, "Check the path.") from error
         except InputError:
             raise
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 "Predictions.load",
                 "the file must be an .npz of plain arrays",
-                f"{path} ({type(error).__name__}: {error})",
+                f"{path} ({error})",
                 "Write it again with Predictions.save or numpy.savez; pickled objects are refused on purpose.",
             ) from error
         return cls(**arrays)

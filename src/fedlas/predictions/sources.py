@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.arrays import Arrays, open_arrays
 from fedlas._core.check import InputError
+from fedlas._core.memory import check_fits
 from fedlas.predictions.columns import OWNER
 
 ROWS = 4096
@@ -56,7 +57,7 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._archive() as archive:
-            self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+            self.names = archive.names
 
     def blocks(self, scores: Sequence[str], target: str | None) -> Iterator[Block]:
         """As :meth:`Source.blocks`."""
@@ -81,13 +82,13 @@ class Archive:
                 yield Block(start + 1, floats[0] if lists else np.stack(floats, axis=1), labels, lists)
 
     @contextmanager
-    def _archive(self) -> Iterator[zipfile.ZipFile]:
+    def _archive(self) -> Iterator[Arrays]:
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with open_arrays(self.path) as archive:
                 yield archive
         except InputError:
             raise
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError) as error:
             got = f"{self.path} ({error})"
             raise InputError(OWNER, "it must be an .npz of plain arrays", got, "Write it with numpy.savez.") from error
 
@@ -95,19 +96,15 @@ class Archive:
 class _Member:
     """One array of an archive, read from its beginning to its end."""
 
-    def __init__(self, archive: zipfile.ZipFile, name: str, path: Path) -> None:
-        stored = f"{name}.npy" if f"{name}.npy" in archive.namelist() else name
-        self._file: IO[bytes] = archive.open(stored)
-        version = np.lib.format.read_magic(self._file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, by_column, self.dtype = header(self._file)
-        if self.dtype.hasobject or not self.shape or version > (2, 0):
+    def __init__(self, archive: Arrays, name: str, path: Path) -> None:
+        found = archive.open(name)
+        self._file, self.shape, self.dtype = found.file, found.shape, found.dtype
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        if not self.shape or not row:
             got = f"{self.dtype} {self.shape} in {path.name}"
-            raise InputError(OWNER, f"array {name!r} must be a plain array", got, "Save numbers or text, no objects.")
-        self._whole: NDArray[Any] | None = None
-        if by_column:
-            with archive.open(stored) as again:
-                self._whole = np.lib.format.read_array(again, allow_pickle=False)
+            raise InputError(OWNER, f"array {name!r} must hold something in each row", got, "Save one row a sample.")
+        check_fits(min(ROWS, self.shape[0]) * row, f"a block of array {name!r}")
+        self._whole = archive[name] if found.by_column else None
         self._row = 0
 
     def rows(self, count: int) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas._core.files import parse_json
 from fedlas.predictions import sources
 from fedlas.predictions.columns import OWNER
 from fedlas.predictions.sources import Archive, Block, Source
@@ -152,7 +152,7 @@ class JsonLines(Arrow):
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
         with self.path.open(encoding="utf-8-sig") as file:
             line = next(filter(str.strip, file), "{}")
-        self._bytes, self._first = max(BYTES, 16 * len(line)), json.loads(line)
+        self._bytes, self._first = max(BYTES, 16 * len(line)), parse_json(line, finite=False)
         if not isinstance(self._first, dict) or not self._first:
             got = f"{self._first!r:.60} in row 1 of {self.path}"
             raise InputError(OWNER, "every line must be a JSON object", got, "Write one object a line.")
@@ -168,6 +168,10 @@ class JsonLines(Arrow):
             yield from batches
 
 
+_FREE, _MOST_RATIO = 2**26, 1000
+"""Bytes that a file may always become, and how often a larger one may stand for a byte. Real one-hot scores: 230."""
+
+
 class Parquet(Arrow):
     """A Parquet file."""
 
@@ -176,6 +180,9 @@ class Parquet(Arrow):
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         with _arrow(".parquet").ParquetFile(self.path) as file:
+            size, held = 8 * file.metadata.num_rows * len([*scores, *labels]), self.path.stat().st_size
+            if size > max(_FREE, _MOST_RATIO * held):
+                raise ValueError(f"its rows would take {size:,} bytes, and it has {held:,}")
             yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
 
 

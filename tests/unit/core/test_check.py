@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedlas import Predictions, evaluate
 from fedlas._core.check import (
     LARGEST,
     InputError,
@@ -154,3 +155,14 @@ def test_logits():
     ):
         with pytest.raises(InputError, match=r"X: logits must be a dense floating tensor.*before any softmax"):
             check_logits("X", bad)
+
+
+def test_counts_that_take_memory_have_a_bound():
+    """8 bytes for each of 10**11 bins would be 800 GB."""
+    assert check_count("ECE", "num_bins", 10_000) == 10_000
+    with pytest.raises(InputError, match=r"num_bins must be a whole number of at most 10000; got int 10001\. Choose"):
+        check_count("ECE", "num_bins", 10_001)
+    assert check_count("ECE", "epochs", 10**11) == 10**11
+    predictions = Predictions(torch.eye(3), torch.arange(3))
+    with pytest.raises(InputError, match="of at most 10000"):
+        evaluate(predictions, num_bins=10**11)

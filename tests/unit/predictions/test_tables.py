@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.predictions import Columns, open_table, read_predictions
+from fedlas.predictions import Columns, open_table, read_predictions, tables
 
 TWO = Columns(logits="a,b", target="y")
 LISTS = Columns(logits="l", target="y")
@@ -154,3 +155,13 @@ def test_without_pyarrow_the_extra_is_named(table, monkeypatch):
     for name, content in (("t.csv", "a,b,y\n1,2,0\n"), ("t.jsonl", json.dumps({"a": 1, "b": 2, "y": 0}))):
         with pytest.raises(MissingExtraError, match=r"fedlas\[tables\]"):
             table(name, content)
+
+
+def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    zeros = pyarrow.array(np.zeros(10**6))
+    parquet.write_table(pyarrow.table({"a": zeros, "b": zeros, "y": zeros.cast("int64")}), path)
+    monkeypatch.setattr(tables, "_FREE", 2**20)
+    with pytest.raises(InputError, match=r"readable \.parquet file; got .*its rows would take 24,000,000 bytes"):
+        list(open_table(path, TWO).blocks())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.tensors import load_tensors
 from fedlas.features import find_head
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")
@@ -46,7 +46,10 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     weights = _unwrapped(read_weights(path), model)
     clean = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)  # timm's own
     if clean is not None:
-        weights = clean(dict(weights), model)
+        try:
+            weights = clean(dict(weights), model)
+        except Exception as error:  # it trusts the keys, and may raise anything for those of another model
+            raise _misfit(model, path, f"keys such as {', '.join(list(weights)[:5])} ({error!r})") from error
     own, notes = model.state_dict(), []
     name = next(name for name, module in model.named_modules() if module is find_head(model))
     weights = _with_head(weights, own, name)
@@ -63,12 +66,7 @@ def load_weights(model: nn.Module, path: str | Path) -> tuple[str, ...]:
     # All else must fit; nothing is changed before it does.
     expected = {k for k in own if not (new_head and k in (key, f"{name}.bias"))}
     if misfits := _misfits(weights, own, expected):
-        raise InputError(
-            "model.weights",
-            f"the file must hold the weights of this {type(model).__name__}",
-            f"{path} with {misfits}",
-            "Choose the model (and its options, and in_channels) that the file was saved from.",
-        )
+        raise _misfit(model, path, misfits)
     model.load_state_dict(own | {k: v for k, v in weights.items() if k in own})
     return tuple(notes)
 
@@ -88,13 +86,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = require("safetensors.torch", extra="timm").load_file(str(path))
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
-        raise _unreadable(path, error) from error
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors"):  # its only exception has no public base class
-            raise _unreadable(path, error) from error
+            content = load_tensors(path)
+    except MissingExtraError:
         raise
+    except Exception as error:  # safetensors may raise anything for bytes that are no weights
+        raise _unreadable(path, error) from error
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]
@@ -135,6 +131,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
+def _misfit(model: nn.Module, path: str | Path, got: str) -> InputError:
+    return InputError(
+        "model.weights",
+        f"the file must hold the weights of this {type(model).__name__}",
+        f"{path} with {got}",
+        "Choose the model (and its options, and in_channels) that the file was saved from.",
+    )
+
+
 def _unwrapped(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The weights without the prefixes of wrappers, unless the model's own keys have them too."""
     own = model.state_dict()
@@ -158,8 +163,15 @@ def _with_head(weights: dict[str, Tensor], own: Mapping[str, Tensor], name: str)
     return {ours.get(key, key): value for key, value in weights.items()}
 
 
+def _plain(value: Tensor) -> bool:
+    """Whether a tensor can be copied into a weight: dense, real, and with its values, which one on ``meta`` lacks."""
+    return (
+        value.layout == torch.strided and value.device.type == "cpu" and not (value.is_complex() or value.is_quantized)
+    )
+
+
 def _misfits(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], expected: set[str]) -> str:
-    """The keys that are missing, unknown or of another shape, as text; empty if there are none."""
+    """The keys that are missing, unknown, or of another shape or kind, as text; empty if there are none."""
     counters = {key for key in expected if key.endswith("num_batches_tracked")}  # absent in files of old PyTorch
     problems = {
         "missing": sorted(expected - counters - weights.keys()),
@@ -168,6 +180,11 @@ def _misfits(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], expected:
             f"{key} {tuple(weights[key].shape)} for {tuple(own[key].shape)}"
             for key in sorted(expected & weights.keys())
             if weights[key].shape != own[key].shape
+        ],
+        "of another kind": [
+            f"{key} ({value.dtype}, {value.layout}, {value.device})"
+            for key, value in weights.items()
+            if key in expected and not _plain(value)
         ],
     }
 

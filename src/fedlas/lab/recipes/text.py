@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -11,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from fedlas._core import yaml_text
 from fedlas._core.check import InputError, suggestion
-from fedlas._core.extras import require
 
 __all__ = ["PUBLISHED", "apply_override", "is_group", "merged", "parse_yaml", "read_content", "shipped_names"]
 
@@ -97,12 +96,10 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         InputError: If it is not valid YAML; ``where`` names its origin.
     """
-    yaml = require("yaml", extra="bench")
     try:
-        return yaml.load(text, Loader=_loader())
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError("recipe", "it must be valid YAML", f"{where}: {reason}", "Correct it.") from error
+        return yaml_text.parse_yaml(text)
+    except ValueError as error:
+        raise InputError("recipe", "it must be valid YAML", f"{where}: {error}", "Correct it.") from error
 
 
 @cache
@@ -177,14 +174,3 @@ def _parsed(source: Traversable | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError("recipe", "the file must hold a mapping", source, "See the recipes of the package.")
     return content
-
-
-@cache
-def _loader() -> Any:
-    """YAML's safe loader, which also reads ``5e-4`` as a number: YAML 1.1 asks for a dot in it."""
-    yaml = require("yaml", extra="bench")
-    loader = type("Loader", (yaml.SafeLoader,), {})
-    loader.add_implicit_resolver(  # type: ignore[attr-defined]  # inherited; mypy sees a plain type
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-    return loader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.extras import require
-from fedlas._core.files import check_name, is_file, write_atomically
+from fedlas._core.files import check_name, is_file, parse_json, write_atomically
+from fedlas._core.yaml_text import parse_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
 from fedlas.lab.runs.comparable import is_derived
@@ -139,18 +139,17 @@ class RunFolder:
         Raises:
             UnreadableError: If it cannot be read, or is no mapping.
         """
-        yaml, path = require("yaml", extra="bench"), self.config_path
+        path = self.config_path
         try:
             text = self.text(path)
-            content = None if text is None else yaml.safe_load(text)
+            content = None if text is None else parse_yaml(text)
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
+        except (OSError, ValueError) as error:
             raise UnreadableError(
                 "run",
                 f"{path.name} must be readable YAML",
-                f"{path} ({reason})",
+                f"{path} ({error})",
                 "Choose another --out to start afresh.",
             ) from error
         return content
@@ -188,7 +187,7 @@ class RunFolder:
     def _json(self, path: Path, fix: str) -> dict[str, Any] | None:
         try:
             text = self.text(path)
-            content = None if text is None else json.loads(text)
+            content = None if text is None else parse_json(text)
         except (OSError, ValueError, RecursionError) as error:
             raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
         if content is not None and not isinstance(content, dict):
@@ -199,7 +198,7 @@ class RunFolder:
     def starts(self) -> list[dict[str, Any]]:
         """The environments of all starts, oldest first; none if ``environment.json`` is missing or damaged."""
         try:
-            content = json.loads(self.text(self.environment_path) or "[]")
+            content = parse_json(self.text(self.environment_path) or "[]", finite=False)
         except (OSError, ValueError):
             return []
         starts = content if isinstance(content, list) else [content]  # one start may stand alone
@@ -220,9 +219,9 @@ class RunFolder:
         """
         path = self.splits_path
         try:
-            with np.load(path, allow_pickle=False) as splits:
+            with open_arrays(path) as splits:
                 return {part: splits[part] for part in ("train", "val", "test")}
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise UnreadableError(
                 "run", f"{path.name} must be readable", f"{path} ({error})", "Train the run again."
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import is_file, write_json
+from fedlas._core.files import is_file, parse_json, write_json
 from fedlas._core.terminal import Bar, say
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
@@ -128,7 +127,7 @@ def _wanted(run: FinishedRun, stage: str) -> list[str]:
 def _stored(run: FinishedRun) -> dict[str, Any] | None:
     """Contents of the file; None if there is none that can be used."""
     try:
-        content = json.loads(run.folder.text(run.folder.intervals_path) or "null")
+        content = parse_json(run.folder.text(run.folder.intervals_path) or "null")
     except (OSError, ValueError):
         return None
     usable = isinstance(content, dict) and content.get("format") == FORMAT

@@ -19,6 +19,7 @@ from fedlas.lab.runs.claim import check_data, must_be_finished
 from fedlas.lab.runs.data import data_fingerprint, prepare_data
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import load_checkpoint
+from fedlas.lab.train.restore import restore_module
 from fedlas.objective import Objective
 
 
@@ -61,7 +62,8 @@ def load_trained(folder: Path | RunFolder, *, data: str | None = None) -> Traine
     check_data(folder, data_fingerprint(run))
     splits = prepare_data(run)
     objective = build_objective(run, splits, pretrained=False)
-    objective.load_state_dict(load_checkpoint(folder.checkpoint_path, run.config())["best"]["objective"])
+    path = folder.checkpoint_path
+    restore_module(objective, load_checkpoint(path, run.config())["best"]["objective"], path)
     return Trained(run, objective.eval(), splits, metrics)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import check_name, is_file, write_text
+from fedlas._core.files import check_name, is_file, parse_json, write_text
 from fedlas.lab.train.log import LOG
 
 RUNS = "runs.jsonl"
@@ -115,7 +115,7 @@ def _nested(row: Mapping[str, str]) -> dict[str, Any]:
         for group in groups:
             inner = place.setdefault(group, {})
             place = inner if isinstance(inner, dict) else {}
-        place[key] = json.loads(cell)
+        place[key] = parse_json(cell, finite=False)
     return record
 
 
@@ -141,8 +141,8 @@ def _read_entries(path: Path, *_version: int) -> Mapping[str, Record]:
     found: dict[str, Record] = {}
     for number, line in enumerate(_text(path).rstrip("\n").split("\n")):
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
+            entry = parse_json(line, finite=False)
+        except ValueError:
             entry = None
         if number == 0:
             if not isinstance(entry, dict) or entry.get("packed") != _HEAD["packed"]:
@@ -173,7 +173,7 @@ def _rows(text: str, path: Path) -> dict[str, list[dict[str, str]]]:
             if len(row) != len(head):
                 raise ValueError(f"{len(row)} cells under {len(head)} heads")
             for cell in filter(None, row[1:]):
-                json.loads(cell)
+                parse_json(cell, finite=False)
         except ValueError as error:
             raise InputError(
                 "pack", "each cell must hold JSON", f"line {rows.line_num} of {path}: {error}", _FIX

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import uuid
@@ -15,7 +14,7 @@ from typing import Any, Self
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import write_json
+from fedlas._core.files import read_json, write_json
 from fedlas._core.terminal import printable
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
@@ -133,7 +132,7 @@ def place_of(run: Run) -> Place:
     if not path.exists():
         write_json(path, {"id": uuid.uuid4().hex[:12]})
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))["id"]
+        known = read_json(path)["id"]
         if not (isinstance(known, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", known)):  # it names files of tools
             raise ValueError(f"id {known!r:.80}")
     except (OSError, ValueError, KeyError, TypeError) as error:

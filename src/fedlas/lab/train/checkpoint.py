@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.files import write_atomically
+from fedlas._core.tensors import load_tensors
 
 __all__ = ["CHECKPOINT", "differences", "load_checkpoint", "save_checkpoint"]
 
 CHECKPOINT = "checkpoint.pt"
 """Its name in the folder of a run."""
-FORMAT = 1
-
 FORMAT = 1
 
 
@@ -43,28 +43,25 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
         config: Configuration that the checkpoint must have been written under; None skips the comparison.
 
     Raises:
-        InputError: If the file is missing, truncated, of another format or not a checkpoint, or if the configurations
-            differ; the message names every difference.
+        InputError: If the file is missing, truncated, of another format or not a checkpoint, if a part of it is missing
+            or of another kind, or if the configurations differ; the message names every difference.
 
     Note:
         Nothing in the file is executed: only tensors and plain values are read.
     """
     owner = "checkpoint"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error below explains
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except FileNotFoundError as error:
         raise InputError(owner, "the file must exist", path, "Check the path.") from error
-    except Exception as error:  # torch's unpickler may raise anything for bytes that are no checkpoint
-        reason = str(error).split("\n")[0][:120]
+    except (OSError, ValueError) as error:
         raise InputError(
             owner,
             "the file must be a whole checkpoint of plain tensors",
-            f"{path} ({type(error).__name__}: {reason})",
+            f"{path} ({error})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
+    if not isinstance(state, dict) or _differ(state.get("format"), FORMAT) or not isinstance(state.get("config"), dict):
         raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
     if config is not None:
         found = differences(state["config"], config)
@@ -75,7 +72,38 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
                 f"{path}, which differs in {'; '.join(found)}",
                 "Use the old settings to resume, or another --out to start afresh.",
             )
+    if wrong := _wrong(state):
+        raise InputError(
+            owner,
+            "it must hold a whole run",
+            f"{path}, where {wrong}",
+            "Use the release that wrote it, or train again with another --out.",
+        )
     return state
+
+
+_PARTS: dict[str, Any] = {
+    "epoch": int, "objective": dict, "optimizer": dict, "schedule": dict, "hooks": list, "rng": list, "best": dict,
+}  # fmt: skip
+_BEST: dict[str, Any] = {"epoch": int, "value": (int, float), "objective": dict}
+
+
+def _wrong(state: Mapping[str, Any]) -> str:
+    """What the parts of a checkpoint lack, whatever model they are of; empty text if nothing."""
+    for place, parts in (("", _PARTS), ("best.", _BEST)):
+        holder = state["best"] if place else state
+        for name, kind in parts.items():
+            if name not in holder:
+                return f"{place}{name} is missing"
+            if not isinstance(holder[name], kind) or isinstance(holder[name], bool):
+                return f"{place}{name} is {describe(holder[name])}"
+    for place, weights in (("objective", state["objective"]), ("best.objective", state["best"]["objective"])):
+        for name, value in weights.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor):
+                return f"{place}: {describe(name)} is {describe(value)}"
+    if not 1 <= state["best"]["epoch"] <= state["epoch"]:
+        return f"best.epoch is {describe(state['best']['epoch'])}, and epoch {describe(state['epoch'])}"
+    return "" if state["rng"] else "rng is empty"
 
 
 def differences(
@@ -92,7 +120,25 @@ def differences(
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             found += differences(before, now, f"{prefix}{key}.", words=words)
-        elif before != now or (key in old) != (key in new):
-            was, now_is = (repr(side[key]) if key in side else "absent" for side in (old, new))
+        elif _differ(before, now) or (key in old) != (key in new):
+            was, now_is = (_shown(side[key]) if key in side else "absent" for side in (old, new))
             found.append(f"{prefix}{key}: {was} {words[0]}, {now_is} {words[1]}")
     return found
+
+
+def _differ(before: object, now: object) -> bool:
+    try:
+        return bool(before != now)
+    except (RuntimeError, TypeError, ValueError):  # a tensor in the place of a plain value
+        return True
+
+
+def _shown(value: object) -> str:
+    """``repr(value)``; shortened where it nests deeply or repeats itself, which a file of a stranger may."""
+    return repr(value) if isinstance(value, bool | float | str | None) else _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxtuple = 10
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = 200

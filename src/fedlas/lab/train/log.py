@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import not_writable, remove, write_text
+from fedlas._core.files import not_writable, parse_json, remove, write_text
 
 __all__ = ["LOG", "append_log", "parse_log", "read_log", "truncate_log"]
 
@@ -28,8 +28,8 @@ def parse_log(text: str) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for line in text.splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = parse_json(line, finite=False)
+        except ValueError:
             break
         if not isinstance(record, dict) or not isinstance(record.get("epoch"), int):
             break

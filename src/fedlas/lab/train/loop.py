@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, new_accelerator, on_main
-from fedlas._core.streams import restore_rng_state, rng_state
+from fedlas._core.streams import rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select, merit
@@ -24,6 +24,7 @@ from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import TrainingProgress
+from fedlas.lab.train.restore import restore
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
@@ -123,18 +124,16 @@ def fit(
     # Build what trains, and restore its state.
     done = 0
     best: dict[str, Any] = {"epoch": 0, "value": float("nan"), "objective": {}}
-    if saved is not None:
-        _restore(objective, hooks, saved, path)
     engine = Engine(objective, config, accelerator)
     torch_optimizer = build_optimizer(objective, optimizer)
     scheduler = build_schedule(torch_optimizer, schedule, epochs=config.epochs)
     engine.start(torch_optimizer)
     weights = AVERAGES[config.average](objective.model, config)
     if saved is not None:
-        torch_optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["schedule"])
-        restore_rng_state(saved["rng"][rank % len(saved["rng"])])
-        weights.load_state_dict(saved.get("average", {}))
+        restore(
+            saved, path, objective=objective, optimizer=torch_optimizer, schedule=scheduler, weights=weights,
+            hooks=hooks, epochs=config.epochs, rank=rank,
+        )  # fmt: skip
         done, best = saved["epoch"], saved["best"]
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
@@ -191,32 +190,6 @@ def fit(
             accelerator.wait_for_everyone()
     objective.load_state_dict(best["objective"])
     return Fitted(best_epoch=int(best["epoch"]), history=history)
-
-
-def _restore(objective: Objective, hooks: Sequence[Hook], saved: Mapping[str, Any], path: Path) -> None:
-    absent = [
-        key for key in ("epoch", "objective", "optimizer", "schedule", "hooks", "rng", "best") if key not in saved
-    ]
-    reason = f"it lacks {', '.join(absent)}"
-    if not absent:
-        try:
-            objective.load_state_dict(saved["objective"])
-            for hook, state in zip(hooks, saved["hooks"], strict=True):
-                hook.load_state_dict(state)
-        except ValueError:  # from zip
-            reason = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
-        except KeyError as error:
-            reason = f"the state of a hook lacks {error}"
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-        else:
-            return
-    raise InputError(
-        "checkpoint",
-        "it must hold the state of this model and loss",
-        f"{path}: {reason}",
-        "Use the release that wrote it, or another --out to start afresh.",
-    )
 
 
 def _train_epoch(

@@ -13,6 +13,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.terminal import say
+from fedlas._core.yaml_text import read_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.claim import check_data, check_vacant, locked
 from fedlas.lab.runs.data import data_fingerprint
@@ -115,13 +116,11 @@ def check_study(tuning: Tuning) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    yaml = require("yaml", extra="bench")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        content = read_yaml(path) if path.exists() else None
+    except (OSError, ValueError) as error:
         raise InputError(
-            "fedlas tune", f"{_STUDY} must be readable YAML", f"{path} ({reason})", "Choose another --out."
+            "fedlas tune", f"{_STUDY} must be readable YAML", f"{path} ({error})", "Choose another --out."
         ) from error
     return content if isinstance(content, dict) or content is None else {}
 

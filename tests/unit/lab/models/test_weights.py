@@ -1,6 +1,10 @@
 """Pre-trained weights: all of them or an error that lists what does not fit; only the head may be new."""
 
+import json
 import pickle
+import random
+import zipfile
+from contextlib import suppress
 
 import pytest
 import timm
@@ -22,6 +26,16 @@ def vit(num_classes=4, image_size=32):
 def equal(a, b, *, but=()):
     a, b = a.state_dict(), b.state_dict()
     return [key for key in a if key not in but and not torch.equal(a[key], b[key])] == []
+
+
+ARRAY = b"\x80\x02c__builtin__\nbytearray\n\x8a\x08" + (2**31).to_bytes(8, "little") + b"\x85R."
+"""A pickle of two GB."""
+
+
+def header(**changes):
+    """A safetensors file of one tensor that holds four bytes."""
+    text = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | changes}).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
 @pytest.fixture
@@ -89,6 +103,16 @@ def test_a_transformer_at_another_size_gets_its_positions_interpolated(tmp_path)
         (lambda s: s.update({"fc.weight": torch.zeros(4, 7)}), "1 of another shape: fc.weight (4, 7) for (4, 16)"),
         (lambda s: s.pop("fc.weight"), "1 missing: fc.weight"),
         (lambda s: [s.pop(k) for k in list(s) if "stages" in k], "and 25 more"),
+        (
+            lambda s: s.update({"fc.bias": s["fc.bias"].to_sparse()}),
+            "1 of another kind: fc.bias (torch.float32, torch.sparse",
+        ),
+        (
+            lambda s: s.update({"fc.bias": s["fc.bias"].to("meta")}),
+            "1 of another kind: fc.bias (torch.float32, torch.str",
+        ),
+        (lambda s: s.update({"fc.bias": s["fc.bias"].cfloat()}), "1 of another kind: fc.bias (torch.complex64"),
+        (lambda s: s.update({"fc.weight": torch.zeros(())}), "1 of another shape: fc.weight () for (4, 16)"),
     ],
 )
 def test_what_does_not_fit_is_listed_and_nothing_changes(theirs, tmp_path, change, message):
@@ -120,6 +144,17 @@ class Evil:
     [
         ("w.pt", b"nonsense"),
         ("w.pt", b""),
+        ("text.pt", b"hello\nworld\n"),
+        ("page.pt", b"<!DOCTYPE html><html></html>"),
+        ("pointer.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n"),
+        ("number.pt", b"\x80\x02K\x01."),
+        ("array.pt", ARRAY),
+        ("end.pt", b"PK\5\6" + bytes(18)),
+        ("long.safetensors", (2**64 - 1).to_bytes(8, "little") + b"{}"),
+        ("deep.safetensors", (90_000).to_bytes(8, "little") + b"[" * 90_000),
+        ("list.safetensors", (2).to_bytes(8, "little") + b"[]"),
+        ("huge.safetensors", header(shape=[10**12], data_offsets=[0, 4 * 10**12])),
+        ("kind.safetensors", header(dtype="Q9")),
         ("w.safetensors", b"nonsense"),
         ("w.safetensors", b""),
         ("evil.pt", pickle.dumps(Evil(), protocol=2)),
@@ -129,6 +164,50 @@ def test_what_is_no_file_of_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="nothing but tensors"):
         load_weights(small(), tmp_path / name)
+
+
+@pytest.mark.parametrize(("what", "message"), [("packed", "compressed"), ("array", "holds a bytearray")])
+def test_what_would_grow_is_not_loaded(theirs, tmp_path, what, message):
+    """A pickle of 30 bytes may ask for an array of any size, and an archive may be a bomb."""
+    path = tmp_path / "w.pt"
+    torch.save(theirs.state_dict(), path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if what == "packed" else zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, ARRAY if what == "array" and name.endswith("data.pkl") else content)
+    with pytest.raises(InputError, match=message):
+        load_weights(small(), path)
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_damaged_anywhere(theirs, tmp_path, form):
+    """What loads all the same has other numbers; nothing but the library's own error is raised."""
+    path, noise = tmp_path / f"w.{form}", random.Random(0)
+    save_file(theirs.state_dict(), path) if form == "safetensors" else torch.save(theirs.state_dict(), path)
+    whole = path.read_bytes()
+    for cut in (len(whole) - 1, *(noise.randrange(len(whole)) for _ in range(20))):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match="nothing but tensors"):
+            load_weights(small(), path)
+    for near in (200, len(whole)):  # headers are at the beginning, and the directory of an archive is at the end
+        for _ in range(30):
+            damaged = bytearray(whole)
+            damaged[noise.randrange(near)] ^= 1 << noise.randrange(8)
+            damaged[-1 - noise.randrange(near)] ^= 1 << noise.randrange(8)
+            path.write_bytes(damaged)
+            with suppress(InputError):
+                load_weights(small(), path)
+
+
+def test_keys_that_the_filter_of_timm_does_not_expect(tmp_path):
+    """It reads the second dimension of the position embedding, which this one does not have."""
+    own = vit()
+    before = {key: value.clone() for key, value in own.state_dict().items()}
+    torch.save({"pos_embed": torch.zeros(3)}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"the weights of this VisionTransformer; got .*keys such as pos_embed"):
+        load_weights(own, tmp_path / "w.pt")
+    assert all(torch.equal(value, before[key]) for key, value in own.state_dict().items())
 
 
 def test_code_in_a_real_archive_is_not_run(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.report import write_report
@@ -65,7 +64,7 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
 
         return call
 
-    monkeypatch.setattr(yaml, "safe_load", counting("parsed", yaml.safe_load))
+    monkeypatch.setattr(room, "read_yaml", counting("parsed", room.read_yaml))
     monkeypatch.setattr(room, "file_digest", counting("hashed", room.file_digest))
     write_report(tmp_path, replicates=39)
     assert counted == {"parsed": 1, "hashed": 1}

@@ -10,7 +10,10 @@ from fedlas.lab.train import load_checkpoint, save_checkpoint
 from fedlas.lab.train.checkpoint import differences
 
 CONFIG = {"loss": {"name": "fedlas", "alpha": 0.1}, "seed": 0, "milestones": [0.5, 0.75]}
-STATE = {"epoch": 3, "objective": {"w": torch.arange(6.0).view(2, 3)}, "rng": [[1, None, "x"]]}
+STATE = {
+    "epoch": 3, "objective": {"w": torch.arange(6.0).view(2, 3)}, "rng": [[1, None, "x"]], "optimizer": {},
+    "schedule": {}, "hooks": [], "best": {"epoch": 1, "value": 0.5, "objective": {}},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -134,3 +137,12 @@ def test_differences_of_sections_that_are_absent():
     assert differences({"a": {"b": 1}}, {"a": 3}) == ["a: {'b': 1} before, 3 now"]
     assert differences({}, {"x": None}) == ["x: absent before, None now"]
     assert differences({"x": 1}, {"x": 1.0}) == []
+
+
+def test_a_tensor_in_the_place_of_a_plain_value(path):
+    save_checkpoint(path, STATE | {"format": torch.zeros(2)}, CONFIG)
+    with pytest.raises(InputError, match="must be of format 1"):
+        load_checkpoint(path)
+    save_checkpoint(path, STATE, CONFIG | {"seed": torch.zeros(2)})
+    with pytest.raises(InputError, match=r"seed: tensor\(\[0\., 0\.\]\) before, 0 now"):
+        load_checkpoint(path, CONFIG)

@@ -15,7 +15,9 @@ def test_round_trip_and_truncation(tmp_path):
     assert truncate_log(path, 0) == []
 
 
-@pytest.mark.parametrize("tail", [b'{"epoch": 2, "val', b"\xff\xfe", b"[]\n", b'{"no": "epoch"}\n', b"\n"])
+@pytest.mark.parametrize(
+    "tail", [b'{"epoch": 2, "val', b"\xff\xfe", b"[]\n", b'{"no": "epoch"}\n', b"\n", b"[" * 10**5, b"1" * 5000]
+)
 def test_a_line_cut_short_is_left_out_and_written_over(tmp_path, tail):
     path = tmp_path / "log.jsonl"
     append_log(path, {"epoch": 1})

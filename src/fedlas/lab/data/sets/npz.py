@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, describe
 from fedlas.lab.data.base import DATASETS, Images, Source
 from fedlas.lab.data.readers.roots import required_root
@@ -39,22 +38,11 @@ def load_npz(root: str | None = None) -> Source:
 def read_npz(name: str, path: Path) -> Source:
     """The source called ``name`` in the file ``path``; see :func:`load_npz`."""
     try:
-        # Opened here, since numpy leaves a file open that is not an archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with open_arrays(path) as archive:
             missing = [key for key in _NEEDED if key not in archive]
-            arrays: dict[str, np.ndarray] = {} if missing else {key: archive[key] for key in archive if key in _KEYS}
-            names = archive.files
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        # AttributeError and TypeError: numpy returns a bare array, not an archive, for an .npy file.
+            arrays: dict[str, np.ndarray] = {} if missing else {key: archive[key] for key in _KEYS if key in archive}
+            names = archive.names
+    except (OSError, ValueError) as error:
         fix = f"The file may be truncated, or hold pickled objects, which are refused. {_RECIPE}"
         raise unreadable(name, "the file must be an .npz of plain arrays", path, error, fix) from error
     if missing:

@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError
 from fedlas.diagnose import (
     Associations,
@@ -31,6 +31,7 @@ from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.train import load_checkpoint
+from fedlas.lab.train.restore import restore_module
 from fedlas.losses.nci import NormConfidenceIndicator, feature_norms
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -188,9 +189,13 @@ def lacking(folder: RunFolder) -> str:
         if not path.is_file():
             return f"no {path.relative_to(folder.path)}"
     for path in parts:
-        with np.load(path) as arrays:
-            if "features" not in arrays:
-                return f"{path.relative_to(folder.path)} without features (train.save_features=true)"
+        try:
+            with open_arrays(path) as arrays:
+                if "features" in arrays:
+                    continue
+        except (OSError, ValueError) as error:
+            return f"{path.relative_to(folder.path)} cannot be read ({error})"
+        return f"{path.relative_to(folder.path)} without features (train.save_features=true)"
     return ""
 
 
@@ -218,7 +223,7 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     prefix = "criterion."
     own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     criterion = build_loss(folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"]))
-    criterion.load_state_dict(own)
+    restore_module(criterion, own, folder.checkpoint_path)
     return criterion
 
 

@@ -79,8 +79,8 @@ def description(member: RunFolder) -> dict[str, Any]:
 
 def common_data(members: Sequence[RunFolder]) -> dict[str, Any]:
     """What ``data.json`` of all of them says; ``split`` is None where they differ in it."""
-    splits = {_data(member).get("split") for member in members}
-    return {**_data(members[0]), "split": splits.pop() if len(splits) == 1 else None}
+    splits = [_data(member).get("split") for member in members]
+    return {**_data(members[0]), "split": splits[0] if all(split == splits[0] for split in splits) else None}
 
 
 def _named(members: Sequence[RunFolder]) -> list[RunFolder]:

@@ -1,0 +1,130 @@
+"""Archives from strangers: what a header claims is checked before memory is taken, whichever way a file is read."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from fedlas._core import arrays, memory
+from fedlas._core.arrays import open_arrays
+from fedlas._core.check import InputError
+from fedlas.lab.data.sets.npz import read_npz
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.ood.outputs import Outputs
+from fedlas.predictions import Predictions
+from fedlas.predictions.columns import Columns
+from fedlas.predictions.read import read_predictions
+
+NAMES = ["logits", "target", "features", "about", "train", "val", "test"]
+NAMES += [f"{part}_{what}" for part in ("train", "test") for what in ("images", "target")]
+
+
+def npy(shape, descr="'<f4'", body=b"", *, by_column=False, version=b"\1\0"):
+    header = f"{{'descr': {descr}, 'fortran_order': {by_column}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + body
+
+
+def archive(member, method=zipfile.ZIP_DEFLATED):
+    """An archive with this member under every name that is read."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as file:
+        for name in NAMES:
+            file.writestr(f"{name}.npy", member)
+    return out.getvalue()
+
+
+def marked(content, offset, value):
+    """The archive with two bytes of each entry replaced, in both of its tables."""
+    content = bytearray(content)
+    for mark, start in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        place = content.find(mark)
+        while place >= 0:
+            content[place + start + offset : place + start + offset + 2] = value.to_bytes(2, "little")
+            place = content.find(mark, place + 4)
+    return bytes(content)
+
+
+NUMBERS = npy((4, 2), body=np.zeros(8, "<f4").tobytes())
+HOSTILE = {
+    "a header of 36 TiB": (archive(npy((10**13, 1), body=b"x" * 100)), r"claims shape \(10000000000000, 1\)"),
+    "the same by column": (archive(npy((10**13, 1), body=b"x" * 100, by_column=True)), "claims shape"),
+    "a negative shape": (archive(npy((-4, 2), body=b"x" * 100)), "claims shape"),
+    "objects": (archive(npy((4,), "'|O'", b"\x80\x04K\x01.")), "of object"),
+    "fields": (archive(npy((4,), "[('a', '<f4')]", bytes(16))), "plain numbers"),
+    "text of no width": (archive(npy((2**60, 2), "'<U0'")), "plain numbers"),
+    "a nested header": (archive(b"\x93NUMPY\1\0" + (9000).to_bytes(2, "little") + b"(" * 9000), "Error"),
+    "a dtype that is none": (archive(npy((4,), "'nonsense'")), "not a valid dtype"),
+    "a later format": (archive(npy((4, 2), version=b"\3\0")), "fields"),
+    "encrypted": (marked(archive(NUMBERS), 0, 1), "encrypted"),
+    "compressed in an unknown way": (marked(archive(NUMBERS), 2, 97), "compression method"),
+    "one array, no archive": (NUMBERS, "not a zip file"),
+    "a pickle": (b"\x80\x04K\x01.", "not a zip file"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_every_reader_refuses(tmp_path, kind):
+    path, (content, message) = tmp_path / "splits.npz", HOSTILE[kind]
+    path.write_bytes(content)
+    readers = [
+        lambda: Predictions.load(path),
+        lambda: read_predictions(path, Columns(logits="logits", target="target")),
+        lambda: Outputs.load(path),
+        lambda: read_npz("npz", path),
+        lambda: RunFolder(tmp_path).splits,
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=message):
+            read()
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(arrays, "_FREE", 2**16)
+    path = tmp_path / "bomb.npz"
+    path.write_bytes(archive(npy((2**17, 2), body=bytes(2**20))))
+    for columns in (None, Columns(logits="logits", target="target")):
+        with pytest.raises(InputError, match=r"compressed more than 100 times, 1,048,\d{3} bytes in .*savez"):
+            read_predictions(path, columns)
+
+
+def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    path = tmp_path / "large.npz"
+    np.savez(path, logits=np.zeros((40, 10), "f4"), target=np.zeros(40, "i8"))
+    for columns in (None, Columns(logits="logits", target="target")):
+        with pytest.raises(InputError, match=r"'logits' takes .* GiB of memory, and .* GiB are free"):
+            read_predictions(path, columns)
+
+
+def test_rows_that_hold_nothing_end_at_once(tmp_path):
+    path = tmp_path / "empty.npz"
+    path.write_bytes(archive(npy((2**60, 0))))
+    with pytest.raises(InputError, match="must hold something in each row"):
+        read_predictions(path, Columns(logits="logits", target="target"))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_whole_archives_are_read_as_numpy_reads_them(tmp_path, save):
+    kept = {
+        "rows": np.arange(12.0).reshape(4, 3), "columns": np.asfortranarray(np.arange(12).reshape(4, 3)),
+        "text": np.array(["a", "bcd"]), "scalar": np.array("{}"), "none": np.zeros((0, 3)), "bits": np.array([True]),
+        "same": np.zeros(10**6, "i8"),
+    }  # fmt: skip
+    save(tmp_path / "kept.npz", **kept)
+    with open_arrays(tmp_path / "kept.npz") as found:
+        assert found.names == list(kept)
+        assert "rows" in found
+        assert "other" not in found
+        for name, values in kept.items():
+            np.testing.assert_array_equal(found[name], values)
+            assert found[name].dtype == values.dtype
+
+
+def test_memory_that_is_left():
+    left = memory.available_memory()
+    assert left is None or left > 2**20
+    memory.check_fits(2**10, "a little")
+    if left is not None:
+        with pytest.raises(ValueError, match="all of it takes"):
+            memory.check_fits(2**60, "all of it")

@@ -1,0 +1,73 @@
+"""YAML from strangers is counted before it is built."""
+
+import math
+
+import pytest
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas._core.yaml_text import parse_yaml, read_yaml
+from fedlas.cli import main
+from fedlas.lab.recipes.text import read_content
+from fedlas.lab.runs.folder import RunFolder, UnreadableError
+
+LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+HOSTILE = {
+    "laughs": (LAUGHS, "more than 20,000 values"),
+    "merged laughs": (MERGES, "more than 20,000 values"),
+    "an alias of itself": ("a: &a [*a]", "inside of what it stands for"),
+    "open brackets": ("a: " + "[" * 100_000, "more than 50 levels"),
+    "brackets": ("a: " + "[" * 60 + "]" * 60, "more than 50 levels"),
+    "indents": ("\n".join(" " * n + "a:" for n in range(60)), "more than 50 levels"),
+    "many values": ("a: [" + "1," * 30_000 + "]", "more than 20,000 values"),
+    "much text": ("a: " + "x" * 300_000, "more than 200,000 characters"),
+    "5,000 digits": ("seed: " + "9" * 5000, "a number of 5,000 characters"),
+    "5,000 digits in base 16": ("seed: 0x" + "9" * 5000, "a number of 5,002 characters"),
+    "base 60": ("seed: 1" + ":59" * 5000, "a number of 15,001 characters"),
+    "a date": ("a: 2001-99-99", "kind 'timestamp': text needs quotes"),
+    "bytes": ("a: !!binary aGk=", "kind 'binary'"),
+    "a set": ("a: !!set {b, c}", "kind 'set'"),
+    "code": ("a: !!python/object/apply:os.system [true]", "kind 'python/object/apply:os.system'"),
+    "no truth": ("a: !!bool maybe", "does not fit its tag"),
+    "no number": ("a: !!int many", "invalid literal"),
+    "a list as a key": ("? [a]\n: 1", "unhashable"),
+    "no alias": ("a: *b", "undefined alias"),
+    "a control character": ("a: \0", "unacceptable character"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_it_is_refused_wherever_it_is_read(tmp_path, kind):
+    text, message = HOSTILE[kind]
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parse_yaml(text)
+    with pytest.raises(UnreadableError, match=f"config.yaml must be readable YAML.*{message}"):
+        _ = RunFolder(tmp_path).config
+    with pytest.raises(InputError, match=f"^recipe: it must be valid YAML.*{message}"):
+        read_content(str(tmp_path / "config.yaml"))
+
+
+def test_a_study_is_read_so_too(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    (tmp_path / "study.yaml").write_text(LAUGHS)
+    assert main(["tune", "synthetic", "--losses", "ls", "--trials", "1", "--out", str(tmp_path)]) == 2
+    assert "more than 20,000 values" in capsys.readouterr().err
+
+
+def test_plain_values_are_built():
+    text = "a: &a {x: 1, y: 5e-4}\nb: {<<: *a, y: [.inf, -1.5E+3, ~, yes, '2001-01-01', 0x10]}\nc: [*a, *a]\nd: text"
+    found = parse_yaml(text)
+    assert found["b"] == {"x": 1, "y": [math.inf, -1500.0, None, True, "2001-01-01", 16]}
+    assert found["c"] == [{"x": 1, "y": 5e-4}] * 2
+    assert found["d"] == "text"
+    assert parse_yaml("") is None
+
+
+def test_what_we_write_is_read(tmp_path):
+    shared = {"alpha": 1e-05, "name": "2001-01-01"}  # safe_dump writes an alias for what occurs twice
+    config = {"a": shared, "b": [shared] * 3, "seeds": list(range(1000)), "wide": "x" * 10_000, "none": None}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "*id001" in (tmp_path / "config.yaml").read_text()
+    assert read_yaml(tmp_path / "config.yaml") == config
