@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive
+from fedlas._core.terminal import say
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
@@ -20,9 +22,11 @@ from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, predictions_of
+from fedlas.lab.runs.settle import settled
 from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.train import Fitted, fit
 from fedlas.lab.train.loop import EpochBatches
+from fedlas.lab.train.machine import precision_text
 from fedlas.objective import Objective
 from fedlas.ood import Outputs
 
@@ -45,6 +49,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
     """
     accelerator = new_accelerator()
+    asked = run.recipe.train.precision
+    run = on_main(accelerator, lambda: settled(run, accelerator.device))
     metrics = on_main(accelerator, lambda: finished(run))
     if metrics is not None:
         return metrics
@@ -59,7 +65,9 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
             return metrics
         if accelerator.is_main_process:
             splits.save_indices(RunFolder(run.folder).splits_path)
-            note_start(run.folder, accelerator.device)
+            used = precision_text(run.recipe.train.precision, asked, accelerator.device)
+            _say_once(f"precision {used}")
+            note_start(run.folder, accelerator.device, precision=used)
         with tracking_of(run, accelerator) as tracking:
             return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)
 
@@ -188,3 +196,9 @@ def _training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatche
         rank=accelerator.process_index,
         world_size=processes,
     )
+
+
+@lru_cache(maxsize=16)
+def _say_once(text: str) -> None:
+    """Once a process, however many runs it concerns."""
+    say(text, style="dim", stderr=True)

@@ -86,7 +86,7 @@ def test_inputs_that_cannot_be_cut():
 
 def test_inputs_of_any_layout_pass_as_they_are():
     inputs = torch.zeros(4, 3, 5, 5).permute(0, 1, 3, 2)[:, :, ::2]
-    engine = Engine(linear(), TrainConfig(), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(channels_last=False), ACCELERATOR)
     ((found, *_),) = engine.parts(inputs, torch.zeros(4, dtype=torch.long), None)
     assert found is inputs
 
@@ -98,7 +98,7 @@ def train(module, folder, **config):
         Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
         Batches(SPLITS.val, batch_size=20, **normalization),
         folder=folder,
-        config=TrainConfig(epochs=2, batch_size=20, **config),
+        config=TrainConfig(epochs=2, batch_size=20, **{"precision": "fp32", "channels_last": False} | config),
         optimizer=OptimizerConfig(lr=0.05),
         schedule=ScheduleConfig(name="constant"),
         identity={},
