@@ -51,8 +51,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
     executor = executor or LocalExecutor()
-    runs = [as_begun(run) for run in runs]
-    _check_folders(runs)
+    _check_folders([as_begun(run) for run in runs])
     todo = [run for run in runs if not RunFolder(run.folder).is_finished]
     for run in todo[:1]:
         build_objective(run, prepare_data(run))
@@ -81,7 +80,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             for count, result in enumerate(ended, start=1):
                 progress.ended(result)
                 note(result)
-                if count == 1 and not executor.in_process:  # else the run itself has said it
+                if count == 1:
                     _say_precision(next(run for run in todo if run.name == result.name), console)
                 left, seconds = len(todo) - count, progress.remaining()
                 if result.line is not None and left and seconds is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from fedlas._core.check import InputError
@@ -66,7 +65,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         if accelerator.is_main_process:
             splits.save_indices(RunFolder(run.folder).splits_path)
             used = precision_text(run.recipe.train.precision, asked, accelerator.device)
-            _say_once(f"precision {used}")
+            if label is None:  # a bench says it itself, once for its runs
+                say(f"precision {used}", style="dim", stderr=True)
             note_start(run.folder, accelerator.device, precision=used)
         with tracking_of(run, accelerator) as tracking:
             return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)
@@ -106,6 +106,7 @@ def _train_and_measure(
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         **measure(val, test, num_bins=train.num_bins),
     }
+    metrics["notes"] += [record["slow_step"] for record in fitted.history if "slow_step" in record]
     trained = sum(record["seconds"] for record in fitted.history)  # of all starts, not of this one alone
     metrics["seconds"] = round(trained + time.monotonic() - started, 2)
     if accelerator.is_main_process:
@@ -196,9 +197,3 @@ def _training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatche
         rank=accelerator.process_index,
         world_size=processes,
     )
-
-
-@lru_cache(maxsize=16)
-def _say_once(text: str) -> None:
-    """Once a process, however many runs it concerns."""
-    say(text, style="dim", stderr=True)

@@ -170,6 +170,8 @@ def fit(
                 "val": scores,
                 **watched,
             }
+            if engine.watch.text and not any("slow_step" in earlier for earlier in history):
+                record["slow_step"] = engine.watch.text
             history.append(record)
             if main:
                 append_log(log, record)

@@ -61,9 +61,12 @@ def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
 def precision_text(used: Precision, asked: Precision, device: torch.device) -> str:
     """The precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
     native, why = native_precision(device)
-    if asked != "auto":
-        return f"{used} (of the recipe)"
-    return f"{used} (auto: {why})" if used == native else f"{used} (auto: as the run, or one beside it, began)"
+    if asked == "auto":
+        reason = f"auto: {why}" if used == native else "auto: as the run, or one beside it, began"
+    else:
+        reason = "of the recipe"
+    slow = "" if emulation_warning(used, device) is None else "; emulated here, which is slow"
+    return f"{used} ({reason}{slow})"
 
 
 def emulation_warning(precision: Precision, device: torch.device) -> str | None:
@@ -72,6 +75,6 @@ def emulation_warning(precision: Precision, device: torch.device) -> str | None:
     if precision != "bf16" or native == "bf16":
         return None
     return (
-        f"train.precision=bf16 is emulated here and may take ten times the time of fp32 ({why}). "
+        f"train.precision=bf16 is emulated here and takes about eight times as long as fp32 ({why}). "
         "To be fast, train with --precision fp32 in a new --out."
     )

@@ -37,6 +37,9 @@ class StepWatch:
             processes compute, so that a busy machine raises no alarm.
         rate: Operations per second of ``clock`` in a large float32 matrix product.
 
+    Attributes:
+        text: The warning; None without one.
+
     State:
         Neither model nor random generators change. Nothing is counted or measured unless a step takes over 50 ms.
     """
@@ -52,6 +55,7 @@ class StepWatch:
     ) -> None:
         self.model, self.precision, self.active = model, precision, active
         self.clock, self.rate = clock, rate or matmul_rate
+        self.text: str | None = None
         self._seconds: list[float] = []
 
     @contextmanager
@@ -73,16 +77,13 @@ class StepWatch:
         operations = self._operations(inputs)
         if not operations or (factor := seconds * self.rate(self.clock) / operations) < _SLOW:
             return
-        remedy = (
-            "Try --precision fp32 in a new --out."
-            if self.precision == "bf16"
-            else "Try one thread (OMP_NUM_THREADS=1), or a model without depthwise convolutions."
+        remedy = "--precision fp32 in a new --out" if self.precision == "bf16" else "one thread, OMP_NUM_THREADS=1"
+        self.text = (
+            f"training steps are over {_SLOW:.0f} times slower than their arithmetic: try {remedy}. "
+            f"A step takes {seconds:.2g} s of processor time; its {operations / 1e9:.2g} billion operations take "
+            f"{seconds / factor:.2g} s in a matrix product."
         )
-        logging.getLogger("fedlas").warning(
-            "a training step takes %.2g s of processor time, %.0f times what its %.2g billion operations take in a "
-            "matrix product. %s",
-            *(seconds, factor, operations / 1e9, remedy),
-        )
+        logging.getLogger("fedlas").warning("%s", self.text)
 
     def _operations(self, inputs: Tensor) -> int:
         """Floating-point operations of a step; 0 if they cannot be counted."""

@@ -17,7 +17,7 @@ from fedlas.lab.runs.claim import finished
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.settle import as_begun, settled
-from fedlas.lab.train import engine
+from fedlas.lab.train import engine, slow
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -39,7 +39,6 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
 
     engine._warn.cache_clear()
-    execution._say_once.cache_clear()
     return change
 
 
@@ -76,12 +75,13 @@ def test_resumed_on_another_machine_it_keeps_its_own_and_warns(machine, tmp_path
     with caplog.at_level(logging.WARNING, "fedlas"):
         execute(run)
     assert used(run) == ("bf16", True)
-    assert RunFolder(run.folder).starts[1]["precision"].startswith("bf16 (auto: as the run")
+    expected = "bf16 (auto: as the run, or one beside it, began; emulated here, which is slow)"
+    assert RunFolder(run.folder).starts[1]["precision"] == expected
     assert "train.precision=bf16 is emulated here" in caplog.text
     assert "--precision fp32" in caplog.text
 
 
-def test_runs_of_a_bench_have_one_precision(machine, tmp_path):
+def test_runs_of_a_bench_have_one_precision_and_say_it_once(machine, tmp_path, capsys):
     machine(bf16=False)
     first = planned(tmp_path)
     execute(first)
@@ -89,6 +89,16 @@ def test_runs_of_a_bench_have_one_precision(machine, tmp_path):
     second = planned(tmp_path, loss="ls", seed=3)
     assert run_all([first, second]).finished == ["ce-s0", "ls-s3"]
     assert used(second) == ("fp32", True)
+    assert " ".join(capsys.readouterr().err.split()).count("precision fp32 (auto: as the run") == 1
+
+
+def test_a_slow_step_is_in_the_log_once_and_in_the_notes_of_the_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(slow, "_BRIEF", 0.0)
+    monkeypatch.setattr(slow, "matmul_rate", lambda clock: 1e18)
+    run = planned(tmp_path, "train.epochs=8", "train.precision=fp32")
+    notes = [note for note in execute(run)["notes"] if "slower than their arithmetic" in note]
+    assert [record["slow_step"] for record in RunFolder(run.folder).log if "slow_step" in record] == notes
+    assert len(notes) == 1
 
 
 def test_a_run_of_another_experiment_decides_nothing(machine, tmp_path):

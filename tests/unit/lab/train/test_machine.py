@@ -88,3 +88,5 @@ def test_text_says_what_and_why(processor):
     assert precision_text("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
     assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run, or one beside it, began)"
     assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
+    processor()
+    assert precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
