@@ -35,7 +35,7 @@ def as_begun(run: Run) -> Run:
         try:
             config = folder.config
         except UnreadableError:
-            continue  # whoever uses the run complains
+            continue  # its use will say what is wrong with it
         train = config.get("train") if config else None
         if isinstance(train, Mapping) and (folder.path == run.folder or _comparable(config or {}, run)):
             return _with(run, decided(run.recipe.train, train))

@@ -18,7 +18,7 @@ def native_precision(device: torch.device) -> tuple[Precision, str]:
     """The precision that ``train.precision=auto`` stands for on a device, and why.
 
     Returns:
-        ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason in words.
+        ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason.
 
     Note:
         A GPU has bf16 from compute capability 8 (Ampere) on, or if it runs under ROCm; torch is asked without
