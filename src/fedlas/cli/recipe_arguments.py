@@ -18,9 +18,7 @@ def add_recipe_arguments(parser: Any) -> None:
         metavar="KEY=VALUE",
         help="override a key of the recipe, e.g. optimizer.lr=0.05; may be repeated (default: none)",
     )
-    parser.add_argument(
-        "--precision", help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
-    )
+    parser.add_argument("--precision", help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)")
     parser.add_argument(
         "--data",
         metavar="FOLDER",
