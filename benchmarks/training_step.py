@@ -55,7 +55,7 @@ def main() -> None:
     for precision in ("fp32", "bf16"):
         bare, bare_optimizer = parts()
         ours, optimizer = parts()
-        config = TrainConfig(precision=precision, batch_size=BATCH)
+        config = TrainConfig(precision=precision, channels_last=False, batch_size=BATCH)  # as the bare step
         engine = Engine(ours, config, accelerator)
         engine.start(optimizer)
         weights = Weights(ours.model, config)

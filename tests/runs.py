@@ -4,6 +4,8 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.execute import execute
 
+FIXED = {"precision": "fp32", "channels_last": False}
+"""For training whose numbers a test compares: by default they depend on the machine."""
 SMALL = [
     "train.epochs=2", "train.batch_size=25", "optimizer.lr=0.3", "data.train_size=100", "data.val_size=50",
     "data.num_test=60", "data.num_train=400", "model.hidden=[8]",

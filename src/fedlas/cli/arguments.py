@@ -20,7 +20,9 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
     )
     add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    parser.add_argument("--precision", help="fp32 or bf16; short for --set train.precision=... (default: the recipe's)")
+    parser.add_argument(
+        "--precision", help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
+    )
     parser.add_argument(
         "--data",
         metavar="FOLDER",

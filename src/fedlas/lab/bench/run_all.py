@@ -17,6 +17,7 @@ from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.settle import as_begun
 from fedlas.lab.train.progress import duration
 
 
@@ -50,7 +51,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
     executor = executor or LocalExecutor()
-    _check_folders(runs)
+    _check_folders([as_begun(run) for run in runs])
     todo = [run for run in runs if not RunFolder(run.folder).is_finished]
     for run in todo[:1]:
         splits = prepare_data(run)
@@ -81,10 +82,19 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             for count, result in enumerate(ended, start=1):
                 progress.ended(result)
                 note(result)
+                if count == 1:
+                    _say_precision(next(run for run in todo if run.name == result.name), console)
                 left, seconds = len(todo) - count, progress.remaining()
                 if result.line is not None and left and seconds is not None:
                     say(f"  about {duration(seconds)} for {left} more", style="dim", stderr=True, on=console)
     return _outcome(runs, results)
+
+
+def _say_precision(run: Run, console: Any) -> None:
+    """The precision of the runs, and why; whichever process did the first one decided it."""
+    for start in RunFolder(run.folder).starts[-1:]:
+        if "precision" in start:
+            say(f"  precision {start['precision']}", style="dim", stderr=True, on=console)
 
 
 def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:

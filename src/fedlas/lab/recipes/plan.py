@@ -74,6 +74,9 @@ class Run:
         recipe["data"]["options"].pop("download", None)
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
         averaging = self.recipe.train.average != "none"
+        recipe["train"]["channels_last"] = bool(
+            self.recipe.train.channels_last
+        )  # null is decided before a run is begun
         for section, unused in _UNUSED.items():
             values = recipe[section]
             for key, value in unused.items():

@@ -50,7 +50,13 @@ _PROTOCOLS = {
     ),
     "200 epochs": Protocol(("model", "train.epochs"), {"train.epochs": 200}),
 }
-_BESIDE_THE_POINT = ("train.checkpoint_every", "train.save_features", "train.num_bins", "train.compile")
+_BESIDE_THE_POINT = (
+    "train.checkpoint_every",
+    "train.save_features",
+    "train.num_bins",
+    "train.compile",
+    "train.channels_last",
+)
 _OF_PARAMETERS = ("optimizer.decay_criterion", "optimizer.criterion_lr")
 """What matters to a loss only if it has parameters."""
 

@@ -10,6 +10,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive
+from fedlas._core.terminal import say
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
@@ -28,9 +29,11 @@ from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, predictions_of
+from fedlas.lab.runs.settle import settled
 from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.train import Fitted, fit
 from fedlas.lab.train.loop import EpochBatches
+from fedlas.lab.train.machine import precision_text
 from fedlas.objective import Objective
 from fedlas.ood import Outputs
 
@@ -53,6 +56,8 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
     """
     accelerator = new_accelerator()
+    asked = run.recipe.train.precision
+    run = on_main(accelerator, lambda: settled(run, accelerator.device))
     metrics = on_main(accelerator, lambda: finished(run))
     if metrics is not None:
         return metrics
@@ -71,7 +76,10 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
             splits.save_indices(RunFolder(run.folder).splits_path)
             if (root := data_root(run)) is not None:
                 RunFolder(run.folder).keep_root(root)
-            note_start(run.folder, accelerator.device)
+            used = precision_text(run.recipe.train.precision, asked, accelerator.device)
+            if label is None:  # a bench says it itself, once for its runs
+                say(f"precision {used}", style="dim", stderr=True)
+            note_start(run.folder, accelerator.device, precision=used)
         with tracking_of(run, accelerator) as tracking:
             return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)
 
@@ -110,6 +118,7 @@ def _train_and_measure(
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         **measure(val, test, num_bins=train.num_bins),
     }
+    metrics["notes"] += [record["slow_step"] for record in fitted.history if "slow_step" in record]
     trained = sum(record["seconds"] for record in fitted.history)  # of all starts, not of this one alone
     metrics["seconds"] = round(trained + time.monotonic() - started, 2)
     if accelerator.is_main_process:

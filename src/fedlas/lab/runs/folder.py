@@ -26,6 +26,8 @@ from fedlas.predictions import Predictions
 
 FORMAT = 1
 """Format of ``metrics.json``."""
+BEFORE_AUTO = {"precision": "fp32", "channels_last": False}
+"""What the section ``train`` of a ``config.yaml`` means where it does not say."""
 _DEFAULT_BINS = 15
 
 
@@ -188,7 +190,7 @@ class RunFolder:
         try:
             text = self.text(path)
             content = None if text is None else parse_json(text)
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise UnreadableError("run", f"{path.name} must be readable JSON", f"{path} ({error})", fix) from error
         if content is not None and not isinstance(content, dict):
             raise UnreadableError("run", f"{path.name} must hold an object", path, fix)
@@ -291,6 +293,8 @@ class RunFolder:
         for section in ("data", "model"):
             own = {key: value for key, value in content[section].items() if key != "options"}
             content[section] = own | content[section].get("options", {})
+        if isinstance(train := content.get("train") or {}, dict):
+            content["train"] = BEFORE_AUTO | train
         options = {key: value for key, value in config["loss"].items() if key != "name"}
         recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
         return Run(recipe.with_data_root(self.data_root), name, seed, self.path)

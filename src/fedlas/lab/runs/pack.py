@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.files import parse_json
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import with_estimates
@@ -63,6 +63,6 @@ def _content(folder: RunFolder) -> dict[str, Any]:
         folder.data_path: folder.data,
         folder.environment_path: folder.starts,
         folder.metrics_path: folder.metrics,
-        folder.intervals_path: None if intervals is None else json.loads(intervals),
+        folder.intervals_path: None if intervals is None else parse_json(intervals),
     }
     return {path.name: content for path, content in held.items() if content}

@@ -12,6 +12,7 @@ from fedlas.metrics import METRICS
 __all__ = ["OptimizerConfig", "ScheduleConfig", "TrainConfig", "check_literals", "check_select", "merit"]
 
 AverageName = Literal["none", "ema", "swa"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def check_literals(owner: str, kind: type, values: Mapping[str, Any]) -> None:
@@ -123,8 +124,10 @@ class TrainConfig:
     Args:
         epochs: Passes over the training part.
         batch_size: Samples of a step, over all processes together.
-        precision: ``fp32``, or ``bf16`` to run the forward pass in autocast. Weights, losses, statistics and
-            predictions are float32 either way.
+        precision: ``fp32``; ``bf16`` to run the forward pass in autocast; or ``auto``, which is ``bf16`` where the
+            processor or GPU computes it natively and ``fp32`` elsewhere (see
+            :func:`~fedlas.lab.train.machine.native_precision`). Weights, losses, statistics and predictions are float32
+            in any case. A run keeps the precision that it began with, on whatever machine it is resumed.
         select: Validation metric that chooses the best epoch (see :func:`check_select`). Among equal epochs the last
             wins, because it trained longer.
         drop_last: Leave out a last, smaller batch.
@@ -133,8 +136,8 @@ class TrainConfig:
         accumulate: Number of parts that a process cuts its batch into, for batches that do not fit into memory. The
             parts run one after the other and make one step; ``batch_size`` remains the samples of a step. NCI, batch
             norms and losses of a whole batch see one part at a time: see ``docs/scale.md``.
-        channels_last: Keep images and convolutions with channels last in memory, which tensor cores prefer. Results
-            differ by rounding.
+        channels_last: Keep images and convolutions with channels last in memory, which convolutions prefer. Results
+            differ by rounding. Null is true on processors and CUDA GPUs; like the precision, a run keeps it.
         compile: Run the objective through ``torch.compile``.
         save_features: Save the input of the classifier head with the final predictions, ``4 D`` bytes per sample.
             Calibrators and scores that use features need it.
@@ -149,13 +152,13 @@ class TrainConfig:
 
     epochs: int = 30
     batch_size: int = 128
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "auto"
     select: str = "accuracy"
     drop_last: bool = False
     num_bins: int = 15
     checkpoint_every: int = 1
     accumulate: int = 1
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile: bool = False
     save_features: bool = True
     average: AverageName = "none"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas.lab.train.config import TrainConfig
+from fedlas.lab.train.machine import emulation_warning, suited
+from fedlas.lab.train.slow import StepWatch
 from fedlas.objective import Objective
 
 __all__ = ["Engine"]
@@ -21,10 +25,13 @@ class Engine:
 
     Args:
         objective: Model and criterion; moved to channels-last if the configuration says so.
-        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` are used.
+        config: ``accumulate``, ``channels_last``, ``compile`` and ``precision`` are used; what they leave open is
+            decided for the accelerator's device.
         accelerator: ``accelerate.Accelerator``.
 
     Attributes:
+        config: The configuration, decided.
+        watch: Warns of steps that are far too slow.
         wrapped: Module to call in training, after :meth:`start`.
         optimizer: Optimizer to step, after :meth:`start`.
 
@@ -40,9 +47,16 @@ class Engine:
     optimizer: Any
 
     def __init__(self, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
-        self.objective, self.config, self.accelerator = objective, config, accelerator
+        self.objective, self.config, self.accelerator = objective, suited(config, accelerator.device), accelerator
         self.processes = int(accelerator.num_processes)
-        if config.channels_last:
+        precision, device = self.config.precision, accelerator.device
+        emulated = emulation_warning(precision, device)
+        if emulated is not None and accelerator.is_main_process:
+            _warn(emulated)
+        # A step can be timed if it is over when its call returns, and all of it happens in this process.
+        timed = emulated is None and device.type == "cpu" and self.processes == 1 and not config.compile
+        self.watch = StepWatch(objective.model, precision=precision, active=timed)
+        if self.config.channels_last:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
@@ -56,6 +70,10 @@ class Engine:
         if self.config.compile:
             torch._dynamo.reset()
             self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]  # a module in, a module out
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context for the forward pass, in the configuration's precision."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     def parts(self, inputs: Any, target: Tensor, index: Any) -> Iterator[tuple[Any, Tensor, Any, Any]]:
         """Cut a batch of this process into parts ``(inputs, target, index, share)``, the same number on every process.
@@ -115,3 +133,9 @@ class Engine:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+
+@lru_cache(maxsize=16)
+def _warn(text: str) -> None:
+    """Once, however many runs it concerns."""
+    logging.getLogger("fedlas").warning("%s", text)

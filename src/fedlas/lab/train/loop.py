@@ -163,11 +163,14 @@ def fit(
             record = {
                 "epoch": epoch,
                 "lr": lr,
+                "precision": engine.config.precision,
                 "seconds": round(time.monotonic() - started, 3),
                 "train": trained,
                 "val": scores,
                 **watched,
             }
+            if engine.watch.text and not any("slow_step" in earlier for earlier in history):
+                record["slow_step"] = engine.watch.text
             history.append(record)
             if main:
                 append_log(log, record)
@@ -207,19 +210,20 @@ def _train_epoch(
     device = accelerator.device
     totals = torch.zeros(3, device=device)  # loss, hits, samples: read once, at the end
     for step, batch in enumerate(batches, start=1):
-        parts = list(engine.parts(*batch))
-        for number, (inputs, target, index, share) in enumerate(parts, start=1):
-            with engine.collecting(last=number == len(parts)):
-                with torch.autocast(device.type, torch.bfloat16, enabled=engine.config.precision == "bf16"):
-                    loss, logits = objective(inputs, target, index=index)
-                for hook in hooks:
-                    hook.on_batch(logits, index)
-                engine.backward(loss, share)
-            with torch.no_grad():
-                hits = (logits.argmax(1) == target).sum()
-                totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
-        engine.step(clip_norm)
-        weights.step(epoch)
+        with engine.watch.step(batch[0]):
+            parts = list(engine.parts(*batch))
+            for number, (inputs, target, index, share) in enumerate(parts, start=1):
+                with engine.collecting(last=number == len(parts)):
+                    with engine.autocast():
+                        loss, logits = objective(inputs, target, index=index)
+                    for hook in hooks:
+                        hook.on_batch(logits, index)
+                    engine.backward(loss, share)
+                with torch.no_grad():
+                    hits = (logits.argmax(1) == target).sum()
+                    totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
+            engine.step(clip_norm)
+            weights.step(epoch)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not math.isfinite(loss_sum):

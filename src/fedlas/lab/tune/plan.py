@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
+from fedlas._core.ranks import new_accelerator
 from fedlas.lab.recipes.plan import Run, build_loss, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe, recipe_from
-from fedlas.lab.recipes.text import apply_override, read_content
+from fedlas.lab.recipes.text import apply_override, parse_yaml, read_content
+from fedlas.lab.runs.settle import decided
+from fedlas.lab.train import TrainConfig
+from fedlas.lab.train.machine import suited
 from fedlas.lab.tune.goal import Goal, goal_named
 from fedlas.lab.tune.options import set_option
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of
 
-__all__ = ["FORMAT", "Tuning", "plan_tuning"]
+__all__ = ["FORMAT", "STUDY", "Tuning", "plan_tuning"]
 
 FORMAT = 1
+STUDY = "study.yaml"
+"""What a study is, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,13 @@ def plan_tuning(
     check_count("fedlas tune", "trials", trials)
     check_count("fedlas tune", "sampler seed", draws, low=0)
     goal = goal_named(objective)
+    recipe = load_recipe(source, overrides)
+    folder = out or Path("runs") / "tune" / recipe.name
+    overrides = [*overrides, *_decisions(recipe.train, folder)]
     recipe = load_recipe(source, overrides).with_data_root(data)
     _, content = read_content(source)
     for override in overrides:
         apply_override(content, override)
-    folder = out or Path("runs") / "tune" / recipe.name
     runs = plan(recipe, losses=losses, seeds=seeds, out=folder)
     names = list(dict.fromkeys(run.loss for run in runs))
     chosen = tuple(dict.fromkeys(run.seed for run in runs))
@@ -149,6 +157,20 @@ def plan_tuning(
     for method in methods:
         _check_space(tuning, method)
     return tuning
+
+
+def _decisions(train: TrainConfig, folder: Path) -> list[str]:
+    """Overrides for what the recipe leaves to the machine, so that all trials of a study have the same."""
+    try:
+        begun = parse_yaml((folder / STUDY).read_text(encoding="utf-8"), STUDY)["train"]
+        ready = decided(train, begun)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet; what is wrong with it is said later
+        ready = suited(train, new_accelerator().device)
+    return (
+        []
+        if ready == train
+        else [f"train.precision={ready.precision}", f"train.channels_last={str(ready.channels_last).lower()}"]
+    )
 
 
 def _check_space(tuning: Tuning, method: Method) -> None:

@@ -21,15 +21,13 @@ from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.progress import duration
-from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.plan import STUDY, Tuning
 from fedlas.lab.tune.record import Trial, best_of, load_trials, save_trial
 from fedlas.lab.tune.sampler import draw
 from fedlas.lab.tune.space import Method
 from fedlas.lab.tune.trial import run_trial
 
 __all__ = ["check_study", "run_study", "settings"]
-
-_STUDY = "study.yaml"
 
 
 def run_study(
@@ -85,14 +83,14 @@ def check_study(tuning: Tuning) -> None:
             objective or seeds (every difference is named), with a method that is left out now, or with more trials than
             the budget.
     """
-    old = _read(tuning.folder / _STUDY)
+    old = _read(tuning.folder / STUDY)
     # A new study needs a folder that nothing else lives in.
     if old is None:
         if RunFolder(tuning.folder).config_path.exists():
             raise InputError(
                 "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
             )
-        check_vacant("fedlas tune", tuning.folder, (RunFolder.lock_path.name, _STUDY))
+        check_vacant("fedlas tune", tuning.folder, (RunFolder.lock_path.name, STUDY))
         return
 
     # Methods may be added, but those of the old study must be here, unchanged.
@@ -120,7 +118,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         content = read_yaml(path) if path.exists() else None
     except (OSError, ValueError) as error:
         raise InputError(
-            "fedlas tune", f"{_STUDY} must be readable YAML", f"{path} ({error})", "Choose another --out."
+            "fedlas tune", f"{STUDY} must be readable YAML", f"{path} ({error})", "Choose another --out."
         ) from error
     return content if isinstance(content, dict) or content is None else {}
 
@@ -133,7 +131,7 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: boo
     check_data(folder, fingerprint)
     trials = [tuning.trial_folder(method, n) for method in tuning.methods for n in range(method.trials(tuning.budget))]
     remove_parts(tuning.folder, *trials)
-    write_text(tuning.folder / _STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
+    write_text(tuning.folder / STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
     write_json(folder.data_path, fingerprint)
     for method in () if keep else tuning.methods:
         _drop_checkpoints(tuning, method)  # an earlier start may have been stopped before it did

@@ -90,6 +90,15 @@ def test_shortcut_takes_every_second_pixel_and_pads_channels_with_zeros():
     assert not out[:, 2:].any()
 
 
+def test_pooled_shortcut_is_slicing_bit_for_bit():
+    x = torch.randn(3, 2, 5, 6, requires_grad=True)
+    pooled = nn.functional.max_pool2d(x, 1, 2)
+    assert torch.equal(pooled, x[:, :, ::2, ::2])
+    weight = torch.randn_like(pooled)
+    found, expected = (torch.autograd.grad((part * weight).sum(), x)[0] for part in (pooled, x[:, :, ::2, ::2]))
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("size", [1, 7, 8, 33])
 def test_small_resnet_takes_any_size(size):
     model = build_model("resnet8", num_classes=3, in_channels=1, image_size=size, width=4).eval()

@@ -78,7 +78,7 @@ def test_the_published_recipe_does_not_differ_from_what_is_published():
 
 def test_what_differs_is_named_with_both_values():
     poster = row("MbLS", "cifar10", "mbls")
-    found = settings_that_differ(config("cifar10", "mbls", "losses.mbls.margin=10"), poster)
+    found = settings_that_differ(config("cifar10", "mbls", "losses.mbls.margin=10", "train.precision=bf16"), poster)
     for expected in (
         "model.name: resnet8 here, resnet50 there", "train.epochs: 40 here, 350 there",
         "loss.margin: 10 here, 6 there", "train.precision: bf16 here, fp32 there",

@@ -13,6 +13,7 @@ from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
 from fedlas.losses import FedLAS
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
+from runs import FIXED
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
 PLAIN = {"average": "none"}
@@ -47,7 +48,7 @@ def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
         batches(SPLITS.train, shuffle=True, seed=1),
         batches(SPLITS.val, 100),
         folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=32, **config),
+        config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | config),
         optimizer=OptimizerConfig(lr=0.05),
         schedule=ScheduleConfig(name="constant"),
         identity=config,

@@ -15,6 +15,7 @@ from fedlas.lab.models import build_model
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_optimizer, fit
 from fedlas.lab.train.engine import Engine
 from fedlas.losses import FedLAS
+from runs import FIXED
 
 SPLITS = split(load_dataset("synthetic", num_train=60, num_test=20, num_classes=3), seed=0, val_size=20)
 ACCELERATOR = new_accelerator()
@@ -86,7 +87,7 @@ def test_inputs_that_cannot_be_cut():
 
 def test_inputs_of_any_layout_pass_as_they_are():
     inputs = torch.zeros(4, 3, 5, 5).permute(0, 1, 3, 2)[:, :, ::2]
-    engine = Engine(linear(), TrainConfig(), ACCELERATOR)
+    engine = Engine(linear(), TrainConfig(channels_last=False), ACCELERATOR)
     ((found, *_),) = engine.parts(inputs, torch.zeros(4, dtype=torch.long), None)
     assert found is inputs
 
@@ -98,7 +99,7 @@ def train(module, folder, **config):
         Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
         Batches(SPLITS.val, batch_size=20, **normalization),
         folder=folder,
-        config=TrainConfig(epochs=2, batch_size=20, **config),
+        config=TrainConfig(epochs=2, batch_size=20, **FIXED | config),
         optimizer=OptimizerConfig(lr=0.05),
         schedule=ScheduleConfig(name="constant"),
         identity={},

@@ -21,6 +21,7 @@ from fedlas.lab.train import (
 from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
+from runs import FIXED
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)
 
@@ -44,7 +45,7 @@ def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=N
         batches(SPLITS.train, shuffle=True, seed=1),
         batches(SPLITS.val, 100),
         folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=32, **more),
+        config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | more),
         optimizer=OptimizerConfig(**{"lr": 0.05, **(optimizer or {})}),
         schedule=schedule or ScheduleConfig(name="constant"),
         identity=identity or {"epochs": epochs},

@@ -17,6 +17,7 @@ from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
+from runs import FIXED
 
 RANKS = 2
 
@@ -48,7 +49,7 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
         Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
         Batches(splits.val, batch_size=20, **normalization),
         folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **config),
+        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **FIXED | config),
         optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
         schedule=ScheduleConfig(name="constant"),
         identity={},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from fedlas.cli.tune import tune
 from fedlas.lab.runs import execute as bench_run
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import loop, read_log
 from fedlas.lab.tune import trial as trial_room
 from fedlas.lab.tune.plan import plan_tuning
@@ -318,3 +320,21 @@ def test_a_damaged_record_is_named(study, content):
     (tuning.trial_folder(tuning.methods[0], 0) / "trial.json").write_text(content)
     with pytest.raises(InputError, match=r"trial.json must be what an earlier start wrote.*000"):
         tune(tuning)
+
+
+def test_all_trials_of_a_study_have_the_precision_it_began_with(study, monkeypatch):
+    """Also those that another machine draws."""
+
+    def processor(bf16):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bf16, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+
+    undecided = {"losses": ["ls"], "overrides": ["train.precision=auto", "train.channels_last=null"]}
+    processor(bf16=True)
+    study(**undecided, trials=1)
+    processor(bf16=False)
+    more = study(**undecided, trials=2)
+    assert (more.recipe.train.precision, more.recipe.train.channels_last) == ("bf16", True)
+    for number in range(2):
+        run = RunFolder(more.trial_folder(more.methods[0], number) / "s0")
+        assert run.config["train"]["precision"] == "bf16"

@@ -1,0 +1,145 @@
+"""What ``precision: auto`` and ``channels_last: null`` become, and that a run keeps them on another machine."""
+
+import json
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+import yaml
+
+from fedlas._core.check import InputError
+from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs import execute as execution
+from fedlas.lab.runs.claim import finished
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.settle import as_begun, settled
+from fedlas.lab.train import engine, slow
+
+TINY = [
+    "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
+    "model.hidden=[8]", "train.precision=auto", "train.channels_last=null",
+]  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def planned(folder, *overrides, loss="ce", seed=0):
+    return plan(load_recipe("synthetic", [*TINY, *overrides]), losses=[loss], seeds=[seed], out=folder)[0]
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """``machine(bf16=...)``: go on with a processor that has bf16, or has not."""
+
+    def change(bf16):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bf16, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+
+    engine._warn.cache_clear()
+    return change
+
+
+def used(run):
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())["train"]
+    return config["precision"], config.get("channels_last", False)
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_first_run_gets_what_suits_the_machine_and_says_so_everywhere(machine, tmp_path, capsys, bf16):
+    machine(bf16=bf16)
+    run, name = planned(tmp_path), "bf16" if bf16 else "fp32"
+    execute(run)
+    assert used(run) == (name, True)
+    assert [record["precision"] for record in RunFolder(run.folder).log] == [name, name]
+    reason = "the processor has AMX" if bf16 else "the processor has neither AMX nor AVX512-BF16"
+    assert RunFolder(run.folder).starts[0]["precision"] == f"{name} (auto: {reason})"
+    assert f"precision {name} (auto: {reason})" in " ".join(capsys.readouterr().err.split())
+    assert RunFolder(run.folder).run.config() == yaml.safe_load((run.folder / "config.yaml").read_text())
+
+
+def test_resumed_on_another_machine_it_keeps_its_own_and_warns(machine, tmp_path, caplog, monkeypatch):
+    machine(bf16=True)
+    run = planned(tmp_path)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "held_out_predictions", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            execute(run)
+    machine(bf16=False)
+    with caplog.at_level(logging.WARNING, "fedlas"):
+        execute(run)
+    assert used(run) == ("bf16", True)
+    expected = "bf16 (auto: as the run, or one beside it, began; emulated here, which is slow)"
+    assert RunFolder(run.folder).starts[1]["precision"] == expected
+    assert "train.precision=bf16 is emulated here" in caplog.text
+    assert "--precision fp32" in caplog.text
+
+
+def test_runs_of_a_bench_have_one_precision_and_say_it_once(machine, tmp_path, capsys):
+    machine(bf16=False)
+    first = planned(tmp_path)
+    execute(first)
+    machine(bf16=True)
+    second = planned(tmp_path, loss="ls", seed=3)
+    assert run_all([first, second]).finished == ["ce-s0", "ls-s3"]
+    assert used(second) == ("fp32", True)
+    assert " ".join(capsys.readouterr().err.split()).count("precision fp32 (auto: as the run") == 1
+
+
+def test_a_slow_step_is_in_the_log_once_and_in_the_notes_of_the_run(monkeypatch, tmp_path):
+    monkeypatch.setattr(slow, "_BRIEF", 0.0)
+    monkeypatch.setattr(slow, "matmul_rate", lambda clock: 1e18)
+    run = planned(tmp_path, "train.epochs=8", "train.precision=fp32")
+    notes = [note for note in execute(run)["notes"] if "slower than their arithmetic" in note]
+    assert [record["slow_step"] for record in RunFolder(run.folder).log if "slow_step" in record] == notes
+    assert len(notes) == 1
+
+
+def test_a_run_of_another_experiment_decides_nothing(machine, tmp_path):
+    machine(bf16=False)
+    execute(planned(tmp_path))
+    (tmp_path / "a-broken-one").mkdir()
+    (tmp_path / "a-broken-one" / "config.yaml").write_text("{")
+    machine(bf16=True)
+    other = planned(tmp_path, "optimizer.lr=0.2", seed=1)
+    assert as_begun(other) == other
+    assert settled(other, CPU).recipe.train.precision == "bf16"
+
+
+def test_a_recorded_run_without_a_layout_is_the_same_run(machine, tmp_path):
+    machine(bf16=True)
+    old = planned(tmp_path, "train.precision=bf16", "train.channels_last=false")
+    execute(old)
+    assert "channels_last" not in yaml.safe_load((old.folder / "config.yaml").read_text())["train"]
+    machine(bf16=False)
+    now = planned(tmp_path)
+    assert as_begun(now).config() == old.config()
+    assert execute(now) == finished(old)
+    assert RunFolder(old.folder).run.recipe.train == old.recipe.train
+
+
+def test_what_is_asked_for_is_not_changed_and_refused_where_it_differs(machine, tmp_path):
+    machine(bf16=True)
+    run = planned(tmp_path)
+    execute(run)
+    asked = planned(tmp_path, "train.precision=fp32")
+    assert as_begun(asked).recipe.train.precision == "fp32"
+    with pytest.raises(InputError, match=r"train\.precision: 'bf16' before, 'fp32' now"):
+        execute(asked)
+    log = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    assert {record["precision"] for record in log} == {"bf16"}
+
+
+def test_only_folder_and_neighbors_are_looked_at(machine, tmp_path):
+    machine(bf16=True)
+    run = planned(tmp_path / "new")
+    assert as_begun(run) == run
+    assert not run.folder.exists()
+    fixed = settled(run, CPU).recipe.train
+    assert fixed == replace(run.recipe.train, precision="bf16", channels_last=True)

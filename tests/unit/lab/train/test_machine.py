@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedlas._core.check import InputError
+from fedlas.lab.train import TrainConfig
+from fedlas.lab.train.machine import emulation_warning, native_precision, precision_text, suited
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def processor(monkeypatch):
+    """``processor(amx=..., avx512_bf16=...)``: what torch says the processor has."""
+
+    def has(amx=False, avx512_bf16=False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+
+    return has
+
+
+@pytest.mark.parametrize(
+    ("units", "precision", "reason"),
+    [
+        ({"amx": True}, "bf16", "the processor has AMX"),
+        ({"avx512_bf16": True}, "bf16", "the processor has AVX512-BF16"),
+        ({"amx": True, "avx512_bf16": True}, "bf16", "the processor has AMX and AVX512-BF16"),
+        ({}, "fp32", "the processor has neither AMX nor AVX512-BF16"),
+    ],
+)
+def test_processor(processor, units, precision, reason):
+    processor(**units)
+    assert native_precision(CPU) == (precision, reason)
+    assert suited(TrainConfig(), CPU).precision == precision
+
+
+def test_a_release_of_torch_that_cannot_tell_gets_fp32(monkeypatch):
+    for question in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, question, raising=False)
+    assert native_precision(CPU)[0] == "fp32"
+
+
+@pytest.mark.skipif(not hasattr(torch.cpu, "_is_avx512_bf16_supported"), reason="this torch does not tell")
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux tells in a file")
+def test_the_operating_system_agrees():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert native_precision(CPU)[0] == ("bf16" if {"amx_tile", "avx512_bf16"} & set(flags) else "fp32")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_gpu_is_asked_without_emulation(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: torch.no_grad())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    precision, reason = native_precision(CUDA)
+    assert precision == ("bf16" if native else "fp32")
+    assert reason.startswith("Some GPU ")
+
+
+def test_only_what_is_open_is_decided():
+    for precision in ("fp32", "bf16"):
+        for layout in (True, False):
+            config = TrainConfig(precision=precision, channels_last=layout)
+            assert suited(config, CPU) == config
+    assert suited(TrainConfig(precision="fp32"), CPU).channels_last is True
+    assert suited(TrainConfig(), torch.device("mps")) == TrainConfig(precision="fp32", channels_last=False)
+
+
+def test_bf16_is_refused_where_it_would_be_fp32_without_a_word(monkeypatch):
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
+    with pytest.raises(InputError, match=r"bf16 needs a device with autocast; got mps.* --precision fp32"):
+        suited(TrainConfig(precision="bf16"), torch.device("mps"))
+    assert suited(TrainConfig(precision="fp32"), torch.device("mps")).precision == "fp32"
+
+
+def test_only_emulated_bf16_is_warned_of(processor):
+    processor()
+    assert "--precision fp32" in emulation_warning("bf16", CPU)
+    assert emulation_warning("fp32", CPU) is None
+    processor(amx=True)
+    assert emulation_warning("bf16", CPU) is None
+
+
+def test_text_says_what_and_why(processor):
+    processor(avx512_bf16=True)
+    assert precision_text("bf16", "auto", CPU) == "bf16 (auto: the processor has AVX512-BF16)"
+    assert precision_text("fp32", "auto", CPU) == "fp32 (auto: as the run, or one beside it, began)"
+    assert precision_text("fp32", "fp32", CPU) == "fp32 (of the recipe)"
+    processor()
+    assert precision_text("bf16", "bf16", CPU) == "bf16 (of the recipe; emulated here, which is slow)"
