@@ -68,6 +68,17 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
     return replace(summary, runs=tuple(replace(run, estimates=found[run.name]) for run in summary.runs))
 
 
+def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
+    """Compute the estimates of a run that lacks them, and keep them in its ``intervals.json``; shows nothing."""
+    if lacks_estimates(run, replicates=replicates):
+        _kept(run, _computed(run, replicates, lambda *_: None))
+
+
+def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
+    """Whether a run has test predictions and no ``intervals.json`` that fits them."""
+    return _is_stale(run, _stored(run), replicates)
+
+
 def estimates_by_stage(
     stages: Mapping[str, Predictions],
     metrics: Sequence[str],
