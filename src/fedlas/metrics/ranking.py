@@ -105,11 +105,9 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
 
     A cut that falls within a run moves to its nearer end, the upper one if both are as near.
     """
-    upto, cumulated = np.cumsum(runs.count, axis=-1), np.cumsum(runs.gaps, axis=-1)
-    below = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
-    below = np.broadcast_to(below.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], below.shape[-1]))
-    at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
-    return np.diff(at_cuts, axis=-1, prepend=0.0)
+    upto = np.cumsum(runs.count, axis=-1)
+    cuts = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
+    return _sums_between(cuts, runs.gaps)
 
 
 def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
@@ -121,6 +119,19 @@ def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
     run -= np.arange(len(upto))[:, None] * upto.shape[1]
     start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
     return run + (ranks - start >= end - ranks)
+
+
+def _sums_between(cuts: Integers, values: Floats) -> Floats:
+    """Sums ``(..., K + 1)`` of ``values (..., G)`` below, between and from the cuts ``(R or 1, K)`` on."""
+    rows = values.reshape(-1, values.shape[-1])
+    cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
+    starts = np.insert(cuts, 0, 0, axis=1)
+    filled = starts < np.append(cuts, np.full((len(rows), 1), rows.shape[1]), axis=1)
+    # One pass over all rows: the last sum of each ends where the next row begins, with a bin that is filled.
+    places = (starts + np.arange(len(rows))[:, None] * rows.shape[1])[filled]
+    sums = np.zeros(starts.shape)
+    sums[filled] = np.add.reduceat(rows.ravel(), places)
+    return sums.reshape(*values.shape[:-1], -1)
 
 
 def _below(cumulated: Floats, runs: Integers) -> Floats:

@@ -25,7 +25,7 @@ MANY_PROBS = 2**23
 """Probabilities from which on it is their sums by class that take the time: these come from wide blocks."""
 CLASS_REPLICATES = 199
 """At most so many replicates of what is computed of so many probabilities."""
-_WIDE, _WIDE_BLOCK = 32, 2**22
+_WIDE, _WIDE_BLOCK = 99, 2**23
 
 
 class Purpose(IntEnum):

@@ -146,7 +146,7 @@ class Resampled(Replicates):
     def mean(self, quantity: Quantity) -> Floats:
         """Weighted mean ``(R,)``; the quantity is computed once."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
-        return np.einsum("rn,n->r", self.weights, self.rows.column(quantity).astype(np.float64)) / self.rows.num_samples
+        return np.einsum("rn,n->r", self.weights, self.rows.floats(quantity)) / self.rows.num_samples
 
     @cached_property
     def class_probs(self) -> Floats:

@@ -163,9 +163,7 @@ class _Part(Progress):
 
 
 @contextmanager
-def _part(
-    joint: JointProgress, log: _Log, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False
-) -> Iterator[Progress]:
+def _part(joint: JointProgress, log: _Log, _: str, *, steps: int, done: int = 0, **_more: Any) -> Iterator[Progress]:
     yield _Part(joint, log, steps, done)
 
 
