@@ -11,7 +11,7 @@ from fedlas._core.terminal import say
 from fedlas._core.threads import limited_to
 from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, recipe_of
 from fedlas.cli.metrics_table import show_metrics
-from fedlas.lab.bench.warnings import warnings_of
+from fedlas.lab.bench.warnings import alarms_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.runs.execute import execute
@@ -48,7 +48,7 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
         metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
     show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
-    say(*warnings_of([run]), wrap=True)
+    say(*metrics["notes"], *alarms_of([run]), wrap=True)
     say(f"run folder: {run.folder}")
     say(*hints(recipe.trackers, run.folder.parent))
     return 0

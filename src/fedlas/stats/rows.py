@@ -146,7 +146,7 @@ class Rows:
     @cached_property
     def tie_starts(self) -> Integers:
         """First ordered row of each run of equal confidences."""
-        return starts_of_runs(self.orderedconfidence_of)
+        return starts_of_runs(self.ordered_confidence)
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
         """Bin of equal width of each value, as :func:`fedlas.metrics.binning.bin_index` has it."""

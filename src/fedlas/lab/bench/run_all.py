@@ -10,7 +10,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
-from fedlas.lab.bench.warnings import warnings_of
+from fedlas.lab.bench.warnings import alarms_of, notes_of
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
 from fedlas.lab.runs.build import build_objective
@@ -89,7 +89,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
                 told = result.line is not None and left and seconds and not progress.live  # the bar shows it itself
                 note(result, more=f", about {duration(seconds)} for {left} more" if told and seconds else "")
         ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
-        say(*warnings_of(ended_well), style="yellow", wrap=True, stderr=True, on=console)
+        say(*notes_of(ended_well), *alarms_of(ended_well), style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
 
 

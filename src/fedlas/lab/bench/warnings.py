@@ -1,40 +1,36 @@
-"""What the finished runs of a bench warned of, in a line for each kind: a run's log and its page say more."""
+"""What the finished runs of a bench warned of, each kind once: a run's own files say more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.alarms import alarm_epochs
 
-_MOST = 3
+_NAMED = 2
 
 
-def warnings_of(runs: Sequence[Run]) -> list[str]:
-    """Alarms of gate and indicator, and warnings of the fits of the temperature.
+def alarms_of(runs: Iterable[Run]) -> list[str]:
+    """A line about the alarms of gate and indicator after the warm-up of finished runs; none without alarms."""
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        epochs, warmup = run.recipe.train.epochs, run.recipe.schedule.warmup_epochs
+        for kind in alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
+            kinds.setdefault(kind, []).append(run.name)
+    return [f"Alarms: {', '.join(_counted(kinds))}. Each run's log.jsonl has every one."] if kinds else []
 
-    Args:
-        runs: Finished runs.
 
-    Returns:
-        Nothing for runs without any; else a line for the alarms and one for each text of a fit.
-    """
-    alarms: dict[str, list[str]] = {}
+def notes_of(runs: Iterable[Run]) -> list[str]:
+    """A line for each warning of the fits of finished runs; the report has them whole."""
     notes: dict[str, list[str]] = {}
     for run in runs:
-        folder, recipe = RunFolder(run.folder), run.recipe
-        raised = alarm_epochs(folder.log, epochs=recipe.train.epochs, warmup_epochs=recipe.schedule.warmup_epochs)
-        for kind in raised:
-            alarms.setdefault(kind, []).append(run.name)
-        for note in folder.metrics.get("notes", ()):
-            notes.setdefault(str(note), []).append(run.name)
-    lines = [f"{note} ({_named(names)})" for note, names in notes.items()]
-    if alarms:
-        kinds = "; ".join(f"{kind} ({_named(names)})" for kind, names in alarms.items())
-        lines.append(f"alarms: {kinds}. log.jsonl in each run's folder has every one; fedlas diagnose shows them.")
-    return lines
+        for note in RunFolder(run.folder).metrics.get("notes", ()):
+            notes.setdefault(str(note).split(". ")[0].rstrip("."), []).append(run.name)
+    return [f"{line}." for line in _counted(notes)]
 
 
-def _named(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= _MOST else f"{len(names)} runs"
+def _counted(found: Mapping[str, Sequence[str]]) -> list[str]:
+    return [
+        f"{what} ({', '.join(runs) if len(runs) <= _NAMED else f'{len(runs)} runs'})" for what, runs in found.items()
+    ]

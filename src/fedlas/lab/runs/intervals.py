@@ -85,6 +85,7 @@ def estimates_by_stage(
     *,
     num_bins: int,
     replicates: int,
+    values: Mapping[str, Mapping[str, float]] | None = None,
     console: Any = None,
 ) -> dict[str, dict[str, Estimate]]:
     """Estimates by stage, then by registry name, of predictions that belong to no run; with a progress bar.
@@ -94,6 +95,7 @@ def estimates_by_stage(
         metrics: What to compute, where it can be.
         num_bins: Bins of the metrics that have any.
         replicates: 0 computes nothing; nor are intervals of a single sample.
+        values: The metrics by stage, if they have been computed.
         console: A ``rich.console.Console``; None makes one on standard error.
     """
     if not replicates:
@@ -104,7 +106,14 @@ def estimates_by_stage(
     with progress_bar(len(many), console) as advance:
         for stage, each in many.items():
             names = measurable(metrics, each)
-            found[stage] = estimated("intervals", each, names, **options, advance=partial(advance, stage))[0]
+            found[stage] = estimated(
+                "intervals",
+                each,
+                names,
+                **options,
+                values=None if values is None else values[stage],
+                advance=partial(advance, stage),
+            )[0]
     return found
 
 
