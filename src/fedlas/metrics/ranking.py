@@ -110,6 +110,22 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
     return _sums_between(cuts, runs.gaps)
 
 
+def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int) -> Floats:
+    """:func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
+
+    Args:
+        weights: How often each row counts ``(R or 1, N)``, by ascending confidence.
+        gaps: ``weight * (confidence - correct)`` ``(R, N)``.
+        starts: First row of each run.
+        num_samples: Sum of the weights.
+        num_bins: Number of bins.
+    """
+    ends = np.append(starts[1:], weights.shape[1])
+    upto = np.cumsum(weights, axis=1)
+    cuts = _runs_below_cuts(upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins)
+    return _sums_between(np.append(starts, weights.shape[1])[cuts], gaps)
+
+
 def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
     """How many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``."""
     ranks = equal_mass_ranks(num_samples, num_bins)

@@ -22,8 +22,8 @@ Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
 KEPT = 2**23
 """Probabilities up to which what is computed of each is kept from one block of replicates to the next."""
-CACHED = 2**17
-"""Elements of what is computed in parts: 1 MiB of float64."""
+CACHED = 2**18
+"""Elements of what is computed in parts: 2 MiB of float64."""
 
 
 class _Column:

@@ -20,7 +20,7 @@ from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.fine_grid import FineGrid, cell_of
-from fedlas.metrics.ranking import equal_mass_gaps
+from fedlas.metrics.ranking import equal_mass_gaps_of_rows
 from fedlas.metrics.scan import Statistic
 from fedlas.metrics.signed import ConfidenceByOutcome, Outcomes
 from fedlas.metrics.smooth import Nodes, on_nodes, smooth_calibration_error
@@ -120,17 +120,19 @@ class Ranked:
     """What :class:`~fedlas.metrics.binning.EqualMass` gives."""
 
     def __init__(self, block: Replicates) -> None:
-        self._runs = TieRuns(block)
-        self._num_bins = block.rows.num_bins
+        self._block = block
 
     def table(self) -> BinTable:
         """Gaps of bins of equal mass; nothing asks for more."""
-        nothing = np.empty(0)
-        return BinTable(nothing, equal_mass_gaps(self._runs, self._num_bins), nothing, self._runs.num_samples)
+        block, rows, nothing = self._block, self._block.rows, np.empty(0)
+        gaps = equal_mass_gaps_of_rows(
+            block.ordered_weights, block.ordered_gaps, rows.tie_starts, rows.num_samples, rows.num_bins
+        )
+        return BinTable(nothing, gaps, nothing, rows.num_samples)
 
     def ranking(self) -> TieRuns:
         """Rows of equal confidence together."""
-        return self._runs
+        return TieRuns(self._block)
 
 
 def _by_outcome(block: Replicates) -> Filled[Outcomes]:

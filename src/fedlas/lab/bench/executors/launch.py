@@ -110,7 +110,9 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     starter = multiprocessing.get_context("forkserver")
-    starter.set_forkserver_preload(["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock"])
+    starter.set_forkserver_preload(
+        ["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock", "torch._dynamo"]
+    )
     return starter
 
 

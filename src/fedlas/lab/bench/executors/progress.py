@@ -33,7 +33,7 @@ class JointProgress(Bar):
         self._logs = {task.run.name: _Log(task) for task in tasks}
         self._runs, self._ended = len(tasks), 0
         self._began = self._shown = self._looked = time.monotonic()
-        self._total, self._before = sum(log.epochs for log in self._logs.values()), self._epochs()
+        self._total, self._before = sum(log.work for log in self._logs.values()), self._epochs()
         super().__init__(self._counted(), total=self._total, on=console)
         self._refresh()
 
@@ -61,8 +61,8 @@ class JointProgress(Bar):
         """Count a run that finished, failed, or was left to another process."""
         log = self._logs[result.name]
         if result.line is None:  # its other epochs will not be done
-            self._total -= log.epochs - int(log.done)
-        log.epochs = log.done = int(log.done) if result.line is None else log.epochs
+            self._total -= log.work - int(log.done)
+        log.work = log.done = int(log.done) if result.line is None else log.work
         log.running, log.ended = False, True
         self._ended, self._shown = self._ended + 1, time.monotonic()
         self._refresh()
@@ -120,6 +120,7 @@ class _Log:
     def __init__(self, task: Task) -> None:
         self.name, self.path = task.run.name, task.run.folder
         self.epochs: int = task.run.recipe.train.epochs
+        self.work = self.epochs + 1  # metrics and intervals count as one more
         self.done: float = 0
         self._stamp = 0
         self.running = self.ended = False
@@ -138,7 +139,7 @@ class _Log:
     @property
     def text(self) -> str:
         """The run and its epoch."""
-        return f"{self.name} {self.done:.0f}/{self.epochs}"
+        return f"{self.name} {f'{self.done:.0f}/{self.epochs}' if self.done < self.epochs else 'is measured'}"
 
 
 class _Part(Progress):
