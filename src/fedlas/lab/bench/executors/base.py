@@ -66,7 +66,7 @@ class Executor(ABC):
         self.retries = check_count("executor", "retries", retries, low=0)
 
     room: ClassVar[str] = "as many at a time as there is room for"
-    """How many runs there are at a time if nothing says so, in words."""
+    """How many runs there are at a time unless ``workers`` says it, as text."""
 
     @property
     def processes(self) -> int:
