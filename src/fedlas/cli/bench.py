@@ -77,7 +77,7 @@ def _workers(text: str) -> int | None:
     return None if text == "auto" else int(text)
 
 
-_workers.__name__ = "number, or auto,"  # argparse calls it so in its error
+_workers.__name__ = "number (or auto)"  # argparse calls it so in its error
 
 
 def executor_of(args: argparse.Namespace) -> Executor:

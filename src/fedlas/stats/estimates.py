@@ -200,8 +200,8 @@ def estimated(
         values = values_of(predictions, list(entries.values()), num_bins)
     # What most need is computed in one pass.
     means = [quantity for entry in entries.values() if (quantity := mean_quantity(entry, rows))]
-    by_class = class_replicates > 0 or any(map(_is_by_class, entries.values()))
-    rows.gather([*means, confidence_of, *([probs_of] if by_class else [])])
+    classwise = [name for name, entry in entries.items() if _is_by_class(entry)]
+    rows.gather([*means, confidence_of, *([probs_of] if class_replicates or classwise else [])])
 
     forms: dict[str | None, tuple[Callable[[Replicates], Floats], int]] = {
         name: (partial(replicate_values, entry), max(_at_most(entry, rows, replicates), fewest_replicates(level)))
@@ -216,15 +216,14 @@ def estimated(
         if advance is not None:
             advance(drawn / total)
 
-    samples = values_in(resampled, rows, forms, seed=seed, advance=count)
-    floors = values_in(redrawn, rows, tested, seed=seed, advance=count)
+    options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
+    samples, floors = values_in(resampled, rows, forms, **options), values_in(redrawn, rows, tested, **options)
     found = {
         name: _estimate(entry, values[name], samples[name], floors.get(name), level) for name, entry in entries.items()
     }
     classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
-    classwise = METRICS["classwise_ece"]
     return found, {
-        label: _estimate(classwise, row.ece, samples[None][:, label], floors[None][:, label], level)
+        label: _estimate(METRICS["classwise_ece"], row.ece, samples[None][:, label], floors[None][:, label], level)
         for label, row in classes.items()
     }
 

@@ -98,6 +98,11 @@ class Replicates(ABC):
         return {}
 
     @cached_property
+    def ordered_right(self) -> Floats:
+        """``weight * correct`` ``(R, N)``."""
+        return self.ordered_weights * self.ordered_correct
+
+    @cached_property
     def ordered_gaps(self) -> Floats:
         """``weight * (confidence - correct)`` ``(R, N)``."""
         gaps: Floats = self.rows.ordered_confidence - self.ordered_correct
@@ -205,6 +210,11 @@ class Redrawn(Replicates):
         """Without drawing the label itself, which costs much more."""
         correct = self.uniforms < self.rows.confidence
         return correct.take(self.rows.order, axis=1).astype(np.float64)
+
+    @property
+    def ordered_right(self) -> Floats:  # type: ignore[override]  # every weight is 1
+        """What is right ``(R, N)``."""
+        return self.ordered_correct
 
     @property
     def ordered_known(self) -> Floats:

@@ -71,19 +71,18 @@ class Filled(Generic[T]):
 
 def _width_bins(block: Replicates) -> Filled[BinTable]:
     """Sums over bins of equal width, without those that the rows leave empty."""
-    return _bins(block, block.ordered_gaps, block.ordered_correct)
+    return _bins(block, block.ordered_gaps, block.ordered_right)
 
 
 def _known_bins(block: Replicates) -> Filled[BinTable]:
     """The same with the known probability of being right as the outcome."""
     gaps = block.ordered_weights * (block.rows.ordered_confidence - block.ordered_known)
-    return _bins(block, gaps, block.ordered_known)
+    return _bins(block, gaps, block.ordered_weights * block.ordered_known)
 
 
-def _bins(block: Replicates, gaps: Floats, outcome: Floats) -> Filled[BinTable]:
-    weights = block.ordered_weights
+def _bins(block: Replicates, gaps: Floats, right: Floats) -> Filled[BinTable]:
     count, gap, right = (
-        np.add.reduceat(each, block.rows.width_starts, axis=1) for each in (weights, gaps, weights * outcome)
+        np.add.reduceat(each, block.rows.width_starts, axis=1) for each in (block.ordered_weights, gaps, right)
     )
     return Filled(BinTable(count, gap, right, block.rows.num_samples))
 
@@ -137,9 +136,10 @@ class Ranked:
 
 def _by_outcome(block: Replicates) -> Filled[Outcomes]:
     """Sums over wrong and right predictions ``(R,)``."""
-    confidence, correct = block.rows.ordered_confidence, block.ordered_correct
-    wrong, right = block.ordered_weights * (1.0 - correct), block.ordered_weights * correct
-    wrong_confidence, right_doubt = (wrong * confidence).sum(axis=1), (right * (1.0 - confidence)).sum(axis=1)
+    confidence, right = block.rows.ordered_confidence, block.ordered_right
+    wrong = block.ordered_weights - right
+    wrong_confidence = np.einsum("rn,n->r", wrong, confidence)
+    right_doubt = np.einsum("rn,n->r", right, 1.0 - confidence)
     samples = block.rows.num_samples
     return Filled(Outcomes(wrong.sum(axis=1), right.sum(axis=1), wrong_confidence, right_doubt, samples))
 
@@ -198,7 +198,7 @@ def _nodes(block: Replicates) -> Nodes:
     """
     rows = block.rows
     weights, starts = block.ordered_weights, rows.table(_cell_starts)
-    right = weights * block.ordered_correct
+    right = block.ordered_right
     gaps = _on_nodes(right, 1.0, rows, starts) + _on_nodes(weights - right, 0.0, rows, starts)
     return Nodes(gaps / rows.num_samples, guess=rows.table(_smooth_error), precision=1e-9, fewest=2**12)
 

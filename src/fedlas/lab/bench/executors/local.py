@@ -51,8 +51,8 @@ class LocalExecutor(Executor):
             for task in tasks:
                 events.started(task)
                 with limited_to(task.threads):
-                    result = attempt(task.run, task.label, show=events.show(task))
-                yield result
+                    ended = attempt(task.run, task.label, show=events.show(task))
+                yield ended
             return
 
         # Divide GPUs and threads, and start the workers.
