@@ -212,7 +212,7 @@ class Redrawn(Replicates):
         return correct.take(self.rows.order, axis=1).astype(np.float64)
 
     @property
-    def ordered_right(self) -> Floats:  # type: ignore[override]  # every weight is 1
+    def ordered_right(self) -> Floats:
         """What is right ``(R, N)``."""
         return self.ordered_correct
 
