@@ -98,8 +98,12 @@ def values_in(
     """
     wide = {name: form for name, form in forms.items() if name not in narrow or not _has_many(rows)}
     others = {name: form for name, form in forms.items() if name not in wide}
-    found = _values_in(draw(rows, **_extent(wide), seed=seed), wide, None if others else advance)
-    return found | _values_in(draw(rows, **_extent(others), seed=seed, wide=False), others, advance)
+    found: dict[K, Floats] = {}
+    if wide:
+        found |= _values_in(draw(rows, **_extent(wide), seed=seed), wide, None if others else advance)
+    if others:
+        found |= _values_in(draw(rows, **_extent(others), seed=seed, wide=False), others, advance)
+    return found
 
 
 def _extent(forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]]) -> dict[str, Any]:
