@@ -26,10 +26,12 @@ hypothesis.settings.load_profile("quick")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Runs side by side do not slow each other, and sums keep their order."""
+    """Runs side by side do not slow each other, sums keep their order, and a bench starts no workers unasked."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOKY_MAX_CPU_COUNT", "1")
+        yield
     torch.set_num_threads(before)
 
 

@@ -31,11 +31,14 @@ def new_accelerator() -> Any:
             "accelerate launch --use_fsdp",
             "Write --multi_gpu in its place; if memory is short, set train.accumulate and train.precision=bf16.",
         )
+    return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not has_accelerator())
+
+
+def has_accelerator() -> bool:
+    """Whether there is a GPU, or another device that is not the processor."""
     if hasattr(torch, "accelerator"):  # since torch 2.6
-        found = torch.accelerator.is_available()
-    else:
-        found = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return require("accelerate", extra="bench").Accelerator(mixed_precision="no", cpu=not found)
+        return bool(torch.accelerator.is_available())
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def on_main(accelerator: Any, action: Callable[[], T]) -> T:

@@ -167,7 +167,12 @@ class Bar:
         self.progress.stop()
 
     def update(
-        self, *, done: int | None = None, total: int | None = None, label: str | None = None, text: str | None = None
+        self,
+        *,
+        done: float | None = None,
+        total: float | None = None,
+        label: str | None = None,
+        text: str | None = None,
     ) -> None:
         """Change the steps done, the number of steps, the label or the text behind the bar; None keeps a value."""
         fields = {} if text is None else {"text": printable(text)}

@@ -53,7 +53,12 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         help="where runs happen: local, ray, slurm (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="runs at a time (default: 1 if local, else as there is room)"
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="runs at a time; 'auto' on this machine is one a core, with one thread each, where the model is small (a "
+        "forward pass of a batch takes under 5 billion operations) and there is no GPU, else one with all threads; "
+        "elsewhere as many as there is room for (default: auto)",
     )
     parser.add_argument(
         "--gpus-per-run", type=float, metavar="N", help="GPUs of a run; 0.5 lets two share one (default: 1 if any)"
@@ -66,6 +71,13 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="set another option, e.g. partition=gpu; may be repeated; see 'fedlas list executors' (default: none)",
     )
+
+
+def _workers(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+_workers.__name__ = "number (or auto)"  # argparse calls it so in its error
 
 
 def executor_of(args: argparse.Namespace) -> Executor:

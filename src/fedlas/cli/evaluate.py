@@ -155,6 +155,7 @@ def evaluate_file(
         COMPARED if calibrate == ALL else list(columns["as predicted"]),
         num_bins=num_bins,
         replicates=replicates,
+        values=columns,
     )
     # JSON, or the verdict and a table; and the page.
     if as_json:

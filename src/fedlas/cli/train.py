@@ -8,11 +8,14 @@ from pathlib import Path
 from fedlas._core.check import check_count
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
+from fedlas._core.threads import limited_to
 from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, recipe_of
 from fedlas.cli.metrics_table import show_metrics
+from fedlas.lab.bench.warnings import alarms_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.threads import threads_for
 from fedlas.lab.runs.tracking import hints
 
 
@@ -41,10 +44,11 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     check_count("fedlas train", "seed", seed, low=0)
     planned = plan(recipe, losses=[loss], seeds=[seed])[0]
     run = planned if out is None else Run(recipe, loss, seed, out)
-    metrics = execute(run)
+    with limited_to(threads_for(run)):
+        metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
     show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
-    say(*metrics["notes"], wrap=True)
+    say(*metrics["notes"], *alarms_of([run]), wrap=True)
     say(f"run folder: {run.folder}")
     say(*hints(recipe.trackers, run.folder.parent))
     return 0

@@ -112,13 +112,23 @@ def equal_mass_sums(runs: Runs, num_bins: int, *values: Floats) -> list[Floats]:
     """Sums in these bins of ``values (..., G)`` of the runs, ``(..., B)`` each."""
     upto = np.cumsum(runs.count, axis=-1)
     cuts = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
-    found = []
-    for each in values:
-        cumulated = np.cumsum(each, axis=-1)
-        below = np.broadcast_to(cuts.reshape(*upto.shape[:-1], -1), (*cumulated.shape[:-1], cuts.shape[-1]))
-        at_cuts = np.concatenate((_below(cumulated, below), cumulated[..., -1:]), axis=-1)
-        found.append(np.diff(at_cuts, axis=-1, prepend=0.0))
-    return found
+    return [_sums_between(cuts, each) for each in values]
+
+
+def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num_samples: int, num_bins: int) -> Floats:
+    """:func:`equal_mass_gaps` of rows whose runs begin at ``starts (G,)``, without the sums of every run.
+
+    Args:
+        weights: How often each row counts ``(R or 1, N)``, by ascending confidence.
+        gaps: ``weight * (confidence - correct)`` ``(R, N)``.
+        starts: First row of each run.
+        num_samples: Sum of the weights.
+        num_bins: Number of bins.
+    """
+    ends = np.append(starts[1:], weights.shape[1])
+    upto = np.cumsum(weights, axis=1)
+    cuts = _runs_below_cuts(upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins)
+    return _sums_between(np.append(starts, weights.shape[1])[cuts], gaps)
 
 
 def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
@@ -130,6 +140,19 @@ def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
     run -= np.arange(len(upto))[:, None] * upto.shape[1]
     start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
     return run + (ranks - start >= end - ranks)
+
+
+def _sums_between(cuts: Integers, values: Floats) -> Floats:
+    """Sums ``(..., K + 1)`` of ``values (..., G)`` below, between and from the cuts ``(R or 1, K)`` on."""
+    rows = values.reshape(-1, values.shape[-1])
+    cuts = np.broadcast_to(cuts, (len(rows), cuts.shape[-1]))
+    starts = np.insert(cuts, 0, 0, axis=1)
+    filled = starts < np.append(cuts, np.full((len(rows), 1), rows.shape[1]), axis=1)
+    # One pass over all rows: the last sum of each ends where the next row begins, with a bin that is filled.
+    places = (starts + np.arange(len(rows))[:, None] * rows.shape[1])[filled]
+    sums = np.zeros(starts.shape)
+    sums[filled] = np.add.reduceat(rows.ravel(), places)
+    return sums.reshape(*values.shape[:-1], -1)
 
 
 def _below(cumulated: Floats, runs: Integers) -> Floats:

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.stats.rows import Floats, Integers, Rows, starts_of_runs
+from fedlas.stats.rows import CACHED, Floats, Integers, Rows, starts_of_runs
 
 FIXED_POINT = 2.0**30
 """Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
 exact, and do not depend on the order in which a matrix product of so many threads happens to add."""
-_ELEMENTS = 2**20
-"""Probabilities that are converted at a time: 8 MiB of float64."""
 
 
 class ClassCells:
@@ -31,11 +29,8 @@ class ClassCells:
         self._rows = rows
         self._num_bins = rows.num_bins
         self._num_cells = rows.num_classes * rows.num_bins
-        step = max(1, _ELEMENTS // rows.num_classes)
+        step = max(1, CACHED // rows.num_classes)
         self._parts = [slice(start, start + step) for start in range(0, rows.num_samples, step)]
-        self._fixed = np.empty(rows.probs.shape, dtype=np.int32)
-        for part in self._parts:
-            self._fixed[part] = np.rint(rows.probs[part] * np.float64(FIXED_POINT))
 
     def probs(self, weights: Floats) -> Floats:
         """Sum of the class's probability ``(R, cells)``, row ``i`` counted ``weights[:, i]`` times."""
@@ -75,34 +70,42 @@ class ClassCells:
 
     def _cell_of(self, row: Integers, label: Integers) -> Integers:
         """Cell of each row's probability of ``label``."""
-        return label * self._num_bins + self._bins.ravel()[row * self._rows.num_classes + label]
+        return label * self._num_bins + self._rows.bins_of(self._rows.probs[row, label])
 
     def _class_sums(self, weights: Floats) -> Floats:
         sums = np.zeros((len(weights), self._rows.num_classes))
         for part in self._parts:
-            sums += weights[:, part] @ self._fixed[part].astype(np.float64)
+            sums += weights[:, part] @ self._fixed(part)
         return sums / FIXED_POINT
 
+    def _fixed(self, part: slice) -> Floats:
+        """Probabilities of some rows as multiples of ``1 / FIXED_POINT``; few are remembered."""
+        if len(self._parts) == 1:
+            return self._fixed_of_all
+        return _fixed_point(self._rows.probs[part])
+
     @cached_property
-    def _bins(self) -> NDArray[Any]:
-        """Bin of every probability ``(N, C)``."""
-        bins = np.empty(self._fixed.shape, dtype=np.uint8 if self._num_bins <= 256 else np.int32)
-        for part in self._parts:
-            bins[part] = self._rows.bins_of(self._rows.probs[part])
-        return bins
+    def _fixed_of_all(self) -> Floats:
+        return _fixed_point(self._rows.probs)
 
     @cached_property
     def _beyond(self) -> _Entries:
         """The probabilities that are not in the first bin."""
-        place = np.flatnonzero(self._bins)
+        probs = self._rows.probs.ravel()
+        place = np.flatnonzero(probs >= 0.99 / self._num_bins)  # all that are beyond, and few others
+        place = place[self._rows.bins_of(probs[place]) > 0]
         index, label = np.divmod(place, self._rows.num_classes)
-        value = self._fixed.ravel()[place] / FIXED_POINT
-        return _Entries(index, self._cell_of(index, label), value, self._num_cells)
+        return _Entries(index, self._cell_of(index, label), _fixed_point(probs[place]) / FIXED_POINT, self._num_cells)
 
     @cached_property
     def _own_labels(self) -> _Entries:
         index = np.arange(self._rows.num_samples)
         return _Entries(index, self._cell_of(index, self._rows.target), None, self._num_cells)
+
+
+def _fixed_point(probs: NDArray[Any]) -> Floats:
+    fixed = probs * np.float64(FIXED_POINT)
+    return np.rint(fixed, out=fixed)
 
 
 class _Entries:

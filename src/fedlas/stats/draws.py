@@ -6,9 +6,9 @@ number of threads plays a part. They come from NumPy's ``RandomState``, whose ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ MANY_PROBS = 2**23
 """Probabilities from which on it is their sums by class that take the time: these come from wide blocks."""
 CLASS_REPLICATES = 199
 """At most so many replicates of what is computed of so many probabilities."""
-_WIDE, _WIDE_BLOCK = 32, 2**22
+_WIDE, _WIDE_BLOCK = 99, 2**23
 
 
 class Purpose(IntEnum):
@@ -53,23 +53,29 @@ def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
     return Rows(predictions, check_count(owner, "num_bins", num_bins))
 
 
-def resampled_weights(*rows: Rows, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Floats]:
+def resampled_weights(
+    *rows: Rows, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
+) -> Iterator[Floats]:
     """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
-    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts):
-        index = (uniforms * rows[0].num_samples).astype(np.int64)
+    for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts, wide):
+        index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
         index += np.arange(len(index))[:, None] * rows[0].num_samples
         yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
 
 
-def resampled(rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Resampled]:
+def resampled(
+    rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
+) -> Iterator[Resampled]:
     """Blocks of bootstrap replicates, ``replicates`` in all."""
-    for weights in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts):
+    for weights in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts, wide=wide):
         yield Resampled(rows, weights)
 
 
-def redrawn(rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = ()) -> Iterator[Redrawn]:
+def redrawn(
+    rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
+) -> Iterator[Redrawn]:
     """Blocks of replicates with labels drawn from the model's probabilities, ``replicates`` in all."""
-    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed, cuts):
+    for uniforms in _uniforms(Purpose.NOISE_FLOOR, [rows], replicates, seed, cuts, wide):
         yield Redrawn(rows, uniforms)
 
 
@@ -79,6 +85,7 @@ def values_in(
     forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
     *,
     seed: int,
+    narrow: Collection[K] = (),
     advance: Callable[[int], None] | None = None,
 ) -> dict[K, Floats]:
     """Values of several quantities over one set of replicates, which each block of is drawn once for all of them.
@@ -88,15 +95,36 @@ def values_in(
         rows: What is drawn from.
         forms: By name, the quantity of a block ``(R, ...)``, and of how many replicates, from the first, it is wanted.
         seed: Of the random numbers.
-        advance: Called after each block with the number of its replicates.
+        narrow: Quantities that do little with each row. Of many probabilities they have a pass of their own over the
+            same replicates, in blocks that a processor's cache holds; sums by class take wide ones.
+        advance: Called after each block with the number of its replicates; of two passes in the last one.
 
     Returns:
         ``(replicates, ...)`` by name.
     """
+    wide = {name: form for name, form in forms.items() if name not in narrow or not _has_many(rows)}
+    others = {name: form for name, form in forms.items() if name not in wide}
+    found: dict[K, Floats] = {}
+    if wide:
+        found |= _values_in(draw(rows, **_extent(wide), seed=seed), wide, None if others else advance)
+    if others:
+        found |= _values_in(draw(rows, **_extent(others), seed=seed, wide=False), others, advance)
+    return found
+
+
+def _extent(forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]]) -> dict[str, Any]:
     wanted = {replicates for _, replicates in forms.values()}
+    return {"replicates": max(wanted, default=0), "cuts": wanted}
+
+
+def _values_in(
+    blocks: Iterator[Replicates],
+    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
+    advance: Callable[[int], None] | None,
+) -> dict[K, Floats]:
     parts: dict[K, list[Floats]] = {name: [] for name in forms}
     done = 0
-    for block in draw(rows, replicates=max(wanted, default=0), seed=seed, cuts=wanted):
+    for block in blocks:
         for name, (form, replicates) in forms.items():
             if done < replicates:
                 parts[name].append(form(block))
@@ -107,14 +135,18 @@ def values_in(
     return {name: np.concatenate(found) for name, found in parts.items()}
 
 
+def _has_many(*rows: Rows) -> bool:
+    return max(each.num_samples * each.num_classes for each in rows) > MANY_PROBS
+
+
 def _uniforms(
-    purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int, cuts: Iterable[int]
+    purpose: Purpose, rows: Sequence[Rows], replicates: int, seed: int, cuts: Iterable[int], wide: bool
 ) -> Iterator[Floats]:
     random = random_state(purpose, seed)
     # Beside (R, N) there are (R, C * num_bins) arrays; how large a block is changes no number that is drawn.
     largest = max(max(each.num_samples, each.num_classes * each.num_bins) for each in rows)
     narrow = max(1, BLOCK // largest)
-    many = max(each.num_samples * each.num_classes for each in rows) > MANY_PROBS
+    many = wide and _has_many(*rows)
     start = 0
     for stop in sorted({replicates, *(cut for cut in cuts if cut < replicates)}):
         step = max(narrow, min(_WIDE, _WIDE_BLOCK // largest)) if many and stop <= CLASS_REPLICATES else narrow

@@ -19,17 +19,19 @@ from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
-from fedlas.stats.draws import CLASS_REPLICATES, MANY_PROBS, redrawn, resampled, rows_for, values_in
+from fedlas.stats.draws import MANY_PROBS, redrawn, resampled, rows_for, values_in
 from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.replicates import Replicates
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
 from fedlas.stats.tables import class_table, mean_quantity, replicate_values
 
 REPLICATES = 1000
 """Replicates of every interval and every noise floor, where nothing else is asked for."""
 COSTLY = {"smooth_ece": 99}
 """At most so many replicates of metrics that take a hundred times as long as the others on small test sets."""
+MANY_CLASS_REPLICATES = 99
+"""At most so many replicates of metrics of every class's probability from :data:`MANY_PROBS` probabilities on."""
 CONFIDENCE = 1.0 - LEVEL
 """Level of the intervals."""
 
@@ -95,7 +97,7 @@ def estimates(
         num_bins: Bins of the metrics that have any, at least 1.
         level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. What takes long has fewer at
-            that level: the smooth ECE 99, and the classwise ECE 199 from 8 million probabilities on.
+            that level: the smooth ECE 99, and so has the classwise ECE from 8 million probabilities on.
         seed: The same seed draws the same samples and labels.
 
     Returns:
@@ -119,9 +121,9 @@ def estimates(
         (True, 0.005, None)
     """
     check_predictions("estimates", predictions)
-    names = evaluate(predictions) if metrics is None else metrics
+    values = evaluate(predictions, num_bins=num_bins) if metrics is None else None
     options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
-    return estimated("estimates", predictions, list(names), **options)[0]
+    return estimated("estimates", predictions, list(values or metrics or ()), values=values, **options)[0]
 
 
 def class_estimates(
@@ -177,6 +179,7 @@ def estimated(
     replicates: int = REPLICATES,
     class_replicates: int = 0,
     seed: int = 0,
+    values: Mapping[str, float] | None = None,
     advance: Callable[[float], None] | None = None,
 ) -> tuple[dict[str, Estimate], dict[int, Estimate]]:
     """:func:`estimates` of ``metrics`` and :func:`class_estimates`, from the same draws.
@@ -190,13 +193,18 @@ def estimated(
         replicates: As there.
         class_replicates: Of the classes, at most ``replicates``; 0 leaves them out.
         seed: As there.
+        values: The metrics, if they have been computed.
         advance: Called with the share of the work that has been done since the last call; all calls add up to 1.
     """
     check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
     entries = {name: METRICS[name] for name in dict.fromkeys(metrics)}
-    values = values_of(predictions, list(entries.values()), num_bins)
-    rows.gather([quantity for entry in entries.values() if (quantity := mean_quantity(entry, rows))])
+    if values is None:
+        values = values_of(predictions, list(entries.values()), num_bins)
+    # What most need is computed in one pass.
+    means = [quantity for entry in entries.values() if (quantity := mean_quantity(entry, rows))]
+    classwise = [name for name, entry in entries.items() if _is_by_class(entry)]
+    rows.gather([*means, confidence_of, *([probs_of] if class_replicates or classwise else [])])
 
     forms: dict[str | None, tuple[Callable[[Replicates], Floats], int]] = {
         name: (partial(replicate_values, entry), max(_at_most(entry, rows, replicates), fewest_replicates(level)))
@@ -211,28 +219,29 @@ def estimated(
         if advance is not None:
             advance(drawn / total)
 
-    samples = values_in(resampled, rows, forms, seed=seed, advance=count)
-    floors = values_in(redrawn, rows, tested, seed=seed, advance=count)
+    options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
+    samples, floors = values_in(resampled, rows, forms, **options), values_in(redrawn, rows, tested, **options)
     found = {
         name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()
     }
     classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
-    classwise = METRICS["classwise_ece"]
+    of_class = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
     return found, {
-        label: _estimate(
-            classwise, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label]
-        )
+        label: _estimate(of_class, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label])
         for label, row in classes.items()
     }
 
 
 def _at_most(entry: MetricEntry, rows: Rows, replicates: int) -> int:
+    many = _is_by_class(entry) and rows.num_samples * rows.num_classes > MANY_PROBS
+    return min(replicates, COSTLY.get(entry.name, replicates), MANY_CLASS_REPLICATES if many else replicates)
+
+
+def _is_by_class(entry: MetricEntry) -> bool:
     one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
-    by_class = one_pass is not None and one_pass.statistic is ClasswiseSums
-    many = by_class and rows.num_samples * rows.num_classes > MANY_PROBS
-    return min(replicates, COSTLY.get(entry.name, replicates), CLASS_REPLICATES if many else replicates)
+    return one_pass is not None and one_pass.statistic is ClasswiseSums
 
 
 def _errors_by_class(block: Replicates) -> Floats:

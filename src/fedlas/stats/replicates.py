@@ -98,6 +98,11 @@ class Replicates(ABC):
         return {}
 
     @cached_property
+    def ordered_right(self) -> Floats:
+        """``weight * correct`` ``(R, N)``."""
+        return self.ordered_weights * self.ordered_correct
+
+    @cached_property
     def ordered_gaps(self) -> Floats:
         """``weight * (confidence - correct)`` ``(R, N)``."""
         gaps: Floats = self.rows.ordered_confidence - self.ordered_correct
@@ -146,7 +151,7 @@ class Resampled(Replicates):
     def mean(self, quantity: Quantity) -> Floats:
         """Weighted mean ``(R,)``; the quantity is computed once."""
         # einsum rather than a matrix product, whose order of summation depends on the number of threads.
-        return np.einsum("rn,n->r", self.weights, self.rows.column(quantity).astype(np.float64)) / self.rows.num_samples
+        return np.einsum("rn,n->r", self.weights, self.rows.floats(quantity)) / self.rows.num_samples
 
     @cached_property
     def class_probs(self) -> Floats:
@@ -205,6 +210,11 @@ class Redrawn(Replicates):
         """Without drawing the label itself, which costs much more."""
         correct = self.uniforms < self.rows.confidence
         return correct.take(self.rows.order, axis=1).astype(np.float64)
+
+    @property
+    def ordered_right(self) -> Floats:
+        """What is right ``(R, N)``."""
+        return self.ordered_correct
 
     @property
     def ordered_known(self) -> Floats:

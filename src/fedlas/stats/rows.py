@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -20,21 +20,28 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Quantity = Callable[[Chunk], Tensor]
 T = TypeVar("T")
+KEPT = 2**23
+"""Probabilities up to which what is computed of each is kept from one block of replicates to the next."""
+CACHED = 2**18
+"""Elements of what is computed in parts: 2 MiB of float64."""
 
 
 class _Column:
-    """Statistic: a quantity of all rows, unchanged."""
+    """Statistic: a quantity of all ``num_samples`` rows, unchanged."""
 
-    def __init__(self, quantity: Quantity) -> None:
-        self._quantity = quantity
-        self._parts: list[Tensor] = []
+    def __init__(self, quantity: Quantity, num_samples: int) -> None:
+        self._quantity, self._num_samples, self._filled = quantity, num_samples, 0
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``; copied, because a chunk's buffers are used again."""
-        self._parts.append(self._quantity(chunk).cpu().clone())
+        found = self._quantity(chunk)
+        if not self._filled:
+            self._all = torch.empty((self._num_samples, *found.shape[1:]), dtype=found.dtype)
+        self._all[self._filled : self._filled + len(found)] = found
+        self._filled += len(found)
 
     def array(self) -> NDArray[Any]:
-        return torch.cat(self._parts).numpy()
+        return self._all.numpy()
 
 
 class Rows:
@@ -52,6 +59,7 @@ class Rows:
         self.predictions = predictions
         self.num_bins = num_bins
         self._columns: dict[Quantity, NDArray[Any]] = {}
+        self._floats: dict[Quantity, Floats] = {}
         self._tables: dict[Callable[[Rows], Any], Any] = {}
 
     @property
@@ -69,9 +77,15 @@ class Rows:
         self.gather([quantity])
         return self._columns[quantity]
 
+    def floats(self, quantity: Quantity) -> Floats:
+        """``quantity`` of each row ``(N,)`` in double precision."""
+        if quantity not in self._floats:
+            self._floats[quantity] = self.column(quantity).astype(np.float64)
+        return self._floats[quantity]
+
     def gather(self, quantities: Iterable[Quantity]) -> None:
         """Compute the columns of several quantities in one pass."""
-        columns = {each: _Column(each) for each in quantities if each not in self._columns}
+        columns = {each: _Column(each, self.num_samples) for each in quantities if each not in self._columns}
         if columns:
             scan(self.predictions, columns.values())
             self._columns |= {each: column.array() for each, column in columns.items()}
@@ -79,7 +93,7 @@ class Rows:
     @cached_property
     def confidence(self) -> NDArray[Any]:
         """Probability of the predicted class ``(N,)``, in the precision of the logits."""
-        return self.column(_confidence)
+        return self.column(confidence_of)
 
     @cached_property
     def target(self) -> Integers:
@@ -94,7 +108,7 @@ class Rows:
     @cached_property
     def probs(self) -> NDArray[Any]:
         """Softmax of the logits ``(N, C)``, in their precision."""
-        return self.column(_probs)
+        return self.column(probs_of)
 
     @cached_property
     def squared_probs(self) -> Floats:
@@ -155,20 +169,36 @@ class Rows:
         return self._tables[make]
 
     @cached_property
-    def cumulative(self) -> Floats:
-        """Cumulative probabilities ``(N, C)``, the predicted class first: it and class 0 have changed places.
+    def _cumulative_of_all(self) -> Floats:
+        return self._cumulative(slice(None))
+
+    def _cumulative(self, part: slice) -> Floats:
+        """Cumulative probabilities ``(n, C)`` of some rows, the predicted class first: it and class 0 change places.
 
         The first column is the confidence itself; the others share what it leaves, so that rounding gives nothing to
         a class that has nothing.
         """
-        rest = self.probs.astype(np.float64)
-        rest[np.arange(self.num_samples), self.predicted] = rest[:, 0]
+        rest, predicted = self.probs[part].astype(np.float64), self.predicted[part]
+        rest[np.arange(len(rest)), predicted] = rest[:, 0]
         rest[:, 0] = 0.0
         np.cumsum(rest, axis=1, out=rest)
-        confidence, total = self.confidence.astype(np.float64), rest[:, -1]
+        confidence, total = self.confidence[part].astype(np.float64), rest[:, -1]
         rest *= np.divide(1.0 - confidence, total, out=np.zeros_like(total), where=total > 0)[:, None]
         rest += confidence[:, None]
         return rest
+
+    def _cumulative_parts(self) -> Iterator[tuple[slice, Floats]]:
+        """The cumulative probabilities, all rows at once; of many probabilities as much as a processor's cache holds.
+
+        An array of all of many is slower to write and to read than a part of them is to compute again.
+        """
+        if self.num_samples * self.num_classes <= KEPT:
+            yield slice(0, self.num_samples), self._cumulative_of_all
+            return
+        step = max(1, CACHED // self.num_classes)
+        for start in range(0, self.num_samples, step):
+            part = slice(start, start + step)
+            yield part, self._cumulative(part)
 
     def draw(self, uniforms: Floats) -> Integers:
         """Labels ``(R, N)`` drawn from the probabilities: the predicted class where ``uniforms < confidence``.
@@ -187,19 +217,27 @@ class Rows:
         Args:
             uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
         """
-        place = np.flatnonzero(uniforms >= self.confidence)
-        value, row = uniforms.ravel()[place], place % self.num_samples
-        cumulative, first = self.cumulative.ravel(), row * self.num_classes
-        # Bisection, all rows at a time, for the first column whose cumulative probability is above the value.
-        low, high = first + 1, first + (self.num_classes - 1)
-        for _ in range(max(0, self.num_classes - 2).bit_length()):
-            middle = (low + high) >> 1
-            beyond = value >= cumulative[middle]
-            np.copyto(low, np.minimum(middle + 1, high), where=beyond)
-            np.copyto(high, middle, where=~beyond)
-        label = low - first
+        # By row, so that all replicates read a row's probabilities while they are in the cache.
+        row, replicate = np.nonzero((uniforms >= self.confidence).T)
+        value, label = uniforms[replicate, row], np.empty_like(row)
+        for part, cumulative in self._cumulative_parts():
+            drawn = slice(*np.searchsorted(row, (part.start, part.stop)))
+            label[drawn] = _first_above(value[drawn], cumulative, row[drawn] - part.start)
         # Class 0 stands where the predicted class was.
-        return place, row, np.where(label == self.predicted[row], 0, label)
+        return replicate * self.num_samples + row, row, np.where(label == self.predicted[row], 0, label)
+
+
+def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
+    """The first column but column 0 in which ``cumulative[row]`` is above ``value (E,)``; else the last."""
+    classes, flat = cumulative.shape[1], cumulative.ravel()
+    first = row * classes
+    low, high = first + 1, first + (classes - 1)
+    for _ in range(max(0, classes - 2).bit_length()):  # bisection, all values at a time
+        middle = (low + high) >> 1
+        beyond = value >= flat[middle]
+        np.copyto(low, np.minimum(middle + 1, high), where=beyond)
+        np.copyto(high, middle, where=~beyond)
+    return low - first
 
 
 def starts_of_runs(values: NDArray[Any]) -> Integers:
@@ -207,11 +245,13 @@ def starts_of_runs(values: NDArray[Any]) -> Integers:
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
 
 
-def _confidence(chunk: Chunk) -> Tensor:
+def confidence_of(chunk: Chunk) -> Tensor:
+    """Quantity: the probability of the predicted class ``(n,)``."""
     return chunk.confidence
 
 
-def _probs(chunk: Chunk) -> Tensor:
+def probs_of(chunk: Chunk) -> Tensor:
+    """Quantity: the probability of each class ``(n, C)``."""
     return chunk.probs
 
 

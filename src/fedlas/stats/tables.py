@@ -21,7 +21,7 @@ from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.fine_grid import FineGrid, cell_of
-from fedlas.metrics.ranking import equal_mass_gaps
+from fedlas.metrics.ranking import equal_mass_gaps_of_rows
 from fedlas.metrics.scan import Statistic
 from fedlas.metrics.signed import ConfidenceByOutcome, Outcomes
 from fedlas.metrics.smooth import Nodes, on_nodes, smooth_calibration_error
@@ -79,19 +79,18 @@ class Filled(Generic[T]):
 
 def _width_bins(block: Replicates) -> Filled[BinTable]:
     """Sums over bins of equal width, without those that the rows leave empty."""
-    return _bins(block, block.ordered_gaps, block.ordered_correct)
+    return _bins(block, block.ordered_gaps, block.ordered_right)
 
 
 def _known_bins(block: Replicates) -> Filled[BinTable]:
     """The same with the known probability of being right as the outcome."""
     gaps = block.ordered_weights * (block.rows.ordered_confidence - block.ordered_known)
-    return _bins(block, gaps, block.ordered_known)
+    return _bins(block, gaps, block.ordered_weights * block.ordered_known)
 
 
-def _bins(block: Replicates, gaps: Floats, outcome: Floats) -> Filled[BinTable]:
-    weights = block.ordered_weights
+def _bins(block: Replicates, gaps: Floats, right: Floats) -> Filled[BinTable]:
     count, gap, right = (
-        np.add.reduceat(each, block.rows.width_starts, axis=1) for each in (weights, gaps, weights * outcome)
+        np.add.reduceat(each, block.rows.width_starts, axis=1) for each in (block.ordered_weights, gaps, right)
     )
     return Filled(BinTable(count, gap, right, block.rows.num_samples))
 
@@ -128,24 +127,27 @@ class Ranked:
     """What :class:`~fedlas.metrics.binning.EqualMass` gives."""
 
     def __init__(self, block: Replicates) -> None:
-        self._runs = TieRuns(block)
-        self._num_bins = block.rows.num_bins
+        self._block = block
 
     def table(self) -> BinTable:
         """Gaps of bins of equal mass; nothing asks for more."""
-        nothing = np.empty(0)
-        return BinTable(nothing, equal_mass_gaps(self._runs, self._num_bins), nothing, self._runs.num_samples)
+        block, rows, nothing = self._block, self._block.rows, np.empty(0)
+        gaps = equal_mass_gaps_of_rows(
+            block.ordered_weights, block.ordered_gaps, rows.tie_starts, rows.num_samples, rows.num_bins
+        )
+        return BinTable(nothing, gaps, nothing, rows.num_samples)
 
     def ranking(self) -> TieRuns:
         """Rows of equal confidence together."""
-        return self._runs
+        return TieRuns(self._block)
 
 
 def _by_outcome(block: Replicates) -> Filled[Outcomes]:
     """Sums over wrong and right predictions ``(R,)``."""
-    confidence, correct = block.rows.ordered_confidence, block.ordered_correct
-    wrong, right = block.ordered_weights * (1.0 - correct), block.ordered_weights * correct
-    wrong_confidence, right_doubt = (wrong * confidence).sum(axis=1), (right * (1.0 - confidence)).sum(axis=1)
+    confidence, right = block.rows.ordered_confidence, block.ordered_right
+    wrong = block.ordered_weights - right
+    wrong_confidence = np.einsum("rn,n->r", wrong, confidence)
+    right_doubt = np.einsum("rn,n->r", right, 1.0 - confidence)
     samples = block.rows.num_samples
     return Filled(Outcomes(wrong.sum(axis=1), right.sum(axis=1), wrong_confidence, right_doubt, samples))
 
@@ -204,7 +206,7 @@ def _nodes(block: Replicates) -> Nodes:
     """
     rows = block.rows
     weights, starts = block.ordered_weights, rows.table(_cell_starts)
-    right = weights * block.ordered_correct
+    right = block.ordered_right
     gaps = _on_nodes(right, 1.0, rows, starts) + _on_nodes(weights - right, 0.0, rows, starts)
     return Nodes(gaps / rows.num_samples, guess=rows.table(_smooth_error), precision=1e-9, fewest=2**12)
 

@@ -40,7 +40,7 @@ class Backwards(Executor):
 
 def test_what_arguments_choose():
     assert isinstance(chosen(), LocalExecutor)
-    assert chosen().in_process
+    assert chosen().workers is chosen("--workers", "auto").workers is None
     local = chosen("--workers", "4", "--gpus-per-run", "0.5", "--executor-set", "retries=0")
     assert (local.workers, local.gpus_per_run, local.retries) == (4, 0.5, 0)
     slurm = chosen("--executor", "slurm", "--executor-set", "minutes=90", "--executor-set", "setup=[module load cuda]")

@@ -69,8 +69,8 @@ def test_of_many_probabilities_class_sums_have_fewer_replicates(monkeypatch):
     monkeypatch.setitem(estimates.__globals__, "MANY_PROBS", 1000)
     found = estimates(p, ["ece", "classwise_ece"], replicates=250)
     assert found["ece"] == whole["ece"]
-    assert found["classwise_ece"] == estimates(p, ["classwise_ece"], replicates=199)["classwise_ece"]
-    assert found["classwise_ece"].replicates == 199
+    assert found["classwise_ece"] == estimates(p, ["classwise_ece"], replicates=99)["classwise_ece"]
+    assert found["classwise_ece"].replicates == 99
 
 
 def test_as_json_and_back():

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fedlas._core.check import InputError
 from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
+from fedlas.lab.bench.warnings import alarms_of, notes_of
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import check_claim, check_data
+from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.intervals import lacks_estimates
 from fedlas.lab.runs.settle import as_begun
+from fedlas.lab.runs.threads import threads_for
 from fedlas.lab.train.progress import duration
 
 
@@ -50,22 +55,24 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         InputError: Before any run starts: if the folder is something else's, a run's folder holds one of another
             configuration or on other data, data or model cannot be had, or the executor cannot start.
     """
-    executor = executor or LocalExecutor()
+    executor = executor or LocalExecutor(workers=1)
     _check_folders([as_begun(run) for run in runs])
-    todo = [run for run in runs if not RunFolder(run.folder).is_finished]
-    for run in todo[:1]:
+    todo = [run for run in runs if not _is_done(run)]
+    threads = None
+    for run in [run for run in todo if not RunFolder(run.folder).is_finished][:1]:
         splits = prepare_data(run)
         warn_of_small_validation(len(splits.val))  # here too: what workers say goes to their own files
         build_objective(run, splits)
+        threads = threads_for(run)
         for folder in _siblings(runs):
             with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
                 check_data(folder, data_fingerprint(run))
     labels = {run.name: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, start=1)}
     results: dict[str, Result] = {}
 
-    def note(result: Result, style: str | None = None) -> None:
+    def note(result: Result, style: str | None = None, more: str = "") -> None:
         results[result.name] = result
-        text = result.line
+        text = f"{result.line}{more}"
         if result.busy is not None:
             text, style = f"skipped: {result.busy}", "yellow"
         elif result.error is not None:
@@ -76,17 +83,18 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         if run not in todo:
             note(attempt(run, labels[run.name]), "dim")
     if todo:
-        tasks = [Task.of(run, labels[run.name]) for run in todo]
-        progress = JointProgress(console, tasks, watch=not executor.in_process)
+        tasks = [replace(Task.of(run, labels[run.name]), threads=threads) for run in todo]
+        progress = JointProgress(console, tasks)
         with progress, closing(executor.results(tasks, progress)) as ended:
             for count, result in enumerate(ended, start=1):
                 progress.ended(result)
-                note(result)
+                left, seconds = len(todo) - count, progress.remaining()
+                told = result.line is not None and left and seconds and not progress.live  # the bar shows it itself
+                note(result, more=f", about {duration(seconds)} for {left} more" if told and seconds else "")
                 if count == 1:
                     _say_precision(next(run for run in todo if run.name == result.name), console)
-                left, seconds = len(todo) - count, progress.remaining()
-                if result.line is not None and left and seconds is not None:
-                    say(f"  about {duration(seconds)} for {left} more", style="dim", stderr=True, on=console)
+        ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
+        say(*notes_of(ended_well), *alarms_of(ended_well), style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
 
 
@@ -95,6 +103,17 @@ def _say_precision(run: Run, console: Any) -> None:
     for start in RunFolder(run.folder).starts[-1:]:
         if "precision" in start:
             say(f"  precision {start['precision']}", style="dim", stderr=True, on=console)
+
+
+def _is_done(run: Run) -> bool:
+    """Whether a run is finished and has its intervals, as far as they can be computed."""
+    folder = RunFolder(run.folder)
+    if not folder.is_finished:
+        return False
+    try:
+        return not lacks_estimates(read_run(folder))
+    except (ValueError, InputError, OSError):  # what is wrong with it is said when its turn comes
+        return True
 
 
 def _outcome(runs: Sequence[Run], results: Mapping[str, Result]) -> Outcome:

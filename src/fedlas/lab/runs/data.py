@@ -63,6 +63,13 @@ def data_root(run: Run) -> Path | None:
     return None if place is None else place.absolute()
 
 
+def image_shape(run: Run) -> tuple[int, int, int]:
+    """Classes, channels and image size in pixels of the run's data."""
+    source = _source(*_source_key(run))
+    channels, size, _ = source.train.shape
+    return len(source.classes), channels, size
+
+
 def data_fingerprint(run: Run) -> dict[str, Any]:
     """Fingerprint of the run's data set; the same for every seed."""
     return _fingerprint(*_source_key(run))

@@ -34,16 +34,18 @@ from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.train import Fitted, fit
 from fedlas.lab.train.loop import EpochBatches
 from fedlas.lab.train.machine import precision_text
+from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
 from fedlas.ood import Outputs
 
 
-def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
+def execute(run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress) -> dict[str, Any]:
     """Train, predict and measure; go on where an earlier start stopped, or return what a finished one found.
 
     Args:
         run: The run.
         label: Shown in front of the progress bar; None is the run's name.
+        show: Shows the progress of the training.
 
     Returns:
         The contents of ``metrics.json``.
@@ -81,7 +83,7 @@ def execute(run: Run, *, label: str | None = None) -> dict[str, Any]:
                 say(f"precision {used}", style="dim", stderr=True)
             note_start(run.folder, accelerator.device, precision=used)
         with tracking_of(run, accelerator) as tracking:
-            return _train_and_measure(run, objective, splits, batches, accelerator, label or run.name, tracking)
+            return _train_and_measure(run, objective, splits, batches, accelerator, label, tracking, show)
 
 
 def _train_and_measure(
@@ -90,8 +92,9 @@ def _train_and_measure(
     splits: Splits,
     batches: EpochBatches,
     accelerator: Any,
-    label: str,
+    label: str | None,
     tracking: Tracking,
+    show: ShowProgress,
 ) -> dict[str, Any]:
     train = run.recipe.train
     fitted = train_as_planned(
@@ -103,6 +106,7 @@ def _train_and_measure(
         label=label,
         on_record=tracking.epoch,
         watch_norms=train.save_features,
+        show=show,
     )
     started = time.monotonic()
     val, test = held_out_predictions(run, splits, objective, features=train.save_features)
@@ -158,6 +162,7 @@ def train_as_planned(
     label: str | None = None,
     on_record: Callable[[Mapping[str, Any]], None] | None = None,
     watch_norms: bool = False,
+    show: ShowProgress = TrainingProgress,
 ) -> Fitted:
     """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
 
@@ -171,6 +176,7 @@ def train_as_planned(
         label: Shown in front of the progress bar; None is the run's name.
         on_record: Called with each record once it is in the log, on the main process.
         watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched.
+        show: Shows the progress.
 
     Raises:
         InputError: As :func:`fedlas.lab.train.fit`.
@@ -189,6 +195,7 @@ def train_as_planned(
         name=label or run.name,
         hooks=monitors(objective.criterion, norms=watch_norms),
         on_record=on_record,
+        show=show,
     )
 
 

@@ -67,12 +67,24 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
     return replace(summary, runs=tuple(replace(run, estimates=found[run.name]) for run in summary.runs))
 
 
+def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
+    """Compute the estimates of a run that lacks them, and keep them in its ``intervals.json``; shows nothing."""
+    if lacks_estimates(run, replicates=replicates):
+        _kept(run, _computed(run, replicates, lambda *_: None))
+
+
+def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
+    """Whether a run has test predictions and no ``intervals.json`` that fits them."""
+    return _is_stale(run, _stored(run), replicates)
+
+
 def estimates_by_stage(
     stages: Mapping[str, Predictions],
     metrics: Sequence[str],
     *,
     num_bins: int,
     replicates: int,
+    values: Mapping[str, Mapping[str, float]] | None = None,
     console: Any = None,
 ) -> dict[str, dict[str, Estimate]]:
     """Estimates by stage, then by registry name, of predictions that belong to no run; with a progress bar.
@@ -82,6 +94,7 @@ def estimates_by_stage(
         metrics: What to compute, where it can be.
         num_bins: Bins of the metrics that have any.
         replicates: 0 computes nothing; nor are intervals of a single sample.
+        values: The metrics by stage, if they have been computed.
         console: A ``rich.console.Console``; None makes one on standard error.
     """
     if not replicates:
@@ -92,7 +105,14 @@ def estimates_by_stage(
     with progress_bar(len(many), console) as advance:
         for stage, each in many.items():
             names = measurable(metrics, each)
-            found[stage] = estimated("intervals", each, names, **options, advance=partial(advance, stage))[0]
+            found[stage] = estimated(
+                "intervals",
+                each,
+                names,
+                **options,
+                values=None if values is None else values[stage],
+                advance=partial(advance, stage),
+            )[0]
     return found
 
 

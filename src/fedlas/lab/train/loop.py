@@ -23,7 +23,7 @@ from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
-from fedlas.lab.train.progress import TrainingProgress
+from fedlas.lab.train.progress import Progress, ShowProgress, TrainingProgress
 from fedlas.lab.train.restore import restore
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
@@ -73,6 +73,7 @@ def fit(
     name: str = "train",
     hooks: Sequence[Hook] = (),
     on_record: Callable[[Mapping[str, Any]], None] | None = None,
+    show: ShowProgress = TrainingProgress,
 ) -> Fitted:
     """Train until the last epoch, from ``folder/checkpoint.pt`` if there is one.
 
@@ -89,6 +90,7 @@ def fit(
         name: Text in front of the progress bar.
         hooks: Observers that add to the log. They need the model's head to be found, or named in the objective.
         on_record: Called on the main process with each record, after it is in the log.
+        show: Shows the progress.
 
     Returns:
         The best epoch and the log.
@@ -138,7 +140,7 @@ def fit(
         del saved
     history = on_main(accelerator, lambda: truncate_log(log, done))
 
-    with TrainingProgress(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main) as bar:
+    with show(name, epochs=config.epochs, steps=len(train), done=done, quiet=not main) as bar:
         for epoch in range(done + 1, config.epochs + 1):
             # Train and validate.
             started = time.monotonic()
@@ -201,7 +203,7 @@ def _train_epoch(
     clip_norm: float | None,
     weights: Weights,
     hooks: Sequence[Hook],
-    bar: TrainingProgress,
+    bar: Progress,
     epoch: int,
 ) -> dict[str, float]:
     """One pass over the training data; mean loss and accuracy of each batch before its step."""

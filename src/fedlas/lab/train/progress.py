@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from fedlas._core.terminal import Bar, say
-from fedlas.diagnose import alarm_kind
 
-__all__ = ["TrainingProgress", "duration"]
+__all__ = ["Progress", "ShowProgress", "TrainingProgress", "duration"]
+
+
+class Progress(Protocol):
+    """What the training loop tells while it works."""
+
+    def due(self) -> bool:
+        """Whether a loss would be shown now. Ask before reading one, which stalls an accelerator."""
+
+    def step(self, epoch: int, step: int, loss: float | None = None) -> None:
+        """A step is done, with its ``loss`` if given."""
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """An epoch is done; ``record`` is its line of the log."""
+
+
+class ShowProgress(Protocol):
+    """Starts to show the progress of a run, as :class:`TrainingProgress` does."""
+
+    def __call__(
+        self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False
+    ) -> AbstractContextManager[Progress]:
+        """Show a run, whose name, epochs and steps an epoch are given, until the context ends."""
 
 
 def duration(seconds: float) -> str:
@@ -47,7 +69,6 @@ class TrainingProgress(Bar):
         self.name, self.quiet, self.metrics = name, quiet, ""
         self.epochs, self.steps, self.done = epochs, steps, done
         self.started = self.shown = time.monotonic()
-        self._alarms: set[str] = set()
 
     def due(self) -> bool:
         """Whether the bar would show a loss now. Ask before reading a loss, which stalls an accelerator."""
@@ -72,15 +93,6 @@ class TrainingProgress(Bar):
             rest = f"  {left:.0f} s left" if number < self.epochs else ""
             say(f"{self.name}  {text}{rest}", on=self.console)
             self.shown = now
-        self._alarm(number, record.get("alarms", ()))
-
-    def _alarm(self, epoch: int, alarms: Sequence[str]) -> None:
-        """Print an alarm of gate or indicator once, when it begins; the log has it at every epoch."""
-        kinds = {alarm_kind(alarm): alarm for alarm in alarms}
-        for kind, alarm in kinds.items():
-            if kind not in self._alarms and not self.quiet:
-                say(f"{self.name}  epoch {epoch}: {alarm}", style="yellow", on=self.console)
-        self._alarms = set(kinds)
 
 
 def _gate_text(record: Mapping[str, Any]) -> str:

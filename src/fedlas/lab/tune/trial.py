@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 from fedlas._core.check import InputError
 from fedlas._core.files import read_json, write_json
 from fedlas._core.ranks import on_main
+from fedlas._core.threads import limited_to
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
@@ -20,6 +21,7 @@ from fedlas.lab.runs.claim import check_claim, claim
 from fedlas.lab.runs.data import fingerprints, prepare_data
 from fedlas.lab.runs.execute import train_as_planned
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.threads import threads_for
 from fedlas.lab.train import DivergedError, read_log
 from fedlas.lab.tune.goal import Goal
 from fedlas.lab.tune.plan import Tuning
@@ -95,6 +97,11 @@ def measured(run: Run, goal: Goal, accelerator: Any, *, label: str) -> dict[str,
     ready = on_main(accelerator, lambda: _read(run, path))
     if ready is not None:
         return ready
+    with limited_to(threads_for(run)):
+        return _measured(run, path, goal, accelerator, label)
+
+
+def _measured(run: Run, path: Path, goal: Goal, accelerator: Any, label: str) -> dict[str, float]:
     # Training that cannot see the test part.
     whole = prepare_data(run)
     splits = without_test(whole, accelerator.device)

@@ -1,4 +1,5 @@
 import io
+import json
 
 import filelock
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 from fedlas._core.check import InputError
 from fedlas.cli import bench
 from fedlas.lab.bench.run_all import run_all
+from fedlas.lab.bench.warnings import alarms_of, notes_of
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.losses import LOSSES
@@ -169,3 +171,26 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch, capsys):
     captured = capsys.readouterr()
     assert not captured.out
     assert not captured.err
+
+
+def test_a_finished_run_without_intervals_gets_them(tmp_path):
+    run(tmp_path, ["ce"])
+    intervals, metrics = tmp_path / "ce-s0" / "intervals.json", tmp_path / "ce-s0" / "metrics.json"
+    before, stamp = intervals.read_text(), metrics.stat().st_mtime_ns
+    intervals.unlink()
+    outcome, _ = run(tmp_path, ["ce"])
+    assert outcome.finished == ["ce-s0"]
+    assert intervals.read_text() == before
+    assert metrics.stat().st_mtime_ns == stamp
+
+
+def test_alarms_and_warnings_of_fits_are_told_once(tmp_path):
+    planned = plan(RECIPE, losses=["ce", "ls", "mbls"], seeds=[0], out=tmp_path)
+    for number, one in enumerate(planned):
+        one.folder.mkdir(parents=True)
+        record = {"epoch": 2, "alarms": ["gate stuck on +1 for 3 epochs"] if number < 2 else []}
+        (one.folder / "log.jsonl").write_text(json.dumps(record) + "\n")
+        (one.folder / "metrics.json").write_text(json.dumps({"notes": ["A fit: at a bound. Check it."]}))
+    assert alarms_of(planned) == ["Alarms: gate stuck on +1 (ce-s0, ls-s0). Each run's log.jsonl has every one."]
+    assert notes_of(planned) == ["A fit: at a bound (3 runs)."]
+    assert alarms_of(planned[2:]) == []

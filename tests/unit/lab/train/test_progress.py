@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from fedlas.lab.train.alarms import alarm_epochs
 from fedlas.lab.train.progress import TrainingProgress
 
 RECORD = {"train": {"loss": 1.25, "accuracy": 0.5}, "val": {"accuracy": 0.876, "ece": 0.0345}}
@@ -65,31 +66,26 @@ def test_the_cursor_comes_back_after_an_error():
     assert out.getvalue().rfind("\x1b[?25h") > out.getvalue().rfind("\x1b[?25l")
 
 
-def test_gate_indicator_and_alarms_are_shown_and_an_alarm_once():
+def test_gate_and_indicator_are_shown():
     out = io.StringIO()
     progress = TrainingProgress("fedlas-s0", epochs=5, steps=1, console=Console(file=out, force_terminal=False))
-    gate = {"plus": 0.571, "train_flips": 0.082}
-    alarms = [
-        ["gate stuck on +1 for 3 epochs"],
-        ["gate stuck on +1 for 4 epochs"],
-        [],
-        ["gate stuck on +1 for 3 epochs"],
-    ]
+    names = ("spearman_confidence", "spearman_confidence_low", "spearman_confidence_high")
     with progress:
-        for epoch, found in enumerate(alarms, start=1):
+        for epoch, found in enumerate([(None, None, None), (0.315, 0.27, 0.36)], start=1):
             progress.shown -= 20
-            tracks = None if epoch == 1 else 0.315
-            ends = (None, None) if epoch == 1 else (0.27, 0.36)
-            names = ("spearman_confidence", "spearman_confidence_low", "spearman_confidence_high")
-            indicator = dict(zip(names, (tracks, *ends), strict=True))
-            record = {"epoch": epoch, **RECORD, "gate": gate, "indicator": indicator}
-            progress.epoch({**record, "alarms": found})
-    lines = out.getvalue().splitlines()
-    assert "gate 57% up, 8.2% flipped" in lines[0]
-    assert "Z~confidence" not in lines[0]
-    assert "gate 57% up, 8.2% flipped  Z~confidence +0.32±0.04" in lines[2]
-    told = [line for line in lines if "stuck" in line]
-    assert told == [
-        "fedlas-s0  epoch 1: gate stuck on +1 for 3 epochs",
-        "fedlas-s0  epoch 4: gate stuck on +1 for 3 epochs",
-    ]
+            indicator = dict(zip(names, found, strict=True))
+            gate = {"plus": 0.571, "train_flips": 0.082}
+            progress.epoch({"epoch": epoch, **RECORD, "gate": gate, "indicator": indicator, "alarms": ["gate stuck"]})
+    first, second = out.getvalue().splitlines()
+    assert "gate 57% up, 8.2% flipped" in first
+    assert "Z~confidence" not in first
+    assert "gate 57% up, 8.2% flipped  Z~confidence +0.32±0.04" in second
+    assert "stuck" not in out.getvalue()  # alarms are told once, at the end
+
+
+def test_alarms_count_after_the_warm_up():
+    texts = ["gate stuck on +1 for 3 epochs", "indicator saturated: 22% of the samples"]
+    log = [{"epoch": epoch, "alarms": texts[: 1 + (epoch == 3)]} for epoch in range(1, 5)]
+    assert alarm_epochs(log, epochs=10) == {"gate stuck on +1": [2, 3, 4], "indicator saturated": [3]}
+    assert alarm_epochs(log, epochs=30) == {"gate stuck on +1": [4]}
+    assert alarm_epochs(log, epochs=10, warmup_epochs=4) == {}

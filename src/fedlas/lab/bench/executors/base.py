@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas._core.registry import Registry
 from fedlas.lab.bench.executors.task import Result, Task
+from fedlas.lab.train.progress import ShowProgress
 
 
 class Events(Protocol):
@@ -24,6 +25,9 @@ class Events(Protocol):
 
     def said(self, text: str) -> None:
         """The executor has a message for the user."""
+
+    def show(self, task: Task) -> ShowProgress:
+        """What shows the progress of a task that is done in this process."""
 
     def idle(self) -> None:
         """Nothing has happened for a moment; called several times a second while runs are in other processes."""
@@ -43,9 +47,6 @@ class Executor(ABC):
         InputError: For numbers out of range.
     """
 
-    in_process: ClassVar[bool] = False
-    """Whether runs are in this process and show their own progress."""
-
     def __init__(
         self,
         *,
@@ -64,6 +65,9 @@ class Executor(ABC):
         self.workers, self.gpus_per_run, self.cpus_per_run = workers, gpus_per_run, cpus_per_run
         self.retries = check_count("executor", "retries", retries, low=0)
 
+    room: ClassVar[str] = "as many at a time as there is room for"
+    """How many runs there are at a time unless ``workers`` says it, as text."""
+
     @property
     def processes(self) -> int:
         """Number of processes of a run."""
@@ -75,7 +79,7 @@ class Executor(ABC):
 
     def describe(self, tasks: Sequence[Task]) -> list[str]:
         """What :meth:`results` would do, for a dry run. It may write files with more detail."""
-        at_a_time = "as many at a time as there is room for" if self.workers is None else f"{self.workers} at a time"
+        at_a_time = self.room if self.workers is None else f"{self.workers} at a time"
         return [f"{len(tasks)} to do, {at_a_time}"]
 
     def ready(self, task: Task) -> Task:
@@ -91,7 +95,7 @@ class Executor(ABC):
                 f"{os.environ['WORLD_SIZE']} processes of a launcher",
                 "Start it without accelerate launch or torchrun, and say how many GPUs a run gets with --gpus-per-run.",
             )
-        return replace(task, threads=self.cpus_per_run, processes=self.processes, retries=self.retries)
+        return replace(task, threads=self.cpus_per_run or task.threads, processes=self.processes, retries=self.retries)
 
 
 EXECUTORS: Registry[type[Executor]] = Registry("executor")

@@ -15,6 +15,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
+from fedlas._core.threads import limited_to
 from fedlas.lab.bench.executors.task import Result, Task, attempt, failed, finish, told
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
@@ -29,13 +30,10 @@ def work(task: Task) -> Result:
         return Result(task.run.name, error=reason, message=reason + "Use a file system that all share.")
     os.environ.update(task.environment)
     sys.argv = list(task.command)
-    if task.threads is not None:
-        import torch
-
-        torch.set_num_threads(task.threads)
     if task.processes > 1:
         return launch(task)
-    return attempt(task.run, task.label)
+    with limited_to(task.threads):
+        return attempt(task.run, task.label)
 
 
 def launch(task: Task) -> Result:
@@ -90,12 +88,9 @@ def launch(task: Task) -> Result:
 def _rank(task: Task, note: Path) -> Result:
     """One of the processes. A final error is written to ``note``, because another process may end first."""
     end_with_parent()
-    if task.threads is not None:
-        import torch
-
-        torch.set_num_threads(max(1, task.threads // task.processes))
     try:
-        result = finish(task.run, task.label)
+        with limited_to(None if task.threads is None else max(1, task.threads // task.processes)):
+            result = finish(task.run, task.label)
     except InputError as error:
         write_json(note, told(error))
         raise
@@ -115,7 +110,9 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     starter = multiprocessing.get_context("forkserver")
-    starter.set_forkserver_preload(["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock"])
+    starter.set_forkserver_preload(
+        ["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock", "torch._dynamo"]
+    )
     return starter
 
 

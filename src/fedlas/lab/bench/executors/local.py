@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from fedlas._core.check import InputError
+from fedlas._core.threads import available_cores, limited_to
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import context, end, end_with_parent, exit_text, work
 from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
@@ -23,13 +24,14 @@ from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
 
 @EXECUTORS.register("local")
 class LocalExecutor(Executor):
-    """On this machine, ``workers`` runs at a time; above 1, each in a process of its own.
+    """On this machine, ``workers`` runs at a time; more than one are in processes of their own.
 
     Args:
-        workers: Runs at a time.
+        workers: Runs at a time; None is one a core where they have one thread each (small models without a GPU, see
+            :func:`~fedlas.lab.runs.threads.threads_for`) or ``cpus_per_run``, else one.
         gpus_per_run: As :class:`Executor`; each worker sees only its own GPUs. By default, workers share GPUs if there
             are more workers than GPUs.
-        cpus_per_run: As :class:`Executor`.
+        cpus_per_run: As :class:`Executor`; None is one for small models, else an equal share.
         retries: As :class:`Executor`.
 
     Raises:
@@ -39,34 +41,24 @@ class LocalExecutor(Executor):
         The output of workers goes to ``.workers/`` next to the run folders.
     """
 
-    def __init__(
-        self,
-        *,
-        workers: int = 1,
-        gpus_per_run: float | None = None,
-        cpus_per_run: int | None = None,
-        retries: int = 2,
-    ) -> None:
-        super().__init__(workers=workers, gpus_per_run=gpus_per_run, cpus_per_run=cpus_per_run, retries=retries)
-
-    @property
-    def in_process(self) -> bool:  # type: ignore[override]  # depends on the options
-        """Whether runs are in this process."""
-        return self.workers == 1 and self.processes == 1 and self.gpus_per_run is None and self.cpus_per_run is None
+    room: ClassVar[str] = "one a core where the model is small and there is no GPU, else one at a time"
 
     def results(self, tasks: Sequence[Task], events: Events) -> Generator[Result]:
         """Do the tasks in their order."""
-        if self.in_process:
+        tasks = [replace(task, threads=self.cpus_per_run or task.threads) for task in tasks]
+        count = min(self.workers or self._room(tasks[0]), len(tasks))
+        if count == 1 and self.processes == 1 and self.gpus_per_run is None and self.cpus_per_run is None:
             for task in tasks:
                 events.started(task)
-                yield attempt(task.run, task.label)
+                with limited_to(task.threads):
+                    ended = attempt(task.run, task.label, show=events.show(task))
+                yield ended
             return
 
         # Divide GPUs and threads, and start the workers.
-        count = min(self.workers or 1, len(tasks))
         devices = [_devices(number, count, self.gpus_per_run, visible_gpus()) for number in range(count)]
-        threads = self.cpus_per_run or max(1, torch.get_num_threads() // max(count, 1))
-        waiting = deque(replace(self.ready(task), threads=threads) for task in tasks)
+        share = max(1, torch.get_num_threads() // count)
+        waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
         starts: dict[str, int] = {}
         workers = [_Worker(tasks[0].run.folder.parent, number, visible) for number, visible in enumerate(devices)]
         try:
@@ -99,6 +91,12 @@ class LocalExecutor(Executor):
                         yield failed(task.run, f"its process ended with {result}, {starts[task.run.name]} times")
         finally:
             end([worker.process for worker in workers])
+
+    def _room(self, task: Task) -> int:
+        """Runs at a time if nothing says how many."""
+        if task.threads is None or self.gpus_per_run or visible_gpus() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return 1
+        return max(1, available_cores() // task.threads)
 
 
 @dataclass

@@ -17,8 +17,11 @@ from fedlas._core.files import write_text
 from fedlas.lab.data.readers.roots import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.claim import BusyError
+from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.intervals import keep_estimates
+from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Task:
         command: The command of the bench, for ``environment.json``.
         folder: Working folder of the bench; other machines must see it at the same path.
         environment: Environment variables to set.
-        threads: Threads of PyTorch; None does not set them.
+        threads: Threads to compute with; None does not set them.
         processes: Processes that share the run, one per GPU.
         retries: How often a run resumes after one of several processes was killed.
     """
@@ -71,20 +74,24 @@ class Result:
     busy: str | None = None
 
 
-def attempt(run: Run, label: str) -> Result:
+def attempt(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
     """Do a run in this process. An error is noted in its folder and returned."""
     try:
-        return finish(run, label)
+        return finish(run, label, show=show)
     except Exception as error:  # noqa: BLE001 - a run that fails must not stop the others
         return failed(run, **told(error))
 
 
-def finish(run: Run, label: str) -> Result:
-    """Do a run in this process, or leave it to another process that works on it."""
+def finish(run: Run, label: str, *, show: ShowProgress = TrainingProgress) -> Result:
+    """Do a run and its intervals in this process, or leave it to another process that works on it."""
     try:
-        return Result(run.name, line=_line(execute(run, label=label)))
+        metrics = execute(run, label=label, show=show)
     except BusyError as error:
         return Result(run.name, busy=str(error))
+    if is_main_process():
+        with suppress(ValueError):  # what of the folder cannot be used is for the report to say
+            keep_estimates(read_run(RunFolder(run.folder)))
+    return Result(run.name, line=_line(metrics))
 
 
 def told(error: Exception) -> dict[str, str]:
@@ -114,6 +121,6 @@ def _line(metrics: dict[str, Any]) -> str:
     test = metrics["test"]
     scaled = metrics["test_calibrated"]["ece"]
     return (
-        f"test accuracy {test['accuracy']:.2%}  ECE {test['ece']:.2%} "
-        f"(after temperature {metrics['temperature']:.2f}: {scaled:.2%})  {metrics['seconds']:.0f} s"
+        f"accuracy {test['accuracy']:.1%}  ECE {test['ece']:.2%} ({scaled:.2%} after temperature)  "
+        f"{metrics['seconds']:.0f} s"
     )

@@ -26,7 +26,7 @@ def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, st
     (task,) = tasks(tmp_path, "synthetic", ["fedlas"], "train.epochs=5", "model.hidden=[8]")
     stops.order(task.run.folder, 3, what=what)
     result = launch(replace(task, processes=2, threads=2, retries=1))
-    assert "test accuracy" in (result.line or result.error)
+    assert "accuracy" in (result.line or result.error)
     assert len(load_checkpoint(task.run.folder / "checkpoint.pt")["rng"]) == 2
     resumed(task.run.folder, *stops.logs(task.run.folder), epochs=5)
     assert not rank_of(None)

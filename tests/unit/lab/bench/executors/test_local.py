@@ -1,11 +1,14 @@
 import json
 import multiprocessing
+from dataclasses import replace
 
 import pytest
+import torch
 
 from fedlas._core.check import InputError
-from fedlas.lab.bench.executors import LocalExecutor
+from fedlas.lab.bench.executors import LocalExecutor, local
 from fedlas.lab.bench.executors.local import _devices
+from fedlas.lab.runs.folder import RunFolder
 
 FIVE = ("train.epochs=5", "model.hidden=[8]")
 
@@ -38,19 +41,44 @@ def test_two_workers_give_the_numbers_of_one_process_and_survive_a_kill(tmp_path
     assert results["ls-s0"].error == "its process ended with signal 9, 2 times"
     assert "signal 9" in (both[1].run.folder / "error.txt").read_text()
     assert not (both[1].run.folder / "metrics.json").exists()
-    assert "test accuracy" in results["ce-s0"].line
-    assert "test accuracy" in results["fedlas-s0"].line
+    assert "accuracy" in results["ce-s0"].line
+    assert "accuracy" in results["fedlas-s0"].line
     here = told()
     alone = tasks(tmp_path / "one", "digits", ["fedlas"], "model.width=4")
     again = tasks(tmp_path / "one", "synthetic", ["ce"], *FIVE)
-    executor = LocalExecutor()
-    assert executor.in_process
+    executor = LocalExecutor(workers=1)
     assert [r.error for r in executor.results([*alone, *again], here)] == [None, None]
     assert here.names == ["fedlas-s0", "ce-s0"]
     for name in ("fedlas-s0", "ce-s0"):
         assert numbers(tmp_path / "one" / name) == numbers(tmp_path / "two" / name)
+        logits = [RunFolder(tmp_path / part / name).predictions("test").logits for part in ("one", "two")]
+        assert torch.equal(*logits)
+        intervals = [(tmp_path / part / name / "intervals.json").read_text() for part in ("one", "two")]
+        assert intervals[0] == intervals[1]
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("fedlas-worker")]
     assert "epoch" in (tmp_path / "two" / ".workers" / "0.log").read_text()
+
+
+def test_as_many_at_a_time_as_there_are_cores_for(tmp_path, tasks, monkeypatch):
+    monkeypatch.setattr(local, "available_cores", lambda: 4)
+    (small,) = tasks(tmp_path, "synthetic", ["ce"])
+    large = replace(small, threads=None)
+    assert LocalExecutor()._room(small) == 4
+    assert LocalExecutor()._room(replace(small, threads=3)) == 1
+    assert LocalExecutor()._room(large) == LocalExecutor(gpus_per_run=2)._room(small) == 1
+    monkeypatch.setattr(local, "visible_gpus", lambda: ["0"])
+    assert LocalExecutor()._room(small) == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert LocalExecutor()._room(small) == 1
+
+
+def test_a_run_in_this_process_has_its_tasks_threads(tmp_path, tasks, told):
+    (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]")
+    before = torch.get_num_threads()
+    (result,) = LocalExecutor(workers=1).results([replace(task, threads=before + 1)], told())
+    assert result.line is not None
+    assert torch.get_num_threads() == before
+    assert RunFolder(task.run.folder).starts[0]["threads"] == before + 1
 
 
 @pytest.mark.system
@@ -86,8 +114,6 @@ def test_what_each_worker_sees_of_the_gpus():
 
 
 def test_visible_gpus(monkeypatch):
-    from fedlas.lab.bench.executors import local
-
     monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert local.visible_gpus() == ["0", "1"]

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -21,9 +22,9 @@ def write(task, epochs):
     (task.run.folder / "log.jsonl").write_text(lines)
 
 
-def shown(tasks, *, watch=True, **options):
+def shown(tasks, **options):
     text = io.StringIO()
-    return JointProgress(Console(file=text, width=200, **options), tasks, watch=watch), text
+    return JointProgress(Console(file=text, **{"width": 200, **options}), tasks), text
 
 
 def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
@@ -37,41 +38,49 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
         write(ls, 1)
         clock[0] += 1
         progress.idle()
-        assert text.getvalue() == "ce-s0  resumes after epoch 4\n"  # ten seconds have not passed
-        assert progress.remaining() == pytest.approx(1 * 15)
-        clock[0] += 11
+        assert text.getvalue() == "ce-s0  resumes after epoch 4\n"  # ten minutes have not passed
+        assert progress.remaining() == pytest.approx(1 * 17)
+        clock[0] += 601
         progress.idle()
         progress.idle()
-        assert text.getvalue().splitlines()[1:] == ["0 of 2 runs ended: ls-s0 epoch 1/10"]
+        assert text.getvalue().splitlines()[1:] == ["0 of 2 runs: ls-s0 1/10"]
         progress.lost(ls, "signal 9")
         assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); it resumes after epoch 1"]
         progress.ended(Result("ls-s0", line="ok"))
-        assert progress.remaining() == pytest.approx(12 / 10 * 6)
+        assert progress.remaining() == pytest.approx(602 / 11 * 7)
+        clock[0] += 599  # a run ended since the last line
+        progress.idle()
         progress.ended(Result("ce-s0", error="x"))
         assert progress.remaining() == 0
-        clock[0] += 20
-        progress.idle()
         assert len(text.getvalue().splitlines()) == 3
 
 
 def test_one_line_on_a_terminal(tmp_path, tasks, clock):
     some = tasks(tmp_path, "synthetic", ["ce", "ls", "mbls", "acls", "fedlas", "fedlas+", "focal", "dca"])
-    progress, text = shown(some, force_terminal=True, color_system=None)
+    progress, text = shown(some, force_terminal=True, color_system=None, width=80)
     with progress:
         for task in some:
             write(task, 1)
         clock[0] += 1
         progress.idle()
         progress.progress.refresh()
-    assert "0 of 8 runs ended" in text.getvalue()
-    assert "fedlas+-s0 epoch 1/2, and 2 more" in text.getvalue()
+    assert "0 of 8 runs" in text.getvalue()
+    assert "ce-s0 1/2, 7 more" in text.getvalue()
+    assert all(len(line) <= 80 for line in re.split(r"[\r\n]|\x1b\[\w+", text.getvalue()))
 
 
-def test_runs_that_show_themselves_are_not_watched(tmp_path, tasks, clock):
-    (task,) = tasks(tmp_path, "synthetic", ["ce"])
-    progress, text = shown([task], watch=False, force_terminal=True)
-    with progress:
-        write(task, 1)
-        clock[0] += 60
-        progress.idle()
-    assert not text.getvalue()
+def test_a_run_of_this_process_is_a_part_of_the_bar(tmp_path, tasks, clock):
+    ce, ls = tasks(tmp_path, "synthetic", ["ce", "ls"])
+    progress, text = shown([ce, ls], force_terminal=True, color_system=None)
+    with progress, progress.show(ce)("[1/2] ce-s0", epochs=2, steps=10) as part:
+        assert not part.due()
+        clock[0] += 1
+        assert part.due()
+        part.step(1, 5, 0.7)
+        assert progress.remaining() == pytest.approx(1 / 0.5 * 5.5)
+        part.epoch({"epoch": 1})
+        assert progress.remaining() == pytest.approx(5)
+        clock[0] += 1
+        part.step(2, 10, 0.6)
+        progress.progress.refresh()
+        assert "ce-s0 is measured" in text.getvalue()

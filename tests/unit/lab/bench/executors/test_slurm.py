@@ -71,7 +71,7 @@ def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tm
     cpu = {**OPTIONS, "gpus_per_run": 0, "cpus_per_run": 1}
     seen = told()
     results = {r.name: r for r in SlurmExecutor(**cpu).results([*some, *bad], seen)}
-    assert "test accuracy" in results["ce-s0"].line
+    assert "accuracy" in results["ce-s0"].line
     assert "the loss must stay finite" in results["mbls-s0"].error
     assert seen.names == ["ce-s0", "mbls-s0"]
     assert "submitted as Slurm job 77" in seen.texts[0]
@@ -99,7 +99,7 @@ def test_a_dry_run_needs_no_slurm_and_its_script_works(tmp_path, tasks, capsys, 
     done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-4:-2] == ["-m", "fedlas.lab.bench.executors.worker"]
     assert worker.main(done.stdout.splitlines()[-2:]) == 0
-    assert "ls-s0  test accuracy" in capsys.readouterr().err
+    assert "ls-s0  accuracy" in capsys.readouterr().err
     assert (tmp_path / "a b" / "ls-s0" / "metrics.json").exists()
     assert not (tmp_path / "a b" / "ce-s0").exists()
 

@@ -1,0 +1,27 @@
+import torch
+
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs import threads
+from fedlas.lab.runs.threads import forward_operations, threads_for
+
+
+def run(*overrides):
+    return plan(load_recipe("digits", overrides), losses=["ce"], seeds=[0])[0]
+
+
+def test_a_small_model_has_one_thread_and_others_all():
+    small, before = run(), torch.get_rng_state()
+    assert threads_for(small) == 1
+    assert torch.equal(torch.get_rng_state(), before)
+    assert threads_for(run("model.width=256")) is None
+
+
+def test_with_an_accelerator_nothing_is_changed(monkeypatch):
+    monkeypatch.setattr(threads, "has_accelerator", lambda: True)
+    assert threads_for(run()) is None
+
+
+def test_operations_of_a_linear_model():
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 3 * 3, 5))
+    assert forward_operations(model, channels=2, size=3) == 2 * (2 * 3 * 3) * 5
