@@ -14,7 +14,7 @@ PAGES = (
     "index.html",
     "method.html",
     "methods.html",
-    "faq.html",
+    "troubleshooting.html",
     "reliability-diagram.html",
     "reference/command-line.html",
     "reference/diagnose.html",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
@@ -39,7 +38,7 @@ class LabelRelaxation(LossWithStrength):
 
     Note:
         The gradient flows through p alone, not through the proportions in r. With ``alpha = 0`` it is cross-entropy.
-        The class of a soft target is the one that it favors.
+        Soft targets: each class contributes its share.
 
     Example:
         >>> LabelRelaxation(alpha=0.2)(torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([0, 0]))
@@ -54,14 +53,15 @@ class LabelRelaxation(LossWithStrength):
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        label = batch.favored()
-        nll = F.cross_entropy(batch.logits, label, reduction="none")
-        alpha = torch.as_tensor(strength, dtype=nll.dtype, device=nll.device)
-        # Within the others r is proportional to p, so KL(r || p) is the divergence of two numbers: (1 - a, a) from
-        # (p_y, 1 - p_y). log(1 - p_y) from the other logits alone: 1 - p_y cancels where p_y is near 1.
-        others = batch.logits.scatter(1, label[:, None], float("-inf"))
-        log_rest = torch.logsumexp(others, dim=1) - torch.logsumexp(batch.logits, dim=1)
-        entropy = torch.special.entr(alpha) + torch.special.entr(1 - alpha)
-        divergence = (1 - alpha) * nll - torch.where(alpha > 0, alpha * log_rest, 0.0) - entropy
-        outside = (-nll).exp() < 1 - alpha
-        return batch.weighted(torch.where(outside, divergence, 0.0))
+        alpha = torch.as_tensor(strength, dtype=batch.logits.dtype, device=batch.logits.device)
+
+        def cost(nll: Tensor) -> Tensor:
+            a = alpha[:, None] if nll.ndim > alpha.ndim > 0 else alpha
+            outside = (-nll).exp() < 1 - a
+            # Within the others r is proportional to p, so KL(r || p) is the divergence of (1 - a, a) from
+            # (p_y, 1 - p_y). log(1 - p_y) is taken only where it is used: at p_y = 1 it has no gradient.
+            log_rest = (-torch.expm1(-torch.where(outside, nll, 1.0))).clamp(min=torch.finfo(nll.dtype).tiny).log()
+            entropy = torch.special.entr(a) + torch.special.entr(1 - a)
+            return torch.where(outside, (1 - a) * nll - a * log_rest - entropy, 0.0)
+
+        return batch.cost_of_target(cost)

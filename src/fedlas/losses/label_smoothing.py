@@ -70,7 +70,8 @@ def smoothed_cross_entropy(
     owner = "smoothed_cross_entropy"
     check_choice(owner, "reduction", reduction, get_args(Reduction))
     check_count(owner, "ignore_index", ignore_index, low=None)
-    batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight)
+    averaged = reduction == "mean"
+    batch = prepare(owner, logits, target, ignore_index=ignore_index, weight=weight, averaged=averaged)
     if isinstance(alpha, Tensor):
         if can_look(alpha) and alpha.numel():
             low, high = (float(bound) for bound in alpha.detach().aminmax())

@@ -70,6 +70,7 @@ class Modulated(OnBase):
 
     Args:
         num_classes: Number of classes C.
+        num_samples: Size of the training set, for a base that needs it.
         base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         beta: Sensitivity to the standardized norm, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
@@ -106,6 +107,7 @@ class Modulated(OnBase):
     def __init__(
         self,
         num_classes: int,
+        num_samples: int | None = None,
         *,
         base: Base = "acls",
         beta: float = 4.0,
@@ -117,7 +119,7 @@ class Modulated(OnBase):
     ) -> None:
         name = type(self).__name__
         check_count(name, "num_classes", num_classes)
-        super().__init__(base, num_classes=num_classes, **options)
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
         self.beta = check_number(name, "beta", beta, low=0)
 
         # Twice the strength must be valid: alpha_i comes close to it.

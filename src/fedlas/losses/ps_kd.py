@@ -1,4 +1,4 @@
-"""PS-KD: the label mixed with the model's own prediction at the previous visit, more of it as training goes on.
+"""PS-KD: the label mixed with the model's own prediction at the previous visit, and more of it in later epochs.
 
 Source: Kim, Ji, Yoon, Hwang 2021, "Self-Knowledge Distillation with Progressive Refinement of Targets", ICCV
 (arXiv 2006.12000). Written from the paper.

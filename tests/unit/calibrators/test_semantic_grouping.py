@@ -136,7 +136,7 @@ def test_without_a_mistake():
         SemanticGrouping().fit(Predictions(val.logits, val.predicted, features=val.features))
 
 
-@pytest.mark.parametrize("factor", [2.0**-100, 2.0**10, 2.0**100])
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**10, 2.0**90])
 def test_logits_of_any_size(factor):
     val = draw(samples=1000)
     scaled = replace(val, logits=val.logits * factor)

@@ -17,7 +17,9 @@ from fedlas.losses import (
     adaptive_strength,
 )
 
-BASES = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
+BASES = [
+    entry.name for entry in LOSSES.entries() if entry.value.strength is not None and "index" not in entry.value.needs
+]
 
 
 def batch(seed=0, samples=12, classes=5):
@@ -69,7 +71,8 @@ def test_each_sample_gets_its_own_strength(name):
 def test_beta_zero_is_the_base_with_any_gate(name):
     logits, target, features = batch()
     criterion = Modulated(5, base=name, beta=0.0)
-    torch.testing.assert_close(criterion(logits, target, features=features), LOSSES.build(name)(logits, target))
+    plain = LOSSES.build(name, num_classes=5)
+    torch.testing.assert_close(criterion(logits, target, features=features), plain(logits, target))
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -78,6 +81,16 @@ def test_the_gate_learns(name):
     criterion = Modulated(5, base=name, beta=2.0)
     criterion(logits, target, features=features).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.out.parameters())
+
+
+def test_a_base_with_a_memory():
+    logits, target, features = batch()
+    criterion = Modulated(5, 12, base="own-average", beta=2.0)
+    assert criterion.needs == {"features", "index"}
+    for _ in range(2):  # at the first visit there is nothing to mix with
+        criterion.zero_grad()
+        criterion(logits, target, features=features, index=torch.arange(12)).backward()
+    assert all(p.grad.abs().sum() > 0 for p in criterion.gate.out.parameters())
 
 
 def test_fedlas_and_fedlas_plus_are_instances_of_it():

@@ -59,7 +59,8 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     _check_folders([as_begun(run) for run in runs])
     todo = [run for run in runs if not _is_done(run)]
     threads = None
-    for run in [run for run in todo if not RunFolder(run.folder).is_finished][:1]:
+    new = [run for run in todo if not RunFolder(run.folder).is_finished]
+    for run in new[:1]:
         splits = prepare_data(run)
         warn_of_small_validation(len(splits.val))  # here too: what workers say goes to their own files
         build_objective(run, splits)
@@ -84,15 +85,17 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
             note(attempt(run, labels[run.name]), "dim")
     if todo:
         tasks = [replace(Task.of(run, labels[run.name]), threads=threads) for run in todo]
-        progress = JointProgress(console, tasks)
+        progress, said = JointProgress(console, tasks), False
         with progress, closing(executor.results(tasks, progress)) as ended:
             for count, result in enumerate(ended, start=1):
                 progress.ended(result)
                 left, seconds = len(todo) - count, progress.remaining()
                 told = result.line is not None and left and seconds and not progress.live  # the bar shows it itself
                 note(result, more=f", about {duration(seconds)} for {left} more" if told and seconds else "")
-                if count == 1:
-                    _say_precision(next(run for run in todo if run.name == result.name), console)
+                trained = [run for run in new if run.name == result.name]
+                if trained and not said:
+                    _say_precision(trained[0], console)
+                    said = True
         ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
         say(*notes_of(ended_well), *alarms_of(ended_well), style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)

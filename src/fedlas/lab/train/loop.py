@@ -216,8 +216,11 @@ def _train_epoch(
             parts = list(engine.parts(*batch))
             for number, (inputs, target, index, share) in enumerate(parts, start=1):
                 with engine.collecting(last=number == len(parts)):
-                    with engine.autocast():
-                        loss, logits = objective(inputs, target, index=index)
+                    try:
+                        with engine.autocast():
+                            loss, logits = objective(inputs, target, index=index)
+                    except NonFiniteError as error:  # a loss refuses logits of -inf before any sum of it is NaN
+                        raise _diverged(f"{error.parts[2]} in epoch {epoch}") from error
                     for hook in hooks:
                         hook.on_batch(logits, index)
                     engine.backward(loss, share)
@@ -229,13 +232,13 @@ def _train_epoch(
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not math.isfinite(loss_sum):
-        raise DivergedError(
-            "training",
-            "the loss must stay finite",
-            f"a mean of {loss_sum / samples} in epoch {epoch}",
-            "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN.",
-        )
+        raise _diverged(f"a mean loss of {loss_sum / samples} in epoch {epoch}")
     return {"loss": loss_sum / samples, "accuracy": hits / samples}
+
+
+def _diverged(got: str) -> DivergedError:
+    fix = "Lower optimizer.lr, set optimizer.clip_norm, or check the inputs for NaN."
+    return DivergedError("training", "loss and logits must stay finite", got, fix)
 
 
 def _validate(

@@ -193,7 +193,7 @@ class Loss(nn.Module, ABC):
                 raise missing(owner, need)
         batch = prepare(
             owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight,
-            masked_classes=self.masked_classes,
+            averaged=self.reduction == "mean", masked_classes=self.masked_classes,
         )  # fmt: skip
         return reduce(self.per_sample(batch), batch, self.reduction)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_logits, describe, is_dense
+from fedlas._core.check import InputError, NonFiniteError, check_count, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
 
@@ -28,6 +28,7 @@ def prepare(
     head_weight: Any = None,
     ignore_index: int = -100,
     weight: Tensor | None = None,
+    averaged: bool = True,
     masked_classes: bool = False,
 ) -> Batch:
     """Check and flatten the arguments of a loss; see :meth:`Loss.forward` for their shapes.
@@ -43,6 +44,7 @@ def prepare(
         head_weight: As there.
         ignore_index: Target value of positions that are left out.
         weight: Class weights ``(C,)``.
+        averaged: Whether a mean will be taken: then nothing counts in a batch whose class weights are all 0.
         masked_classes: Whether logits of -inf are accepted; see :attr:`Loss.masked_classes`.
 
     Raises:
@@ -89,7 +91,7 @@ def prepare(
         )
     if can_look(flat) and float(flat.detach().amin()) == float("-inf"):
         _check_masked(owner, flat.detach(), target, valid, masked_classes)
-    if weight is not None:
+    if weight is not None and averaged:
         valid = _unless_weightless(target, valid, weight)
 
     # The tensors that only some losses need.
@@ -151,7 +153,7 @@ def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | No
     """Refuse logits of -inf where the loss is not defined for them: see :attr:`Loss.masked_classes`.
 
     Raises:
-        InputError: If the loss does not support them at all, or a target is masked.
+        NonFiniteError: If the loss does not support them at all, or a target is masked.
     """
     masked = logits == float("-inf")
     if valid is not None:
@@ -161,7 +163,7 @@ def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | No
     first = tuple(int(i) for i in masked.nonzero()[0])
     got = f"{int(masked.sum())} logits of -inf, the first at position {first[0]}, class {first[1]}"
     if not supported:
-        raise InputError(
+        raise NonFiniteError(
             owner,
             "logits must be above -inf, since its formula is infinite or not defined for masked classes",
             got,
@@ -169,7 +171,7 @@ def _check_masked(owner: str, logits: Tensor, target: Tensor, valid: Tensor | No
         )
     hit = (masked & (target > 0)).any(1) if target.ndim == 2 else masked.gather(1, target[:, None]).squeeze(1)
     if bool(hit.any()):
-        raise InputError(
+        raise NonFiniteError(
             owner,
             "logits must be above -inf for the class of the target",
             got,

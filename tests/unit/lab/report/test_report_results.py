@@ -103,7 +103,7 @@ def test_runs_without_numbers_are_sorted_by_what_is_known(tmp_path, write_run):
         ('{"format": 1, "loss": "ce", "seed": 0}', "no test metrics"),
         ('{"format": 1, "loss": "ce", "seed": 0, "test": 3}', "test is not an object"),
         ('{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": "0.1"}}', "test.ece is not a number"),
-        ('{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": NaN}}', "no test metrics"),
+        ('{"format": 1, "loss": "ce", "seed": 0, "test": {"ece": NaN}}', "NaN is not JSON"),
         ('{"format": 1, "loss": "ce", "seed": 0, "recipe": [], "test": {"ece": 1}}', "recipe"),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_report_parses_each_configuration_and_hashes_each_file_once(tmp_path, 
 
         return call
 
-    monkeypatch.setattr(room, "read_yaml", counting("parsed", room.read_yaml))
+    monkeypatch.setattr(room, "parse_yaml", counting("parsed", room.parse_yaml))
     monkeypatch.setattr(room, "file_digest", counting("hashed", room.file_digest))
     write_report(tmp_path, replicates=39)
     assert counted == {"parsed": 1, "hashed": 1}

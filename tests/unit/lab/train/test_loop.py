@@ -279,7 +279,7 @@ def test_divergence_is_named_and_leaves_the_last_checkpoint(tmp_path):
             return loss * float("nan") if self.steps > 8 else loss
 
     with pytest.raises(
-        DivergedError, match=r"training: the loss must stay finite; got .* in epoch 3\. Lower optimizer\.lr"
+        DivergedError, match=r"training: loss and logits must stay finite; got .* in epoch 3\. Lower optimizer\.lr"
     ):
         train(objective(Diverges()), tmp_path)
     assert load_checkpoint(tmp_path / "checkpoint.pt")["epoch"] == 2

@@ -247,7 +247,7 @@ def test_a_trial_that_diverges_ends_alone(study, touchy):
     assert found["exploding"]["best"] is None
     assert "finite" in found["exploding"]["trials"][0]["reason"]
     notes = " ".join(result(tuning.folder)["notes"])
-    assert "failed and counts as done: seed 0: training: the loss must stay finite" in notes
+    assert "failed and counts as done: seed 0: training: loss and logits must stay finite" in notes
     assert "failed" in (tuning.folder / "tune.html").read_text()
     assert yaml.safe_load((tuning.folder / "best.yaml").read_text())["methods"] == ["touchy", "ce"]
 

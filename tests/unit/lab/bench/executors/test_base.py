@@ -70,7 +70,7 @@ def test_whatever_a_run_dies_of_is_a_result(tmp_path, tasks):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
     result = attempt(task.run, "label")
     assert result.line is None
-    assert result.error.startswith("DivergedError: training: the loss must stay finite")
+    assert result.error.startswith("DivergedError: training: loss and logits must stay finite")
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
     (tmp_path / "file").write_text("")
     result = attempt(replace(task.run, folder=tmp_path / "file"), "label")

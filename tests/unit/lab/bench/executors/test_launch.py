@@ -35,7 +35,7 @@ def test_two_processes_do_a_run_and_go_on_when_one_is_killed(tmp_path, tasks, st
 def test_an_error_of_all_is_the_runs(tmp_path, tasks):
     (task,) = tasks(tmp_path, "synthetic", ["ce"], "model.hidden=[8]", "optimizer.lr=1e30", "train.epochs=3")
     result = launch(replace(task, processes=2, threads=2))
-    assert "the loss must stay finite" in result.error
+    assert "loss and logits must stay finite" in result.error
     assert "Traceback" in (task.run.folder / "error.txt").read_text()
 
 

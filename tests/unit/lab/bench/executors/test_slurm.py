@@ -72,7 +72,7 @@ def test_submitted_jobs_are_waited_for_and_the_dry_run_says_the_same(cluster, tm
     seen = told()
     results = {r.name: r for r in SlurmExecutor(**cpu).results([*some, *bad], seen)}
     assert "accuracy" in results["ce-s0"].line
-    assert "the loss must stay finite" in results["mbls-s0"].error
+    assert "loss and logits must stay finite" in results["mbls-s0"].error
     assert seen.names == ["ce-s0", "mbls-s0"]
     assert "submitted as Slurm job 77" in seen.texts[0]
     submitted = (cluster / "script.sh").read_text()
