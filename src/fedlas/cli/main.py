@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 import fedlas
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import CalibrationWarning, InputError, suggestion
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.output import LostOutputError, standard_streams
 from fedlas._core.terminal import printable
@@ -94,7 +96,9 @@ _LEAVE_RESULTS = frozenset(
 def _status(given: list[str]) -> int:
     try:
         parsed = _parse(given)
-        return int(parsed.run(parsed))
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            return int(parsed.run(parsed))
     except LostOutputError:
         return 0
     except (InputError, MissingExtraError) as error:
@@ -110,6 +114,14 @@ def _status(given: list[str]) -> int:
         return 2
     finally:
         _leave_processes()
+
+
+def _show_warning(other: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """This library's warnings as a line; those of others as Python shows them."""
+    if issubclass(category, CalibrationWarning):
+        print(f"fedlas: warning: {printable(str(message))}", file=sys.stderr)
+    else:
+        other(message, category, *place)
 
 
 def _leave_processes() -> None:

@@ -15,4 +15,4 @@ def show_metrics(
         show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
         return
     show(terminal(short_table(columns, title=title, noise=noise, num_classes=num_classes)))
-    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim")
+    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim", wrap=True)

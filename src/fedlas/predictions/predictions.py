@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_dense, check_finite, check_logits, describe
+from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
 
 
@@ -34,6 +35,9 @@ class Predictions:
             label_probs that are no probabilities, or no samples at all.
 
     Note:
+        Logits that are all in [0, 1] with rows that sum to 1 are almost surely probabilities: a
+        :class:`~fedlas.errors.CalibrationWarning` says so.
+
         Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept;
         ``probs`` is as large as ``logits``, so code for large arrays should work on chunks of ``logits`` instead.
 
@@ -83,6 +87,14 @@ class Predictions:
                 "Remove ignored positions first, or check the number of classes.",
             )
         check_finite("Predictions", "logits", logits)
+        if _are_probabilities(logits):
+            warnings.warn(
+                "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
+                "these are almost surely probabilities, whose softmax is nearly flat. Pass their logarithm, "
+                "probs.log().",
+                CalibrationWarning,
+                stacklevel=3,
+            )
         object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "target", target)
         for name in ("features", "label_probs"):
@@ -218,3 +230,18 @@ def _detached(name: str, value: Any) -> Tensor:
             describe(value),
             "Pass a tensor, or a NumPy array of a common dtype.",
         ) from error
+
+
+_FEWEST = 8
+"""Rows below which logits that look like probabilities may do so by chance."""
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether logits are almost surely probabilities; rows of zeros and ones, which a test may make, do not count."""
+    if len(logits) < _FEWEST or logits.shape[1] < 2:
+        return False
+    for rows in (logits[:_FEWEST], logits):  # the first rows tell in nearly all cases
+        low, high = rows.aminmax()
+        if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
+            return False
+    return bool(((logits > 0) & (logits < 1)).any())

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.check import InputError
+from fedlas._core.check import CalibrationWarning, InputError
 
 LOGITS = [[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]
 
@@ -254,3 +254,14 @@ def test_a_missing_file_and_a_folder(tmp_path):
 def test_other_arrays_in_the_file_are_ignored(tmp_path):
     np.savez(tmp_path / "extra.npz", logits=LOGITS, target=[0, 1], names=["a", "b"])
     assert Predictions.load(tmp_path / "extra.npz").num_samples == 2
+
+
+def test_probabilities_taken_for_logits_are_warned_of():
+    """They gave an ECE of 0.6 in place of 0.06 without a word."""
+    probs, target = torch.randn(50, 3).softmax(1), torch.randint(3, (50,))
+    with pytest.warns(CalibrationWarning, match="almost surely probabilities.*Pass their logarithm"):
+        Predictions(probs, target)
+    Predictions(probs.log(), target)  # warnings are errors
+    Predictions(probs + 0.01, target)
+    Predictions(torch.nn.functional.one_hot(target, 3).float(), target)
+    Predictions(probs[:5], target[:5])
