@@ -208,6 +208,7 @@ def bench_group(
     for number, (recipe, _) in enumerate(planned, start=1):
         say("", f"{group.name} [{number}/{len(planned)}]", style="bold", wrap=True, stderr=True)
         try:
+            # A recipe that cannot be run does not stop the others of its group.
             done = bench(recipe, losses=losses, seeds=seeds, out=group.folder(recipe, out), **options)
         except InputError as error:
             say(f"{recipe.name} cannot be run: {error}", style="red", stderr=True)

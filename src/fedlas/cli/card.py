@@ -85,9 +85,11 @@ def card(
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
     run = RunFolder(folder)
+    # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     path = run.card_path if out is None else out
     check_card_place(path)
     calibration = fit_calibration(calibrate, run.predictions("val"))
+    # Class names need the data set, which may be on another machine; the card can do without them.
     splits, _ = splits_at_hand(folder, data=data)
     classes = None if splits is None else splits.classes
     made = run_card(run, calibration, risks=risks, replicates=replicates, classes=classes)

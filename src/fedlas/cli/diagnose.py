@@ -76,6 +76,7 @@ def diagnose(
     require_page_packages()
     wanted = "finished runs with predictions and features"
     found, left_out = find_runs("fedlas diagnose", folders, _why_not, wanted=wanted, data=data)
+    # A run that is named twice, alone and by its bench, is studied once.
     runs = list({folder.path: folder for folder in found}.values())
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
@@ -92,6 +93,7 @@ def diagnose(
     say(*_verdicts(groups), wrap=True)
     show(terminal(whole if details else replace(whole.where(_NARROW), notes=())))
     say(*left_out, *_alarm_lines(groups, details=details), style="yellow")
+    # Files are written after the verdict is shown, so a full disk does not hide it.
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
         write_text(target / "diagnose.html", diagnose_page(groups, data=data)),

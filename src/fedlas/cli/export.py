@@ -83,6 +83,7 @@ def export(
             what was written gives other probabilities than the run. No file is left then.
         MissingExtraError: If a package of the form, or of the card's page, is not installed.
     """
+    # Everything that can be refused is refused before the export, which may take minutes.
     form = check_choice(OWNER, "--format", form, FORMATS)
     check_number(OWNER, "--tolerance", tolerance, low=0.0)
     check_choice(OWNER, "--calibrate", calibrate, METHODS)
@@ -105,6 +106,7 @@ def export(
     )
     shape, size = ["batch", *found.shape], found.size / 2**20
     say(f"model:  {out} ({size:.1f} MiB; {INPUT} uint8 {shape} -> {', '.join(OUTPUTS)})")
+    # The card describes the exported file, whose calibration may not be that of the run.
     card = run_card(run, calibration, replicates=replicates, classes=trained.splits.classes, exported=found.plain())
     page = write_card(card, card_place)
     say(f"card:   {card_place}", f"        {page}")

@@ -91,6 +91,7 @@ def _notes(found: Survey, chosen: Starter) -> list[str]:
         kinds, count = ", ".join(name for name, _ in found.others.most_common(3)), found.others.total()
         notes.append(f"{_counted(count, 'file')} without an image suffix passed over ({kinds}).")
     leaks, doubtful = found.between_parts(), found.between_classes()
+    # Other copies are worth a note only if there are none of a worse kind.
     alike = [] if leaks or doubtful else found.copies
     for pairs, what in (
         (leaks, "in two parts, which makes the measured numbers too good"),

@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status, stop = _status(given), None
         except SystemExit as error:  # of --help, --version, and arguments that cannot be parsed
             status, stop = int(error.code or 0), error
+        # Output may still be in the buffer, and only writing it shows that the disk is full.
         with suppress(LostOutputError):
             output.flush()
         if output.error is not None and not isinstance(output.error, BrokenPipeError):  # `| head` has seen enough
@@ -177,6 +178,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         metavar="COMMAND",
         description="'fedlas COMMAND --help' says more.",
     )
+    # The parsers are kept by name: an error is then shown with the usage of its own subcommand.
     subcommands: dict[str, _Parser] = {}
 
     def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, positional: str) -> _Parser:

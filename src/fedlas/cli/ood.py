@@ -128,12 +128,14 @@ def ood(
                 if run.path in folders or (run == runs[-1] and not measured):
                     raise
                 skipped.append(leave_out(run.name, error))
+    # Losses keep the order in which they were named, and each has its seeds in a row.
     losses = list(dict.fromkeys(result.loss for result in measured))
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
     summary = OodSummary(measured, chosen, replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
     written = write_files(target, summary, command=command)
     say(*verdicts(summary), wrap=True)
+    # The files hold every table; the terminal shows only those that answer the question.
     compared = method_tables(summary) if len(losses) > 1 else []
     tables = [*compared, *score_tables(summary)] if details else compared[::2] or score_tables(summary, MAIN[:1])
     for table in tables:
@@ -169,6 +171,7 @@ def choose(scores: Sequence[str], options: Mapping[str, Any]) -> Chosen:
                 name,
                 suggestion(name, names) if name not in names else f"Write e.g. --set {name}.KEY=VALUE.",
             )
+        # A misspelled option must not pass unnoticed and leave the default in place.
         known = options_of(OOD_SCORES[name])
         for key in given:
             if key not in known:

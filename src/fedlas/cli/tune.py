@@ -113,6 +113,7 @@ def tune(tuning: Tuning, *, keep: bool = False, details: bool = False) -> int:
     methods = ", ".join(method.name for method in tuning.methods)
     say(f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}", stderr=True)
     run_study(tuning, console=console(stderr=True), keep=keep, after_round=partial(write_numbers, tuning))
+    # With several processes only one writes and prints.
     if not is_main_process():
         return 0
     outcomes = write_numbers(tuning)

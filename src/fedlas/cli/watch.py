@@ -43,10 +43,12 @@ def watch(
     try:
         render()
         say(f"watching {names}; Ctrl-C ends it", stderr=True)
+        # The files may have changed while they were read, so what was read is the older look.
         rendered, seen = seen, _look(files)
         while True:
             sleep(seconds)
             now = _look(files)
+            # A file is read when two looks agree: it is then no longer being written.
             if now == seen != rendered and None not in now:
                 rendered = now
                 say(f"{time.strftime('%H:%M:%S')} {names} changed", stderr=True)

@@ -60,6 +60,7 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
     todo = [run for run in runs if not _is_done(run)]
     threads = None
     new = [run for run in todo if not RunFolder(run.folder).is_finished]
+    # Build the first new run here: an error that all runs share shows once, before any worker starts.
     for run in new[:1]:
         splits = prepare_data(run)
         warn_of_small_validation(len(splits.val))  # here too: what workers say goes to their own files
@@ -82,10 +83,12 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
 
     for run in runs:
         if run not in todo:
+            # A finished run is only read, which needs no worker.
             note(attempt(run, labels[run.name]), "dim")
     if todo:
         tasks = [replace(Task.of(run, labels[run.name]), threads=threads) for run in todo]
         progress, said = JointProgress(console, tasks), False
+        # Closing the generator ends the workers, also after Ctrl-C.
         with progress, closing(executor.results(tasks, progress)) as ended:
             for count, result in enumerate(ended, start=1):
                 progress.ended(result)

@@ -78,6 +78,7 @@ def load_group(
     for key in ("recipes", "methods", "seeds", "then"):
         if key in content and not (isinstance(content[key], list) and content[key]):
             raise InputError("recipe", f"{key} of a group must be a list", content[key], f"Write e.g. {key}: [...].")
+    # The command line counts more than the group, and the group more than its recipes.
     said = {override.partition("=")[0].strip() for override in overrides}
     own = {key: content[key] for key in ("methods", "seeds") if key in content and key not in said}
     recipes = tuple(

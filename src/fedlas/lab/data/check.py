@@ -119,6 +119,7 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
     # The size of an image, what is wrong with it, or nothing if it was only looked at.
     def look(row: int) -> tuple[int, int] | str | None:
         try:
+            # The first bytes reveal an empty file and the usual failed downloads, without decoding an image.
             if quick:
                 what, _ = damage(part.path(row))
                 return f"{part.path(row)} ({what})" if what else None

@@ -94,6 +94,7 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
     """
     place, found = images_by_part(_OWNER, str(root), ["val", "test"], layout=_LAYOUT, deep=True)
     place = place.resolve()
+    # Every image is decoded once: a damaged one would otherwise stop training in the middle of an epoch.
     names = [name for by_class in found.values() for listed in by_class.values() for name in listed]
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []

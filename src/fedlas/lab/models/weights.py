@@ -91,6 +91,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # safetensors may raise anything for bytes that are no weights
         raise _unreadable(path, error) from error
+    # Checkpoints nest: the weights may lie two levels deep, under keys of this list.
     for place in _INSIDE:
         if isinstance(content, Mapping) and isinstance(content.get(place), Mapping):
             content = content[place]

@@ -81,6 +81,7 @@ def build_wide_resnet(
             stack.append(WideBlock(channels, out, 2 if stage and not block else 1, inside))
             channels = out
     features = nn.Sequential(*stack, nn.BatchNorm2d(channels))
+    # He's initialization is made for ReLU; PyTorch's own default starts with smaller weights.
     for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

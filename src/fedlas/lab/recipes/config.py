@@ -71,6 +71,7 @@ class DataConfig:
                 self.val_size,
                 "Hold out e.g. 0.1 of the training part.",
             )
+        # One of the two alone would mix the statistics of two parts.
         if (self.test_mean is None) != (self.test_std is None):
             raise InputError("data", "test_mean and test_std must both be given", "one of them", "Give the other too.")
         given = {"test_mean": self.test_mean, "test_std": self.test_std, **self.options}

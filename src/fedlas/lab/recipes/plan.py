@@ -68,6 +68,7 @@ class Run:
         on another machine is the same run.
         """
         recipe = asdict(self.recipe)
+        # The plan of a bench and the place of the data do not change a run, so they do not bind it.
         for key in ("methods", "seeds", "losses", "title", "trackers"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
@@ -118,6 +119,7 @@ def plan(
     if names == ["all"]:
         names = list(LOSSES)
     chosen = list(seeds) or recipe.seeds
+    # A name that is given twice would be two runs in one folder.
     for kind, values in (("losses", names), ("seeds", chosen)):
         if len(set(values)) != len(values):
             raise InputError("bench", f"{kind} must differ from each other", values, "Name each once.")
@@ -125,12 +127,14 @@ def plan(
         raise InputError("bench", "there must be a loss to run", "none", "Name one with --losses.")
     for seed in chosen:
         check_count("bench", "seeds", seed, low=0)
+    # Check all that needs no data: an error in the last loss must not show after hours of the others.
     loader, model = DATASETS[recipe.data.name].value, builder_of(recipe.model.name)
     _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
     _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
     check_select(recipe.train.select)
     trackers_of(recipe.trackers)
     folder = out or Path("runs") / recipe.name
+    # The seed is the outer loop, so that a bench that is stopped early has a comparison over complete seeds.
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
     for loss in dict.fromkeys([*names, *recipe.losses]):  # options of losses that are not run are checked too
         build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
@@ -184,6 +188,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
     if name not in LOSSES:
         known = [*LOSSES, *(variant for variant, options in run.recipe.losses.items() if "loss" in options)]
         raise InputError("loss", "the name must be a registered loss", repr(name), suggestion(name, known))
+    # The name of a variant becomes that of a folder and must not hide a registered loss.
     if name != run.loss and (run.loss in LOSSES or not re.fullmatch(r"[a-z0-9][a-z0-9+._-]*", run.loss)):
         raise InputError(
             "recipe",
@@ -193,6 +198,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
         )
     offered = {"num_classes": num_classes, "num_samples": num_samples, "num_epochs": run.recipe.train.epochs}
     loss = _build(name, run.loss_options, **offered)
+    # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         raise InputError(
             f"loss {run.loss}",

@@ -121,6 +121,7 @@ def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any]
 
     The published variant is inherited too, unless ``published: null`` removes it.
     """
+    # A chain that returns to itself would never end.
     if name in children:
         raise InputError("recipe", "it must not extend itself", " -> ".join([*children, name]), "Correct extends.")
     content = _read(name)
@@ -129,6 +130,7 @@ def _contents(name: str, children: tuple[str, ...] = ()) -> tuple[dict[str, Any]
     if base is not None:
         if not isinstance(base, str):
             raise InputError("recipe", "extends must name a recipe", repr(base), "Write e.g. extends: cifar10.")
+        # A recipe of the package must not depend on a file that only one machine has.
         if _is_path(base) and not _is_path(name):
             raise InputError("recipe", "extends must name a recipe of the package", repr(base), "Correct it.")
         place = str(Path(name).parent / base) if _is_path(base) else base

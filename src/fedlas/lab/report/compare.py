@@ -148,6 +148,7 @@ def _methods(summary: Summary, pair: str) -> tuple[str, str]:
 
 def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str) -> Difference:
     values = zip(summary.seeds, *(summary.values(method, metric, stage) for method in pair), strict=True)
+    # The tests are paired, so a seed counts only if both methods have a value.
     both = [(seed, a, b) for seed, a, b in values if not (math.isnan(a) or math.isnan(b))]
     if not both:
         raise InputError(
@@ -158,6 +159,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     mean, effect = fmean(gaps), effect_size(first, second)
     spread = stdev(gaps) if len(gaps) > 1 else 0.0
     test = paired_t_test(first, second)
+    # Without spread the test has nothing to divide by, and there is no interval.
     interval, needed = None, None
     if test.p_value is not None and spread > 0:
         interval = mean_interval(gaps, level=1 - LEVEL)

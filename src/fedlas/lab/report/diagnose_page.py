@@ -77,6 +77,7 @@ def _section(name: str, study: Study, data: str | None) -> dict[str, Any]:
         ("Confidence over Z", figure(scatter, f"Confidence over the indicator's Z, {name}")),
         ("Signed gap by Z", figure(bins, f"Confidence minus accuracy in groups by Z, {name}")),
     ]
+    # Only a loss with a strength of its own for each sample has a distribution of strengths.
     if study.alpha_i is not None and study.alpha is not None:
         strengths = strength_histogram(study.alpha_i, test.correct, alpha=study.alpha, ax=axes())
         pictures.append(("Strengths", figure(strengths, f"Distribution of alpha_i, {name}")))

@@ -98,6 +98,7 @@ def short_table(measured: Measured, *, title: str, noise: Known | None = None, n
     """
     if len(measured) > _MOST_COLUMNS - 1:
         return replace(stages_table(measured, title=title, noise=noise, metrics=_SHORT, floors=True), notes=())
+    # Top-5 accuracy says nothing with few classes, so the short table leaves it out.
     main = {
         stage: {
             name: value
@@ -109,6 +110,7 @@ def short_table(measured: Measured, *, title: str, noise: Known | None = None, n
     whole = replace(metrics_table(main, title=title, noise=noise), notes=())
     if len(measured) > 1 or not any((noise or {}).values()):
         return whole
+    # A single stage leaves room for interval, floor and p-value in columns of their own.
     ((stage, known),) = ((stage, (noise or {}).get(stage, {})) for stage in measured)
     rows = []
     for name, row in zip(main[stage], whole.rows, strict=True):
@@ -125,6 +127,7 @@ def verdicts(measured: Measured, noise: Known, samples: int) -> list[str]:
     found = {stage: noise_in(noise.get(stage, {}), about) for stage in measured}
     within = [stage for stage, text in found.items() if text.calibrated]
     if len(measured) > _MOST_COLUMNS - 1:
+        # A sentence for each stage would be longer than the table, so many stages are counted.
         best = min(measured, key=lambda stage: measured[stage].get("nll", 0.0))
         text = f"Calibration: {len(within)} of {len(measured)} are within noise of a calibrated model on {samples:,} "
         lowest = f"NLL: {best} is lowest, {column('nll').format(measured[best].get('nll'))}."

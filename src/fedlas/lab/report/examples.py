@@ -73,6 +73,7 @@ def cases_of(run: FinishedRun, predictions: Predictions, *, data: str | None = N
     """
     splits, missing = splits_at_hand(_trained(run.folder), data=data)
     if splits is not None:
+        # Images beside the wrong predictions would mislead, so the labels must agree one by one.
         labels = splits.test.target.cpu()
         if len(splits.classes) != predictions.num_classes or not torch.equal(labels, predictions.target.cpu()):
             splits, missing = None, "the test set found is not the one that was predicted"
@@ -80,6 +81,7 @@ def cases_of(run: FinishedRun, predictions: Predictions, *, data: str | None = N
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
 
     def chosen(kind: Any, sign: float) -> tuple[Case, ...]:
+        # A stable sort keeps equal confidences in the order of the data, so the page is the same each time.
         among = np.flatnonzero(kind)
         rows = among[np.argsort(sign * confidence[among], kind="stable")][:_SHOWN].tolist()
         images = [""] * len(rows) if splits is None else [thumbnail(splits.test, row) for row in rows]

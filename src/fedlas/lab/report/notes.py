@@ -52,7 +52,9 @@ def legend(model: ReportModel) -> dict[Mark, str]:
         "say that the two are equal",
         "worse": "no mark: worse than the best by that test",
     }
+    # Only marks that the tables show are explained.
     texts = {mark: text for mark, text in texts.items() if mark in model.marks}
+    # The empty mark stands for a cell without one, whose reason depends on the seeds and the metrics.
     if n < FEWEST_SEEDS:
         few = f"{n} seeds are fewer than {FEWEST_SEEDS}, so no method is marked as best. The p-values are of a {TEST}"
         texts[""] = f"{few} over the {n} seeds, with Holm's correction for {comparisons}"
@@ -83,6 +85,7 @@ def missing_notes(model: ReportModel) -> list[str]:
     notes: list[str] = []
     summary = model.summary
     trained = [run for run in summary.runs if not run.made_by]
+    # Derived methods are not expected to have every seed, so only trained ones can lack one.
     for method in dict.fromkeys(run.loss for run in trained):
         seeds = sorted({run.seed for run in trained})
         missing = [str(seed) for seed in seeds if summary.run(method, seed) is None]

@@ -165,12 +165,14 @@ def _figures(summary: OodSummary, label: str) -> tuple[Any, list[Any], str]:
     for run in firsts:
         for (data, score), pair in run.scores.items():
             name = str(OOD_SCORES[score].metadata["title"])
+            # Several losses share one picture, so each shows its first score; a single loss shows all of them.
             if data == label and (not several or run.loss not in shown):
                 shown[run.loss if several else name] = pair
                 first_score = name
     areas = {name: detection_metrics(*pair)["auroc"] for name, pair in shown.items()}
     curves = {f"{name}  {100 * areas[name]:.1f}": roc_points(*pair) for name, pair in shown.items()}
 
+    # The legend is below the curves, so the picture grows with the lines that it takes.
     ax = axes(height=3.9 + legend_height(["chance", *curves], MOST_WIDTH))
     roc = roc_curves(curves, ax=ax, title="ROC, with AUROC in percent")
     data = summary.runs[0].data

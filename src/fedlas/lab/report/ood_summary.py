@@ -155,12 +155,14 @@ def statement(summary: OodSummary) -> list[str]:
     first = summary.runs[0]
     lines = []
     for label, number in first.sets.items():
+        # The AUPR of a guess is the share of the positive class, so it depends on the sizes of both sets.
         share = first.num_test / (first.num_test + number)
         lines.append(
             f"{first.data} (in): {first.num_test:,} test images; {label} (out): {number:,}. Chance: AUROC 50, AUPR-in "
             f"{100 * share:.1f}, AUPR-out {100 * (1 - share):.1f}, FPR95 95."
         )
     seeds = [len(summary.seeds(method)) for method in summary.methods]
+    # The spread over seeds includes training; with one seed only the images can be resampled.
     if max(seeds) > 1:
         lines.append(f"Mean ± sample standard deviation over seeds (n = {max(seeds)}).")
     else:

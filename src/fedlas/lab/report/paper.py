@@ -143,6 +143,7 @@ def _cell(summary: Summary) -> Comparison:
         )
     any_config = next(iter(configs.values()))
     data, model = str(any_config["data"]["name"]), str(any_config["model"]["name"])
+    # A published number is only comparable as far as its settings agree, so each row carries what differs.
     found = rows_for(data, model, summary.methods)
     published = {
         method: [

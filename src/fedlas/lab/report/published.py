@@ -162,7 +162,9 @@ def settings_that_differ(config: Mapping[str, Any], row: Published) -> list[str]
     published = _published_settings(row.data, model, row.method)
     if published is None:
         return [*remarks, "its settings are not known to this library"]
+    # The paper's recipe gives what a row does not print, and the protocol corrects what it did otherwise.
     theirs, ours = {**published, **protocol.other}, _settings(config)
+    # Options of another loss, or of a variant under its own name, have nothing to be compared with.
     if str(config["loss"].get("name")) != row.method:
         theirs, ours = ({k: v for k, v in each.items() if not k.startswith("loss.")} for each in (theirs, ours))
     if ours["model.name"] != theirs["model.name"]:  # then their options cannot be compared
@@ -171,6 +173,7 @@ def settings_that_differ(config: Mapping[str, Any], row: Published) -> list[str]
             for each in (theirs, ours)
         )
     found = [
+        # Only settings that are known can differ; the others say nothing about the source.
         f"{key}: {_said(ours, key)} here, {_said(theirs, key)} there"
         for key in dict.fromkeys([*theirs, *ours])
         if any(f"{key}.".startswith(f"{known}.") for known in protocol.known) and ours.get(key) != theirs.get(key)

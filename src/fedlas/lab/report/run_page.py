@@ -110,6 +110,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     """
     after = scaled(run, predictions) if run.measured["test_calibrated"] else None
     stages = [(_STAGES["test"], predictions), *([(_STAGES["test_calibrated"], after)] if after is not None else [])]
+    # The page takes metrics from the run's files, so that it agrees with every other report.
     measured = {_STAGES[stage]: run.measured[stage] for stage in STAGES if run.measured[stage]}
     noise = {_STAGES[stage]: found for stage, found in run.estimates.stages.items()} if run.estimates else {}
     by_class = run.estimates.classes if run.estimates else {}

@@ -45,6 +45,7 @@ def what_was_run(summary: Summary) -> str:
     word = "seed" if len(seeds) == 1 else "seeds"
     text = f"{' and '.join(parts)} with {word} {', '.join(map(str, seeds))}: "
     text += f"{len(summary.runs)} finished run{'s' * (len(summary.runs) != 1)}"
+    # Runs that are missing from the means are counted, so that a gap is visible in the first sentence.
     others = {"failed": summary.failed, "unfinished": summary.unfinished, "unreadable": summary.unreadable}
     text += "".join(f", {len(runs)} {kind}" for kind, runs in others.items() if runs) + ". "
     chosen = sorted({run.selected_by for run in summary.runs if run.selected_by})
@@ -72,6 +73,7 @@ def _best(model: ReportModel, about: Column) -> str:
     comparison = model.comparisons.get((about.metric, "test"))
     if comparison is None or (not comparison.tests and comparison.best is None):
         return ""
+    # The texts of the table are used, so that sentence and table never round differently.
     means = {name: model.cell(name, about).value for name in model.methods if model.values(name, about.metric)}
     unit = f" {about.unit}" if about.unit else ""
     if comparison.best is None:
@@ -122,6 +124,7 @@ def _within_noise(model: ReportModel, stage: str) -> str:
     known = [name for name in model.methods if model.noise(name, about, stage).floor]
     if not known:
         return ""
+    # A method counts as calibrated only if none of the tests speaks against it.
     tests = [column(name) for name in _ALL_TESTS if name in model.summary.metrics]
     rejected = {
         name: [t.title for t in tests if (n := model.noise(name, t, stage)).floor and not n.calibrated]

@@ -28,6 +28,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
     State:
         Seeds the global generators for training; for each rank differently, or all would drop out the same units.
     """
+    # Each step draws from a seed of its own, so a loss that draws numbers does not change the initial weights.
     seed_everything(derive(run.seed, "model"))
     model = build_model(
         run.recipe.model.name,
@@ -41,6 +42,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
             _say(note)
     if run.recipe.train.save_features:
         find_head(model)  # an error after the last epoch would come too late
+    # Weights are loaded before the conversion, because their names are those of the plain layers.
     bayesian, penalty = run.recipe.model.bayesian, None
     if bayesian is not None:
         model = to_bayesian(model, bayesian)
@@ -48,6 +50,7 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
     seed_everything(derive(run.seed, "criterion"))
     loss = build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train))
     objective = Objective(model, loss, features=run.features, penalty=penalty)
+    # Processes must draw different numbers, or each would augment and drop out alike.
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
 

@@ -86,6 +86,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
     """
     folder = folder or RunFolder(run.folder)
     if folder.config is None:
+        # Results without a configuration may be of any settings, so they are not built upon.
         results = [path.name for path in (folder.metrics_path, folder.checkpoint_path) if folder.holds(path)]
         if results:
             raise InputError(
@@ -96,6 +97,7 @@ def check_claim(run: Claim, folder: RunFolder | None = None) -> None:
             )
         check_vacant("run", folder.path, _FIRST)
         return
+    # A run resumes only with the settings that it began with; a mixture would be a result of neither.
     if found := differences(folder.config, run.config()):
         raise InputError(
             "run",
@@ -155,6 +157,7 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
     filelock = require("filelock", extra="bench")
     lock = filelock.FileLock(RunFolder(folder).lock_path)
 
+    # The main process takes the lock for all: a second process of the same run would find it taken.
     def acquire() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)

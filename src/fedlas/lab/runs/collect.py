@@ -36,6 +36,7 @@ def collect(folder: str | Path) -> Summary:
     owner = "fedlas report"
     if not folder.is_dir():
         raise InputError(owner, "the folder must exist", folder, "Pass the --out of a fedlas bench.")
+    # Sort the runs. One that cannot be read is listed, so that it does not hide the results of the others.
     runs: list[FinishedRun] = []
     failed: list[Problem] = []
     unreadable: list[Problem] = []
@@ -48,6 +49,7 @@ def collect(folder: str | Path) -> Summary:
             unreadable.append(Problem(child.name, why))
             continue
         if isinstance(run, FinishedRun):
+            # A seed that counts twice would make a test believe in more independent runs than there are.
             twin = next((r for r in runs if (r.loss, r.seed) == (run.loss, run.seed)), None)
             if twin is None:
                 runs.append(run)
@@ -60,6 +62,7 @@ def collect(folder: str | Path) -> Summary:
             unfinished.append(child.name)
     if not runs:
         raise _nothing_finished(owner, folder, failed, unfinished, unreadable)
+    # Runs share a table only if they differ in nothing but loss and seed.
     recipes = {run.recipe: run.name for run in runs if not run.made_by}
     if len(recipes) > 1:
         raise InputError(
@@ -77,6 +80,7 @@ def collect(folder: str | Path) -> Summary:
     # Which images a seed chose differs from seed to seed; the data set they are chosen from must not.
     check_alike(owner, [(each.name, {"data": {**each.data, "split": None}}) for each in counted if each.data], fix)
     runs = [_with_note(run, trained) for run in runs]
+    # The table has the order in which papers print losses, not that of the names of the folders.
     order = {method: i for i, method in enumerate(_ordered(list(dict.fromkeys(run.loss for run in runs))))}
     runs.sort(key=lambda run: (order[run.loss], run.seed))
     return Summary(folder, tuple(runs), tuple(failed), tuple(unfinished), tuple(unreadable))
@@ -148,6 +152,7 @@ def read_run(folder: RunFolder) -> FinishedRun:
     if not folder.is_finished:
         raise ValueError("metrics.json is missing")
     content = folder.metrics
+    # The file may be edited or from another release, so each field is checked before it is used.
     if content.get("format") != FORMAT:
         raise ValueError(f"metrics.json has format {content.get('format')!r}, this version reads {FORMAT}")
     loss, seed, recipe = content.get("loss"), content.get("seed"), content.get("recipe", "")

@@ -60,6 +60,7 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
     accelerator = new_accelerator()
     asked = run.recipe.train.precision
     run = on_main(accelerator, lambda: settled(run, accelerator.device))
+    # A finished run needs no data, so its metrics can be read on a machine that has none.
     metrics = on_main(accelerator, lambda: finished(run))
     if metrics is not None:
         return metrics
@@ -71,6 +72,7 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
     objective = build_objective(run, splits, rank=accelerator.process_index)
     batches = _training_batches(run, splits, accelerator)
     with locked(run.folder, accelerator):
+        # Another process may have finished the run before this one got the lock.
         metrics = on_main(accelerator, lambda: claim(run, fingerprints(run, splits)))
         if metrics is not None:
             return metrics
@@ -109,6 +111,7 @@ def _train_and_measure(
         show=show,
     )
     started = time.monotonic()
+    # Predict with the weights of the best epoch, which are now in the objective.
     val, test = held_out_predictions(run, splits, objective, features=train.save_features)
     metrics = {
         "format": FORMAT,
@@ -131,8 +134,10 @@ def _train_and_measure(
             predictions.save(folder.part_path(part))
         if run.recipe.data.hold_out_classes:
             _save_unknown(run, objective, splits)
+        # The metrics come last: a run counts as finished by this file, so all others must be there before it.
         write_json(folder.metrics_path, metrics)
         tracking.final(metrics, test)
+    # No process may return before the files are there: what it does next may read them.
     accelerator.wait_for_everyone()
     return metrics
 

@@ -60,9 +60,11 @@ def find_runs(
     found: list[RunFolder] = []
     notes: list[str] = []
     for folder in folders:
+        # A run that is named is taken unseen, so that its use reports what is wrong with it.
         if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
             found.append(RunFolder(folder, data_root=data))
             continue
+        # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
         before = len(found) + len(notes)
         for path in (run.path for run in run_folders(folder)):
             run = RunFolder(path, data_root=data)

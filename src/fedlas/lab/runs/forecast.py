@@ -38,6 +38,7 @@ def train_size(recipe: Recipe) -> int | None:
     data = recipe.data
     about = DATASETS[data.name].metadata
     expected = about.get("expected")
+    # The published size answers without the files, which may not be on this machine.
     if expected is not None:
         total, classes = expected.train, expected.classes
     elif "files" not in about:  # embedded or computed, so there is nothing to read
@@ -48,11 +49,13 @@ def train_size(recipe: Recipe) -> int | None:
     if data.hold_out_classes:
         kept = max(1, classes - len(data.hold_out_classes))
         total, classes = round(total * kept / classes), kept
+    # Hold out, cap and thin in the order in which the data is prepared; another order gives another size.
     held_out = data.val_size if data.val_size >= 1 else data.val_size * total
     left = total - math.ceil(held_out)
     if data.train_size is not None:
         left = min(left, data.train_size)
     if data.long_tail is not None:
+        # Class sizes fall geometrically from the first class to the last, so their mean share scales the part.
         shares = (data.long_tail ** (-c / max(1, classes - 1)) for c in range(classes))
         left = round(left * sum(shares) / classes)
     return max(left, 1)
@@ -61,6 +64,7 @@ def train_size(recipe: Recipe) -> int | None:
 def forecast(run: Run) -> Forecast:
     """What is known of a run before it starts; its folder is looked at, its data is not."""
     train, images = run.recipe.train, train_size(run.recipe)
+    # A size that is not known before the data is read leaves the steps open.
     if images is None:
         each = None
     elif train.drop_last and images >= train.batch_size:
@@ -81,6 +85,7 @@ def forecast(run: Run) -> Forecast:
 
 
 def _epochs_done(folder: RunFolder) -> int:
+    # Without a checkpoint, training starts afresh, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0
     try:

@@ -170,11 +170,13 @@ def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
 def _is_stale(run: FinishedRun, content: Mapping[str, Any] | None, replicates: int) -> bool:
     if not is_file(run.folder.part_path("test")):
         return False
+    # Intervals of other predictions, another temperature or another setting do not describe this run.
     if content is None or any(content.get(key) != value for key, value in _about(run, replicates).items()):
         return True
     if "classes" not in content:
         return True
     stages = content["stages"]
+    # Metrics that cannot be measured are listed in the file; otherwise they would be computed anew each time.
     left_out = {stage: names for stage, names in _dict(content.get("left_out")).items() if isinstance(names, list)}
     known = {stage: {*_dict(stages.get(stage)), *map(str, left_out.get(stage, []))} for stage in STAGES}
     return any(not known[stage].issuperset(_wanted(run, stage)) for stage in STAGES)
@@ -188,6 +190,7 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
         return None
     content = {**_about(run, replicates), "samples": predictions.num_samples, "left_out": {}, "stages": {}}
     for stage, each in (("test", predictions), ("test_calibrated", scaled(run, predictions))):
+        # A recorded metric may be one that this installation lacks, or that the saved predictions do not allow.
         wanted = _wanted(run, stage)
         names = [] if each is None else measurable(wanted, each)
         found, classes = estimated(
@@ -235,6 +238,7 @@ def _checked(run: FinishedRun, content: Mapping[str, Any] | None, *, asked: bool
         for name, found in _estimates(content["stages"].get(stage)).items():
             if name not in recorded:
                 continue
+            # A value that is not the recorded one means that predictions and metrics may be of different trainings.
             if abs(found.value - recorded[name]) > _TOLERANCE * max(1.0, abs(recorded[name])):
                 apart[name] = None
             else:

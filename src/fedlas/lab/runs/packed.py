@@ -145,6 +145,7 @@ def _read_entries(path: Path, *_version: int) -> Mapping[str, Record]:
         except ValueError:
             entry = None
         if number == 0:
+            # A file with another head was not made by packing, so it is not refused but ignored.
             if not isinstance(entry, dict) or entry.get("packed") != _HEAD["packed"]:
                 return {}
             if entry != _HEAD:
@@ -154,6 +155,7 @@ def _read_entries(path: Path, *_version: int) -> Mapping[str, Record]:
         if name is None or name in list(found):
             got = f"line {number + 1} of {path}, which is damaged or names a run twice"
             raise InputError("pack", "each line must hold one run", got, _FIX)
+        # The name becomes part of a path, so a file from elsewhere must not choose it freely.
         found[check_name("pack", "the name of a run", name, _FIX)] = entry
     return found
 

@@ -53,6 +53,7 @@ class Trackio(Tracker):
             self._tracker.start()
         if not known:
             self._tracker.store_init_configuration(dict(place.config))
+        # What the tracker already holds is not sent again when a run resumes.
         final = any(FINAL in entry for entry in known)
         return Held(epoch=max((int(entry["epoch"]) for entry in known if "epoch" in entry), default=0), final=final)
 

@@ -61,9 +61,11 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
             f"{path} ({error})",
             "Remove the file to start the run again; nothing else was changed.",
         ) from error
+    # The format is checked first, because the fields below are those of this format.
     if not isinstance(state, dict) or _differ(state.get("format"), FORMAT) or not isinstance(state.get("config"), dict):
         raise InputError(owner, f"the file must be of format {FORMAT}", path, "Use the release that wrote it.")
     if config is not None:
+        # A checkpoint of other settings would resume without an error and give a run that no configuration describes.
         found = differences(state["config"], config)
         if found:
             raise InputError(
@@ -72,6 +74,7 @@ def load_checkpoint(path: Path, config: Mapping[str, Any] | None = None) -> dict
                 f"{path}, which differs in {'; '.join(found)}",
                 "Use the old settings to resume, or another --out to start afresh.",
             )
+    # A file that is edited or of a wrong type must fail here, before any state is changed.
     if wrong := _wrong(state):
         raise InputError(
             owner,

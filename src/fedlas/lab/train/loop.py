@@ -212,6 +212,7 @@ def _train_epoch(
     device = accelerator.device
     totals = torch.zeros(3, device=device)  # loss, hits, samples: read once, at the end
     for step, batch in enumerate(batches, start=1):
+        # A step averages the gradient over its parts; only the last part makes the processes exchange theirs.
         with engine.watch.step(batch[0]):
             parts = list(engine.parts(*batch))
             for number, (inputs, target, index, share) in enumerate(parts, start=1):
@@ -224,12 +225,14 @@ def _train_epoch(
                     for hook in hooks:
                         hook.on_batch(logits, index)
                     engine.backward(loss, share)
+                # The sums stay on the device: reading a number after each step would stall an accelerator.
                 with torch.no_grad():
                     hits = (logits.argmax(1) == target).sum()
                     totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
             engine.step(clip_norm)
             weights.step(epoch)
         bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
+    # One check per epoch finds divergence, because NaN and infinity stay in a sum.
     loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()
     if not math.isfinite(loss_sum):
         raise _diverged(f"a mean loss of {loss_sum / samples} in epoch {epoch}")

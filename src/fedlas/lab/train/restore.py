@@ -61,6 +61,7 @@ def restore(
     Raises:
         InputError: If any part does not fit; the objective is unchanged then.
     """
+    # Compare everything that can be compared first: a refused checkpoint leaves the weights unchanged.
     own = objective.state_dict()
     wrong = misfit(own, saved["objective"], "weights") or misfit(own, saved["best"]["objective"], "best weights")
     if not wrong and saved["epoch"] > epochs:
@@ -69,6 +70,7 @@ def restore(
         wrong = f"it holds the state of {len(saved['hooks'])} hooks, and the run has {len(hooks)}"
     if wrong:
         raise _unusable(path, wrong)
+    # The name of the part goes into the error, since the loaders themselves do not say what they read.
     part = "optimizer"
     try:
         _restore_optimizer(optimizer, saved["optimizer"])
@@ -80,12 +82,14 @@ def restore(
         for hook, state in zip(hooks, saved["hooks"], strict=True):
             hook.load_state_dict(state)
         part = "random generators"
+        # A run that resumes with more processes than it began with reuses the states in turn.
         restore_rng_state(saved["rng"][rank % len(saved["rng"])])
     except Exception as error:  # what is loaded may be anything, and so may what its loader raises
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         if part == "hook":
             raise _unusable(path, f"the state of a hook {reason}") from error
         raise _unusable(path, f"{part}: {reason}") from error
+    # The weights come last and cannot fail: they were compared above.
     objective.load_state_dict(saved["objective"])
 
 
@@ -103,6 +107,7 @@ def misfit(known: Any, value: Any, name: str) -> str:
         if fits and value.shape == known.shape and value.dtype == known.dtype:
             return ""
         return f"{name} is {describe(value)}, not {describe(known)}"
+    # A container fits if each of its members does; the first that does not is named with its path.
     if isinstance(known, Mapping):
         if not isinstance(value, Mapping):
             return f"{name} is {describe(value)}"
@@ -116,6 +121,7 @@ def misfit(known: Any, value: Any, name: str) -> str:
             return f"{name} is {describe(value)}"
         pairs = enumerate(zip(known, value, strict=True))
         return next(filter(None, (misfit(one, other, f"{name}[{at}]") for at, (one, other) in pairs)), "")
+    # In Python True is a number, so truth values are compared by their type.
     if isinstance(known, bool | str):
         fits = type(value) is type(known)
     else:

@@ -144,8 +144,10 @@ def plan_tuning(
     goal = goal_named(objective)
     recipe = load_recipe(source, overrides)
     folder = out or Path("runs") / "tune" / recipe.name
+    # What the recipe leaves to the machine is decided once: trials of two machines must stay comparable.
     overrides = [*overrides, *_decisions(recipe.train, folder)]
     recipe = load_recipe(source, overrides).with_data_root(data)
+    # The recipe as text, with the overrides, is what the best settings are later written into.
     _, content = read_content(source)
     for override in overrides:
         apply_override(content, override)

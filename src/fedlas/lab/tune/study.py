@@ -60,6 +60,7 @@ def run_study(
         start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
         show = _Progress(tuning, console)
         for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
+            # A round in which nothing was left to do writes nothing, so a finished study is only read.
             worked = False
             for method in tuning.methods:
                 if number >= method.trials(tuning.budget):

@@ -104,6 +104,7 @@ def notes(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(f"Not finished: {missing} of {sum(o.planned for o in outcomes)} trials are still to be done.")
     for outcome in outcomes:
         name, method = outcome.method.name, outcome.method
+        # A small space is exhausted before the budget; the reader must know that the budgets then differ.
         if not method.space:
             lines.append(f"{name} has nothing to tune: its one setting was run once, the rest of its budget is unused.")
         elif method.settings < tuning.budget:

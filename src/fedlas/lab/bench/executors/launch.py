@@ -73,6 +73,7 @@ def launch(task: Task) -> Result:
                     result: Result = elastic_launch(config, _rank)(task, note)[0]
                     return result
                 except ChildFailedError as error:
+                    # The rank itself noted its error, so the error is final and another start would repeat it.
                     if note.exists():
                         return failed(task.run, **json.loads(note.read_text(encoding="utf-8")))
                     _, failure = error.get_first_failure()

@@ -63,6 +63,7 @@ class RayExecutor(Executor):
             gpus = self._gpus(ray.cluster_resources())
             options = {"num_cpus": self.cpus_per_run, "num_gpus": gpus, "max_retries": self.retries}
             with _quiet():
+                # The function travels to the cluster once, and each call then brings only its task.
                 remote = ray.remote(work)
             running: dict[Any, Task] = {}
             try:
@@ -73,11 +74,13 @@ class RayExecutor(Executor):
                             task = replace(task, environment={**task.environment, "CUDA_VISIBLE_DEVICES": ""})
                         events.started(task)
                         running[remote.options(**options, name=f"fedlas {task.run.name}").remote(task)] = task
+                    # The short wait lets the progress bars move while nothing ends.
                     done, _ = ray.wait(list(running), num_returns=1, timeout=0.1)
                     events.idle()
                     for reference in done:
                         yield result_of(running.pop(reference), partial(ray.get, reference), ray.exceptions.RayError)
             finally:
+                # A bench that is stopped must not leave tasks on a cluster that others share.
                 for reference in running:
                     ray.cancel(reference, force=True)
 
@@ -87,6 +90,7 @@ class RayExecutor(Executor):
         os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")  # or Ray replaces the builtin print for good
         with _quiet():
             ray: Any = require("ray", extra="ray")
+            # A connection that was there before belongs to the caller and stays open.
             ours = not ray.is_initialized()
             if ours:
                 cpus = self.workers * (self.cpus_per_run or 1) if self.workers and not self.address else None

@@ -98,6 +98,7 @@ class SlurmExecutor(Executor):
         """Submit the tasks and, with ``wait``, wait for them."""
         executor, folder = self._submitit(tasks), tasks[0].run.folder.parent
         ready = [self.ready(task) for task in tasks]
+        # One array of jobs, and not a job for each run, lets Slurm limit how many run at a time.
         with executor.batch():
             jobs = [executor.submit(_Resumable(task)) for task in ready]
         number = str(jobs[0].job_id).split("_")[0]
@@ -107,6 +108,7 @@ class SlurmExecutor(Executor):
         if not self.wait:
             events.said(f"not waiting; after the jobs have ended: fedlas report {shlex.quote(str(folder))}")
             return
+        # From here an interrupt cancels what is left, because nobody would collect it.
         pending = dict(zip(jobs, ready, strict=True))
         try:
             while pending:
@@ -140,6 +142,7 @@ class SlurmExecutor(Executor):
         """
         at_a_time = min(len(tasks), self.workers or len(tasks))
         logs = folder / "%A_%a.log"
+        # The user's own options come last in here, so that they replace the defaults.
         options = {
             "job_name": _name(tasks),
             "array": f"0-{len(tasks) - 1}%{at_a_time}",

@@ -86,6 +86,7 @@ class View:
         steps = v2.Compose([*cut, *([v2.RandomHorizontalFlip()] if augment and flip else []), v2.PILToTensor()])
 
         def view(image: Any) -> Tensor:
+            # The strip is removed before anything is resized, because its height is in pixels of the file.
             if self.cut_bottom:
                 image = image.crop((0, 0, image.width, max(1, image.height - self.cut_bottom)))
             pixels: Tensor = steps(image)

@@ -87,6 +87,7 @@ def load_imagenet(
         for name in image_names(folder / "train" / synset)
     ]
     test = validation_images(folder, number)
+    # The counts are checked on names alone; no image is opened before training needs it.
     _check(folder, synsets, train, test, partial=partial)
     return streamed_source("imagenet", folder, (train, test), synset_names(synsets, _words(folder, synsets)), view)
 
@@ -104,6 +105,7 @@ def _check(
                 "An archive was extracted only in part, or it is another data set. Images must lie directly in the "
                 "folder of their class.",
             )
+    # A part of ImageNet would give numbers that look like those of the whole.
     got = len(synsets), len(train), len(test)
     whole = _EXPECTED.classes, _EXPECTED.train, _EXPECTED.test
     if got != whole and not partial:

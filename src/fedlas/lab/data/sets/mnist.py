@@ -47,6 +47,7 @@ def load_mnist(root: str | None = None) -> Source:
         )
     arrays = {key: read_idx("mnist", path, 3 if "images" in key else 1) for key, path in found.items()}
     train, test = (images_from_arrays("mnist", arrays, part) for part in ("train", "test"))
+    # Only the class counts reveal Fashion-MNIST: its files, shapes and number of images are the same.
     if len(train) == sum(_COUNTS) and train.target.bincount().tolist() != _COUNTS:
         raise InputError(
             "mnist",

@@ -65,6 +65,7 @@ def images_from_arrays(name: str, arrays: dict[str, Any], part: str) -> Images:
             describe(images),
             "Scale to 0..255 and convert with .astype(numpy.uint8).",
         )
+    # A second axis of at most 4 before a long last one is most likely the channels.
     if images.ndim == 4 and images.shape[1] <= 4 < images.shape[3]:
         raise InputError(
             name, f"{part}_images must have the channels last", describe(images), "Use .transpose(0, 2, 3, 1)."

@@ -34,6 +34,7 @@ def elastic_transform(image: Pixels, strength: tuple[float, float, float], rando
     height, width, channels = image.shape
     amount, sigma, reach = (height * value for value in strength)
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    # Smoothed noise moves each pixel a little; the affine map below moves the whole image.
     for place in (rows, columns):
         place += amount * ndimage.gaussian_filter(
             random.uniform(-1, 1, (height, width)), sigma, mode="reflect", truncate=3

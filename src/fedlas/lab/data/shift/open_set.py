@@ -58,6 +58,7 @@ def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
             list(classes),
             "Name each class once, and fewer of them.",
         )
+    # Training images of the held-out classes are dropped, or the classes would not be unknown.
     kept = [number for number in range(source.num_classes) if number not in numbers]
     unknown = _of_classes(source.test, numbers)
     if unknown is None:

@@ -87,6 +87,7 @@ def parse_sets(texts: Sequence[str]) -> list[Named]:
             raise InputError(
                 _OWNER, f"--data must be {_FORM} of a registered data set", repr(word), suggestion(name, DATASETS)
             )
+        # A label becomes a heading and a column, and must not be that of the classes that a run held out.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", label) or (colon and not root) or label == HELD_OUT:
             raise InputError(
                 _OWNER,

@@ -184,6 +184,7 @@ def _apply(derived: Derived, accelerator: Any) -> dict[str, Any]:
 def _metrics(derived: Derived, result: Result, seconds: float) -> dict[str, Any]:
     members = derived.members
     measured = measure(result.val, result.test, num_bins=members[0].run.recipe.train.num_bins)
+    # A method that does not say otherwise keeps all of its runs in use, so their sizes add up.
     parameters = result.parameters
     if parameters is None:
         parameters = sum(int(member.metrics["parameters"]) for member in members)

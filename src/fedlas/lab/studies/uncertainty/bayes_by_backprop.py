@@ -79,6 +79,7 @@ def bayes_by_backprop(
     options = {key: value for key, value in given.items() if value is not None}
     accelerator = new_accelerator()
     trained = load_trained(runs[0]).to(accelerator.device)
+    # A plain run has no distribution over weights, so a Bayesian twin is trained with its settings.
     if trained.run.recipe.model.bayesian is None:
         objective, note = _train_twin(trained, accelerator, folder, BayesianConfig(**options))
     elif options:

@@ -58,6 +58,7 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
             "different validation parts",
             "Train them with one data.split_seed, or set selection=all.",
         )
+    # The selection sees validation only, so the test part stays honest.
     counts = greedy_selection(val, size=size)
     picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
     kept = sum(int(member.metrics["parameters"]) for member in runs if member.name in picked)

@@ -63,6 +63,7 @@ def last_layer_laplace(
     )
     splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
 
+    # The curvature of the last layer needs the features of the training part, which no file keeps.
     train = predictions_of(trained.objective, splits, splits.train, batch_size=batch_size, features=True)
     laplace.fit(train)
     held_out = held_out_predictions(trained.run, splits, trained.objective, features=True)

@@ -38,6 +38,7 @@ def open_members(folders: Sequence[Path], *, data: str | None = None) -> list[Ru
             raise InputError(_OWNER, "each run must be named once", folder, "Leave it out the second time.")
         members.append(member)
     members = _named(members)
+    # Averages are meaningful only over predictions of the same samples, in the same order.
     for member in members[1:]:
         found = differences(_shared(members[0]), _shared(member))
         if found:

@@ -68,6 +68,7 @@ def orthogonal_ensemble(
     accelerator = new_accelerator()
     trained = load_trained(runs[0]).to(accelerator.device)
     run, splits = trained.run, trained.splits
+    # Members are trained in turn, because each is kept apart from those before it.
     earlier: list[dict[str, Tensor]] = []
     parts: list[tuple[Predictions, Predictions]] = []
     parameters = 0
@@ -89,6 +90,7 @@ def orthogonal_ensemble(
             },
             label=f"member {number + 1} of {members}",
         )
+        # A copy, so that the next member compares itself with the filters as they were at the end.
         earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())
         parts.append(held_out_predictions(run, splits, objective))
