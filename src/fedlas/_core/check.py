@@ -213,6 +213,7 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     low, high = (float(end) for end in wide.aminmax())
     if low >= -LARGEST and high <= LARGEST:  # one pass without a mask; NaN makes both comparisons false
         return
+    # From here on there is something to report, so the cost of a mask does not matter.
     bad = ~torch.isfinite(value)
     count = int(bad.sum())
     if count:

@@ -73,6 +73,7 @@ def _loader() -> Any:
             self.levels -= 1
             if alias and id(node) not in self.sizes:
                 raise yaml.composer.ComposerError(None, None, "an alias inside of what it stands for", mark)
+            # An alias counts as all that it stands for, or a few nested ones would unfold into billions of values.
             self.values += self.sizes[id(node)] if alias else 1
             self.sizes.setdefault(id(node), self.values - before)
             if self.values > _MOST_VALUES:

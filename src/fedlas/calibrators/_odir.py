@@ -132,6 +132,7 @@ def penalty_grids(samples: int, classes: int, scale: float) -> tuple[list[float]
     """
     pairs = max(1, classes * (classes - 1))
     return (
+        # Dividing twice avoids a square, which would underflow to 0 for a tiny scale.
         [pairs / (2 * samples) / (freedom * scale) / (freedom * scale) for freedom in OFF_DIAGONAL_FREEDOM],
         [classes / (2 * samples * freedom**2) for freedom in INTERCEPT_FREEDOM],
     )

@@ -51,6 +51,7 @@ class Mixture:
             rows.log_softmax(dim=1),
             torch.full_like(rows, -math.log(rows.shape[1])),
         )
+        # Mixing in log space lets no class underflow; a part of weight 0 has no logarithm and is left out.
         used = [part + math.log(weight) for part, weight in zip(parts, self.weights, strict=True) if weight > 0]
         return torch.stack(used).logsumexp(dim=0)
 
@@ -137,6 +138,7 @@ def best_mixture(val: Predictions) -> tuple[Mixture, str | None]:
     known = nll_temperature(val)
     surest, highest = temperature_range(val)
     low, high = math.log(min(surest, known.value)), math.log(highest)
+    # The minimum over weights need not be convex in the temperature: golden section only refines the best grid point.
     grid = [low + (high - low) * step / (_GRID - 1) for step in range(_GRID)]
     start = math.log(known.value)
     best = min([start, *grid], key=lambda point: solve(point)[0])
@@ -175,6 +177,7 @@ def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:
     for _ in range(_MOST_STEPS):
         ratio = probs / (probs @ weights)[:, None]
         slope = 1 - ratio.mean(axis=0)
+        # At the minimum no used weight has a slope, and none that is 0 would lower the value by growing (KKT).
         if np.where(weights > 0, np.abs(slope), -slope).max() <= _WEIGHT_TOLERANCE:
             break
         step = _nonnegative_step(ratio.T @ ratio / len(ratio), slope, weights)
@@ -182,6 +185,7 @@ def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:
         while value(weights + size * step) > current and size > 1e-12:
             size /= 2
         following = (weights + size * step).clip(min=0)
+        # A step that does not lower the value has reached the rounding of float64.
         if value(following) >= current:
             break
         weights, current = following, value(following)

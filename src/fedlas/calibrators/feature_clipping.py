@@ -197,6 +197,7 @@ def clipped_logits(weight: Tensor, features: Tensor, logits: Tensor, threshold: 
     """
     result = logits.detach().cpu().double().clone()
     for part, rows in double_rows(features):
+        # Only what clipping removes goes through the head, so rows without clipped features keep their logits exactly.
         result[part] -= (rows - rows.clamp(-threshold, threshold)) @ weight.T
     return result
 
@@ -207,6 +208,7 @@ def threshold_grid(features: Tensor) -> list[float]:
     size = size[size > 0].sort().values
     if not len(size):
         return [0.0]
+    # Quantiles put thresholds where features are many; even steps cover the sparse range of the largest.
     at = torch.linspace(0, len(size) - 1, _GRID, dtype=torch.float64).long()
     steps = torch.linspace(0, 1, _GRID + 1, dtype=torch.float64) * size[-1]
     return torch.cat([size[at], steps]).unique().tolist()
@@ -223,6 +225,7 @@ def lowest(function: Callable[[float], float], grid: list[float]) -> float:
         return tried[point]
 
     ends = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    # Its result is not used: on a function with several minima an earlier point may be lower, and all are remembered.
     golden_section(remembered, *ends, _TOLERANCE * grid[-1])
     return min(tried, key=tried.__getitem__)
 

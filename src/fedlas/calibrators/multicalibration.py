@@ -208,6 +208,7 @@ class Multicalibration(Calibrator):
             after = cells.apply(after, members, update)
         result = test.logits / self._temperature
         for part, rows in double_rows(test.logits):
+            # Only rows whose confidence moves are rewritten, so that the others keep their scaled logits exactly.
             moved = (after[part] != before[part]).nonzero().squeeze(1)
             if len(moved):
                 corrected = with_log_odds(rows[moved] / self._temperature, before[part][moved], after[part][moved])

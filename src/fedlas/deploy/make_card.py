@@ -118,6 +118,7 @@ def _threshold(val: Predictions, test: Predictions, risk: float) -> dict[str, An
     if found.threshold is None:
         return row
     confidence, correct = _arrays(test)
+    # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
     chosen = confidence >= found.threshold
     accepted, wrong = int(chosen.sum()), int((chosen & ~correct).sum())
     upper = clopper_pearson(wrong, accepted, level=LEVEL, sides=1)[1]

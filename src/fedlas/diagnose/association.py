@@ -158,5 +158,6 @@ def _ratio(covariance: Floats, var_x: Floats, var_y: Floats, scale_x: float, sca
     """The correlation; NaN where a variance is only rounding."""
     with np.errstate(invalid="ignore", divide="ignore"):
         value = covariance / np.sqrt(var_x * var_y)
+    # A variance is a difference of larger sums here: what is this far below them is their rounding.
     constant = (var_x <= 1e-12 * scale_x) | (var_y <= 1e-12 * scale_y)
     return np.where(constant, np.nan, np.clip(value, -1.0, 1.0))

@@ -64,8 +64,10 @@ def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level
     covariance, var_u, var_v = (float(np.mean(product)) for product in (u * v, u * u, v * v))
     scale = math.sqrt(var_u * var_v)
     value = min(max(covariance / scale, -1.0), 1.0)
+    # It is the derivative of cov / sqrt(var_u * var_v) by the weight of each sample, from those of the three moments.
     influence = (uv - uv.mean()) / scale - value / 2 * ((uu - uu.mean()) / var_u + (vv - vv.mean()) / var_v)
     error = float(influence.std(ddof=1)) / math.sqrt(len(influence))
+    # A perfect correlation has no place on Fisher's scale, where 1 is infinite.
     if abs(value) >= 1 - 1e-12:
         return _interval(value, value, value, error, level)
     half = _quantile(level) * error / (1 - value**2)  # the derivative of atanh

@@ -126,6 +126,7 @@ class OneLogit(nn.Module):
             )
         target = target.reshape(shape)
         if target.is_floating_point():
+            # A float may be a soft label, so it becomes the probabilities of both classes.
             target = torch.stack((1 - target, target), dim=1).to(pair.dtype)
         elif target.dtype == torch.bool:
             target = target.long()

@@ -54,6 +54,7 @@ def _pair_sums(
     value = logits.new_zeros(logits.shape[0])
     for_logits = torch.zeros_like(logits) if wanted[0] else None
     for_target = torch.zeros_like(logits) if wanted[1] else None
+    # Two classes j and k weigh own_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
     own = a * target + b * (target.sum(dim=1, keepdim=True) - target)
     for rows, columns in _blocks(logits):
         gap = logits[rows, None, :] - logits[rows, columns, None]  # z_k - z_j at [i, j, k]
@@ -64,6 +65,7 @@ def _pair_sums(
             for_target[rows] += b * (cost.sum(dim=(1, 2))[:, None] - cost.sum(dim=1))
             for_target[rows, columns] += (a - b) * cost.sum(dim=2)
         if for_logits is not None:
+            # The sigmoid is the slope of softplus: of each pair, z_k gets what z_j loses.
             pull = gap.sigmoid() * share
             for_logits[rows] += pull.sum(dim=1)
             for_logits[rows, columns] -= pull.sum(dim=2)

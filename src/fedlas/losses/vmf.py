@@ -43,6 +43,7 @@ class _AffineNLL(torch.autograd.Function):
             probs = torch.addcmul(left @ right, tilt[:, None], logits).softmax(dim=1) * grad[:, None]
             slopes = probs.scatter_add(1, target[:, None], -grad[:, None])
             return slopes * tilt[:, None], None, (slopes * logits).sum(dim=1), slopes @ right.T, left.T @ slopes
+        # The softmax is computed again, so that the forward pass keeps no (N, C) array of its own.
         grad_logits, grad_right = torch.empty_like(logits), torch.zeros_like(right)
         grad_tilt, grad_left = torch.empty_like(tilt), torch.empty_like(left)
         for z, y, slope, rest, g, to_logits, to_tilt, to_left in _some_rows(
@@ -53,6 +54,7 @@ class _AffineNLL(torch.autograd.Function):
             grad_right.addmm_(rest.T, slopes)
             torch.mm(slopes, right.T, out=to_left)
             torch.mul(slopes, slope[:, None], out=to_logits)
+            # This comes last, because it overwrites the slopes.
             torch.sum(slopes.mul_(z), dim=1, out=to_tilt)
         return grad_logits, None, grad_tilt, grad_left, grad_right
 

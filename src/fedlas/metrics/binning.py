@@ -154,6 +154,7 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
         ``(B + 1,)`` float64, from 0 to 1; an inner edge is the highest confidence of the bin below it.
     """
     cut = torch.from_numpy(equal_mass_ranks(len(ordered), num_bins))
+    # Equal values span from start to end; within them only these two places may hold a cut.
     start = torch.searchsorted(ordered, ordered[cut], right=False)
     end = torch.searchsorted(ordered, ordered[cut], right=True)
     # Where what is below the cut differs, it is its own start: there the distance of 0 keeps it.

@@ -37,6 +37,7 @@ class BrierDecomposition:
 def calibration_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
     count = table.count()
+    # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
     squares = (table.probs - table.labels) ** 2 / np.maximum(count, 1.0)
     return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
 
@@ -101,6 +102,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     scan(predictions, [sums, errors])
     parts = (calibration_part, refinement_part, calibration_bias)
     calibration, refinement, bias = (float(part(sums.table())) for part in parts)
+    # The last part is what remains, so that the three add up to the score.
     return BrierDecomposition(errors.mean, calibration, refinement, errors.mean - calibration - refinement, bias)
 
 

@@ -35,6 +35,7 @@ def cell_of(probs: Tensor, *, bits: int) -> Tensor:
     probs = probs.float()
     # The bits of a positive float32 ascend with it: the exponent's, then as many of the mantissa's as are asked for.
     key = torch.minimum(probs, 1 - probs).clamp(min=0).view(torch.int32) >> (23 - bits)
+    # 127 is the exponent bias of float32; all that lies below 2**-_OCTAVES shares cell 0.
     near = (key - ((127 - _OCTAVES << bits) - 1)).clamp(min=0).long()
     return torch.where(probs > 0.5, num_cells(bits) - 1 - near, near)
 

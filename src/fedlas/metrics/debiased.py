@@ -13,6 +13,7 @@ from fedlas.predictions import Predictions
 
 def debiased_square(bins: BinTable) -> Floats:
     """``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
+    # Bins of fewer than two samples have no variance: the 2 avoids a division by 0 until they are left out below.
     enough = np.maximum(bins.count, 2.0)
     variance = bins.outcome * (1.0 - bins.outcome / enough) / (enough - 1.0)
     squares = bins.gaps**2 / enough - variance

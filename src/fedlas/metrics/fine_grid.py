@@ -18,6 +18,7 @@ _CROWD = 2.0**-7
 # From there on, every octave of 1 - confidence has 2**7 cells: as many as the seven highest bits of its mantissa tell.
 _EVEN_CELLS = round((1 - _CROWD) * 2**WIDTH_BITS)
 _KEY_BITS = 16
+# Keys grow with 1 - confidence. 127 is the exponent bias of float32; the octaves go from 2**-24 to 2**-7.
 _LOWEST_KEY = (127 - 24 << 7) - 1
 _HIGHEST_KEY = 127 - 7 << 7
 NUM_CELLS = _EVEN_CELLS + _HIGHEST_KEY - _LOWEST_KEY + 1

@@ -84,11 +84,13 @@ def ranking(confidence: Tensor, correct: Tensor) -> Ranking:
         correct: ``(N,)`` bool.
     """
     values, outcomes = confidence.numpy(), correct.numpy()
+    # The sort need not be stable: the order among equal confidences does not reach the sums.
     order = np.argsort(values)
     values, outcomes = values[order], outcomes[order]
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
     total = np.diff(np.append(starts, len(values))).astype(np.float64)
     right = np.add.reduceat(outcomes.astype(np.float64), starts)
+    # Count times confidence rounds once, where adding the equal confidences would round each time.
     each = values[starts].astype(np.float64)
     return Ranking(right, total - right, right * each, (total - right) * each)
 

@@ -54,6 +54,7 @@ def excess_area(runs: Runs) -> Floats:
     """The area less what it is if every right prediction is more confident than every wrong one."""
     wrong = runs.wrong.sum(axis=-1)
     count = np.stack(np.broadcast_arrays(runs.num_samples - wrong, wrong), axis=-1)
+    # Both areas round, so a perfect order may come out a little below 0.
     return np.maximum(0.0, area(runs) - area_of(count, count * [0.0, 1.0]))
 
 
@@ -62,6 +63,7 @@ def _error(grid: FineGrid) -> float:
     runs = grid.ranking()
     right, wrong = runs.right[::-1], runs.wrong[::-1]
     none = np.zeros_like(wrong)
+    # Each cell becomes two groups: right before wrong gives the least area, wrong before right the largest.
     lowest = area_of(np.stack((right, wrong), axis=1).ravel(), np.stack((none, wrong), axis=1).ravel())
     highest = area_of(np.stack((wrong, right), axis=1).ravel(), np.stack((wrong, none), axis=1).ravel())
     value = area(runs)

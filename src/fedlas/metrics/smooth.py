@@ -76,6 +76,7 @@ class SmoothedGaps:
     """
 
     def __init__(self, gaps: Floats, *, fewest: int = STEPS) -> None:
+        # The cosine transform of a row is the Fourier transform of the row and its mirror image, the ends not repeated.
         mirrored = np.concatenate((gaps, gaps[:, -2:0:-1]), axis=1)
         mirrored[:, [0, STEPS]] *= 2.0  # a node at an end has half the width of the others to spread over
         self._spectra = np.fft.rfft(mirrored)
@@ -88,6 +89,7 @@ class SmoothedGaps:
         integrals = np.empty(len(scales))
         for count in np.unique(nodes):  # three sizes at most
             which = np.flatnonzero(nodes == count)
+            # Random steps of one node, of this variance in all, multiply each frequency by exp(-_DECAY * steps).
             steps = (scales[which, None] * STEPS) ** 2
             # Beyond so many frequencies even the least smoothed row has nothing left; the transform takes them as 0.
             left = int(np.searchsorted(_DECAY[: count + 1] * steps.min(), _NOTHING)) or 1
@@ -112,6 +114,7 @@ def fixed_scales(
         precision: Of the scale: where the difference is that small, the zero is that near.
     """
     every = np.arange(len(total))
+    # The integral never rises, so the zero lies between any scale and the integral there: two evaluations bracket it.
     one = np.maximum(guess, total)
     at_one = integrals(one, every) - one
     other = np.maximum(one + at_one, total)
@@ -126,6 +129,7 @@ def fixed_scales(
         if len(active) == 0:
             break
         left, right, at_left, at_right = low[active], high[active], at_low[active], at_high[active]
+        # The secant through both ends meets 0 between them, because their signs differ.
         scale = right - at_right * (right - left) / (at_right - at_left)
         value = integrals(scale, active) - scale
         result[active] = scale
@@ -185,6 +189,7 @@ def _published_at(scale: float, confidence: Floats, correct: NDArray[np.bool_]) 
         lower = weights * (1 - place + node)
         on_nodes = np.bincount(node, lower, steps + 1) + np.bincount(node + 1, weights - lower, steps + 1)
         mirrored = np.pad(on_nodes, steps // 2, mode="reflect")
+        # At this length the circular convolution does not wrap around, and a power of 2 makes the transforms fast.
         length = 2 ** (len(mirrored) + len(kernel)).bit_length()
         full = np.fft.irfft(np.fft.rfft(mirrored, length) * np.fft.rfft(kernel, length), length)
         return np.interp(points, np.arange(steps + 1) / steps, full[len(kernel) - 1 :][: steps + 1])

@@ -98,6 +98,7 @@ def drifted_predictions(
     known[0.0] = float(clean.correct.double().mean())
     floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
     step = (known[0.0] - floor) / (levels - 1)
+    # One standard error is allowed, because no finite sample is right exactly as often as chance.
     at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
     if step * clean.num_samples < 1 or known[0.0] <= at_chance:
         raise InputError(
@@ -108,6 +109,7 @@ def drifted_predictions(
         )
 
     # The noise of each level, then the predictions with it.
+    # Accuracies move by whole samples, so no goal can be met more closely than by half of one.
     close = max(_CLOSE * step, 0.5 / clean.num_samples)
     parts = []
     for level in range(levels):
@@ -139,6 +141,7 @@ def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[floa
         near = [noise for noise in sorted(known) if abs(known[noise] - goal) <= close]
         if near:
             return near[0]
+        # Noise matters by its ratio, so the bracket is halved on a logarithmic scale, which 0 has no place on.
         middle = math.sqrt(low * high) if low > 0 else high / 8
         if accuracy(middle) >= goal:
             low = middle
@@ -175,6 +178,7 @@ class _Channels:
                     describe(inputs),
                     "Pass batches of normalized images.",
                 )
+            # One pass over the loader needs sums of squares, whose differences would cancel in float32.
             rows = inputs.detach().cpu().double().transpose(0, 1).flatten(1)
             count += rows.shape[1]
             parts.append((rows.sum(dim=1), rows.square().sum(dim=1), rows.amin(dim=1), rows.amax(dim=1)))

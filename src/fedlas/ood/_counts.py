@@ -43,6 +43,7 @@ class Counts:
     def high(self) -> tuple[Floats, Floats]:
         """Known and unknown samples with each score or a higher one, each ``(R, G)``."""
         known, unknown = self.low
+        # Counts are whole numbers, so these differences are exact and no second cumulative sum is needed.
         return known[:, -1:] - known + self.known, unknown[:, -1:] - unknown + self.unknown
 
 
@@ -84,6 +85,7 @@ class Counter:
     def replicates(self, number: int, seed: int) -> Iterator[Counts]:
         """Of bootstrap replicates, in blocks; the samples drawn do not depend on the size of a block."""
         rows = max(1, _BLOCK // self._groups)
+        # Each side has its own generator, so its draws depend neither on the other side nor on the size of a block.
         sides = [np.random.Generator(np.random.PCG64([seed, side])) for side in range(2)]
         for start in range(0, number, rows):
             size = min(rows, number - start)

@@ -66,6 +66,7 @@ def entropy_score(logits: Tensor) -> Tensor:
     """
     log_probs = _double("entropy_score", logits).log_softmax(dim=1)
     probs = log_probs.exp()
+    # A log-probability may overflow to minus infinity, and 0 times that is NaN; the limit of p log p is 0.
     return -torch.where(probs > 0, probs * log_probs, 0.0).sum(dim=1)
 
 

@@ -63,6 +63,7 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
         value: A formula of such sums.
     """
     count, expected = table.count(), expected_labels(table)
+    # Empty cells have no share to draw with, and keep 0 labels in every draw.
     filled = count > 0
     labels = np.zeros((DRAWS, len(count)))
     share = expected[filled] / count[filled]
@@ -97,9 +98,11 @@ def expected_labels(table: ClassTable) -> Floats:
     shared = ((ratio + (1.0 - ratio).clip(-reach, reach)) * probs).clip(0.0, count)
     # The variance, over classes, of a cell's share of labels about that of its bin, less two standard errors of it.
     chance, apart = _variance(shared, count), labels - shared
+    # A Poisson number of mean m has Var((X - m) ** 2) = 2 m ** 2 + m; the labels of a cell nearly are one.
     noise = STANDARD_ERRORS * np.sqrt((2.0 * chance**2 + chance).sum(axis=0))
     spread = ((apart**2 - chance).sum(axis=0) - noise).clip(min=0.0) / np.maximum((count**2).sum(axis=0), 1.0)
     beyond = count**2 * spread
+    # A cell keeps of its deviation the share that true spread has in spread plus chance (empirical Bayes).
     kept = np.divide(beyond, beyond + chance, out=np.zeros_like(beyond), where=beyond > 0)
     return np.asarray((shared + kept * apart).clip(0.0, count)).ravel()
 

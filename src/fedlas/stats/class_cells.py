@@ -54,6 +54,7 @@ class ClassCells:
             label: Class of each.
             replicates: ``R``.
         """
+        # All rows start with the predicted class as label; then each exception moves one label to another cell.
         predicted = self._rows.predicted
         cells = self._cell_of(np.arange(len(predicted)), predicted)
         start, size = place // len(predicted) * self._num_cells, replicates * self._num_cells
@@ -65,6 +66,7 @@ class ClassCells:
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:
         """``sums (R, cells)`` with what they leave of ``totals (R, C or 1)`` in the first bin of every class."""
         by_class = sums.reshape(len(sums), self._rows.num_classes, self._num_bins)
+        # Both sides are exact multiples of 1 / FIXED_POINT, so an empty first bin gets 0 and no rounding error.
         by_class[:, :, 0] = totals - by_class.sum(axis=2)
         return sums
 
@@ -112,6 +114,7 @@ class _Entries:
     """What rows add to cells: ``value`` of row ``index`` to ``cell``, all ``(E,)``."""
 
     def __init__(self, index: Integers, cell: Integers, value: Floats | None, num_cells: int) -> None:
+        # Sorted by cell, the entries of each are one run, which reduceat adds for all replicates in one call.
         order = np.argsort(cell, kind="stable")
         cell = cell[order]
         self.value = None if value is None else value[order]

@@ -92,6 +92,7 @@ def paired_t_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     mean = fmean(differences)
     if n < 2:
         return PairedTest(mean, None, n, "one pair has no spread")
+    # Differences as small as the rounding of the values are no evidence, however regular they are.
     noise = ROUNDING * max(abs(float(x)) for x in (*a, *b))
     if all(abs(d) <= noise for d in differences):
         return PairedTest(mean, 1.0, n)
@@ -169,6 +170,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = [0.0] * len(values)
     so_far = 0.0
     for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        # The running maximum keeps the order: a larger p-value never gets a smaller adjusted one.
         so_far = max(so_far, min(1.0, (len(values) - rank) * values[i]))
         adjusted[i] = so_far
     return adjusted
@@ -228,6 +230,7 @@ def compare_to_best(
         name: check_values("compare_to_best", f"the values of {name!r}", numbers, "Put NaN there.", missing=True)
         for name, numbers in values.items()
     }
+    # A seed that one method lacks is dropped for all, so that every test is over the same seeds.
     columns = [column for column in zip(*given.values(), strict=True) if not any(math.isnan(v) for v in column)]
     others = frozenset(values)
     if not columns:
@@ -235,8 +238,10 @@ def compare_to_best(
         return Comparison(None, frozenset(), frozenset(), others, {}, {}, 0, level, reason)
     common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
+    # Of equal means max takes the first, so the given order decides.
     best = max(common, key=lambda name: sign * fmean(common[name]))
     tests = {name: test(common[best], common[name]) for name in common if name != best}
+    # Holm's correction counts only the tests that were made: an untested method is no claim that could be false.
     raw = {name: test.p_value for name, test in tests.items() if test.p_value is not None}
     p_values = dict(zip(raw, holm(list(raw.values())), strict=True))
     untested = frozenset(tests) - frozenset(raw)

@@ -58,7 +58,9 @@ def resampled_weights(
 ) -> Iterator[Floats]:
     """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
     for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts, wide):
+        # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
         index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
+        # Each replicate counts in a range of its own, so that one bincount serves the whole block.
         index += np.arange(len(index))[:, None] * rows[0].num_samples
         yield np.bincount(index.ravel(), minlength=index.size).reshape(index.shape).astype(np.float64)
 

@@ -107,10 +107,13 @@ class GapDrift:
             rows = slice(None) if k == 0 else np.flatnonzero(cell == k - 1)
             steps = np.zeros((len(gap), *self._bets.shape[1:]))
             above, below = gap[rows] - self.high[k], self.low[k] - gap[rows]
+            # Wealth leaves float64's range in a long stream, so logarithms are added; log1p keeps those of small bets.
             steps[rows] = np.log1p(self._bets[k] * np.stack([above, below], axis=1)[:, :, None])
+            # The whole path is kept and not only its end: an alarm counts even if the wealth falls afterward.
             path = self.log_wealth[k] + steps.cumsum(axis=0)
             paths[:, k] = _log_mean(path.reshape(len(gap), -1))
             self.log_wealth[k] = path[-1]
+        # The wealth is averaged, not maximized: an average of supermartingales is one too, a maximum is not.
         reached = np.flatnonzero(_log_mean(paths) >= math.log(self.threshold))
         return int(reached[0]) if len(reached) else None
 

@@ -90,6 +90,7 @@ class GapSums:
     def _impossible(self) -> list[str]:
         """Names of the sums that no samples with ``c`` in ``[0, 1]`` have, up to rounding."""
         lowest, highest = ends_of(self.edges)
+        # The sums were added in another order than here; their rounding is far below this share of the count.
         slack = 1e-9 * np.maximum(self.count, 1)
 
         def between(name: str, low: Floats, high: Floats) -> bool:
@@ -103,7 +104,9 @@ class GapSums:
             "count": between("count", self.count, self.count),
             "right": between("right", np.zeros_like(c), self.count),
             "confidence": between("confidence", lowest * self.count, highest * self.count),
+            # Squares are least if all confidences are equal (Jensen); none exceeds its confidence times the highest.
             "squares": between("squares", mean * c, highest * c),
+            # Only right samples have products, their confidences: a part of all confidences.
             "products": between("products", lowest * self.right, np.minimum(highest * self.right, c)),
         }
         return [name for name, fine in possible.items() if not fine]
@@ -115,18 +118,22 @@ class GapSums:
         ``r - c``, and the exact interval of ``r`` less the empirical Bernstein interval of ``c``. The second is the
         narrower one in a narrow cell.
         """
+        # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
         miss = (1 - check_level("drift", level)) / len(self.count)
         low, high = (np.empty(len(self.count)) for _ in range(2))
         lowest, highest = ends_of(self.edges)
         for k, count in enumerate(self.count):
+            # No r - c leaves this range; it stays the interval of a cell with too few samples for a variance.
             least, most = -highest[k], 1 - lowest[k]
             low[k], high[k] = least, most
             if count < 2:
                 continue
             mean_c, mean_r = self.confidence[k] / count, self.right[k] / count
+            # Variances come from the sums, because a card keeps no samples.
             var_c = (self.squares[k] - count * mean_c**2) / (count - 1)
             square = self.right[k] - 2 * self.products[k] + self.squares[k]
             var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
+            # The probabilities add up to the miss: two sides of a quarter, a quarter, and two sides of an eighth.
             wide = _bernstein(var_gap, count, most - least, miss / 4)
             exact = clopper_pearson(round(self.right[k]), int(count), level=1 - miss / 4)
             narrow = _bernstein(var_c, count, highest[k] - lowest[k], miss / 8)
@@ -174,6 +181,7 @@ def check_edges(edges: Floats) -> Floats:
 
 def cells_of(edges: Floats, confidence: Floats) -> NDArray[np.int64]:
     """Index of each confidence's cell."""
+    # Only inner edges are searched, so that a confidence of exactly 1 falls into the last cell.
     return np.searchsorted(edges[1:-1], confidence, side="right")
 
 
@@ -185,4 +193,5 @@ def ends_of(edges: Floats) -> tuple[Floats, Floats]:
 def _bernstein(variance: float, count: float, width: float, miss: float) -> float:
     """One-sided error of a mean of values in an interval of this width, exceeded with probability at most ``miss``."""
     logarithm = math.log(2 / miss)
+    # A variance of 0 that comes from differences of sums may round to below 0.
     return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (3 * (count - 1))

@@ -96,6 +96,7 @@ def floor_interval(value: float, replicates: Floats, *, floor: float, level: flo
     found = interval_from(value, replicates, level=level, method="percentile")
     least = max(found.bias, 0.0)
     above = max(value - floor, 0.0)
+    # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
     remaining = value * above / (above + least) if above > 0.0 else 0.0
     taken = max(least, min(value - remaining, floor), bias)
     reach = found.high - (value + found.bias)
@@ -135,8 +136,10 @@ def check_level(owner: str, level: float, *, name: str = "level") -> float:
 
 def fewest_replicates(level: float) -> int:
     """Replicates without which the tails of an interval hold none: 39 for level 0.95."""
+    # 1 - level is rounded: for 0.9 the quotient is a little above 20, and its ceiling would be 21.
     return math.ceil(2.0 / (1.0 - level) - 1e-9) - 1
 
 
 def _tail_rank(replicates: int, level: float) -> int:
+    # For the same reason 19 replicates would have no rank at level 0.9: the product is a little below 1.
     return math.floor((replicates + 1) * (1.0 - level) / 2.0 + 1e-9)

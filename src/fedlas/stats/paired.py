@@ -119,5 +119,6 @@ def paired_bootstrap(
     if hits is not None and other_hits is not None and not np.array_equal(both[0].logits, both[1].logits):
         low, high = paired_shares(hits, other_hits, level=level)
         interval = replace(interval, low=low, high=high, method="paired shares")
+    # Replicates are centered at their own mean, so that the bias that all of them share is not taken for a difference.
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
     return PairedBootstrap(metric, values[0], values[1], interval, p_value)

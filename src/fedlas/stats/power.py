@@ -75,6 +75,7 @@ def _t_seeds(effect: float, power: float, level: float) -> int:
     stats = require("scipy.stats", extra="stats")
 
     def enough(n: int) -> bool:
+        # If the difference is real, the t statistic is noncentral t with n - 1 degrees of freedom and this shift.
         critical, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
         found = stats.nct.sf(critical, n - 1, shift)
         if shift < 8:  # beyond that the other tail holds less than Phi(-8) = 6e-16, and scipy cannot compute it
@@ -100,6 +101,7 @@ def _sign_seeds(effect: float, power: float, level: float) -> int:
     while True:
         n = np.arange(first, 2 * first)
         rejected = binom.ppf(level / 2, n, 0.5)
+        # ppf is the first count that reaches level / 2; if it exceeds that, one less is the largest that is rejected.
         rejected -= binom.cdf(rejected, n, 0.5) > level / 2 * (1 + 1e-12)
         reached = np.flatnonzero(binom.cdf(rejected, n, win) + binom.sf(n - rejected - 1, n, win) >= power)
         if len(reached):
@@ -110,6 +112,7 @@ def _sign_seeds(effect: float, power: float, level: float) -> int:
 
 def _fewest_pairs(level: float) -> int:
     """Fewest pairs with which tests of signs and ranks can reach ``level``: ``2 / 2**n <= level``."""
+    # If level is a power of 2, n pairs reach it exactly: rounding must not ask for one more.
     return max(1, math.ceil(1 - math.log2(level) - 1e-12))
 
 

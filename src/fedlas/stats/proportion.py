@@ -57,8 +57,10 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
     terms = np.concatenate(([0.0], np.cumsum(ratios)))
     first = math.lgamma(samples + 1) - math.lgamma(successes + 1) - math.lgamma(samples - successes + 1)
     low, high = 0.0, successes / samples
+    # Each step adds a bit; 64 reach float64's 53 even where the share is a small part of the first bracket.
     for _ in range(64):
         share = 0.5 * (low + high)
+        # The coefficient would overflow and the powers would underflow, so both are combined as logarithms.
         logarithm = first + successes * math.log(share) + (samples - successes) * math.log1p(-share)
         tail = math.exp(logarithm) * np.exp(terms + more * math.log(share / (1.0 - share))).sum()
         low, high = (share, high) if tail < alpha else (low, share)
@@ -77,6 +79,7 @@ def wilson(share: float, samples: int, *, level: float) -> tuple[float, float]:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
     z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
     center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
     half = z * math.sqrt(share * (1.0 - share) / samples + z**2 / (4 * samples**2))
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
@@ -101,9 +104,11 @@ def paired_shares(a: NDArray[Any], b: NDArray[Any], *, level: float) -> tuple[fl
     # The covariance is less sure where it is positive: it is taken half a pair smaller, but not below 0.
     shift = 0.5 / len(a)
     product = max(product - shift, 0.0) if product > 0 else product
+    # A share of 0 or 1 has no spread, so nothing can be correlated with it.
     correlation = product / spread if spread else 0.0
 
     def reach(one: float, other: float) -> float:
+        # With a correlation of 1 and equal lengths the square is 0, and may round to below 0.
         return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
 
     difference = first - second

@@ -89,5 +89,6 @@ class RedrawnLabels(Chunk):
     def squared_error(self) -> Tensor:
         """``sum_k (p_k - 1[k = y])**2`` for the drawn label ``(R * N,)``."""
         own = self._rows.probs[self._row, self._label].astype(np.float64)
+        # float64 leaves the others their digits where p_y is near 1 and nearly all of the sum is taken off.
         others = self._rows.squared_probs[self._row] - own**2
         return torch.from_numpy(others + (1.0 - own) ** 2)

@@ -208,6 +208,7 @@ class Redrawn(Replicates):
     @cached_property
     def ordered_correct(self) -> Floats:
         """Without drawing the label itself, which costs much more."""
+        # Rows.draw compares the same numbers, so both agree on which predictions are right.
         correct = self.uniforms < self.rows.confidence
         return correct.take(self.rows.order, axis=1).astype(np.float64)
 

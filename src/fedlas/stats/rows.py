@@ -124,6 +124,7 @@ class Rows:
     def rank(self) -> Integers:
         """How many classes stand before each class in its row ``(N, C)``; of equal logits the first leads."""
         order = np.argsort(-self.logits, axis=1, kind="stable")
+        # Ranks are the inverse of the permutation: scattering is cheaper than a second sort.
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(self.num_classes), order.shape), axis=1)
         return rank

@@ -73,6 +73,7 @@ def wilcoxon_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         return PairedTest(mean, 1.0, n)
     stats = require("scipy.stats", extra="stats")
     sizes = np.abs(moved)
+    # scipy has no exact p-value with ties, so all assignments of signs are enumerated while they are few.
     if len(np.unique(sizes)) < len(sizes) <= _ENUMERATED:
         return PairedTest(mean, _signed_rank_p_value(stats.rankdata(sizes), moved > 0), n)
     return PairedTest(mean, float(stats.wilcoxon(moved).pvalue), n)
@@ -163,6 +164,7 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> EffectSize:
     if n == 2:
         return EffectSize(cohen, None, n)
     freedom = n - 1
+    # The ratio is taken in logarithms, because Gamma itself overflows from about 345 pairs on.
     correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)
     return EffectSize(cohen, correction * cohen, n)
 
@@ -200,6 +202,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     if not numbers:
         raise InputError(owner, "values must be at least one, one for each seed", "none", advice)
     spread = stdev(numbers) if len(numbers) > 1 else 0.0
+    # Values that differ by rounding alone have no spread either.
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None
     n, mean = len(numbers), fmean(numbers)

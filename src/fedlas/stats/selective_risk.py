@@ -54,6 +54,7 @@ def threshold_grid(num_classes: int) -> NDArray[np.float64]:
     """
     bottom = -math.log(num_classes - 1) if num_classes > 1 else -_TOP
     grid = 1 / (1 + np.exp(-np.linspace(_TOP, bottom, GRID)))
+    # It is set exactly, since the exponential may round to a number above the confidence of a uniform prediction.
     grid[-1] = 1 / num_classes
     return grid
 
@@ -116,21 +117,25 @@ def risk_threshold(
             "Pass those of one set of predictions.",
         )
     grid = threshold_grid(num_classes)
+    # Errors among the k most confident are counted for every k, so that each threshold costs one look-up.
     order = np.argsort(-found, kind="stable")
     ordered, errors = found[order], np.concatenate([[0], (~right[order]).cumsum()])
     # A float32 confidence of 1 / C may lie below 1 / C: the last threshold accepts all there is.
     selected = np.searchsorted(-ordered, -grid, side="right")
     selected[-1] = len(found)
     wrong = errors[selected]
+    # A threshold that accepts nothing has no evidence: its p-value of 1 ends the sequence.
     p_values = np.where(
         selected > 0, require("scipy.stats", extra="stats").binom.cdf(wrong, np.maximum(selected, 1), risk), 1.0
     )
+    # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.
     budget = (1 - level) / STARTS
     last = -1
     for start in np.linspace(0, GRID - 1, STARTS).astype(int):
         failures = np.flatnonzero(p_values[start:] > budget)
         end = start + (failures[0] if len(failures) else GRID - start) - 1
         last = max(last, int(end)) if end >= start else last
+    # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
     needed = math.ceil(math.log(budget) / math.log1p(-risk))
     if last < 0:
         return RiskThreshold(risk, level, None, 0, 0, len(found), needed)

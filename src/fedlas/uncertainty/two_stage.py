@@ -70,7 +70,9 @@ class VariationalHead(nn.Module):
         h = self.body(features)
         mean, log_var = self.mean(h), self.log_var(h)
         if self.training:
+            # In float16, exp of a log-variance above 11 overflows, and a sum over many dimensions loses digits.
             self._kl = standard_normal_kl(mean.float(), log_var.float()).mean()
+            # Noise that is drawn apart from mean and variance lets gradients reach both.
             logits: Tensor = self.out(mean + (0.5 * log_var).exp() * torch.randn_like(mean))
             return logits
         # The same draws for every input, from a generator of their own.

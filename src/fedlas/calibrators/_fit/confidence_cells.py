@@ -67,6 +67,7 @@ class Cells:
         share = torch.maximum(torch.minimum(right, 1 - 0.5 / size), 0.5 / size)
         error = share - torch.bincount(cell, weights=confidence[sample]) / size
         variance = torch.bincount(cell, weights=(confidence * (1 - confidence))[sample]) / size
+        # Confidences that round to 0 or 1 have no variance; the smallest normal float keeps 0 / 0 from being NaN.
         surprise = size * error.square() / variance.clamp(min=torch.finfo(torch.float64).tiny)
         surprise[(count < self.min_size) | (error.abs() <= self.alpha)] = 0
         if not bool((surprise > 0).any()):
@@ -148,11 +149,13 @@ def _replay(cells: Cells, log_odds: Tensor, members: Tensor, path: list[Update])
 
 
 def _log_loss(log_odds: Tensor, correct: Tensor) -> Tensor:
+    # It is -log of the confidence in what happened, and keeps its digits where the sigmoid rounds to 1.
     return softplus(torch.where(correct > 0, -log_odds, log_odds))
 
 
 def _shift_to(log_odds: Tensor, share: float) -> float:
     """The shift that makes the mean confidence ``share``, in (0, 1); by bisection."""
+    # At these ends all confidences are within 1e-26 of 0 or of 1, so the wanted share lies between them.
     low, high = -_MOST_SHIFT - float(log_odds.max()), _MOST_SHIFT - float(log_odds.min())
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

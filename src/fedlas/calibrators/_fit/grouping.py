@@ -40,11 +40,13 @@ class GroupedNLL:
             for factor in scale:
                 log_probs = (factor * rows).log_softmax(dim=1)
                 likelihood.append(log_probs.gather(1, index))
+                # The slope along a group's scale is the label's logit less the expected one.
                 gain.append(own - (log_probs.exp() * rows).sum(dim=1, keepdim=True))
             features = self._features[part].double()
             groups = (features @ weight.T).log_softmax(dim=1)
             joint = groups + torch.cat(likelihood, dim=1)
             total = joint.logsumexp(dim=1, keepdim=True)
+            # As in any mixture, the probability of a group given the label weighs its slope.
             posterior = (joint - total).exp()
             value -= float(total.sum())
             slope += (groups.exp() - posterior).T @ features
@@ -52,6 +54,7 @@ class GroupedNLL:
         samples = len(self._target)
         penalty = self._penalty * float(weight.square().mean())
         slope = slope / samples + 2 * self._penalty / weight.numel() * weight
+        # Scales are optimized as logarithms, so the chain rule multiplies their slope by the scale.
         return value / samples + penalty, slope, slope_s * scale / samples
 
 

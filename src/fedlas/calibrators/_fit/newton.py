@@ -107,6 +107,7 @@ def _direction(problem: ConvexProblem, gradient: Tensor, norm: float) -> Tensor:
     rough = problem.precondition(residual)
     search = rough
     size = float(residual @ rough)
+    # The accuracy of the step grows as the gradient falls, which keeps the convergence faster than linear.
     goal = (min(0.1, math.sqrt(norm)) * norm) ** 2
     for _ in range(_MOST_PRODUCTS):
         product = problem.curvature(search)

@@ -81,10 +81,12 @@ class OneVsRestLogistic:
         hessian = parameters.new_zeros(*self._shape, self._shape[1])
         for design, label in self._rows():
             scores = (design * parameters).sum(dim=2)
+            # softplus does not overflow for large scores, and keeps the digits of small losses.
             value += float((softplus(scores) - label * scores).sum())
             probs = scores.sigmoid()
             slope += ((probs - label).unsqueeze(2) * design).sum(dim=0)
             weighted = (probs * (1 - probs)).unsqueeze(2) * design
+            # One column at a time: all at once would take an array (n, K, F + 1, F + 1).
             for column in range(self._shape[1]):
                 hessian[:, :, column] += (weighted * design[:, :, column : column + 1]).sum(dim=0)
         ridge = HOLD / samples
@@ -151,6 +153,7 @@ def fit_one_vs_rest(
         minimum = minimize(problem, problem.start)
         return problem.to_parameters(minimum.point), problem.objectives(minimum.point), minimum.converged
 
+    # The first fit has no constraint: classes that satisfy it anyway need no other.
     parameters, _, converged = fit(classes, (True,) * count)
     violating = classes[(parameters[:, :-1] < 0).any(dim=1)]
     if not nonnegative or len(violating) == 0:

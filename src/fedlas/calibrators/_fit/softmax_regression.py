@@ -116,6 +116,7 @@ class SoftmaxRegression:
             value -= float(log_probs.gather(1, index).sum())
             probs = torch.exp(log_probs, out=self._probs[part])
             spread = probs * (1 - probs)
+            # Not in place, because products with the Hessian need the probabilities themselves.
             error = probs.scatter_add(1, index, log_probs.new_full(index.shape, -1.0))
             slope += _outer(error, rows, weight)
             slope_c += error.sum(dim=0)
@@ -142,6 +143,7 @@ class SoftmaxRegression:
             rows = rows - self._mean
             probs = self._probs[part]
             change = apply_weight(weight, rows) + centered
+            # These two lines multiply by diag(p) - p p^T without the (C, C) matrix of each sample.
             change -= (probs * change).sum(dim=1, keepdim=True)
             change *= probs
             product += _outer(change, rows, weight)

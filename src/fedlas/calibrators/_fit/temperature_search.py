@@ -160,6 +160,7 @@ class _ScaledNLL:
             probs = (rows * scale).softmax(dim=1)
             mean = (probs * rows).sum(dim=1, keepdim=True)
             slope += float((mean - rows.gather(1, self._target[part].unsqueeze(1))).sum())
+            # The variance of z under p comes from centered values: a difference of two moments would cancel.
             curvature += float((probs * (rows - mean).square()).sum())
             mistakes += float((1 - probs.amax(dim=1))[self._counts[part]].sum())
         samples = self._val.num_samples
@@ -174,6 +175,7 @@ class _ScaledNLL:
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
     """Two scales from the given one on, at the second of which ``passed`` is true for the first time."""
+    # The factor is squared each time, so that about ten passes reach any scale that float64 has.
     low, high, factor = scale, 4.0 * scale, 16.0
     while high < sys.float_info.max and not passed(at(high)):
         low, high, factor = high, min(high * factor, sys.float_info.max), factor * factor
@@ -199,6 +201,7 @@ def _minimum(at: Callable[[float], _Point], low: float, high: float, start: floa
 def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
     """The scale between ``low`` and ``high`` at which the model expects two mistakes; it falls between them."""
     while high - low > _TOLERANCE * high:
+        # Two roots are taken, because the product of the scales may overflow.
         middle = math.sqrt(low) * math.sqrt(high)
         low, high = (middle, high) if at(middle).mistakes >= LEAST_MISTAKES else (low, middle)
     return low
