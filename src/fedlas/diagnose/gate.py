@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,14 +77,15 @@ def gate_report(psi: Tensor, alpha_i: Tensor, correct: Tensor, *, alpha: float) 
     psi, strength, right = psi.float(), alpha_i.double(), correct.bool()
     # Strengths lie in [0, 2 alpha]; the outer 2 % at either end count as saturated.
     margin = 0.02 * 2 * alpha
-    quantiles = torch.quantile(strength, torch.tensor(QUANTILES, dtype=torch.float64, device=strength.device))
+    # NumPy's: torch's takes at most 16.7 million elements, and a dense training set has more.
+    quantiles = np.quantile(strength.cpu().numpy(), QUANTILES)
     return GateReport(
         plus=float((psi > 0).double().mean()),
         minus=float((psi < 0).double().mean()),
         zero=float((psi == 0).double().mean()),
         alpha=float(strength.mean()),
         alpha_std=float(strength.std(correction=0)),
-        alpha_quantiles=tuple(quantiles.tolist()),
+        alpha_quantiles=tuple(map(float, quantiles)),
         alpha_correct=float(strength[right].mean()),  # NaN if there are none
         alpha_wrong=float(strength[~right].mean()),
         correlation=_pearson(strength, right.double()),

@@ -215,10 +215,7 @@ def estimated(
     tested = {name: form for name, form in forms.items() if name is None or is_calibration_error(name)}
     total = sum(max((drawn for _, drawn in each.values()), default=0) for each in (forms, tested))
 
-    def count(drawn: int) -> None:
-        if advance is not None:
-            advance(drawn / total)
-
+    count = (lambda drawn: advance(drawn / total)) if advance is not None else (lambda _drawn: None)
     options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
     samples, floors = values_in(resampled, rows, forms, **options), values_in(redrawn, rows, tested, **options)
     found = {

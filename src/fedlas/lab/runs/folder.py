@@ -148,12 +148,8 @@ class RunFolder:
             if not isinstance(content, dict | None):
                 raise ValueError(f"it holds {describe(content)}")
         except (OSError, ValueError) as error:
-            raise UnreadableError(
-                "run",
-                f"{path.name} must be readable YAML",
-                f"{path} ({error})",
-                "Choose another --out to start afresh.",
-            ) from error
+            fix = "Choose another --out to start afresh."
+            raise UnreadableError("run", f"{path.name} must be readable YAML", f"{path} ({error})", fix) from error
         return content
 
     @cached_property
