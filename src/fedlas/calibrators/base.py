@@ -17,8 +17,8 @@ from fedlas._core.registry import Registry
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.rowwise import map_rows
-from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 

@@ -19,11 +19,11 @@ from fedlas.losses._base import (
     LossOptions,
     PreciseBuffers,
     calibration_gaps,
-    check_validation,
     equal_mass_edges,
     paper,
 )
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["AdaFocal", "signed_focal"]
 
@@ -138,7 +138,7 @@ class AdaFocal(PreciseBuffers, Loss):
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        predictions = check_validation(type(self).__name__, predictions)
+        predictions = check_predictions(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         edges = equal_mass_edges(confidence, self.num_bins)
         gap, filled = calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)

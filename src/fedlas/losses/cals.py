@@ -19,12 +19,12 @@ from fedlas.losses._base import (
     Loss,
     LossOptions,
     PreciseBuffers,
-    check_validation,
     equal_to,
     paper,
     row_max,
 )
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["CALS", "phr_penalty"]
 
@@ -183,7 +183,7 @@ class CALS(PreciseBuffers, Loss):
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        if check_validation(type(self).__name__, predictions).num_classes != self.num_classes:
+        if check_predictions(type(self).__name__, predictions).num_classes != self.num_classes:
             raise InputError(
                 type(self).__name__,
                 f"predictions must have num_classes = {self.num_classes} columns",

@@ -20,10 +20,10 @@ from fedlas.losses._base import (
     OnBase,
     PreciseBuffers,
     calibration_gaps,
-    check_validation,
     equal_mass_edges,
 )
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["Controlled"]
 
@@ -143,7 +143,7 @@ class Controlled(PreciseBuffers, OnBase):
         Raises:
             InputError: With cells by norm, if they hold no features. Nothing has changed then.
         """
-        predictions = check_validation(type(self).__name__, predictions)
+        predictions = check_predictions(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
         rank = confidence
         if self._by_norm:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fedlas._core.check import check_count
 from fedlas._core.collective import sum_across_ranks
-from fedlas.losses._base import LOSSES, Batch, Informed, LossOptions, PreciseBuffers, check_validation, paper
+from fedlas.losses._base import LOSSES, Batch, Informed, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["OnlineLabelSmoothing"]
 
@@ -84,7 +85,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed):
     @torch.no_grad()
     def update_from_validation(self, predictions: Predictions) -> None:
         """Turn the sums of this epoch into soft labels; the predictions mark its end."""
-        check_validation(type(self).__name__, predictions)
+        check_predictions(type(self).__name__, predictions)
         total = self.sums.sum(dim=1, keepdim=True)
         self.soft_labels.copy_(torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels))
         self.sums.zero_()

@@ -11,8 +11,9 @@ from torch import Tensor
 from fedlas._core.check import check_count
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import Chunk, RowMean, Statistic, check_predictions, scan
+from fedlas.metrics.scan import Chunk, RowMean, Statistic, scan
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 METRICS: Registry[Callable[..., float]] = Registry("metric")
 """Functions ``Predictions -> float``.

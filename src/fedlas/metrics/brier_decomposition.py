@@ -10,8 +10,9 @@ from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.scan import RowMean, check_predictions, scan
+from fedlas.metrics.scan import RowMean, scan
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry
-from fedlas.metrics.scan import Statistic, check_predictions, scan
+from fedlas.metrics.scan import Statistic, scan
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 
 def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float]:

@@ -14,8 +14,9 @@ from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.exact import ExactSum
-from fedlas.metrics.scan import Chunk, check_predictions, scan
+from fedlas.metrics.scan import Chunk, scan
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
 from fedlas.predictions import Predictions
 
@@ -156,19 +155,6 @@ def scan(predictions: Predictions, statistics: Iterable[Statistic]) -> None:
     for chunk in chunks(predictions):
         for statistic in statistics:
             statistic.update(chunk)
-
-
-def check_predictions(owner: str, predictions: object) -> Predictions:
-    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    if isinstance(predictions, Predictions):
-        return predictions
-    raise InputError(
-        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
-    )
 
 
 class RowMean:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, check_finite, check_logits
 from fedlas._core.extras import require
-from fedlas.metrics.scan import check_predictions
 from fedlas.ood.base import OOD_SCORES
 from fedlas.ood.feature_norm import check_features
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["kl_matching_score", "knn_score", "mahalanobis_score", "relative_mahalanobis_score", "vim_score"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas._core.check import InputError, check_count, check_number
-from fedlas.metrics.scan import check_predictions
 from fedlas.plots.theme import REFERENCE, ThemeName, canvas, caption, name_ticks
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedlas._core.check import check_count
-from fedlas.metrics.scan import check_predictions
 from fedlas.plots.theme import REFERENCE, ThemeName, backing, canvas, caption
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ import numpy as np
 from fedlas._core.check import check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
-from fedlas.metrics.scan import check_predictions
 from fedlas.plots.consistency import consistency_band
 from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas.metrics.scan import check_predictions
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 from fedlas.plots.theme import ThemeName, backing, canvas, caption, legend
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -245,3 +245,16 @@ def _are_probabilities(logits: Tensor) -> bool:
         if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
             return False
     return bool(((logits > 0) & (logits < 1)).any())
+
+
+def check_predictions(owner: str, predictions: object) -> Predictions:
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions`.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    if isinstance(predictions, Predictions):
+        return predictions
+    raise InputError(
+        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
+    )

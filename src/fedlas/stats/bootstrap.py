@@ -9,8 +9,8 @@ from functools import partial
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
-from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import resampled, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.replicates import Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows
 

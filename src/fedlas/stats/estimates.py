@@ -15,8 +15,8 @@ from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.metrics.scan import check_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.draws import MANY_PROBS, redrawn, resampled, rows_for, values_in

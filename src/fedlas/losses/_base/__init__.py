@@ -6,7 +6,7 @@ what other packages and users need.
 
 from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
 from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
-from fedlas.losses._base.composite import Base, OnBase, check_validation, pass_validation_on
+from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
 from fedlas.losses._base.informed import Informed, Remembering
@@ -36,7 +36,6 @@ __all__ = [
     "calibration_gaps",
     "can_look",
     "check_mixable",
-    "check_validation",
     "class_weights",
     "draw_partners",
     "draw_share",

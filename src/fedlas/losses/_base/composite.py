@@ -50,19 +50,6 @@ def as_loss(owner: str, base: Base, *, num_classes: int | None = None, num_sampl
     return base
 
 
-def check_validation(owner: str, predictions: Any) -> Predictions:
-    """Return validation predictions if they are :class:`~fedlas.Predictions`.
-
-    Raises:
-        InputError: Otherwise.
-    """
-    if isinstance(predictions, Predictions):
-        return predictions
-    raise InputError(
-        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
-    )
-
-
 def pass_validation_on(criterion: nn.Module, predictions: Predictions) -> None:
     """Pass validation predictions on to a criterion that learns from them."""
     update = getattr(criterion, "update_from_validation", None)
