@@ -225,9 +225,15 @@ def paper(title: str, year: int, arxiv: str) -> dict[str, Any]:
     return {"paper": title, "year": year, "url": f"https://arxiv.org/abs/{arxiv}"}
 
 
+# Asked once: to ask inside torch.compile breaks the graph up to PyTorch 2.6.
+_WITH_AUTOCAST = frozenset(
+    kind for kind in ("cpu", "cuda", "mps", "xpu", "hpu") if torch.amp.is_autocast_available(kind)
+)
+
+
 def without_autocast(device: str) -> AbstractContextManager[Any]:
     """A context in which operations on ``device`` (its type) run in the precision of their inputs."""
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
         return torch.autocast(device, enabled=False)
     return nullcontext()
 
