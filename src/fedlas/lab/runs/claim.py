@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
@@ -61,7 +61,23 @@ def finished(run: Claim, folder: RunFolder | None = None) -> dict[str, Any] | No
             + (f" without {', '.join(lacking)}" if lacking else ""),
             "Use the release that wrote it, or remove it to measure the run again.",
         )
+    if (name := next(_no_numbers(metrics), None)) is not None:
+        got = f"{folder.metrics_path} with {name}"
+        raise InputError("run", "metrics.json must hold numbers", got, "Remove it to measure the run again.")
     return metrics
+
+
+def _no_numbers(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What is shown as a number and is none, and notes that are no text."""
+    values = {
+        f"{stage}.{name}": value for stage in ("test", "test_calibrated") for name, value in metrics[stage].items()
+    }
+    values |= {name: metrics[name] for name in ("temperature", "best_epoch", "seconds")}
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            yield f"{name}, {describe(value)}"
+    if not isinstance(metrics["notes"], list) or not all(isinstance(note, str) for note in metrics["notes"]):
+        yield f"notes, {describe(metrics['notes'])}"
 
 
 def must_be_finished(owner: str, folder: RunFolder) -> dict[str, Any]:

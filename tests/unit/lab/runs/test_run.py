@@ -113,6 +113,12 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
     assert not (run.folder / "error.txt").exists()
 
 
+COMPLETE = (
+    b'{"format": 1, "test": {"ece": 0.5}, "test_calibrated": {}, "temperature": 1.5, "best_epoch": 1, "seconds": 2, '
+    b'"notes": ["text"]}'
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -123,6 +129,10 @@ def test_leftovers_of_a_killed_process_do_no_harm(tmp_path):
         (b"{}", "must be of format 1 .* of format None"),
         (b'{"format": 2}', "must be of format 1 .* of format 2"),
         (b'{"format": 1, "test": {}}', "must be of .*1 without test_calibrated, temperature"),
+        (COMPLETE.replace(b"0.5", b'"x"'), "must hold numbers; .* with test.ece, "),
+        (COMPLETE.replace(b"0.5", b"[]"), "must hold numbers; .* with test.ece, "),
+        (COMPLETE.replace(b"1.5", b"{}"), "must hold numbers; .* with temperature, "),
+        (COMPLETE.replace(b'"text"', b"3"), "must hold numbers; .* with notes, "),
     ],
 )
 def test_damaged_metrics(tmp_path, content, message):
