@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import fedlas
+from fedlas.calibrators import CALIBRATORS
 from fedlas.lab.bench.suite import load_group
+from fedlas.losses import LOSSES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -41,6 +43,11 @@ def test_the_training_loop_runs(tmp_path, monkeypatch):
     exec(PYTHON[1], {"torch": torch, "fedlas": fedlas, "model": model, "train_loader": loader})
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert {"model.fc.weight", "criterion.gate.hidden.weight", "criterion.nci.mean"} <= set(saved)
+
+
+def test_it_counts_what_there_is():
+    assert f"FedLAS and {len(list(LOSSES)) - 1} other losses" in README
+    assert f"{len(list(CALIBRATORS))} calibrators" in README
 
 
 def test_commands_name_recipes_that_exist():

@@ -61,7 +61,7 @@ class NonFiniteError(InputError):
 
 
 class CalibrationWarning(UserWarning):
-    """A calibrator was fitted, but its parameters look unusual; the message says why."""
+    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
 
 
 def reason(error: Exception) -> str:

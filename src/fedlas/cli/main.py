@@ -89,7 +89,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 _LEAVE_RESULTS = frozenset(
-    "bench train tune report uncertainty ood shift diagnose export card track monitor init pack".split()  # noqa: SIM905
+    {
+        "bench",
+        "train",
+        "tune",
+        "report",
+        "uncertainty",
+        "ood",
+        "shift",
+        "diagnose",
+        "export",
+        "card",
+        "track",
+        "monitor",
+        "init",
+        "pack",
+    }
 )
 """Subcommands whose results are files, or the exit status: these work on if nothing can be printed."""
 

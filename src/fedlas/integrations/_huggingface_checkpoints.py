@@ -42,7 +42,7 @@ class CriterionCheckpoints:
         parent: Any = super()
         self._untranslated = False
         parent._load_best_model()
-        state: Any = self.state  # type: ignore[attr-defined]
+        state: Any = self.state  # type: ignore[attr-defined]  # the Trainer's
         self._load_rest(state.best_model_checkpoint)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:

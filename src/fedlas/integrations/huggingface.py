@@ -165,7 +165,7 @@ class CriterionMixin(CriterionCheckpoints):
         if not parts or any("labels" not in part for part in parts):
             return parts, None
         total = torch.stack([self._normalizer(part["labels"].to(device)).float() for part in parts]).sum()
-        args: Any = self.args  # type: ignore[attr-defined]
+        args: Any = self.args  # type: ignore[attr-defined]  # the Trainer's
         total = sum_across_ranks(total) if args.average_tokens_across_devices else total
         return parts, torch.where(total > 0, total, 1.0)  # without valid labels the loss is 0, not 0 / 0
 
@@ -234,7 +234,7 @@ class CriterionMixin(CriterionCheckpoints):
         """The Trainer's optimizer, with the criterion's parameters in a separate group without weight decay."""
         parent: Any = super()
         made = parent.create_optimizer(*args, **kwargs)
-        optimizer: torch.optim.Optimizer = made if made is not None else self.optimizer  # type: ignore[attr-defined]
+        optimizer: torch.optim.Optimizer = made if made is not None else self.optimizer  # type: ignore[attr-defined]  # the Trainer's
         if add_parameters(optimizer, self.criterion) and world_size() > 1:
             for parameter in self.criterion.parameters():
                 dist.broadcast(parameter.data, src=0)
@@ -254,7 +254,7 @@ class CriterionMixin(CriterionCheckpoints):
         """As the Trainer; a criterion that learns from validation then gets the predictions."""
         parent: Any = super()
         update = getattr(self.criterion, "update_from_validation", None)
-        if update is None or not self.is_in_train:  # type: ignore[attr-defined]
+        if update is None or not self.is_in_train:  # type: ignore[attr-defined]  # the Trainer's
             return parent.evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
         output = parent.evaluation_loop(dataloader, description, False, *args, **kwargs)
         if output.predictions is None or output.label_ids is None:

@@ -118,7 +118,7 @@ class CalibrationCallback(Callback):
             self._tap = FeatureTap(read)
             self._handles.append(objective.register_forward_pre_hook(self._before))
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:  # noqa: ARG002 (Lightning's signature)
         """Remove every hook from the objective."""
         for handle in self._handles:
             handle.remove()
@@ -134,7 +134,7 @@ class CalibrationCallback(Callback):
         """Stop recording."""
         self._listening = ""
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Measure a validation, but not the sanity check before training."""
         alone = "" if trainer.sanity_checking else "val"
         self._begin("fit" if alone and trainer.state.fn == "fit" else alone)
@@ -144,7 +144,7 @@ class CalibrationCallback(Callback):
         if self._listening:
             self._finish(trainer, pl_module)
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's signature)
         """Measure a test."""
         self._begin("test")
 

@@ -30,7 +30,7 @@ class LabelRelaxation(LossWithStrength):
     It gives the other classes the mass alpha in the proportions of the prediction.
 
     Args:
-        alpha: Mass that the other classes may have, in [0, 1).
+        alpha: Mass that the other classes may have, in [0, 1]; 1 permits everything.
         **options: Those of every :class:`~fedlas.losses.Loss`. A position is weighted by its class.
 
     Raises:

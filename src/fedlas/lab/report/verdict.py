@@ -132,7 +132,8 @@ def _within_noise(model: ReportModel, stage: str) -> str:
     }
     within = [f"{name} ({model.cell(name, about, stage).value} %)" for name in known if not rejected[name]]
     hidden = [f"{name} (by {listed(found)})" for name, found in rejected.items() if found and about.title not in found]
-    beyond = [*(name for name, found in rejected.items() if about.title in found), *hidden]
+    # Those that the table marks with ~ come first: a long list is cut at its end.
+    beyond = [*hidden, *(name for name, found in rejected.items() if about.title in found)]
     noise = "within noise of a calibrated model"
     noise += f" on {model.samples:,} test images" if model.samples and stage == "test" else ""
     if not beyond and len(known) > 2:
