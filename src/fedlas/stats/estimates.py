@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
@@ -217,7 +220,11 @@ def estimated(
 
     count = (lambda drawn: advance(drawn / total)) if advance is not None else (lambda _drawn: None)
     options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
-    samples, floors = values_in(resampled, rows, forms, **options), values_in(redrawn, rows, tested, **options)
+    # The two share nothing that either changes: a second core takes the one, if there is one to take.
+    with ThreadPoolExecutor(1) if torch.get_num_threads() > 1 else nullcontext() as other:
+        drawn = None if other is None else other.submit(values_in, redrawn, rows, tested, **options)
+        samples = values_in(resampled, rows, forms, **options)
+        floors = values_in(redrawn, rows, tested, **options) if drawn is None else drawn.result()
     found = {
         name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()
