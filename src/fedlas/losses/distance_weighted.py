@@ -13,27 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
+from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper, target_distance
 from fedlas.losses.dual_focal import rival_of_target
 
 __all__ = ["BSCEGRA", "DualFocalGRA", "target_distance"]
 
 _PAPER = {**paper("Uncertainty Weighted Gradients for Model Calibration", 2025, "2503.22725"), "detached": True}
-
-
-def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
-    """``||t - p||_norm`` of each row ``(M,)``, without a gradient.
-
-    Args:
-        logits: ``(M, C)``.
-        target: Class indices ``(M,)``, or soft targets ``(M, C)``.
-        norm: Order, at least 1.
-    """
-    with torch.no_grad():
-        probs = F.softmax(logits, dim=1)
-        gap = probs - (target if target.ndim == 2 else F.one_hot(target, probs.shape[1]))
-        distance: Tensor = torch.linalg.vector_norm(gap, norm, dim=1)
-        return distance
 
 
 @LOSSES.register("bsce-gra", **_PAPER, tune={"gamma": "0.25:4:log"})

@@ -22,7 +22,7 @@ __all__ = ["OwnAverage"]
     **paper("Temporal Ensembling for Semi-Supervised Learning", 2017, "1610.02242"),
     dense=False,
     note="the average is the paper's, its use as a target next to the label this library's",
-    tune={"alpha": "0.1:1", "keep": "0:0.99"},
+    tune={"alpha": "0.1:1", "keep": "0:0.99", "gamma": "0:1"},
 )
 class OwnAverage(Remembering):
     """``CE((1 - alpha) t + alpha q, p)``; each visit of the sample moves q: ``q <- keep q + (1 - keep) p``.
@@ -32,6 +32,8 @@ class OwnAverage(Remembering):
         num_classes: Number of classes C.
         alpha: Weight of q, in [0, 1].
         keep: Weight of the old average, in [0, 1); the first visit sets q to the prediction.
+        gamma: Above 0, the loss is multiplied by ``||(1 - alpha) t + alpha q - p||^gamma``, through which no gradient
+            flows: BSCE-GRA's weight with this target. Where labels are wrong it does harm.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
@@ -61,9 +63,10 @@ class OwnAverage(Remembering):
         *,
         alpha: float = 0.3,
         keep: float = 0.9,
+        gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        super().__init__(num_samples, num_classes, alpha=alpha, gamma=gamma, **options)
         self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002

@@ -222,9 +222,10 @@ def estimated(
     options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
     # The two share nothing that either changes: a second core takes the one, if there is one to take.
     with ThreadPoolExecutor(1) if torch.get_num_threads() > 1 else nullcontext() as other:
-        drawn = None if other is None else other.submit(values_in, redrawn, rows, tested, **options)
+        of_calibrated = partial(values_in, redrawn, rows, tested, **options)
+        drawn = None if other is None else other.submit(of_calibrated)
         samples = values_in(resampled, rows, forms, **options)
-        floors = values_in(redrawn, rows, tested, **options) if drawn is None else drawn.result()
+        floors = of_calibrated() if drawn is None else drawn.result()
     found = {
         name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from fedlas._core.check import InputError
 from fedlas.losses import LOSSES, PSKD, BayesianSelfDistillation, OnlineLabelSmoothing, OwnAverage
+from fedlas.losses._base import prepare
 from fedlas.predictions import Predictions
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=torch.float64)
@@ -27,6 +28,23 @@ def test_own_average_moves_with_every_visit():
     moved = 0.75 * q + 0.25 * LATER.softmax(1)
     torch.testing.assert_close(criterion.memory.rows[INDEX].double(), moved, rtol=2e-3, atol=1e-3)
     assert criterion.memory.visits.tolist() == [0, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize("strength", [0.4, torch.tensor([0.1, 0.7], dtype=torch.float64)])
+def test_own_average_is_weighted_by_the_distance_to_the_whole_target(strength):
+    criteria = [OwnAverage(num_samples=5, num_classes=3, gamma=gamma, reduction="none").double() for gamma in (0, 0.5)]
+    q, alpha = LOGITS.softmax(1), torch.as_tensor(strength).reshape(-1, 1)
+    gap = (1 - alpha) * F.one_hot(TARGET, 3) + alpha * q - LATER.softmax(1)
+    gradients = []
+    for criterion in criteria:
+        criterion(LOGITS, TARGET, index=INDEX)
+        logits = LATER.clone().requires_grad_()
+        batch = prepare("test", logits, TARGET, index=INDEX)
+        criterion.with_strength(batch, strength).sum().backward()
+        gradients.append(logits.grad)
+    torch.testing.assert_close(gradients[0], -gap, rtol=1e-3, atol=1e-3)
+    weight = torch.linalg.vector_norm(gap, dim=1, keepdim=True) ** 0.5
+    torch.testing.assert_close(gradients[1], weight * gradients[0], rtol=1e-3, atol=1e-3)
 
 
 def test_ps_kd_raises_the_weight_of_the_previous_prediction():

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number, suggestion
-from fedlas.metrics import METRICS
+from fedlas._core.check import InputError, check_choice, check_count, check_number
 
-__all__ = ["OptimizerConfig", "ScheduleConfig", "TrainConfig", "check_literals", "check_select", "merit"]
+__all__ = ["OptimizerConfig", "ScheduleConfig", "TrainConfig", "check_literals"]
 
 AverageName = Literal["none", "ema", "swa"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -128,7 +127,8 @@ class TrainConfig:
             processor or GPU computes it natively and ``fp32`` elsewhere (see
             :func:`~fedlas.lab.train.machine.native_precision`). Weights, losses, statistics and predictions are float32
             in any case. A run keeps the precision that it began with, on whatever machine it is resumed.
-        select: Validation metric that chooses the best epoch (see :func:`check_select`). Among equal epochs the last
+        select: Validation metric that chooses the best epoch (see
+            :func:`~fedlas.lab.train.check_select`). Among equal epochs the last
             wins, because it trained longer.
         drop_last: Leave out a last, smaller batch.
         num_bins: Bins of every calibration error.
@@ -183,26 +183,3 @@ class TrainConfig:
         if start is None:
             start = 0.75 if self.average == "swa" else 0.0
         return min(round(start * self.epochs), self.epochs - 1) + 1
-
-
-def check_select(metric: str) -> str:
-    """Return ``metric`` if it can choose the best epoch: registered, and computed from logits and target alone.
-
-    Raises:
-        InputError: Otherwise; the message names the nearest metric that can.
-    """
-    able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
-    if metric in able:
-        return metric
-    raise InputError(
-        "train.select",
-        "it must be a registered metric of logits and target alone",
-        repr(metric),
-        f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able),
-    )
-
-
-def merit(metric: str, value: float) -> float:
-    """A number that is higher for a better value of a metric; a metric with a sign is best at 0."""
-    higher = METRICS[metric].metadata["higher_is_better"]
-    return -abs(value) if higher is None else value if higher else -value

@@ -18,13 +18,14 @@ from fedlas._core.ranks import gather_object, new_accelerator, on_main
 from fedlas._core.streams import rng_state
 from fedlas.lab.train.average import AVERAGES, Weights
 from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig, check_select, merit
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from fedlas.lab.train.engine import Engine
 from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.log import LOG, append_log, truncate_log
 from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import Progress, ShowProgress, TrainingProgress
 from fedlas.lab.train.restore import restore
+from fedlas.lab.train.selection import REFINED, check_select, merit, refined_nll
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
@@ -156,6 +157,8 @@ def fit(
             if (update := getattr(objective.criterion, "update_from_validation", None)) is not None:
                 update(predictions)
             scores = evaluate(predictions, num_bins=config.num_bins)
+            if select == REFINED:
+                scores[REFINED] = refined_nll(predictions)
             value = scores[select]
             # The first average replaces what was best before, which was no average. Among equals the last epoch wins.
             if epoch == weights.first or not best["epoch"] or merit(select, value) >= merit(select, best["value"]):

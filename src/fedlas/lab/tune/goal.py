@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.lab.train import check_select
+from fedlas.lab.train import check_metric
 from fedlas.metrics import METRICS
 
 __all__ = ["Goal", "goal_named"]
@@ -69,7 +69,7 @@ def goal_named(metric: str) -> Goal:
         InputError: If the metric is not registered, or not computed from logits and target alone.
     """
     try:
-        return Goal(check_select(metric))
+        return Goal(check_metric(metric))
     except InputError as error:
         _, expected, got, fix = error.parts
         raise InputError("--objective", expected, got, fix) from None

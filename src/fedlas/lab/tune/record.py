@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import read_json, write_json
-from fedlas.lab.train.config import merit
+from fedlas.lab.train import merit
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.space import Method
 

@@ -9,7 +9,7 @@ from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
 from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
-from fedlas.losses._base.informed import Informed, Remembering
+from fedlas.losses._base.informed import Informed, Remembering, target_distance
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
 from fedlas.losses._base.mixing import check_mixable, draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
@@ -49,5 +49,6 @@ __all__ = [
     "row_max",
     "row_min",
     "smoothed_nll",
+    "target_distance",
     "without_autocast",
 ]

@@ -22,14 +22,16 @@ class Informed(LossWithStrength):
 
     Args:
         alpha: Weight of what is known, in [0, 1].
+        gamma: Above 0, each sample's loss is multiplied by the distance between this target and p to that power.
         **options: Those of every loss. Class weights apply to both parts class by class.
     """
 
     strength_bound = 1.0
 
-    def __init__(self, *, alpha: float, **options: Unpack[LossOptions]) -> None:
+    def __init__(self, *, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
         self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, high=1)
+        self.gamma = check_number(type(self).__name__, "gamma", gamma, low=0)
 
     @abstractmethod
     def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -41,7 +43,27 @@ class Informed(LossWithStrength):
         label = batch.cross_entropy()
         if there is not None:  # without knowledge the target is the label alone
             strength = torch.where(there, strength, 0.0)
-        return label + strength * (smoothed_nll(batch.logits, q, 0.0, batch.weight) - label)
+        mixed = label + strength * (smoothed_nll(batch.logits, q, 0.0, batch.weight) - label)
+        if not self.gamma:
+            return mixed
+        onehot = batch.target if batch.soft else F.one_hot(batch.target, q.shape[1]).to(q.dtype)
+        share = torch.as_tensor(strength, dtype=q.dtype, device=q.device).detach().reshape(-1, 1)
+        return target_distance(batch.logits, torch.lerp(onehot, q, share)) ** self.gamma * mixed
+
+
+def target_distance(logits: Tensor, target: Tensor, *, norm: float = 2.0) -> Tensor:
+    """``||t - p||_norm`` of each row ``(M,)``, without a gradient.
+
+    Args:
+        logits: ``(M, C)``.
+        target: Class indices ``(M,)``, or soft targets ``(M, C)``.
+        norm: Order, at least 1.
+    """
+    with torch.no_grad():
+        probs = F.softmax(logits, dim=1)
+        gap = probs - (target if target.ndim == 2 else F.one_hot(target, probs.shape[1]))
+        distance: Tensor = torch.linalg.vector_norm(gap, norm, dim=1)
+        return distance
 
 
 class Remembering(Informed):
@@ -51,13 +73,16 @@ class Remembering(Informed):
         num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
         alpha: As in :class:`Informed`.
+        gamma: As there.
         **options: As there.
     """
 
     needs = frozenset({"index"})
 
-    def __init__(self, num_samples: int, num_classes: int, *, alpha: float, **options: Unpack[LossOptions]) -> None:
-        super().__init__(alpha=alpha, **options)
+    def __init__(
+        self, num_samples: int, num_classes: int, *, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]
+    ) -> None:
+        super().__init__(alpha=alpha, gamma=gamma, **options)
         self.memory = PredictionMemory(type(self).__name__, num_samples, num_classes)
 
     @abstractmethod

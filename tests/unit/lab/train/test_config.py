@@ -2,7 +2,6 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.config import merit
 
 
 @pytest.mark.parametrize(
@@ -60,11 +59,3 @@ def test_milestone_after_the_end():
     with pytest.raises(InputError, match=r"before the last epoch \(20\); got \[40\]"):
         ScheduleConfig(milestones=[10, 40]).milestone_epochs(20)
     assert ScheduleConfig(name="cosine", milestones=[10, 40]).milestone_epochs(20)  # not used, so no error
-
-
-@pytest.mark.parametrize(
-    ("metric", "better", "worse"), [("accuracy", 0.5, 0.4), ("nll", 0.4, 0.5), ("confidence_gap", 0.01, -0.2)]
-)
-def test_merit_is_higher_for_better_values(metric, better, worse):
-    assert merit(metric, better) > merit(metric, worse)
-    assert merit(metric, better) >= merit(metric, better)

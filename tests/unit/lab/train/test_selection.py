@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.lab.train import check_metric, check_select, merit
+from fedlas.lab.train.selection import refined_nll
+from fedlas.metrics.proper import negative_log_likelihood
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "worse"),
+    [("accuracy", 0.5, 0.4), ("nll", 0.4, 0.5), ("confidence_gap", 0.01, -0.2), ("refined_nll", 0.4, 0.5)],
+)
+def test_merit_is_higher_for_better_values(metric, better, worse):
+    assert merit(metric, better) > merit(metric, worse)
+    assert merit(metric, better) >= merit(metric, better)
+
+
+def test_refined_nll_does_not_see_what_a_temperature_repairs():
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(2000, 5, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    plain = [negative_log_likelihood(Predictions(scale * logits, target)) for scale in (1.0, 4.0)]
+    refined = [refined_nll(Predictions(scale * logits, target)) for scale in (1.0, 4.0)]
+    assert plain[1] > plain[0] + 0.5
+    assert refined[0] == pytest.approx(refined[1], rel=1e-5)
+    assert refined[0] <= plain[0]
+
+
+def test_what_can_select():
+    assert check_select("refined_nll") == "refined_nll"
+    with pytest.raises(InputError, match="Did you mean 'refined_nll'"):
+        check_select("refined_nl")
+    with pytest.raises(InputError, match="it must be a registered metric"):
+        check_metric("refined_nll")  # a run that selects by another metric does not log it
