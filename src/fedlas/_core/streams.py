@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     LABEL_NOISE = 5
     LONG_TAIL = 6
     CORRUPTION = 7
+    CROSS_FIT = 8
 
 
 def stream(*key: int) -> np.random.RandomState:

@@ -18,6 +18,7 @@ from fedlas.losses.comp_sum import CompSum, comp_sum
 from fedlas.losses.controlled import Controlled
 from fedlas.losses.cpc import CPC, pairwise_constraints
 from fedlas.losses.crl import CRL, ranking_penalty
+from fedlas.losses.cross_fitted import CrossFitted
 from fedlas.losses.dca import DCA
 from fedlas.losses.distance_weighted import BSCEGRA, DualFocalGRA, target_distance
 from fedlas.losses.dual_focal import DualFocalLoss
@@ -65,6 +66,7 @@ __all__ = [
     "CompSum",
     "Controlled",
     "CrossEntropy",
+    "CrossFitted",
     "CutMix",
     "DualFocalGRA",
     "DualFocalLoss",

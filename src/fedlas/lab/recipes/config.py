@@ -37,6 +37,8 @@ class DataConfig:
             Null keeps all images.
         label_noise: Wrong training labels: a section with ``rate`` and ``kind`` (``symmetric`` or ``asymmetric``); null
             changes no label. ``splits.npz`` says which labels are wrong.
+        cross_fit: Number of models, at least 2, each trained without one part of the training images, whose predictions
+            of that part are the targets of the loss ``cross-fitted``. Other losses do not use them.
         corruption: Corrupted test images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null corrupts
             none. ``fedlas shift`` measures finished runs under all corruptions.
         test_mean: Mean by channel that normalizes the run's own test images; null is the mean of the data, which is
@@ -55,6 +57,7 @@ class DataConfig:
     hold_out_classes: list[int | str] | None = None
     long_tail: float | None = None
     label_noise: LabelNoise | None = None
+    cross_fit: int | None = None
     corruption: Corruption | None = None
     test_mean: list[float] | None = None
     test_std: list[float] | None = None
@@ -78,6 +81,8 @@ class DataConfig:
         for name in ("mean", "std", "test_mean", "test_std"):
             if given.get(name) is not None:
                 check_statistic("data", name, given[name])
+        if self.cross_fit is not None:
+            check_count("data", "cross_fit", self.cross_fit, low=2)
         if self.workers is not None:
             check_count("data", "workers", self.workers, low=0)
         if self.long_tail is not None and check_number("data", "long_tail", self.long_tail) < 1:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -21,7 +21,7 @@ from fedlas.lab.trackers import trackers_of
 from fedlas.lab.train import check_select
 from fedlas.losses import LOSSES
 
-__all__ = ["Run", "build_loss", "plan"]
+__all__ = ["Run", "build_loss", "plan", "taker_of_targets"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,16 @@ class Run:
 _UNUSED: dict[str, dict[str, Any]] = {
     "model": dict.fromkeys(("bayesian", "weights")),
     "data": dict.fromkeys(
-        ("split_seed", "hold_out_classes", "long_tail", "label_noise", "corruption", "test_mean", "test_std")
+        (
+            "split_seed",
+            "hold_out_classes",
+            "long_tail",
+            "label_noise",
+            "cross_fit",
+            "corruption",
+            "test_mean",
+            "test_std",
+        )
     ),
     "train": {"accumulate": 1, "channels_last": False, "average": "none", "average_decay": ..., "average_start": ...},
 }
@@ -181,8 +190,8 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
 
     Raises:
         InputError: For an unknown loss or option, a value it does not accept, a reduction other than the mean,
-            ``features`` for a loss that needs none, or a variant with the name of another loss or a name that no folder
-            can have.
+            ``features`` for a loss that needs none, targets that nothing makes, or a variant with the name of another
+            loss or a name that no folder can have.
     """
     name = run.registered_loss
     if name not in LOSSES:
@@ -206,6 +215,13 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             f"features={run.features!r} for {name}",
             "Leave it out.",
         )
+    if taker_of_targets(loss) is not None and run.recipe.data.cross_fit is None:
+        raise InputError(
+            f"loss {run.loss}",
+            "data.cross_fit must say how many models make its targets",
+            "none",
+            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
+        )
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
             f"loss {run.loss}",
@@ -214,3 +230,16 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             "Leave it out.",
         )
     return loss
+
+
+@runtime_checkable
+class TakesTargets(Protocol):
+    """A loss that is given targets before the training."""
+
+    def set_targets(self, probs: torch.Tensor) -> None:
+        """Adopt the probabilities ``(N, C)`` of all training samples."""
+
+
+def taker_of_targets(loss: torch.nn.Module) -> TakesTargets | None:
+    """The loss, or the one in it, that takes targets; None if there is none."""
+    return next((module for module in loss.modules() if isinstance(module, TakesTargets)), None)

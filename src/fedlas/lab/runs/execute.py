@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.ranks import new_accelerator, on_main
-from fedlas._core.streams import derive
 from fedlas._core.terminal import say
-from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
@@ -31,7 +27,7 @@ from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, predictions_of
 from fedlas.lab.runs.settle import settled
 from fedlas.lab.runs.tracking import Tracking, tracking_of
-from fedlas.lab.train import Fitted, fit
+from fedlas.lab.runs.training import train_as_planned, training_batches
 from fedlas.lab.train.loop import EpochBatches
 from fedlas.lab.train.machine import precision_text
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
@@ -70,7 +66,7 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
         warn_of_small_validation(len(splits.val))
     as_tested(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
-    batches = _training_batches(run, splits, accelerator)
+    batches = training_batches(run, splits, accelerator)
     with locked(run.folder, accelerator):
         # Another process may have finished the run before this one got the lock.
         metrics = on_main(accelerator, lambda: claim(run, fingerprints(run, splits)))
@@ -154,70 +150,3 @@ def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
     )
     path = RunFolder(run.folder).part_path(f"ood-{HELD_OUT}")
     Outputs.of(said).save(path, about=outputs_fingerprint(run.folder, part))
-
-
-def train_as_planned(
-    run: Run,
-    objective: Objective,
-    splits: Splits,
-    *,
-    accelerator: Any,
-    batches: EpochBatches | None = None,
-    identity: Mapping[str, Any] | None = None,
-    label: str | None = None,
-    on_record: Callable[[Mapping[str, Any]], None] | None = None,
-    watch_norms: bool = False,
-    show: ShowProgress = TrainingProgress,
-) -> Fitted:
-    """Train an objective as the recipe of a run says, in the run's folder, or go on where an earlier start stopped.
-
-    Args:
-        run: Recipe, seed (of the order of the data) and folder.
-        objective: What is trained; not necessarily what :func:`build_objective` makes of the run.
-        splits: The data; need not be those of the run's seed.
-        accelerator: From :func:`fedlas._core.ranks.new_accelerator`.
-        batches: Training batches; None makes those of the run.
-        identity: What a checkpoint in the folder is compared with; None is ``run.config()``.
-        label: Shown in front of the progress bar; None is the run's name.
-        on_record: Called with each record once it is in the log, on the main process.
-        watch_norms: Log what the feature norm says of held-out samples where the loss has no indicator to be watched.
-        show: Shows the progress.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.train.fit`.
-    """
-    train = run.recipe.train
-    return fit(
-        objective,
-        _training_batches(run, splits, accelerator) if batches is None else batches,
-        splits.batches(splits.val, batch_size=train.batch_size),
-        folder=run.folder,
-        config=train,
-        optimizer=run.recipe.optimizer,
-        schedule=run.recipe.schedule,
-        identity=run.config() if identity is None else identity,
-        accelerator=accelerator,
-        name=label or run.name,
-        hooks=monitors(objective.criterion, norms=watch_norms),
-        on_record=on_record,
-        show=show,
-    )
-
-
-def _training_batches(run: Run, splits: Splits, accelerator: Any) -> EpochBatches:
-    train, processes = run.recipe.train, int(accelerator.num_processes)
-    last = len(splits.train) % train.batch_size
-    if 0 < last < processes and not train.drop_last:
-        raise InputError(
-            "run",
-            f"the last batch must have a sample for each of {processes} processes",
-            f"{last} of {len(splits.train)} training samples in it",
-            "Set train.drop_last=true, or another train.batch_size.",
-        )
-    return splits.training_batches(
-        batch_size=train.batch_size,
-        drop_last=train.drop_last,
-        seed=derive(run.seed, "order"),
-        rank=accelerator.process_index,
-        world_size=processes,
-    )

@@ -10,7 +10,9 @@ from fedlas._core.files import is_file
 from fedlas.lab.data import DATASETS, load_dataset
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.runs.cross_fit import LEFT_OUT, fold_runs
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.train import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,7 @@ def forecast(run: Run) -> Forecast:
     """What is known of a run before it starts; its folder is looked at, its data is not."""
     train, images = run.recipe.train, train_size(run.recipe)
     # A size that is not known before the data is read leaves the steps open.
-    if images is None:
-        each = None
-    elif train.drop_last and images >= train.batch_size:
-        each = images // train.batch_size
-    else:
-        each = math.ceil(images / train.batch_size)
+    each = None if images is None else _steps(images, train)
     folder = RunFolder(run.folder)
     done = _epochs_done(folder)
     if folder.is_finished:
@@ -79,9 +76,24 @@ def forecast(run: Run) -> Forecast:
         state = f"resumes after epoch {done}"
     else:
         state = "failed before" if is_file(folder.error_path) else "new"
-    total = None if each is None else each * train.epochs
-    left = None if each is None else each * max(0, train.epochs - done)
+    if images is None or each is None:
+        return Forecast(run, None, None, state)
+    total, left = each * train.epochs, each * max(0, train.epochs - done)
+    # Models of folds come first; where the run itself has begun, they are done.
+    folds = fold_runs(run)
+    for fold in folds:
+        steps = _steps(images - images // len(folds), train)
+        total += steps * train.epochs
+        if not done and not is_file(RunFolder(fold.folder).part_path(LEFT_OUT)):
+            left += steps * max(0, train.epochs - _epochs_done(RunFolder(fold.folder)))
     return Forecast(run, total, left, state)
+
+
+def _steps(images: int, train: TrainConfig) -> int:
+    """Steps of an epoch."""
+    if train.drop_last and images >= train.batch_size:
+        return images // train.batch_size
+    return math.ceil(images / train.batch_size)
 
 
 def _epochs_done(folder: RunFolder) -> int:

@@ -19,9 +19,9 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import check_claim, claim
 from fedlas.lab.runs.data import fingerprints, prepare_data
-from fedlas.lab.runs.execute import train_as_planned
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.threads import threads_for
+from fedlas.lab.runs.training import train_as_planned
 from fedlas.lab.train import DivergedError, read_log
 from fedlas.lab.tune.goal import Goal
 from fedlas.lab.tune.plan import Tuning

@@ -9,8 +9,9 @@ from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
 from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
-from fedlas.losses._base.informed import Informed, Remembering, target_distance
+from fedlas.losses._base.informed import Informed, Remembering, recalled, target_distance
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
+from fedlas.losses._base.memory import PredictionMemory
 from fedlas.losses._base.mixing import check_mixable, draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
 from fedlas.losses._base.prepare import prepare
@@ -30,6 +31,7 @@ __all__ = [
     "OnBase",
     "Penalized",
     "PreciseBuffers",
+    "PredictionMemory",
     "Reduction",
     "Remembering",
     "Variant",
@@ -45,6 +47,7 @@ __all__ = [
     "paper",
     "pass_validation_on",
     "prepare",
+    "recalled",
     "reduce",
     "row_max",
     "row_min",

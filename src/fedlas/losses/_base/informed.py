@@ -91,18 +91,27 @@ class Remembering(Informed):
 
     def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Recall, and in training record this visit afterward."""
-        name = type(self).__name__
-        batch.check_classes(name, self.memory.num_classes)
-        index = batch.need(name, "index")
-        if len(index) != len(batch.logits):
-            raise InputError(
-                name,
-                "it remembers one prediction a sample, so logits must be (N, C)",
-                f"{len(batch.logits)} positions of {len(index)} samples",
-                "Use a loss without a memory, such as ls, for dense outputs.",
-            )
-        rows, visits = self.memory.recall(index, batch.logits.dtype)
+        rows, visits = recalled(self, self.memory, batch)
         if self.training and torch.is_grad_enabled():
             new = self.updated(rows, visits, F.softmax(batch.logits.detach(), dim=1), batch)
-            self.memory.record(index, new, batch.valid)
+            self.memory.record(batch.need(type(self).__name__, "index"), new, batch.valid)
         return rows, visits > 0
+
+
+def recalled(loss: Informed, memory: PredictionMemory, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Rows ``(N, C)`` of a batch and how often each was recorded.
+
+    Raises:
+        InputError: For another number of classes, dense logits, or on CPU an index outside the training set.
+    """
+    name = type(loss).__name__
+    batch.check_classes(name, memory.num_classes)
+    index = batch.need(name, "index")
+    if len(index) != len(batch.logits):
+        raise InputError(
+            name,
+            "it remembers one prediction a sample, so logits must be (N, C)",
+            f"{len(batch.logits)} positions of {len(index)} samples",
+            "Use a loss without a memory, such as ls, for dense outputs.",
+        )
+    return memory.recall(index, batch.logits.dtype)

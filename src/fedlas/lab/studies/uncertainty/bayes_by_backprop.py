@@ -12,10 +12,10 @@ from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.build import build_objective
-from fedlas.lab.runs.execute import train_as_planned
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.runs.measure import held_out_predictions
+from fedlas.lab.runs.training import train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.objective import Objective
 from fedlas.uncertainty.bayes_by_backprop import SampledWeights

@@ -1,0 +1,89 @@
+"""The label mixed with what models say that have not seen the sample.
+
+Cross-fitting is that of double machine learning (Chernozhukov et al. 2018); as a target next to the label it is this
+library's. ``data.cross_fit`` of a recipe trains the models.
+"""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, describe
+from fedlas.losses._base import LOSSES, Batch, Informed, LossOptions, PredictionMemory, paper, recalled
+
+__all__ = ["CrossFitted"]
+
+
+@LOSSES.register(
+    "cross-fitted",
+    **paper("Double/Debiased Machine Learning for Treatment and Structural Parameters", 2018, "1608.00060"),
+    dense=False,
+    note="cross-fitting is the paper's, its use as a target next to the label this library's",
+    tune={"alpha": "0.1:1", "gamma": "0:1"},
+)
+class CrossFitted(Informed):
+    """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` comes from models that were trained without the sample.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C.
+        alpha: Weight of q, in [0, 1].
+        gamma: Above 0, the loss is multiplied by ``||(1 - alpha) t + alpha q - p||^gamma``, through which no gradient
+            flows.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        memory: The targets q, which :meth:`set_targets` gives.
+
+    State:
+        Changed by :meth:`set_targets` alone. Samples without a target are trained on their label.
+
+    Raises:
+        InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
+
+    Example:
+        >>> criterion = CrossFitted(num_samples=1, num_classes=2, alpha=0.5)
+        >>> criterion.set_targets(torch.tensor([[0.6, 0.4]]))
+        >>> criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
+        tensor(0.5269)
+    """
+
+    needs = frozenset({"index"})
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        alpha: float = 0.3,
+        gamma: float = 0.0,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(alpha=alpha, gamma=gamma, **options)
+        self.memory = PredictionMemory(type(self).__name__, num_samples, num_classes)
+
+    def set_targets(self, probs: Tensor) -> None:
+        """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.
+
+        Raises:
+            InputError: For another shape, or rows that are no probabilities. Nothing has changed then.
+        """
+        expected = (self.memory.num_samples, self.memory.num_classes)
+        fits = isinstance(probs, Tensor) and tuple(probs.shape) == expected
+        if not fits or not bool((probs >= 0).all()) or not bool(((probs.sum(dim=1) - 1).abs() < 1e-3).all()):
+            raise InputError(
+                type(self).__name__,
+                f"targets must be {expected}, every row probabilities that sum to 1",
+                describe(probs),
+                "Pass the probabilities of models that have not seen the sample.",
+            )
+        device = self.memory.rows.device
+        self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)
+
+    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The targets of the batch."""
+        rows, visits = recalled(self, self.memory, batch)
+        return rows, visits > 0

@@ -1,0 +1,98 @@
+"""Targets from models that have not seen the sample."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.runs import FIXED, SMALL
+
+from fedlas._core.check import InputError
+from fedlas._core.ranks import new_accelerator
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs import cross_fit
+from fedlas.lab.runs.cross_fit import cross_fitted_probs, fold_runs, folds_of
+from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.forecast import forecast
+from fedlas.metrics import negative_log_likelihood
+from fedlas.predictions import Predictions
+
+SETTINGS = [*SMALL, *(f"train.{key}={str(value).lower()}" for key, value in FIXED.items()), "data.cross_fit=2"]
+
+
+def planned(out, loss="cross-fitted", settings=SETTINGS):
+    (run,) = plan(load_recipe("synthetic", settings), losses=[loss], seeds=[0], out=out)
+    return run
+
+
+def test_folds_divide_every_class_equally():
+    target = np.repeat([2, 0, 1], [31, 7, 62])
+    fold = folds_of(target, 3, 3, seed=0)
+    for group in (fold, *(fold[target == label] for label in range(3))):
+        assert np.ptp(np.bincount(group, minlength=3)) <= 1
+    assert (fold != folds_of(target, 3, 3, seed=1)).any()
+
+
+def test_a_sample_is_predicted_by_the_model_that_has_not_seen_it(tmp_path, monkeypatch):
+    run = planned(tmp_path)
+    splits, seen = prepare_data(run), []
+
+    def train(fold, objective, part):
+        seen.append({image.numpy().tobytes() for image in part.train.images})
+        for parameter in objective.model.fc.parameters():
+            parameter.data.zero_()
+        objective.model.fc.bias.data[len(seen)] = 3.0  # each model names itself by the class that it predicts
+
+    probs = cross_fitted_probs(run, splits, new_accelerator(), train)
+    by = probs.argmax(dim=1)
+    assert set(by.tolist()) == {1, 2}
+    for image, model in zip(splits.train.images, by.tolist(), strict=True):
+        assert image.numpy().tobytes() not in seen[model - 1]
+    assert sum(map(len, seen)) == len(splits.train)
+    # Right for one sample in ten, at a confidence of 0.69: a temperature makes that nearly log 10 of each.
+    assert negative_log_likelihood(Predictions(probs.log(), splits.train.target)) < 2.31
+    monkeypatch.setattr(cross_fit, "build_objective", None)  # all folds are finished: nothing is trained again
+    torch.testing.assert_close(cross_fitted_probs(run, splits, new_accelerator(), train), probs)
+
+
+def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, monkeypatch):
+    whole, run = execute(planned(tmp_path / "whole")), planned(tmp_path / "stopped")
+    predictions_of, calls, left = cross_fit.predictions_of, [], []
+
+    def stopping(*args, **options):
+        calls.append(args)
+        if len(calls) in (1, 3):  # after the training of each fold, before its predictions are there
+            raise KeyboardInterrupt
+        return predictions_of(*args, **options)
+
+    monkeypatch.setattr(cross_fit, "predictions_of", stopping)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            execute(run)
+        left.append(forecast(run).left)
+    resumed = execute(run)
+    assert len(calls) == 4
+    assert left == [4 + 8, 8]  # the second fold and the run itself; the run itself
+    for measured in (whole, resumed):
+        measured.pop("seconds")
+    assert resumed == whole
+    assert not list(run.folder.glob("cross-fit/*/checkpoint.pt"))
+    assert forecast(run).left == 0
+
+
+def test_steps_of_the_folds_are_counted(tmp_path):
+    assert forecast(planned(tmp_path)).steps == 2 * 4 + 2 * 2 * 2
+    assert forecast(planned(tmp_path, "ls")).steps == 2 * 4  # a loss that takes no targets has no folds
+    assert fold_runs(planned(tmp_path, "ls")) == []
+
+
+def test_a_loss_that_takes_targets_says_where_they_come_from(tmp_path):
+    with pytest.raises(InputError, match=r"data\.cross_fit must say how many.*Add --set data\.cross_fit=2"):
+        planned(tmp_path, settings=SMALL)
+    with pytest.raises(InputError, match="cross_fit"):
+        planned(tmp_path, settings=[*SMALL, "data.cross_fit=1"])
+    run = planned(tmp_path)
+    nested = replace(run.recipe, losses={"controlled": {"base": "cross-fitted"}})
+    assert len(fold_runs(replace(run, recipe=nested, loss="controlled"))) == 2
