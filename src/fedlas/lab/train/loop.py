@@ -251,7 +251,10 @@ def _validate(
     objective: Objective, model: nn.Module, val: EpochBatches, hooks: Sequence[Hook], accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
     """Predictions of a model (the objective's, or an average) on the validation part, and what hooks add to the log."""
-    if not hooks:
+    criterion = objective.criterion
+    # What a loss reads in training it may read of held-out samples too.
+    keep = hasattr(criterion, "update_from_validation") and "features" in getattr(criterion, "needs", ())
+    if not hooks and not keep:
         return predict(model, val, device=accelerator.device), {}
 
     def observe(logits: Tensor, features: Tensor) -> None:
@@ -259,7 +262,7 @@ def _validate(
             hook.on_held_out(logits, features)
 
     head = _read_in(objective, model)
-    predictions = predict(model, val, device=accelerator.device, head=head, observe=observe)
+    predictions = predict(model, val, device=accelerator.device, features=keep, head=head, observe=observe)
     added: dict[str, Any] = {}
     for hook in hooks:
         added.update(hook.on_epoch(predictions, partial(gather_object, accelerator)))
