@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import stdev
+from math import isnan
+from statistics import fmean, stdev
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.report.table import Column, column
 from fedlas.lab.runs.summary import STAGES, Summary
-from fedlas.stats import Comparison, seeds_needed
+from fedlas.stats import LEVEL, Comparison, holm, paired_t_test, seeds_needed
 from fedlas.stats.p_text import p_text
 
 TEST = "paired t-test"
@@ -18,6 +19,8 @@ TEST = "paired t-test"
 _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
 """ECE first; the others notice errors that it does not: all in one direction, or spread over the borders of bins."""
 _MOST_SEEDS = 1000
+_BASELINE = "ce"
+"""What costs nothing but a temperature; a loss that is not better before any temperature gains nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def answers(model: ReportModel) -> list[Answer]:
     else:
         found.append(("Calibration", _best(model, column("ece", places=3))))
     found.append(("After temperature", _within_noise(model, "test_calibrated")))
+    found.append((f"Against {_BASELINE} + temperature", _against_baseline(model)))
     return [Answer(question, text) for question, text in found if text]
 
 
@@ -162,6 +166,34 @@ def _directions(model: ReportModel) -> str:
     if len(groups) == 2 and sum(group[0] for group in groups) == len(model.methods) > 3:
         groups[1] = (*groups[1][:2], "all others", "are")
     return f"{', '.join(f'{names} {are} {word}' for _, word, names, are in groups)}." if groups else ""
+
+
+def _against_baseline(model: ReportModel) -> str:
+    """Which losses have a lower NLL as they are than cross-entropy after a temperature, by a paired test over seeds."""
+    seeds = model.summary.common_seeds
+    if _BASELINE not in model.summary.tested or len(seeds) < FEWEST_SEEDS:
+        return ""
+    at = [model.summary.seeds.index(seed) for seed in seeds]
+
+    def nll(name: str, stage: str) -> list[float]:
+        values = model.summary.values(name, "nll", stage)
+        return [values[place] for place in at]
+
+    scaled = nll(_BASELINE, "test_calibrated")
+    others = [name for name in model.summary.tested if name != _BASELINE and not any(map(isnan, nll(name, "test")))]
+    if any(map(isnan, scaled)) or not others:
+        return ""
+    tests = [paired_t_test(nll(name, "test"), scaled) for name in others]
+    p_values = holm([1.0 if test.p_value is None else test.p_value for test in tests])
+    equal = [name for name, p_value in zip(others, p_values, strict=True) if p_value >= LEVEL]
+    better = [name for name, test in zip(others, tests, strict=True) if name not in equal and test.mean_difference < 0]
+    better, equal = ([name for name in model.methods if name in names] for names in (better, equal))
+    who = f"{listed(better)} {'has' if len(better) == 1 else 'have'}" if better else "No loss has"
+    limit = column("nll", places=3).format(fmean(scaled))
+    text = f"{who} a lower NLL before any temperature than {_BASELINE} after one ({limit})"
+    if equal:
+        text += f"; {listed(equal)} {_are(equal)} not distinguishable"
+    return f"{text}." if len(better) + len(equal) == len(others) else f"{text}; all others have a higher one."
 
 
 def verdict(model: ReportModel, metric: str, stage: str = "test") -> str | None:

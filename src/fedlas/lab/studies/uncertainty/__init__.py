@@ -10,6 +10,7 @@ from fedlas.lab.studies.uncertainty import (  # noqa: F401
     last_layer_laplace,
     mc_dropout,
     orthogonal_ensemble,
+    post_hoc,
     two_stage,
 )
 from fedlas.lab.studies.uncertainty.apply import Derived, apply_method, plan_method
