@@ -70,6 +70,33 @@ def test_what_is_said_of_one_seed_one_method_and_a_mixed_outcome(values, text):
     assert said(values).startswith(text)
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"a": [0.20, 0.21, 0.19, 0.20, 0.21], "b": [0.31, 0.28, 0.30, 0.32, 0.29], "c": [0.5, 0.51, 0.5, 0.52, 0.5]},
+         "a has a lower NLL before any temperature than ce after one (0.300); b is not distinguishable; "
+         "all others have a higher one."),
+        ({"b": [0.31, 0.28, 0.30, 0.32, 0.29]},
+         "No loss has a lower NLL before any temperature than ce after one (0.300); b is not distinguishable."),
+        ({"a": [0.20, 0.21, 0.19, 0.20, 0.21], "aa": [0.1, 0.12, 0.11, 0.1, 0.11]},
+         "aa and a have a lower NLL before any temperature than ce after one (0.300)."),
+        ({"a": [0.20, 0.21, 0.19, 0.20]}, None),  # too few seeds to say so
+    ],
+)  # fmt: skip
+def test_losses_are_held_against_cross_entropy_after_a_temperature(values, text):
+    count = len(next(iter(values.values())))
+    found = summary({"ce": [0.4, 0.41, 0.42, 0.4, 0.41][:count], **values})
+    scaled = [0.30, 0.29, 0.31, 0.30, 0.30]
+    runs = [
+        replace(
+            run, measured={**run.measured, "test_calibrated": {"nll": scaled[run.seed] if run.loss == "ce" else 0.1}}
+        )
+        for run in found.runs
+    ]
+    said = {each.question: each.text for each in answers(report_model(replace(found, runs=tuple(runs))))}
+    assert said.get("Against ce + temperature") == text
+
+
 @pytest.fixture(scope="module")
 def model(full_bench, tmp_path_factory):
     """Six methods with their intervals, in a folder of their own."""
