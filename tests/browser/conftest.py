@@ -7,8 +7,7 @@ import shutil
 import pytest
 
 from browser.made import make_pages
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from browser.shoot import PROGRAMS
 
 
 def missing(reason):
@@ -23,7 +22,7 @@ def chromium():
     """Where Chromium is: $FEDLAS_CHROMIUM, or the first on the PATH."""
     if importlib.util.find_spec("playwright") is None:
         missing("playwright is not installed: pip install 'fedlas[test]'")
-    program = os.environ.get("FEDLAS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    program = os.environ.get("FEDLAS_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         missing("there is no Chromium: apt-get install chromium, or name it in FEDLAS_CHROMIUM")
     return program

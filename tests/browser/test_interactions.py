@@ -1,8 +1,11 @@
 """What can be clicked, folded and scrolled in the pages does what it promises."""
 
+import struct
+
 import pytest
 
 from browser.screens import SCREENS, Screen, opened
+from browser.shoot import shoot
 
 pytestmark = pytest.mark.system
 
@@ -82,3 +85,13 @@ def test_what_scrolls_sideways_is_reached_by_keyboard(browser, folder, name):
             there.page.wait_for_function("e => e.scrollLeft > 20", arg=box)
             box.evaluate("e => { e.scrollLeft = e.scrollWidth; }")
             assert abs(first.bounding_box()["x"] - before) < 2
+
+
+def test_screenshots_are_those_of_four_screens(browser, folder, tmp_path):
+    made = shoot(browser, folder / "digits/report.html", tmp_path)
+    assert [path.stem for path in made] == [
+        f"digits-report-{theme}-{width}" for width in (1280, 390) for theme in ("light", "dark")
+    ]
+    sizes = {struct.unpack(">II", path.read_bytes()[16:24]) for path in made}  # of the PNG's header
+    assert sizes == {(1280, 800), (390, 844)}
+    assert len({path.read_bytes() for path in made}) == 4
