@@ -8,11 +8,14 @@ from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions
 
 
 class TrueOutcome:
     """Statistic: sums over bins of equal width, with the known P(the predicted class is right) as the outcome."""
+
+    takes_weights = True
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         if predictions.label_probs is None:
@@ -22,14 +25,15 @@ class TrueOutcome:
                 "none",
                 "They are known for synthetic labels only; use expected_calibration_error for real ones.",
             )
-        self.sums = BinSums(equal_width_edges(num_bins))
+        self._weighted = has_weights(predictions)
+        self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         if chunk.label_probs is None:
             return
         outcome = chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
-        self.sums.add(chunk.confidence, outcome)
+        self.sums.add(chunk.confidence, outcome, chunk.weights if self._weighted else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """Those of the bins."""
