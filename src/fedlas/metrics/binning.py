@@ -33,21 +33,22 @@ _ROWS = 2**16
 class Bins:
     """What happened in each bin of confidence; all tensors on the CPU, all but ``count`` float64.
 
-    With weights of samples, ``count`` is float64 too: sums of the weights, scaled so that they add up to the number of
-    samples whose weight is above 0.
-
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending. Bin ``b`` is ``(edges[b], edges[b + 1]]``; 0 belongs to the first.
             Bins of equal mass can have equal edges, and are then empty.
-        count: Samples in each bin ``(B,)``; they add up to ``N``.
+        count: Samples in each bin ``(B,)`` int64; they add up to ``N``. With weights, float64 sums of these, scaled to
+            add up to the number of samples of a weight above 0.
         confidence: Mean confidence ``(B,)``, NaN where the bin is empty.
         accuracy: Share of correct predictions ``(B,)``, NaN where the bin is empty.
+        effective_count: Of how many equally weighted samples ``accuracy`` would be as sure ``(B,)``; ``count`` itself
+            without weights.
     """
 
     edges: Tensor
     count: Tensor
     confidence: Tensor
     accuracy: Tensor
+    effective_count: Tensor
 
     @property
     def num_bins(self) -> int:
@@ -66,9 +67,7 @@ class BinTable:
         gaps: Sum of ``confidence - outcome``: positive where the confidence is too high.
         outcome: Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
         num_samples: ``N``, of all bins together.
-        squares: Sum of the squared weights of each bin; None if every sample counts once.
-
-    With weights all of these are weighted sums, and ``num_samples`` is the sum of the weights.
+        squares: Sum of the squared weights of each bin, and all others are weighted sums; None without weights.
     """
 
     count: Floats
@@ -155,7 +154,8 @@ class BinSums:
     def bins(self) -> Bins:
         """The sums as means."""
         count = self.count if self._rows is None else self.count * (self._rows / self.count.sum())
-        return Bins(self.edges, count, self.confidence / self.count, self.outcome / self.count)
+        effective = self.count if self._squares is None else torch.from_numpy(self.table().effective_count)
+        return Bins(self.edges, count, self.confidence / self.count, self.outcome / self.count, effective)
 
 
 def bin_index(values: Tensor, edges: Tensor) -> Tensor:
