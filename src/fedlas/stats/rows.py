@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.scan import Chunk, scan
+from fedlas.metrics.soft import label_probs_of
 from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions
 
@@ -280,11 +280,4 @@ def probs_of(chunk: Chunk) -> Tensor:
 
 
 def _known_outcome(chunk: Chunk) -> Tensor:
-    if chunk.label_probs is None:
-        raise InputError(
-            "resampling",
-            "predictions must carry label_probs",
-            "none",
-            "Pass label distributions, or choose a metric that does not need them.",
-        )
-    return chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    return label_probs_of("resampling", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
