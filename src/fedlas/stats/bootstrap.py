@@ -92,6 +92,13 @@ def bootstrap_interval(
         near calibration, so that its intervals are wider than they need be there: of 400 test sets of 1,000 samples all
         hold a true gap of 0 or 0.03, and 0.97 one of 0.12 (percentile 0.92 to 0.94, basic 0.63 to 0.90).
 
+        With weights, rows are drawn with theirs, and each replicate is normalized by its own sum: so the interval is
+        for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_samples`
+        says, and takes the weights as known. Rows of weight 0 are left out first. Of 300 test sets each of 1,000
+        samples that were worth 360 to 610, with 5 classes and models up to 50 % too sharp, the interval held the truth
+        in 0.93 to 0.96 (accuracy), 0.93 to 0.95 (NLL), 0.93 to 0.94 (Brier score), 0.94 to 0.98 (ECE) and 0.92 to 0.99
+        (classwise ECE, ``benchmarks/weights.py``).
+
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
         if it is a mean over samples (``fedlas.metrics.base.row_mean``); any other is called on one resampled
         :class:`~fedlas.Predictions` after another.

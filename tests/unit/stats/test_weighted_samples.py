@@ -102,6 +102,18 @@ def test_effective_samples():
     assert effective_samples(torch.ones(7)) == pytest.approx(7)
     assert effective_samples([2.0, 0.0, 0.0]) == 1.0
     assert effective_samples(np.array([1e-200, 1e-200])) == 2.0
+    for nonsense in (
+        [],
+        [0.0, 0.0],
+        [1.0, -1.0],
+        [[1.0]],
+        [1.0, np.nan],
+        ["a"],
+        None,
+        torch.ones(2, dtype=torch.cfloat),
+    ):
+        with pytest.raises(InputError, match="effective_samples: weights must be"):
+            effective_samples(nonsense)
 
 
 def test_paired_comparison_of_weighted_samples():
