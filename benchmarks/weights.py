@@ -58,7 +58,7 @@ def coverage(samples: int, sets: int) -> None:
 
 
 def shifted(samples: int, mean: float, random: np.random.Generator) -> tuple[np.ndarray, Predictions]:
-    x = random.normal(0.0, 1.0, (samples, 2)) + [mean, 0.0]
+    x = random.normal((mean, 0.0), 1.0, (samples, 2))
     logit = 1.5 * x[:, 0] + x[:, 1]
     said = np.where(x[:, 0] > 0.5, 2.5 * logit - 1.5, 0.9 * logit)
     target = (random.random(samples) < 1 / (1 + np.exp(-logit))).astype(int)

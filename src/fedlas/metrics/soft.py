@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, row_mean
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.true_error import label_probs_of
 from fedlas.predictions import Predictions
-
-
-def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
-    """The label distributions ``(n, C)`` of a chunk or of predictions.
-
-    Raises:
-        InputError: If there are none.
-    """
-    if given.label_probs is not None:
-        return given.label_probs
-    raise InputError(
-        owner,
-        "predictions must carry label_probs",
-        "none",
-        "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
-    )
 
 
 def _accuracy(chunk: Chunk) -> Tensor:
@@ -46,7 +30,6 @@ def _brier(chunk: Chunk) -> Tensor:
 _ACCURACY = row_mean("soft_accuracy", _accuracy)
 _NLL = row_mean("soft_negative_log_likelihood", _nll)
 _BRIER = row_mean("soft_brier_score", _brier)
-_PAPER = "Peterson et al. 2019, Human uncertainty makes classification more robust"
 _NEEDS = frozenset({"label_probs"})
 
 
@@ -56,7 +39,7 @@ _NEEDS = frozenset({"label_probs"})
     higher_is_better=True,
     percent=True,
     default=False,
-    paper=_PAPER,
+    paper="folklore",
     needs=_NEEDS,
     one_pass=_ACCURACY,
 )
@@ -80,10 +63,6 @@ def soft_accuracy(predictions: Predictions) -> float:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0], label_probs=[[0.75, 0.25], [0.5, 0.5]])
         >>> soft_accuracy(p)
         0.625
-
-    Source:
-        Peterson et al. 2019 (ICCV), with the votes of about 50 people on each CIFAR-10 test image;
-        https://arxiv.org/abs/1908.07086
     """
     return _ACCURACY(predictions)
 
@@ -94,7 +73,7 @@ def soft_accuracy(predictions: Predictions) -> float:
     higher_is_better=False,
     percent=False,
     default=False,
-    paper=_PAPER,
+    paper="Peterson et al. 2019, Human uncertainty makes classification more robust",
     needs=_NEEDS,
     one_pass=_NLL,
 )
@@ -116,7 +95,8 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
         0.6931
 
     Source:
-        Peterson et al. 2019 (ICCV); https://arxiv.org/abs/1908.07086
+        Peterson et al. 2019 (ICCV), with the votes of about 50 people on each CIFAR-10 test image;
+        https://arxiv.org/abs/1908.07086
     """
     return _NLL(predictions)
 
@@ -127,7 +107,7 @@ def soft_negative_log_likelihood(predictions: Predictions) -> float:
     higher_is_better=False,
     percent=False,
     default=False,
-    paper=_PAPER,
+    paper="Brier 1950, Verification of forecasts expressed in terms of probability",
     needs=_NEEDS,
     one_pass=_BRIER,
 )
@@ -148,9 +128,5 @@ def soft_brier_score(predictions: Predictions) -> float:
         >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
         >>> soft_brier_score(p)  # 2 * 0.25**2 + 2 * 0.75 * 0.25
         0.5
-
-    Source:
-        Brier 1950 for the score; Peterson et al. 2019 (ICCV) for people's distributions;
-        https://arxiv.org/abs/1908.07086
     """
     return _BRIER(predictions)

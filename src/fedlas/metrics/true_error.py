@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.soft import label_probs_of
 from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions
+
+
+def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
+    """The label distributions ``(n, C)`` of a chunk or of predictions.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if given.label_probs is not None:
+        return given.label_probs
+    raise InputError(
+        owner,
+        "predictions must carry label_probs",
+        "none",
+        "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
+    )
 
 
 class TrueOutcome:

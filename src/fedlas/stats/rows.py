@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.soft import label_probs_of
+from fedlas.metrics.true_error import label_probs_of
 from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions
 
