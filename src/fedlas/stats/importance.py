@@ -23,7 +23,7 @@ FEW = 0.05
 def importance_weights(source_features: Any, target_features: Any, *, seed: int = 0) -> Tensor:
     """Weights with which labeled *source* samples stand for unlabeled *target* ones, from a domain classifier.
 
-    A logistic regression learns to tell target from source by the features; its odds are the ratio of the two
+    A logistic regression learns to distinguish target from source by the features; its odds are the ratio of the two
     densities, up to a factor. Each sample's odds come from a fit without it (five folds). The weights are scaled to
     average 1, so that every weighted mean is self-normalized. Give them to the source's predictions:
     ``dataclasses.replace(predictions, weights=weights)``; metrics and intervals then estimate those on the target.
