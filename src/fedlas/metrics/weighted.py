@@ -121,7 +121,7 @@ def check_takes_weights(owner: str, predictions: Any, *, takes_weights: bool) ->
     if has_weights(predictions) and not takes_weights:
         raise InputError(
             owner,
-            "predictions must have no weights, which this metric does not know of",
+            "predictions must have no weights, which are not used here",
             f"weights of {predictions.num_samples} samples",
-            "Choose another metric, or take the weights off: dataclasses.replace(predictions, weights=None).",
+            "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
         )
