@@ -184,7 +184,7 @@ class GroupSums:
     """
 
     def __init__(self, num_groups: int, num_bins: int, weighted: bool = False) -> None:
-        self.shape = (num_groups, num_bins)
+        self.shape, self.weighted = (num_groups, num_bins), weighted
         self._edges = equal_width_edges(num_bins)
         cells = num_groups * num_bins
         self._count, self._right = (counts_for(cells, weighted) for _ in range(2))
@@ -193,8 +193,6 @@ class GroupSums:
 
     def add(self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
-        if self._rows is None:
-            weights = None
         cell = group * self.shape[1] + bin_index(confidence, self._edges)
         self._count.index_add_(0, cell, once(cell, weights))
         self._right.index_add_(0, cell, times(correct.long(), weights))
@@ -231,5 +229,6 @@ class RowsInGroups:
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         rows = len(chunk.confidence)
-        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows], chunk.weights)
+        weights = chunk.weights if self.sums.weighted else None
+        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows], weights)
         self._group = self._group[rows:]
