@@ -12,6 +12,7 @@ from fedlas._core.check import check_count
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk, RowMean, Statistic, scan
+from fedlas.metrics.weighted import check_takes_weights, has_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -25,7 +26,8 @@ Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it ha
 frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
 table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
 worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
-``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated) and
+``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
+``weighted`` (True: a function without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
 is not, so that their bias must not be taken off the value).
 """
@@ -59,10 +61,12 @@ class OnePass(Generic[S]):
         """The filled statistic.
 
         Raises:
-            InputError: If ``predictions`` are no :class:`Predictions` or ``num_bins`` is not a count.
+            InputError: If ``predictions`` are no :class:`Predictions`, have weights of which the statistic does not
+                know, or ``num_bins`` is not a count.
         """
         check_predictions(self.owner, predictions)
         statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
+        check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])
         return statistic
 
@@ -85,7 +89,7 @@ class Approximation(Generic[S]):
 
 def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> OnePass[RowMean]:
     """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row."""
-    return OnePass(owner, lambda _predictions, _num_bins: RowMean(quantity), mean_of_rows)
+    return OnePass(owner, lambda predictions, _num_bins: RowMean(quantity, has_weights(predictions)), mean_of_rows)
 
 
 def mean_of_rows(rows: RowMean) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
+from fedlas.predictions.weights import check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +28,15 @@ class Predictions:
             :mod:`fedlas.checks` says which numbers are accepted.
         target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
         features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
-        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1 within 0.001; known for synthetic
-            data only. With them the calibration error can be computed free of label noise.
+        label_probs: Optional distribution of each sample's label ``(N, C)``, rows summing to 1 within 0.001: the true
+            one of synthetic data, or how annotators voted. Metrics that need it are free of the noise of one label.
+        weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64 on the CPU.
+            Metrics, intervals and noise floors count a sample by its weight; only ratios of weights matter, and a
+            sample of weight 0 is as if it were not there.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
-            label_probs that are no probabilities, or no samples at all.
+            label_probs that are no probabilities, weights that are none, or no samples at all.
 
     Note:
         Logits that are all in [0, 1] with rows that sum to 1 are almost surely probabilities: a
@@ -51,6 +55,7 @@ class Predictions:
     target: Tensor
     features: Tensor | None = None
     label_probs: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         logits = check_logits("Predictions", _detached("logits", self.logits))
@@ -101,6 +106,8 @@ class Predictions:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked_rows(name, _detached(name, value)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", check_weights(_detached("weights", self.weights), self.num_samples))
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
@@ -212,7 +219,7 @@ class Predictions:
         return cls(**arrays)
 
 
-_FIELDS = ("logits", "target", "features", "label_probs")
+_FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 
 def _detached(name: str, value: Any) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
@@ -66,13 +67,13 @@ def paired_bootstrap(
         num_bins: Bins of the metrics that have any.
         method: ``"percentile"``, ``"basic"`` or ``"auto"``, which is the basic interval where the bootstrap finds a
             bias of the difference of more than a quarter of a standard error, else the percentile interval. Of shares
-            of samples, such as accuracy, it is Newcombe's interval with every method.
+            of samples, such as accuracy, it is Newcombe's interval with every method; with weights it is not.
 
     Returns:
         Both values, the interval of their difference, and the p-value.
 
     Raises:
-        InputError: For different targets, an unknown metric, options out of range, or fewer than 2 samples.
+        InputError: For different targets or weights, an unknown metric, options out of range, or fewer than 2 samples.
 
     Note:
         Two models, not two methods: whether another training would give the same order only seeds can tell. With more
@@ -100,6 +101,13 @@ def paired_bootstrap(
     check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
     entry = METRICS[metric]
     both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
+    if not _equal_weights(a.weights, b.weights):
+        raise InputError(
+            owner,
+            "a and b must have the same weights, as they are of the same samples",
+            "different ones",
+            "Pass both with weights=weights, or none.",
+        )
     if a.num_samples != b.num_samples or not torch.equal(a.target.cpu(), b.target.cpu()):
         raise InputError(
             owner,
@@ -109,12 +117,12 @@ def paired_bootstrap(
         )
     values = [values_of(each, [entry], num_bins)[metric] for each in (a, b)]
     parts: list[Floats] = []
-    for weights in resampled_weights(*both, replicates=replicates, seed=seed):
-        first, second = (replicate_values(entry, Resampled(rows, weights)) for rows in both)
+    for drawn in resampled_weights(*both, replicates=replicates, seed=seed):
+        first, second = (replicate_values(entry, Resampled(rows, drawn)) for rows in both)
         parts.append(first - second)
     differences = np.concatenate(parts)
     interval = interval_from(values[0] - values[1], differences, level=level, method=method)
-    hits, other_hits = (share_of(entry, rows) for rows in both)
+    hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
     # Equal outcomes of different models may differ on other samples; equal logits cannot.
     if hits is not None and other_hits is not None and not np.array_equal(both[0].logits, both[1].logits):
         low, high = paired_shares(hits, other_hits, level=level)
@@ -122,3 +130,7 @@ def paired_bootstrap(
     # Replicates are centered at their own mean, so that the bias that all of them share is not taken for a difference.
     p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
     return PairedBootstrap(metric, values[0], values[1], interval, p_value)
+
+
+def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)

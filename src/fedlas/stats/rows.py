@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.scan import Chunk, scan
+from fedlas.metrics.true_error import label_probs_of
+from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions
 
 Floats = NDArray[np.float64]
@@ -51,7 +52,7 @@ class Rows:
     the order of ``predictions``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``; no weight is 0.
         num_bins: Bins of the metrics that have any.
     """
 
@@ -89,6 +90,17 @@ class Rows:
         if columns:
             scan(self.predictions, columns.values())
             self._columns |= {each: column.array() for each, column in columns.items()}
+
+    @cached_property
+    def weights(self) -> Floats | None:
+        """Weights ``(N,)`` that average 1; None if every row counts once."""
+        weights = averaging_one(self.predictions)
+        return None if weights is None else weights.numpy()
+
+    @property
+    def all_once(self) -> Floats:
+        """How much each row counts if all are there once ``(1, N)``: 1, or its weight."""
+        return np.ones((1, self.num_samples)) if self.weights is None else self.weights[None]
 
     @cached_property
     def confidence(self) -> NDArray[Any]:
@@ -241,6 +253,17 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     return low - first
 
 
+def rows_of(predictions: Predictions, index: Tensor) -> Predictions:
+    """The rows ``index`` of everything that ``predictions`` hold."""
+    optional = {name: getattr(predictions, name) for name in ("features", "label_probs", "weights")}
+    index = index.to(predictions.logits.device)
+    return Predictions(
+        predictions.logits[index],
+        predictions.target[index],
+        **{name: value if value is None else value[index.to(value.device)] for name, value in optional.items()},
+    )
+
+
 def starts_of_runs(values: NDArray[Any]) -> Integers:
     """Where runs of equal values begin, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -257,11 +280,4 @@ def probs_of(chunk: Chunk) -> Tensor:
 
 
 def _known_outcome(chunk: Chunk) -> Tensor:
-    if chunk.label_probs is None:
-        raise InputError(
-            "resampling",
-            "predictions must carry label_probs",
-            "none",
-            "They are known for synthetic labels only; choose a metric that does not need them.",
-        )
-    return chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    return label_probs_of("resampling", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
