@@ -162,4 +162,4 @@ def _found_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
 def template(num_classes: int) -> Predictions:
     """Predictions from which statistics learn the number of classes, and nothing else."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
-    return Predictions(torch.zeros_like(probs), torch.zeros(1, dtype=torch.int64, device="cpu"), label_probs=probs)
+    return Predictions(torch.zeros_like(probs), label_probs=probs)
