@@ -14,7 +14,14 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.threads import limited_to
-from fedlas.lab.bench.executors.task import Result, Task, attempt, failed, finish, told
+from fedlas.lab.bench.executors.task import (
+    Result,
+    Task,
+    attempt,
+    failed,
+    finish,
+    told,
+)
 from fedlas.lab.runs.workers import context, end_with_parent, exit_text
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
