@@ -77,6 +77,17 @@ def test_fit_returns_itself_and_needs_no_arguments(entry):
     assert calibrator.num_classes == 4
 
 
+def test_predictions_without_labels_are_transformed_alike_and_not_fitted_on(entry):
+    labeled = predictions(seed=1)
+    calibrator = entry.value()
+    with pytest.raises(ValueError, match=r"fit: predictions must hold labels; got 200 samples without target"):
+        calibrator.fit(labeled.without_target())
+    assert calibrator.num_classes is None
+    calibrated = calibrator.fit(predictions()).transform(labeled.without_target())
+    assert not calibrated.has_target
+    assert torch.equal(calibrated.logits, calibrator.transform(labeled).logits)
+
+
 @pytest.mark.parametrize("act", ["transform", "save"])
 def test_before_fit(entry, act, tmp_path):
     argument = {"transform": predictions(), "save": tmp_path / "x.json"}[act]

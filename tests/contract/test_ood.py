@@ -87,6 +87,16 @@ def test_one_finite_number_a_sample(entry, setting):
     assert torch.equal(found, score(entry, setting))
 
 
+def test_predictions_without_labels_are_scored_alike(entry, setting):
+    _, _, test, reference = setting
+    if "model" in needs_of(entry):
+        with pytest.raises(InputError, match="it is computed from images"):
+            compute_score(entry.name, test.without_target(), reference=reference)
+    else:
+        found = compute_score(entry.name, test.without_target(), reference=reference)
+        assert torch.equal(found, score(entry, setting))
+
+
 def test_samples_do_not_see_each_other(entry, setting):
     """What else is scored in the same call does not matter, so test sets can be scored together."""
     found = score(entry, setting)

@@ -259,6 +259,36 @@ print(*sorted({"accelerate", "rich", "scipy", "matplotlib", "sklearn", "torchvis
     assert done.stdout.splitlines() == ["fedlas", ""]
 
 
+@pytest.mark.system
+def test_public_packages_are_there_at_first_use():
+    """``fedlas.calibrators`` was an AttributeError; nothing is imported for it before it is asked for."""
+    names = [
+        path.parent.name
+        for path in sorted((SOURCE).glob("[!_]*/__init__.py"))
+        if path.parent.name not in ("cli", "lab")
+    ]
+    program = f"""
+import sys, fedlas
+later = [name for name in {names} if f"fedlas.{{name}}" not in sys.modules]
+print(*later)
+optional = {{"accelerate", "rich", "scipy", "matplotlib", "sklearn", "torchvision", "torchmetrics", "transformers"}}
+print(*[name for name in {names} if getattr(fedlas, name).__name__ != f"fedlas.{{name}}" or name not in dir(fedlas)])
+print(*sorted(optional & set(sys.modules)))
+print(fedlas.calibrators.TemperatureScaling())
+try:
+    fedlas.calibrator
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    later, wrong, optional, calibrator, error = done.stdout.splitlines()
+    assert later.split() == ["calibrators", "deploy", "diagnose", "integrations", "ood", "plots", "uncertainty"]
+    assert (wrong, optional) == ("", "")
+    assert calibrator.startswith("TemperatureScaling(")
+    assert error == "module 'fedlas' has no attribute 'calibrator'"
+
+
 def test_only_one_module_removes_files():
     """There what is removed is checked to lie where the caller says."""
     words = (".unlink(", "rmtree(", "os.remove(", "os.unlink(", "os.removedirs(")

@@ -18,7 +18,7 @@ from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.rowwise import map_rows
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.predictions import check_labeled, check_predictions
 
 __all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
 
@@ -62,14 +62,14 @@ class Calibrator(ABC):
         """Fit the parameters on ``val``, which must be neither training nor test data; return ``self``.
 
         Raises:
-            InputError: If ``val`` is not :class:`~fedlas.Predictions`, or lacks what the calibrator needs.
+            InputError: If ``val`` is not :class:`~fedlas.Predictions`, or lacks labels or features that are needed.
 
         Note:
             Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, or if ``val`` has weights: a
             fit counts every sample once.
         """
         owner = f"{self._owner}.fit"
-        num_features = self._check_needs(owner, check_predictions(owner, val))
+        num_features = self._check_needs(owner, check_labeled(owner, val))
         doubt = self._fit(val)
         self.num_classes, self.num_features = val.num_classes, num_features
         if val.weights is not None:

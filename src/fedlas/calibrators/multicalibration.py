@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,7 +45,7 @@ class Multicalibration(Calibrator):
     Args:
         groups: ``"predicted"``: all samples, and those of each predicted class; ``"all"``: all samples only; or a
             function from :class:`~fedlas.Predictions` to ``(N, G)`` bool, whose groups may overlap. It sees logits and
-            features, but labels that are all 0. A calibrator with a function cannot be saved.
+            features, but no labels. A calibrator with a function cannot be saved.
         alpha: Tolerated error of a cell, in (0, 1].
         num_levels: Levels of equal width on [0, 1], at least 1.
         min_size: Least size of a cell, at least 1.
@@ -169,7 +168,7 @@ class Multicalibration(Calibrator):
     def _membership(self, owner: str, predictions: Predictions) -> Tensor:
         """Groups of each sample, ``(N, G)`` bool on the CPU; the function that assigns them does not see the labels."""
         if callable(self.groups):
-            groups = self.groups(replace(predictions, target=torch.zeros_like(predictions.target), label_probs=None))
+            groups = self.groups(predictions.without_target())
         else:
             groups = torch.ones(predictions.num_samples, 1, dtype=torch.bool, device=predictions.logits.device)
             if self.groups == "predicted":

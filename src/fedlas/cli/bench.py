@@ -54,7 +54,7 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_workers,
+        type=workers_number,
         metavar="N",
         help="runs at a time; 'auto' on this machine is one a core, with one thread each, where the model is small (a "
         "forward pass of a batch takes under 5 billion operations) and there is no GPU, else one with all threads; "
@@ -73,11 +73,12 @@ def add_executor(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _workers(text: str) -> int | None:
+def workers_number(text: str) -> int | None:
+    """A number of workers; None for ``auto``."""
     return None if text == "auto" else int(text)
 
 
-_workers.__name__ = "number (or auto)"  # argparse calls it so in its error
+workers_number.__name__ = "number (or auto)"  # argparse calls it so in its error
 
 
 def executor_of(args: argparse.Namespace) -> Executor:

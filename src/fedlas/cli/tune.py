@@ -10,6 +10,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import console, say, show
 from fedlas.cli.arguments import AddSubcommand, add_details, add_recipe, overrides_of
+from fedlas.cli.bench import workers_number
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
 from fedlas.lab.tune.best import next_commands
@@ -71,6 +72,21 @@ def add_tune(add: AddSubcommand) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep every trial's checkpoint (default: that of each loss's best)"
     )
+    parser.add_argument(
+        "--workers",
+        type=workers_number,
+        metavar="N",
+        help="trials at a time, which come to the same as one at a time; 'auto' is one a core, where the "
+        "model is small and there is no GPU, else one (default: auto)",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trials of a loss that are drawn at a time after the first five, so that N can be done at a time; each "
+        "knows less than if it were drawn alone (default: %(default)s)",
+    )
     add_details(parser, "print parameters and how to read the numbers (default: the verdict)")
     parser.add_argument(
         "--dry-run", action="store_true", help="print ranges, trials, steps and folders; do nothing (default: do)"
@@ -89,16 +105,20 @@ def _tune(args: argparse.Namespace) -> int:
         draws=args.sampler_seed,
         out=args.out,
         data=args.data,
+        batch=args.batch,
     )
-    return dry_run(tuning) if args.dry_run else tune(tuning, keep=args.keep, details=args.details)
+    if args.dry_run:
+        return dry_run(tuning)
+    return tune(tuning, keep=args.keep, details=args.details, workers=args.workers)
 
 
-def tune(tuning: Tuning, *, keep: bool = False, details: bool = False) -> int:
+def tune(tuning: Tuning, *, keep: bool = False, details: bool = False, workers: int | None = 1) -> int:
     """Do the trials that have not ended, write the report, print its table and what to run next.
 
     Args:
         tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
         keep: Keep the checkpoints of all trials.
+        workers: Trials at a time; None is as many as there are cores for.
         details: Print the best parameters, what was run, and how to read it.
 
     Returns:
@@ -112,7 +132,8 @@ def tune(tuning: Tuning, *, keep: bool = False, details: bool = False) -> int:
     trials = sum(method.trials(tuning.budget) for method in tuning.methods)
     methods = ", ".join(method.name for method in tuning.methods)
     say(f"{tuning.recipe.name}: {trials} trials of {methods}, in {tuning.folder}", stderr=True)
-    run_study(tuning, console=console(stderr=True), keep=keep, after_round=partial(write_numbers, tuning))
+    after_round = partial(write_numbers, tuning)
+    run_study(tuning, console=console(stderr=True), keep=keep, workers=workers, after_round=after_round)
     # With several processes only one writes and prints.
     if not is_main_process():
         return 0

@@ -57,14 +57,35 @@ def find_head(model: nn.Module, head: str | nn.Module | None = None, *, num_clas
     linear = [(name, layer) for name, layer in model.named_modules() if _fits(layer, num_classes, conv=False)]
     if len(linear) == 1:
         return linear[0][1]
-    found = ", ".join(f"{name or '(the model itself)'} ({layer})" for name, layer in linear[-5:]) or "no linear layer"
+    if not linear and num_classes is not None:
+        _refuse_other_number(model, num_classes)
     outputs = "" if num_classes is None else f" with {num_classes} outputs"
     raise InputError(
         "find_head",
         f"the model must have one recognizable classifier head{outputs}",
-        f"{type(model).__name__} with {found}",
+        f"{type(model).__name__} with {_listed(linear) or 'no linear layer'}",
         "Name it, e.g. fedlas.Objective(model, criterion, head='classifier.3').",
     )
+
+
+def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
+    """Refuse a model that has a head, but one for another number of classes."""
+    names = {id(layer): name for name, layer in model.named_modules()}
+    layers = [layer for place in _known_places(model) for layer in place.modules() if _outputs(layer)][-1:]
+    layers = layers or [layer for layer in model.modules() if _outputs(layer, conv=False)][-1:]
+    if layers and id(layers[0]) in names:
+        outputs = _outputs(layers[0])
+        raise InputError(
+            "find_head",
+            f"the model must have a classifier head with {num_classes} outputs, one for each class of the criterion",
+            f"{type(model).__name__} with {_listed([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
+            f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "
+            "if this is not the head, name it: head='classifier.3'.",
+        )
+
+
+def _listed(layers: list[tuple[str, nn.Module]]) -> str:
+    return ", ".join(f"{name or '(the model itself)'} ({layer})" for name, layer in layers[-5:])
 
 
 def _refuse_several(model: nn.Module) -> None:
@@ -106,9 +127,13 @@ def _known_places(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:
+    outputs = _outputs(layer, conv=conv and num_classes is not None)
+    return outputs is not None and num_classes in (None, outputs)
+
+
+def _outputs(layer: nn.Module, *, conv: bool = True) -> int | None:
+    """Number of outputs of a linear layer, or with ``conv`` of a convolution; None for other layers."""
     outputs = getattr(layer, "out_features", None)
     if isinstance(outputs, int) and isinstance(getattr(layer, "in_features", None), int):  # nn.Linear, or acts as one
-        return num_classes is None or outputs == num_classes
-    if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return num_classes is not None and layer.out_channels == num_classes
-    return False
+        return outputs
+    return layer.out_channels if conv and isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) else None

@@ -176,6 +176,5 @@ def _found_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
 def template(num_classes: int, *, weighted: bool = False) -> Predictions:
     """Predictions from which statistics learn the number of classes, whether there are weights, and nothing else."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
-    target = torch.zeros(1, dtype=torch.int64, device="cpu")
     weights = torch.ones(1, device="cpu") if weighted else None
-    return Predictions(torch.zeros_like(probs), target, label_probs=probs, weights=weights)
+    return Predictions(torch.zeros_like(probs), label_probs=probs, weights=weights)

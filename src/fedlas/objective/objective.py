@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head, find_pool
 from fedlas.losses import without_autocast
+from fedlas.objective.calling import Arguments, logits_of, unwrapped
 
 _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})
 
@@ -101,6 +102,8 @@ class Objective(nn.Module):
                 "Leave features out.",
             )
 
+        self._arguments = Arguments.of(model)
+
         # Where the criterion reads its features, and the weight of the head.
         self._tap: FeatureTap | None = None
         self._wanted = [head]  # in lists, so that modules are not registered a second time
@@ -123,7 +126,7 @@ class Objective(nn.Module):
         """Loss and logits of a batch.
 
         Args:
-            inputs: First argument of the model.
+            inputs: First argument of the model; several as a tuple, or a mapping from its arguments' names to them.
             target: In a form that the criterion takes.
             index: Position of each sample in the training set ``(N,)``, for criteria that need it.
             **model_kwargs: Passed to the model.
@@ -179,14 +182,17 @@ class Objective(nn.Module):
         """Dotted name of a module inside the model; empty if the model has no such part."""
         return next((name for name, module in self.model.named_modules() if module is wanted), "")
 
+    def _call(self, inputs: Any, model_kwargs: dict[str, Any]) -> Any:
+        return self._arguments.call("Objective", self.model, inputs, model_kwargs)
+
     def _logits(self, inputs: Any, model_kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Logits, and the head's input if the criterion needs it."""
         tap = self._tap
         if tap is None:
-            return logits_of("Objective", self.model(inputs, **model_kwargs)), None
+            return logits_of("Objective", self._call(inputs, model_kwargs)), None
         tap.start()
         try:
-            output = self.model(inputs, **model_kwargs)
+            output = self._call(inputs, model_kwargs)
         except BaseException:
             tap.cancel()  # otherwise later passes would keep their activations alive
             raise
@@ -200,6 +206,29 @@ class Objective(nn.Module):
                 f"Pass features={named!r} to hand over all positions of a sample in one row.",
             )
         return logits, features
+
+
+def objective_in(owner: str, module: nn.Module) -> Objective:
+    """The objective itself, or that inside of ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile``.
+
+    Raises:
+        InputError: If there is none.
+    """
+    found = unwrapped(module) if isinstance(module, nn.Module) else module
+    if isinstance(found, Objective):
+        return found
+    raise InputError(
+        owner,
+        "it takes an Objective, or one wrapped for several processes or by torch.compile",
+        type(found).__name__,
+        "Wrap the model first: Objective(model, criterion).",
+    )
+
+
+def network_of(module: nn.Module) -> nn.Module:
+    """The classifier in a module: that of an :class:`Objective`, without wrappers."""
+    found = unwrapped(module)
+    return unwrapped(found.model) if isinstance(found, Objective) else found
 
 
 def _pool_of(features: object) -> str | nn.Module | None:
@@ -222,30 +251,14 @@ def _check_linear(head: nn.Module) -> None:
         )
 
 
-def logits_of(owner: str, output: object) -> Tensor:
-    """The logits in the output of a model: the tensor itself, or its ``.logits``.
-
-    Raises:
-        InputError: If the output has no logits.
-    """
-    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
-    if isinstance(logits, Tensor):
-        return logits
-    raise InputError(
-        owner,
-        "the model must return logits, or an object with .logits",
-        type(output).__name__,
-        "Wrap the model in a module that returns the logits.",
-    )
-
-
 def param_groups(
-    objective: Objective, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
+    objective: nn.Module, *, weight_decay: float = 0.0, lr: float | None = None, decay_criterion: bool = False
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer: the model's, and the criterion's (e.g. a gate) without weight decay.
 
     Args:
-        objective: Model and criterion.
+        objective: An :class:`Objective`, or one wrapped by ``DistributedDataParallel``, ``DataParallel`` or
+            ``torch.compile``.
         weight_decay: Weight decay of the model's group.
         lr: Learning rate of the criterion's group; None uses that of the optimizer.
         decay_criterion: Whether the weight decay applies to the criterion too, as in the published FedLAS code.
@@ -254,7 +267,7 @@ def param_groups(
         One group, or two if the criterion has trainable parameters; each has a ``name``.
 
     Raises:
-        InputError: If weight_decay or lr is not a number of at least 0.
+        InputError: If it is no objective, or weight_decay or lr is not a number of at least 0.
 
     Example:
         >>> from fedlas.losses import FedLAS
@@ -265,6 +278,7 @@ def param_groups(
     check_number("param_groups", "weight_decay", weight_decay, low=0)
     if lr is not None:
         check_number("param_groups", "lr", lr, low=0)
+    objective = objective_in("param_groups", objective)
     model = [p for p in objective.model.parameters() if p.requires_grad]
     seen = set(map(id, model))
     criterion = [p for p in objective.criterion.parameters() if p.requires_grad and id(p) not in seen]

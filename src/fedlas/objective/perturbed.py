@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.streams import derive
+from fedlas.objective.batches import read_batch
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 
@@ -170,7 +171,8 @@ class _Channels:
                 "Pass a DataLoader, or a list of batches.",
             )
         count, parts = 0, []
-        for inputs, *_ in loader:
+        for batch in loader:
+            inputs, _ = read_batch("drifted_predictions", batch)
             if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim < 2:
                 raise InputError(
                     "drifted_predictions",
@@ -201,7 +203,8 @@ class _Noisy:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         of = self._channels
-        for number, (inputs, target, *_) in enumerate(self._loader):
+        for number, batch in enumerate(self._loader):
+            inputs, target = read_batch("drifted_predictions", batch)
             if self._noise == 0:
                 yield inputs, target
                 continue

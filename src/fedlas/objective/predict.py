@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective.objective import Objective, logits_of
+from fedlas.objective.batches import checked_labels, moved, read_batch
+from fedlas.objective.calling import Arguments, logits_of
+from fedlas.objective.objective import network_of
 from fedlas.predictions import Predictions
 
 
@@ -22,23 +24,31 @@ def predict(
     features: bool = False,
     head: str | nn.Module | None = None,
     observe: Callable[[Tensor, Tensor], None] | None = None,
+    label: int | str | None = None,
 ) -> Predictions:
     """Predictions of ``model`` on every batch of ``loader``.
 
     Args:
-        model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one.
-        loader: Yields ``(inputs, target, ...)``; further elements are ignored.
+        model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one. Of one that is wrapped by
+            ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` the module inside is called.
+        loader: Yields ``(inputs, target)``, where further elements are ignored; or a mapping such as a Hugging Face
+            batch, with the labels under ``labels``, ``label`` or ``target`` and the arguments of ``forward`` under the
+            other keys; or inputs alone, a tensor, ``(inputs,)`` or a mapping, which gives predictions without target.
+            Several inputs are one tuple, ``((a, b), target)``.
         device: Device of the inputs; None is that of the model's parameters.
         features: Keep the input of the classifier head too.
         head: The head, if features are needed and it cannot be found.
         observe: Called after each batch with its logits ``(B, C)`` and features ``(B, D)``, on the model's device; it
             serves measurements that should not keep the features of a whole data set.
+        label: Key or position of the labels, if they are elsewhere; all other elements are then inputs: 2 for
+            ``(a, b, target)``.
 
     Returns:
         Float32 predictions on the CPU, in the order of the loader.
 
     Raises:
-        InputError: If the model is not a module or returns no logits, the loader is empty, or logits are not finite.
+        InputError: If the model is not a module, takes other inputs or returns no logits, a batch or its labels cannot
+            be read, the loader is empty, or logits are not finite.
 
     State:
         The model runs in ``eval()`` under ``torch.inference_mode``; each submodule's mode is then restored, also after
@@ -48,10 +58,13 @@ def predict(
         >>> model = nn.Linear(4, 3)
         >>> predict(model, [(torch.zeros(2, 4), torch.tensor([0, 1]))]).num_samples
         2
+        >>> predict(model, [torch.zeros(2, 4)])
+        Predictions(2 samples, 3 classes, without target)
     """
     if not isinstance(model, nn.Module):
         raise InputError("predict", "the model must be an nn.Module", describe(model), "Build it first.")
-    network = model.model if isinstance(model, Objective) else model
+    network = network_of(model)
+    arguments = Arguments.of(network)
     if device is None:
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
     # Read the head's input only if somebody needs it, and remember each submodule's mode.
@@ -61,11 +74,13 @@ def predict(
     try:
         network.eval()
         with torch.inference_mode():
-            for inputs, target, *_ in loader:
+            for batch in loader:
+                inputs, labels = read_batch("predict", batch, label)
                 if tap is not None:
                     tap.start()
-                output = network(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
+                output = arguments.call("predict", network, moved(inputs, device), {})
                 logits = logits_of("predict", output)
+                _check_rows(logits)
                 if tap is not None:
                     tapped = tap.stop()
                     if observe is not None:
@@ -73,16 +88,31 @@ def predict(
                     if features:
                         parts["features"].append(tapped.float().cpu())
                 parts["logits"].append(logits.float().cpu())
-                parts["target"].append(target.cpu())
+                if labels is not None:
+                    parts["target"].append(checked_labels("predict", labels, len(logits)))
     finally:
         for module, mode in modes:
             module.training = mode
         if tap is not None:
             tap.remove()
-    if not parts["logits"]:
+    batches, labeled = len(parts["logits"]), len(parts["target"])
+    if not batches:
         raise InputError("predict", "the loader must yield at least one batch", "none", "Check the data set.")
+    if labeled not in (0, batches):
+        expected, got = "all batches must hold labels, or none", f"labels in {labeled} of {batches} batches"
+        raise InputError("predict", expected, got, "Add the missing labels, or drop all of them.")
     return Predictions(
         torch.cat(parts["logits"]),
-        torch.cat(parts["target"]),
+        torch.cat(parts["target"]) if labeled else None,
         features=torch.cat(parts["features"]) if features else None,
     )
+
+
+def _check_rows(logits: Tensor) -> None:
+    if logits.ndim != 2:
+        raise InputError(
+            "predict",
+            "the model must return logits (N, C), one row for each sample",
+            describe(logits),
+            "Wrap a dense model in a module that returns one row per position, and flatten the labels likewise.",
+        )

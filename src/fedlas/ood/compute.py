@@ -40,13 +40,18 @@ class Reference:
 
 
 def compute_score(
-    name: str, outputs: Outputs, *, reference: Reference | None = None, options: Mapping[str, Any] | None = None
+    name: str,
+    outputs: Outputs | Predictions,
+    *,
+    reference: Reference | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """The score of every sample.
 
     Args:
         name: Registry name.
-        outputs: The model's outputs for them. They must hold the score itself if it is computed from images.
+        outputs: The model's outputs for them, or predictions, whose labels are not looked at. Outputs must hold the
+            score itself if it is computed from images.
         reference: In-distribution samples, for a score that is fitted.
         options: Options of the score; the others keep their defaults.
 
@@ -64,12 +69,14 @@ def compute_score(
     entry, given = OOD_SCORES[name], Reference() if reference is None else reference
     needs = needs_of(entry)
     owner = f"OOD score {name}"
+    if isinstance(outputs, Predictions):
+        outputs = Outputs.of(outputs)
     if not isinstance(outputs, Outputs) or not isinstance(given, Reference):
         raise InputError(
             owner,
-            "outputs must be Outputs, and the reference a Reference",
+            "outputs must be Outputs or Predictions, and the reference a Reference",
             f"{type(outputs).__name__} and {type(given).__name__}",
-            "Wrap arrays: Outputs(logits, features).",
+            "Wrap arrays: Predictions(logits, features=features).",
         )
     if "model" in needs:
         if name not in outputs.scores:

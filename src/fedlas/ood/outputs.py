@@ -47,8 +47,7 @@ class Outputs:
     scores: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        target = torch.zeros(len(check_logits("Outputs", self.logits)), dtype=torch.int64)
-        checked = Predictions(self.logits, target, features=self.features)
+        checked = Predictions(check_logits("Outputs", self.logits), features=self.features)
         object.__setattr__(self, "logits", checked.logits)
         object.__setattr__(self, "features", checked.features)
         scores: Any = self.scores

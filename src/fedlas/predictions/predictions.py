@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
+from fedlas.predictions.labels import Target, checked_target, no_labels
 from fedlas.predictions.weights import check_weights
 
 
@@ -26,7 +27,9 @@ class Predictions:
         logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; a dense tensor on a real device, or anything
             ``torch.as_tensor`` takes. Half precision becomes float32 so that every metric has at least that.
             :mod:`fedlas.checks` says which numbers are accepted.
-        target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
+        target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64. None if the labels are unknown,
+            as where a model is used: such predictions can be calibrated, scored and saved. Whatever needs the labels
+            reads ``target``, which then raises an InputError; ``has_target`` says whether they are there.
         features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
         label_probs: Optional distribution of each sample's label ``(N, C)``, rows summing to 1 within 0.001: the true
             one of synthetic data, or how annotators voted. Metrics that need it are free of the noise of one label.
@@ -49,10 +52,12 @@ class Predictions:
         >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0])
         >>> p.num_samples, p.num_classes, p.correct.tolist()
         (2, 2, [True, False])
+        >>> Predictions([[2.0, 0.0], [0.0, 1.0]])
+        Predictions(2 samples, 2 classes, without target)
     """
 
     logits: Tensor
-    target: Tensor
+    target: Target = Target()  # noqa: RUF009 (a descriptor holds nothing itself)
     features: Tensor | None = None
     label_probs: Tensor | None = None
     weights: Tensor | None = None
@@ -68,29 +73,8 @@ class Predictions:
             )
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
-        target = _detached("target", self.target)
-        samples, classes = logits.shape
-        if (
-            target.shape != (samples,)
-            or target.is_floating_point()
-            or target.is_complex()
-            or target.dtype == torch.bool
-        ):
-            raise InputError(
-                "Predictions",
-                f"target must be integers of shape ({samples},) like logits {tuple(logits.shape)}",
-                describe(target),
-                "Pass class indices, not one-hot rows.",
-            )
-        target = target.to(device=logits.device, dtype=torch.int64)
-        low, high = int(target.min()), int(target.max())
-        if low < 0 or high >= classes:
-            raise InputError(
-                "Predictions",
-                f"target must be in [0, {classes}) like the {classes} columns of logits",
-                f"values from {low} to {high}",
-                "Remove ignored positions first, or check the number of classes.",
-            )
+        given = vars(self)["target"]
+        target = None if given is None else checked_target(_detached("target", given), logits)
         check_finite("Predictions", "logits", logits)
         if _are_probabilities(logits):
             warnings.warn(
@@ -108,6 +92,11 @@ class Predictions:
                 object.__setattr__(self, name, self._checked_rows(name, _detached(name, value)))
         if self.weights is not None:
             object.__setattr__(self, "weights", check_weights(_detached("weights", self.weights), self.num_samples))
+
+    def __repr__(self) -> str:
+        held = ", ".join(name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None)
+        with_held, labels = f" and {held}" if held else "", "with" if self.has_target else "without"
+        return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{with_held})"
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
@@ -135,6 +124,11 @@ class Predictions:
                 "Pass P(label | x), e.g. label_logits.softmax(1).",
             )
         return value
+
+    @property
+    def has_target(self) -> bool:
+        """Whether the labels are known."""
+        return vars(self)["target"] is not None
 
     @property
     def num_samples(self) -> int:
@@ -172,7 +166,15 @@ class Predictions:
 
     def with_logits(self, logits: Tensor) -> Predictions:
         """The same samples with other logits, e.g. after calibration."""
-        return replace(self, logits=logits)
+        return type(self)(**{**self._held(), "logits": logits})
+
+    def without_target(self) -> Predictions:
+        """The same samples without what is known of their labels, ``target`` and ``label_probs``."""
+        return type(self)(**{**self._held(), "target": None, "label_probs": None})
+
+    def _held(self) -> dict[str, Any]:
+        """The tensors that are there, by name."""
+        return {name: value for name in _FIELDS if (value := vars(self)[name]) is not None}
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
@@ -180,27 +182,26 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        arrays = {name: value.cpu().numpy() for name in _FIELDS if (value := getattr(self, name)) is not None}
+        arrays = {name: value.cpu().numpy() for name, value in self._held().items()}
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read a file written by :meth:`save`, or any ``.npz`` with arrays ``logits`` and ``target``.
+        """Read a file written by :meth:`save`, or any ``.npz`` with an array ``logits`` and perhaps ``target``.
 
         Pickled objects are refused, so a file from a stranger cannot run code.
 
         Raises:
-            InputError: If the file is missing, is not an ``.npz``, is truncated, or lacks an array.
+            InputError: If the file is missing, is not an ``.npz``, is truncated, or has no array ``logits``.
         """
         path = Path(path)
         arrays: dict[str, Any] = {}
         try:
             with open_arrays(path) as archive:
-                missing = [name for name in ("logits", "target") if name not in archive]
-                if missing:
+                if "logits" not in archive:
                     raise InputError(
                         "Predictions.load",
-                        "the file must hold arrays 'logits' and 'target'",
+                        "the file must hold an array 'logits', and 'target' if the labels are known",
                         f"{path} with {sorted(archive.names)}",
                         "Save it with numpy.savez(path, logits=..., target=...).",
                     )
@@ -219,6 +220,8 @@ class Predictions:
         return cls(**arrays)
 
 
+# What the descriptor takes; help() and the reference show it.
+vars(Predictions)["__init__"].__annotations__["target"] = "Tensor | None"
 _FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 
@@ -252,6 +255,18 @@ def _are_probabilities(logits: Tensor) -> bool:
         if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
             return False
     return bool(((logits > 0) & (logits < 1)).any())
+
+
+def check_labeled(owner: str, predictions: object) -> Predictions:
+    """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    given = check_predictions(owner, predictions)
+    if not given.has_target:
+        raise no_labels(owner, given.num_samples)
+    return given
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:

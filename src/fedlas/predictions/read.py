@@ -203,32 +203,35 @@ def open_table(path: Path, columns: Columns | None) -> Table:
     )
 
 
-def _has_both(path: Path) -> bool:
-    return {"logits", "target"} <= set(source_of(path).names)
+def _is_saved(path: Path, labels: bool) -> bool:
+    """Whether :meth:`Predictions.load` reads the file; with ``labels``, whether it holds some too."""
+    return {"logits", "target"} & set(source_of(path).names) >= ({"logits", "target"} if labels else {"logits"})
 
 
-def read_predictions(path: Path, columns: Columns | None = None) -> Read:
+def read_predictions(path: Path, columns: Columns | None = None, *, labels: bool = True) -> Read:
     """All predictions of a table.
 
     Args:
         path: CSV, TSV, JSON lines, Parquet or ``.npz``.
         columns: Which columns hold what; None for an ``.npz`` with arrays ``logits`` and ``target``.
+        labels: Whether there must be labels; where they are not needed, predictions without target are as good.
 
     Raises:
-        InputError: As :func:`open_table` and :meth:`Table.blocks`; or if there are no labels, or no rows.
+        InputError: As :func:`open_table` and :meth:`Table.blocks`; or if there are no labels and must be, or no rows.
         MissingExtraError: For all but ``.npz`` without pyarrow.
     """
-    if columns is None and path.suffix.lower() == ".npz" and (not path.is_file() or _has_both(path)):
+    if columns is None and path.suffix.lower() == ".npz" and (not path.is_file() or _is_saved(path, labels)):
         return Read(Predictions.load(path), (), ())
     table = open_table(path, columns)
-    if table.columns.target is None:
+    if labels and table.columns.target is None:
         fix = "Add --target NAME."
         raise InputError(OWNER, "--target must name the column of the labels", "none", fix)
-    blocks = [(logits, target) for logits, target in table.blocks() if target is not None]
+    blocks = list(table.blocks())
     if not blocks:
         raise InputError(OWNER, "there must be at least one row", f"none in {path.name}", "Check the file.")
-    logits, target = (torch.cat([block[part] for block in blocks]) for part in (0, 1))
-    return Read(Predictions(logits, target), table.classes, table.notes())
+    target = [block for _, block in blocks if block is not None]
+    predictions = Predictions(torch.cat([logits for logits, _ in blocks]), torch.cat(target) if target else None)
+    return Read(predictions, table.classes, table.notes())
 
 
 class Reader:

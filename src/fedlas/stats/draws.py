@@ -7,10 +7,13 @@ number of threads plays a part. They come from NumPy's ``RandomState``, whose ou
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from fedlas._core.check import InputError, check_count
 from fedlas.predictions import Predictions
@@ -118,6 +121,24 @@ def values_in(
     if others:
         found |= _values_in(draw(rows, **_extent(others), seed=seed, wide=False), others, advance)
     return found
+
+
+def values_in_both(
+    rows: Rows,
+    forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
+    tested: Mapping[K, tuple[Callable[[Replicates], Floats], int]],
+    **options: Any,
+) -> tuple[dict[K, Floats], dict[K, Floats]]:
+    """:func:`values_in` of ``forms`` over resampled rows, and of ``tested`` over redrawn labels.
+
+    The two share nothing that either changes, so a second core takes the one, if PyTorch may use more than one.
+    """
+    floors = partial(values_in, redrawn, rows, tested, **options)
+    if torch.get_num_threads() == 1:
+        return values_in(resampled, rows, forms, **options), floors()
+    with ThreadPoolExecutor(1) as other:
+        drawn = other.submit(floors)
+        return values_in(resampled, rows, forms, **options), drawn.result()
 
 
 def _extent(forms: Mapping[K, tuple[Callable[[Replicates], Floats], int]]) -> dict[str, Any]:

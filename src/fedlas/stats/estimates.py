@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
@@ -22,7 +19,7 @@ from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
-from fedlas.stats.draws import MANY_PROBS, redrawn, resampled, rows_for, values_in
+from fedlas.stats.draws import MANY_PROBS, rows_for, values_in_both
 from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.replicates import Replicates
@@ -220,12 +217,7 @@ def estimated(
 
     count = (lambda drawn: advance(drawn / total)) if advance is not None else (lambda _drawn: None)
     options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
-    # The two share nothing that either changes: a second core takes the one, if there is one to take.
-    with ThreadPoolExecutor(1) if torch.get_num_threads() > 1 else nullcontext() as other:
-        of_calibrated = partial(values_in, redrawn, rows, tested, **options)
-        drawn = None if other is None else other.submit(of_calibrated)
-        samples = values_in(resampled, rows, forms, **options)
-        floors = of_calibrated() if drawn is None else drawn.result()
+    samples, floors = values_in_both(rows, forms, tested, **options)
     found = {
         name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()

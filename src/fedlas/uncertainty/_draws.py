@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedlas.objective import logits_of
+from fedlas.objective.batches import tensors_in
+from fedlas.objective.calling import Arguments, logits_of
 
 
 def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[int | None]) -> Tensor:
@@ -18,16 +19,16 @@ def mean_over_draws(owner: str, model: nn.Module, inputs: Any, seeds: Sequence[i
     Args:
         owner: The caller, for errors.
         model: Returns logits ``(N, C)``, at random.
-        inputs: Inputs of the model.
+        inputs: Inputs of the model, as :meth:`Arguments.call` takes them.
         seeds: One entry a pass: a seed, or None to continue the random numbers of the pass before.
     """
-    devices = [inputs.device] if isinstance(inputs, Tensor) and inputs.is_cuda else []
+    arguments, devices = Arguments.of(model), {tensor.device for tensor in tensors_in(inputs) if tensor.is_cuda}
     total: Tensor | float = -math.inf
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(list(devices)):
         for seed in seeds:
             if seed is not None:
                 torch.manual_seed(seed)
             # Summed in the logarithm, where tiny probabilities keep their digits.
-            log_probs = logits_of(owner, model(inputs)).float().log_softmax(dim=1)
+            log_probs = logits_of(owner, arguments.call(owner, model, inputs, {})).float().log_softmax(dim=1)
             total = torch.logaddexp(total, log_probs) if isinstance(total, Tensor) else log_probs
     return torch.as_tensor(total - math.log(len(seeds)))

@@ -65,7 +65,8 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         for start in range(0, first.num_samples, rows)
     ]
     known = next((p.label_probs for p in predictions if p.label_probs is not None), None)
-    return Predictions(torch.cat(parts), first.target, label_probs=known, weights=first.weights)
+    target = first.target if first.has_target else None
+    return Predictions(torch.cat(parts), target, label_probs=known, weights=first.weights)
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:
@@ -100,7 +101,7 @@ def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predic
     first = predictions[0]
     for number, other in enumerate(predictions[1:], start=2):
         same = other.logits.shape == first.logits.shape
-        if not same or not torch.equal(other.target.to(first.target.device), first.target):
+        if not same or not _same_target(other, first):
             raise InputError(
                 owner,
                 f"all predictions must be of the same {first.num_samples} samples of {first.num_classes} classes",
@@ -108,6 +109,13 @@ def check_same_samples(owner: str, predictions: Sequence[Predictions]) -> Predic
                 "Use predictions on one data set, in one order.",
             )
     return first
+
+
+def _same_target(a: Predictions, b: Predictions) -> bool:
+    """Whether both have the same labels, or neither has any."""
+    if not (a.has_target and b.has_target):
+        return a.has_target is b.has_target
+    return torch.equal(a.target.to(b.target.device), b.target)
 
 
 def _shares(weights: Sequence[float] | None, members: int) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedlas._core.check import InputError, check_count
-from fedlas.objective import Objective, predict
+from fedlas.objective import predict
+from fedlas.objective.objective import network_of
 from fedlas.predictions import Predictions
 from fedlas.uncertainty._draws import mean_over_draws
 
@@ -31,7 +32,7 @@ def mc_dropout(
 
     Args:
         model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one, with dropout.
-        loader: Yields ``(inputs, target, ...)``; iterated once.
+        loader: As :func:`~fedlas.predict` takes it; iterated once.
         samples: Number of passes ``T``.
         seed: Seed of the masks.
         device: Where the model runs; None is where its parameters are.
@@ -52,8 +53,7 @@ def mc_dropout(
         >>> predictions.num_samples, predictions.num_classes
         (2, 3)
     """
-    network = model.model if isinstance(model, Objective) else model
-    return predict(DropoutSamples(network, samples=samples, seed=seed), loader, device=device)
+    return predict(DropoutSamples(network_of(model), samples=samples, seed=seed), loader, device=device)
 
 
 class DropoutSamples(nn.Module):

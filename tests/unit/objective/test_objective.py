@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -143,6 +144,44 @@ def test_heads():
     named = nn.ModuleDict({"encoder": nn.Linear(4, 4), "final": nn.Linear(4, C)})
     with pytest.raises(InputError, match="Did you mean 'final'"):
         fedlas.Objective(named, FedLAS(C), head="fianl")
+
+
+def test_a_head_for_another_number_of_classes():
+    """It was said that the model has no linear layer."""
+    message = r"head with 100 outputs, .*got Sequential with 2 \(Linear.*out_features=4.*4 outputs.*num_classes=4"
+    with pytest.raises(InputError, match=message):
+        fedlas.Objective(mlp(), FedLAS(100))
+    with pytest.raises(InputError, match=r"with 100 outputs, .*fc \(Linear.*out_features=10"):
+        fedlas.Objective(zoo.resnet18(num_classes=10), FedLAS(100))
+    with pytest.raises(InputError, match=r"with 100 outputs, .*classifier.1 \(Conv2d.*10 outputs"):
+        fedlas.Objective(zoo.squeezenet1_1(num_classes=10), FedLAS(100))
+    with pytest.raises(InputError, match="got ReLU with no linear layer"):
+        fedlas.Objective(nn.ReLU(), FedLAS(100))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc = nn.Linear(24, C)
+
+    def forward(self, images, masks, *, scale=1.0):
+        return self.fc((images * masks).flatten(1)) * scale
+
+
+@pytest.mark.parametrize("criterion", [FedLAS, lambda _: nn.CrossEntropyLoss()], ids=["features", "none"])
+def test_models_of_two_inputs(criterion):
+    model = TwoInputs()
+    objective = fedlas.Objective(model, criterion(C))
+    images, target = data()
+    masks = (images > 0).float()
+    expected = model(images, masks)
+    for inputs in ((images, masks), [images, masks], {"masks": masks, "images": images}):
+        assert torch.equal(objective(inputs, target)[1], expected)
+    assert torch.equal(objective(images, target, masks=masks)[1], expected)
+    assert torch.equal(objective((images, masks), target, scale=2.0)[1], 2 * expected)
+    with pytest.raises(InputError, match=r"^Objective: .*TwoInputs.forward takes, \(images, masks, scale=\); got one"):
+        objective(images, target)
 
 
 class Repeated(nn.Module):
@@ -361,6 +400,33 @@ def test_param_groups():
     assert len(only["params"]) == 2
     (only,) = fedlas.param_groups(fedlas.Objective(mlp(), LabelSmoothing()))
     assert only["weight_decay"] == 0.0
+
+
+@pytest.fixture
+def one_process():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
+    objective = fedlas.Objective(mlp(), FedLAS(C))
+    images, target = data()
+    expected = fedlas.predict(objective, [(images, target)]).logits
+    for wrap in (nn.parallel.DistributedDataParallel, nn.DataParallel, partial(torch.compile, backend="eager")):
+        wrapped = wrap(objective)
+        assert torch.equal(fedlas.predict(wrapped, [(images, target)]).logits, expected)
+        groups = fedlas.param_groups(wrapped, weight_decay=0.1)
+        assert [len(group["params"]) for group in groups] == [4, 4]
+    inside = fedlas.Objective(nn.parallel.DistributedDataParallel(mlp()), FedLAS(C), head="module.2")
+    assert torch.equal(fedlas.predict(inside, [(images, target)]).logits, expected)
+
+
+@pytest.mark.parametrize("what", [mlp(), nn.DataParallel(mlp()), None])
+def test_param_groups_of_what_is_no_objective(what):
+    with pytest.raises(InputError, match=r"param_groups: it takes an Objective.*got (Sequential|NoneType)"):
+        fedlas.param_groups(what)
 
 
 def test_a_shared_parameter_is_in_one_group():

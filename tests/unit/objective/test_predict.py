@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -88,7 +90,7 @@ def test_empty_loader_and_nan(model):
         predict(model, [(X * float("nan"), Y)])
 
 
-@pytest.mark.parametrize("output", [(X[:, :3], X), {"logits": X[:, :3]}, None])
+@pytest.mark.parametrize("output", [(X[:, :3], X), {"scores": X[:, :3]}, None])
 def test_what_is_no_model_or_no_logits(output):
     class Output(nn.Module):
         def forward(self, inputs):
@@ -98,3 +100,155 @@ def test_what_is_no_model_or_no_logits(output):
         predict(Output(), [(X, Y)])
     with pytest.raises(InputError, match=r"predict: the model must be an nn.Module; got"):
         predict(lambda inputs: inputs, [(X, Y)])
+
+
+class Pair(nn.Module):
+    """Two inputs, one of which may be left out."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, left, right, scale=None):
+        return self.head(left + 2 * right) * (1.0 if scale is None else scale)
+
+
+class Either(nn.Module):
+    """Takes a whole batch as one argument."""
+
+    def forward(self, batch):
+        return batch["left"][:, :3] + batch["right"][:, :3] if isinstance(batch, dict) else batch[0][:, :3]
+
+
+def as_dicts(**columns):
+    return [{name: column[start : start + 4] for name, column in columns.items()} for start in range(0, 10, 4)]
+
+
+LOADERS = {
+    "pairs": ([(X[:7], Y[:7]), (X[7:], Y[7:])], True),
+    "lists, as of a DataLoader": ([[X, Y]], True),
+    "labels under label": (as_dicts(image=X, label=Y), True),
+    "labels under labels": (as_dicts(input=X, labels=Y), True),
+    "labels under target": (as_dicts(input=X, target=Y), True),
+    "labels as a list": ([(X, Y.tolist())], True),
+    "inputs alone": ([X[:7], X[7:]], False),
+    "inputs alone of a TensorDataset": (DataLoader(TensorDataset(X), batch_size=4), False),
+    "inputs alone by name": (as_dicts(image=X), False),
+    "labels that are None": ([(X, None)], False),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_any_loader(name):
+    loader, labeled = LOADERS[name]
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    found = predict(model, loader)
+    torch.testing.assert_close(found.logits, model(X).detach())
+    assert found.has_target is labeled
+    assert not labeled or torch.equal(found.target, Y)
+
+
+@pytest.mark.parametrize(
+    ("batch", "label"),
+    [
+        (((X, X + 1), Y), None),
+        ([[X, X + 1], Y, torch.arange(10)], None),
+        ({"left": X, "right": X + 1, "labels": Y}, None),
+        (({"right": X + 1, "left": X}, Y), None),
+        ((X, X + 1, Y), 2),
+        ((X, X + 1, Y), -1),
+        ({"left": X, "right": X + 1, "class": Y}, "class"),
+    ],
+    ids=["tuple", "list", "mapping", "mapping and labels", "position", "from the end", "key"],
+)
+def test_several_inputs(batch, label):
+    model = Pair()
+    found = predict(model, [batch], label=label)
+    torch.testing.assert_close(found.logits, model(X, X + 1).detach())
+    assert torch.equal(found.target, Y)
+
+
+def test_a_model_of_one_argument_gets_the_batch_as_it_is():
+    both = {"left": X, "right": X + 1}
+    torch.testing.assert_close(predict(Either(), [{**both, "label": Y}]).logits, 2 * X[:, :3] + 1)
+    torch.testing.assert_close(predict(Either(), [((X, X + 1), Y)]).logits, X[:, :3])
+
+
+def test_hugging_face_batches():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.DistilBertConfig(vocab_size=50, dim=8, hidden_dim=16, n_layers=1, n_heads=2, num_labels=3)
+    model = transformers.DistilBertForSequenceClassification(config)
+    ids = torch.arange(20).reshape(4, 5)
+    encoded = {"input_ids": ids, "attention_mask": (ids % 5 < 3).long()}
+    labeled = predict(model, [transformers.BatchEncoding({**encoded, "labels": Y[:4]})], features=True)
+    torch.testing.assert_close(labeled.logits, model.eval()(**encoded).logits.detach())
+    assert torch.equal(labeled.target, Y[:4])
+    torch.testing.assert_close(model.classifier(labeled.features), labeled.logits)
+    assert not predict(model, [transformers.BatchEncoding(encoded)]).has_target
+
+
+@pytest.mark.parametrize(
+    ("batch", "options", "message"),
+    [
+        ((X, X + 1, Y), {}, r"labels of a batch of 10 must be integers \(10,\); got \(10, 4\) torch.float32.*label=2"),
+        ((X, X + 1), {}, r"must be integers \(10,\); got \(10, 4\).*inputs without labels as \(inputs,\)"),
+        ((X, nn.functional.one_hot(Y)), {}, r"must be integers \(10,\); got \(10, 3\) torch.int64"),
+        ((X, Y[:9]), {}, r"must be integers \(10,\); got \(9,\)"),
+        ((X, Y.float()), {}, r"must be integers \(10,\); got \(10,\) torch.float32"),
+        ((X, ["cat"] * 10), {}, r"must be integers \(10,\); got list \['cat'"),
+        ({"x": X, "label": Y, "target": Y}, {}, "labels under one key; got a mapping with 'x', 'label', 'target'"),
+        ({"x": X}, {"label": "y"}, "must hold 'y'; got a mapping with 'x'"),
+        ((X, Y), {"label": 2}, "position of the labels in a batch; got 2. Name a position from 0 to 1"),
+        ((X, Y), {"label": "y"}, "position of the labels in a batch; got 'y'"),
+        (X, {"label": 1}, "must hold 1; got"),
+        ("text", {}, r"a batch must be inputs, \(inputs, target\) or a mapping; got str 'text'"),
+        ((), {}, "or a mapping; got tuple"),
+    ],
+)
+def test_batches_that_cannot_be_understood(batch, options, message):
+    with pytest.raises(InputError, match=rf"^predict: .*{message}"):
+        predict(nn.Linear(4, 3), [batch], **options)
+
+
+@pytest.mark.parametrize(
+    ("batch", "got"),
+    [
+        ((X, Y), "one input"),
+        ((X, X, Y), "one input"),
+        (((X, X, X, X), Y), "4 inputs"),
+        ({"left": X, "mask": X}, "inputs left, mask"),
+    ],
+)
+def test_a_model_of_two_inputs_says_which(batch, got):
+    with pytest.raises(InputError, match=rf"Pair.forward takes, \(left, right, scale=\); got {got}. Pass several"):
+        predict(Pair(), [batch])
+
+
+def test_labels_in_some_batches_only(model):
+    with pytest.raises(InputError, match="labels in 1 of 2 batches"):
+        predict(model, [(X, Y), X])
+
+
+def test_dense_logits_are_refused_at_the_first_batch():
+    def loader():
+        yield torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)
+        pytest.fail("a second batch was drawn")
+
+    with pytest.raises(InputError, match=r"logits \(N, C\), one row for each sample; got \(2, 3, 4, 4\)"):
+        predict(nn.Conv2d(1, 3, 1), loader())
+
+
+compiled = partial(torch.compile, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, compiled, lambda model: Objective(compiled(model), nn.CrossEntropyLoss())]
+)
+def test_wrapped_models(model, wrap):
+    wrapped = wrap(model)
+    found = predict(wrapped, [(X, Y)], features=True, head="3")
+    torch.testing.assert_close(found.logits, predict(model, [(X, Y)]).logits)
+    torch.testing.assert_close(model[3](found.features), found.logits)
+    assert modes(model) == [True, True, False, True, True]

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas.metrics import evaluate
 from fedlas.ood import Outputs, adapt_images, count_duplicates
 from fedlas.predictions import Predictions
 
@@ -19,8 +20,8 @@ def test_round_trip(tmp_path):
 
 def test_they_are_no_predictions_to_evaluate(tmp_path):
     path = Outputs(torch.zeros(2, 3)).save(tmp_path / "a.npz", about={})
-    with pytest.raises(InputError, match="'target'"):
-        Predictions.load(path)
+    with pytest.raises(InputError, match="must hold labels"):
+        evaluate(Predictions.load(path))
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", "half"])

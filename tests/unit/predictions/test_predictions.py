@@ -1,5 +1,6 @@
 """The seam: what goes in is checked once, what comes out is what it says, files are safe and whole."""
 
+import copy
 import dataclasses
 import io
 import pickle
@@ -11,6 +12,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas._core.check import CalibrationWarning, InputError
+from fedlas.metrics import METRICS
 
 LOGITS = [[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]
 
@@ -96,7 +98,6 @@ NONSENSE = {
     "negative target": {"target": [0, -1]},
     "target too large": {"target": [0, 3]},
     "text target": {"target": ["cat", "dog"]},
-    "no target": {"target": None},
     "short features": {"features": np.zeros((1, 4))},
     "dense features": {"features": np.zeros((2, 4, 2))},
     "NaN features": {"features": np.full((2, 4), np.nan)},
@@ -242,8 +243,8 @@ def damaged(kind, good):
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("logits", "not an array")
             archive.writestr("target.npy", "not an array")
-    elif kind == "no target":
-        np.savez(buffer, logits=np.array(LOGITS))
+    elif kind == "no logits":
+        np.savez(buffer, target=np.array([0, 1]))
     elif kind == "text arrays":
         np.savez(buffer, logits=np.array([["a"]]), target=np.array([0]))
     elif kind == "records":
@@ -254,7 +255,7 @@ def damaged(kind, good):
 @pytest.mark.parametrize(
     "kind",
     [
-        "truncated", "flipped", "text", "empty", "pickle", "npy", "pickled array", "zip of something else", "no target",
+        "truncated", "flipped", "text", "empty", "pickle", "npy", "pickled array", "zip of something else", "no logits",
         "text arrays", "records",
     ],
 )  # fmt: skip
@@ -287,3 +288,43 @@ def test_probabilities_taken_for_logits_are_warned_of():
     Predictions(probs + 0.01, target)
     Predictions(torch.nn.functional.one_hot(target, 3).float(), target)
     Predictions(probs[:5], target[:5])
+
+
+NO_LABELS = "predictions must hold labels; got 2 samples without target. Pass the labels"
+
+
+def test_without_labels_all_but_them_is_there():
+    p = Predictions(LOGITS, features=np.ones((2, 4)))
+    assert not p.has_target
+    assert Predictions(LOGITS, [0, 1]).has_target
+    assert p.confidence.tolist() == Predictions(LOGITS, [0, 1]).confidence.tolist()
+    assert p.predicted.tolist() == [0, 2]
+    with pytest.raises(InputError, match=f"^Predictions: {NO_LABELS}"):
+        _ = p.target
+    with pytest.raises(InputError, match=NO_LABELS):
+        _ = p.correct
+    assert repr(p) == "Predictions(2 samples, 3 classes, without target and features)"
+
+
+def test_without_labels_other_logits_a_copy_and_a_file(tmp_path):
+    p = Predictions(LOGITS, features=np.ones((2, 4)))
+    other = p.with_logits(p.logits / 2)
+    assert not other.has_target
+    assert torch.equal(other.features, p.features)
+    for same in (Predictions.load(p.save(tmp_path / "p.npz")), pickle.loads(pickle.dumps(p)), copy.deepcopy(p)):
+        assert not same.has_target
+        assert torch.equal(same.logits, p.logits)
+
+
+def test_labels_are_taken_away_with_what_is_known_of_them():
+    p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3))
+    bare = p.without_target()
+    assert (bare.has_target, bare.label_probs) == (False, None)
+    assert torch.equal(bare.features, p.features)
+    assert p.has_target
+
+
+@pytest.mark.parametrize("name", sorted(set(METRICS) - {"true_ece"}))
+def test_a_metric_of_predictions_without_labels_says_what_is_missing(name):
+    with pytest.raises(InputError, match=NO_LABELS):
+        METRICS.build(name, predictions=Predictions(LOGITS))

@@ -68,6 +68,30 @@ def test_every_form_holds_the_same(form, tmp_path, monkeypatch):
     assert torch.equal(listed.predictions.logits[:, [1, 2, 0]], read.predictions.logits)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
+def test_labels_may_be_missing_where_they_are_not_needed(form, tmp_path):
+    logits, target = scores()
+    path = write(form, tmp_path, softmax(logits), [NAMES[y] for y in target])
+    columns = Columns(probs="p_*")
+    with pytest.raises(InputError, match="--target must name the column of the labels"):
+        read_predictions(path, columns)
+    read = read_predictions(path, columns, labels=False)
+    assert not read.predictions.has_target
+    np.testing.assert_allclose(read.predictions.probs.numpy(), softmax(logits), atol=1e-6)
+    assert read.classes == NAMES
+    assert read_predictions(path, Columns(probs="p_*", target="label"), labels=False).predictions.has_target
+
+
+def test_saved_logits_are_read_without_columns_named(tmp_path):
+    logits, _ = scores()
+    np.savez(tmp_path / "new.npz", logits=logits, features=logits[:, :2])
+    with pytest.raises(InputError, match="--target must name"):
+        read_predictions(tmp_path / "new.npz")
+    found = read_predictions(tmp_path / "new.npz", labels=False).predictions
+    assert not found.has_target
+    assert found.features.shape == (50, 2)
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_and_lists_are_all_classes_at_once(order, tmp_path):
     logits, target = scores()

@@ -86,6 +86,15 @@ def test_nonsense(call, message):
         call()
 
 
+def test_members_without_labels():
+    members = Predictions([[2.0, 0.0]]), Predictions([[0.0, 2.0]])
+    mean = average(*members)
+    assert not mean.has_target
+    assert mean.probs.tolist() == [[0.5, 0.5]]
+    with pytest.raises(InputError, match="with other targets"):
+        average(members[0], Predictions([[0.0, 2.0]], [0]))
+
+
 def test_mean_log_probs_over_the_first_axis():
     logits = torch.randn(5, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(mean_log_probs(logits).exp(), logits.softmax(-1).mean(0))

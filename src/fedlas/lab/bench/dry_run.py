@@ -72,9 +72,10 @@ def _totals(forecasts: Sequence[Forecast]) -> str:
     batches = sum((f.left or 0) * f.run.recipe.train.batch_size for f in counted)
     finished = sum(f.state == "finished" for f in forecasts)
     unknown = len(forecasts) - len(counted)
-    parts = [
-        f"{len(forecasts)} runs, {finished} of them finished",
-        f"about {steps:,} steps, {left:,} of them left",
-        f"about {f'{batches / 1e6:,.1f} million' if batches >= 1e6 else f'{batches:,}'} training images left to pass",
-    ]
-    return "; ".join(parts) + (f"; {unknown} runs not counted, of data of unknown size" if unknown else "")
+    parts = [f"{len(forecasts)} runs, {finished} of them finished"]
+    if counted:
+        images = f"{batches / 1e6:,.1f} million" if batches >= 1e6 else f"{batches:,}"
+        parts += [f"about {steps:,} steps, {left:,} of them left", f"about {images} training images left to pass"]
+    if unknown:
+        parts.append(f"steps of {unknown} runs unknown: their data is not there to be counted")
+    return "; ".join(parts)

@@ -206,7 +206,8 @@ Loader = Callable[..., Source]
 
 DATASETS: Registry[Loader] = Registry("data set")
 """Data sets by name; each is registered by its own module. Metadata ``files`` says what ``root`` must hold; a data set
-without it needs no files."""
+without it needs no files. ``count(root)`` gives the number of training images and of classes of the user's own data,
+for a dry run: it looks at names and labels, not at images."""
 
 
 def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:

@@ -33,9 +33,10 @@ class Forecast:
 
 
 def train_size(recipe: Recipe) -> int | None:
-    """About how many images a run of the recipe trains on, from what is published of its data set.
+    """About how many images a run of the recipe trains on; None if nobody knows before the data is there.
 
-    No file is read: a data set that must be read to be counted, and has no published size, gives None.
+    The size of a published data set is known without its files. The user's own images are counted if they are there:
+    names and labels are looked at, and no image is read.
     """
     data = recipe.data
     about = DATASETS[data.name].metadata
@@ -46,6 +47,8 @@ def train_size(recipe: Recipe) -> int | None:
     elif "files" not in about:  # embedded or computed, so there is nothing to read
         source = load_dataset(data.name, **data.options)
         total, classes = len(source.train), source.num_classes
+    elif (counted := _counted(recipe)) is not None:
+        total, classes = counted
     else:
         return data.train_size
     if data.hold_out_classes:
@@ -63,13 +66,22 @@ def train_size(recipe: Recipe) -> int | None:
     return max(left, 1)
 
 
+def _counted(recipe: Recipe) -> tuple[int, int] | None:
+    """Training images and classes of the user's own data; None if it is not there, or not as it should be."""
+    count = DATASETS[recipe.data.name].metadata.get("count")
+    try:
+        return None if count is None else count(recipe.data.root)
+    except (InputError, OSError):  # the run itself will say what is wrong with it
+        return None
+
+
 def forecast(run: Run) -> Forecast:
     """What is known of a run before it starts; its folder is looked at, its data is not."""
     train, images = run.recipe.train, train_size(run.recipe)
     # A size that is not known before the data is read leaves the steps open.
     each = None if images is None else _steps(images, train)
     folder = RunFolder(run.folder)
-    done = _epochs_done(folder)
+    done = _epochs_done(folder, train.checkpoint_every)
     if folder.is_finished:
         state, done = "finished", train.epochs
     elif done:
@@ -85,7 +97,7 @@ def forecast(run: Run) -> Forecast:
         steps = _steps(images - images // len(folds), train)
         total += steps * train.epochs
         if not done and not is_file(RunFolder(fold.folder).part_path(LEFT_OUT)):
-            left += steps * max(0, train.epochs - _epochs_done(RunFolder(fold.folder)))
+            left += steps * max(0, train.epochs - _epochs_done(RunFolder(fold.folder), train.checkpoint_every))
     return Forecast(run, total, left, state)
 
 
@@ -96,11 +108,12 @@ def _steps(images: int, train: TrainConfig) -> int:
     return math.ceil(images / train.batch_size)
 
 
-def _epochs_done(folder: RunFolder) -> int:
+def _epochs_done(folder: RunFolder, every: int) -> int:
+    """Epochs in the checkpoint, from which the run resumes; the log may hold later ones."""
     # Without a checkpoint, training starts afresh, whatever the log holds.
     if not is_file(folder.checkpoint_path):
         return 0
     try:
-        return len(folder.log)
+        return len(folder.log) // every * every
     except (InputError, ValueError, KeyError):  # the run itself will say what is wrong with it
         return 0

@@ -42,6 +42,7 @@ class Tuning:
         draws: Seed of the sampler.
         folder: Folder of the study.
         data: Folder of the data; None searches the usual places.
+        batch: Trials of a method that are drawn from the same earlier ones, so that they can be done at the same time.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Tuning:
     draws: int
     folder: Path
     data: str | None = None
+    batch: int = 1
 
     def trial_folder(self, method: Method, number: int) -> Path:
         """Folder of a trial's runs."""
@@ -106,6 +108,7 @@ class Tuning:
             del whole["seed"]
             methods[method.name] = {"loss": loss, "space": {key: domain.text for key, domain in method.space.items()}}
         shared = {"objective": self.goal.metric, "seeds": list(self.seeds), "sampler_seed": self.draws}
+        shared |= {"batch": self.batch} if self.batch > 1 else {}  # studies of earlier versions have none
         return {"format": FORMAT, **shared, "methods": methods, **whole}
 
 
@@ -121,6 +124,7 @@ def plan_tuning(
     draws: int = 0,
     out: Path | None = None,
     data: str | None = None,
+    batch: int = 1,
 ) -> Tuning:
     """Plan a study, and check everything that can be checked before training.
 
@@ -135,12 +139,14 @@ def plan_tuning(
         draws: Seed of the sampler.
         out: Folder; None is ``runs/tune/RECIPE``.
         data: Folder of the data; None searches the usual places.
+        batch: Trials of a method that are drawn at a time, at least 1.
 
     Raises:
         InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
     """
     check_count("fedlas tune", "trials", trials)
     check_count("fedlas tune", "sampler seed", draws, low=0)
+    check_count("fedlas tune", "batch", batch)
     goal = goal_named(objective)
     recipe = load_recipe(source, overrides)
     folder = out or Path("runs") / "tune" / recipe.name
@@ -155,7 +161,7 @@ def plan_tuning(
     names = list(dict.fromkeys(run.loss for run in runs))
     chosen = tuple(dict.fromkeys(run.seed for run in runs))
     methods = tuple(methods_of(recipe, names, space))
-    tuning = Tuning(source, content, recipe, methods, chosen, trials, goal, draws, folder, data)
+    tuning = Tuning(source, content, recipe, methods, chosen, trials, goal, draws, folder, data, batch)
     for method in methods:
         _check_space(tuning, method)
     return tuning

@@ -22,12 +22,28 @@ from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.record import Trial
 from fedlas.lab.tune.space import Method
 
-__all__ = ["STARTUP", "draw", "write_storage"]
+__all__ = ["STARTUP", "draw", "known_to", "write_storage"]
 
 STARTUP = 5
 """Trials, including the preset's, that are drawn uniformly before the sampler learns from the earlier ones."""
 _ATTEMPTS = 20
 """Draws from a finite space before the first untried setting is taken."""
+
+
+def known_to(tuning: Tuning, number: int) -> int:
+    """How many of a method's first trials must have ended before the trial of this number can be drawn.
+
+    The first ones are drawn uniformly, whatever came of those before them. Later ones learn from the batches before
+    their own; of the other trials in its batch, a draw knows the parameters only.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> [known_to(SimpleNamespace(batch=1), number) for number in (0, 4, 5, 6, 7)]
+        [0, 0, 5, 6, 7]
+        >>> [known_to(SimpleNamespace(batch=2), number) for number in (0, 4, 5, 6, 7)]
+        [0, 0, 5, 5, 7]
+    """
+    return 0 if number < STARTUP else number - (number - STARTUP) % tuning.batch
 
 
 def draw(tuning: Tuning, method: Method, before: Sequence[Trial]) -> dict[str, Any]:
@@ -36,7 +52,7 @@ def draw(tuning: Tuning, method: Method, before: Sequence[Trial]) -> dict[str, A
     Args:
         tuning: The study.
         method: The method; its space must hold an untried setting.
-        before: All its trials so far, ended, in order.
+        before: All its trials so far, in order; the first :func:`known_to` of them have ended.
     """
     number = len(before)
     if number == 0:
@@ -72,25 +88,32 @@ def write_storage(tuning: Tuning, trials: Mapping[str, Sequence[Trial]]) -> Path
 
 def _suggest(tuning: Tuning, method: Method, before: Sequence[Trial], seed: int) -> dict[str, Any]:
     with _quiet() as optuna:
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
-        study = _study(tuning, method, before, sampler=sampler)
+        # The liar takes trials without a result for bad ones, so that those of a batch differ.
+        liar = {"constant_liar": True} if tuning.batch > 1 else {}
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, **liar)
+        study = _study(tuning, method, before, known=known_to(tuning, len(before)), sampler=sampler)
         drawn = study.ask({key: _distribution(domain) for key, domain in method.space.items()}).params
     return {key: domain.tidy(drawn[key]) for key, domain in method.space.items()}
 
 
-def _study(tuning: Tuning, method: Method, trials: Sequence[Trial], **options: Any) -> Any:
-    """An optuna study of these trials. A failed trial counts as worse than any other."""
+def _study(tuning: Tuning, method: Method, trials: Sequence[Trial], *, known: int | None = None, **options: Any) -> Any:
+    """An optuna study of these trials. A failed trial counts as worse than any other.
+
+    Of all but the first ``known`` trials no result is used, not even one that is there: what is drawn must not depend
+    on which of the trials of a batch ended first. Without ``known`` those that have not ended are left out.
+    """
     optuna = require("optuna", extra="tune")
     study = optuna.create_study(direction="maximize" if tuning.goal.maximize else "minimize", **options)
     states = optuna.trial.TrialState
     for trial in trials:
-        if not trial.ended:
+        pending = known is not None and trial.number >= known
+        if (pending and tuning.batch == 1) or (known is None and not trial.ended):
             continue
         inside = {key: domain for key, domain in method.space.items() if domain.contains(trial.params[key])}
         study.add_trial(
             optuna.trial.create_trial(
-                state=states.PRUNED if trial.value is None else states.COMPLETE,
-                value=trial.value,
+                state=states.RUNNING if pending else states.PRUNED if trial.value is None else states.COMPLETE,
+                value=None if pending else trial.value,
                 params={key: trial.params[key] for key in inside},
                 distributions={key: _distribution(domain) for key, domain in inside.items()},
                 user_attrs={"preset": trial.is_preset, "reason": trial.reason, "seeds": dict(trial.seeds)},

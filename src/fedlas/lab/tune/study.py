@@ -10,7 +10,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import remove, remove_parts, write_json, write_text
+from fedlas._core.files import remove_parts, write_json, write_text
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.terminal import say
 from fedlas._core.yaml_text import read_yaml
@@ -22,10 +22,11 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.checkpoint import differences
 from fedlas.lab.train.progress import duration
 from fedlas.lab.tune.plan import STUDY, Tuning
-from fedlas.lab.tune.record import Trial, best_of, load_trials, save_trial
-from fedlas.lab.tune.sampler import draw
+from fedlas.lab.tune.record import Trial, best_of, load_trials
 from fedlas.lab.tune.space import Method
+from fedlas.lab.tune.steps import begin, drop_checkpoints, end, ended_trials
 from fedlas.lab.tune.trial import run_trial
+from fedlas.lab.tune.workers import in_workers, worker_count
 
 __all__ = ["check_study", "run_study", "settings"]
 
@@ -35,6 +36,7 @@ def run_study(
     *,
     console: Any,
     keep: bool = False,
+    workers: int | None = 1,
     after_round: Callable[[], Any] = lambda: None,
 ) -> None:
     """Do every trial that has not ended.
@@ -43,6 +45,8 @@ def run_study(
         tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
         console: ``rich.console.Console`` for a line per trial.
         keep: Keep the checkpoints of all trials instead of those of each method's best trial.
+        workers: Trials at a time; more than one are in processes of their own, and come to the same. None is one a core
+            where the model is small and there is no GPU, else one.
         after_round: Called on the main process after one more trial of each method, under the folder's lock.
 
     Raises:
@@ -59,17 +63,21 @@ def run_study(
         # Round by round over the methods, so that a study that is stopped has spent the same on each.
         start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
         show = _Progress(tuning, console)
+        count = worker_count(tuning, workers)
+        if count > 1:
+            in_workers(tuning, count, start, keep=keep, ended=show.ended, after_round=after_round)
+            return
         for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
             # A round in which nothing was left to do writes nothing, so a finished study is only read.
             worked = False
             for method in tuning.methods:
                 if number >= method.trials(tuning.budget):
                     continue
-                trial = on_main(accelerator, partial(_begin, tuning, method, number))
+                trial = on_main(accelerator, partial(begin, tuning, method, number))
                 if not trial.ended:
                     label = partial(show.label, number)
                     trial = run_trial(tuning, method, trial, accelerator, label=label, start=start)
-                    on_main(accelerator, partial(_end, tuning, method, trial, keep=keep))
+                    on_main(accelerator, partial(end, tuning, method, trial, keep=keep))
                     worked = True
                     show.ended(method, trial, on_main(accelerator, partial(load_trials, tuning, method)))
             if worked:
@@ -135,41 +143,11 @@ def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: boo
     write_text(tuning.folder / STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
     write_json(folder.data_path, fingerprint)
     for method in () if keep else tuning.methods:
-        _drop_checkpoints(tuning, method)  # an earlier start may have been stopped before it did
+        drop_checkpoints(tuning, method)  # an earlier start may have been stopped before it did
     starts = len(folder.starts)
-    if any(len(_ended(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
+    if any(len(ended_trials(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
         note_start(tuning.folder, device, optuna=require("optuna", extra="tune").__version__)
     return starts
-
-
-def _begin(tuning: Tuning, method: Method, number: int) -> Trial:
-    """The trial of a number: from disk if it ended or was drawn before a stop, else drawn now."""
-    trials = load_trials(tuning, method)
-    if number < len(trials):
-        return trials[number]
-    trial = Trial(number, draw(tuning, method, trials))
-    save_trial(tuning, method, trial)
-    return trial
-
-
-def _end(tuning: Tuning, method: Method, trial: Trial, *, keep: bool) -> None:
-    save_trial(tuning, method, trial)
-    if not keep:
-        _drop_checkpoints(tuning, method)
-
-
-def _drop_checkpoints(tuning: Tuning, method: Method) -> None:
-    """Remove the checkpoints of all ended trials but the best; logs and numbers stay."""
-    trials = _ended(tuning, method)
-    best = best_of(tuning, trials)
-    for other in trials:
-        if best is None or other.number != best.number:
-            for checkpoint in tuning.trial_folder(method, other.number).glob(f"s*/{RunFolder.checkpoint_path}"):
-                remove(checkpoint, inside=tuning.folder)
-
-
-def _ended(tuning: Tuning, method: Method) -> list[Trial]:
-    return [trial for trial in load_trials(tuning, method) if trial.ended]
 
 
 class _Progress:
@@ -178,7 +156,7 @@ class _Progress:
     def __init__(self, tuning: Tuning, console: Any) -> None:
         self.tuning, self.console = tuning, console
         self.total = sum(method.trials(tuning.budget) for method in tuning.methods)
-        self.before = self.done = sum(len(_ended(tuning, method)) for method in tuning.methods)
+        self.before = self.done = sum(len(ended_trials(tuning, method)) for method in tuning.methods)
         self.began = time.monotonic()
 
     def label(self, number: int, run: Run) -> str:

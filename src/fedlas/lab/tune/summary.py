@@ -29,7 +29,7 @@ class Outcome:
     @property
     def preset(self) -> float | None:
         """The preset's value; None if it failed or has not ended."""
-        return self.trials[0].value if self.trials else None
+        return self.trials[0].value if self.trials and self.trials[0].is_preset else None
 
     @property
     def gain(self) -> float | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import threading
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +14,15 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas._core.files import write_json
 from fedlas._core.threads import limited_to
-from fedlas.lab.bench.executors.task import Result, Task, attempt, failed, finish, told
+from fedlas.lab.bench.executors.task import (
+    Result,
+    Task,
+    attempt,
+    failed,
+    finish,
+    told,
+)
+from fedlas.lab.runs.workers import context, end_with_parent, exit_text
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -100,48 +106,3 @@ def _rank(task: Task, note: Path) -> Result:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
     return result
-
-
-@cache
-def context() -> Any:
-    """The multiprocessing context: forks of a server that has imported everything, where the system has that.
-
-    The server has used no accelerator and runs no threads, so that forking it is safe.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    starter = multiprocessing.get_context("forkserver")
-    starter.set_forkserver_preload(
-        ["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock", "torch._dynamo"]
-    )
-    return starter
-
-
-def end_with_parent() -> None:
-    """End this process when its parent ends, even if the parent was killed."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def end(processes: Any) -> None:
-    """Terminate processes, and kill those that still run after a few seconds."""
-    for process in processes:
-        if process.pid is not None and process.is_alive():
-            process.terminate()
-    for process in processes:
-        if process.pid is not None:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-
-def exit_text(code: int | None) -> str:
-    """How a process ended, as text: ``signal 9`` or ``exit status 1``."""
-    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"

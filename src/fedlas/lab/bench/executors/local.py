@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import replace
+from multiprocessing.connection import wait
+from typing import ClassVar
 
 import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.threads import available_cores, limited_to
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
-from fedlas.lab.bench.executors.launch import context, end, end_with_parent, exit_text, work
+from fedlas.lab.bench.executors.launch import work
 from fedlas.lab.bench.executors.task import Result, Task, attempt, failed
+from fedlas.lab.runs.workers import Worker, end, visible_gpus
 
 
 @EXECUTORS.register("local")
@@ -60,18 +57,18 @@ class LocalExecutor(Executor):
         share = max(1, torch.get_num_threads() // count)
         waiting = deque(replace(self.ready(task), threads=task.threads or share) for task in tasks)
         starts: dict[str, int] = {}
-        workers = [_Worker(tasks[0].run.folder.parent, number, visible) for number, visible in enumerate(devices)]
+        workers = [Worker(tasks[0].run.folder.parent, number, visible, work) for number, visible in enumerate(devices)]
         try:
             while True:
                 # Give each free worker the next task.
                 for worker in workers:
-                    if worker.task is None and waiting:
+                    if worker.job is None and waiting:
                         task = waiting.popleft()
                         if task.run.name not in starts:
                             events.started(task)
                         starts[task.run.name] = starts.get(task.run.name, 0) + 1
                         worker.give(task)
-                busy = [worker for worker in workers if worker.task is not None]
+                busy = [worker for worker in workers if worker.job is not None]
                 if not busy:
                     return
 
@@ -79,9 +76,9 @@ class LocalExecutor(Executor):
                 ready = wait([worker.connection for worker in busy], timeout=0.1)
                 events.idle()
                 for worker in busy:
-                    if worker.connection not in ready or worker.task is None:
+                    if worker.connection not in ready or worker.job is None:
                         continue
-                    task, result = worker.task, worker.take()
+                    task, result = worker.job, worker.take()
                     if isinstance(result, Result):
                         yield result
                     elif starts[task.run.name] <= self.retries:
@@ -97,74 +94,6 @@ class LocalExecutor(Executor):
         if task.threads is None or self.gpus_per_run or visible_gpus() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return 1
         return max(1, available_cores() // task.threads)
-
-
-@dataclass
-class _Worker:
-    """A process that does one task after the other. It is replaced if it ends before its task does."""
-
-    folder: Path
-    number: int
-    devices: str | None
-    task: Task | None = None
-
-    def __post_init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        starter = context()
-        self.connection, theirs = starter.Pipe()
-        log = self.folder / ".workers" / f"{self.number}.log"
-        self.process: Any = starter.Process(
-            target=_serve, args=(theirs, log, self.devices), name=f"fedlas-worker-{self.number}"
-        )
-        self.process.start()
-        theirs.close()  # so that the pipe closes when the process ends
-
-    def give(self, task: Task) -> None:
-        self.task = task
-        if not self.process.is_alive():
-            self.connection.close()
-            self.start()
-        with suppress(OSError):  # the process has just ended; `take` notices it
-            self.connection.send(task)
-
-    def take(self) -> Result | str:
-        """The result of the task, or how the process ended. The next task then starts another process."""
-        self.task = None
-        try:
-            result: Result = self.connection.recv()
-        except (EOFError, OSError):
-            self.process.join(5)
-            return exit_text(self.process.exitcode)
-        return result
-
-
-def _serve(connection: Connection, log: Path, devices: str | None) -> None:
-    """Do the tasks of a connection until it closes. Output goes to ``log``."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the bench ends its workers
-    end_with_parent()
-    if devices is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send(work(task))
-
-
-def visible_gpus() -> list[str]:
-    """Names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
-    said = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = torch.cuda.device_count()
-    return said.split(",")[:count] if said else [str(number) for number in range(count)]
 
 
 def _devices(worker: int, workers: int, wanted: float | None, gpus: Sequence[str]) -> str | None:

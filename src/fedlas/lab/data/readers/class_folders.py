@@ -89,6 +89,16 @@ def divided_images(
     return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
 
 
+def count_training(owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool) -> tuple[int, int]:
+    """Number of training images, those for validation included, and of classes; arguments as :func:`divided_images`.
+
+    Raises:
+        InputError: As :func:`images_by_part`.
+    """
+    _, (train, _), classes = divided_images(owner, root, others, layout=layout, deep=deep)
+    return len(train), len(classes)
+
+
 def images_by_part(
     owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from fedlas._core.check import check_count, check_number
 from fedlas.lab.data.base import DATASETS, Images, Source
-from fedlas.lab.data.readers.class_folders import divided_images
+from fedlas.lab.data.readers.class_folders import count_training, divided_images
 from fedlas.lab.data.readers.image_files import check_channels, read_images
 
 _LAYOUT = "Arrange the images as ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or as ROOT/CLASS/*."
 
 
-@DATASETS.register("folder", files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*")
+@DATASETS.register(
+    "folder",
+    files="images in ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val), or in ROOT/CLASS/*",
+    count=partial(count_training, "folder", others=["val", "test"], layout=_LAYOUT, deep=False),
+)
 def load_folder(
     root: str | None = None, *, image_size: int | None = None, channels: int = 3, max_gib: float = 4.0
 ) -> Source:

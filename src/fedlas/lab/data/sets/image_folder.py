@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fedlas.lab.data.base import DATASETS, Source
 from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
-from fedlas.lab.data.readers.class_folders import divided_images
+from fedlas.lab.data.readers.class_folders import count_training, divided_images
 from fedlas.lab.data.readers.image_files import check_channels
 from fedlas.lab.data.sets.streamed_source import streamed_source
 
@@ -12,7 +14,9 @@ _LAYOUT = "Arrange the images as ROOT/train/CLASS/** and ROOT/val/CLASS/** (or t
 
 
 @DATASETS.register(
-    "image-folder", files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**"
+    "image-folder",
+    files="images in ROOT/train/CLASS/** and ROOT/val/CLASS/** (or test), or in ROOT/CLASS/**",
+    count=partial(count_training, "image-folder", others=["val", "test"], layout=_LAYOUT, deep=True),
 )
 def load_image_folder(
     root: str | None = None,

@@ -21,7 +21,22 @@ _RECIPE = (
 )
 
 
-@DATASETS.register("npz", files="an .npz file with {train,test}_images and {train,test}_target")
+def count_npz(root: str | None) -> tuple[int, int]:
+    """Number of training images and of classes; only the labels are read.
+
+    Raises:
+        InputError: If the file cannot be read, or has no such labels.
+    """
+    path = required_root("npz", root, "an .npz file")
+    try:
+        with open_arrays(path) as archive:
+            target = archive["train_target"]
+            return len(target), int(target.max()) + 1
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise unreadable("npz", "train_target must be readable labels", path, error, _RECIPE) from error
+
+
+@DATASETS.register("npz", files="an .npz file with {train,test}_images and {train,test}_target", count=count_npz)
 def load_npz(root: str | None = None) -> Source:
     """Your own arrays: an .npz file with {train,test}_images and {train,test}_target.
 

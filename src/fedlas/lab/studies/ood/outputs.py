@@ -84,7 +84,8 @@ class Speaker:
             return found
         if found is None:
             self.show(f"{name}.npz: predictions of {len(part):,} images")
-            said = predict(self._model, self._batches(part, splits), features=True)
+            images = (inputs for inputs, *_ in self._batches(part, splits))  # whose labels are other classes
+            said = predict(self._model, images, features=True)
             found, made_with = Outputs.of(said), {}
         # Only what is missing is computed; the rest is kept.
         scores = dict(found.scores)

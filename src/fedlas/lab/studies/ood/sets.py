@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.data import DATASETS, Images, Splits, load_dataset
 from fedlas.lab.data.base import Part
@@ -116,7 +114,7 @@ def unknown_sets(run: Run, splits: Splits, named: Sequence[Named]) -> list[Unkno
     if run.recipe.data.hold_out_classes:
         part = unknown_images(run)
         classes = ", ".join(map(str, run.recipe.data.hold_out_classes))
-        found.append(Unknown(HELD_OUT, _unlabeled(part), (f"test images of the classes held out: {classes}",)))
+        found.append(Unknown(HELD_OUT, part, (f"test images of the classes held out: {classes}",)))
     if not found and not named:
         raise InputError(
             _OWNER,
@@ -138,7 +136,7 @@ def _load(run: Run, splits: Splits, one: Named) -> Unknown:
         )
     own = run.recipe.data.name
     remark = REMARKS.get(frozenset({own, one.name})) or REMARKS.get(frozenset({own, one.label}))
-    return Unknown(one.label, _unlabeled(part), (*notes, *([remark] if remark else [])))
+    return Unknown(one.label, part, (*notes, *([remark] if remark else [])))
 
 
 def _shared_with_run(part: Part, splits: Splits) -> dict[str, int]:
@@ -161,7 +159,3 @@ def _like(part: Part, splits: Splits) -> tuple[Part, list[str]]:
     view = splits.test.view if isinstance(splits.test, Files) else View(resize=size, crop=size, train_crop="center")
     notes = [f"shorter side scaled to {view.resize} pixels, center {size} x {size} cut out"]
     return replace(part, view=view, channels=channels), notes
-
-
-def _unlabeled(part: Part) -> Part:
-    return part.with_target(torch.zeros_like(part.target))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from fedlas.lab.bench.executors.launch import exit_text, launch
+from fedlas.lab.bench.executors.launch import launch
+from fedlas.lab.runs.workers import exit_text
 from fedlas.lab.train import load_checkpoint
 
 pytestmark = [

@@ -1,0 +1,139 @@
+"""Worker processes on this machine: each does one job after the other, and is replaced if it is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Worker:
+    """A process that does one job after the other. It is replaced if it ends before its job does.
+
+    Args:
+        folder: Its output goes to ``.workers/NUMBER.log`` below.
+        number: Number of the worker.
+        devices: ``CUDA_VISIBLE_DEVICES`` of the process; None does not set it.
+        work: Called with each job in the process; it raises nothing, and its result can be pickled.
+
+    Attributes:
+        job: What it is doing; None while it waits.
+        connection: Ready for reading when the job has ended, or the process has.
+    """
+
+    def __init__(self, folder: Path, number: int, devices: str | None, work: Callable[[Any], Any]) -> None:
+        self.number = number
+        self.job: Any = None
+        self._log, self._devices, self._work = folder / ".workers" / f"{number}.log", devices, work
+        self.connection: Connection
+        self.process: Any
+        self._start()
+
+    def give(self, job: Any) -> None:
+        """Begin a job; the worker must be free."""
+        self.job = job
+        if not self.process.is_alive():
+            self.connection.close()
+            self._start()
+        with suppress(OSError):  # the process has just ended; `take` notices it
+            self.connection.send(job)
+
+    def take(self) -> Any:
+        """The result of the job, or how the process ended, as text. The next job then starts another process."""
+        self.job = None
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join(5)
+            return exit_text(self.process.exitcode)
+
+    def _start(self) -> None:
+        starter = context()
+        self.connection, theirs = starter.Pipe()
+        self.process = starter.Process(
+            target=_serve, args=(theirs, self._log, self._devices, self._work), name=f"fedlas-worker-{self.number}"
+        )
+        self.process.start()
+        theirs.close()  # so that the pipe closes when the process ends
+
+
+def _serve(connection: Connection, log: Path, devices: str | None, work: Callable[[Any], Any]) -> None:
+    """Do the jobs of a connection until it closes. Output goes to ``log``."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes, and the parent ends its workers
+    end_with_parent()
+    if devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(work(job))
+
+
+@cache
+def context() -> Any:
+    """The multiprocessing context: forks of a server that has imported everything, where the system has that.
+
+    The server has used no accelerator and runs no threads, so that forking it is safe.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    starter = multiprocessing.get_context("forkserver")
+    starter.set_forkserver_preload(
+        ["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock", "torch._dynamo"]
+    )
+    return starter
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, even if the parent was killed."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end(processes: Any) -> None:
+    """Terminate processes, and kill those that still run after a few seconds."""
+    for process in processes:
+        if process.pid is not None and process.is_alive():
+            process.terminate()
+    for process in processes:
+        if process.pid is not None:
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def exit_text(code: int | None) -> str:
+    """How a process ended, as text: ``signal 9`` or ``exit status 1``."""
+    return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, for ``CUDA_VISIBLE_DEVICES``."""
+    said = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return said.split(",")[:count] if said else [str(number) for number in range(count)]

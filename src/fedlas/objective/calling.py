@@ -1,0 +1,119 @@
+"""How a model is called: which module does the work, which arguments it takes, and where its logits are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+
+__all__ = ["Arguments", "logits_of", "unwrapped"]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside ``DistributedDataParallel``, ``DataParallel`` and ``torch.compile``; others are returned.
+
+    Example:
+        >>> unwrapped(nn.DataParallel(nn.Linear(4, 3)))
+        Linear(in_features=4, out_features=3, bias=True)
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None)  # of torch.compile, whose class takes a second to import
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a model's ``forward`` takes.
+
+    Attributes:
+        required: Names without a default, that can be given by position.
+        others: Names that need not be given, or must be given by name.
+        most: Number of arguments by position; None for any number.
+        any_name: Whether it takes any keyword.
+    """
+
+    required: tuple[str, ...]
+    others: frozenset[str]
+    most: int | None
+    any_name: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Arguments:
+        """Those of a model; of a wrapped one, those of the module inside."""
+        try:
+            parameters = inspect.signature(unwrapped(model).forward).parameters.values()
+        except (TypeError, ValueError):  # compiled by TorchScript, say: it takes what it is given
+            return cls((), frozenset(), None, True)
+        kinds = inspect.Parameter
+        placed = [p for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+        required = tuple(p.name for p in placed if p.default is kinds.empty)
+        named = {p.name for p in parameters if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
+        any_number, any_name = (
+            any(p.kind is kind for p in parameters) for kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
+        )
+        return cls(required, frozenset(named - set(required)), None if any_number else len(placed), any_name)
+
+    def call(self, owner: str, model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> Any:
+        """The model's output for the inputs of a batch.
+
+        Args:
+            owner: The calling function, for errors.
+            model: The model, wrapped or not.
+            inputs: One input; a plain tuple or list of several, in the order of ``forward``; or a mapping from names to
+                inputs. A model of one argument gets the whole tuple, and of a mapping with one entry the value.
+            given: Further keywords.
+
+        Raises:
+            InputError: If ``forward`` takes other inputs.
+        """
+        missing = [name for name in self.required if name not in given]
+        if isinstance(inputs, Mapping):
+            named = dict(inputs)
+            if set(missing) <= set(named) and (self.any_name or set(named) <= {*missing, *self.others}):
+                return model(**named, **given)
+            if self.most != 1 and (len(named) != 1 or len(missing) > 1):
+                raise self._unfit(owner, model, f"inputs {', '.join(map(str, named))}")
+            return model(next(iter(named.values())) if len(named) == 1 else inputs, **given)
+        count = len(inputs) if type(inputs) in (tuple, list) else 1
+        if count > 1 and len(missing) <= count and (self.most is None or count <= self.most):
+            return model(*inputs, **given)
+        if len(missing) > 1:
+            raise self._unfit(owner, model, "one input" if count == 1 else f"{count} inputs")
+        return model(inputs, **given)
+
+    def _unfit(self, owner: str, model: nn.Module, got: str) -> InputError:
+        names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))
+        return InputError(
+            owner,
+            f"a batch must hold the inputs that {type(unwrapped(model)).__name__}.forward takes, ({names})",
+            got,
+            "Pass several inputs as one tuple, ((a, b), target), or by name, {'a': a, 'b': b, 'label': target}.",
+        )
+
+
+def logits_of(owner: str, output: object) -> Tensor:
+    """The logits in the output of a model: the tensor itself, its ``.logits`` or its entry ``"logits"``.
+
+    Raises:
+        InputError: If the output has no logits.
+    """
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if logits is None and isinstance(output, Mapping):
+        logits = output.get("logits")
+    if isinstance(logits, Tensor):
+        return logits
+    raise InputError(
+        owner,
+        "the model must return logits, or an object with .logits",
+        type(output).__name__,
+        "Wrap the model in a module that returns the logits.",
+    )

@@ -1,0 +1,76 @@
+"""What is said of a run before it is done: its steps, and from where it resumes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedlas.lab.bench.dry_run import dry_run
+from fedlas.lab.bench.suite import Group
+from fedlas.lab.recipes.plan import plan
+from fedlas.lab.recipes.recipe import load_recipe
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.forecast import forecast, train_size
+
+
+def own_images(form, folder):
+    """Thirty training images of three classes, two in a folder below a class folder, and six for testing."""
+    if form == "npz":
+        arrays = {f"{p}_images": np.zeros((n, 8, 8), np.uint8) for p, n in (("train", 30), ("test", 6))}
+        labels = {f"{p}_target": np.arange(n) % 3 for p, n in (("train", 30), ("test", 6))}
+        np.savez(folder / "own.npz", **arrays, **labels)
+        return folder / "own.npz"
+    for part, each in (("train", 10), ("test", 2)):
+        for number in range(3):
+            place = folder / part / f"class{number}"
+            place.mkdir(parents=True)
+            for image in range(each):
+                Image.new("L", (8, 8)).save(place / f"{image}.png")
+    if form == "image-folder":
+        (folder / "train" / "class0" / "deep").mkdir()
+        (folder / "train" / "class0" / "0.png").rename(folder / "train" / "class0" / "deep" / "0.png")
+    return folder
+
+
+def recipe(form, root, *overrides):
+    small = {"image-folder": ["data.resize=8", "data.crop=8"], "folder": ["data.channels=1"], "npz": []}[form]
+    settings = [f"data.name={form}", "data.val_size=6", "train.batch_size=10", "train.epochs=4", *small]
+    return load_recipe("synthetic", [*settings, *overrides]).with_data_root(None if root is None else str(root))
+
+
+@pytest.mark.parametrize("form", ["folder", "image-folder", "npz"])
+def test_own_images_are_counted_without_being_read(form, tmp_path, monkeypatch):
+    root = own_images(form, tmp_path)
+    monkeypatch.setattr("PIL.Image.open", lambda *_: pytest.fail("an image was read"))
+    assert train_size(recipe(form, root)) == 24
+    assert train_size(recipe(form, root, "data.train_size=20")) == 20
+    assert forecast(plan(recipe(form, root), out=tmp_path / "runs")[0]).steps == 4 * 3
+    assert train_size(recipe(form, tmp_path / "elsewhere")) is None
+    assert train_size(recipe(form, None, "data.train_size=20")) == 20
+
+
+def test_a_dry_run_counts_steps_or_says_why_not(tmp_path, capsys):
+    """It said "about 0 steps, 0 of them left" of data that it did not count."""
+    root = own_images("folder", tmp_path / "data")
+    there, not_there = recipe("folder", root), recipe("folder", tmp_path / "elsewhere")
+    dry_run(Group("g", "", (there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
+    text = capsys.readouterr().out
+    assert "on about 24 images" in text
+    assert "2 runs, 0 of them finished; about 24 steps, 24 of them left; about 240 training images left to pass" in text
+    dry_run(Group("g", "", (not_there,)), losses=["ce"], seeds=[0, 1], out=tmp_path / "out")
+    (last,) = capsys.readouterr().out.splitlines()[-1:]
+    assert last == "2 runs, 0 of them finished; steps of 2 runs unknown: their data is not there to be counted"
+
+
+@pytest.mark.parametrize(("every", "logged", "done"), [(1, 3, 3), (3, 5, 3), (3, 2, 0), (5, 7, 5)])
+def test_a_run_resumes_from_its_checkpoint_not_from_its_log(every, logged, done, tmp_path):
+    small = load_recipe("synthetic", [f"train.checkpoint_every={every}", "train.epochs=8"])
+    run = plan(small, losses=["ce"], seeds=[0], out=tmp_path)[0]
+    folder = RunFolder(run.folder)
+    folder.checkpoint_path.parent.mkdir(parents=True)
+    folder.log_path.write_text("".join(json.dumps({"epoch": epoch + 1}) + "\n" for epoch in range(logged)))
+    folder.checkpoint_path.write_bytes(b"")
+    found = forecast(run)
+    assert found.state == (f"resumes after epoch {done}" if done else "new")
+    assert found.left == found.steps * (8 - done) // 8
