@@ -43,6 +43,8 @@ class Saved(Protocol):
 def model_card(
     card: str | Path | Mapping[str, Any],
     *,
+    name: str | None = None,
+    dataset: str | None = None,
     task: str = "image-classification",
     license: str | None = None,  # noqa: A002 (the Hub's name)
     tags: Sequence[str] = (),
@@ -53,6 +55,8 @@ def model_card(
 
     Args:
         card: What ``fedlas card`` wrote: its ``.json``, or the content.
+        name: Of the model; None is that of the card.
+        dataset: Name of the test data; None is that of the card.
         task: The Hub's name of the task.
         license: The Hub's identifier of the license; None says nothing.
         tags: Further tags.
@@ -74,6 +78,10 @@ def model_card(
     """
     content = _card_of(card)
     try:
+        if name is not None:
+            content["model"] = {**content["model"], "run": name}
+        if dataset is not None:
+            content["data"] = {**content["data"], "name": dataset}
         about = ModelCardData(
             model_name=_word(content["model"]["run"]),
             library_name=_LIBRARY,
@@ -98,7 +106,7 @@ def save_pretrained(
             ``fedlas export`` wrote, which is copied.
         folder: New, or of an earlier call; other files in it stay.
         card: As for :func:`model_card`.
-        **about: Options of :func:`model_card`: ``task``, ``license``, ``tags``, ``repo_id``.
+        **about: Options of :func:`model_card`: ``name``, ``dataset``, ``task``, ``license``, ``tags``, ``repo_id``.
 
     Returns:
         The folder.
@@ -234,11 +242,13 @@ def _sections(content: Mapping[str, Any], file: str, repo_id: str) -> Iterator[s
     method = _word(calibration["method"])
     temperature = calibration.get("temperature")
     how = f"temperature {float(temperature):.4g}" if temperature is not None else method
+    data = _word(content["data"]["name"])
+    meant = f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}"
     yield f"# {_word(model['run'])}"
     yield (
-        f"A classifier of {int(model['num_classes'])} classes. Its logits are calibrated ({how}), so that confidence "
-        f"can be read as probability for inputs like those of {_word(content['data']['name'])}. The model's file is "
-        f"`{_word(file)}`; `{CARD}` has all numbers of this page and more."
+        f"A classifier of {int(model['num_classes'])} classes. Its logits are "
+        f"{'not calibrated' if method == 'none' else meant}. The model's file is `{_word(file)}`; `{CARD}` has all "
+        "numbers of this page and more."
     )
     if file == WEIGHTS:
         yield _USE.replace("user/name", _word(repo_id))

@@ -80,7 +80,7 @@ def prediction_sets(
         seed: Of this draw, and of the scores of APS and RAPS.
 
     Raises:
-        InputError: If a number is out of range, the numbers of classes differ, or ``val`` is too small: it takes
+        InputError: If a number is out of range, samples have weights, the numbers of classes differ, or ``val`` is too small: it takes
             ``coverage / (1 - coverage)`` samples at least, labels of three classes for any score but ``"lac"``, and for
             ``"raps"`` two samples of each class.
         MissingExtraError: On import, if MAPIE is not installed.
@@ -103,7 +103,9 @@ def prediction_sets(
     """
     # What MAPIE would refuse in its own words, or not at all.
     for predictions in (val, test):
-        check_predictions(_OWNER, predictions)
+        if getattr(check_predictions(_OWNER, predictions), "weights", None) is not None:
+            fix = "Leave them out; conformal prediction under weights is another method."
+            raise InputError(_OWNER, "predictions must have no weights", "weights", fix)
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice(_OWNER, "score", score, SCORES)
     if val.num_classes != test.num_classes:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedlas._core.check import InputError, describe
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
 
@@ -80,7 +81,7 @@ def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95
         level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
 
     Raises:
-        InputError: If a number is out of range.
+        InputError: If a number is out of range, or the samples have weights, with which no bound holds.
 
     Example:
         >>> import torch
@@ -93,6 +94,10 @@ def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95
         >>> round(found.threshold, 2), round(found.coverage, 2), round(found.risk, 3), round(found.upper, 3)
         (0.78, 0.67, 0.075, 0.088)
     """
+    for part in (val, test):
+        if getattr(part, "weights", None) is not None:
+            fix = "Leave them out; a bound of weighted counts is not exact."
+            raise InputError("reject_option", "predictions must have no weights", describe(part), fix)
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = int(getattr(val, "num_classes", 1000))

@@ -36,6 +36,15 @@ def test_thresholds_come_from_on_and_the_numbers_from_the_file(files, capsys):
     assert rows["as predicted"][1]["threshold"] is None
 
 
+def test_a_run_folder_has_its_validation_part(files, capsys):
+    val, test = files
+    for name, part in (("val", val), ("test", test)):
+        part.save(f"run/predictions/{name}.npz")
+    assert main(["evaluate", "run", "--replicates", "0", "--reject", "0.3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["reject"]
+    assert found == {"as predicted": [reject_option(val, test, risk=0.3).plain()]}
+
+
 def test_a_calibrator_is_applied_to_both_parts(files, capsys):
     val, test = files
     _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "--calibrate", "temperature", "--json")

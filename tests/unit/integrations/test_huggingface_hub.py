@@ -81,6 +81,15 @@ def test_people_read_metrics_thresholds_and_limits(parts, card):
     assert f"temperature {calibration.temperature:.4g}" in text
 
 
+def test_a_name_and_a_data_set_may_be_given(card):
+    found = hub.model_card({**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10")
+    assert found.data.model_name == "net"
+    assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
+    assert "# net\n" in found.text
+    assert "not calibrated" in found.text
+    assert card["model"]["run"] == "my|net"
+
+
 def test_intervals_stand_next_to_the_numbers(card):
     entry = {"value": 0.02, "low": 0.01, "high": 0.03}
     content = {**card, "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}}}

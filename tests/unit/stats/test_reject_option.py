@@ -3,6 +3,7 @@ import torch
 from scipy.stats import beta
 
 from fedlas import Predictions
+from fedlas.errors import InputError
 from fedlas.stats import reject_option, risk_threshold
 
 
@@ -47,3 +48,12 @@ def test_predictions_without_a_number_of_classes():
         confidence, correct = drawn(500).confidence, drawn(500).correct
 
     assert reject_option(Top(), Top(), risk=0.9).coverage == 1.0  # everything may be accepted
+
+
+def test_weights_are_refused_since_no_bound_holds_with_them():
+    class Weighted:
+        confidence, correct, weights = drawn(50).confidence, drawn(50).correct, torch.ones(50)
+
+    for parts in ((Weighted(), drawn(50)), (drawn(50), Weighted())):
+        with pytest.raises(InputError, match="predictions must have no weights"):
+            reject_option(*parts, risk=0.5)
