@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import read_json, write_atomically, write_json, write_text
-from fedlas._core.terminal import printable
+from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
 from fedlas.metrics import METRICS
 
 require("huggingface_hub", extra="hub")
@@ -26,8 +26,7 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
 
 __all__ = ["download", "model_card", "push_to_hub", "save_pretrained"]
 
-_ARROWS: dict[bool | None, str] = {True: " ↑", False: " ↓"}
-WEIGHTS, CARD, README = "model.safetensors", "card.json", "README.md"
+README = "README.md"
 _LIBRARY = "fedlas"
 _FORMAT = "fedlas.card/"
 
@@ -83,14 +82,14 @@ def model_card(
         if dataset is not None:
             content["data"] = {**content["data"], "name": dataset}
         about = ModelCardData(
-            model_name=_word(content["model"]["run"]),
+            model_name=word(content["model"]["run"]),
             library_name=_LIBRARY,
             license=license,
             pipeline_tag=task,
             tags=["calibration", *tags],
             eval_results=list(_results(content, task)),
         )
-        text = "\n\n".join(_sections(content, file, repo_id))
+        text = "\n\n".join(sections(content, file, repo_id))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
     return ModelCard(f"---\n{about}\n---\n\n{text}\n")
@@ -226,74 +225,11 @@ def _no_card(got: object) -> InputError:
 
 def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
     """Every calibrated metric, as the Hub reads it."""
-    data = _word(content["data"]["name"])
+    data = word(content["data"]["name"])
     slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
     for name, entry in content["metrics"]["calibrated"].items():
-        title = METRICS[name].metadata["title"] if name in METRICS else _word(name)
+        title = METRICS[name].metadata["title"] if name in METRICS else word(name)
         yield EvalResult(
             task_type=task, dataset_type=slug, dataset_name=data, dataset_split="test",
-            metric_type=_word(name), metric_name=title, metric_value=float(entry["value"]),
+            metric_type=word(name), metric_name=title, metric_value=float(entry["value"]),
         )  # fmt: skip
-
-
-def _sections(content: Mapping[str, Any], file: str, repo_id: str) -> Iterator[str]:
-    model, calibration, metrics = content["model"], content["calibration"], content["metrics"]
-    # What it is.
-    method = _word(calibration["method"])
-    temperature = calibration.get("temperature")
-    how = f"temperature {float(temperature):.4g}" if temperature is not None else method
-    data = _word(content["data"]["name"])
-    meant = f"calibrated ({how}), so that confidence is meant as a probability for inputs like those of {data}"
-    yield f"# {_word(model['run'])}"
-    yield (
-        f"A classifier of {int(model['num_classes'])} classes. Its logits are "
-        f"{'not calibrated' if method == 'none' else meant}. The model's file is `{_word(file)}`; `{CARD}` has all "
-        "numbers of this page and more."
-    )
-    if file == WEIGHTS:
-        yield _USE.replace("user/name", _word(repo_id))
-    # What was measured.
-    heads = list(metrics)
-    columns = [*map(_word, heads), f"95 % interval, {_word(heads[-1])}"]
-    table = [f"| metric | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for name, last in metrics[heads[-1]].items():
-        about: Mapping[str, Any] = METRICS[name].metadata if name in METRICS else {}
-        scale, places = (100, 2) if about.get("percent") else (1, 4)
-        arrow = _ARROWS.get(about.get("higher_is_better"), "")
-        title = f"{about.get('title', _word(name))}{' %' if about.get('percent') else ''}{arrow}"
-        cells = [f"{scale * float(metrics[stage][name]['value']):.{places}f}" for stage in heads]
-        ends = [f"{scale * float(last[end]):.{places}f}" for end in ("low", "high") if end in last]
-        table.append(f"| {title} | {' | '.join(cells)} | {' to '.join(ends)} |")
-    yield "## Metrics on the test part\n\n" + "\n".join(table)
-    rows = [row for row in content.get("selective", {}).get("thresholds", ()) if row["threshold"] is not None]
-    if rows:
-        yield _REJECT + "\n".join(
-            f"| {100 * row['risk']:g} | {row['threshold']:.4f} | {100 * row['test']['coverage']:.1f} | "
-            f"{'' if row['test']['risk'] is None else format(100 * row['test']['risk'], '.2f')} | "
-            f"{100 * row['test']['upper']:.2f} |"
-            for row in rows
-        )
-    yield "## Known limits\n\n" + "\n".join(f"- {_word(limit)}" for limit in content["limits"])
-
-
-def _word(text: object) -> str:
-    """Text of a card on one line that neither ends a table's cell nor begins markup."""
-    return re.sub(r"([|<>`\[\]*])", r"\\\1", printable(str(text)).replace("\n", " "))
-
-
-_USE = f"""```python
-import fedlas
-from fedlas.integrations.huggingface_hub import download
-
-folder = download("user/name")  # this repository
-model = fedlas.CalibratedModel.load(folder / "{WEIGHTS}", architecture)  # built by you: the file holds no code
-probs = model.predict_proba(inputs)
-```"""
-_REJECT = """## Reject option
-
-Accept predictions from this confidence on to keep the share of errors among them below the wanted one (selective
-classification). The threshold was chosen on validation data; the last three columns are of test data.
-
-| wanted % | accept from | accepted % | wrong % | at most % |
-|---:|---:|---:|---:|---:|
-"""

@@ -81,13 +81,13 @@ def prediction_sets(
 
     Raises:
         InputError: If a number is out of range, samples have weights, the numbers of classes differ, or ``val`` is too
-            small: it takes ``coverage / (1 - coverage)`` samples at least, labels of three classes for any score but ``"lac"``, and for
-            ``"raps"`` two samples of each class.
+            small: it takes ``coverage / (1 - coverage)`` samples at least, labels of three classes for any score but
+            ``"lac"``, and for ``"raps"`` two samples of each class.
         MissingExtraError: On import, if MAPIE is not installed.
 
     Note:
-        Temperature scaling of an over-confident and accurate model makes the sets of APS and RAPS larger, and hardly changes those
-        of LAC: calibrate for the probabilities, and make sets from either (MAPIE's issue 483).
+        Temperature scaling of an over-confident and accurate model makes the sets of APS and RAPS larger, and hardly
+        changes those of LAC: calibrate for the probabilities, and make sets from either (MAPIE's issue 483).
 
     Example:
         >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
