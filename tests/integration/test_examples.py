@@ -70,10 +70,11 @@ def test_the_code_of_the_page_runs_and_its_links_lead_somewhere(page):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
     assert blocks
+    namespace = {"__name__": "block"}
     for block in blocks:
         for package, written in (("lightning", "import lightning"), ("transformers", "integrations.huggingface")):
             if written in block and "FEDLAS_CI" not in os.environ:
                 pytest.importorskip(package)
-        exec(block, {"__name__": "block"})
+        exec(block, namespace)
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert (ROOT / "docs" / target).exists(), target

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_data, add_details, add_replicates, columns_of
 from fedlas.cli.metrics_table import show_metrics
+from fedlas.cli.reject import check_reject, plain, rejections, show_rejections
 from fedlas.cli.watch import watch
 from fedlas.lab.report.evaluation import COMPARED, SELECTION, stages_table, verdicts, write_evaluation
 from fedlas.lab.report.page import require_page_packages
@@ -41,7 +44,16 @@ def add_evaluate(add: AddSubcommand) -> None:
         help="calibrator to fit on --on and apply, e.g. temperature, or 'all' to compare them (default: none)",
     )
     parser.add_argument(
-        "--on", type=Path, metavar="FILE", help="predictions to fit the calibrator on (default: a run folder's val)"
+        "--on", type=Path, metavar="FILE", help="held-out predictions to fit on (default: a run folder's val)"
+    )
+    parser.add_argument(
+        "--reject",
+        type=float,
+        nargs="+",
+        default=(),
+        metavar="RISK",
+        help="reject option (selective classification): from which confidence on at most this share is wrong, e.g. "
+        "0.05, chosen on --on and applied to FILE (default: none)",
     )
     parser.add_argument(
         "--report",
@@ -64,6 +76,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         replicates=args.replicates,
         calibrate=args.calibrate,
         on=args.on,
+        reject=args.reject,
         html=args.report,
         as_json=args.json,
         data=args.data,
@@ -83,6 +96,7 @@ def evaluate_file(
     replicates: int = REPLICATES,
     calibrate: str | None = None,
     on: Path | None = None,
+    reject: Sequence[float] = (),
     html: Path | None = None,
     as_json: bool = False,
     data: str | None = None,
@@ -97,7 +111,8 @@ def evaluate_file(
         num_bins: Bins of the calibration errors.
         replicates: Of intervals and noise floors; 0 computes none.
         calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
-        on: Validation predictions; needed with ``calibrate`` unless ``file`` is a run folder.
+        on: Validation predictions; needed with ``calibrate`` and ``reject`` unless ``file`` is a run folder.
+        reject: Wanted shares of wrong among accepted predictions, each in (0, 1): print the confidence to accept from.
         html: Where to write a page with tables and reliability diagrams.
         as_json: Print JSON with fractions in full precision instead of a table.
         data: Where a run's data is, for calibrators that are fitted on predictions that its model must make.
@@ -105,14 +120,16 @@ def evaluate_file(
         details: Print every metric with its interval, noise floor and p-value.
 
     Raises:
-        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, one of
-            ``calibrate`` and ``on`` without the other, ``on`` that is ``file``, or ``html`` that is one of them or does
-            not end in ``.html``.
+        InputError: For files that are not predictions, an unknown calibrator or one that cannot run, ``calibrate``
+            without ``on`` or the reverse, a risk out of range, ``on`` that is ``file``, or ``html`` that is one of
+            them or does not end in ``.html``.
     """
     # What cannot be meant is refused before anything is read.
     check_replicates("fedlas evaluate", replicates)
-    if on is not None and calibrate is None:
-        raise InputError("fedlas evaluate", "--on needs --calibrate", on, "Name one, e.g. --calibrate temperature.")
+    check_reject(reject, calibrate, held_out=on is not None or file.is_dir())
+    if on is not None and calibrate is None and not reject:
+        fix = "Name one, e.g. --calibrate temperature."
+        raise InputError("fedlas evaluate", "--on needs --calibrate or --reject", on, fix)
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise InputError("fedlas evaluate", "--report must end in .html", html, "Name a page, e.g. --report out.html.")
     if html is not None:
@@ -134,7 +151,7 @@ def evaluate_file(
     # The predictions, and what the calibrators make of them.
     read = Reader(table)
     stages = {"as predicted": read(file)}
-    outcome = Calibrated({})
+    outcome, held_out = Calibrated({}), HeldOut(on, folder, data, read=read)
     if calibrate is not None:
         if on is None and folder is None:
             raise InputError(
@@ -144,9 +161,11 @@ def evaluate_file(
                 "Pass --on val.npz; fitting on the test set would flatter it.",
             )
         with status() as tell:
-            outcome = calibrated(calibrate, stages["as predicted"], HeldOut(on, folder, data, tell, read))
+            held_out = replace(held_out, show=tell)
+            outcome = calibrated(calibrate, stages["as predicted"], held_out)
         say(*(f"note: {note}" for note in outcome.notes), stderr=True)
         stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
+    rejected = rejections(stages, reject, calibrate, held_out)
     say(*(f"note: {note}" for note in read.notes), stderr=True)
     # Their metrics and intervals.
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
@@ -164,6 +183,7 @@ def evaluate_file(
             **columns,
             **(chance if noise else {}),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
+            **(plain(rejected) if rejected else {}),
         }
         say(*json.dumps(content, indent=2).split("\n"))
     else:
@@ -175,6 +195,7 @@ def evaluate_file(
         else:
             show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
         say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
+        show_rejections(rejected)
     if html is not None:
         write_evaluation(
             html,

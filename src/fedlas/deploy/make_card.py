@@ -16,9 +16,9 @@ from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
-from fedlas.stats.proportion import clopper_pearson
+from fedlas.stats.reject_option import reject_option
 from fedlas.stats.rows import Floats
-from fedlas.stats.selective_risk import DEFAULT_RISKS, risk_threshold
+from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 LEVEL = 0.95
 CELLS, BINS = 5, 100
@@ -83,7 +83,7 @@ def make_card(
         "selective": {
             "method": METHOD.format(level=LEVEL),
             "level": LEVEL,
-            "thresholds": [_threshold(val, test, risk) for risk in risks],
+            "thresholds": [reject_option(val, test, risk=risk, level=LEVEL).plain() for risk in risks],
         },
         "reliability": _reliability(test, num_bins),
         "reference": _reference(val, test),
@@ -105,34 +105,6 @@ def _arrays(
     predictions: Predictions,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
-
-
-def _threshold(val: Predictions, test: Predictions, risk: float) -> dict[str, Any]:
-    """A threshold from validation, and what it does on the test part, which had no say in it."""
-    # Chosen on validation.
-    confidence, correct = _arrays(val)
-    found = risk_threshold(confidence, correct, risk=risk, num_classes=val.num_classes, level=LEVEL)
-    row: dict[str, Any] = {
-        "risk": risk,
-        "threshold": found.threshold,
-        "val": {"accepted": found.selected, "wrong": found.wrong, "coverage": found.coverage},
-        "needed": found.needed,
-    }
-    if found.threshold is None:
-        return row
-    confidence, correct = _arrays(test)
-    # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
-    chosen = confidence >= found.threshold
-    accepted, wrong = int(chosen.sum()), int((chosen & ~correct).sum())
-    upper = clopper_pearson(wrong, accepted, level=LEVEL, sides=1)[1]
-    row["test"] = {
-        "accepted": accepted,
-        "wrong": wrong,
-        "coverage": accepted / len(chosen),
-        "risk": wrong / accepted if accepted else None,
-        "upper": upper,
-    }
-    return row
 
 
 def _reliability(predictions: Predictions, num_bins: int) -> list[dict[str, float]]:

@@ -11,6 +11,7 @@ from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.power import seeds_needed
+from fedlas.stats.reject_option import RejectOption, reject_option
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
 from fedlas.stats.weights import effective_samples
@@ -24,6 +25,7 @@ __all__ = [
     "NoiseFloor",
     "PairedBootstrap",
     "PairedTest",
+    "RejectOption",
     "RiskThreshold",
     "bootstrap_interval",
     "bootstrap_intervals",
@@ -38,6 +40,7 @@ __all__ = [
     "noise_floor",
     "paired_bootstrap",
     "paired_t_test",
+    "reject_option",
     "risk_threshold",
     "seeds_needed",
     "sign_test",

@@ -78,6 +78,18 @@ class HeldOut:
             self._loaded[path].save(path)
         return self._load(path)
 
+    def validation(self) -> Predictions:
+        """The file that was named, or the run's validation part.
+
+        Raises:
+            InputError: If there is neither, or it cannot be read.
+        """
+        if self.given is not None:
+            return self._load(self.given)
+        if self.folder is None:
+            raise InputError("fedlas evaluate", "held-out predictions are needed", "no --on", "Pass --on val.npz.")
+        return self._load(RunFolder(self.folder).part_path("val"))
+
     def _load(self, path: Path) -> Predictions:
         if path not in self._loaded:
             self._loaded[path] = self.read(path)

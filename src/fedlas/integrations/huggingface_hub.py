@@ -1,0 +1,235 @@
+"""Hugging Face Hub: a calibrated model with its calibration card as model card, in a folder or a repository."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from fedlas._core.check import InputError, describe
+from fedlas._core.extras import require
+from fedlas._core.files import read_json, write_atomically, write_json, write_text
+from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
+from fedlas.metrics import METRICS
+
+require("huggingface_hub", extra="hub")
+
+from huggingface_hub import (  # noqa: E402 (after require, whose error names the extra)
+    EvalResult,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    snapshot_download,
+)
+
+__all__ = ["download", "model_card", "push_to_hub", "save_pretrained"]
+
+README = "README.md"
+_LIBRARY = "fedlas"
+_FORMAT = "fedlas.card/"
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """A model that writes itself into one file, such as a ``CalibratedModel``."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the file and return its path."""
+
+
+def model_card(
+    card: str | Path | Mapping[str, Any],
+    *,
+    name: str | None = None,
+    dataset: str | None = None,
+    task: str = "image-classification",
+    license: str | None = None,  # noqa: A002 (the Hub's name)
+    tags: Sequence[str] = (),
+    file: str = WEIGHTS,
+    repo_id: str = "user/name",
+) -> ModelCard:
+    """A Hub model card with what a calibration card says: results, thresholds, limits.
+
+    Args:
+        card: What ``fedlas card`` wrote: its ``.json``, or the content.
+        name: Of the model; None is that of the card.
+        dataset: Name of the test data; None is that of the card.
+        task: The Hub's name of the task.
+        license: The Hub's identifier of the license; None says nothing.
+        tags: Further tags.
+        file: Name of the model's file, which the card mentions.
+        repo_id: Where it will be, for the lines that load it.
+
+    Raises:
+        InputError: If it is no calibration card.
+
+    Example:
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "temperature", "temperature": 1.5}, "limits": ["For such inputs only."],
+        ...     "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": {"value": 0.02}}}}
+        >>> found = model_card(card)
+        >>> found.data.eval_results[0].metric_type, found.data.eval_results[0].metric_value
+        ('ece', 0.02)
+        >>> "| ECE % ↓ | 10.00 | 2.00 |" in found.text
+        True
+    """
+    content = _card_of(card)
+    try:
+        if name is not None:
+            content["model"] = {**content["model"], "run": name}
+        if dataset is not None:
+            content["data"] = {**content["data"], "name": dataset}
+        about = ModelCardData(
+            model_name=word(content["model"]["run"]),
+            library_name=_LIBRARY,
+            license=license,
+            pipeline_tag=task,
+            tags=["calibration", *tags],
+            eval_results=list(_results(content, task)),
+        )
+        text = "\n\n".join(sections(content, file, repo_id))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_card(f"{type(error).__name__}: {error}") from error
+    return ModelCard(f"---\n{about}\n---\n\n{text}\n")
+
+
+def save_pretrained(
+    model: Saved | str | Path, folder: str | Path, *, card: str | Path | Mapping[str, Any], **about: Any
+) -> Path:
+    """Write a folder as the Hub holds it: the model's file, ``card.json``, and ``README.md``, its model card.
+
+    Args:
+        model: A ``CalibratedModel``, saved as ``model.safetensors`` without a pickle; or a file, such as one that
+            ``fedlas export`` wrote, which is copied.
+        folder: New, or of an earlier call; other files in it stay.
+        card: As for :func:`model_card`.
+        **about: Options of :func:`model_card`: ``name``, ``dataset``, ``task``, ``license``, ``tags``, ``repo_id``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: If the model is neither, the file is missing, it is no calibration card, or ``README.md`` is there
+            and not of this function. Nothing is written then.
+
+    Example:
+        >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
+        ...     "calibration": {"method": "none"}, "metrics": {"as predicted": {}, "calibrated": {}}, "limits": []}
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     exported = Path(place, "model.onnx")
+        ...     _ = exported.write_bytes(b"...")
+        ...     sorted(path.name for path in save_pretrained(exported, Path(place, "hub"), card=card).iterdir())
+        ['README.md', 'card.json', 'model.onnx']
+    """
+    owner, place = "save_pretrained", Path(folder)
+    source = None if isinstance(model, Saved) else Path(model) if isinstance(model, str | Path) else model
+    if source is not None and not (isinstance(source, Path) and source.is_file()):
+        got = str(source) if isinstance(source, Path) else describe(source)
+        fix = "Pass a CalibratedModel, or what fedlas export wrote."
+        raise InputError(owner, "the model must have save(path), or be an existing file", got, fix)
+    content = _card_of(card)
+    name = WEIGHTS if source is None else source.name
+    readme = model_card(content, file=name, **about)
+    if (place / README).exists() and f"library_name: {_LIBRARY}\n" not in (place / README).read_text(encoding="utf-8"):
+        fix = "Choose another folder, or move that file away."
+        raise InputError(owner, "what is replaced must be a model card of this function", place / README, fix)
+    place.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, Saved):
+        model.save(place / name)
+    elif source is not None:
+        write_atomically(place / name, lambda file: file.write(source.read_bytes()))
+    write_json(place / CARD, content)
+    write_text(place / README, str(readme))
+    return place
+
+
+def push_to_hub(
+    model: Saved | str | Path,
+    repo_id: str,
+    *,
+    card: str | Path | Mapping[str, Any] | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    commit_message: str = "Model with its calibration card",
+    api: HfApi | None = None,
+    **about: Any,
+) -> str:
+    """Upload what :func:`save_pretrained` writes to a repository of the Hub, which is made if there is none.
+
+    Args:
+        model: As for :func:`save_pretrained`; a folder that it wrote is uploaded unchanged.
+        repo_id: ``"user/name"``.
+        card: As for :func:`model_card`; None if the model is a folder, which has one.
+        private: Whether a new repository is private; None is the account's default.
+        token: Of the account; None is the one that ``hf auth login`` stored.
+        commit_message: Of the upload.
+        api: Does the upload; None makes one.
+        **about: Options of :func:`model_card`.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        InputError: As :func:`save_pretrained`. Nothing is uploaded then.
+    """
+    hub = HfApi(token=token) if api is None else api
+    with tempfile.TemporaryDirectory() as temporary:
+        if isinstance(model, str | Path) and Path(model).is_dir():
+            folder = download(model)
+        else:
+            folder = save_pretrained(model, temporary, card={} if card is None else card, repo_id=repo_id, **about)
+        address = hub.create_repo(repo_id, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+    return str(address)
+
+
+def download(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of a model: a local one, or a repository of the Hub, which is downloaded into its cache.
+
+    Args:
+        source: A folder of :func:`save_pretrained`, or ``"user/name"``.
+        revision: Branch, tag or commit; None is the newest.
+        token: As for :func:`push_to_hub`.
+
+    Returns:
+        The folder, with ``card.json``, ``README.md`` and the model's file, for ``CalibratedModel.load``.
+
+    Raises:
+        InputError: If it holds no calibration card.
+    """
+    local = Path(source).is_dir()
+    folder = Path(source) if local else Path(snapshot_download(str(source), revision=revision, token=token))
+    _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
+    return folder
+
+
+def _card_of(card: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a calibration card."""
+    if isinstance(card, str | Path):
+        try:
+            content = read_json(card)
+        except (OSError, ValueError) as error:
+            raise _no_card(f"{card} ({error})") from error
+    else:
+        content = card
+    if not isinstance(content, Mapping) or not str(content.get("format")).startswith(_FORMAT):
+        raise _no_card(card if isinstance(card, str | Path) else describe(card))
+    return dict(content)
+
+
+def _no_card(got: object) -> InputError:
+    return InputError("model_card", "the card must be a calibration card", got, "Write one with fedlas card.")
+
+
+def _results(content: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
+    """Every calibrated metric, as the Hub reads it."""
+    data = word(content["data"]["name"])
+    slug = re.sub(r"[^a-z0-9.-]+", "-", data.lower()).strip("-") or "data"
+    for name, entry in content["metrics"]["calibrated"].items():
+        title = METRICS[name].metadata["title"] if name in METRICS else word(name)
+        yield EvalResult(
+            task_type=task, dataset_type=slug, dataset_name=data, dataset_split="test",
+            metric_type=word(name), metric_name=title, metric_value=float(entry["value"]),
+        )  # fmt: skip

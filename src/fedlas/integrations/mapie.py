@@ -1,0 +1,157 @@
+"""MAPIE: prediction sets (conformal prediction) from predictions of this library."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.extras import require
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
+
+require("mapie", extra="conformal")
+
+from mapie.classification import SplitConformalClassifier  # noqa: E402 (after require, whose error names the extra)
+
+__all__ = ["PredictionSets", "prediction_sets"]
+
+SCORES = ("lac", "top_k", "aps", "raps")
+_OWNER = "prediction_sets"
+
+
+@dataclass(frozen=True)
+class PredictionSets:
+    """A set of classes for each sample.
+
+    Attributes:
+        sets: Whether a class is in the set ``(N, C)`` bool.
+        predictions: The predictions that the sets are of.
+    """
+
+    sets: Tensor
+    predictions: Predictions
+
+    @property
+    def coverage(self) -> float:
+        """Share of samples whose label is in their set."""
+        return float(self.sets.gather(1, self.predictions.target[:, None]).double().mean())
+
+    @property
+    def sizes(self) -> Tensor:
+        """Number of classes in each set ``(N,)`` int64."""
+        return self.sets.sum(dim=1)
+
+    @property
+    def mean_size(self) -> float:
+        """Mean number of classes in a set."""
+        return float(self.sizes.double().mean())
+
+
+def prediction_sets(
+    val: Predictions,
+    test: Predictions,
+    *,
+    coverage: float = 0.9,
+    score: str = "lac",
+    randomized: bool = False,
+    seed: int = 0,
+) -> PredictionSets:
+    """Sets of classes that hold the label of a new sample with probability ``coverage``, by split conformal prediction.
+
+    The probability is over the draw of ``val`` and of the sample, if both are drawn alike; no calibration is assumed.
+    It holds on average over all samples and not for each class or each hard input.
+
+    Args:
+        val: Logits ``(M, C)`` and labels that neither the model nor a calibrator has seen.
+        test: Logits ``(N, C)`` of the samples whose sets are wanted; labels are not read.
+        coverage: Wanted, in (0, 1).
+        score: MAPIE's conformity score: ``"lac"`` (the probability of the class; the smallest sets on average, and some
+            may be empty), ``"top_k"`` (its rank), ``"aps"`` (cumulated probability down to it; larger sets where the
+            model is unsure) or ``"raps"`` (that with a penalty on large sets, tuned on a fifth of ``val``).
+        randomized: For ``"aps"`` and ``"raps"``: leave the last class out at random, so that the coverage is exact.
+            Without, it is above ``coverage``, often far above.
+        seed: Of this draw, and of the scores of APS and RAPS.
+
+    Raises:
+        InputError: If a number is out of range, samples have weights, the numbers of classes differ, or ``val`` is too
+            small: it takes ``coverage / (1 - coverage)`` samples at least, labels of three classes for any score but
+            ``"lac"``, and for ``"raps"`` two samples of each class.
+        MissingExtraError: On import, if MAPIE is not installed.
+
+    Note:
+        Temperature scaling of an over-confident and accurate model makes the sets of APS and RAPS larger, and hardly
+        changes those of LAC: calibrate for the probabilities, and make sets from either (MAPIE's issue 483).
+
+    Example:
+        >>> logits = 2 * torch.randn(2000, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+        >>> val, test = Predictions(logits[:1000], target[:1000]), Predictions(logits[1000:], target[1000:])
+        >>> found = prediction_sets(val, test, coverage=0.9)
+        >>> round(found.coverage, 2), round(found.mean_size, 2)
+        (0.89, 2.1)
+
+    Source:
+        MAPIE, https://mapie.readthedocs.io; LAC: Sadinle et al. 2019; APS: Romano et al. 2020; RAPS: Angelopoulos et
+        al. 2021.
+    """
+    # What MAPIE would refuse in its own words, or not at all.
+    for predictions in (val, test):
+        if getattr(check_predictions(_OWNER, predictions), "weights", None) is not None:
+            fix = "Leave them out; conformal prediction under weights is another method."
+            raise InputError(_OWNER, "predictions must have no weights", "weights", fix)
+    check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
+    check_choice(_OWNER, "score", score, SCORES)
+    if val.num_classes != test.num_classes:
+        got = f"{val.num_classes} and {test.num_classes}"
+        raise InputError(_OWNER, "val and test must have as many classes", got, "Pass predictions of one model.")
+    # RAPS sets a fifth aside, by class.
+    used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
+    if math.ceil((used + 1) * coverage) > used:
+        fix = "Use more, or a lower coverage."
+        raise InputError(_OWNER, f"val must have enough samples for a coverage of {coverage:g}", used, fix)
+    counts = torch.bincount(val.target)
+    present = counts[counts > 0]
+    if score != "lac" and len(present) < 3:
+        fix = "Use 'lac', the only one of two classes."
+        raise InputError(_OWNER, f"val must have labels of three classes for {score}", len(present), fix)
+    if score == "raps" and int(present.min()) < 2:
+        raise InputError(_OWNER, "val must have two samples of each class for raps", 1, "Use another score.")
+    # The conformal step is MAPIE's; its "model" turns logits into probabilities.
+    conformal = SplitConformalClassifier(
+        _softmax_classifier(val.num_classes), confidence_level=coverage, conformity_score=score, random_state=seed
+    )
+    conformal.conformalize(_rows(val), val.target.cpu().numpy())
+    last = {"include_last_label": "randomized" if randomized else True} if score in ("aps", "raps") else {}
+    _, sets = conformal.predict_set(_rows(test), conformity_score_params=last)
+    return PredictionSets(torch.from_numpy(sets[:, :, 0]).to(test.logits.device), test)
+
+
+def _rows(predictions: Predictions) -> NDArray[np.float64]:
+    return predictions.logits.cpu().double().numpy()
+
+
+def _softmax_classifier(num_classes: int) -> Any:
+    """A scikit-learn classifier that takes logits ``(N, C)`` as its input."""
+    sklearn = require("sklearn.base", extra="conformal")
+
+    class SoftmaxClassifier(sklearn.ClassifierMixin, sklearn.BaseEstimator):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            self.classes_ = np.arange(num_classes)  # scikit-learn takes what has such an attribute for fitted
+
+        def fit(self, logits: Any, target: Any) -> Any:  # noqa: ARG002 (what scikit-learn calls a classifier has it)
+            return self
+
+        def predict_proba(self, logits: Any) -> Any:
+            return torch.from_numpy(logits).softmax(dim=1).numpy()
+
+        def predict(self, logits: Any) -> Any:
+            return logits.argmax(axis=1)
+
+    return SoftmaxClassifier()

@@ -1,0 +1,291 @@
+"""scikit-learn: any classifier with a calibrator of this library behind it, and calibration metrics as scorers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas._core.extras import require
+from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
+from fedlas.metrics import METRICS
+from fedlas.metrics.evaluate import values_of
+from fedlas.predictions import Predictions
+
+require("sklearn", extra="sklearn")
+
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone  # noqa: E402 (after require)
+from sklearn.frozen import FrozenEstimator  # noqa: E402
+from sklearn.model_selection import check_cv, cross_val_predict, train_test_split  # noqa: E402
+from sklearn.utils import get_tags, indexable  # noqa: E402
+from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d  # noqa: E402
+
+__all__ = ["CalibratedClassifier", "CalibrationScorer", "calibration_scores", "scorers"]
+
+
+class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A scikit-learn classifier whose scores go through a calibrator of this library.
+
+    scikit-learn's own ``CalibratedClassifierCV`` has sigmoid, isotonic and temperature. This class takes every
+    calibrator of :data:`~fedlas.calibrators.CALIBRATORS` that works on logits, shows the warnings of their fits, and
+    gives :class:`~fedlas.Predictions` to the metrics, intervals and diagrams of this library. It does not take sample
+    weights; ``CalibratedClassifierCV`` does.
+
+    Args:
+        estimator: A classifier with ``decision_function`` or ``predict_proba``; of both, the former is used, with one
+            column a class (``decision_function_shape="ovr"`` of an SVC). A clone is fitted. A trained one in
+            ``sklearn.frozen.FrozenEstimator`` is not fitted again, and all samples of ``fit`` go to the calibrator.
+        calibrator: A registered name (``fedlas list calibrators``) or an object, of which a copy is fitted.
+        cv: Which samples the calibrator is fitted on. A number of folds, a splitter, an iterable of splits or None
+            (5 folds): on the scores that models of the other folds give each fold; the estimator is then fitted on all
+            samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
+        n_jobs: Processes for the folds, as elsewhere in scikit-learn.
+        random_state: Seed of the held-out share; the folds do not use it.
+
+    Raises:
+        InputError: On fitting, for an unknown calibrator or one that needs features, for an estimator without scores,
+            for a single class, or for a training fold that lacks a class.
+        MissingExtraError: On import, if scikit-learn is not installed.
+
+    State:
+        After ``fit``: ``classes_ (C,)``, ``estimator_`` and ``calibrator_``, both fitted, and, where the estimator has
+        them, ``n_features_in_`` and ``feature_names_in_``.
+
+    Note:
+        Probabilities become logits by their logarithm, zeros counting as 1.2e-38. A binary ``decision_function`` with
+        values ``d`` becomes the logits ``(-d / 2, d / 2)``, whose softmax is the sigmoid of ``d``. The scores of a fold
+        come from a model trained on fewer samples than the final one: the larger the folds' number, the smaller that
+        difference.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> X, y = load_iris(return_X_y=True)
+        >>> model = CalibratedClassifier(GaussianNB(), "temperature").fit(X, y)
+        >>> round(model.calibrator_.temperature, 2)
+        1.75
+        >>> model.predict_proba(X[:1]).round(3)
+        array([[1., 0., 0.]])
+
+    Source:
+        One calibrator on cross-fitted scores: Platt 1999; https://scikit-learn.org/stable/modules/calibration.html
+    """
+
+    classes_: NDArray[Any]
+    estimator_: Any
+    calibrator_: Calibrator
+
+    def __init__(
+        self,
+        estimator: Any,
+        calibrator: str | Calibrator = "temperature",
+        *,
+        cv: Any = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.calibrator = calibrator
+        self.cv = cv
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> CalibratedClassifier:  # noqa: N803 (scikit-learn's name)
+        """Fit estimator and calibrator.
+
+        Args:
+            X: What the estimator takes: an array, a sparse matrix or a data frame ``(N, ...)``.
+            y: Labels ``(N,)``, numbers or text.
+        """
+        # What cannot be meant is refused before anything is fitted.
+        calibrator, method = self._new_calibrator(), score_method("CalibratedClassifier.fit", self.estimator)
+        X, y = indexable(X, column_or_1d(y, warn=True))  # noqa: N806
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        # The estimator, and the scores of samples that it has not seen.
+        if isinstance(self.estimator, FrozenEstimator):
+            estimator, labels = self.estimator, y
+            scores = getattr(estimator, method)(X)
+        elif isinstance(self.cv, float):
+            seen, held, seen_labels, labels = train_test_split(
+                X, y, test_size=self.cv, stratify=y, random_state=self.random_state
+            )
+            estimator = clone(self.estimator).fit(seen, seen_labels)
+            scores = getattr(estimator, method)(held)
+        else:
+            labels = y
+            scores = cross_val_predict(
+                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs
+            )
+            estimator = clone(self.estimator).fit(X, y)
+        # The calibrator.
+        classes = np.asarray(estimator.classes_)
+        val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
+        self.calibrator_ = calibrator.fit(val)
+        self.estimator_, self.classes_ = estimator, classes
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(estimator, name):
+                setattr(self, name, getattr(estimator, name))
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Calibrated probabilities ``(N, C)``, in the order of ``classes_``."""
+        return self._calibrated(X).softmax(dim=1).numpy()
+
+    def decision_function(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """Calibrated logits ``(N, C)``; of two classes the log-odds ``(N,)`` of the second."""
+        logits = self._calibrated(X)
+        return (logits if logits.shape[1] != 2 else logits[:, 1] - logits[:, 0]).numpy()
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """The class of the highest probability ``(N,)``."""
+        best = self._calibrated(X).argmax(dim=1).numpy()
+        return self.classes_[best]
+
+    def predictions(self, X: Any, y: Any) -> Predictions:  # noqa: N803
+        """Calibrated logits and labels, for ``fedlas.evaluate`` and whatever else takes predictions.
+
+        Raises:
+            InputError: If a label is not one of ``classes_``.
+        """
+        logits = self._calibrated(X)
+        return Predictions(logits, class_indices("CalibratedClassifier.predictions", y, self.classes_))
+
+    def __sklearn_tags__(self) -> Any:
+        """Those of a classifier; sparse and pairwise input as the estimator takes them."""
+        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
+        tags.input_tags.sparse, tags.input_tags.pairwise = inner.input_tags.sparse, inner.input_tags.pairwise
+        return tags
+
+    def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
+        check_is_fitted(self)
+        owner = "CalibratedClassifier.predict"
+        method = score_method(owner, self.estimator_)
+        logits = logits_from(owner, getattr(self.estimator_, method)(X), method, len(self.classes_))
+        unread = torch.zeros(len(logits), dtype=torch.int64)  # a calibrator does not read labels when it is applied
+        return self.calibrator_.transform(Predictions(logits, unread)).logits
+
+    def _new_calibrator(self) -> Calibrator:
+        owner = "CalibratedClassifier.fit"
+        given: Any = self.calibrator
+        if isinstance(given, str):
+            calibrator = CALIBRATORS[given].value()
+        elif isinstance(given, Calibrator):
+            calibrator = copy.deepcopy(given)
+        else:
+            fix = "Pass a name such as 'temperature', or TemperatureScaling()."
+            raise InputError(owner, "calibrator must be a name or a Calibrator", describe(given), fix)
+        if calibrator.needs:
+            what, fix = ", ".join(sorted(calibrator.needs)), "Choose one that works on logits alone, e.g. 'vector'."
+            raise InputError(owner, "the calibrator must need nothing but logits", f"one that needs {what}", fix)
+        return calibrator
+
+
+@dataclass(frozen=True)
+class CalibrationScorer:
+    """A metric of this library as scikit-learn's ``scoring=``; the higher the better.
+
+    scikit-learn maximizes scores, so a metric that is better when lower has its sign changed.
+
+    Args:
+        metric: Registry name of a metric that has a direction; ``fedlas list metrics`` prints them.
+        num_bins: Number of bins, for metrics that have any, at least 1.
+
+    Raises:
+        InputError: For an unknown metric, or one where 0 is best or that needs true probabilities. When called, for an
+            estimator without ``predict_proba``.
+
+    Note:
+        Unlike a function in ``make_scorer`` it knows the classes of the estimator, so that a test fold may lack some.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.model_selection import cross_val_score
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> X, y = load_iris(return_X_y=True)
+        >>> cross_val_score(GaussianNB(), X, y, scoring=CalibrationScorer("ece"), cv=3).round(2)
+        array([-0.06, -0.05, -0.05])
+    """
+
+    metric: str
+    num_bins: int = 15
+
+    def __post_init__(self) -> None:
+        check_count("CalibrationScorer", "num_bins", self.num_bins)
+        about = METRICS[self.metric].metadata
+        if about["higher_is_better"] is None or about.get("needs"):
+            fix = f"Choose one of {', '.join(_directed())}."
+            raise InputError("CalibrationScorer", "metric must have a better direction", self.metric, fix)
+
+    @property
+    def name(self) -> str:
+        """The metric's name, after ``neg_`` if its sign is changed."""
+        return self.metric if METRICS[self.metric].metadata["higher_is_better"] else f"neg_{self.metric}"
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float:  # noqa: N803
+        """The score of a fitted classifier on ``X (N, ...)`` with labels ``y (N,)``."""
+        return _scores([self], _predicted(f"CalibrationScorer({self.metric!r})", estimator, X, y))[self.name]
+
+
+def calibration_scores(estimator: Any, X: Any, y: Any) -> dict[str, float]:  # noqa: N803
+    """All of :data:`scorers` in one prediction and one pass, by name: ``cross_validate(..., scoring=this)``.
+
+    Args:
+        estimator: A fitted classifier with ``predict_proba``.
+        X: What it takes ``(N, ...)``.
+        y: Labels ``(N,)``.
+
+    Raises:
+        InputError: If the estimator has no ``predict_proba``, or a label is none of its classes.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from sklearn.naive_bayes import GaussianNB
+        >>> X, y = load_iris(return_X_y=True)
+        >>> scores = calibration_scores(GaussianNB().fit(X, y), X, y)
+        >>> round(scores["accuracy"], 2), round(scores["neg_ece"], 3)
+        (0.96, -0.033)
+    """
+    return _scores(list(scorers.values()), _predicted("calibration_scores", estimator, X, y))
+
+
+def _directed() -> list[str]:
+    entries = METRICS.entries()
+    return [e.name for e in entries if e.metadata["higher_is_better"] is not None and not e.metadata.get("needs")]
+
+
+scorers: dict[str, CalibrationScorer] = {each.name: each for each in map(CalibrationScorer, _directed())}
+"""A scorer for every metric with a direction, by name: ``"accuracy"``, ``"neg_ece"``, ``"neg_nll"`` and so on."""
+
+
+def _scores(which: list[CalibrationScorer], predictions: Predictions) -> dict[str, float]:
+    values = values_of(predictions, [METRICS[each.metric] for each in which], which[0].num_bins)
+    return {each.name: values[each.metric] * (-1 if each.name != each.metric else 1) for each in which}
+
+
+def _predicted(owner: str, estimator: Any, X: Any, y: Any) -> Predictions:  # noqa: N803
+    if not hasattr(estimator, "predict_proba"):
+        fix = "Put it into a CalibratedClassifier, which has them."
+        raise InputError(owner, "the estimator must have predict_proba", type(estimator).__name__, fix)
+    return predictions_from(owner, estimator.predict_proba(X), "predict_proba", y, np.asarray(estimator.classes_))
+
+
+def _splits(cv: Any, X: Any, y: Any) -> list[Any]:  # noqa: N803
+    """The folds, each with every class in its training part."""
+    splits, classes = list(check_cv(cv, y, classifier=True).split(X, y)), np.unique(y)
+    for number, (seen, _) in enumerate(splits):
+        missing = np.setdiff1d(classes, np.asarray(y)[seen])
+        if len(missing):
+            names = ", ".join(map(str, missing[:5]))
+            fix = "Use stratified folds, and at least two samples a class."
+            expected = "each training fold must have samples of every class"
+            raise InputError("CalibratedClassifier.fit", expected, f"fold {number} without {names}", fix)
+    return splits

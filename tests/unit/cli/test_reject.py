@@ -1,0 +1,82 @@
+import json
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import TemperatureScaling
+from fedlas.cli.main import main
+from fedlas.stats import reject_option
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=random, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    parts = Predictions(3 * logits[:2000], target[:2000]), Predictions(3 * logits[2000:], target[2000:])
+    for name, part in zip(("val", "test"), parts, strict=True):
+        part.save(f"{name}.npz")
+    return parts
+
+
+def evaluate(capsys, *options):
+    status = main(["evaluate", "test.npz", "--replicates", "0", *options])
+    said = capsys.readouterr()
+    return status, said.out + said.err
+
+
+def test_thresholds_come_from_on_and_the_numbers_from_the_file(files, capsys):
+    val, test = files
+    status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001", "--json")
+    assert status == 0
+    rows = json.loads(said)["reject"]
+    assert rows == {"as predicted": [reject_option(val, test, risk=risk).plain() for risk in (0.3, 0.0001)]}
+    assert rows["as predicted"][1]["threshold"] is None
+
+
+def test_a_run_folder_has_its_validation_part(files, capsys):
+    val, test = files
+    for name, part in (("val", val), ("test", test)):
+        part.save(f"run/predictions/{name}.npz")
+    assert main(["evaluate", "run", "--replicates", "0", "--reject", "0.3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["reject"]
+    assert found == {"as predicted": [reject_option(val, test, risk=0.3).plain()]}
+
+
+def test_a_calibrator_is_applied_to_both_parts(files, capsys):
+    val, test = files
+    _, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "--calibrate", "temperature", "--json")
+    scaling = TemperatureScaling().fit(val)
+    expected = reject_option(scaling.transform(val), scaling.transform(test), risk=0.3).plain()
+    assert json.loads(said)["reject"]["after temperature"] == [expected]
+
+
+def test_the_table_fits_a_terminal_and_says_why_there_is_no_threshold(files, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    found = reject_option(*files, risk=0.3)
+    status, said = evaluate(capsys, "--on", "val.npz", "--reject", "0.3", "0.0001")
+    assert status == 0
+    assert "Reject option, as predicted" in said
+    row = next(line.split() for line in said.splitlines() if line.split()[:1] == ["30"])
+    upper = f"{100 * found.upper:.2f}"
+    assert row == ["30", f"{found.threshold:.4f}", f"{100 * found.coverage:.1f}", f"{100 * found.risk:.2f}", upper]
+    assert "No threshold for 0.01 %: even without a mistake it takes 52,981 accepted samples." in " ".join(said.split())
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--reject", "0.1"), "--reject needs held-out predictions; got no --on"),
+        (("--reject", "0", "--on", "val.npz"), "--reject must be a finite number in (0, 1)"),
+        (("--reject", "nan", "--on", "val.npz"), "--reject must be a finite number in (0, 1)"),
+        (("--reject", "0.1", "--on", "val.npz", "--calibrate", "all"), "--reject is for one model"),
+        (("--on", "val.npz"), "--on needs --calibrate or --reject"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(files, capsys, options, message):
+    status, said = evaluate(capsys, *options)
+    assert status == 2
+    assert message in said

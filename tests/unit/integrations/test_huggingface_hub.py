@@ -1,0 +1,149 @@
+import json
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.deploy.calibration import fit_calibration
+from fedlas.deploy.make_card import make_card
+from fedlas.errors import InputError
+from fedlas.metrics import evaluate
+
+pytest.importorskip("huggingface_hub")
+from huggingface_hub import ModelCard
+
+from fedlas.integrations import huggingface_hub as hub
+
+
+def drawn(samples, seed):
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(samples, 4, generator=random, dtype=torch.float64)
+    return Predictions(3 * logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0])
+
+
+@pytest.fixture(scope="module")
+def parts():
+    val, test = drawn(1500, 0), drawn(1000, 1)
+    return val, test, fit_calibration("temperature", val)
+
+
+@pytest.fixture(scope="module")
+def card(parts):
+    val, test, calibration = parts
+    return make_card(val, test, calibration, model={"run": "my|net"}, data={"name": "My Data"}, risks=(0.5, 0.0001))
+
+
+class Model:
+    """As a CalibratedModel: it writes itself into a file."""
+
+    def save(self, path):
+        path.write_bytes(b"weights")
+        return path
+
+
+class Api:
+    """Of the Hub, as far as an upload uses it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        self.calls.append(("create", repo_id, private, exist_ok))
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        files = {path.name: path.read_bytes() for path in folder_path.iterdir()}
+        self.calls.append(("upload", repo_id, files, commit_message))
+
+
+def test_the_hub_reads_every_calibrated_metric(parts, card):
+    _, test, calibration = parts
+    found = ModelCard(str(hub.model_card(card, task="text-classification", license="mit", tags=["mine"])))
+    results = {each.metric_type: each.metric_value for each in found.data.eval_results}
+    assert results == pytest.approx(evaluate(calibration.transform(test)))
+    data = found.data.to_dict()
+    assert (data["license"], data["pipeline_tag"], data["library_name"]) == ("mit", "text-classification", "fedlas")
+    assert data["tags"] == ["calibration", "mine"]
+    assert {each.dataset_type for each in found.data.eval_results} == {"my-data"}
+
+
+def test_people_read_metrics_thresholds_and_limits(parts, card):
+    _, test, calibration = parts
+    text = hub.model_card(card).text
+    before, after = evaluate(test)["ece"], evaluate(calibration.transform(test))["ece"]
+    assert f"| ECE % ↓ | {100 * before:.2f} | {100 * after:.2f} |  |" in text
+    row = card["selective"]["thresholds"][0]
+    assert f"| 50 | {row['threshold']:.4f} | {100 * row['test']['coverage']:.1f} |" in text
+    assert "| 0.01 |" not in text  # no threshold could be vouched for
+    for limit in card["limits"]:
+        assert f"- {limit}" in text.replace("\\", "")
+    assert "# my\\|net" in text
+    assert f"temperature {calibration.temperature:.4g}" in text
+
+
+def test_a_name_and_a_data_set_may_be_given(card):
+    found = hub.model_card({**card, "calibration": {"method": "none"}}, name="net", dataset="CIFAR-10")
+    assert found.data.model_name == "net"
+    assert {each.dataset_type for each in found.data.eval_results} == {"cifar-10"}
+    assert "# net\n" in found.text
+    assert "not calibrated" in found.text
+    assert card["model"]["run"] == "my|net"
+
+
+def test_intervals_stand_next_to_the_numbers(card):
+    entry = {"value": 0.02, "low": 0.01, "high": 0.03}
+    content = {**card, "metrics": {"as predicted": {"ece": {"value": 0.1}}, "calibrated": {"ece": entry}}}
+    assert "| ECE % ↓ | 10.00 | 2.00 | 1.00 to 3.00 |" in hub.model_card(content).text
+
+
+def test_a_folder_holds_model_card_and_readme(card, tmp_path):
+    folder = hub.save_pretrained(Model(), tmp_path / "hub", card=card)
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "card.json", "README.md"}
+    assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
+    assert "CalibratedModel.load" in (folder / "README.md").read_text()
+    assert hub.download(folder) == folder
+    exported = tmp_path / "net.onnx"
+    exported.write_bytes(b"graph")
+    again = hub.save_pretrained(str(exported), folder, card=folder / "card.json")
+    assert (again / "net.onnx").read_bytes() == b"graph"
+    assert "CalibratedModel.load" not in (again / "README.md").read_text()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_an_upload_makes_the_repository_and_sends_the_folder(card, tmp_path, ready):
+    api, model, options = Api(), Model(), {"card": card, "license": "mit"}
+    if ready:
+        model, options = hub.save_pretrained(model, tmp_path / "hub", **options), {}
+    assert hub.push_to_hub(model, "me/net", private=True, api=api, **options) == "https://hub/me/net"
+    create, upload = api.calls
+    assert create == ("create", "me/net", True, True)
+    _, repo_id, files, message = upload
+    assert (repo_id, message) == ("me/net", "Model with its calibration card")
+    assert files["model.safetensors"] == b"weights"
+    assert json.loads(files["card.json"])["format"] == "fedlas.card/1"
+    assert ('download("me/net")' in files["README.md"].decode()) is not ready
+
+
+def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
+    place, api = tmp_path / "hub", Api()
+    for model, given, message in (
+        (3, card, "must have save"),
+        (tmp_path / "nothing.onnx", card, "or be an existing file"),
+        (Model(), {"format": "other"}, "must be a calibration card"),
+        (Model(), tmp_path / "nothing.json", "nothing.json"),
+        (Model(), {"format": "fedlas.card/1"}, "KeyError: 'model'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            hub.save_pretrained(model, place, card=given)
+    assert not place.exists()
+    for model in (Model(), tmp_path):  # without a card
+        with pytest.raises(InputError, match="must be a calibration card"):
+            hub.push_to_hub(model, "me/net", api=api)
+    assert api.calls == []
+
+
+def test_somebody_elses_readme_stays(card, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="must be a model card of this function"):
+        hub.save_pretrained(Model(), tmp_path, card=card)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import TemperatureScaling
+from fedlas.errors import InputError
+
+pytest.importorskip("mapie")
+from fedlas.integrations.mapie import prediction_sets
+
+REAL = Path(__file__).parents[4] / "shared" / "real" / "resnet20-cifar10-test.npz"
+
+
+def drawn(samples, classes=5, seed=0, scale=2.0):
+    random = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(samples, classes, generator=random, dtype=torch.float64)
+    return Predictions(logits, torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0])
+
+
+def by_hand(val, test, coverage, scores):
+    """Split conformal prediction: what scores at most the right quantile of validation."""
+    own = scores(val).gather(1, val.target[:, None])[:, 0].sort().values
+    return scores(test) <= own[int(np.ceil((len(own) + 1) * coverage)) - 1]
+
+
+def rank(predictions):
+    return predictions.probs.argsort(dim=1, descending=True).argsort(dim=1)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize(("score", "scores"), [("lac", lambda p: 1 - p.probs), ("top_k", rank)])
+def test_sets_are_those_of_split_conformal_prediction(coverage, score, scores):
+    val, test = drawn(999), drawn(500, seed=1)
+    found = prediction_sets(val, test, coverage=coverage, score=score)
+    assert torch.equal(found.sets, by_hand(val, test, coverage, scores))
+    hit = [bool(row[label]) for row, label in zip(found.sets, test.target.tolist(), strict=True)]
+    assert found.coverage == sum(hit) / 500
+    assert found.mean_size == found.sizes.sum().item() / 500
+
+
+@pytest.mark.parametrize("score", ["aps", "raps"])
+def test_randomized_sets_have_the_wanted_coverage_and_others_more(score):
+    val, test = drawn(4000), drawn(4000, seed=1)
+    exact = prediction_sets(val, test, score=score, randomized=True)
+    assert exact.coverage == pytest.approx(0.9, abs=0.02)
+    above = prediction_sets(val, test, score=score)
+    assert above.coverage > 0.92
+    assert above.mean_size > exact.mean_size
+    again = prediction_sets(val, test, score=score, randomized=True, seed=1)
+    assert not torch.equal(again.sets, exact.sets)
+
+
+def test_half_precision_two_classes_and_classes_that_validation_lacks():
+    val, test = drawn(300, classes=2), drawn(100, classes=2, seed=1)
+    narrow = Predictions(100 * val.logits.float(), val.target)
+    assert prediction_sets(narrow, narrow).coverage > 0.85
+    wide = Predictions(torch.cat([val.logits, torch.full((300, 1), -5.0).double()], 1), val.target)
+    other = Predictions(torch.cat([test.logits, torch.full((100, 1), -5.0).double()], 1), test.target)
+    with pytest.warns(UserWarning, match="less labels"):
+        assert prediction_sets(wide, other).sets.shape == (100, 3)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="needs ../shared/real")
+def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
+    arrays = np.load(REAL)
+    half = np.random.default_rng(0).permutation(10_000)
+    val, test = (Predictions(arrays["logits"][h], arrays["target"][h].astype(int)) for h in (half[:5000], half[5000:]))
+    scaling = TemperatureScaling().fit(val)
+    for score, least in (("lac", -0.05), ("aps", 0.2)):
+        sizes = [
+            prediction_sets(*pair, coverage=0.95, score=score, randomized=score == "aps").mean_size
+            for pair in ((val, test), (scaling.transform(val), scaling.transform(test)))
+        ]
+        assert sizes[1] - sizes[0] > least
+    assert prediction_sets(val, test, coverage=0.95).coverage == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("val", "options", "message"),
+    [
+        (drawn(50), {"coverage": 1.0}, r"coverage must be a finite number in \(0, 1\)"),
+        (drawn(50), {"score": "apps"}, "Did you mean 'aps'"),
+        (drawn(50, classes=4), {}, "val and test must have as many classes; got 4 and 5"),
+        (drawn(18), {"coverage": 0.95}, "val must have enough samples for a coverage of 0.95; got 18"),
+        (Predictions(torch.zeros(30, 5), [0] * 29 + [1]), {"score": "raps"}, "labels of three classes for raps; got 2"),
+        (Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]), {"score": "raps"}, "two samples of each class"),
+        ("val.npz", {}, "predictions must be Predictions"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(val, options, message):
+    with pytest.raises(InputError, match=message):
+        prediction_sets(val, drawn(10), **options)

@@ -1,0 +1,207 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import make_classification
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, cross_val_score, cross_validate
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fedlas
+from fedlas.calibrators import PlattScaling, TemperatureScaling
+from fedlas.errors import CalibrationWarning, InputError
+from fedlas.integrations.sklearn import CalibratedClassifier, CalibrationScorer, calibration_scores, scorers
+
+NAMES = np.array(["cat", "dog", "fox"])
+
+
+def data(samples=300, classes=3, seed=0):
+    return make_classification(samples, 8, n_informative=4, n_classes=classes, flip_y=0.2, random_state=seed)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    X, y = data()
+    return CalibratedClassifier(GaussianNB()).fit(X, NAMES[y]), X, NAMES[y]
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")  # some checks fit on a handful of samples
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@parametrize_with_checks(
+    [
+        CalibratedClassifier(GaussianNB()),
+        CalibratedClassifier(LogisticRegression(), "vector", cv=0.3),
+        CalibratedClassifier(LinearSVC(random_state=0), cv=3),
+    ]
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("estimator", [GaussianNB(), LinearSVC(random_state=0)])
+def test_the_temperature_is_that_of_the_cross_fitted_scores(estimator, classes):
+    X, y = data(classes=classes)
+    model = CalibratedClassifier(estimator, cv=StratifiedKFold(4)).fit(X, y)
+    logits = np.empty((len(y), classes))
+    for seen, held in StratifiedKFold(4).split(X, y):
+        part = type(estimator)(**estimator.get_params()).fit(X[seen], y[seen])
+        logits[held] = scores_of(part, X[held])
+    expected = TemperatureScaling().fit(fedlas.Predictions(logits, y))
+    assert model.calibrator_.temperature == pytest.approx(expected.temperature, rel=1e-9)
+    whole = type(estimator)(**estimator.get_params()).fit(X, y)
+    expected = torch.from_numpy(scores_of(whole, X) / expected.temperature).softmax(1).numpy()
+    np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-9)
+
+
+def scores_of(estimator, X):
+    """Logits of a classifier, written down a second time."""
+    if hasattr(estimator, "predict_proba"):
+        return np.log(np.maximum(estimator.predict_proba(X), 1.2e-38))
+    found = estimator.decision_function(X)
+    return found if found.ndim == 2 else np.stack([0 * found, found], axis=1)
+
+
+def test_a_share_is_held_out_by_class_and_the_rest_trains():
+    X, y = data()
+    model = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
+    again = CalibratedClassifier(LogisticRegression(), cv=0.2, random_state=7).fit(X, y)
+    assert np.array_equal(model.predict_proba(X), again.predict_proba(X))
+    assert not np.allclose(model.estimator_.coef_, LogisticRegression().fit(X, y).coef_)
+
+
+def test_a_frozen_estimator_is_not_trained_again():
+    X, y = data()
+    trained = GaussianNB().fit(X[:100], y[:100])
+    before = pickle.dumps(trained)
+    model = CalibratedClassifier(FrozenEstimator(trained)).fit(X[100:], y[100:])
+    assert pickle.dumps(trained) == before
+    expected = TemperatureScaling().fit(fedlas.Predictions(scores_of(trained, X[100:]), y[100:]))
+    assert model.calibrator_.temperature == expected.temperature
+
+
+def test_text_labels_a_pipeline_and_sparse_rows():
+    words = {"cat": "purr meow whiskers", "dog": "bark fetch tail", "fox": "red forest tail"}
+    generator = np.random.default_rng(0)
+    y = generator.choice(NAMES, 90)
+    texts = [" ".join(generator.choice((words[name] + " the a of").split(), 4)) for name in y]
+    model = make_pipeline(TfidfVectorizer(), CalibratedClassifier(LinearSVC(random_state=0))).fit(texts, y)
+    assert set(model.predict(texts)) <= set(NAMES)
+    assert model.score(texts, y) > 0.6
+    outside = CalibratedClassifier(make_pipeline(TfidfVectorizer(), LinearSVC(random_state=0))).fit(texts, y)
+    assert outside.predict_proba(texts).sum(1) == pytest.approx(1)
+    sparse = csr_matrix(data()[0])
+    assert CalibratedClassifier(LogisticRegression()).fit(sparse, data()[1]).predict(sparse).shape == (300,)
+
+
+def test_data_frames_keep_their_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = data(classes=2)
+    frame = pandas.DataFrame(X, columns=[f"x{i}" for i in range(8)])
+    model = CalibratedClassifier(make_pipeline(StandardScaler(), LogisticRegression())).fit(
+        frame, pandas.Series(NAMES[y], index=frame.index[::-1])
+    )
+    assert list(model.feature_names_in_) == list(frame.columns)
+    assert model.decision_function(frame).shape == (300,)
+    assert np.array_equal(model.predict(frame), model.classes_[(model.decision_function(frame) > 0).astype(int)])
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")  # some folds have few samples
+def test_a_search_chooses_the_calibrator_and_options_of_the_estimator():
+    X, y = data()
+    grid = {"calibrator": ["temperature", PlattScaling()], "estimator__var_smoothing": [1e-9, 1.0]}
+    search = GridSearchCV(CalibratedClassifier(GaussianNB(), cv=3), grid, scoring=scorers["neg_nll"], cv=3)
+    results = search.fit(X, y).cv_results_
+    assert search.best_score_ == max(results["mean_test_score"]) < 0
+    assert len(set(results["mean_test_score"])) == 4
+    sigmoid = cross_val_score(CalibratedClassifier(GaussianNB()), X, y, scoring="neg_log_loss", cv=3)
+    ours = cross_val_score(CalibratedClassifier(GaussianNB()), X, y, scoring=scorers["neg_nll"], cv=3)
+    np.testing.assert_allclose(ours, sigmoid, rtol=1e-9)
+
+
+def test_predictions_go_to_the_metrics(fitted):
+    model, X, y = fitted
+    predictions = model.predictions(X, y)
+    np.testing.assert_allclose(predictions.probs.numpy(), model.predict_proba(X), rtol=1e-12)
+    assert fedlas.evaluate(predictions)["accuracy"] == pytest.approx(model.score(X, y))
+    assert fedlas.evaluate(predictions)["ece"] == -scorers["neg_ece"](model, X, y)
+
+
+def test_calibration_improves_a_naive_model():
+    X, y = data(samples=2000)
+    naive = GaussianNB().fit(X[:1000], y[:1000])
+    model = CalibratedClassifier(GaussianNB()).fit(X[:1000], y[:1000])
+    assert scorers["neg_nll"](model, X[1000:], y[1000:]) > scorers["neg_nll"](naive, X[1000:], y[1000:])
+
+
+def test_scores_equal_scikit_learns(fitted):
+    model, X, y = fitted
+    found = calibration_scores(model, X, y)
+    assert found["neg_nll"] == pytest.approx(-log_loss(y, model.predict_proba(X)))
+    squares = (model.predict_proba(X) - (y[:, None] == model.classes_)) ** 2
+    assert found["neg_brier"] == pytest.approx(-squares.sum(1).mean())
+    assert found["accuracy"] == pytest.approx(model.score(X, y))
+    assert found == {name: scorer(model, X, y) for name, scorer in scorers.items()}
+    assert {"neg_ece", "neg_classwise_ece", "top5", "neg_aurc"} <= found.keys()
+    assert "neg_confidence_gap" not in found  # it has a sign, so nothing is better about more of it
+    many = cross_validate(GaussianNB(), X, y, scoring=calibration_scores, cv=2)
+    assert f"test_{next(iter(found))}" in many
+
+
+def test_a_part_without_a_class_is_scored_and_bins_count(fitted):
+    model, X, y = fitted
+    some = y != "dog"
+    logits = torch.from_numpy(np.log(model.predict_proba(X[some])))
+    expected = fedlas.evaluate(fedlas.Predictions(logits, np.where(y[some] == "cat", 0, 2)), num_bins=4)["ece"]
+    scorer = pickle.loads(pickle.dumps(CalibrationScorer("ece", num_bins=4)))
+    assert scorer(model, X[some], y[some]) == pytest.approx(-expected)
+    assert scorers["neg_ece"](model, X[some], y[some]) != pytest.approx(-expected)
+
+
+class NoScores(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        return self
+
+
+@pytest.mark.parametrize(
+    ("estimator", "calibrator", "cv", "message"),
+    [
+        (GaussianNB(), "temprature", None, "Did you mean 'temperature'"),
+        (GaussianNB(), 3, None, "must be a name or a Calibrator; got int 3"),
+        (GaussianNB(), "feature-clipping", None, "one that needs features"),
+        (NoScores(), "temperature", None, "must have decision_function or predict_proba"),
+        (GaussianNB(), "temperature", KFold(3), "fold 0 without 0"),
+        (SVC(decision_function_shape="ovo"), "temperature", 3, r"must give one column .* \(300, 6\) of 4 classes"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(estimator, calibrator, cv, message):
+    X, y = data(classes=4)
+    order = np.argsort(y, kind="stable")
+    with pytest.raises(InputError, match=message):
+        CalibratedClassifier(estimator, calibrator, cv=cv).fit(X[order], y[order])
+
+
+def test_labels_of_no_class_and_scores_of_no_model(fitted):
+    model, X, y = fitted
+    with pytest.raises(InputError, match="labels must be classes of the estimator; got eel"):
+        model.predictions(X, np.where(y == "cat", "eel", y))
+    with pytest.raises(InputError, match=r"must have predict_proba; got RidgeClassifier\. Put it into a Calibrated"):
+        scorers["neg_ece"](RidgeClassifier().fit(X, y), X, y)
+    with pytest.raises(InputError, match="must have a better direction; got confidence_gap"):
+        CalibrationScorer("confidence_gap")
+
+
+def test_a_doubtful_fit_warns():
+    X, y = data(samples=60, classes=2)
+    with pytest.warns(CalibrationWarning, match="TemperatureScaling: "):
+        CalibratedClassifier(FrozenEstimator(SVC(C=1e6, gamma=10).fit(X, y))).fit(X, y)
