@@ -159,9 +159,7 @@ def main() -> None:
         for test in args.tests:
             alarms(args, test)
         return
-    print(
-        "| change | test samples of the card | good samples before | samples until the alarm: median, least, most | watch |"
-    )
+    print("| change | card | good samples before | samples until the alarm: median, least, most | watch |")
     for change in CHANGES:
         for test in args.tests:
             for good in (0, args.good):

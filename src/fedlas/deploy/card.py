@@ -138,10 +138,5 @@ def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSu
     wrong, accepted = (check_count("card", name, test[name], low=0) for name in ("wrong", "accepted"))
     if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
         raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
-    ends = {"low": 0, "high": 1}
-    return Accepted(
-        check_number("card", "risk", risk, **ends),
-        check_number("card", "threshold", threshold, **ends),
-        accepted,
-        wrong,
-    )
+    share, cut = (check_number("card", *pair, low=0, high=1) for pair in (("risk", risk), ("threshold", threshold)))
+    return Accepted(share, cut, accepted, wrong)

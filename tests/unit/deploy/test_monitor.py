@@ -1,5 +1,8 @@
 import json
 import multiprocessing
+import signal
+import subprocess
+import sys
 
 import filelock
 import numpy as np
@@ -215,6 +218,35 @@ def test_some_files_have_labels_and_some_have_none(card, tmp_path):
     assert found["watches"]["accuracy"] == first
 
 
+class ConfidencesAlone:
+    """A table with a confidence and perhaps an outcome a row."""
+
+    def __init__(self, given, labeled):
+        self.block = given.confidence, given.correct if labeled else None
+
+    def blocks(self):
+        yield self.block
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, monkeypatch, labeled):
+    given = live(0, 3000, factor=3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("fedlas.deploy.monitor.look.open_table", lambda *_: ConfidencesAlone(given, labeled))
+        found = look(card, [tmp_path / "a.csv"])
+        with pytest.raises(InputError, match="--raw needs the scores of all classes"):
+            monitor(card, [tmp_path / "a.csv"], raw=True)
+    whole = look(card, [given.save(tmp_path / "a.npz")])
+    assert found["watches"]["classes"]["why"] == "no classes"
+    assert found["watches"]["confidence"]["evidence"] == pytest.approx(
+        whole["watches"]["confidence"]["evidence"], rel=1e-3
+    )
+    if labeled:
+        assert found["alarms"] == whole["alarms"] == ["accuracy", "calibration"]
+    else:
+        assert not found["alarm"]
+
+
 def test_a_card_without_classes_watches_the_rest(card, tmp_path):
     content = json.loads(card.read_text())
     del content["reference"]["class_counts"]
@@ -249,6 +281,32 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     content = json.loads((tmp_path / "made" / "state.json").read_text())
     assert content["looks"] == ROUNDS * WATCHERS
     assert content["samples"] == content["watches"]["accuracy"]["samples"] == ROUNDS * (50 + 51)
+
+
+@pytest.mark.system
+def test_a_killed_call_leaves_the_state_as_it_was(card, tmp_path):
+    """Killed at its first write, and at the last moment before the new state takes the place of the old."""
+    state, file = tmp_path / "state.json", write(tmp_path / "a.csv", live(0, 400))
+    look(card, [file], columns=COLUMNS, state=state)
+    before = state.read_text()
+    program = """
+import os, pathlib, signal, sys
+from fedlas.cli import main
+which, arguments = sys.argv[1], sys.argv[2:]
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if which == "sync":
+    os.fsync = kill
+else:
+    pathlib.Path.replace = kill
+main(arguments)
+"""
+    for which in ("sync", "replace"):
+        arguments = ["monitor", str(card), str(file), "--logits", "z_*", "--target", "y", "--state", str(state)]
+        done = subprocess.run([sys.executable, "-c", program, which, *arguments], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert state.read_text() == before
+    found = look(card, [file], columns=COLUMNS, state=state)
+    assert (found["samples"], found["looks"]) == (800, 2)
 
 
 def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatch):
@@ -460,7 +518,7 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
     assert "no change is shown in confidence, classes." in said
     assert "class 2" in said
     assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
-    assert "--target goes with --logits or --probs" in capsys.readouterr().err
+    assert "columns" in capsys.readouterr().err
 
 
 def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):

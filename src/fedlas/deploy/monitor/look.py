@@ -102,15 +102,20 @@ def _take(seen: Watched, stream: Iterator[Batch]) -> None:
 def _stream(files: Sequence[Path], columns: Columns | None, card: Card, *, raw: bool) -> Iterator[Batch]:
     """The files, block by block."""
     for file in files:
-        for logits, target in open_table(file, columns).blocks():
-            if logits.shape[1] != card.num_classes:
-                got = f"{logits.shape[1]} in {file.name}"
+        for scores, outcome in open_table(file, columns).blocks():
+            if scores.ndim == 1:  # confidences, and whether they came true
+                if raw:
+                    fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."
+                    raise InputError(OWNER, "--raw needs the scores of all classes", f"confidences in {file.name}", fix)
+                yield Batch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
+                continue
+            if scores.shape[1] != card.num_classes:
+                got = f"{scores.shape[1]} in {file.name}"
                 fix = "Pass predictions of the model that the card is about."
                 raise InputError(OWNER, f"predictions must have the card's {card.num_classes} classes", got, fix)
-            scores = logits.double()
-            scores = card.calibration(scores) if raw else scores
-            confidence, predicted = scores.softmax(dim=1).max(dim=1)
-            correct = None if target is None else torch.eq(predicted, target).numpy()
+            logits = card.calibration(scores.double()) if raw else scores.double()
+            confidence, predicted = logits.softmax(dim=1).max(dim=1)
+            correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
             yield Batch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
 
 

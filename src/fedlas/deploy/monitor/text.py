@@ -80,12 +80,13 @@ def explanations(content: Mapping[str, Any]) -> list[str]:
     watches = content["watches"]
     shown = [leading(name, found)["name"] for name, found in watches.items() if "statistics" in found]
     threshold = next(found["threshold"] for found in watches.values() if "threshold" in found)
+    rate = f"{100 * content['false_alarm']:g} %"
     return [
-        f"Live: {', '.join(shown)}. On the card: the interval that its test samples leave. Evidence of {threshold:g} is "
-        "an alarm. 5 points in: samples until it is seen if from now on accuracy or mean confidence is 5 points lower, "
-        "or 5 points of the predictions go to another class; — if the card has too few samples to show it.",
-        f"False alarms: at most {100 * content['false_alarm']:g} % over the whole stream, however often one looks; a "
-        "quarter of it for each watch.",
+        f"Live: {', '.join(shown)}. On the card: the interval that its test samples leave. "
+        f"Evidence of {threshold:g} is an alarm.",
+        "5 points in: samples until it is seen if from now on accuracy or mean confidence is 5 points lower, "
+        "or 5 points of the predictions go to another class; — where the card has too few samples to show it.",
+        f"False alarms: at most {rate} over the whole stream, however often one looks; a quarter of it for each watch.",
     ]
 
 
