@@ -252,7 +252,7 @@ def test_a_card_without_classes_watches_the_rest(card, tmp_path):
     del content["reference"]["class_counts"]
     (tmp_path / "card.json").write_text(json.dumps(content))
     found = look(tmp_path, [write(tmp_path / "a.csv", live(0, 300))], columns=COLUMNS)
-    assert found["watches"]["classes"] == {"watched": False, "why": "not on the card", "alarm": False}
+    assert found["watches"]["classes"] == {"watched": False, "why": "not on card", "alarm": False}
     assert found["watches"]["accuracy"]["watched"]
 
 

@@ -135,7 +135,7 @@ def _content(card: Card, seen: Watched, false_alarm: float) -> dict[str, Any]:
         "watches": {
             name: _watch(seen.watches[name], seen, delays[name])
             if name in seen.watches
-            else {"watched": False, "why": "not on the card", "alarm": False}
+            else {"watched": False, "why": "not on card", "alarm": False}
             for name in WATCHES
         },
     }

@@ -56,7 +56,7 @@ def rows(content: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def state(found: Mapping[str, Any]) -> str:
     """Alarm, quiet, or why nothing is watched."""
     if found["alarm"]:
-        return f"ALARM at {found['alarm_after']:,}"
+        return "ALARM"
     return "quiet" if found["watched"] else str(found["why"])
 
 

@@ -12,7 +12,7 @@ from fedlas.deploy.monitor.look import Findings
 from fedlas.deploy.monitor.watches import Watch
 from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
 from fedlas.lab.report.table import Column, Table, table_of
-from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption, legend_below, legend_height
+from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption, legend_below, legend_height, name_ticks
 
 _LIMIT = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""
@@ -76,20 +76,21 @@ def _means(found: Findings, watch: Watch) -> Any:
     history = found.seen.histories[watch.name]
     drawn, _ = canvas("monitor", "light", axes(2.9, 2.2))
     count, total = history.count[:, number], history.total[:, number]
-    has = count > 0
-    ends, means = _ends(found)[has], total[has] / count[has]
+    # Rows without such samples, as without labels, are gaps.
+    count = np.where(count > 0, count, np.nan)
+    ends, means = _ends(found), total / count
     # Few samples scatter widely, so the limits of a row widen as its samples get fewer.
-    reach = _LIMIT * watch.spread[number] / np.sqrt(count[has])
+    reach = _LIMIT * watch.spread[number] / np.sqrt(count)
     low = np.maximum(watch.test.low[number] - reach, watch.test.least[number])
     high = np.minimum(watch.test.high[number] + reach, watch.test.most[number])
-    inside = (means >= low) & (means <= high)
-    edges, dashed = np.concatenate([[0], ends]), {"color": LIGHT.muted, "linewidth": 0.9, "linestyle": (0, (4, 3))}
+    inside, outside = (means >= low) & (means <= high), (means < low) | (means > high)
     for limit in (low, high):
-        drawn.plot(edges, 100 * np.concatenate([limit[:1], limit]), **dashed)
+        steps = 100 * np.concatenate([limit[:1], limit])
+        drawn.plot([0, *ends], steps, color=LIGHT.muted, linewidth=0.9, linestyle=(0, (4, 3)), drawstyle="steps-pre")
     drawn.axhspan(100 * watch.test.low[number], 100 * watch.test.high[number], color=LIGHT.grid, zorder=0)
     drawn.plot(ends, 100 * means, color=LIGHT.muted, linewidth=0.8)
     drawn.plot(ends[inside], 100 * means[inside], "o", color=LIGHT.ink, markersize=3.2)
-    drawn.plot(ends[~inside], 100 * means[~inside], "D", color=LIGHT.over, markersize=4)
+    drawn.plot(ends[outside], 100 * means[outside], "D", color=LIGHT.over, markersize=4)
     alarm = found.seen.alarms.get(watch.name)
     if alarm is not None:
         drawn.axvline(alarm, color=LIGHT.over, linewidth=1.2)
@@ -113,6 +114,10 @@ def _evidence(found: Findings) -> Any:
     drawn.axhline(threshold, color=LIGHT.over, **REFERENCE)
     drawn.set_yscale("log")
     drawn.set_ylim(_LEAST, top)
+    # As numbers: the exponents of powers would be too small to read.
+    ticks = [10.0**power for power in range(-2, int(np.log10(top)) + 1)]
+    name_ticks(drawn.yaxis, ticks, [f"{tick:,g}" for tick in ticks])
+    drawn.minorticks_off()
     drawn.set_xlim(0, found.seen.samples)
     caption(drawn, LIGHT, "live samples", "evidence", title=f"Alarm from {threshold:g} on")
     legend_below(drawn, LIGHT)
