@@ -145,6 +145,17 @@ def test_many_classes_are_watched_in_groups(card):
     np.testing.assert_allclose(values.mean(axis=0), watch.card)
 
 
+def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
+    """A model so sure that most confidences are 1 in float32, which a service in another precision rounds otherwise."""
+    one = torch.ones(3, dtype=torch.float64)
+    parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
+    made = make_card(*parts, Calibration("none", one, 0 * one), model={"run": "sure"}, data={"name": "drawn"})
+    (card.parent / "sure.json").write_text(json.dumps(made))
+    names = watches_of(read_card(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
+    assert 2 <= len(names) < len(watches_of(read_card(card), false_alarm=0.01)[2].statistics)
+    assert all(float(name.split()[-1]) < 1 for name in names[1:])
+
+
 def test_false_alarms_of_all_watches_together(card):
     """Streams as the card's test part was drawn, with a card for each; the budget is for all four."""
     rate, alarms, content = 0.3, [], json.loads(card.read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ WATCHES = ("calibration", "accuracy", "confidence", "classes")
 """Each may spend an equal share of the false alarms, whether it has something to watch or not."""
 _POINTS = 9
 """Confidences at which the share of samples below is watched."""
+_SATURATED = 2e-6
+"""No confidence this near 1 is such a point: steps of float32 are 6e-8 there, and other rounding moves shares."""
 GROUPS = 32
 """Most groups of classes. Each takes its part of the false alarms, so a thousand classes are not watched singly."""
 
@@ -99,7 +101,7 @@ def _calibration(card: Card, half: float) -> Watch:
         return np.repeat((batch.correct - batch.confidence)[:, None], len(low), axis=1), has
 
     whole = "accuracy less confidence"
-    names = (whole, *(f"{whole}, {low:.5g}-{high:.5g}" for low, high in itertools.pairwise(gaps.edges)))
+    names = (whole, *(f"{whole}, {start:.5g}-{end:.5g}" for start, end in itertools.pairwise(gaps.edges)))
     count = np.maximum(gaps.count, 1)
     variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - ((gaps.right - gaps.confidence) / count) ** 2
     test = MeanDrift(low, high, -highest, 1 - lowest, false_alarm=half)
@@ -114,21 +116,22 @@ def _accuracy(card: Card, half: float) -> Watch:
     cuts = np.array([row.threshold for row in rows])
     miss = half / (1 + len(rows))
     shares = [right / count, *(row.wrong / row.accepted for row in rows)]
-    low, high = (np.array(each) for each in zip(clopper_pearson(right, count, level=1 - miss), *[
+    ends = [clopper_pearson(right, count, level=1 - miss)]
+    for row in rows:
         # What the card promises may come true: only a risk above both that and what the test part shows is a change.
-        (0.0, max(row.risk, clopper_pearson(row.wrong, row.accepted, level=1 - miss, sides=1)[1])) for row in rows
-    ], strict=True))  # fmt: skip
+        shown = clopper_pearson(row.wrong, row.accepted, level=1 - miss, sides=1)[1]
+        ends.append((0.0, max(row.risk, shown)))
 
     def values(batch: Batch) -> Values | None:
         if batch.correct is None:
             return None
-        has = np.ones((len(batch), len(low)), dtype=bool)
+        has = np.ones((len(batch), 1 + len(rows)), dtype=bool)
         has[:, 1:] = batch.confidence[:, None] >= cuts
         wrong = np.repeat(~batch.correct[:, None], len(rows), axis=1)
         return np.concatenate([batch.correct[:, None], wrong], axis=1).astype(np.float64), has
 
     names = ("accuracy", *(f"wrong of those from {row.threshold:.4g} on" for row in rows))
-    return _of_shares("accuracy", names, shares, low, high, half, "no labels", values)
+    return _of_shares("accuracy", names, shares, ends, half, "no labels", values)
 
 
 def _confidence(card: Card, half: float) -> Watch:
@@ -136,7 +139,7 @@ def _confidence(card: Card, half: float) -> Watch:
     count, sums = int(card.gaps.count[0]), card.gaps
     # By number and not by what lies below: the points must not depend on the samples that are counted.
     places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
-    places = places[(places > 0) & (places < len(card.bin_counts))]
+    places = places[(places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)]
     points, below = card.bin_edges[places], card.bin_counts.cumsum()[places - 1]
     miss = half / (1 + len(points))
     mean = float(sums.confidence[0] / count)
@@ -144,14 +147,13 @@ def _confidence(card: Card, half: float) -> Watch:
         sums.confidence_bounds(level=1 - miss),
         *(clopper_pearson(int(n), count, level=1 - miss) for n in below),
     ]
-    low, high = (np.array(each) for each in zip(*ends, strict=True))
 
     def values(batch: Batch) -> Values:
-        shares = batch.confidence[:, None] < points
-        return np.concatenate([batch.confidence[:, None], shares], axis=1), np.ones((len(batch), len(low)), dtype=bool)
+        made = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
+        return made, np.ones_like(made, dtype=bool)
 
     names = ("mean confidence", *(f"confidences below {point:.5g}" for point in points))
-    made = _of_shares("confidence", names, [mean, *(below / count)], low, high, half, "nothing", values)
+    made = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
     made.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
     return made
 
@@ -163,7 +165,6 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
     samples = int(counts.sum())
     grouped = [int(counts[members].sum()) for members in groups]
     ends = [clopper_pearson(n, samples, level=1 - half / len(groups)) for n in grouped]
-    low, high = (np.array(each) for each in zip(*ends, strict=True))
 
     def values(batch: Batch) -> Values | None:
         if batch.predicted is None:
@@ -176,20 +177,20 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
         f"class {called[g[0]]}" if len(g) == 1 else f"classes {called[g[0]]} to {called[g[-1]]}" for g in groups
     )
     shares = [n / samples for n in grouped]
-    return _of_shares("classes", names, shares, low, high, half, "no classes", values)
+    return _of_shares("classes", names, shares, ends, half, "no classes", values)
 
 
 def _of_shares(
     name: str,
     statistics: tuple[str, ...],
     shares: list[float],
-    low: Floats,
-    high: Floats,
+    ends: Sequence[tuple[float, float]],
     half: float,
     missing: str,
     values: Callable[[Batch], Values | None],
 ) -> Watch:
-    """A watch over means of values from 0 to 1."""
+    """A watch over means of values from 0 to 1, each in the interval with these ends."""
+    low, high = (np.array(each) for each in zip(*ends, strict=True))
     # The largest spread of a share in its interval: a card without a mistake does not make every mistake remarkable.
     widest = np.clip(0.5, low, high)
     spread = np.sqrt(widest * (1 - widest))
