@@ -153,7 +153,7 @@ def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
     (card.parent / "sure.json").write_text(json.dumps(made))
     names = watches_of(read_card(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
     assert 2 <= len(names) < len(watches_of(read_card(card), false_alarm=0.01)[2].statistics)
-    assert all(float(name.split()[-1]) < 1 for name in names[1:])
+    assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
 
 
 def test_false_alarms_of_all_watches_together(card):

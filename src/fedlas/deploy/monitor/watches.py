@@ -152,7 +152,7 @@ def _confidence(card: Card, half: float) -> Watch:
         made = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
         return made, np.ones_like(made, dtype=bool)
 
-    names = ("mean confidence", *(f"confidences below {point:.5g}" for point in points))
+    names = ("mean confidence", *(f"confidences below {point:.6g}" for point in points))
     made = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
     made.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
     return made
