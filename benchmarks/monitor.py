@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import Card, read_card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.state import Watched
 from fedlas.deploy.monitor.watches import WATCHES, Batch, watches_of
 
 CLASSES, SCALE = 10, 12.0
-NONE = Calibration("none", torch.ones(CLASSES, dtype=torch.float64), torch.zeros(CLASSES, dtype=torch.float64))
+NONE = read_calibration({"method": "none"}, CLASSES)
 
 
 def draw(samples: int, generator: torch.Generator) -> Predictions:

@@ -11,7 +11,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.card import read_card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.history import FIRST_WIDTH, ROWS
@@ -44,8 +44,7 @@ def write(path, predictions):
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
     """A card of a calibrated model whose raw logits are twice as large."""
-    one = torch.ones(3, dtype=torch.float64)
-    calibration = Calibration("temperature", one / 2, 0 * one, 2.0)
+    calibration = read_calibration({"method": "temperature", "temperature": 2.0}, 3)
     parts = live(98, 4000, raw=2.0), live(99, 4000, raw=2.0)
     content = make_card(*parts, calibration, model={"run": "mine-s0"}, data={"name": "drawn"})
     path = tmp_path_factory.mktemp("card") / "card.json"
@@ -147,9 +146,8 @@ def test_many_classes_are_watched_in_groups(card):
 
 def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
     """A model so sure that most confidences are 1 in float32, which a service in another precision rounds otherwise."""
-    one = torch.ones(3, dtype=torch.float64)
     parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
-    made = make_card(*parts, Calibration("none", one, 0 * one), model={"run": "sure"}, data={"name": "drawn"})
+    made = make_card(*parts, read_calibration({"method": "none"}, 3), model={"run": "sure"}, data={"name": "drawn"})
     (card.parent / "sure.json").write_text(json.dumps(made))
     names = watches_of(read_card(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
     assert 2 <= len(names) < len(watches_of(read_card(card), false_alarm=0.01)[2].statistics)
@@ -159,10 +157,11 @@ def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
 def test_false_alarms_of_all_watches_together(card):
     """Streams as the card's test part was drawn, with a card for each; the budget is for all four."""
     rate, alarms, content = 0.3, [], json.loads(card.read_text())
-    one = torch.ones(3, dtype=torch.float64)
     for seed in range(40):
         parts = live(1000 + seed, 200), live(2000 + seed, 200)
-        made = make_card(*parts, Calibration("none", one, 0 * one), model=content["model"], data={"name": "drawn"})
+        made = make_card(
+            *parts, read_calibration({"method": "none"}, 3), model=content["model"], data={"name": "drawn"}
+        )
         path = card.parent / "drawn.json"
         path.write_text(json.dumps(made))
         seen = Watched.nothing(watches_of(read_card(path), false_alarm=rate))
