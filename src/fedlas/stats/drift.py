@@ -34,10 +34,10 @@ class MeanDrift:
     ``[low, high]``, wherever the sample has that statistic. Against each interval one gambler bets above and another
     below, each with several fixed shares of what may be staked. Half of the money is staked at the start. The rest is
     staked little by little, because bets that were open while nothing happened have lost: without fresh money a change
-    after 10,000 good samples would be found ten times as late as one at the start. Under the null hypothesis the money of all
-    gamblers together, staked or not, is a non-negative supermartingale that starts at 1. By Ville's inequality it ever
-    reaches ``1 / false_alarm`` with probability at most ``false_alarm``, at whatever times one looks and however long
-    the stream is.
+    after 10,000 good samples would be found ten times as late as one at the start. Under the null hypothesis the money
+    of all gamblers together, staked or not, is a non-negative supermartingale that starts at 1. By Ville's inequality
+    it ever reaches ``1 / false_alarm`` with probability at most ``false_alarm``, at whatever times one looks and
+    however long the stream is.
 
     Args:
         low: Lower ends of the intervals ``(S,)``.
