@@ -13,7 +13,7 @@ def command_line() -> str:
     _, subcommands = _parsers()
     exits = (
         "Exit status: 0; 1 if a run of a bench failed; 2 for arguments or input that cannot be used; "
-        "3 if `fedlas monitor` found a drift; 130 after Ctrl-C."
+        "3 if `fedlas monitor` raised an alarm; 130 after Ctrl-C."
     )
     lines = ["| subcommand | what it does |", "|---|---|"]
     lines += [

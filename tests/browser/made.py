@@ -9,6 +9,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from fedlas import Predictions
 from fedlas.cli import main
 
 PLAIN, GATED = "cross-entropy-without-label-smoothing", "fedlas"
@@ -36,6 +37,8 @@ PAGES = (
     "evaluated/temperature.html",
     "evaluated/all.html",
     "evaluated/table.html",
+    "monitor/quiet.html",
+    "monitor/alarm.html",
     "ood/losses/ood.html",
     "ood/scores/ood.html",
     "tune/tune.html",
@@ -76,6 +79,7 @@ def _make_all():
         _fedlas("ood", "digits/fedlas-s0", "--data", "synthetic", "--out", "ood/scores", *few)
         _fedlas("card", "digits/fedlas-s0", *few)
         _fedlas("export", "digits/fedlas-s0", "--format", "safetensors", "--calibrate", "vector", *few)
+        _monitor()
         _fedlas("tune", "digits.yaml", "--losses", GATED, PLAIN, "--trials", "3", "--out", "tune")
     return asked
 
@@ -123,6 +127,17 @@ def _evaluations():
     rows = [f"{1 - p:.4f},{p:.4f},{int(u < p)}" for p, u in zip(score, score[::-1], strict=True)]
     table.write_text("\n".join(["p_healthy,p_ill,label", *rows]), encoding="utf-8")
     _fedlas("evaluate", str(table), "--probs", "p_*", "--target", "label", *few, "evaluated/table.html")
+
+
+def _monitor():
+    """A stream without labels in which nothing happens, and one with labels whose scores go to wrong columns."""
+    run = Path("digits/fedlas-s0")
+    test = Predictions.load(run / "predictions/test.npz")
+    test.with_logits(test.logits.roll(1, dims=1)).save("wrong.npz")
+    np.savez("unlabeled.npz", logits=test.logits.numpy())
+    good = [str(run / "predictions/test.npz")] * 3
+    _fedlas("monitor", str(run), *["unlabeled.npz"] * 3, "--raw", "--page", "monitor/quiet.html")
+    _fedlas("monitor", str(run), *good, "wrong.npz", "--raw", "--page", "monitor/alarm.html", status=3)
 
 
 def _fedlas(*arguments, status=0):

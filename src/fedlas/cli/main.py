@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used or results that
-            cannot be printed and are nowhere else, 3 if fedlas monitor found a drift, 130 after Ctrl-C.
+            cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm, 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     leaves = given[:1] != [] and given[0] in _LEAVE_RESULTS

@@ -1,13 +1,20 @@
-"""``fedlas monitor``: whether calibration has drifted since the card was written."""
+"""``fedlas monitor``: whether anything has changed since the card was written."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
-from fedlas._core.files import path_argument
-from fedlas.cli.arguments import AddSubcommand, add_columns, columns_of
-from fedlas.deploy.monitor import monitor
+from fedlas._core.check import InputError
+from fedlas._core.files import path_argument, write_text
+from fedlas._core.terminal import say, show
+from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, columns_of
+from fedlas.deploy.monitor import text
+from fedlas.deploy.monitor.look import monitor
+from fedlas.lab.report.monitor_page import monitor_page, statistics_table, watches_table
+from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.table import terminal
 
 
 def add_monitor(add: AddSubcommand) -> None:
@@ -15,7 +22,8 @@ def add_monitor(add: AddSubcommand) -> None:
     parser = add(
         "monitor",
         _monitor,
-        "Say whether calibration has drifted since the card; exit status 3 on an alarm.",
+        "Watch live predictions: has calibration, accuracy, confidence or a class share changed since the card? Exit "
+        "status: 0 no alarm, 3 alarm, 2 error.",
         "CARD PREDS [PREDS ...]",
     )
     parser.add_argument("card", type=Path, metavar="CARD", help="card.json, or the run folder that holds it")
@@ -28,7 +36,8 @@ def add_monitor(add: AddSubcommand) -> None:
         type=float,
         default=0.01,
         metavar="X",
-        help="largest probability of an alarm while nothing drifts, over the whole stream (default: %(default)s)",
+        help="largest probability of an alarm while nothing changes, over the whole stream and all watches (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--raw", action="store_true", help="apply the card's calibration first (default: PREDS are calibrated)"
@@ -39,16 +48,38 @@ def add_monitor(add: AddSubcommand) -> None:
         metavar="FILE",
         help="resume from here, and keep it (default: every call starts afresh)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON (default: sentences)")
+    parser.add_argument(
+        "--page", type=path_argument, metavar="HTML", help="write the history as a page (default: no page)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON (default: a table and sentences)")
+    add_details(parser, "print every watched mean (default: one a watch)")
 
 
 def _monitor(args: argparse.Namespace) -> int:
-    return monitor(
+    if args.page is not None:
+        if args.page.suffix.lower() not in (".html", ".htm"):
+            raise InputError("fedlas monitor", "--page must end in .html", args.page, "Name the page so.")
+        require_page_packages()
+    found = monitor(
         args.card,
         args.files,
         false_alarm=args.false_alarm,
         columns=columns_of(args),
         raw=args.raw,
         state=args.state,
-        as_json=args.json,
     )
+    # The alarm is told before the page is written: a full disk must not hide it.
+    if args.json:
+        say(*json.dumps(found.content, indent=2).split("\n"))
+    else:
+        say(text.summary(found.content), wrap=True)
+        show(terminal(watches_table(found.content)))
+        say(text.verdict(found.content), *text.reasons(found.content), wrap=True)
+        if args.details:
+            show(terminal(statistics_table(found.content).where((0, 1, 2, 4))))
+        say(*text.explanations(found.content), wrap=True, style="dim")
+    if args.page is not None:
+        write_text(args.page, monitor_page(found))
+        if not args.json:
+            say(f"page: {args.page}")
+    return found.status

@@ -7,13 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.check import InputError, check_count, reason
+from fedlas._core.check import InputError, check_count, check_number, reason
 from fedlas._core.files import read_json
 from fedlas.deploy.calibration import Calibration, read_calibration
 from fedlas.stats.gap_sums import GapSums, check_edges, read_counts, read_numbers
 from fedlas.stats.rows import Floats
 
 FORMAT = "fedlas.card/1"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What a threshold of confidence did on the test part.
+
+    Attributes:
+        risk: Wanted share of wrong among accepted predictions.
+        threshold: Confidence from which predictions are accepted.
+        accepted: How many were.
+        wrong: Of these.
+    """
+
+    risk: float
+    threshold: float
+    accepted: int
+    wrong: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class Card:
         gaps: Sums over the test part.
         bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
         bin_counts: Samples of the test part in each ``(B,)``, all of them together.
+        thresholds: Those that the card vouches for.
+        class_counts: Samples of the test part by predicted class ``(C,)``; None where they are not known.
     """
 
     name: str
@@ -37,6 +56,8 @@ class Card:
     gaps: GapSums
     bin_edges: Floats
     bin_counts: Floats
+    thresholds: tuple[Accepted, ...]
+    class_counts: Floats | None
 
 
 def read_card(path: Path) -> Card:
@@ -101,4 +122,21 @@ def _card(content: Mapping[str, Any]) -> Card:
         raise ValueError(f"{len(counts)} bins with {len(edges)} ends")
     if not gaps.count[0] > 0 or counts.sum() != gaps.count[0]:
         raise ValueError(f"{counts.sum():g} samples in bins, {gaps.count[0]:g} in cells")
-    return Card(name, tuple(classes), num_classes, calibration, gaps, edges, counts)
+    thresholds = tuple(
+        _accepted(row["risk"], row["threshold"], row["test"], most=gaps)
+        for row in content["selective"]["thresholds"]
+        if row["threshold"] is not None
+    )
+    classwise = None if reference.get("class_counts") is None else read_counts(reference, "class_counts")
+    if classwise is not None and (classwise.shape != (num_classes,) or classwise.sum() != gaps.count[0]):
+        raise ValueError(f"{classwise.sum():g} samples in {len(classwise)} classes")
+    return Card(name, tuple(classes), num_classes, calibration, gaps, edges, counts, thresholds, classwise)
+
+
+def _accepted(risk: Any, threshold: Any, test: Mapping[str, Any], *, most: GapSums) -> Accepted:
+    """A row of the thresholds, which holds no more samples than the test part."""
+    wrong, accepted = (check_count("card", name, test[name], low=0) for name in ("wrong", "accepted"))
+    if accepted > most.count[0] or wrong > min(accepted, most.count[0] - most.right[0]):
+        raise ValueError(f"{wrong} wrong of {accepted} accepted samples")
+    share, cut = (check_number("card", *pair, low=0, high=1) for pair in (("risk", risk), ("threshold", threshold)))
+    return Accepted(share, cut, accepted, wrong)

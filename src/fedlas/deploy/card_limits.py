@@ -30,7 +30,7 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
     data, samples = content["data"], content["data"]["samples"]
     yield (
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
-        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when calibration has drifted."
+        "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
     yield (
         f"The {samples['val']:,} validation samples chose the epoch and the calibration as well as the thresholds, "

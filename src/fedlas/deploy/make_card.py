@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from fedlas.deploy.calibration import Calibration
@@ -129,6 +130,7 @@ def _reference(val: Predictions, test: Predictions) -> dict[str, Any]:
         "gaps": GapSums.of(cells, confidence, correct).plain(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
+        "class_counts": torch.bincount(test.predicted, minlength=test.num_classes).tolist(),
     }
 
 

@@ -1,170 +1,179 @@
-"""Tests for whether calibration has changed since it was measured, over a stream, at a chosen rate of false alarms."""
+"""Have means left the intervals that a reference gave them? A test over a stream, at a chosen rate of false alarms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
-from fedlas.stats.gap_sums import GapSums, cells_of, ends_of
 from fedlas.stats.intervals import check_level
 from fedlas.stats.rows import Floats
 
-__all__ = ["ConfidenceDrift", "GapDrift", "confidence_drift", "spent"]
+__all__ = ["SHARES", "MeanDrift", "active_shape"]
 
-_FRACTIONS = np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7])
+SHARES = np.array([0.01, 0.03, 0.1, 0.3, 0.7])
 """Bets, as shares of the largest bet that cannot lose everything. The test averages their wealth."""
 _LEAST = 0.05
 """Smallest loss that a bet is scaled by, so that an interval at the end of its range does not make bets infinite."""
+_START = 0.5
+"""Share of the money that is staked before the first sample. The rest is staked a little at each sample."""
+_PACE = 100.0
+"""Samples until half of the rest is staked; a later change waits for money that is staked when it begins."""
+_MOST = 1e200
+"""The wealth of a gambler is cut here, so that it stays a float64. A cut supermartingale is still one."""
+_ROWS = 512
 
 
-class GapDrift:
-    """Sequential test that accuracy differs from confidence by as much as it did when the card was written.
+class MeanDrift:
+    """Sequential test that the means of bounded statistics lie in given intervals.
 
-    Null hypothesis: given all samples before it, a sample's expected ``r - c`` (right less confidence) lies in the
-    interval that the card's samples leave, over all samples and within each cell of confidence. Against each interval
-    one gambler bets above and another below, with fixed shares of what they may stake. Under the null hypothesis the
-    average of their wealth is a non-negative supermartingale that starts at 1. By Ville's inequality it ever reaches
-    ``2 / false_alarm`` with probability at most ``false_alarm / 2``; the card's intervals spend the other half. So the
-    probability of a false alarm is at most ``false_alarm``, at whatever times one looks and however long the stream is.
+    Null hypothesis: given all samples before it, the expected value of each statistic of a sample lies in its interval
+    ``[low, high]``, wherever the sample has that statistic. Against each interval one gambler bets above and another
+    below, each with several fixed shares of what may be staked. Half of the money is staked at the start. The rest is
+    staked little by little, because bets that were open while nothing happened have lost: without fresh money a change
+    after 10,000 good samples would be found ten times as late as one at the start. Under the null hypothesis the money
+    of all gamblers together, staked or not, is a non-negative supermartingale that starts at 1. By Ville's inequality
+    it ever reaches ``1 / false_alarm`` with probability at most ``false_alarm``, at whatever times one looks and
+    however long the stream is.
 
     Args:
-        reference: Sums of the card's samples.
+        low: Lower ends of the intervals ``(S,)``.
+        high: Upper ends ``(S,)``.
+        least: Smallest value that each statistic can have ``(S,)``.
+        most: Largest ``(S,)``.
         false_alarm: Probability in (0, 1).
-        log_wealth: Logarithm of the wealth to continue from, ``(K + 1, 2, bets)``; None starts afresh.
 
     State:
-        The wealth of each gambler, changed by :meth:`observe`: ``O(cells)``.
+        ``samples``: how many were observed; ``active (S, 2, bets)``: the wealth that each gambler has at stake. Both
+        are changed by :meth:`observe`, and may be set to continue from.
 
     Raises:
-        InputError: If ``false_alarm`` is out of range.
+        InputError: If ``false_alarm`` is out of range, or an interval is empty or leaves its range.
 
     Note:
-        Samples must come in an order that does not depend on labels. Samples that share a cause (frames of one video)
-        are not independent, and the null hypothesis is about each sample given those before it.
+        Samples that share a cause (frames of one video) are not independent: the null hypothesis is about each sample
+        given those before it.
 
     Source:
         Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (JRSS B 2024, arXiv
-        2010.09686), section 4, for the test; Ville 1939 for the inequality; Maurer and Pontil, "Empirical Bernstein
-        bounds and sample variance penalization" (2009), theorem 4, and Clopper and Pearson (1934) for the intervals.
+        2010.09686), section 4, for the bets; Ville 1939 for the inequality; Shin, Ramdas and Rinaldo, "E-detectors: a
+        nonparametric framework for sequential change detection" (2022, arXiv 2203.03532), section 2, for bets that
+        begin at every sample. There they bound the time between false alarms; here the weights of the beginnings add
+        up to 1, which bounds the probability of one.
+
+    Example:
+        >>> one = np.ones(1)
+        >>> test = MeanDrift(0.9 * one, 0.95 * one, 0 * one, one, false_alarm=0.01)
+        >>> test.observe(np.zeros((20, 1)), np.ones((20, 1), dtype=bool))  # twenty mistakes of a model with 5 to 10 %
+        3
     """
 
-    def __init__(self, reference: GapSums, *, false_alarm: float, log_wealth: Floats | None = None) -> None:
+    def __init__(self, low: Floats, high: Floats, least: Floats, most: Floats, *, false_alarm: float) -> None:
         self.false_alarm = check_level("drift", false_alarm, name="false_alarm")
-        self.edges = reference.edges
-        self.low, self.high = reference.bounds(level=1 - false_alarm / 2)
-        lowest, highest = ends_of(reference.edges)
+        if not (low.shape == high.shape == least.shape == most.shape and len(low)):
+            shapes = f"{low.shape}, {high.shape}, {least.shape}, {most.shape}"
+            raise InputError("drift", "all ends must be (S,)", shapes, "Give each statistic its own.")
+        if not ((least <= low) & (low <= high) & (high <= most)).all():  # false for NaN
+            got = f"{low.tolist()} to {high.tolist()}"
+            raise InputError("drift", "each interval must lie in the range of its statistic", got, "Order the ends.")
+        self.low, self.high, self.least, self.most = low, high, least, most
         # One over the largest loss per unit staked: a bet below it keeps the factor of the wealth above 0.
-        up = 1 / np.maximum(highest + self.high, _LEAST)
-        down = 1 / np.maximum(1 - lowest - self.low, _LEAST)
-        self._bets = np.stack([up, down], axis=1)[:, :, None] * _FRACTIONS  # (K + 1, 2, bets)
-        self.log_wealth = np.zeros_like(self._bets) if log_wealth is None else log_wealth.copy()
+        up, down = 1 / np.maximum(high - least, _LEAST), 1 / np.maximum(most - low, _LEAST)
+        self._bets = np.stack([up, down], axis=1)[:, :, None] * SHARES
+        self.samples = 0
+        self.active = np.full(active_shape(len(low)), _START)
 
     @property
     def threshold(self) -> float:
         """Evidence at which the test raises an alarm."""
-        return 2 / self.false_alarm
+        return 1 / self.false_alarm
 
     @property
-    def log_evidence(self) -> float:
-        """Logarithm of the average wealth of all gamblers."""
-        return float(_log_mean(self.log_wealth.reshape(1, -1))[0])
+    def evidence(self) -> float:
+        """All money over that at the start: the bets' average wealth, and what is not staked yet."""
+        return float(self.active.mean() + _unstaked(self.samples))
 
-    def log_evidence_by_cell(self) -> Floats:
-        """Log evidence of the bets on all samples, then of the bets on each cell: where the evidence comes from."""
-        return _log_mean(self.log_wealth.reshape(len(self.log_wealth), -1))
+    @property
+    def evidence_by_statistic(self) -> Floats:
+        """Average wealth of each statistic's bets ``(S,)``: where the evidence comes from."""
+        return self.active.mean(axis=(1, 2))
 
-    def observe(self, confidence: Floats, correct: NDArray[np.bool_]) -> int | None:
+    def observe(self, values: Floats, has: NDArray[np.bool_]) -> int | None:
         """Bet on some samples, in order.
 
         Args:
-            confidence: ``(n,)``.
-            correct: ``(n,)``.
+            values: The statistics of each sample ``(n, S)``.
+            has: Whether the sample has the statistic ``(n, S)``. Whether it does must not depend on the value.
 
         Returns:
             Index of the first sample after which there was an alarm; None if there was none.
 
         Raises:
-            InputError: If a confidence is not in ``[0, 1]``, or the shapes differ. The wealth is unchanged then.
+            InputError: If a value is outside its range, or the shapes differ. Nothing has changed then.
         """
-        outside = confidence[~((confidence >= 0) & (confidence <= 1))]  # written so that NaN is outside
-        if confidence.shape != correct.shape or len(outside):
-            got = f"{confidence.shape} with {correct.shape}, outside {outside[:3].tolist()}"
-            fix = "Pass probabilities of the predicted classes."
-            raise InputError("drift", "every confidence must be in [0, 1], one for each prediction", got, fix)
-        if not len(confidence):
-            return None
-        gap = correct.astype(np.float64) - confidence
-        cell = cells_of(self.edges, confidence)
-        # The wealth of each cell's gamblers after every sample: it moves at samples of that cell only.
-        paths = np.empty((len(gap), len(self.log_wealth)))
-        for k in range(len(self.log_wealth)):
-            rows = slice(None) if k == 0 else np.flatnonzero(cell == k - 1)
-            steps = np.zeros((len(gap), *self._bets.shape[1:]))
-            above, below = gap[rows] - self.high[k], self.low[k] - gap[rows]
-            # Wealth leaves float64's range in a long stream, so logarithms are added; log1p keeps those of small bets.
-            steps[rows] = np.log1p(self._bets[k] * np.stack([above, below], axis=1)[:, :, None])
-            # The whole path is kept and not only its end: an alarm counts even if the wealth falls afterward.
-            path = self.log_wealth[k] + steps.cumsum(axis=0)
-            paths[:, k] = _log_mean(path.reshape(len(gap), -1))
-            self.log_wealth[k] = path[-1]
-        # The wealth is averaged, not maximized: an average of supermartingales is one too, a maximum is not.
-        reached = np.flatnonzero(_log_mean(paths) >= math.log(self.threshold))
-        return int(reached[0]) if len(reached) else None
+        self._check(values, has)
+        active, found = self.active.reshape(-1).copy(), None
+        unstaked = _unstaked(self.samples + np.arange(len(values) + 1))
+        stakes = -np.diff(unstaked)
+        # Factors are made for some hundred samples at once; the wealth itself moves sample by sample.
+        with np.errstate(over="ignore"):  # cut in the next line
+            for start in range(0, len(values), _ROWS):
+                part = slice(start, start + _ROWS)
+                factors = self._factors(values[part], has[part]).reshape(-1, len(active))
+                for place, (stake, factor) in enumerate(zip(stakes[part], factors, strict=True), start):
+                    # What is staked now may win with this sample already: the stake was known before it.
+                    active = np.minimum((active + stake) * factor, _MOST)
+                    # Every sample counts and not only the last: an alarm stays even if the wealth falls afterward.
+                    if found is None and active.sum() / len(active) + unstaked[place + 1] >= self.threshold:
+                        found = place
+        self.active, self.samples = active.reshape(self.active.shape), self.samples + len(values)
+        return found
+
+    def samples_until(self, values: Floats, has: NDArray[np.bool_], weights: Floats) -> float:
+        """About how many samples an alarm takes if from now on they are drawn anew from these.
+
+        Args:
+            values: Statistics of each kind of sample ``(n, S)``.
+            has: Whether it has them ``(n, S)``.
+            weights: Probability of each kind ``(n,)``.
+
+        Returns:
+            Samples until the expected logarithm of the first gambler's wealth has grown enough to alarm alone;
+            infinity if no gambler's grows.
+        """
+        self._check(values, has)
+        growth = np.tensordot(weights, np.log(self._factors(values, has)), axes=1)
+        # A gambler who has lost all stakes again what is staked from now on, say over the next hundred samples.
+        fresh = _unstaked(self.samples) - _unstaked(self.samples + _PACE)
+        needed = math.log(self.threshold * growth.size) - np.log(np.maximum(self.active, fresh))
+        with np.errstate(divide="ignore"):
+            times = np.where(growth > 0, np.maximum(needed, 0) / growth, np.inf)
+        return float(times.min())
+
+    def _factors(self, values: Floats, has: NDArray[np.bool_]) -> Floats:
+        """Factor of each bet's wealth ``(n, S, 2, bets)``; 1 where the sample has no such statistic."""
+        gains = np.stack([values - self.high, self.low - values], axis=2) * has[:, :, None]
+        return 1 + self._bets * gains[..., None]
+
+    def _check(self, values: Floats, has: NDArray[np.bool_]) -> None:
+        shape = (len(values), len(self.low))
+        if values.shape != shape or has.shape != shape:
+            got = f"{values.shape} with {has.shape}"
+            raise InputError("drift", f"values must be (n, {shape[1]}), and so must has", got, "Pass one row a sample.")
+        outside = has & ~((values >= self.least) & (values <= self.most))  # written so that NaN is outside
+        if outside.any():
+            got = values[outside][:3].tolist()
+            raise InputError("drift", "every value must lie in its range", got, "Check the predictions.")
 
 
-@dataclass(frozen=True)
-class ConfidenceDrift:
-    """Test of whether the distribution of confidences has changed.
-
-    Attributes:
-        distance: Largest difference of the two cumulative shares over the ends of the bins, in [0, 1].
-        p_value: P-value of the test that both samples have one distribution.
-    """
-
-    distance: float
-    p_value: float
+def active_shape(statistics: int) -> tuple[int, int, int]:
+    """Shape of the wealth at stake for so many statistics."""
+    return statistics, 2, len(SHARES)
 
 
-def confidence_drift(reference: Sequence[float] | Floats, live: Sequence[float] | Floats) -> ConfidenceDrift:
-    """Two-sample Kolmogorov-Smirnov test over counts in the same bins.
-
-    The distance is taken over the ends of bins only, so it is at most the distance over all confidences, and the
-    p-value is too large rather than too small.
-
-    Args:
-        reference: Number of samples in each bin ``(bins,)``.
-        live: Number of samples of the other kind in each bin ``(bins,)``.
-
-    Example:
-        >>> confidence_drift([50, 50], [50, 50]).p_value, confidence_drift([90, 10], [10, 90]).p_value < 1e-6
-        (1.0, True)
-
-    Source:
-        Smirnov, "Table for estimating the goodness of fit of empirical distributions" (1948).
-    """
-    first, second = np.asarray(reference, dtype=np.float64), np.asarray(live, dtype=np.float64)
-    n, m = first.sum(), second.sum()
-    counted = min(n, m) >= 1 and max(n, m) < np.inf and min(first.min(), second.min()) >= 0  # false for NaN
-    if first.shape != second.shape or not counted:
-        got = f"{first.shape} with {n:g}, {second.shape} with {m:g}"
-        raise InputError("confidence_drift", "both must have samples, in the same bins", got, "Count both alike.")
-    distance = float(np.abs(first.cumsum() / n - second.cumsum() / m).max())
-    p_value = float(require("scipy.stats", extra="stats").kstwobign.sf(distance * math.sqrt(n * m / (n + m))))
-    return ConfidenceDrift(distance, p_value)
-
-
-def spent(false_alarm: float, look: int) -> float:
-    """Share of ``false_alarm`` for the ``look``-th look, from 1: ``6 / (pi * look) ** 2``. All shares add up to it."""
-    return false_alarm * 6 / (math.pi * look) ** 2
-
-
-def _log_mean(logs: Floats) -> Floats:
-    """``log(mean(exp(logs)))`` over the last axis."""
-    top = logs.max(axis=-1)  # taken out, so that exp does not overflow
-    return top + np.log(np.exp(logs - top[..., None]).mean(axis=-1))
+def _unstaked(samples: NDArray[Any] | float) -> Floats:
+    """Share of the money that is not staked yet after so many samples: it ends at 0, however slowly."""
+    return np.asarray((1 - _START) / (1 + np.log1p(np.asarray(samples) / _PACE)))

@@ -115,8 +115,8 @@ class GapSums:
         """Intervals of the mean of ``r - c`` for all samples and in each cell, which hold together with ``level``.
 
         Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval of
-        ``r - c``, and the exact interval of ``r`` less the empirical Bernstein interval of ``c``. The second is the
-        narrower one in a narrow cell.
+        ``r - c``, and the exact interval of ``r`` less that of ``c``, see :meth:`confidence_bounds`. The second is the
+        narrower one in a narrow cell, and with few samples.
         """
         # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
         miss = (1 - check_level("drift", level)) / len(self.count)
@@ -130,16 +130,35 @@ class GapSums:
                 continue
             mean_c, mean_r = self.confidence[k] / count, self.right[k] / count
             # Variances come from the sums, because a card keeps no samples.
-            var_c = (self.squares[k] - count * mean_c**2) / (count - 1)
             square = self.right[k] - 2 * self.products[k] + self.squares[k]
             var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
-            # The probabilities add up to the miss: two sides of a quarter, a quarter, and two sides of an eighth.
+            # The probabilities add up to the miss: two sides of a quarter, and twice a quarter.
             wide = _bernstein(var_gap, count, most - least, miss / 4)
             exact = clopper_pearson(round(self.right[k]), int(count), level=1 - miss / 4)
-            narrow = _bernstein(var_c, count, highest[k] - lowest[k], miss / 8)
-            low[k] = max(least, mean_r - mean_c - wide, exact[0] - mean_c - narrow)
-            high[k] = min(most, mean_r - mean_c + wide, exact[1] - mean_c + narrow)
+            sure = self._confidence_bounds(k, miss / 4)
+            low[k] = max(least, mean_r - mean_c - wide, exact[0] - sure[1])
+            high[k] = min(most, mean_r - mean_c + wide, exact[1] - sure[0])
         return low, high
+
+    def confidence_bounds(self, *, level: float) -> tuple[float, float]:
+        """Interval of the mean confidence of all samples, which holds for any confidences.
+
+        It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
+        and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
+        """
+        return self._confidence_bounds(0, 1 - check_level("drift", level))
+
+    def _confidence_bounds(self, k: int, miss: float) -> tuple[float, float]:
+        lowest, highest = (float(end[k]) for end in ends_of(self.edges))
+        count = float(self.count[k])
+        if count < 2:
+            return lowest, highest
+        mean, width = float(self.confidence[k] / count), highest - lowest
+        variance = (float(self.squares[k]) - count * mean**2) / (count - 1)
+        # Two intervals of two sides: a quarter of the miss for each.
+        wide = _bernstein(variance, count, width, miss / 4)
+        low, high = _chernoff(min(max((mean - lowest) / width, 0.0), 1.0), count, miss / 4)
+        return max(lowest + width * low, mean - wide), min(lowest + width * high, mean + wide)
 
 
 def read_numbers(content: Mapping[str, Any], name: str) -> Floats:
@@ -195,3 +214,24 @@ def _bernstein(variance: float, count: float, width: float, miss: float) -> floa
     logarithm = math.log(2 / miss)
     # A variance of 0 that comes from differences of sums may round to below 0.
     return math.sqrt(2 * max(variance, 0.0) * logarithm / count) + 7 * width * logarithm / (3 * (count - 1))
+
+
+def _chernoff(mean: float, count: float, miss: float) -> tuple[float, float]:
+    """Ends of the interval of an expected value in ``[0, 1]``, each missed with probability at most ``miss``.
+
+    Hoeffding, "Probability inequalities for sums of bounded random variables" (1963), theorem 1.
+    """
+
+    def divergence(other: float) -> float:
+        parts = ((mean, other), (1 - mean, 1 - other))
+        return sum(p * math.log(p / q) for p, q in parts if p > 0)
+
+    def end(outside: float) -> float:
+        inside = mean
+        for _ in range(60):
+            middle = (inside + outside) / 2
+            far = middle in (0.0, 1.0) or count * divergence(middle) >= math.log(1 / miss)
+            inside, outside = (inside, middle) if far else (middle, outside)
+        return outside  # the outer one: an interval may be too wide, never too narrow
+
+    return (0.0 if mean == 0 else end(0.0)), (1.0 if mean == 1 else end(1.0))

@@ -1,5 +1,8 @@
 import json
 import multiprocessing
+import signal
+import subprocess
+import sys
 
 import filelock
 import numpy as np
@@ -7,11 +10,15 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
-from fedlas.deploy.card import FORMAT
-from fedlas.deploy.make_card import CELLS
-from fedlas.deploy.monitor import ALARM, monitor
+from fedlas.cli import main
+from fedlas.deploy.calibration import read_calibration
+from fedlas.deploy.card import read_card
+from fedlas.deploy.make_card import make_card
+from fedlas.deploy.monitor.history import FIRST_WIDTH, ROWS
+from fedlas.deploy.monitor.look import ALARM, monitor
+from fedlas.deploy.monitor.state import Watched
+from fedlas.deploy.monitor.watches import GROUPS, WATCHES, Batch, watches_of
 from fedlas.predictions import Columns, Predictions, open_table
-from fedlas.stats.gap_sums import GapSums
 
 COLUMNS = Columns(logits="z_*", target="y")
 UNLABELLED = Columns(logits="z_*")
@@ -36,95 +43,227 @@ def write(path, predictions):
 
 @pytest.fixture(scope="module")
 def card(tmp_path_factory):
-    """A card as far as the monitor reads it, of a calibrated model whose raw logits are twice as large."""
-    test = live(99, 4000)
-    confidence, correct = test.confidence.double().numpy(), test.correct.numpy()
-    cells = [0.0, *np.quantile(confidence, np.arange(1, CELLS) / CELLS), 1.0]
-    bins = np.array([0.0, *np.quantile(confidence, np.arange(1, 50) / 50), 1.0])
-    content = {
-        "format": FORMAT,
-        "model": {"run": "mine-s0", "num_classes": 3, "classes": None},
-        "calibration": {"method": "temperature", "temperature": 2.0},
-        "reference": {
-            "gaps": GapSums.of(cells, confidence, correct).plain(),
-            "bin_edges": bins.tolist(),
-            "bin_counts": np.histogram(confidence, bins)[0].tolist(),
-        },
-    }
+    """A card of a calibrated model whose raw logits are twice as large."""
+    calibration = read_calibration({"method": "temperature", "temperature": 2.0}, 3)
+    parts = live(98, 4000, raw=2.0), live(99, 4000, raw=2.0)
+    content = make_card(*parts, calibration, model={"run": "mine-s0"}, data={"name": "drawn"})
     path = tmp_path_factory.mktemp("card") / "card.json"
     path.write_text(json.dumps(content))
     return path
 
 
-def test_without_drift_there_is_no_alarm(card, tmp_path, capsys):
+def look(*args, **options):
+    """Content of a look, and that its exit status agrees."""
+    found = monitor(*args, **options)
+    assert (found.status == ALARM) is found.content["alarm"] is bool(found.content["alarms"])
+    return json.loads(json.dumps(found.content, allow_nan=False))
+
+
+def test_labels_do_not_silence(card, tmp_path):
+    """Inputs in the wrong range: accuracy and confidence fall together, so calibration stays as it was."""
+    file = write(tmp_path / "a.csv", live(0, 1000, raw=0.02, factor=50.0))
+    without, labeled = (look(card, [file], columns=columns) for columns in (UNLABELLED, COLUMNS))
+    assert without["alarms"] == ["confidence"]
+    assert labeled["alarms"] == ["confidence", "accuracy"]
+    assert labeled["watches"]["confidence"] == without["watches"]["confidence"]
+    assert abs(labeled["watches"]["calibration"]["statistics"][0]["live"]) < 0.05
+
+
+def test_without_a_change_there_is_no_alarm(card, tmp_path):
     file = write(tmp_path / "a.csv", live(0, 3000))
-    assert monitor(card, [file], columns=COLUMNS) == 0
-    assert "no alarm: no drift of calibration" in capsys.readouterr().out
-    assert monitor(card, [file], columns=UNLABELLED) == 0
-    said = capsys.readouterr().out
-    assert "no alarm: confidences are distributed as on the card" in said
-    assert "weaker test" in said
+    found = look(card, [file], columns=COLUMNS)
+    assert (found["alarms"], found["samples"], found["labeled"]) == ([], 3000, 3000)
+    assert set(found["watches"]) == set(WATCHES)
+    for watch in found["watches"].values():
+        assert watch["watched"]
+        for each in watch["statistics"]:
+            assert each["low"] <= each["card"] <= each["high"]
+            assert each["low"] - 0.05 <= each["live"] <= each["high"] + 0.05
 
 
-def test_drift_of_calibration_needs_labels(card, tmp_path, capsys):
-    """The same confidences, no longer true: without labels nobody can see it."""
-    file = write(tmp_path / "a.csv", live(0, 3000, factor=3.0))
-    assert monitor(card, [file], columns=COLUMNS, as_json=True) == ALARM
-    found = json.loads(capsys.readouterr().out)
-    assert found["alarm"]
-    assert 0 < found["alarm_after"] < 3000
-    assert found["cells"][0]["gap"] < found["cells"][0]["card_interval"][0]
-    assert found["log_evidence"] > found["log_threshold"]
-    assert sum(cell["samples"] for cell in found["cells"][1:]) == 3000
-    assert monitor(card, [file], columns=UNLABELLED) == 0
+@pytest.mark.parametrize(
+    ("change", "alarms"),
+    [
+        ({"factor": 3.0}, {"calibration", "accuracy"}),
+        ({"raw": 0.5}, {"calibration", "confidence"}),
+        ({"raw": 2.0}, {"calibration", "accuracy", "confidence"}),
+    ],
+)
+def test_each_change_is_seen_by_the_watches_that_it_is_for(card, tmp_path, change, alarms):
+    file = write(tmp_path / "a.csv", live(0, 3000, **change))
+    found = look(card, [file], columns=COLUMNS)
+    assert set(found["alarms"]) == alarms
+    assert found["alarm_after"] == min(found["watches"][name]["alarm_after"] for name in alarms) < 3000
+    for name in alarms:
+        watch = found["watches"][name]
+        assert watch["evidence"] > watch["threshold"] == 8 / 0.01
+        assert set(watch["seen_in"].values()) == {None}
+    assert set(look(card, [file], columns=UNLABELLED)["alarms"]) == alarms - {"calibration", "accuracy"}
 
 
-def test_other_confidences_are_seen_without_labels(card, tmp_path, capsys):
-    file = write(tmp_path / "a.csv", live(0, 1000, raw=0.5))
-    assert monitor(card, [file], columns=UNLABELLED) == ALARM
-    said = capsys.readouterr().out
-    assert "ALARM: confidences are not distributed as on the card" in said
-    assert "weaker test" in said
+def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
+    """The confidences stay as they are: the columns of the scores are in another order in one of four rows."""
+    given = live(0, 3000)
+    swapped = torch.where(given.predicted.unsqueeze(1) == 1, given.logits[:, [1, 0, 2]], given.logits)
+    found = look(card, [write(tmp_path / "a.csv", given.with_logits(swapped))], columns=UNLABELLED)
+    assert found["alarms"] == ["classes"]
+    assert max(found["watches"]["classes"]["statistics"], key=lambda each: each["evidence"])["name"] in (
+        "class 0",
+        "class 1",
+    )
 
 
-def test_raw_predictions_go_through_the_cards_calibration(card, tmp_path, capsys):
+def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
+    """Mistakes move to where the card accepts: accuracy stays, and so do the confidences."""
+    known = read_card(card)
+    (cut,) = {row.threshold for row in known.thresholds if row.risk == 0.05}
+    given = live(5, 6000)
+    confidence, correct = given.confidence.double().numpy(), given.correct.numpy().copy()
+    safe, unsafe = np.flatnonzero(confidence >= cut), np.flatnonzero((confidence < cut) & ~correct)
+    correct[safe[: len(safe) // 5]], correct[unsafe[: len(safe) // 5]] = False, True
+    order = np.random.default_rng(0).permutation(6000)
+    seen = Watched.nothing(watches_of(known, false_alarm=0.01))
+    seen.observe(Batch(confidence[order], correct[order], None))
+    assert set(seen.alarms) == {"accuracy"}
+    evidence = dict(zip(seen.watches["accuracy"].statistics, seen.watches["accuracy"].test.evidence_by_statistic))  # noqa: B905
+    assert max(evidence, key=evidence.get) == f"wrong of those from {cut:.4g} on"
+    assert evidence["accuracy"] < 1
+
+
+def test_many_classes_are_watched_in_groups(card):
+    content = json.loads(card.read_text())
+    content["model"]["num_classes"] = 1000
+    content["reference"]["class_counts"] = [4] * 1000
+    (card.parent / "many.json").write_text(json.dumps(content))
+    watch = watches_of(read_card(card.parent / "many.json"), false_alarm=0.01)[-1]
+    assert len(watch.statistics) == GROUPS
+    assert (watch.statistics[0], watch.statistics[-1]) == ("classes 0 to 31", "classes 969 to 999")
+    values, has = watch.values(Batch(np.ones(1000), None, np.arange(1000)))
+    assert has.all()
+    assert (values.sum(axis=1) == 1).all()
+    np.testing.assert_allclose(values.mean(axis=0), watch.card)
+
+
+def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
+    """A model so sure that most confidences are 1 in float32, which a service in another precision rounds otherwise."""
+    parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
+    made = make_card(*parts, read_calibration({"method": "none"}, 3), model={"run": "sure"}, data={"name": "drawn"})
+    (card.parent / "sure.json").write_text(json.dumps(made))
+    names = watches_of(read_card(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
+    assert 2 <= len(names) < len(watches_of(read_card(card), false_alarm=0.01)[2].statistics)
+    assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
+
+
+def test_false_alarms_of_all_watches_together(card):
+    """Streams as the card's test part was drawn, with a card for each; the budget is for all four."""
+    rate, alarms, content = 0.3, [], json.loads(card.read_text())
+    for seed in range(40):
+        parts = live(1000 + seed, 200), live(2000 + seed, 200)
+        made = make_card(
+            *parts, read_calibration({"method": "none"}, 3), model=content["model"], data={"name": "drawn"}
+        )
+        path = card.parent / "drawn.json"
+        path.write_text(json.dumps(made))
+        seen = Watched.nothing(watches_of(read_card(path), false_alarm=rate))
+        given = live(3000 + seed, 1500)
+        seen.observe(Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()))
+        alarms += [seen.alarms] if seen.alarms else []
+    assert len(alarms) <= 3  # a rate of 0.3 allows 12, and the intervals leave room
+
+
+def test_raw_predictions_go_through_the_cards_calibration(card, tmp_path):
     found = []
     for name, raw in (("calibrated", 1.0), ("raw", 2.0)):
         path = live(0, 500, raw=raw).save(tmp_path / f"{name}.npz")
-        monitor(card, [path], raw=raw != 1.0, as_json=True)
-        found.append(json.loads(capsys.readouterr().out))
-    assert found[0]["confidence"]["live"] == pytest.approx(found[1]["confidence"]["live"], rel=1e-6)
-    assert found[0]["log_evidence"] == pytest.approx(found[1]["log_evidence"], abs=1e-4)
+        found.append(look(card, [path], raw=raw != 1.0)["watches"]["confidence"])
+    assert found[0]["statistics"][0]["live"] == pytest.approx(found[1]["statistics"][0]["live"], rel=1e-6)
+    assert found[0]["evidence"] == pytest.approx(found[1]["evidence"], rel=1e-4)
 
 
-def test_with_a_state_many_calls_are_one(card, tmp_path, capsys):
+def test_with_a_state_many_calls_are_one(card, tmp_path):
     whole = live(0, 1200, factor=2.0)
     parts = [Predictions(*pair) for pair in zip(whole.logits.split(300), whole.target.split(300), strict=True)]
     files = [write(tmp_path / f"{number}.csv", part) for number, part in enumerate(parts)]
-    at_once = monitor(card, files, columns=COLUMNS, as_json=True)
-    expected = json.loads(capsys.readouterr().out)
-    statuses = []
+    expected = look(card, files, columns=COLUMNS)
+    alarms = []
     for file in files:
-        statuses.append(monitor(card, [file], columns=COLUMNS, as_json=True, state=tmp_path / "state.json"))
-        found = json.loads(capsys.readouterr().out)
-    assert at_once == statuses[-1] == ALARM
-    assert statuses == sorted(statuses)  # an alarm stays
+        found = look(card, [file], columns=COLUMNS, state=tmp_path / "state.json")
+        alarms.append(found["alarm"])
+    assert alarms == sorted(alarms)  # an alarm stays
+    assert alarms[-1]
     assert found["looks"] == 4
-    assert found["alarm_after"] == expected["alarm_after"]
-    assert found["log_evidence"] == pytest.approx(expected["log_evidence"])
-    assert found["accuracy"] == expected["accuracy"]
-    size = (tmp_path / "state.json").stat().st_size
-    monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json")
-    assert (tmp_path / "state.json").stat().st_size < 1.2 * size  # it does not grow with the stream
+    assert found | {"looks": 1} == expected
+    seen = monitor(card, files, columns=COLUMNS, state=tmp_path / "state.json").seen
+    assert seen.histories["accuracy"].count[:, 0].tolist() == [50.0] * 48
 
 
-def test_looks_share_the_rate_of_false_alarms(card, tmp_path, capsys):
-    levels = []
-    for look in range(3):
-        file = write(tmp_path / f"{look}.csv", live(look, 200))
-        monitor(card, [file], columns=UNLABELLED, as_json=True, state=tmp_path / "state.json", false_alarm=0.05)
-        levels.append(json.loads(capsys.readouterr().out)["confidence_distribution"]["level"])
-    assert levels == pytest.approx([0.05 * 6 / np.pi**2 / look**2 for look in (1, 2, 3)])
+def test_neither_state_nor_history_grows_with_the_stream(card):
+    """Rows are merged, and then hold the same sums as if they had been as wide from the start."""
+    given = live(0, 12_000)
+    batch = Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy())
+    seen = Watched.nothing(watches_of(read_card(card), false_alarm=0.01))
+    for start in range(0, 12_000, 777):
+        seen.observe(batch[start : start + 777])
+    assert seen.width == 4 * FIRST_WIDTH
+    history = seen.histories["accuracy"]
+    assert history.count.shape[0] == 60 <= ROWS
+    np.testing.assert_array_equal(history.total[:, 0], batch.correct.reshape(60, 200).sum(axis=1))
+    assert history.evidence[-1] == seen.watches["accuracy"].test.evidence
+
+
+def test_some_files_have_labels_and_some_have_none(card, tmp_path):
+    """Labels that come for a part are used for it, and those that do not come silence nothing."""
+    file = write(tmp_path / "a.csv", live(0, 400))
+    state = tmp_path / "state.json"
+    look(card, [file], columns=COLUMNS, state=state)
+    found = look(card, [file], columns=UNLABELLED, state=state)
+    assert (found["samples"], found["labeled"]) == (800, 400)
+    assert {name: watch["samples"] for name, watch in found["watches"].items()} == {
+        "calibration": 400,
+        "accuracy": 400,
+        "confidence": 800,
+        "classes": 800,
+    }
+    first = look(card, [file], columns=COLUMNS)["watches"]["accuracy"]
+    assert found["watches"]["accuracy"] == first
+
+
+class ConfidencesAlone:
+    """A table with a confidence and perhaps an outcome a row."""
+
+    def __init__(self, given, labeled):
+        self.block = given.confidence, given.correct if labeled else None
+
+    def blocks(self):
+        yield self.block
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, monkeypatch, labeled):
+    given = live(0, 3000, factor=3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("fedlas.deploy.monitor.look.open_table", lambda *_: ConfidencesAlone(given, labeled))
+        found = look(card, [tmp_path / "a.csv"])
+        with pytest.raises(InputError, match="--raw needs the scores of all classes"):
+            monitor(card, [tmp_path / "a.csv"], raw=True)
+    whole = look(card, [given.save(tmp_path / "a.npz")])
+    assert found["watches"]["classes"]["why"] == "no classes"
+    assert found["watches"]["confidence"]["evidence"] == pytest.approx(
+        whole["watches"]["confidence"]["evidence"], rel=1e-3
+    )
+    if labeled:
+        assert found["alarms"] == whole["alarms"] == ["accuracy", "calibration"]
+    else:
+        assert not found["alarm"]
+
+
+def test_a_card_without_classes_watches_the_rest(card, tmp_path):
+    content = json.loads(card.read_text())
+    del content["reference"]["class_counts"]
+    (tmp_path / "card.json").write_text(json.dumps(content))
+    found = look(tmp_path, [write(tmp_path / "a.csv", live(0, 300))], columns=COLUMNS)
+    assert found["watches"]["classes"] == {"watched": False, "why": "not on card", "alarm": False}
+    assert found["watches"]["accuracy"]["watched"]
 
 
 ROUNDS, WATCHERS = 4, 2
@@ -151,7 +290,33 @@ def test_processes_that_share_a_state_lose_no_batch(card, tmp_path):
     assert [process.exitcode for process in processes] == [0] * WATCHERS
     content = json.loads((tmp_path / "made" / "state.json").read_text())
     assert content["looks"] == ROUNDS * WATCHERS
-    assert content["samples"] == sum(content["counts"]) == content["gaps"]["count"][0] == ROUNDS * (50 + 51)
+    assert content["samples"] == content["watches"]["accuracy"]["samples"] == ROUNDS * (50 + 51)
+
+
+@pytest.mark.system
+def test_a_killed_call_leaves_the_state_as_it_was(card, tmp_path):
+    """Killed at its first write, and at the last moment before the new state takes the place of the old."""
+    state, file = tmp_path / "state.json", write(tmp_path / "a.csv", live(0, 400))
+    look(card, [file], columns=COLUMNS, state=state)
+    before = state.read_text()
+    program = """
+import os, pathlib, signal, sys
+from fedlas.cli import main
+which, arguments = sys.argv[1], sys.argv[2:]
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+if which == "sync":
+    os.fsync = kill
+else:
+    pathlib.Path.replace = kill
+main(arguments)
+"""
+    for which in ("sync", "replace"):
+        arguments = ["monitor", str(card), str(file), "--logits", "z_*", "--target", "y", "--state", str(state)]
+        done = subprocess.run([sys.executable, "-c", program, which, *arguments], capture_output=True, check=False)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert state.read_text() == before
+    found = look(card, [file], columns=COLUMNS, state=state)
+    assert (found["samples"], found["looks"]) == (800, 2)
 
 
 def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatch):
@@ -164,7 +329,7 @@ def test_the_state_is_locked_while_the_stream_is_read(card, tmp_path, monkeypatc
         tried.append(args)
         return open_table(*args)
 
-    monkeypatch.setattr("fedlas.deploy.monitor.open_table", table)
+    monkeypatch.setattr("fedlas.deploy.monitor.look.open_table", table)
     good = write(tmp_path / "a.csv", live(0, 50))
     monitor(card, [good], columns=COLUMNS, state=state)
     with pytest.raises(InputError, match="must exist"):
@@ -187,6 +352,10 @@ def damaged(content, path, value):
     else:
         place[last] = value(place[last]) if callable(value) else value
     return json.dumps(content)
+
+
+def accepting(rows, test):
+    return [row | {"threshold": 0.5, "test": test} for row in rows]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +392,21 @@ def damaged(content, path, value):
         ("reference.bin_counts", lambda v: [2 * n for n in v]),
         ("reference.bin_counts", lambda v: [10**400, *v[1:]]),
         ("reference.bin_counts", lambda v: [0 for _ in v]),
+        ("reference.class_counts", lambda v: v[1:]),
+        ("reference.class_counts", lambda v: [n + 1 for n in v]),
+        ("reference.class_counts", "many"),
+        ("selective", ...),
+        ("selective.thresholds", lambda v: [row | {"threshold": 2.0} for row in v]),
+        ("selective.thresholds", lambda v: [row | {"risk": -1} for row in v]),
+        ("selective.thresholds", lambda v: accepting(v, {})),
+        (
+            "selective.thresholds",
+            lambda v: accepting(v, {"accepted": 9, "wrong": 10}),
+        ),
+        (
+            "selective.thresholds",
+            lambda v: accepting(v, {"accepted": 9999, "wrong": 0}),
+        ),
     ],
 )
 def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
@@ -239,23 +423,33 @@ def test_a_damaged_card_raises_no_false_peace(card, tmp_path, path, value):
     [
         ("labeled", None),
         ("labeled", "no"),
+        ("labeled", 51),
+        ("labeled", 49),
         ("samples", -1),
         ("samples", 50.5),
         ("samples", 49),
         ("looks", 0),
         ("looks", float("inf")),
-        ("counts", lambda v: [float("nan"), *v[1:]]),
-        ("counts", lambda v: [-n for n in v]),
-        ("counts", lambda v: v[1:]),
-        ("gaps.edges", lambda v: [0.0, 0.01, *v[2:]]),
-        ("gaps.count", lambda v: [2 * n for n in v]),
-        ("gaps.confidence", lambda v: [float("inf"), *v[1:]]),
-        ("log_wealth", lambda v: (np.array(v) + float("nan")).tolist()),
-        ("log_wealth", lambda v: v[1:]),
-        ("alarm", 0),
-        ("alarm", 51),
-        ("alarm", "yes"),
-        ("alarm", ...),
+        ("width", 0),
+        ("width", 25),
+        ("alarms", {"accuracy": 0}),
+        ("alarms", {"accuracy": 51}),
+        ("alarms", {"accuracy": "yes"}),
+        ("alarms", {"weather": 3}),
+        ("alarms", ...),
+        ("watches.classes", ...),
+        ("watches.accuracy.samples", 49),
+        ("watches.accuracy.active", lambda v: (np.array(v) + float("nan")).tolist()),
+        ("watches.accuracy.active", lambda v: (-np.array(v)).tolist()),
+        ("watches.accuracy.active", lambda v: v[1:]),
+        ("watches.accuracy.history", None),
+        ("watches.accuracy.history.evidence", [900.0]),
+        ("watches.accuracy.history.evidence", []),
+        ("watches.accuracy.history.count", lambda v: [[n + 1 for n in v[0]]]),
+        ("watches.accuracy.history.count", lambda v: [v[0][1:]]),
+        ("watches.accuracy.history.total", lambda v: [[51.0, *v[0][1:]]]),
+        ("watches.accuracy.history.total", lambda v: [[-1.0, *v[0][1:]]]),
+        ("watches.accuracy.history.total", ...),
     ],
 )
 def test_a_damaged_state_is_refused_and_left_alone(card, tmp_path, path, value):
@@ -275,7 +469,17 @@ def test_a_state_that_cannot_be_locked(card, tmp_path):
 
 
 def test_a_run_folder_stands_for_its_card(card, tmp_path):
-    assert monitor(card.parent, [live(0, 300).save(tmp_path / "a.npz")]) == 0
+    assert monitor(card.parent, [live(0, 300).save(tmp_path / "a.npz")]).status == 0
+
+
+def test_a_state_of_an_older_version_is_refused_in_words(card, tmp_path):
+    state = tmp_path / "state.json"
+    for alarm, said in ((None, "tests were others. Name"), (17, "tests were others, with an alarm. Name")):
+        state.write_text(json.dumps({"format": "fedlas.monitor/1", "card": "x", "false_alarm": 0.01, "alarm": alarm}))
+        before = state.read_text()
+        with pytest.raises(InputError, match=said):
+            monitor(card, [write(tmp_path / "a.csv", live(0, 50))], columns=COLUMNS, state=state)
+        assert state.read_text() == before
 
 
 def test_nonsense(card, tmp_path):
@@ -290,16 +494,17 @@ def test_nonsense(card, tmp_path):
         ([tmp_path / "none.csv"], {}, "must exist"),
         ([good], {"columns": None}, "which columns hold the scores"),
         ([good], {"false_alarm": 0.0}, "false_alarm"),
+        ([good], {"false_alarm": float("nan")}, "false_alarm"),
     ):
         with pytest.raises(InputError, match=message):
             monitor(card, files, **{"columns": COLUMNS, **options})
     state = tmp_path / "state.json"
     monitor(card, [good], columns=COLUMNS, state=state)
     before = state.read_text()
-    with pytest.raises(InputError, match="must go on so"):
-        monitor(card, [good], columns=UNLABELLED, state=state)
     with pytest.raises(InputError, match=r"false_alarm 0\.01 instead of 0\.1"):
         monitor(card, [good], columns=COLUMNS, state=state, false_alarm=0.1)
+    with pytest.raises(InputError, match="card's 3 classes"):  # the good one before it has left nothing
+        monitor(card, [good, two], columns=COLUMNS, state=state)
     assert state.read_text() == before
     for text in ("no json", "{}", "[]"):
         state.write_text(text)
@@ -308,12 +513,38 @@ def test_nonsense(card, tmp_path):
 
 
 def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
-    from fedlas.cli import main
-
     good, bad = (write(tmp_path / f"{factor}.csv", live(0, 2000, factor=factor)) for factor in (1.0, 3.0))
     options = ["--logits", "z_*", "--target", "y", "--false-alarm", "0.05"]
     assert main(["monitor", str(card), str(good), *options]) == 0
+    assert "no alarm: no change is shown in calibration, accuracy, confidence, classes." in capsys.readouterr().out
     assert main(["monitor", str(card), str(good), str(bad), *options]) == 3
-    assert "shown after sample 2," in capsys.readouterr().out  # in the second file
+    said = capsys.readouterr().out
+    assert "ALARM after sample 2," in said  # in the second file
+    assert main(["monitor", str(card), str(bad), *options, "--json", "--details"]) == 3
+    assert json.loads(capsys.readouterr().out)["alarms"][0] in ("accuracy", "calibration")
+    assert main(["monitor", str(card), str(good), "--logits", "z_*", "--details"]) == 0
+    said = capsys.readouterr().out
+    assert "no labels" in said
+    assert "no change is shown in confidence, classes." in said
+    assert "class 2" in said
     assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
-    assert "--target goes with --logits or --probs" in capsys.readouterr().err
+    assert "columns" in capsys.readouterr().err
+
+
+def test_the_page_shows_each_watch_and_its_history(card, tmp_path, capsys):
+    bad, page = write(tmp_path / "a.csv", live(0, 2000, factor=3.0)), tmp_path / "monitor.html"
+    options = ["--logits", "z_*", "--target", "y", "--page", str(page), "--state", str(tmp_path / "state.json")]
+    assert main(["monitor", str(card), str(bad), *options]) == 3
+    assert f"page: {page}" in capsys.readouterr().out.replace("\n", "")
+    text = page.read_text()
+    assert "ALARM after sample" in text
+    assert text.count("<svg") == 5  # a figure of each watch, and one of the evidence
+    assert "http" not in text.replace("http-equiv", "").replace("http://www.w3.org", "")
+    size = page.stat().st_size
+    for _ in range(2):
+        main(["monitor", str(card), str(bad), *options])
+    assert page.stat().st_size < 1.5 * size
+    before = (tmp_path / "state.json").read_text()
+    assert main(["monitor", str(card), str(bad), *options[:-4], "--page", str(tmp_path / "page.txt")]) == 2
+    assert "must end in .html" in capsys.readouterr().err
+    assert (tmp_path / "state.json").read_text() == before

@@ -1,13 +1,11 @@
-import itertools
 import json
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
 
 from fedlas._core.check import InputError
-from fedlas.stats.drift import GapDrift, confidence_drift, spent
+from fedlas.stats.drift import MeanDrift
 from fedlas.stats.gap_sums import GapSums
 
 EDGES = np.array([0.0, 0.7, 0.9, 1.0])
@@ -18,16 +16,6 @@ def stream(seed, size, gap=0.0):
     rng = np.random.default_rng(seed)
     confidence = rng.beta(4, 1, size)
     return confidence, rng.random(size) < np.clip(confidence + gap, 0, 1)
-
-
-def certain(gap=0.0, size=10**9):
-    """Sums of a card that knows the gap in every cell, from a very large number of samples."""
-    confidence = np.array([0.5, 0.8, 0.95])
-    share = GapSums.of(EDGES, confidence, np.zeros(3, dtype=bool))
-    scale = size / 3
-    right = share.confidence + gap * share.count
-    return GapSums(EDGES, share.count * scale, right * scale, share.confidence * scale, share.squares * scale,
-                   (share.squares + gap * share.confidence) * scale)  # fmt: skip
 
 
 def test_sums_add_up_and_come_back():
@@ -89,103 +77,154 @@ def test_bounds_hold_and_narrow():
     np.testing.assert_allclose(empty[1], [1, 1, 0.3, 0.1])
 
 
+@pytest.mark.parametrize(("shape", "size"), [((30, 1), 200), ((30, 1), 5000), ((1, 1), 40)])
+def test_bounds_of_confidence_hold_and_are_not_wider_than_either(shape, size):
+    """Confidences near 1 as of a good model, and even ones."""
+    inside, mean = 0, shape[0] / sum(shape)
+    for seed in range(80):
+        confidence = np.random.default_rng(seed).beta(*shape, size)
+        sums = GapSums.of(np.array([0.0, 1.0]), confidence, np.ones(size, dtype=bool))
+        low, high = sums.confidence_bounds(level=0.8)
+        inside += low <= mean <= high
+        assert 0 <= low < confidence.mean() < high <= 1
+    assert inside >= 64
+    if size == 200:  # the variance alone says far less with so few
+        logarithm = math.log(2 / 0.05)
+        assert high - low < 2 * 7 * logarithm / (3 * (size - 1))
+
+
+def test_bounds_of_confidences_that_are_all_the_same():
+    for value in (0.0, 1.0):
+        sums = GapSums.of(np.array([0.0, 1.0]), np.full(100, value), np.ones(100, dtype=bool))
+        low, high = sums.confidence_bounds(level=0.9)
+        assert low <= value <= high
+        assert high - low == pytest.approx(math.log(4 / 0.1) / 100, rel=0.02)  # -log(1 - width) = log(4 / 0.1) / n
+
+
+def shares(low, high, **kwargs):
+    """A test of the share of ones."""
+    ends = [np.atleast_1d(np.asarray(end, dtype=float)) for end in (low, high)]
+    return MeanDrift(*ends, np.zeros_like(ends[0]), np.ones_like(ends[0]), **{"false_alarm": 0.01, **kwargs})
+
+
+def ones(seed, size, share):
+    """Draws of zeros and ones, and that all have them."""
+    values = (np.random.default_rng(seed).random((size, 1)) < share).astype(float)
+    return values, np.ones_like(values, dtype=bool)
+
+
 def test_no_gambler_gains_by_one_bet_on_average():
-    """Under the null hypothesis the expected factor of every bet is at most 1, whatever the confidence."""
-    reference = GapSums.of(EDGES, *stream(3, 300))
-    test = GapDrift(reference, false_alarm=0.1)
-    for confidence, k in ((0.5, 1), (0.8, 2), (0.95, 3)):
-        for gap in (test.low[k], test.high[k], (test.low[k] + test.high[k]) / 2):
-            right = confidence + gap
-            if not 0 <= right <= 1:
-                continue
-            factors = []
-            for correct in (True, False):
-                gambler = GapDrift(reference, false_alarm=0.1)
-                gambler.observe(np.array([confidence]), np.array([correct]))
-                factors.append(np.exp(gambler.log_wealth[k]))
-            assert (right * factors[0] + (1 - right) * factors[1] <= 1 + 1e-12).all()
+    """Under the null hypothesis the expected factor of every bet is at most 1, whatever the mean in the interval."""
+    low, high = np.array([0.1, 0.0, 0.96]), np.array([0.3, 0.02, 1.0])
+    has = np.ones((1, 3), dtype=bool)
+    for mean in (low, high, (low + high) / 2):
+        factors = []
+        for value in (0.0, 1.0):
+            gamblers = shares(low, high)
+            staked = gamblers.active + MONEY_AT_FIRST
+            gamblers.observe(np.full((1, 3), value), has)
+            factors.append(gamblers.active / staked)
+        lost, won = factors
+        share = mean[:, None, None]
+        assert (share * won + (1 - share) * lost <= 1 + 1e-12).all()
+        assert (np.minimum(won, lost) > 0).all()
 
 
-@pytest.mark.parametrize("reference", ["certain", "drawn"])
-def test_false_alarms_are_as_rare_as_asked(reference):
-    """Streams without drift, looked at after every sample."""
-    rate, streams = 0.3, 120
-    alarms = 0
-    for seed in range(streams):
-        card = certain() if reference == "certain" else GapSums.of(EDGES, *stream(10**6 + seed, 300))
-        alarms += GapDrift(card, false_alarm=rate).observe(*stream(seed, 1500)) is not None
-    assert alarms <= streams * rate + 3 * math.sqrt(streams * rate * (1 - rate))
-    if reference == "certain":  # half the rate is for the card's own uncertainty, of which there is none
-        assert alarms <= streams * rate / 2 + 3 * math.sqrt(streams * rate / 2)
+MONEY_AT_FIRST = 0.5 - 0.5 / (1 + math.log1p(1 / 100))
+"""What each gambler gets at the first sample."""
 
 
-def test_drift_is_found_soon_after_it_begins():
-    before, after = stream(0, 1000), stream(1, 2000, gap=-0.15)
-    joined = tuple(np.concatenate(pair) for pair in zip(before, after, strict=True))
-    for card in (certain(), GapSums.of(EDGES, *stream(9, 5000))):
-        found = GapDrift(card, false_alarm=0.01).observe(*joined)
-        assert found is not None
-        assert 1000 < found < 2500
-    assert (
-        GapDrift(certain(gap=-0.15), false_alarm=0.01).observe(*before) is not None
-    )  # it got better: that is drift too
+def test_money_is_neither_made_nor_lost_without_bets():
+    """A statistic that no sample has leaves its gamblers what they were given: all money together stays 1."""
+    test = shares(0.2, 0.3)
+    for size in (1, 10, 1000, 10**5):
+        test.observe(np.zeros((size, 1)), np.zeros((size, 1), dtype=bool))
+        assert test.evidence == pytest.approx(1)
 
 
-def test_gaps_that_cancel_are_found_in_the_cells():
+@pytest.mark.parametrize(("share", "rate"), [(0.5, 0.3), (0.97, 0.3)])
+def test_false_alarms_are_as_rare_as_asked(share, rate):
+    """Streams at the very end of the interval, looked at after every sample: the worst that is no change."""
+    streams = 150
+    alarms = sum(shares(share, share, false_alarm=rate).observe(*ones(seed, 1500, share)) is not None
+                 for seed in range(streams))  # fmt: skip
+    assert 0 < alarms <= streams * rate + 3 * math.sqrt(streams * rate * (1 - rate))
+
+
+def test_a_change_is_found_soon_after_it_begins_however_late():
+    """Bets that stand since the start have lost everything by then."""
+    for good in (0, 1000, 50_000):
+        test = shares(0.9, 0.95)
+        assert test.observe(*ones(0, good, 0.93)) is None
+        assert 20 < test.observe(*ones(1, 2000, 0.75)) < 250
+        better = shares(0.9, 0.95)
+        better.observe(*ones(0, good, 0.93))
+        assert better.observe(*ones(1, 2000, 0.999)) is not None  # a change for the better is one too
+
+
+def test_the_expected_number_of_samples_is_about_right():
+    values, has = np.array([[0.0], [1.0]]), np.ones((2, 1), dtype=bool)
+    for share, good in ((0.8, 0), (0.6, 0), (0.6, 3000)):
+        found = []
+        for seed in range(20):
+            test = shares(0.9, 0.95)
+            test.observe(*ones(100 + seed, good, 0.93))
+            expected = test.samples_until(values, has, np.array([1 - share, share]))
+            found.append(test.observe(*ones(seed, 3000, share)) + 1)
+        assert np.mean(found) / 1.5 < expected < 1.5 * np.mean(found)
+    assert shares(0.9, 0.95).samples_until(values, has, np.array([0.07, 0.93])) == math.inf
+
+
+def test_a_change_of_one_among_many_is_found_and_named():
     rng = np.random.default_rng(0)
-    confidence = np.repeat([0.5, 0.95], 1500)[rng.permutation(3000)]
-    correct = rng.random(3000) < np.where(confidence == 0.5, 0.65, 0.80)  # on average as confident as right
-    test = GapDrift(certain(), false_alarm=0.01)
-    assert test.observe(confidence, correct) is not None
-    evidence = test.log_evidence_by_cell()
-    assert evidence[0] < 1 < min(evidence[1], evidence[3])
+    test = shares(np.full(10, 0.05), np.full(10, 0.15))
+    hit = np.where(rng.random(2000) < 0.2, 7, rng.integers(0, 10, 2000))
+    values = (hit[:, None] == np.arange(10)).astype(float)
+    assert test.observe(values, np.ones_like(values, dtype=bool)) is not None
+    assert test.evidence_by_statistic.argmax() == 7
+    assert test.evidence == pytest.approx(test.evidence_by_statistic.mean() + 0.5 / (1 + math.log1p(20)))
+
+
+def test_only_samples_that_have_a_statistic_count():
+    values, has = ones(0, 500, 0.4)
+    gaps = np.random.default_rng(1).random((500, 1)) < 0.5
+    test, dense = shares(0.9, 0.95), shares(0.9, 0.95)
+    test.observe(np.where(gaps, values, 0.9), gaps & has)
+    dense.observe(values, has)
+    assert 1 < test.evidence < dense.evidence
+    nan = shares(0.9, 0.95)
+    nan.observe(np.where(gaps, values, 5.0), gaps)  # outside its range where there is none
+    assert nan.evidence == test.evidence
 
 
 def test_blocks_do_not_matter():
-    confidence, correct = stream(4, 900, gap=-0.2)
-    whole, parts = (GapDrift(certain(), false_alarm=0.01) for _ in range(2))
-    found, at = whole.observe(confidence, correct), None
+    values, has = ones(4, 900, 0.8)
+    whole, parts = shares(0.9, 0.95), shares(0.9, 0.95)
+    found, at = whole.observe(values, has), None
     for start in range(0, 900, 7):
-        place = parts.observe(confidence[start : start + 7], correct[start : start + 7])
+        place = parts.observe(values[start : start + 7], has[start : start + 7])
         at = start + place if at is None and place is not None else at
-    assert at == found
-    np.testing.assert_allclose(parts.log_wealth, whole.log_wealth)
-    resumed = GapDrift(certain(), false_alarm=0.01, log_wealth=whole.log_wealth)
-    assert resumed.log_evidence == pytest.approx(whole.log_evidence)
-    assert parts.observe(np.zeros(0), np.zeros(0, dtype=bool)) is None
-
-
-def test_confidence_drift_is_the_kolmogorov_smirnov_test():
-    rng = np.random.default_rng(0)
-    first, second = rng.integers(0, 20, 500), rng.integers(0, 20, 700) * (rng.random(700) < 0.9)
-    found = confidence_drift(*(np.bincount(values, minlength=20) for values in (first, second)))
-    expected = ks_2samp(first, second, method="asymp")
-    assert found.distance == pytest.approx(expected.statistic)
-    assert found.p_value == pytest.approx(expected.pvalue, rel=0.2)
-    drawn = (np.bincount(rng.integers(0, 25, 300), minlength=25) for _ in range(800))
-    alarms = sum(confidence_drift(a, b).p_value <= 0.05 for a, b in zip(drawn, drawn, strict=True))
-    assert alarms <= 400 * 0.05 + 3 * math.sqrt(400 * 0.05)
-
-
-def test_looks_spend_no_more_than_there_is():
-    total = sum(spent(0.05, look) for look in range(1, 10**4))
-    assert 0.0499 < total < 0.05
-    assert all(a > b for a, b in itertools.pairwise(spent(0.05, look) for look in range(1, 9)))
+    assert at == found is not None
+    np.testing.assert_allclose(parts.active, whole.active)
+    before = parts.evidence
+    assert parts.observe(np.zeros((0, 1)), np.zeros((0, 1), dtype=bool)) is None
+    assert parts.evidence == before
 
 
 def test_nonsense():
     for rate in (0.0, 1.0, -1.0):
         with pytest.raises(InputError, match="false_alarm"):
-            GapDrift(certain(), false_alarm=rate)
-    for counts in (
-        ([0, 0], [1, 1]), ([1, 1], [1, 1, 1]), ([math.nan, 1], [1, 1]), ([1, math.inf], [1, 1]), ([1, 1], [3, -1])
-    ):  # fmt: skip
-        with pytest.raises(InputError, match="same bins"):
-            confidence_drift(*counts)
-    test = GapDrift(certain(), false_alarm=0.01)
-    for confidence in (math.nan, -0.1, 1.1, math.inf):
-        with pytest.raises(InputError, match=r"confidence must be in \[0, 1\]"):
-            test.observe(np.array([0.5, confidence]), np.array([True, False]))
-    with pytest.raises(InputError, match="one for each"):
+            shares(0.1, 0.2, false_alarm=rate)
+    for low, high in ((0.3, 0.2), (-0.1, 0.2), (0.1, 1.1), (math.nan, 0.2)):
+        with pytest.raises(InputError, match="in the range of its statistic"):
+            shares(low, high)
+    with pytest.raises(InputError, match=r"must be \(S,\)"):
+        shares([0.1, 0.2], 0.3)
+    test = shares(0.1, 0.2)
+    for value in (math.nan, -0.1, 1.1, math.inf):
+        with pytest.raises(InputError, match="must lie in its range"):
+            test.observe(np.array([[0.5], [value]]), np.ones((2, 1), dtype=bool))
+    with pytest.raises(InputError, match="one row a sample"):
         test.observe(np.array([0.5, 0.6]), np.array([True]))
-    assert test.log_evidence == 0
+    assert test.evidence == 1
+    assert test.samples == 0

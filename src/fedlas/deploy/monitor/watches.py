@@ -1,0 +1,198 @@
+"""What is watched: calibration, accuracy, confidences and classes, each by a test of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas.deploy.card import Card
+from fedlas.stats.drift import MeanDrift
+from fedlas.stats.gap_sums import cells_of, ends_of
+from fedlas.stats.proportion import clopper_pearson
+from fedlas.stats.rows import Floats
+
+Values = tuple[Floats, NDArray[np.bool_]]
+WATCHES = ("calibration", "accuracy", "confidence", "classes")
+"""Each may spend an equal share of the false alarms, whether it has something to watch or not."""
+_POINTS = 9
+"""Confidences at which the share of samples below is watched."""
+_SATURATED = 2e-6
+"""No confidence this near 1 is such a point: steps of float32 are 6e-8 there, and other rounding moves shares."""
+GROUPS = 32
+"""Most groups of classes. Each takes its part of the false alarms, so a thousand classes are not watched singly."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some live samples, in the order of time.
+
+    Attributes:
+        confidence: Of the predicted class ``(n,)``, in ``[0, 1]``.
+        correct: Whether that is the label ``(n,)``; None without labels.
+        predicted: Predicted class ``(n,)``; None where it is not known.
+    """
+
+    confidence: Floats
+    correct: NDArray[np.bool_] | None
+    predicted: NDArray[np.int64] | None
+
+    def __getitem__(self, rows: slice) -> Batch:
+        correct = None if self.correct is None else self.correct[rows]
+        predicted = None if self.predicted is None else self.predicted[rows]
+        return Batch(self.confidence[rows], correct, predicted)
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """One watch.
+
+    Attributes:
+        name: One of :data:`WATCHES`.
+        statistics: What is averaged, as text ``(S,)``; the first is the watch's own, those that follow are finer.
+        card: Their means on the card ``(S,)``.
+        spread: Standard deviations of one sample there ``(S,)``.
+        test: The sequential test; its intervals come from the card.
+        missing: What a batch lacks that cannot be watched, as ``"no labels"``.
+        values: Statistics of a batch and whether each sample has them; None if it lacks what they need.
+    """
+
+    name: str
+    statistics: tuple[str, ...]
+    card: Floats
+    spread: Floats
+    test: MeanDrift
+    missing: str
+    values: Callable[[Batch], Values | None]
+
+
+def watches_of(card: Card, *, false_alarm: float) -> tuple[Watch, ...]:
+    """The watches over predictions of the card's model, which share the false alarms equally.
+
+    Of each watch's share, one half is for the card: its intervals miss a mean with that probability. The other half is
+    for the stream.
+
+    Raises:
+        InputError: If ``false_alarm`` is not in (0, 1).
+    """
+    half = false_alarm / len(WATCHES) / 2
+    made = [_calibration(card, half), _accuracy(card, half), _confidence(card, half)]
+    return (*made, *([] if card.class_counts is None else [_classes(card, card.class_counts, half)]))
+
+
+def _calibration(card: Card, half: float) -> Watch:
+    """Right less confidence, of all samples and in the card's cells."""
+    gaps = card.gaps
+    lowest, highest = ends_of(gaps.edges)
+    low, high = gaps.bounds(level=1 - half)
+
+    def values(batch: Batch) -> Values | None:
+        if batch.correct is None:
+            return None
+        cell = cells_of(gaps.edges, batch.confidence)
+        has = np.ones((len(batch), len(low)), dtype=bool)
+        has[:, 1:] = cell[:, None] == np.arange(len(low) - 1)
+        return np.repeat((batch.correct - batch.confidence)[:, None], len(low), axis=1), has
+
+    whole = "accuracy less confidence"
+    names = (whole, *(f"{whole}, {start:.5g}-{end:.5g}" for start, end in itertools.pairwise(gaps.edges)))
+    count = np.maximum(gaps.count, 1)
+    variance = (gaps.right - 2 * gaps.products + gaps.squares) / count - ((gaps.right - gaps.confidence) / count) ** 2
+    test = MeanDrift(low, high, -highest, 1 - lowest, false_alarm=half)
+    means = np.where(gaps.count > 0, (gaps.right - gaps.confidence) / count, 0.0)
+    return Watch("calibration", names, means, np.sqrt(np.maximum(variance, 0)), test, "no labels", values)
+
+
+def _accuracy(card: Card, half: float) -> Watch:
+    """Right of all samples, and wrong among those that the card's thresholds accept."""
+    count, right = int(card.gaps.count[0]), round(card.gaps.right[0])
+    rows = [row for row in card.thresholds if row.accepted]
+    cuts = np.array([row.threshold for row in rows])
+    miss = half / (1 + len(rows))
+    shares = [right / count, *(row.wrong / row.accepted for row in rows)]
+    ends = [clopper_pearson(right, count, level=1 - miss)]
+    for row in rows:
+        # What the card promises may come true: only a risk above both that and what the test part shows is a change.
+        shown = clopper_pearson(row.wrong, row.accepted, level=1 - miss, sides=1)[1]
+        ends.append((0.0, max(row.risk, shown)))
+
+    def values(batch: Batch) -> Values | None:
+        if batch.correct is None:
+            return None
+        has = np.ones((len(batch), 1 + len(rows)), dtype=bool)
+        has[:, 1:] = batch.confidence[:, None] >= cuts
+        wrong = np.repeat(~batch.correct[:, None], len(rows), axis=1)
+        return np.concatenate([batch.correct[:, None], wrong], axis=1).astype(np.float64), has
+
+    names = ("accuracy", *(f"wrong of those from {row.threshold:.4g} on" for row in rows))
+    return _of_shares("accuracy", names, shares, ends, half, "no labels", values)
+
+
+def _confidence(card: Card, half: float) -> Watch:
+    """Mean confidence, and the shares of samples below some confidences."""
+    count, sums = int(card.gaps.count[0]), card.gaps
+    # By number and not by what lies below: the points must not depend on the samples that are counted.
+    places = np.unique(np.linspace(0, len(card.bin_counts), _POINTS + 2).round().astype(int)[1:-1])
+    places = places[(places > 0) & (places < len(card.bin_counts)) & (1 - card.bin_edges[places] > _SATURATED)]
+    points, below = card.bin_edges[places], card.bin_counts.cumsum()[places - 1]
+    miss = half / (1 + len(points))
+    mean = float(sums.confidence[0] / count)
+    ends = [
+        sums.confidence_bounds(level=1 - miss),
+        *(clopper_pearson(int(n), count, level=1 - miss) for n in below),
+    ]
+
+    def values(batch: Batch) -> Values:
+        made = np.concatenate([batch.confidence[:, None], batch.confidence[:, None] < points], axis=1)
+        return made, np.ones_like(made, dtype=bool)
+
+    names = ("mean confidence", *(f"confidences below {point:.6g}" for point in points))
+    made = _of_shares("confidence", names, [mean, *(below / count)], ends, half, "nothing", values)
+    made.spread[0] = np.sqrt(max(0.0, sums.squares[0] / count - mean**2))
+    return made
+
+
+def _classes(card: Card, counts: Floats, half: float) -> Watch:
+    """Shares of the predicted classes, or of groups of classes that follow each other."""
+    groups = np.array_split(np.arange(len(counts)), min(GROUPS, len(counts)))
+    group_of = np.concatenate([np.full(len(members), number) for number, members in enumerate(groups)])
+    samples = int(counts.sum())
+    grouped = [int(counts[members].sum()) for members in groups]
+    ends = [clopper_pearson(n, samples, level=1 - half / len(groups)) for n in grouped]
+
+    def values(batch: Batch) -> Values | None:
+        if batch.predicted is None:
+            return None
+        hits = group_of[batch.predicted][:, None] == np.arange(len(groups))
+        return hits.astype(np.float64), np.ones_like(hits)
+
+    called = card.classes or tuple(map(str, range(len(counts))))
+    names = tuple(
+        f"class {called[g[0]]}" if len(g) == 1 else f"classes {called[g[0]]} to {called[g[-1]]}" for g in groups
+    )
+    shares = [n / samples for n in grouped]
+    return _of_shares("classes", names, shares, ends, half, "no classes", values)
+
+
+def _of_shares(
+    name: str,
+    statistics: tuple[str, ...],
+    shares: list[float],
+    ends: Sequence[tuple[float, float]],
+    half: float,
+    missing: str,
+    values: Callable[[Batch], Values | None],
+) -> Watch:
+    """A watch over means of values from 0 to 1, each in the interval with these ends."""
+    low, high = (np.array(each) for each in zip(*ends, strict=True))
+    # The largest spread of a share in its interval: a card without a mistake does not make every mistake remarkable.
+    widest = np.clip(0.5, low, high)
+    spread = np.sqrt(widest * (1 - widest))
+    test = MeanDrift(low, high, np.zeros_like(low), np.ones_like(low), false_alarm=half)
+    return Watch(name, statistics, np.array(shares), spread, test, missing, values)
