@@ -1,4 +1,4 @@
-"""What models say of training samples that they have not seen: targets for a loss that takes them."""
+"""Targets from models that have not seen the sample, for a loss that takes them."""
 
 from __future__ import annotations
 
