@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from published_network import MEAN, STD, network, part
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, relu
 
 from fedlas import Predictions
 from fedlas.calibrators import (
@@ -76,13 +76,13 @@ def features_of(real: Path, images: Tensor) -> Tensor:
     found = []
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     for depth in (20, 56):
-        model, rows, seen = network(real, depth), [], []
-        for stage in (model.layer1, model.layer2, model.layer3):
-            stage.register_forward_hook(lambda _module, _inputs, output: seen.append(output.mean(dim=(2, 3))))
+        model, rows = network(real, depth), []
         for batch in images.split(64):
-            seen.clear()
-            model((batch / 255 - mean) / std)
-            rows.append(torch.cat(seen, dim=1))
+            maps, means = relu(model.bn1(model.conv1((batch / 255 - mean) / std))), []
+            for stage in (model.layer1, model.layer2, model.layer3):
+                maps = stage(maps)
+                means.append(maps.mean(dim=(2, 3)))
+            rows.append(torch.cat(means, dim=1))
         found.append(torch.cat(rows))
     return torch.cat(found, dim=1)
 
@@ -137,7 +137,10 @@ def real_predictions(real: Path, data: Path, kept: Path, only: list[str] | None)
             for seed in range(draws):
                 order = torch.randperm(whole.num_samples, generator=torch.Generator().manual_seed(seed))
                 val, test = part(whole, order[:samples]), part(whole, order[whole.num_samples // 2 :])
-                brier, scaled = brier_score(test), negative_log_likelihood(TemperatureScaling().fit(val).transform(test))
+                brier, scaled = (
+                    brier_score(test),
+                    negative_log_likelihood(TemperatureScaling().fit(val).transform(test)),
+                )
                 for kind, make in kinds.items():
                     if (make().needs and val.features is None) or (many and "no penalty" in kind):
                         continue  # without a penalty, the fit of 10,100 numbers takes many minutes and over-fits

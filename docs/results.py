@@ -174,7 +174,9 @@ def _halves(study: str) -> Table:
         network: dict(zip(methods, holm([_resampled(difference(network, m))[2] for m in methods]), strict=True))
         for network in networks
     }
-    by_nll = sorted(methods, key=lambda method: fmean(v for network in networks for v in values(network, method, "nll")))
+    by_nll = sorted(
+        methods, key=lambda method: fmean(v for network in networks for v in values(network, method, "nll"))
+    )
     shown = []
     for method in by_nll:
         cells: list[str] = []
@@ -202,8 +204,13 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
             for network in networks:
                 key = (network, severity, method)
                 found = [row for row in shift if (row["network"], row["severity"], row["calibrator"]) == key]
+                if not found:
+                    cells.append(DASH)
+                    continue
                 accuracy, ece = (fmean(100 * float(row[metric]) for row in found) for metric in ("accuracy", "ece"))
-                cells.append(f"{ece:.1f} (accuracy {accuracy:.1f}, NLL {fmean(float(row['nll']) for row in found):.2f})")
+                cells.append(
+                    f"{ece:.1f} (accuracy {accuracy:.1f}, NLL {fmean(float(row['nll']) for row in found):.2f})"
+                )
             rows.append([f"ECE %, severity {severity}, {name}", *cells])
     for stage, score in dict.fromkeys((row["stage"], row["score"]) for row in ood):
         cells = []
@@ -221,7 +228,8 @@ def _shifted(study: str, about: Mapping[str, str]) -> Table:
         for run in production:
             after = [alarm for name, alarm in run["alarms"].items() if name.endswith(f"-{severity}")]
             seen = sorted(alarm for alarm in after if alarm is not None)
-            texts.append(f"{len(seen)} of {len(after)}, median {seen[len(seen) // 2]:,} images" if seen else "none")
+            median = f", median {seen[len(seen) // 2]:,} images" if seen else ""
+            texts.append(f"{len(seen)} of {len(after)}{median}" if after else DASH)
         rows.append([f"monitor: shifts noticed, severity {severity}", *texts])
     quiet = [DASH if run["alarms"]["clean"] is None else f"{run['alarms']['clean']:,} images" for run in production]
     rows.append(["monitor: alarm without a shift", *quiet])

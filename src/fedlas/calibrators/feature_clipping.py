@@ -29,8 +29,8 @@ _GRID = 32
 _TOLERANCE = 1e-7
 _CHECK = "Check that features and labels belong together, and that the validation set is not training data."
 _LESS_SURE = (
-    "clipping makes the model less sure at the price of right predictions. Use temperature scaling, or clip at a larger "
-    "threshold inside the model."
+    "clipping makes the model less sure at the price of right predictions. Use temperature scaling, or clip at a "
+    "larger threshold inside the model."
 )
 
 

@@ -78,7 +78,8 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         bins of equal mass it changes more the more classes there are, since a class has fewer samples than its highest
         bin holds: with 15 bins, of 100 classes a quarter of the predictions stay. Warns (:class:`CalibrationWarning`)
         when the accuracy on the validation samples falls by more than a standard error, when there are fewer samples
-        than bins, when a class has no sample, and when the fit changes nothing. Memory: one float64 array of the size of the logits.
+        than bins, when a class has no sample, and when the fit changes nothing. Memory: one float64 array of the size
+        of the logits.
 
     Example:
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])

@@ -148,5 +148,7 @@ def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, name, value):
 
 def test_a_fall_of_the_accuracy_is_named(generated):
     """Two bins hold half of the samples each, and a class of four has a quarter."""
-    with pytest.warns(CalibrationWarning, match=r"accuracy on the validation samples falls from 0\.\d+ to 0\.\d+ \(the NLL"):
+    with pytest.warns(
+        CalibrationWarning, match=r"accuracy on the validation samples falls from 0\.\d+ to 0\.\d+ \(the NLL"
+    ):
         HistogramBinning(num_bins=2).fit(generated(1000))

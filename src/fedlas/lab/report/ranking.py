@@ -24,8 +24,8 @@ class Place:
     Attributes:
         stage: ``"as predicted"`` or ``"after NAME"``.
         changed: Share of the samples whose predicted class it changes.
-        lower_ece_higher_nll: Whether it lowers the ECE and raises the NLL: the confidence is right more often on average, and the
-            probabilities are worse.
+        lower_ece_higher_nll: Whether it lowers the ECE and raises the NLL: the confidence fits better on average, and
+            the probabilities are worse.
     """
 
     stage: str
