@@ -26,7 +26,7 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
-from fedlas.plots.theme import legend_outside, name_axis
+from fedlas.plots.theme import dress, legend_outside, name_axis
 from fedlas.stats.compare import holm
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
@@ -304,10 +304,11 @@ def draw(study: str) -> str:
 def draw_shift(study: str) -> str:
     """ECE against accuracy of every corruption, before and after calibrators that were fitted on clean images."""
     rows, drawn = _csv(study, "shift"), axes(height=3.2)
+    dress(drawn, LIGHT)
     for number, method in enumerate(dict.fromkeys(row["calibrator"] for row in rows)):
         found = [row for row in rows if row["calibrator"] == method]
         points = [[100 * float(row[metric]) for row in found] for metric in ("accuracy", "ece")]
-        drawn.scatter(*points, s=12, color=LIGHT.lines[number], label=method)
+        drawn.scatter(*points, s=14, color=LIGHT.lines[number], marker="o^s"[number], label=method)
     name_axis(drawn.xaxis, "accuracy % on corrupted images", LIGHT)
     name_axis(drawn.yaxis, "ECE %", LIGHT)
     drawn.set_ylim(bottom=0)

@@ -116,13 +116,13 @@ def write_evaluation(
     names, noise = list(next(iter(measured.values()))), noise or {}
     if len(stages) > _MOST_COLUMNS:
         said = [lead(measured, noise)]
-        short = replace(ranking_table(measured, stages, title="Main metrics", noise=noise), notes=())
+        notes = tuple(filter(None, [signs(measured, stages, noise)]))
+        short = replace(ranking_table(measured, stages, title="Main metrics", noise=noise), notes=notes)
         whole = ranking_table(measured, stages, title="All metrics", noise=noise, metrics=names)
-        below = [*filter(None, [signs(measured, stages, noise)]), SELECTION]
     else:
         said = verdicts(measured, noise, first.num_samples)
         short = short_table(measured, title="Main metrics", noise=noise, num_classes=first.num_classes)
-        whole, below = metrics_table(measured, title="All metrics", noise=noise), []
+        whole = metrics_table(measured, title="All metrics", noise=noise)
     page = render(
         "evaluation.html.j2",
         name=name,
@@ -132,7 +132,7 @@ def write_evaluation(
         verdicts=said,
         short=short,
         whole=whole,
-        below=below,
+        selection=SELECTION if len(stages) > _MOST_COLUMNS else "",
         columns=[(c.title, c.about) for c in map(column, names)],
         remarks=remarks,
         diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],

@@ -14,7 +14,6 @@ RANKED = ("accuracy", "nll", "brier", "ece")
 SELECTION = "Ranked by NLL on these samples: measure the one you choose on others."
 TRADES = "! lower ECE, but higher NLL than as predicted"
 _WITHIN = "~ ECE within noise of a calibrated model"
-_PREDICTED = "as predicted"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Place
         measured: Metrics by stage, then by registry name.
         stages: Predictions by stage; the first is ``"as predicted"``.
     """
-    before, predicted = measured[_PREDICTED], stages[_PREDICTED].predicted
+    first = next(iter(measured))
+    before, predicted = measured[first], stages[first].predicted
     places = [
         Place(
             stage,
@@ -74,7 +74,7 @@ def ranking_table(
         noise: Intervals and noise floors by stage, then by registry name.
         metrics: Registry names of the columns; those that were not measured have none.
     """
-    columns = [column(name) for name in metrics if name in measured[_PREDICTED]]
+    columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
     known, rows = noise or {}, []
     for place in ranking(measured, stages):
         cells = []
