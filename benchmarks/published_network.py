@@ -42,8 +42,7 @@ sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Pa
 
 DEPTHS = (20, 56)
 HALVES = 10
-SEVERITIES = {3: (20, 56), 5: (20,)}
-"""The networks that are measured under each severity: the larger one takes three times as long."""
+SEVERITIES = (3, 5)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -110,24 +109,19 @@ def predict_corrupted(real: Path, data: Path, kept: Path) -> None:
         given = np.load(real / f"resnet{depth}-cifar10-test.npz")["logits"][:200]
         assert np.abs(logits_of(model, images[:200]).numpy() - given).max() < 1e-3, "other images or weights"
     kept.mkdir(parents=True, exist_ok=True)
-    for severity, depths in SEVERITIES.items():
+    for severity in SEVERITIES:
         for entry in CORRUPTIONS.entries():
             path = kept / f"{entry.name}-{severity}.npz"
             if path.is_file():
                 continue
             corruption = Corruption(entry.name, severity)
             changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
-            found = {f"resnet{depth}": logits_of(models[depth], changed).numpy() for depth in depths}
+            found = {f"resnet{depth}": logits_of(model, changed).numpy() for depth, model in models.items()}
             part = path.with_suffix(".part")
             with part.open("wb") as file:
                 np.savez(file, **found)
             part.rename(path)
             print(path.name, flush=True)
-
-
-def severities(depth: int) -> list[int]:
-    """Those that this network is measured under."""
-    return [severity for severity, depths in SEVERITIES.items() if depth in depths]
 
 
 def given(real: Path, depth: int) -> tuple[Predictions, Outputs]:
@@ -205,7 +199,7 @@ def shift_rows(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
             if kind
             for seed, fit, _ in splits
         }
-        for severity in severities(depth):
+        for severity in SEVERITIES:
             for entry in CORRUPTIONS.entries():
                 logits = torch.from_numpy(np.load(kept / f"{entry.name}-{severity}.npz")[f"resnet{depth}"])
                 whole = Predictions(logits, clean.target)
@@ -254,7 +248,7 @@ def in_production(real: Path, kept: Path) -> Iterator[dict[str, Any]]:
         file = kept / f"resnet{depth}-card.json"
         file.write_text(json.dumps(card), encoding="utf-8")
         streams = {"clean": test.logits}
-        for severity in severities(depth):
+        for severity in SEVERITIES:
             for entry in CORRUPTIONS.entries():
                 logits = np.load(kept / f"{entry.name}-{severity}.npz")[f"resnet{depth}"]
                 streams[f"{entry.name}-{severity}"] = torch.from_numpy(logits)[rest]
