@@ -13,7 +13,7 @@ RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""
 SELECTION = "Ranked by NLL on these samples: measure the one you choose on others."
 TRADES = "! lower ECE, but higher NLL than as predicted"
-_WITHIN = "~ ECE within noise of a calibrated model"
+WITHIN = "~ ECE within noise of calibrated"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def ranking_table(
 
 def signs(measured: Measured, stages: Mapping[str, Predictions], noise: Known) -> str:
     """What the signs of the short table mean, on one line; nothing without signs."""
-    said = [_WITHIN] * any(map(bool, noise.values()))
+    said = [WITHIN] * any(map(bool, noise.values()))
     said += [TRADES] * any(place.lower_ece_higher_nll for place in ranking(measured, stages))
     return ". ".join([*said, ""]).strip()
 

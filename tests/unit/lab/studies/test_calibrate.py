@@ -10,7 +10,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.ranking import ranking, ranking_table, signs
+from fedlas.lab.report.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies import calibrate
@@ -200,6 +200,7 @@ def test_lower_ece_with_higher_nll_is_marked(test):
     table = ranking_table(measured, stages, title="x")
     assert [row[0].extra for row in table.rows] == ["", "", "!", ""]
     assert signs(measured, stages, {}) == "! lower ECE, but higher NLL than as predicted."
+    assert max(len(f"{WITHIN}. {TRADES}."), len(SELECTION)) <= 80  # a line each
     assert signs({stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {}) == ""
 
 
