@@ -6,6 +6,7 @@ says in YAML what to show, and ``<!-- end -->``; what is between them is generat
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,8 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
-from fedlas.plots.theme import legend_outside
+from fedlas.plots.theme import dress, legend_outside, name_axis
+from fedlas.stats.compare import holm
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
 BOARD = {
@@ -155,7 +157,117 @@ def _indicator(study: str) -> Table:
     return table_of(["method", *asked], rows)
 
 
-_KINDS = {"table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator}
+def _halves(study: str) -> Table:
+    """Calibrators over random halves: NLL minus that of temperature scaling, ECE and changed classes by network."""
+    rows = _csv(study, "calibrators")
+    networks, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("network", "calibrator"))
+
+    def values(network: str, method: str, metric: str) -> list[float]:
+        found = [float(row[metric]) for row in rows if (row["network"], row["calibrator"]) == (network, method)]
+        return [value if metric == "nll" else 100 * value for value in found]
+
+    def difference(network: str, method: str) -> list[float]:
+        pairs = zip(values(network, method, "nll"), values(network, "temperature", "nll"), strict=True)
+        return [mine - its for mine, its in pairs]
+
+    p_values = {
+        network: dict(zip(methods, holm([_resampled(difference(network, m))[2] for m in methods]), strict=True))
+        for network in networks
+    }
+    by_nll = sorted(
+        methods, key=lambda method: fmean(v for network in networks for v in values(network, method, "nll"))
+    )
+    shown = []
+    for method in by_nll:
+        cells: list[str] = []
+        for network in networks:
+            nll, ece = values(network, method, "nll"), values(network, method, "ece")
+            mean, half, _ = _resampled(difference(network, method))
+            p = p_values[network][method]
+            against = DASH if method == "temperature" else f"{mean:+.4f} ± {half:.4f}{' *' if p < 0.05 else ''}"
+            new = fmean(values(network, method, "changed"))
+            cells += [_spread(nll, 4), against, _spread(ece, 2), f"{new:.2f}" if new else "kept"]
+        shown.append([method, *cells])
+    heads = [f"{_network(n)} {head}" for n in networks for head in ("NLL", "minus temperature", "ECE %", "new class %")]
+    return table_of(["calibrator", *heads], shown)
+
+
+def _shifted(study: str, about: Mapping[str, str]) -> Table:
+    """Means over the corruptions, out-of-distribution scores, the card and the monitor, by network."""
+    shift, ood = _csv(study, "shift"), _csv(study, "ood")
+    production = json.loads((ROOT / study / "production.json").read_text(encoding="utf-8"))
+    networks = list(dict.fromkeys(row["network"] for row in shift))
+    rows = []
+    for severity in dict.fromkeys(row["severity"] for row in shift):
+        for method, name in about.items():
+            cells = []
+            for network in networks:
+                key = (network, severity, method)
+                found = [row for row in shift if (row["network"], row["severity"], row["calibrator"]) == key]
+                if not found:
+                    cells.append(DASH)
+                    continue
+                accuracy, ece = (fmean(100 * float(row[metric]) for row in found) for metric in ("accuracy", "ece"))
+                cells.append(
+                    f"{ece:.1f} (accuracy {accuracy:.1f}, NLL {fmean(float(row['nll']) for row in found):.2f})"
+                )
+            rows.append([f"ECE %, severity {severity}, {name}", *cells])
+    for stage, score in dict.fromkeys((row["stage"], row["score"]) for row in ood):
+        cells = []
+        for network in networks:
+            found = [row for row in ood if (row["network"], row["stage"], row["score"]) == (network, stage, score)]
+            cells.append(_spread([100 * float(row["auroc"]) for row in found], 2))
+        after = " after temperature" if stage == "temperature" else ""
+        rows.append([f"AUROC % against CIFAR-100, {score}{after}", *cells])
+    for number, risk in enumerate(each["risk"] for each in production[0]["selective"]):
+        chosen = [run["selective"][number] for run in production]
+        texts = [DASH if "test" not in row else _selected(row) for row in chosen]
+        rows.append([f"card: accepted at risk {100 * risk:g} %", *texts])
+    for severity in dict.fromkeys(row["severity"] for row in shift):
+        texts = []
+        for run in production:
+            after = [alarm for name, alarm in run["alarms"].items() if name.endswith(f"-{severity}")]
+            seen = sorted(alarm for alarm in after if alarm is not None)
+            median = f", median {seen[len(seen) // 2]:,} images" if seen else ""
+            texts.append(f"{len(seen)} of {len(after)}{median}" if after else DASH)
+        rows.append([f"monitor: shifts noticed, severity {severity}", *texts])
+    quiet = [DASH if run["alarms"]["clean"] is None else f"{run['alarms']['clean']:,} images" for run in production]
+    rows.append(["monitor: alarm without a shift", *quiet])
+    return table_of(["what", *map(_network, networks)], rows)
+
+
+def _selected(row: dict[str, Any]) -> str:
+    found = row["test"]
+    return f"{100 * found['coverage']:.1f} %, of which wrong {100 * found['risk']:.2f} %"
+
+
+def _resampled(differences: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, half the 95 % interval, and p-value over halves of one test set.
+
+    The halves overlap, so the variance of their mean is ``1/J + 1`` times that of a half, not ``1/J`` (Nadeau and
+    Bengio, "Inference for the generalization error", 2003: the test part is as large as the part to fit).
+    """
+    from scipy.stats import t
+
+    count, mean = len(differences), fmean(differences)
+    error = stdev(differences) * (1 / count + 1) ** 0.5
+    p_value = float(2 * t.sf(abs(mean) / error, count - 1)) if error else 1.0
+    return mean, float(t.ppf(0.975, count - 1)) * error, p_value
+
+
+def _csv(study: str, name: str) -> list[dict[str, str]]:
+    with (ROOT / study / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _network(name: str) -> str:
+    return name.replace("resnet", "ResNet-")
+
+
+_KINDS = {
+    "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
+    "shifted": _shifted,
+}  # fmt: skip
 
 
 def _differences(study: str, pairs: Sequence[str], metric: str) -> list[Difference]:
@@ -189,6 +301,21 @@ def draw(study: str) -> str:
     return themed_svg(drawn, f"{study}: ECE of each method before temperature scaling, a dot for each seed")
 
 
+def draw_shift(study: str) -> str:
+    """ECE against accuracy of every corruption, before and after calibrators that were fitted on clean images."""
+    rows, drawn = _csv(study, "shift"), axes(height=3.2)
+    dress(drawn, LIGHT)
+    for number, method in enumerate(dict.fromkeys(row["calibrator"] for row in rows)):
+        found = [row for row in rows if row["calibrator"] == method]
+        points = [[100 * float(row[metric]) for row in found] for metric in ("accuracy", "ece")]
+        drawn.scatter(*points, s=14, color=LIGHT.lines[number], marker="o^s"[number], label=method)
+    name_axis(drawn.xaxis, "accuracy % on corrupted images", LIGHT)
+    name_axis(drawn.yaxis, "ECE %", LIGHT)
+    drawn.set_ylim(bottom=0)
+    legend_outside(drawn, LIGHT, most=3)
+    return themed_svg(drawn, "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE")
+
+
 def pages() -> list[Path]:
     """Pages of ``results/``."""
     return sorted(ROOT.rglob("*.md"))
@@ -199,6 +326,7 @@ if __name__ == "__main__":
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     for name in FIGURES:
         (ROOT / name / "figure.svg").write_text(draw(name), encoding="utf-8")
+    (ROOT / "published-network" / "figure.svg").write_text(draw_shift("published-network"), encoding="utf-8")
     for file in ROOT.glob("*/runs.jsonl"):
         text = csv_text(results_table(model_of(file.parent.name).summary))
         (file.parent / "results.csv").write_text(text, encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedlas._core.check import InputError, check_number, describe
-from fedlas.calibrators._fit.doubts import at_bound, joined, unchanged, when
+from fedlas.calibrators._fit.doubts import at_bound, joined, less_accurate, unchanged, when
 from fedlas.calibrators._fit.golden_section import golden_section
 from fedlas.calibrators._fit.linear_head import LinearHead, given_head, recover_head
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
@@ -29,6 +28,10 @@ _GRID = 32
 # rounding.
 _TOLERANCE = 1e-7
 _CHECK = "Check that features and labels belong together, and that the validation set is not training data."
+_LESS_SURE = (
+    "clipping makes the model less sure at the price of right predictions. Use temperature scaling, or clip at a "
+    "larger threshold inside the model."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +155,7 @@ class FeatureClipping(Calibrator):
             ),
             _at_bound(threshold, grid),
             best.doubt,
-            _less_accurate(val, logits),
+            less_accurate(val, logits, _LESS_SURE),
             unchanged(val, logits),
         )
 
@@ -236,17 +239,3 @@ def _at_bound(threshold: float, grid: list[float]) -> str | None:
     if threshold >= (1 - _TOLERANCE) * grid[-1]:
         return at_bound(f"the largest feature {threshold:g}, where nothing is clipped", check="")
     return None
-
-
-def _less_accurate(val: Predictions, logits: Tensor) -> str | None:
-    """A doubt if the accuracy on ``val`` falls by more than a standard error of the fall."""
-    before, target = val.correct.cpu(), val.target.cpu()
-    after = logits.argmax(dim=1) == target
-    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
-    nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), logits)]
-    return when(
-        lost - gained > math.sqrt(lost + gained),
-        f"the accuracy on the validation samples falls from {before.double().mean():.3f} to "
-        f"{after.double().mean():.3f} (the NLL from {nll[0]:.3f} to {nll[1]:.3f}): clipping makes the model less sure "
-        "at the price of right predictions. Use temperature scaling, or clip at a larger threshold inside the model.",
-    )

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import check_choice, check_count
-from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.doubts import less_accurate, when
 from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
 from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.rowwise import map_rows
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.metrics.binning import equal_mass_edges, equal_width_edges
 from fedlas.predictions import Predictions
 
 __all__ = ["ClassBins", "HistogramBinning"]
 
+_TIES = (
+    "classes share bins, of which most hold samples that are surely of another class. Use isotonic regression or "
+    "temperature scaling."
+)
 Scheme = Literal["equal-mass", "equal-width"]
 
 
@@ -69,9 +74,12 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
         Edges lie midway between the neighboring samples. Equal probabilities stay in one bin, so there can be fewer
         bins than ``num_bins``. The value of an empty bin of equal width is its middle.
 
-        The predicted class changes often: classes that share a value tie, and the first of them is predicted. Warns
-        (:class:`CalibrationWarning`) when there are fewer samples than bins, when a class has no sample, and when the
-        fit changes nothing. Memory: one float64 array of the size of the logits.
+        The predicted class changes often: classes that share a value tie, and the first of them is predicted. With
+        bins of equal mass it changes more the more classes there are, since a class has fewer samples than its highest
+        bin holds: with 15 bins, of 100 classes a quarter of the predictions stay. Warns (:class:`CalibrationWarning`)
+        when the accuracy on the validation samples falls by more than a standard error, when there are fewer samples
+        than bins, when a class has no sample, and when the fit changes nothing. Memory: one float64 array of the size
+        of the logits.
 
     Example:
         >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [0.0, 3.0]], [0, 0, 1, 1, 0])
@@ -111,9 +119,12 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
             bounds = torch.cat([cuts.new_zeros(1), cuts, cuts.new_ones(1)])
             edges.append(cuts)
             shares.append(torch.where(count > 0, own / count, (bounds[1:] + bounds[:-1]) / 2))
-        floor = smallest_probability(val.num_samples, val.num_classes)
+        bins = ClassBins(
+            torch.stack(edges), torch.stack(shares), smallest_probability(val.num_samples, val.num_classes)
+        )
         doubt = f"{val.num_samples} samples cannot fill {self.num_bins} bins. Choose fewer, or temperature scaling."
-        return ClassBins(torch.stack(edges), torch.stack(shares), floor), [when(val.num_samples < self.num_bins, doubt)]
+        calibrated = map_rows(val.logits.cpu().double(), bins)
+        return bins, [when(val.num_samples < self.num_bins, doubt), less_accurate(val, calibrated, _TIES)]
 
     def _cuts(self, probs: Tensor) -> Tensor:
         """Inner edges of bins of equal mass, each midway between the sample below it and the next."""

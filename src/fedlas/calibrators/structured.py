@@ -27,6 +27,12 @@ __all__ = ["StructuredMap", "StructuredScaling"]
 Form = Literal["matrix", "vector"]
 _CLASSES = {"matrix": "SMSCalibrator", "vector": "SVSCalibrator"}  # of probmetrics
 
+_MATRIX_SAMPLES = 50
+"""Validation samples a class from which the matrix is chosen. On the 20 published vision cells of CalArena (2605.30188)
+its NLL is below that of the vector in 17 of the 19 with 50 or more, and above it in the one with 14."""
+_MATRIX_CLASSES = 200
+"""Most classes of the matrix, whose ``C^2`` numbers take minutes beyond; no cell published had more."""
+
 # probmetrics takes probabilities, and replaces those below the smallest normal float32 by it.
 _LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 
@@ -71,7 +77,9 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
     + C/N sum_k b_k^2``. These penalties are fixed in advance, without a search.
 
     Args:
-        form: ``"matrix"`` (structured matrix scaling) or ``"vector"`` (structured vector scaling: ``W`` is diagonal).
+        form: ``"matrix"`` (structured matrix scaling, SMS) or ``"vector"`` (structured vector scaling, SVS: ``W`` is
+            diagonal). None: the matrix for at least 50 validation samples a class and at most 200 classes, else the
+            vector.
 
     Raises:
         InputError: For another form.
@@ -96,8 +104,8 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
 
     keeps_argmax = False
 
-    def __init__(self, form: Form = "matrix") -> None:
-        self.form = check_choice("StructuredScaling", "form", form, get_args(Form))
+    def __init__(self, form: Form | None = None) -> None:
+        self.form = None if form is None else check_choice("StructuredScaling", "form", form, get_args(Form))
 
     @property
     def map(self) -> StructuredMap:
@@ -109,7 +117,8 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         return self._fitted("map")
 
     def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
-        new = self._fitted_by_probmetrics(val) if val.num_classes > 1 else _identity(self.form)
+        form = self.form or chosen_form(val.num_samples, val.num_classes)
+        new = _fitted_by_probmetrics(val, form) if val.num_classes > 1 else _identity(form)
         data = val.logits, val.target
         worse = val.num_classes > 1 and total_nll(*data, new) >= total_nll(*data, lambda rows: rows)
         bound = f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. {CHECK}"
@@ -119,50 +128,63 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
             when(worse, f"the validation NLL is not below what it was. {advice}"),
         ]
 
-    def _fitted_by_probmetrics(self, val: Predictions) -> StructuredMap:
-        # One order of the samples, since the fit in float32 depends on it in the last digits.
-        package = _probmetrics()
-        order = canonical_order(val.logits, val.target)
-        logits, target = val.logits.cpu()[order], val.target.cpu()[order]
-        probs = torch.cat([rows.softmax(dim=1) for _, rows in double_rows(logits)])
-        with torch.enable_grad(), torch.device("cpu"):
-            done = getattr(package, _CLASSES[self.form])(opt="bfgs").fit(probs.numpy(), target.numpy())
-        try:
-            scaling = done.ts_
-            temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
-            parts = (done.W_[:, :-1], done.W_[:, -1]) if self.form == "matrix" else (done.v_, done.b_)
-        except AttributeError as error:
-            raise InputError(
-                "StructuredScaling.fit",
-                "probmetrics must keep what it fitted where version 1.3 does",
-                f"another version ({error})",
-                "Install version 1.3.",
-            ) from error
-        weight, bias = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float64, device="cpu") for part in parts)
-        if not bool(weight.isfinite().all() and bias.isfinite().all()):
-            raise InputError(
-                "StructuredScaling.fit",
-                "the fit of probmetrics must end with finite numbers",
-                "NaN or infinite ones",
-                "Check the logits for extreme values, or choose temperature scaling.",
-            )
-        return StructuredMap(temperature, samples, AffineMap(weight, bias))
-
     def _state(self) -> dict[str, Any]:
         return {
             "temperature": self.map.temperature,
             "num_samples": self.map.num_samples,
             "weight": self.map.affine.weight.tolist(),
             "bias": self.map.affine.bias.tolist(),
+            "chosen": "matrix" if self.map.affine.weight.ndim == 2 else "vector",
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        shape = (self.num_classes,) * (2 if self.form == "matrix" else 1)
+        form = self.form or check_choice(self._owner, "chosen", state["chosen"], get_args(Form))
+        shape = (self.num_classes,) * (2 if form == "matrix" else 1)
         self._map = StructuredMap(
             check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True),
             check_count(self._owner, "num_samples", state["num_samples"]),
             read_map(state, *shape),
         )
+
+
+def chosen_form(samples: int, classes: int) -> Form:
+    """The form for so many validation samples and classes.
+
+    Example:
+        >>> chosen_form(5000, 10), chosen_form(2897, 200), chosen_form(50_000, 1000)
+        ('matrix', 'vector', 'vector')
+    """
+    return "matrix" if classes <= _MATRIX_CLASSES and samples >= _MATRIX_SAMPLES * classes else "vector"
+
+
+def _fitted_by_probmetrics(val: Predictions, form: str) -> StructuredMap:
+    # One order of the samples, since the fit in float32 depends on it in the last digits.
+    package = _probmetrics()
+    order = canonical_order(val.logits, val.target)
+    logits, target = val.logits.cpu()[order], val.target.cpu()[order]
+    probs = torch.cat([rows.softmax(dim=1) for _, rows in double_rows(logits)])
+    with torch.enable_grad(), torch.device("cpu"):
+        done = getattr(package, _CLASSES[form])(opt="bfgs").fit(probs.numpy(), target.numpy())
+    try:
+        scaling = done.ts_
+        temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
+        parts = (done.W_[:, :-1], done.W_[:, -1]) if form == "matrix" else (done.v_, done.b_)
+    except AttributeError as error:
+        raise InputError(
+            "StructuredScaling.fit",
+            "probmetrics must keep what it fitted where version 1.3 does",
+            f"another version ({error})",
+            "Install version 1.3.",
+        ) from error
+    weight, bias = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float64, device="cpu") for part in parts)
+    if not bool(weight.isfinite().all() and bias.isfinite().all()):
+        raise InputError(
+            "StructuredScaling.fit",
+            "the fit of probmetrics must end with finite numbers",
+            "NaN or infinite ones",
+            "Check the logits for extreme values, or choose temperature scaling.",
+        )
+    return StructuredMap(temperature, samples, AffineMap(weight, bias))
 
 
 def _identity(form: str) -> StructuredMap:

@@ -6,20 +6,21 @@ import argparse
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show, status
+from fedlas._core.terminal import say, status
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_data, add_details, add_replicates, columns_of
 from fedlas.cli.metrics_table import show_metrics
+from fedlas.cli.ranking_table import show_ranking
 from fedlas.cli.reject import check_reject, plain, rejections, show_rejections
 from fedlas.cli.watch import watch
-from fedlas.lab.report.evaluation import COMPARED, SELECTION, stages_table, verdicts, write_evaluation
+from fedlas.lab.report.evaluation import COMPARED, verdicts, write_evaluation
 from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.table import terminal
+from fedlas.lab.report.ranking import ranking
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
@@ -184,17 +185,18 @@ def evaluate_file(
             **(chance if noise else {}),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
             **(plain(rejected) if rejected else {}),
+            **({"ranking": [asdict(place) for place in ranking(columns, stages)]} if calibrate == ALL else {}),
         }
         say(*json.dumps(content, indent=2).split("\n"))
     else:
         predictions = stages["as predicted"]
         title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
-        say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
-        if details and calibrate == ALL:
-            show(terminal(stages_table(columns, title=title, noise=noise), details=True))
+        if calibrate == ALL:
+            show_ranking(columns, stages, title=title, noise=noise, details=details)
         else:
+            say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
             show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
-        say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
+        say(*remarks(outcome, short=calibrate == ALL), wrap=True)
         show_rejections(rejected)
     if html is not None:
         write_evaluation(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedlas._core.terminal import say, show
-from fedlas.lab.report.evaluation import WITHIN, Known, Measured, metrics_table, short_table
+from fedlas.lab.report.evaluation import WITHIN, metrics_table, short_table
+from fedlas.lab.report.noise_text import Known, Measured
 from fedlas.lab.report.table import terminal
 
 

@@ -135,7 +135,7 @@ SCALING = types.SimpleNamespace(cal_=types.SimpleNamespace(invtemp_=0.5), n_samp
 )
 def test_a_fit_that_cannot_be_used(attributes, message, generated, monkeypatch):
     monkeypatch.setattr(structured, "_probmetrics", lambda: stand_in(**attributes))
-    scaling = StructuredScaling()
+    scaling = StructuredScaling("matrix")
     with pytest.raises(ValueError, match=rf"StructuredScaling.fit: .*{message}"):
         scaling.fit(generated(50))
     assert scaling.num_classes is None
@@ -144,7 +144,7 @@ def test_a_fit_that_cannot_be_used(attributes, message, generated, monkeypatch):
 def test_a_fit_that_makes_it_worse_warns(generated, monkeypatch):
     monkeypatch.setattr(structured, "_probmetrics", lambda: stand_in(ts_=SCALING, W_=-np.eye(4, 5)))
     with pytest.warns(CalibrationWarning, match="the validation NLL is not below what it was"):
-        StructuredScaling().fit(generated(50))
+        StructuredScaling("matrix").fit(generated(50))
 
 
 def test_a_temperature_at_the_bound(probmetrics):
@@ -165,6 +165,23 @@ def test_no_warning_where_nothing_is_wrong(generated, probmetrics):
     StructuredScaling().fit(generated())  # warnings are errors
 
 
+@pytest.mark.parametrize(
+    ("samples", "classes", "form"),
+    [(500, 10, "matrix"), (499, 10, "vector"), (2897, 200, "vector"), (10_000, 200, "matrix"), (50_000, 201, "vector")],
+)
+def test_the_form_follows_from_samples_and_classes(samples, classes, form):
+    assert structured.chosen_form(samples, classes) == form
+
+
+@pytest.mark.parametrize(("samples", "form"), [(200, "matrix"), (199, "vector")])
+def test_a_chosen_form_is_that_form(samples, form, generated, probmetrics, tmp_path):
+    val = generated(samples)
+    chosen = StructuredScaling().fit(val)
+    assert torch.equal(chosen.map.affine.weight, StructuredScaling(form).fit(val).map.affine.weight)
+    loaded = StructuredScaling.load(chosen.save(tmp_path / "s.json"))
+    assert torch.equal(loaded.transform(val).logits, chosen.transform(val).logits)
+
+
 def test_wrong_form_and_unfitted():
     with pytest.raises(
         ValueError, match=r"StructuredScaling: form must be one of matrix, vector; got 'matrx'. Did you"
@@ -180,7 +197,7 @@ def test_wrong_form_and_unfitted():
 )
 def test_a_file_that_does_not_fit_is_refused(generated, tmp_path, monkeypatch, name, value):
     monkeypatch.setattr(structured, "_probmetrics", lambda: stand_in(ts_=SCALING, W_=np.eye(4, 5)))
-    path = StructuredScaling().fit(generated(50)).save(tmp_path / "s.json")
+    path = StructuredScaling("matrix").fit(generated(50)).save(tmp_path / "s.json")
     content = json.loads(path.read_text())
     content["state"][name] = value
     path.write_text(json.dumps(content))

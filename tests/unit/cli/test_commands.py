@@ -94,7 +94,10 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
     assert evaluate_file(test, calibrate="all", on=val, as_json=True, replicates=39) == 0
     found = json.loads(capsys.readouterr().out)
     ran = {stage.removeprefix("after ") for stage in found if stage.startswith("after ")}
-    assert set(found) == {"as predicted", "not run", "intervals", *(f"after {name}" for name in ran)}
+    assert set(found) == {"as predicted", "not run", "ranking", "intervals", *(f"after {name}" for name in ran)}
+    ranked = [found[place["stage"]]["nll"] for place in found["ranking"]]
+    assert ranked == sorted(ranked)
+    assert len(ranked) == len(ran) + 1
     assert ran | set(found["not run"]) == set(CALIBRATORS)
     assert not ran & set(found["not run"])
     assert all("features" in found["not run"][name] for name in CALIBRATORS if CALIBRATORS[name].value.needs)
@@ -106,8 +109,10 @@ def test_evaluate_all_compares_every_calibrator_that_can_run(files, tmp_path, ca
     for name in ran:
         assert any(line.split()[:1] == [name] for line in captured.out.splitlines()), name
     page = (tmp_path / "page.html").read_text()
+    assert "Ranked by NLL on these samples: measure the one you choose on others." in captured.out.splitlines()
     for name, reason in found["not run"].items():
-        assert " ".join(f"{name} did not run. {reason}".split()) in " ".join(captured.out.split())
+        said = f"{name} did not run: {reason.split(': ', 1)[1].split('; got')[0]}."  # what to do is in JSON and page
+        assert " ".join(said.split()) in " ".join(captured.out.split())
         assert f"{name} did not run." in page
     assert page.count('<th scope="row">') == 2 * (len(ran) + 1)  # a row each, short and in full
     assert page.count("<figure>") == len(ran) + 1

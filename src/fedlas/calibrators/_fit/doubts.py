@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.predictions import Predictions
@@ -54,6 +56,25 @@ def unchanged(val: Predictions, calibrated: Callable[[Tensor], Tensor] | Tensor)
         if bool(((after.softmax(dim=1) - rows.softmax(dim=1)).abs() >= _UNCHANGED).any()):
             return None
     return "no validation probability changes by 1e-4 or more, so predictions stay as they are. Nothing need be done."
+
+
+def less_accurate(val: Predictions, calibrated: Tensor, advice: str) -> str | None:
+    """A doubt if the accuracy on ``val`` falls by more than a standard error of the fall.
+
+    Args:
+        val: The predictions that the calibrator was fitted on.
+        calibrated: Their calibrated logits ``(N, C)``, float64 on the CPU.
+        advice: Why that is, and what to do about it.
+    """
+    before, target = val.correct.cpu(), val.target.cpu()
+    after = calibrated.argmax(dim=1) == target
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    nll = [float(cross_entropy(rows, target)) for rows in (val.logits.cpu().double(), calibrated)]
+    return when(
+        lost - gained > math.sqrt(lost + gained),
+        f"the accuracy on the validation samples falls from {before.double().mean():.3f} to "
+        f"{after.double().mean():.3f} (the NLL from {nll[0]:.3f} to {nll[1]:.3f}): {advice}",
+    )
 
 
 def unconverged(converged: bool) -> str | None:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.lab.report.evaluation import cell_of_metric
-from fedlas.lab.report.noise_text import noise_legend, noise_of_entry
+from fedlas.lab.report.noise_text import cell_of_metric, noise_legend, noise_of_entry
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.lab.report.verdict import Answer

@@ -8,27 +8,17 @@ from pathlib import Path
 
 from fedlas._core.files import write_text
 from fedlas.lab.report.model import FEWEST_CLASSES, is_detail
-from fedlas.lab.report.noise_text import NoiseText, noise_in, noise_legend
+from fedlas.lab.report.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
 from fedlas.lab.report.page import diagram, render
+from fedlas.lab.report.ranking import SELECTION, lead, ranking_table, signs
 from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions
-from fedlas.stats.estimates import Estimate
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-SELECTION = "Ranked by NLL on these samples. Choosing a calibrator by them is selection: measure the choice on others."
 WITHIN = "~ within noise: the test does not reject calibration, which is no evidence of it. Intervals: 95 %."
-_SHORT = ("accuracy", "nll", "ece")
 # Of more stages each gets a row instead of a column.
-_MOST_COLUMNS = 4
-
-Measured = Mapping[str, Mapping[str, float]]
-Known = Mapping[str, Mapping[str, Estimate]]
-
-
-def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
-    """A number with its interval, noise floor and p-value."""
-    return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
+_MOST_COLUMNS = 3
 
 
 def metrics_table(measured: Measured, *, title: str, noise: Known | None = None) -> Table:
@@ -50,43 +40,6 @@ def metrics_table(measured: Measured, *, title: str, noise: Known | None = None)
     return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(noise or {}))
 
 
-def stages_table(
-    measured: Measured,
-    *,
-    title: str,
-    noise: Known | None = None,
-    metrics: Sequence[str] = COMPARED,
-    floors: bool = False,
-) -> Table:
-    """A row a stage, the lowest NLL first, a column for each of ``metrics`` that was measured.
-
-    Args:
-        measured: As in :func:`metrics_table`.
-        title: As there.
-        noise: As there.
-        metrics: Registry names.
-        floors: Whether each noise floor follows its number, in brackets.
-    """
-    columns = [column(name) for name in metrics if name in next(iter(measured.values()))]
-    rows = []
-    for stage, values in sorted(measured.items(), key=lambda item: item[1].get("nll", 0.0)):
-        cells = []
-        for about in columns:
-            found = noise_in((noise or {}).get(stage, {}), about)
-            cell = cell_of_metric(about, values[about.metric], found)
-            cells.append(replace(cell, extra=f"({found.floor})") if floors and found.floor else cell)
-        rows.append((Cell(stage.removeprefix("after ")), *cells))
-    if floors and any((noise or {}).values()):
-        columns = [replace(c, unit="% (floor)") if c.metric == "ece" else c for c in columns]
-    return Table((Column("calibrator", words=True), *columns), tuple(rows), title, legend_of(noise or {}))
-
-
-def legend_of(noise: Known) -> tuple[str, ...]:
-    """What interval, floor and p-value of these are."""
-    known = [noise_in(found, column(name)) for found in noise.values() for name in found]
-    return tuple(noise_legend(known, several=False))
-
-
 def short_table(measured: Measured, *, title: str, noise: Known | None = None, num_classes: int = 10) -> Table:
     """The main metrics, one line each: of one stage with interval, floor and p, of several the values.
 
@@ -96,8 +49,6 @@ def short_table(measured: Measured, *, title: str, noise: Known | None = None, n
         noise: As there.
         num_classes: Of few classes the top-5 accuracy is left out.
     """
-    if len(measured) > _MOST_COLUMNS - 1:
-        return replace(stages_table(measured, title=title, noise=noise, metrics=_SHORT, floors=True), notes=())
     # Top-5 accuracy says nothing with few classes, so the short table leaves it out.
     main = {
         stage: {
@@ -125,13 +76,6 @@ def verdicts(measured: Measured, noise: Known, samples: int) -> list[str]:
     """Whether the calibration error of each stage is more than noise, in a sentence."""
     about = column("ece")
     found = {stage: noise_in(noise.get(stage, {}), about) for stage in measured}
-    within = [stage for stage, text in found.items() if text.calibrated]
-    if len(measured) > _MOST_COLUMNS - 1:
-        # A sentence for each stage would be longer than the table, so many stages are counted.
-        best = min(measured, key=lambda stage: measured[stage].get("nll", 0.0))
-        text = f"Calibration: {len(within)} of {len(measured)} are within noise of a calibrated model on {samples:,} "
-        lowest = f"NLL: {best} is lowest, {column('nll').format(measured[best].get('nll'))}."
-        return [lowest, *([f"{text}samples."] if any(t.floor for t in found.values()) else [])]
     said = []
     for stage, noise_text in found.items():
         if noise_text.floor:
@@ -169,20 +113,26 @@ def write_evaluation(
         InputError: If the folder cannot be written to.
     """
     first = next(iter(stages.values()))
-    names = list(next(iter(measured.values())))
-    by_row = len(stages) > _MOST_COLUMNS
-    make = stages_table if by_row else metrics_table
-    options = {"metrics": names} if by_row else {}
+    names, noise = list(next(iter(measured.values()))), noise or {}
+    if len(stages) > _MOST_COLUMNS:
+        said = [lead(measured, noise)]
+        notes = tuple(filter(None, [signs(measured, stages, noise)]))
+        short = replace(ranking_table(measured, stages, title="Main metrics", noise=noise), notes=notes)
+        whole = ranking_table(measured, stages, title="All metrics", noise=noise, metrics=names)
+    else:
+        said = verdicts(measured, noise, first.num_samples)
+        short = short_table(measured, title="Main metrics", noise=noise, num_classes=first.num_classes)
+        whole = metrics_table(measured, title="All metrics", noise=noise)
     page = render(
         "evaluation.html.j2",
         name=name,
         num_samples=first.num_samples,
         num_classes=first.num_classes,
         num_bins=num_bins,
-        verdicts=verdicts(measured, noise or {}, first.num_samples),
-        short=short_table(measured, title="Main metrics", noise=noise, num_classes=first.num_classes),
-        whole=make(measured, title="All metrics", noise=noise, **options),
-        selection=SELECTION if len(measured) > _MOST_COLUMNS - 1 else "",
+        verdicts=said,
+        short=short,
+        whole=whole,
+        selection=SELECTION if len(stages) > _MOST_COLUMNS else "",
         columns=[(c.title, c.about) for c in map(column, names)],
         remarks=remarks,
         diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlas.lab.report.table import Column
+from fedlas.lab.report.table import Cell, Column, column
 from fedlas.lab.runs.summary import FinishedRun, Summary
 from fedlas.metrics import METRICS
 from fedlas.stats import LEVEL
@@ -14,6 +14,10 @@ from fedlas.stats.estimates import COSTLY, Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said, p_text
 
+Measured = Mapping[str, Mapping[str, float]]
+"""Metrics by stage, then by registry name."""
+Known = Mapping[str, Mapping[str, Estimate]]
+"""Their intervals and noise floors."""
 UNTOLD = "~"
 """Before a noise floor: the calibration test does not reject. Not the sign for what is not distinguishable from the
 best method, which is another test."""
@@ -170,3 +174,14 @@ def noise_legend(known: Iterable[NoiseText], *, several: bool) -> list[str]:
         words = _SEVERAL if several else _ONE
         texts.append(FLOOR_LEGEND.format(**words, replicates=f"{most:,}", fewer=fewer, sign=UNTOLD))
     return texts
+
+
+def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
+    """A number with its interval, noise floor and p-value."""
+    return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
+
+
+def legend_of(noise: Known) -> tuple[str, ...]:
+    """What interval, floor and p-value of these are."""
+    known = [noise_in(found, column(name)) for found in noise.values() for name in found]
+    return tuple(noise_legend(known, several=False))

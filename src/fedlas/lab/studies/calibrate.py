@@ -104,6 +104,7 @@ class Calibrated:
         predictions: Test predictions after each, by registry name.
         notes: What fits warned of.
         not_run: Why the others did not run, by registry name.
+        needed: The same without what to do, which is shorter.
         made: Files that some were fitted on instead of the run's validation predictions, by registry name.
     """
 
@@ -111,6 +112,7 @@ class Calibrated:
     notes: Sequence[str] = ()
     made: Mapping[str, str] = field(default_factory=dict)
     not_run: Mapping[str, str] = field(default_factory=dict)
+    needed: Mapping[str, str] = field(default_factory=dict)
 
 
 def part_of(entry: Entry[type[Calibrator]]) -> str:
@@ -146,12 +148,21 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     # Nothing to compare: the first reason is the error.
     if not found:
         raise next(iter(errors.values()))
-    return Calibrated(found, notes, made, {entry: str(error) for entry, error in errors.items()})
+    whole = {name: str(error) for name, error in errors.items()}
+    needed = {name: error.parts[1] if isinstance(error, InputError) else str(error) for name, error in errors.items()}
+    return Calibrated(found, notes, made, whole, needed)
 
 
-def remarks(outcome: Calibrated) -> list[str]:
-    """What to say below a table: which calibrators are fitted on another file, and which did not run and why."""
+def remarks(outcome: Calibrated, *, short: bool = False) -> list[str]:
+    """What to say below a table: which calibrators are fitted on another file, and which did not run and why.
+
+    Args:
+        outcome: What the calibrators left.
+        short: Whether to leave out what to do about those that did not run.
+    """
     lines = [f"{name} is fitted on {file}, not on val.npz." for name, file in outcome.made.items()]
+    if short:
+        return lines + [f"{name} did not run: {reason}." for name, reason in outcome.needed.items()]
     return lines + [f"{name} did not run. {reason}" for name, reason in outcome.not_run.items()]
 
 

@@ -10,7 +10,7 @@ from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.evaluation import stages_table
+from fedlas.lab.report.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.studies import calibrate
@@ -163,34 +163,45 @@ def test_warnings_become_notes(folder, test, registry):
     assert outcome.notes == ["Doubtful: look at it."]
 
 
-def table_of(measured, width=80):
+def table_of(measured, stages, width=80):
     console = Console(file=io.StringIO(), width=width)
-    console.print(terminal(stages_table(measured, title="x")))
+    console.print(terminal(ranking_table(measured, stages, title="x"), arrows=False))
     return console.file.getvalue()
 
 
 def test_the_table_has_a_row_for_each_and_fits_a_terminal(test, everything):
-    outcome = everything
-    measured = {"as predicted": evaluate(test)}
-    measured |= {f"after {name}": evaluate(predictions) for name, predictions in outcome.predictions.items()}
-    lines = table_of(measured).splitlines()
+    stages = {"as predicted": test} | {f"after {name}": each for name, each in everything.predictions.items()}
+    measured = {stage: evaluate(predictions) for stage, predictions in stages.items()}
+    lines = table_of(measured, stages).splitlines()
     assert max(map(len, lines)) <= 80
-    for name, predictions in outcome.predictions.items():
-        (row,) = [line for line in lines if line.split()[:1] == [name]]
-        scores = evaluate(predictions)
-        shown = [f"{100 * scores['accuracy']:.2f}", f"{scores['nll']:.4f}", f"{100 * scores['ece']:.2f}"]
-        assert row.split()[1:4] == shown
-        assert row.split()[-1] == f"{100 * scores['true_ece']:.2f}"
-    assert "as predicted" in table_of(measured)
-    names = [row[0].value for row in stages_table(measured, title="x").rows]
-    nll = {name.removeprefix("after "): scores["nll"] for name, scores in measured.items()}
-    assert names == sorted(nll, key=nll.get)  # the best first
+    for stage, predictions in stages.items():
+        name, scores = stage.removeprefix("after "), measured[stage]
+        (row,) = [line for line in lines if line.strip().startswith(f"{name} ")]
+        new = 100 * float((predictions.predicted != test.predicted).double().mean())
+        shown = [f"{100 * scores['accuracy']:.2f}", f"{scores['nll']:.4f}", f"{scores['brier']:.4f}"]
+        shown += [f"{100 * scores['ece']:.2f}", f"{new:.2f}" if new else "kept"]
+        assert [word for word in row.removeprefix(f" {name}").split() if word != "!"] == shown
+    nll = {stage: scores["nll"] for stage, scores in measured.items()}
+    assert [place.stage for place in ranking(measured, stages)] == sorted(nll, key=nll.get)  # the best first
 
 
-def test_without_label_probabilities_there_is_no_true_error(test):
-    bare = Predictions(test.logits, test.target)
-    assert "True" not in table_of({"as predicted": evaluate(bare)})
-    assert "True" in table_of({"as predicted": evaluate(test)})
+def test_lower_ece_with_higher_nll_is_marked(test):
+    measured = {
+        "as predicted": {"nll": 0.3, "ece": 0.05},
+        "after better": {"nll": 0.2, "ece": 0.01},
+        "after trade": {"nll": 0.4, "ece": 0.01},
+        "after worse": {"nll": 0.4, "ece": 0.06},
+    }
+    stages = dict.fromkeys(measured, test)
+    places = ranking(measured, stages)
+    assert [(place.name, place.lower_ece_higher_nll) for place in places] == [
+        ("better", False), ("as predicted", False), ("trade", True), ("worse", False),
+    ]  # fmt: skip
+    table = ranking_table(measured, stages, title="x")
+    assert [row[0].extra for row in table.rows] == ["", "", "!", ""]
+    assert signs(measured, stages, {}) == "! lower ECE, but higher NLL than as predicted."
+    assert max(len(f"{WITHIN}. {TRADES}."), len(SELECTION)) <= 80  # a line each
+    assert signs({stage: measured[stage] for stage in ("as predicted", "after better")}, stages, {}) == ""
 
 
 def test_nothing_to_remark():
