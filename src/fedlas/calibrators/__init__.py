@@ -13,6 +13,7 @@ from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.matrix import MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.platt import PlattScaling
@@ -24,6 +25,7 @@ from fedlas.calibrators.vector import VectorScaling
 __all__ = [
     "CALIBRATORS",
     "BetaCalibration",
+    "CalibrationLayer",
     "CalibrationWarning",
     "Calibrator",
     "DirichletCalibration",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import at_bound
@@ -24,6 +24,18 @@ ECE_GRID = tuple(step / 10 for step in range(1, 101))
 Objective = Literal["nll", "ece"]
 
 _UNCHANGED = 1e-4
+
+
+class Divided(nn.Module):
+    """``z / temperature``."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
+        return rows / self.temperature
 
 
 class SingleTemperature(Calibrator):
@@ -46,6 +58,9 @@ class SingleTemperature(Calibrator):
 
     def _transform(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
+
+    def _row_map(self) -> nn.Module:
+        return Divided(self.temperature)
 
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.temperature}
