@@ -18,6 +18,7 @@ from fedlas.calibrators.matrix import MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.platt import PlattScaling
 from fedlas.calibrators.semantic_grouping import SemanticGrouping
+from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.calibrators.vector import VectorScaling
@@ -38,6 +39,7 @@ __all__ = [
     "Multicalibration",
     "PlattScaling",
     "SemanticGrouping",
+    "StreamFit",
     "StructuredScaling",
     "TemperatureScaling",
     "VectorScaling",

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import CalibrationWarning, InputError, check_count
@@ -270,7 +271,8 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     def _fit(self, val: Predictions) -> str | None:
         self._map, doubts = self._fitted_map(val)
-        return joined(*doubts, absent_classes(val) if self._per_class else None, unchanged(val, self._calibrate))
+        count = torch.bincount(val.target.cpu(), minlength=val.num_classes)
+        return joined(*doubts, absent_classes(count) if self._per_class else None, unchanged(val, self._calibrate))
 
     def _transform(self, logits: Tensor) -> Tensor:
         return map_rows(logits, self._calibrate)
