@@ -48,7 +48,9 @@ class Clipped(nn.Module):
     def __init__(self, clip: ClippedHead) -> None:
         super().__init__()
         self.threshold, self.temperature = clip.threshold, clip.temperature
-        self.register_buffer("weight", clip.head.weight.clone(), persistent=False)
+        # Contiguous, so that products round alike before and after saving.
+        weight = clip.head.weight.clone(memory_format=torch.contiguous_format)
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, rows: Tensor, features: Tensor) -> Tensor:
         """Calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
