@@ -37,7 +37,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     """The model on the inputs of a batch.
 
     A mapping is passed as keyword arguments if the model takes those, a tuple or list as positional ones; all else,
-    such as a mapping that the model takes as its one argument, is passed as it is.
+    such as a mapping that the model takes as its one argument, is passed unchanged.
     """
     if isinstance(inputs, Mapping):
         named = {str(name): value for name, value in inputs.items()}

@@ -32,11 +32,14 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when calibration has drifted."
     )
+    trained = "seed" in content["model"]
+    chosen = "the epoch and the calibration" if trained else "the calibration"
     yield (
-        f"The {samples['val']:,} validation samples chose the epoch and the calibration as well as the thresholds, "
+        f"The {samples['val']:,} validation samples chose {chosen} as well as the thresholds, "
         "whose risk on them is therefore slightly optimistic. The test part had no part in it: its column is the check."
     )
-    yield "It is one training run: another seed gives another model with other numbers."
+    if trained:
+        yield "It is one training run: another seed gives another model with other numbers."
 
 
 def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:

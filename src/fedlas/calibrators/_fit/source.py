@@ -26,15 +26,10 @@ class Source(Protocol):
     """
 
     in_memory: bool
-
-    @property
-    def num_samples(self) -> int: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    @property
-    def mistakes(self) -> int: ...
+    num_samples: int
+    num_classes: int
+    dtype: torch.dtype
+    mistakes: int
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Float64 logits ``(n, C)`` and labels ``(n,)`` on the CPU, in order; not to be written to."""
@@ -48,11 +43,7 @@ class InMemory:
     def __init__(self, val: Predictions) -> None:
         self._val, self._target = val, val.target.cpu()
         self.num_samples, self.num_classes, self.dtype = val.num_samples, val.num_classes, val.logits.dtype
-
-    @property
-    def mistakes(self) -> int:
-        """Samples whose predicted class is not the label."""
-        return self.num_samples - int(self._val.correct.sum())
+        self.mistakes = val.num_samples - int(val.correct.sum())
 
     def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See :meth:`Source.rows`."""
