@@ -4,8 +4,8 @@ In: any classifier and a loader of held-out data. Out: :class:`CalibratedModel`,
 moves like the model itself.
 """
 
-from fedlas.calibrated.before_after import BeforeAfter
+from fedlas.calibrated.before_after import BeforeAfter, Measured
 from fedlas.calibrated.calibrate import calibrate
 from fedlas.calibrated.model import CalibratedModel
 
-__all__ = ["BeforeAfter", "CalibratedModel", "calibrate"]
+__all__ = ["BeforeAfter", "CalibratedModel", "Measured", "calibrate"]
