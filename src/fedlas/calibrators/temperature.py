@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any, Literal, get_args
@@ -70,7 +71,9 @@ class SingleTemperature(Calibrator):
         return {"temperature": self.temperature}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)
+        # Smaller numbers, which a search never returns, have no inverse.
+        low = sys.float_info.min
+        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=low)
 
 
 @CALIBRATORS.register(

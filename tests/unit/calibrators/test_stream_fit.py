@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -73,6 +75,25 @@ def test_held_temperatures_and_warnings_are_the_same():
     assert found.temperature < 1
     with pytest.warns(CalibrationWarning, match="every validation label"):
         VectorScaling(num_folds=None).fit_stream(Batches(val, 90))
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_no_batch_is_kept(generated, kind):
+    """Memory does not grow with the batches: of all that were made, the fit holds the last one at most."""
+    val, made, alive = generated(900), [], []
+
+    class Watched(Batches):
+        def __iter__(self):
+            for logits, target in super().__iter__():
+                alive.append(sum(reference() is not None for reference in made))
+                fresh = logits.clone()
+                made.append(weakref.ref(fresh))
+                yield fresh, target
+                del fresh
+
+    kind().fit_stream(Watched(val, 100))
+    assert len(made) >= 9
+    assert max(alive) <= 1
 
 
 def test_median_of_bits():
