@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def _calibrator(method: object) -> Calibrator:
 
 def _streams(calibrator: Calibrator, loader: Iterable[Any]) -> bool:
     """Whether the fit can read the loader several times instead of keeping what it yields."""
-    return isinstance(calibrator, StreamFit) and iter(loader) is not loader
+    return isinstance(calibrator, StreamFit) and not isinstance(loader, Iterator)
 
 
 def _kept(outputs: Outputs, *, most: int | None) -> Predictions | None:

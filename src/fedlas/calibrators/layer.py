@@ -14,7 +14,7 @@ __all__ = ["CalibrationLayer"]
 
 
 class CalibrationLayer(nn.Module):
-    """Calibrated logits of logits; :meth:`Calibrator.module <fedlas.calibrators.Calibrator.module>` makes it.
+    """Calibrated logits of logits; :meth:`~fedlas.calibrators.Calibrator.module` makes it.
 
     Args:
         row_map: The fitted map of rows ``(n, C)``, or of rows and features ``(n, D)``.

@@ -65,6 +65,19 @@ def test_a_generator_is_read_once(monkeypatch):
         calibrate(Pixels(), iter(()))
 
 
+def test_the_loader_is_iterated_once_and_no_draw_is_taken():
+    """An iterator of a DataLoader starts workers and takes a number from the generator of all."""
+    calls = []
+
+    class Loader(list):
+        def __iter__(self):
+            calls.append(1)
+            return super().__iter__()
+
+    calibrate(Pixels(), Loader(images()), ignore_index=255)
+    assert len(calls) == 1
+
+
 def test_before_and_after():
     torch.manual_seed(0)
     logits = 2 * torch.randn(900, 3)

@@ -81,7 +81,7 @@ class Stream:
     in_memory = False
 
     def __init__(self, owner: str, batches: Iterable[Any]) -> None:
-        if isinstance(batches, Predictions) or not isinstance(batches, Iterable) or iter(batches) is batches:
+        if isinstance(batches, Predictions | Iterator) or not isinstance(batches, Iterable):
             raise InputError(
                 owner,
                 "batches must be a collection that can be iterated several times",
