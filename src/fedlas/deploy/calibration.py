@@ -16,6 +16,8 @@ from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
 
 NONE = "none"
+FITTED_ON = "the validation part"
+"""Where a calibration is fitted, if nothing else is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Calibration:
 
     calibrator: Calibrator | None
     notes: tuple[str, ...] = ()
-    fitted_on: str = "the validation part"
+    fitted_on: str = FITTED_ON
 
     @property
     def method(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlas.deploy.calibration import FITTED_ON
 from fedlas.stats import LEVEL
 from fedlas.stats.p_text import p_said
 
@@ -33,10 +34,15 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when calibration has drifted."
     )
     trained = "seed" in content["model"]
-    chosen = "the epoch and the calibration" if trained else "the calibration"
+    chosen = (
+        "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
+    )
+    if not trained:
+        fitted = content["calibration"].get("fitted on") == FITTED_ON
+        chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
     yield (
-        f"The {samples['val']:,} validation samples chose {chosen} as well as the thresholds, "
-        "whose risk on them is therefore slightly optimistic. The test part had no part in it: its column is the check."
+        f"The {samples['val']:,} validation samples chose {chosen}. The test part had no part in it: its column is the "
+        "check."
     )
     if trained:
         yield "It is one training run: another seed gives another model with other numbers."

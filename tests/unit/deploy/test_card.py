@@ -185,6 +185,7 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     content = json.loads((tmp_path / "c.json").read_text())
     wanted = evaluate(other.transform(test))
     assert content["model"]["run"] == "mine"
+    assert any("validation samples chose the thresholds. The test part" in limit for limit in content["limits"])
     assert content["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(wanted["nll"], abs=1e-12)
     logits = torch.randn(5, 4)
     torch.testing.assert_close(read_card(tmp_path / "c.json").calibration(logits), other.module()(logits))
