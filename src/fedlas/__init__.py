@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fedlas import checks, errors
+from fedlas.calibrated import CalibratedModel, calibrate
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CalibratedModel",
     "FeatureTap",
     "Objective",
     "Predictions",
     "__version__",
+    "calibrate",
     "checks",
     "errors",
     "estimates",

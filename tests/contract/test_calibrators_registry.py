@@ -232,3 +232,66 @@ def test_order_of_the_validation_samples(entry):
 
 def test_the_warning_is_a_user_warning():
     assert issubclass(CalibrationWarning, UserWarning)
+
+
+def test_as_a_module_it_is_the_same(entry):
+    """Float32 within 1e-5, in every layout and precision, and with gradients."""
+    val, test = predictions(2000), predictions(seed=1)
+    calibrator = entry.value()
+    with pytest.raises(ValueError, match=rf"{entry.value.__name__}.module: .* must be fitted first"):
+        calibrator.module()
+    calibrator.fit(val)
+    if entry.name == "multicalibration":
+        with pytest.raises(ValueError, match=r"must be a function of logits.*; got a Multicalibration.* Calibrate its"):
+            calibrator.module()
+        return
+    layer, wanted = calibrator.module(), calibrator.transform(test)
+    parts = [test.logits] + [getattr(test, name) for name in sorted(entry.value.needs)]
+    assert not layer.state_dict()
+    torch.testing.assert_close(layer(*parts), wanted.logits, rtol=1e-5, atol=1e-5)
+    # Positions of an image, with the classes second, also where memory has them last.
+    dense = [part.view(10, 5, 4, -1).movedim(-1, 1) for part in parts]
+    for given in (dense, [part.contiguous() for part in dense]):
+        found = layer(*given)
+        assert found.shape == given[0].shape
+        torch.testing.assert_close(found.movedim(1, -1).reshape(200, -1), wanted.logits, rtol=1e-5, atol=1e-5)
+    # Half precision rounds what comes in and goes out, not what was fitted.
+    for dtype in (torch.float16, torch.bfloat16):
+        halves = [part.to(dtype) for part in parts]
+        calibrated = copy.deepcopy(layer).to(dtype)(*halves)
+        assert calibrated.dtype == dtype
+        assert torch.equal(calibrated, layer(*(part.float() for part in halves)).to(dtype))
+    # A fit that comes later does not reach it; gradients do.
+    calibrator.fit(predictions(300, seed=5))
+    given = parts[0].clone().requires_grad_()
+    after = layer(given, *parts[1:])
+    torch.testing.assert_close(after.detach(), wanted.logits, rtol=1e-5, atol=1e-5)
+    if entry.name != "histogram-binning":  # which is flat
+        after.square().sum().backward()
+        assert torch.isfinite(given.grad).all()
+    with pytest.raises(ValueError, match=r"logits must be \(N, 4\) or .*; got \(2, 5\)"):
+        layer(torch.zeros(2, 5), *parts[1:])
+
+
+@pytest.mark.filterwarnings("ignore")  # notices of PyTorch's exporters to their own developers
+def test_as_a_module_it_exports(entry, tmp_path):
+    """To torch.export, TorchScript and ONNX, each for any number of samples."""
+    val, test = predictions(), predictions(seed=1)
+    if entry.name == "multicalibration":
+        pytest.skip("is no module")
+    layer, names = entry.value().fit(val).module(), ["logits", *sorted(entry.value.needs)]
+    parts = tuple(getattr(test, name) for name in names)
+    few, wanted = tuple(part[:7] for part in parts), layer(*parts)
+    size = torch.export.Dim("batch")
+    program = torch.export.export(layer, few, dynamic_shapes=tuple({0: size} for _ in parts)).module()
+    torch.testing.assert_close(program(*parts), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.jit.trace(layer, few)(*parts), wanted, rtol=1e-5, atol=1e-5)
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    shapes = tuple({0: size} for _ in parts)
+    written = {"dynamo": True, "verbose": False, "input_names": names, "dynamic_shapes": shapes}
+    torch.onnx.export(layer, few, tmp_path / "layer.onnx", **written)
+    session = runtime.InferenceSession(tmp_path / "layer.onnx", providers=["CPUExecutionProvider"])
+    given = {name: part.numpy() for name, part in zip(names, parts, strict=True)}
+    found = torch.from_numpy(session.run(None, given)[0])
+    torch.testing.assert_close(found.softmax(1), wanted.softmax(1), rtol=1e-5, atol=1e-5)

@@ -41,6 +41,7 @@ def with_blocks():
 @pytest.mark.parametrize("page", with_blocks())
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # where Python finds the files of the page, as in a folder of one's own
     namespace, printed = {"__name__": page}, None
     for block in blocks_of(page):
         printed = run(block, namespace, printed)

@@ -80,7 +80,7 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"accelerate", "rich", "msgspec", "matplotlib", "scipy", "sklearn", "torchvision",
-                                  "jinja2", "yaml", "filelock", "torchmetrics"}:
+                                  "jinja2", "yaml", "filelock", "torchmetrics", "safetensors", "onnx", "pyarrow"}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Block())
 import torch, fedlas
@@ -91,6 +91,12 @@ objective = fedlas.Objective(model, FedLAS(3), head="2")
 loss, logits = objective(torch.randn(6, 4), torch.arange(6) % 3)
 loss.backward()
 print(sorted(fedlas.evaluate(fedlas.Predictions(logits.detach(), torch.arange(6) % 3))))
+loader = [(torch.randn(90, 4), torch.arange(90) % 3)]
+calibrated = fedlas.calibrate(model, loader)
+print(calibrated.before_after(loader))
+calibrated.save("calibrated.safetensors")
+again = fedlas.CalibratedModel.load("calibrated.safetensors", model)
+print(torch.equal(again.predict_proba(loader[0][0]), calibrated.predict_proba(loader[0][0])))
 from fedlas.cli import main
 sys.exit(main(["list", "losses"]))
 """
@@ -99,5 +105,7 @@ sys.exit(main(["list", "losses"]))
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
     )
     assert "'ece'" in done.stdout, done.stderr
+    assert "before     after   90 samples" in done.stdout, done.stderr
+    assert done.stdout.endswith("True\n")
     assert done.returncode == 2
     assert "pip install 'fedlas[bench]'" in done.stderr

@@ -21,7 +21,7 @@ PARTS = {"val": slice(5000), "test": slice(5000, None)}
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 
 
-def test_the_three_lines_print_what_they_say(capsys):
+def test_the_three_lines_print_what_they_say(capsys, tmp_path, monkeypatch):
     """The network's outputs stand in for it: the first half of the test images calibrates, the second measures."""
     shared = ROOT.parent / "shared" / "real"
     if not shared.exists():
@@ -29,9 +29,13 @@ def test_the_three_lines_print_what_they_say(capsys):
     found = np.load(shared / "resnet20-cifar10-test.npz")
     logits, target = torch.from_numpy(found["logits"]).float(), torch.from_numpy(found["target"]).long()
     loaders = {f"{part}_loader": [(logits[rows], target[rows])] for part, rows in PARTS.items()}
+    monkeypatch.chdir(tmp_path)
     exec(PYTHON[0], {"model": nn.Identity(), **loaders})
     (printed,) = re.findall(r"```text\n(.*?)```", README, flags=re.S)
     assert capsys.readouterr().out == printed
+    page = (ROOT / "docs" / "any-model.md").read_text()  # shows the same
+    assert printed in page
+    assert PYTHON[0].split("#")[0] in page
 
 
 def test_the_training_loop_runs(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.trackers", "lab.train"},
     {"lab.data", "lab.models"},
     {"integrations", "deploy", "uncertainty"},
+    {"calibrated"},
     {"objective", "calibrators", "ood", "diagnose", "plots"},
     {"stats"},
     {"losses", "metrics", "features"},

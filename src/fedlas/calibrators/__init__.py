@@ -13,10 +13,12 @@ from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.matrix import MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.platt import PlattScaling
 from fedlas.calibrators.semantic_grouping import SemanticGrouping
+from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.calibrators.vector import VectorScaling
@@ -24,6 +26,7 @@ from fedlas.calibrators.vector import VectorScaling
 __all__ = [
     "CALIBRATORS",
     "BetaCalibration",
+    "CalibrationLayer",
     "CalibrationWarning",
     "Calibrator",
     "DirichletCalibration",
@@ -36,6 +39,7 @@ __all__ = [
     "Multicalibration",
     "PlattScaling",
     "SemanticGrouping",
+    "StreamFit",
     "StructuredScaling",
     "TemperatureScaling",
     "VectorScaling",

@@ -13,12 +13,19 @@ from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import Source
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import MappedCalibrator
 from fedlas.predictions import Predictions
 
 # Factors that are more times larger than that of temperature scaling are extreme.
 _EXTREME = 10.0
+
+
+SEPARATED = (
+    "every validation label can be predicted, so the likelihood has no maximum and only a weak penalty bounds the "
+    "parameters. Check that the validation set is large enough and not training data."
+)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
 
     def _fitted_map(self, val: Predictions) -> tuple[AffineMap, list[str | None]]:
         inputs = self._inputs(val.logits.cpu())
-        # Far from 1, squares of the inputs would overflow. Elsewhere nothing is divided, and so nothing copied.
-        largest = float(inputs.abs().max())
-        unit = 1.0 if 1e-100 < largest < 1e100 or largest == 0 else largest
+        unit = unit_of(float(inputs.abs().max()))
         start = temperature_start(val, unit)
         fit, doubt = self._regression(inputs if unit == 1 else inputs.double() / unit, val, start)
         if fit is None:
@@ -95,7 +100,8 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             weight = factors if self._diagonal else torch.diag(factors)
             return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
         affine = AffineMap(fit.weight / unit, fit.bias, fit.converged)
-        off = _far_off(val, fit.weight / start.width)
+        count = torch.bincount(val.target.cpu(), minlength=val.num_classes)
+        off = far_off(count, fit.weight / start.width)
         return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
 
     def _separated(self, val: Predictions, affine: AffineMap) -> str | None:
@@ -104,11 +110,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             bool((affine(self._inputs(rows)).argmax(dim=1) != val.target[part].cpu()).any())
             for part, rows in double_rows(val.logits)
         )
-        return when(
-            val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after),
-            "every validation label can be predicted, so the likelihood has no maximum and only a weak penalty bounds "
-            "the parameters. Check that the validation set is large enough and not training data.",
-        )
+        return when(val.num_classes > 1 and (bool(val.correct.all()) or not wrong_after), SEPARATED)
 
     def _calibrate(self, rows: Tensor) -> Tensor:
         return super()._calibrate(self._inputs(rows))
@@ -117,24 +119,29 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
         return {"weight": self.weight.tolist(), "bias": self.bias.tolist()}
 
 
-def temperature_start(val: Predictions, unit: float = 1.0) -> Start:
+def unit_of(largest: float) -> float:
+    """What inputs are divided by, the largest of which is given."""
+    # Far from 1, squares of the inputs would overflow. Elsewhere nothing is divided, and so nothing copied.
+    return 1.0 if 1e-100 < largest < 1e100 or largest == 0 else largest
+
+
+def temperature_start(val: Predictions | Source, unit: float = 1.0) -> Start:
     """Temperature scaling of ``val`` as the start of a regression on inputs that were divided by ``unit``."""
     best = nll_temperature(val)
     scale = unit / best.value
     return Start(scale, max(scale, unit / best.spread), unit, best.doubt)
 
 
-def _far_off(val: Predictions, relative: Tensor) -> str | None:
+def far_off(count: Tensor, relative: Tensor) -> str | None:
     """A doubt if factors of a class are negative or extreme.
 
     ``relative`` is the weight divided by that of temperature scaling, ``(C, C)`` or its diagonal ``(C,)``. A class
-    without a sample says nothing about its factor, and has a warning of its own.
+    without a sample (``count`` has those of each class) says nothing about its factor, and has a warning of its own.
     """
     factors = relative if relative.ndim == 1 else relative.diagonal()
-    present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
-    off = (((factors <= 0) | (factors > _EXTREME)) & present).nonzero().squeeze(1).tolist()
+    off = (((factors <= 0) | (factors > _EXTREME)) & (count > 0)).nonzero().squeeze(1).tolist()
     return when(
-        off and val.num_classes > 1,
+        off and len(count) > 1,
         f"the factor of a class's own logit is not between 0 and {_EXTREME:g} times that of temperature scaling for "
         f"{some(off)}: below 0, a higher logit means a lower probability. Check that logits and labels belong "
         "together, and use a larger validation set, or temperature scaling.",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from fedlas.calibrators._fit.parameters import read_numbers
@@ -18,21 +17,24 @@ Features = Callable[[Tensor], Tensor]
 """From float64 logits ``(n, C)`` to the features of each class ``(n, C, F)``."""
 
 
-@dataclass(frozen=True, eq=False)
-class Sigmoids:
+class Sigmoids(nn.Module):
     """``log sigmoid(sum_f a_kf x_ikf + c_k)`` for each class ``k``.
 
     Attributes:
         features: ``x``; a function of a module, so that the map can be pickled.
-        parameters: ``a`` and ``c`` as ``(C, F + 1)``, float64.
+        numbers: ``a`` and ``c`` as ``(C, F + 1)``, float64.
     """
 
-    features: Features
-    parameters: Tensor
+    numbers: Tensor
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of float64 logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
-        factors, offset = self.parameters[:, :-1], self.parameters[:, -1]
+    def __init__(self, features: Features, numbers: Tensor) -> None:
+        super().__init__()
+        self.features = features
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        factors, offset = self.numbers[:, :-1], self.numbers[:, -1]
         return logsigmoid((self.features(rows) * factors).sum(dim=2) + offset)
 
 
@@ -49,7 +51,7 @@ class OneVsRestCalibrator(MappedCalibrator[Sigmoids]):
 
     def _parameter(self, name: str) -> Tensor:
         """One of the parameters for each class ``(C,)``."""
-        return self._fitted(name).parameters[:, self._names.index(name)]
+        return self._fitted(name).numbers[:, self._names.index(name)]
 
     def _state(self) -> dict[str, Any]:
         return {name: self._parameter(name).tolist() for name in self._names}

@@ -112,5 +112,5 @@ class BetaCalibration(OneVsRestCalibrator):
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
-        if bool((self._fitted("load").parameters[:, :2] < 0).any()):
+        if bool((self._fitted("load").numbers[:, :2] < 0).any()):
             raise ValueError("a and b must be at least 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas.calibrators._odir import RegularizedMatrix
 from fedlas.calibrators.base import CALIBRATORS
@@ -49,3 +49,6 @@ class DirichletCalibration(RegularizedMatrix):
 
     def _inputs(self, logits: Tensor) -> Tensor:
         return logits.double().log_softmax(dim=1)
+
+    def _row_map(self) -> nn.Module:
+        return nn.Sequential(nn.LogSoftmax(dim=1), super()._row_map())

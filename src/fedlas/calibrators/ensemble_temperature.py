@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_number
 from fedlas.calibrators._fit.doubts import at_bound
@@ -32,8 +31,7 @@ _WEIGHT_TOLERANCE = 1e-11
 _MOST_STEPS = 200
 
 
-@dataclass(frozen=True)
-class Mixture:
+class Mixture(nn.Module):
     """``w1 softmax(z / temperature) + w2 softmax(z) + w3 / C``.
 
     Attributes:
@@ -41,11 +39,12 @@ class Mixture:
         weights: ``(w1, w2, w3)``, at least 0 and summing to 1.
     """
 
-    temperature: float
-    weights: tuple[float, float, float]
+    def __init__(self, temperature: float, weights: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.temperature, self.weights = temperature, weights
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Its log-probabilities for float64 logits ``(n, C)``."""
+    def forward(self, rows: Tensor) -> Tensor:
+        """Its log-probabilities for logits ``(n, C)``."""
         parts = (
             (rows / self.temperature).log_softmax(dim=1),
             rows.log_softmax(dim=1),

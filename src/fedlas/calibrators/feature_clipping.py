@@ -43,6 +43,24 @@ class ClippedHead:
     temperature: float
 
 
+class Clipped(nn.Module):
+    """Logits after the features are clipped, divided by the temperature."""
+
+    weight: Tensor
+
+    def __init__(self, clip: ClippedHead) -> None:
+        super().__init__()
+        self.threshold, self.temperature = clip.threshold, clip.temperature
+        # Contiguous, so that products round alike before and after saving.
+        weight = clip.head.weight.clone(memory_format=torch.contiguous_format)
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
+        removed = features - features.clamp(-self.threshold, self.threshold)
+        return (rows - removed @ self.weight.T) / self.temperature
+
+
 @CALIBRATORS.register(
     "feature-clipping",
     title="Feature clipping",
@@ -69,7 +87,7 @@ class FeatureClipping(Calibrator):
         Fit and transform check each row: the head must make the logits from the features up to 0.05 of the spread of
         the logits. Otherwise the head is not linear, or there are too few validation samples to recover it from (about
         as many as features are needed); then pass ``head``. Only the change by clipping is added to the given logits,
-        so a sample without large features keeps them to the last bit.
+        so a sample without large features keeps them to the last bit. A :meth:`module` does not check.
 
         ``c`` is searched in float64 on 64 values between 0 and the largest feature, then by golden section between the
         neighbors of the best. The NLL is not convex in ``c``: another minimum narrower than the grid can be missed.
@@ -171,6 +189,9 @@ class FeatureClipping(Calibrator):
         )
         clipped = clipped_logits(clip.head.weight, features, test.logits, clip.threshold)
         return (clipped / clip.temperature).to(test.logits)
+
+    def _row_map(self) -> nn.Module:
+        return Clipped(fitted("FeatureClipping.module", self._clip))
 
     def _arguments(self) -> dict[str, Any]:
         return {"temperature": self.with_temperature}  # the head is in the state

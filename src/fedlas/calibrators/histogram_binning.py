@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count
 from fedlas.calibrators._fit.doubts import less_accurate, when
+from fedlas.calibrators._fit.edges import edges_below, padded_edges
 from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import map_rows
@@ -26,8 +26,7 @@ _TIES = (
 Scheme = Literal["equal-mass", "equal-width"]
 
 
-@dataclass(frozen=True, eq=False)
-class ClassBins:
+class ClassBins(nn.Module):
     """The bins of every class; float64.
 
     Attributes:
@@ -38,12 +37,20 @@ class ClassBins:
 
     edges: Tensor
     share: Tensor
-    floor: float
+    _padded: Tensor
+    has_steps = True
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of float64 logits ``(n, C)``."""
-        index = torch.searchsorted(self.edges, rows.softmax(dim=1).T.contiguous())
-        return floored_log(self.share.gather(1, index).T, self.floor)
+    def __init__(self, edges: Tensor, share: Tensor, floor: float) -> None:
+        super().__init__()
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("share", share, persistent=False)
+        self.register_buffer("_padded", padded_edges(edges.T), persistent=False)
+        self.floor = floor
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
+        index = edges_below(self._padded, rows.softmax(dim=1))
+        return floored_log(self.share.T.gather(0, index), self.floor)
 
 
 @CALIBRATORS.register(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.extras import require
 from fedlas.calibrators._fit.doubts import some, when
+from fedlas.calibrators._fit.edges import edges_below, padded_edges
 from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
@@ -20,8 +20,7 @@ from fedlas.predictions import Predictions
 __all__ = ["Curves", "IsotonicCalibration"]
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
+class Curves(nn.Module):
     """A rising piecewise linear map of the probability of each class.
 
     Attributes:
@@ -29,14 +28,33 @@ class Curves:
         floor: Least probability that is returned.
     """
 
-    points: list[tuple[NDArray[np.float64], NDArray[np.float64]]]
-    floor: float
+    has_steps = True
+    _bends: Tensor
+    _at: Tensor
+    _value: Tensor
+    _slope: Tensor
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of float64 logits ``(n, C)``."""
-        probs = rows.softmax(dim=1).numpy()
-        columns = [np.interp(probs[:, label], *points) for label, points in enumerate(self.points)]
-        return floored_log(torch.from_numpy(np.stack(columns, axis=1)), self.floor)
+    def __init__(self, points: list[tuple[NDArray[np.float64], NDArray[np.float64]]], floor: float) -> None:
+        super().__init__()
+        self.points, self.floor = points, floor
+        # Columns of one length: a point below all probabilities first, then the last one over and over.
+        most = max(len(at) for at, _ in points) + 2
+        at, value = np.empty((most, len(points))), np.empty((most, len(points)))
+        for label, (bends, values) in enumerate(points):
+            at[:, label] = np.concatenate([[-1.0], bends, np.full(most - len(bends) - 1, np.inf)])
+            value[:, label] = np.concatenate([values[:1], values, np.full(most - len(values) - 1, values[-1])])
+        with np.errstate(invalid="ignore", divide="ignore"):  # between points that are infinitely far, or the same
+            slope = np.diff(value, axis=0) / np.diff(at, axis=0)
+        for name, column in (("_at", at[:-1]), ("_value", value[:-1]), ("_slope", np.nan_to_num(slope, posinf=0.0))):
+            self.register_buffer(name, torch.from_numpy(column), persistent=False)
+        self.register_buffer("_bends", padded_edges(torch.from_numpy(at[1:])), persistent=False)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
+        probs = rows.softmax(dim=1)
+        index = edges_below(self._bends, probs)
+        at, value, slope = (column.gather(0, index) for column in (self._at, self._value, self._slope))
+        return floored_log(value + slope * (probs - at), self.floor)
 
 
 @CALIBRATORS.register(

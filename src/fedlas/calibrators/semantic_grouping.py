@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_count, check_number
 from fedlas._core.streams import stream
@@ -23,6 +23,27 @@ __all__ = ["SemanticGrouping"]
 
 # Samples that a group needs for a temperature of its own.
 _LEAST = 20
+
+
+class Partitions(nn.Module):
+    """The mean over partitions of predictions with the temperature of each sample's group, as log-probabilities."""
+
+    weight: Tensor
+    temperature: Tensor
+    has_steps = True
+
+    def __init__(self, weight: Tensor, temperature: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.clone(), persistent=False)
+        self.register_buffer("temperature", temperature.clone(), persistent=False)
+
+    def forward(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)`` and features ``(n, D)``."""
+        mean = torch.full_like(rows, -torch.inf)
+        for weight, temperature in zip(self.weight, self.temperature, strict=True):
+            own = temperature[(features @ weight.T).argmax(dim=1)].unsqueeze(1)
+            mean = torch.logaddexp(mean, (rows / own).log_softmax(dim=1))
+        return mean
 
 
 @CALIBRATORS.register(
@@ -157,16 +178,14 @@ class SemanticGrouping(Calibrator):
         return temperatures
 
     def _transform_predictions(self, test: Predictions) -> Tensor:
-        weights, temperatures = self.weight, self.temperature
+        average = Partitions(self.weight, self.temperature)
         features, result = cast(Tensor, test.features), torch.empty_like(test.logits)
         for part, rows in double_rows(test.logits):
-            seen = features[part].cpu().double()
-            mean = torch.full_like(rows, -torch.inf)
-            for weight, temperature in zip(weights, temperatures, strict=True):
-                own = temperature[(seen @ weight.T).argmax(dim=1)].unsqueeze(1)
-                mean = torch.logaddexp(mean, (rows / own).log_softmax(dim=1))
-            result[part] = mean.to(result)
+            result[part] = average(rows, features[part].cpu().double()).to(result)
         return result
+
+    def _row_map(self) -> nn.Module:
+        return Partitions(self.weight, self.temperature)
 
     def _state(self) -> dict[str, Any]:
         return {"weight": self.weight.tolist(), "temperature": self.temperature.tolist()}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas._core.extras import require
@@ -40,8 +39,7 @@ _LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
 _WIDEST = 16
 
 
-@dataclass(frozen=True, eq=False)
-class StructuredMap:
+class StructuredMap(nn.Module):
     """Temperature scaling, a little uniform probability, and an affine map of the logarithm.
 
     Attributes:
@@ -50,15 +48,16 @@ class StructuredMap:
         affine: The map of the log-probabilities.
     """
 
-    temperature: float
-    num_samples: int
-    affine: AffineMap
+    def __init__(self, temperature: float, num_samples: int, affine: AffineMap) -> None:
+        super().__init__()
+        self.temperature, self.num_samples, self.affine = temperature, num_samples, affine
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Calibrated logits of float64 logits ``(n, C)``."""
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
         probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).softmax(dim=1)
         uniform = 1 / (self.num_samples + 1)
-        return self.affine(torch.log((1 - uniform) * probs + uniform / rows.shape[1]))
+        calibrated: Tensor = self.affine(torch.log((1 - uniform) * probs + uniform / len(self.affine.bias)))
+        return calibrated
 
 
 @CALIBRATORS.register(

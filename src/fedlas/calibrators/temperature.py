@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._fit.doubts import at_bound
 from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.source import InMemory, Source, Stream
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.metrics.binning import BinSums, equal_width_edges, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
@@ -24,6 +29,18 @@ ECE_GRID = tuple(step / 10 for step in range(1, 101))
 Objective = Literal["nll", "ece"]
 
 _UNCHANGED = 1e-4
+
+
+class Divided(nn.Module):
+    """``z / temperature``."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
+        return rows / self.temperature
 
 
 class SingleTemperature(Calibrator):
@@ -47,11 +64,16 @@ class SingleTemperature(Calibrator):
     def _transform(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
 
+    def _row_map(self) -> nn.Module:
+        return Divided(self.temperature)
+
     def _state(self) -> dict[str, Any]:
         return {"temperature": self.temperature}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=0.0, low_open=True)
+        # Smaller numbers, which a search never returns, have no inverse.
+        low = sys.float_info.min
+        self._temperature = check_number(self._owner, "temperature", state["temperature"], low=low)
 
 
 @CALIBRATORS.register(
@@ -61,7 +83,7 @@ class SingleTemperature(Calibrator):
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
 )
-class TemperatureScaling(SingleTemperature):
+class TemperatureScaling(StreamFit, SingleTemperature):
     """Divides all logits by one positive number, fitted on validation predictions; keeps the predicted class.
 
     Args:
@@ -108,11 +130,17 @@ class TemperatureScaling(SingleTemperature):
         self.num_bins = check_count("TemperatureScaling", "num_bins", num_bins)
 
     def _fit(self, val: Predictions) -> str | None:
+        return self._searched(InMemory(val), [val])
+
+    def _fit_stream(self, stream: Stream) -> str | None:
+        return self._searched(stream, stream)
+
+    def _searched(self, source: Source, parts: Iterable[Predictions]) -> str | None:
         if self.objective == "nll":
-            best = nll_temperature(val)
+            best = nll_temperature(source)
             temperature, doubt = best.value, best.doubt
         else:
-            temperature = ece_temperature(val, num_bins=self.num_bins)
+            temperature = ece_temperature(parts, num_bins=self.num_bins)
             ends = [f"temperature {temperature:g}"] if temperature in (ECE_GRID[0], ECE_GRID[-1]) else []
             doubt = at_bound(*ends, objective="ECE")
         self._temperature = temperature
@@ -123,10 +151,12 @@ class TemperatureScaling(SingleTemperature):
         return doubt
 
 
-def ece_temperature(val: Predictions, *, num_bins: int = 15) -> float:
-    """The temperature of :data:`ECE_GRID` with the lowest ECE on ``val``, the first among equals."""
+def ece_temperature(parts: Iterable[Predictions], num_bins: int = 15) -> float:
+    """The temperature of :data:`ECE_GRID` with the lowest ECE on all parts together, the first among equals."""
     sums = {temperature: BinSums(equal_width_edges(num_bins)) for temperature in ECE_GRID}
-    for chunk in chunks(val):  # outside, so that the logits come from memory once and not once for each temperature
+    for chunk in chain.from_iterable(
+        map(chunks, parts)
+    ):  # outside, so that the logits come from memory once and not once for each temperature
         for temperature, bins in sums.items():
             confidence = (chunk.logits / temperature).softmax(dim=1).amax(dim=1)
             bins.add(confidence.cpu(), chunk.correct)

@@ -6,13 +6,25 @@ from typing import Any
 
 from torch import Tensor
 
-from fedlas._core.check import check_count
-from fedlas.calibrators._affine import AffineCalibrator, Start, read_map
+from fedlas._core.check import InputError, check_count
+from fedlas.calibrators._affine import (
+    SEPARATED,
+    AffineCalibrator,
+    Start,
+    far_off,
+    read_map,
+    temperature_start,
+    unit_of,
+)
 from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.doubts import absent_classes, joined, unconverged, when
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import FREEDOMS, NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.softmax_regression import FREEDOM, SoftmaxRegression
+from fedlas.calibrators._fit.source import Stream
+from fedlas.calibrators._fit.streamed_regression import StreamedRegression
 from fedlas.calibrators.base import CALIBRATORS
+from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.predictions import Predictions
 
 __all__ = ["VectorScaling"]
@@ -25,7 +37,7 @@ __all__ = ["VectorScaling"]
     year=2017,
     url="https://arxiv.org/abs/1706.04599",
 )
-class VectorScaling(AffineCalibrator):
+class VectorScaling(StreamFit, AffineCalibrator):
     """Multiplies the logits of each class by a factor of its own and adds an offset: ``diag(w) z + b``.
 
     ``w (C,)`` and ``b (C,)`` minimize the negative log-likelihood on validation predictions, a convex problem, by
@@ -51,7 +63,8 @@ class VectorScaling(AffineCalibrator):
 
         Warns (:class:`CalibrationWarning`) when this is temperature scaling, when a factor is negative or over ten
         times that of temperature scaling, when only the prior keeps the parameters finite, when a class has no sample,
-        when the fit changes nothing, and when it did not converge. Memory: one float64 array of the size of the logits.
+        when the fit changes nothing, and when it did not converge. Memory: one float64 array of the size of the logits;
+        :meth:`fit_stream` needs none.
 
     Example:
         >>> val = Predictions([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]], [0, 0, 1, 1, 0])
@@ -86,6 +99,25 @@ class VectorScaling(AffineCalibrator):
         if not score.beats(start.as_map(inputs), freedom):
             return None, NO_GAIN
         return problem(inputs, target, freedom).solve(), None
+
+    def _fit_stream(self, stream: Stream) -> str | None:
+        if self.num_folds is not None:
+            raise InputError(
+                "VectorScaling.fit_stream",
+                "num_folds must be None, because cross-validation needs all samples at once",
+                self.num_folds,
+                "Fit VectorScaling(num_folds=None): on samples that many the folds would change nothing.",
+            )
+        unit = unit_of(stream.largest)
+        start = temperature_start(stream, unit)
+        fit = StreamedRegression(stream, unit, scale=start.scale, width=start.width).solve()
+        self._map = AffineMap(fit.weight / unit, fit.bias, fit.converged)
+        return joined(
+            unconverged(fit.converged),
+            far_off(stream.count, fit.weight / start.width),
+            when(stream.mistakes == 0 and stream.num_classes > 1, SEPARATED),
+            absent_classes(stream.count),
+        )
 
     def _restore(self, state: dict[str, Any]) -> None:
         self._map = read_map(state, self.num_classes)

@@ -119,9 +119,8 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a calibration card."""
     parser.add_argument(
         "--calibrate",
-        default="temperature",
         metavar="NAME",
-        help="temperature, vector or none, fitted on the run's validation part (default: %(default)s)",
+        help="calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: temperature)",
     )
     add_replicates(parser)
     add_data(parser, "where the run's data is")

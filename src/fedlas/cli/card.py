@@ -1,33 +1,51 @@
-"""``fedlas card``: writes a run's calibration card."""
+"""``fedlas card``: writes a calibration card, of a run or of two files of predictions."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument, write_json, write_text
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_card_options, add_details
-from fedlas.deploy.calibration import fit_calibration
+from fedlas.calibrated.file import read_file
+from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of
+from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
-from fedlas.lab.studies.card import RunCard, run_card
+from fedlas.lab.studies.card import MadeCard, file_card, run_card
+from fedlas.predictions import Columns, read_predictions
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("card", _card, "Write a run's calibration card: what it may be trusted with.", "RUN")
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a finished run")
+    parser = add(
+        "card",
+        _card,
+        "Write a calibration card, what a model may be trusted with: of a run, or of two files of predictions.",
+        "RUN | [MODEL] VAL TEST",
+    )
     parser.add_argument(
-        "--out", type=path_argument, metavar="JSON", help="where it goes, .html beside it (default: RUN/card.json)"
+        "places",
+        type=Path,
+        nargs="+",
+        metavar="RUN | [MODEL] VAL TEST",
+        help="folder of a finished run; or two files of uncalibrated predictions, before them the file of a "
+        "CalibratedModel whose calibration they go through",
+    )
+    parser.add_argument(
+        "--out",
+        type=path_argument,
+        metavar="JSON",
+        help="where it goes, .html beside it (default: RUN/card.json, or TEST.card.json)",
     )
     parser.add_argument(
         "--risks",
@@ -39,63 +57,71 @@ def add_card(add: AddSubcommand) -> None:
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser)
+    add_columns(parser)
 
 
 def _card(args: argparse.Namespace) -> int:
     return card(
-        args.run_folder,
+        *args.places,
         out=args.out,
         calibrate=args.calibrate,
         risks=args.risks,
         replicates=args.replicates,
         data=args.data,
+        columns=columns_of(args),
         details=args.details,
     )
 
 
 def card(
-    folder: Path,
-    *,
+    *places: Path,
     out: Path | None = None,
-    calibrate: str = "temperature",
+    calibrate: str | None = None,
     risks: Sequence[float] = DEFAULT_RISKS,
     replicates: int = REPLICATES,
     data: str | None = None,
+    columns: Columns | None = None,
     details: bool = False,
 ) -> int:
-    """Write the calibration card of a run and print what is on it.
+    """Write a calibration card and print what is on it.
 
     Args:
-        folder: Folder of a finished run with validation and test predictions.
-        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder.
-        calibrate: Calibrator, fitted on validation: temperature, vector or none.
+        *places: Folder of a finished run with validation and test predictions. Or two files of predictions, not
+            calibrated; a file of a :class:`~fedlas.CalibratedModel` may come before them.
+        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder, or ``TEST.card.json``.
+        calibrate: Calibrator, fitted on validation, or none; None is temperature, or that of the model's file.
         risks: Wanted risks, each in (0, 1).
         replicates: Of intervals and noise floors; 0 computes none.
         data: Where the run's data is, for the names of its classes; None searches the usual places.
+        columns: Which columns of the files hold what; None for ``.npz`` with ``logits`` and ``target``.
         details: Print all metrics and the known limits, too.
 
     Returns:
         0.
 
     Raises:
-        InputError: If the run or its predictions cannot be used, or a number is out of range.
+        InputError: If the run, a file or its predictions cannot be used, or a number is out of range.
     """
     check_replicates("fedlas card", replicates)
     require_page_packages()
     if out is not None and out.suffix.lower() != ".json":
         raise InputError("fedlas card", "--out must end in .json", out, "The page goes beside it, in .html.")
-    run = RunFolder(folder)
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
-    path = run.card_path if out is None else out
+    if out is not None:
+        path = out
+    else:
+        path = places[0] / "card.json" if len(places) == 1 else places[-1].with_suffix(".card.json")
+    _check_places(places)
     check_card_place(path)
-    calibration = fit_calibration(calibrate, run.predictions("val"))
-    # Class names need the data set, which may be on another machine; the card can do without them.
-    splits, _ = splits_at_hand(folder, data=data)
-    classes = None if splits is None else splits.classes
-    made = run_card(run, calibration, risks=risks, replicates=replicates, classes=classes)
+    options: dict[str, Any] = {"risks": risks, "replicates": replicates}
+    if len(places) == 1:
+        made = _of_run(places[0], calibrate or "temperature", data, options)
+    else:
+        made = _of_files(places, calibrate, columns, options)
     page, content = write_card(made, path), made.content
     parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
-    say(f"{content['model']['run']}: calibration {calibration.method}; {parts} samples; calibrated, on test:")
+    method = content["calibration"]["method"]
+    say(f"{content['model']['run']}: calibration {method}; {parts} samples; calibrated, on test:")
     say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
     thresholds = thresholds_table(content)
     show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
@@ -106,7 +132,54 @@ def card(
     return 0
 
 
-def write_card(card: RunCard, path: Path) -> Path:
+def _check_places(places: Sequence[Path]) -> None:
+    files = [place for place in places if not place.is_dir()]
+    if len(places) == 1 and not files:
+        return
+    if len(files) == len(places) and len(places) in (2, 3):
+        return
+    got = (
+        "nothing" if not places else ", ".join(f"{'file' if place in files else 'folder'} {place}" for place in places)
+    )
+    raise InputError(
+        "fedlas card",
+        "it takes the folder of a run, or two files of predictions: validation, then test",
+        got,
+        "Pass fedlas card RUN, or fedlas card val.npz test.npz.",
+    )
+
+
+def _of_run(folder: Path, calibrate: str, data: str | None, options: Mapping[str, Any]) -> MadeCard:
+    run = RunFolder(folder)
+    calibration = fit_calibration(calibrate, run.predictions("val"))
+    # Class names need the data set, which may be on another machine; the card can do without them.
+    splits, _ = splits_at_hand(folder, data=data)
+    return run_card(run, calibration, classes=None if splits is None else splits.classes, **options)
+
+
+def _of_files(
+    places: Sequence[Path], calibrate: str | None, columns: Columns | None, options: Mapping[str, Any]
+) -> MadeCard:
+    *models, val_file, test_file = places
+    if models and calibrate is not None:
+        fix = "Leave --calibrate out, or the model."
+        raise InputError("fedlas card", "a saved model has its calibration", f"--calibrate {calibrate}", fix)
+    saved = Calibration(read_file(models[0])[1], fitted_on=f"other data, see {models[0].name}") if models else None
+    val, test = read_predictions(val_file, columns), read_predictions(test_file, columns)
+    if val.classes != test.classes:
+        differing = f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}"
+        raise InputError("fedlas card", "both files must name the same classes", differing, "Name the columns a,b,c.")
+    for note in dict.fromkeys((*val.notes, *test.notes)):
+        say(f"note: {note}")
+    calibration = saved or fit_calibration(calibrate or "temperature", val.predictions)
+    name = models[0].stem if models else test_file.stem
+    return file_card(
+        val.predictions, test.predictions, calibration,
+        name=name, data=test_file.name, classes=test.classes or None, **options,
+    )  # fmt: skip
+
+
+def write_card(card: MadeCard, path: Path) -> Path:
     """Write a card as JSON to ``path``, which ends in ``.json``, and as a page beside it; returns the place of that."""
     page = card_page(card.content, card.stages, num_bins=card.num_bins)
     write_json(path, card.content)

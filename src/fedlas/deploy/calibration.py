@@ -1,8 +1,7 @@
-"""The calibration that goes out with a model: one temperature, or a factor and an offset a class."""
+"""The calibration that goes out with a model: a fitted calibrator, or none."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,64 +9,86 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_number, reason
-from fedlas.calibrators import TemperatureScaling, VectorScaling
+from fedlas._core.check import InputError, check_choice, reason
+from fedlas.calibrators import CALIBRATORS, Calibrator, MatrixScaling, TemperatureScaling, VectorScaling
+from fedlas.calibrators._file import FORMAT
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
-from fedlas.stats.gap_sums import read_numbers
 
-METHODS = ("temperature", "vector", "none")
-"""Calibrators that are an affine map of each logit, and so can be folded into a linear head; or none."""
+NONE = "none"
+FITTED_ON = "the validation part"
+"""Where a calibration is fitted, if nothing else is said."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """``z -> weight * z + bias``, class by class.
+    """What a model's predictions go through.
 
     Attributes:
-        method: One of :data:`METHODS`.
-        weight: ``(C,)`` float64.
-        bias: ``(C,)`` float64.
-        temperature: The fitted temperature; None for another method.
-        notes: What the fit warned of.
+        calibrator: A fitted one; None leaves predictions as they are given.
+        notes: What its fit warned of.
+        fitted_on: Which data it was fitted on.
     """
 
-    method: str
-    weight: Tensor
-    bias: Tensor
-    temperature: float | None = None
+    calibrator: Calibrator | None
     notes: tuple[str, ...] = ()
+    fitted_on: str = FITTED_ON
+
+    @property
+    def method(self) -> str:
+        """Registry name of the calibrator, or ``"none"``."""
+        return NONE if self.calibrator is None else str(self.calibrator.plain()["calibrator"])
+
+    @property
+    def temperature(self) -> float | None:
+        """Of temperature scaling; None for another method."""
+        return self.calibrator.temperature if isinstance(self.calibrator, TemperatureScaling) else None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(n, C)``, of the same dtype, computed in float64."""
-        return (logits.double() * self.weight + self.bias).to(logits.dtype)
+        """Calibrated logits ``(n, C)``, of the same dtype."""
+        if self.calibrator is None:
+            return logits
+        return self.transform(Predictions(logits, torch.zeros(len(logits), dtype=torch.int64))).logits
 
     def transform(self, predictions: Predictions) -> Predictions:
         """The same samples, calibrated."""
-        return predictions.with_logits(self(predictions.logits))
+        return predictions if self.calibrator is None else self.calibrator.transform(predictions)
+
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        """Weight, ``(C, C)`` or its diagonal ``(C,)``, and bias ``(C,)`` of an affine map of logits; float64."""
+        if isinstance(self.calibrator, VectorScaling | MatrixScaling):
+            return self.calibrator.weight, self.calibrator.bias
+        if self.calibrator is None or self.temperature is None:
+            return None
+        one = torch.ones(self.calibrator.num_classes or 0, dtype=torch.float64)
+        return one / self.temperature, torch.zeros_like(one)
 
     def plain(self) -> dict[str, Any]:
         """For JSON: one temperature, or all numbers."""
-        if self.method != "vector":
+        if self.calibrator is None or self.temperature is not None:
             return {"method": self.method, "temperature": self.temperature}
-        return {"method": self.method, "weight": self.weight.tolist(), "bias": self.bias.tolist()}
+        return {"method": self.method, "calibrator": self.calibrator.plain()}
+
+
+def check_method(owner: str, method: str) -> str:
+    """The name of a calibrator that is fitted on a run's validation part, or none.
+
+    Raises:
+        InputError: For another.
+    """
+    names = [entry.name for entry in CALIBRATORS.entries() if entry.metadata.get("part", "val") == "val"]
+    return check_choice(owner, "--calibrate", method, [*names, NONE])
 
 
 def fit_calibration(method: str, val: Predictions) -> Calibration:
-    """The calibration fitted on validation predictions by NLL.
+    """The calibration fitted on validation predictions.
 
     Raises:
-        InputError: For another method.
+        InputError: For an unknown method, or predictions without the features that it needs.
+        MissingExtraError: If a package that the fit needs is not installed.
     """
-    check_choice("fedlas export", "--calibrate", method, METHODS)
-    num_classes = val.num_classes
-    one, zero = torch.ones(num_classes, dtype=torch.float64), torch.zeros(num_classes, dtype=torch.float64)
-    if method == "none":
-        return Calibration(method, one, zero)
-    fitted, notes = fit_with_notes(TemperatureScaling() if method == "temperature" else VectorScaling(), val)
-    if isinstance(fitted, TemperatureScaling):
-        return Calibration(method, one / fitted.temperature, zero, fitted.temperature, notes)
-    return Calibration(method, fitted.weight, fitted.bias, None, notes)
+    method = check_method("calibration", method)
+    return Calibration(None) if method == NONE else Calibration(*fit_with_notes(CALIBRATORS[method].value(), val))
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
@@ -77,19 +98,19 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
         InputError: If it is something else.
     """
     try:
-        method = check_choice("card", "calibration method", content["method"], METHODS)
-        one = torch.ones(num_classes, dtype=torch.float64)
-        if method == "vector":
-            weight, bias = (torch.from_numpy(read_numbers(content, key)) for key in ("weight", "bias"))
-            if weight.shape != one.shape or bias.shape != one.shape:
-                raise ValueError(f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} of {num_classes} classes")
-            return Calibration(method, weight, bias)
-        if method == "none":
-            return Calibration(method, one, torch.zeros_like(one))
-        temperature = check_number("card", "temperature", content["temperature"], low=0, low_open=True)
-        if not math.isfinite(1 / temperature):
-            raise ValueError(f"temperature {temperature} has no inverse")
-        return Calibration(method, one / temperature, torch.zeros_like(one), temperature)
+        if content["method"] == NONE:
+            return Calibration(None)
+        whole = content.get("calibrator") or {
+            "format": FORMAT,
+            "calibrator": "temperature",
+            "num_classes": num_classes,
+            "options": {},
+            "state": {"temperature": content["temperature"]},
+        }
+        calibrator = Calibrator.from_plain(whole)
+        if calibrator.num_classes != num_classes:
+            raise ValueError(f"a calibrator of {calibrator.num_classes} classes, not {num_classes}")
+        return Calibration(calibrator)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."
         raise InputError("card", "it must hold a calibration", reason(error), fix) from error

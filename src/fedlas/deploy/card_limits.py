@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlas.deploy.calibration import FITTED_ON
 from fedlas.stats import LEVEL
 from fedlas.stats.p_text import p_said
 
@@ -32,11 +33,19 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         f"All numbers are for inputs drawn like the {samples['test']:,} test samples of {data['name']}. On other "
         "inputs neither the metrics nor the thresholds hold; fedlas monitor reports when something has changed."
     )
-    yield (
-        f"The {samples['val']:,} validation samples chose the epoch and the calibration as well as the thresholds, "
-        "whose risk on them is therefore slightly optimistic. The test part had no part in it: its column is the check."
+    trained = "seed" in content["model"]
+    chosen = (
+        "the epoch and the calibration as well as the thresholds, whose risk on them is therefore slightly optimistic"
     )
-    yield "It is one training run: another seed gives another model with other numbers."
+    if not trained:
+        fitted = content["calibration"].get("fitted on") == FITTED_ON
+        chosen = chosen.replace("the epoch and ", "") if fitted else "the thresholds"
+    yield (
+        f"The {samples['val']:,} validation samples chose {chosen}. The test part had no part in it: its column is the "
+        "check."
+    )
+    if trained:
+        yield "It is one training run: another seed gives another model with other numbers."
 
 
 def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:

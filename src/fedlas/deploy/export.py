@@ -1,39 +1,46 @@
-"""A model with its calibration folded in as a file, checked before it is left anywhere."""
+"""A model with its calibration as a file, checked before it is left anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
 from fedlas._core.pixels import multiply_add
+from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Build, Probs
-from fedlas.deploy.model import Deployed, fold
+from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
 from fedlas.predictions import Predictions
 
 TOLERANCE = 1e-5
-"""Most that a probability may differ from the run's own."""
+"""Most that a probability may differ from the model's own."""
 OWNER = "fedlas export"
+_BATCH = 64  # samples that are compared at once
+
+Samples = Iterable[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]
+"""Batches of inputs by name, and the probabilities that they must give."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file, and how well it agrees with the predictions of its model.
+    """A file, and how well it agrees with its model.
 
     Attributes:
         path: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         size: Bytes.
-        shape: Of the input, after the batch: channels, height, width.
+        inputs: What it takes: for each input ``name``, ``dtype``, ``shape`` (with ``"batch"`` first) and ``range``.
+        example: Four lines of Python that load and call it.
         folded: What the calibration was folded into, see :func:`~fedlas.deploy.model.fold`.
         difference: Largest absolute difference of a probability.
         samples: How many samples were compared: all.
@@ -42,7 +49,8 @@ class Exported:
     path: Path
     form: str
     size: int
-    shape: tuple[int, ...]
+    inputs: tuple[dict[str, Any], ...]
+    example: tuple[str, ...]
     folded: str
     difference: float
     samples: int
@@ -91,85 +99,164 @@ def export_model(
     # The calibration goes into the last layer, or into one behind it.
     about_form, first = FORMATS[form], next(iter(images()))
     scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
-    folded_model, extra, folded = fold(model, calibration, first[:4].float() * scale + shift)
-    deployed = Deployed(folded_model, extra, mean=mean, std=std).eval()
-    shape = tuple(first.shape[1:])
+    folded_model, folded = fold(model, calibration, first[:4].float() * scale + shift)
+    deployed = Deployed(folded_model, mean=mean, std=std).eval()
     done_by = "the model" if about_form.graph else "the user's code, as in fedlas.deploy.formats.rebuilt"
+    taken = _described({INPUT: first}) | {"range": [0, 255]}
+    normalization = {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": done_by}
     about = {
         **about,
-        "format": "fedlas.export/1",
-        "torch": str(torch.__version__),
         "calibration": {**calibration.plain(), "folded into": folded},
-        "input": {
-            "name": INPUT,
-            "dtype": "uint8",
-            "shape": ["batch", *shape],
-            "range": [0, 255],
-            "normalization": {"mean": list(mean), "std": list(std), "of": "pixel / 255", "done by": done_by},
-        },
-        "outputs": list(OUTPUTS),
+        "input": {**taken, "normalization": normalization},
     }
-    # The bytes are read again and compared before they get a name.
-    content = _written(form, deployed, first[:3].repeat(2, 1, 1, 1)[:3], about)
-    probs = about_form.read(content, build)
-    difference = check_export(probs, deployed, images(), calibration.transform(expected), tolerance)
+    wanted = calibration.transform(expected).probs.double().numpy()
+
+    def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
+        done = 0
+        for batch in images():
+            yield {INPUT: batch}, wanted[done : done + len(batch)]
+            done += len(batch)
+        if done != len(wanted):
+            expected_text = f"the test part must have the {len(wanted)} samples that the run predicted"
+            raise InputError(OWNER, expected_text, done, "Train it again.")
+
+    return _export(deployed, out, form, {INPUT: first}, samples(), build, about, (taken,), folded, tolerance)
+
+
+def export_calibrated(
+    model: CalibratedModel,
+    out: Path,
+    *,
+    form: str,
+    inputs: Mapping[str, Tensor],
+    by_name: bool = False,
+    about: Mapping[str, Any] | None = None,
+    tolerance: float = TOLERANCE,
+) -> Exported:
+    """Write a calibrated model to a file, if that gives the model's own probabilities on some inputs.
+
+    Args:
+        model: It does not change.
+        out: The file.
+        form: A form of :data:`~fedlas.deploy.formats.FORMATS` that holds the computation.
+        inputs: Samples ``(N, ...)`` of each input, as the model takes them, in the order of its arguments.
+        by_name: Whether the model takes them as keyword arguments.
+        about: What else is said of the model inside the file, plain values.
+        tolerance: Most that a probability may differ.
+
+    Raises:
+        InputError: If the model cannot be written in this form, or what was written gives other probabilities. No file
+            is left then.
+        MissingExtraError: If a package of the form is not installed.
+    """
+    if not FORMATS[form].graph:
+        graphs = ", ".join(name for name, each in FORMATS.items() if each.graph)
+        raise InputError(
+            OWNER, f"the format of a calibrated model must be one of {graphs}", form, "It is weights already."
+        )
+    deployed = Deployed(model, names=list(inputs) if by_name else None).eval()
+    taken = tuple(_described({name: value}) for name, value in inputs.items())
+    calibration = {**Calibration(model.calibrator).plain(), "folded into": EXTRA_LAYER}
+    about = {**(about or {}), "calibration": calibration, "inputs": list(taken)}
+    number = min(map(len, inputs.values()))
+
+    def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
+        for start in range(0, number, _BATCH):
+            batch = {name: value[start : start + _BATCH] for name, value in inputs.items()}
+            with torch.no_grad():
+                yield batch, deployed(*batch.values())[1].double().numpy()
+
+    def build(*_: Any, **__: Any) -> nn.Module:
+        raise AssertionError("a graph needs no architecture")
+
+    return _export(deployed, out, form, inputs, samples(), build, about, taken, EXTRA_LAYER, tolerance)
+
+
+def _export(
+    deployed: Deployed,
+    out: Path,
+    form: str,
+    example: Mapping[str, Tensor],
+    samples: Samples,
+    build: Build,
+    about: Mapping[str, Any],
+    taken: tuple[dict[str, Any], ...],
+    folded: str,
+    tolerance: float,
+) -> Exported:
+    """Write the bytes, read them again, compare, and only then give them a name."""
+    about = {**about, "format": "fedlas.export/1", "torch": str(torch.__version__), "outputs": list(OUTPUTS)}
+    few = {name: value[torch.arange(3) % len(value)].clone() for name, value in example.items()}
+    content = _written(form, deployed, few, about)
+    difference, compared = check_export(FORMATS[form].read(content, build), deployed, samples, tolerance)
     write_atomically(out, lambda file: file.write(content))
-    return Exported(out, form, len(content), shape, folded, difference, expected.num_samples)
+    lines = tuple(FORMATS[form].example(out, few))
+    return Exported(out, form, len(content), taken, lines, folded, difference, compared)
 
 
-def check_export(
-    probs: Probs, deployed: nn.Module, batches: Iterable[Tensor], expected: Predictions, tolerance: float
-) -> float:
-    """Compare what a file gives with the run's own calibrated probabilities, on every test sample.
+def check_export(probs: Probs, deployed: Deployed, samples: Samples, tolerance: float) -> tuple[float, int]:
+    """Compare what a file gives with the model's own calibrated probabilities, on every sample.
 
     Returns:
-        The largest absolute difference.
+        The largest absolute difference, and the number of samples.
 
     Args:
         probs: What the file gives.
         deployed: The model in PyTorch, which shows whether the conversion causes a difference.
-        batches: Test images as uint8 ``(n, channels, H, W)``, in the order of the predictions.
-        expected: The run's own predictions on them, calibrated.
+        samples: Batches of inputs, and what they must give.
         tolerance: Most that a probability may differ.
 
     Raises:
-        InputError: If one differs by more, or the number of samples is another.
+        InputError: If one differs by more.
     """
     largest, at, done, ours = 0.0, 0, 0, 0.0
-    wanted = expected.probs.double().numpy()
-    for number, images in enumerate(batches):
-        pixels = images.numpy()
-        found = np.asarray(probs(pixels), dtype=np.float64)
+    for number, (inputs, wanted) in enumerate(samples):
+        found = _called(probs, inputs)
         if number == 0:  # another size of batch, so that the file cannot have fixed it
-            found[:1] = probs(pixels[:1])
+            found[:1] = _called(probs, {name: value[:1] for name, value in inputs.items()})
         # NaN must count as a difference, and compares as none.
-        apart = np.abs(found - wanted[done : done + len(found)]).max(axis=1)
+        apart = np.abs(found - wanted).reshape(len(found), -1).max(axis=1)
         worst = int(apart.argmax()) if np.isfinite(apart).all() else int((~np.isfinite(apart)).argmax())
         # Too far: is it the conversion, or does PyTorch on this machine differ from the run as well?
         if not apart[worst] <= max(largest, tolerance):
             with torch.inference_mode():
-                here = deployed(images)[1].double().numpy()
-            ours = max(ours, float(np.abs(here - wanted[done : done + len(found)]).max()))
+                here = deployed(*inputs.values())[1].double().numpy()
+            ours = max(ours, float(np.abs(here - wanted).max()))
         if not apart[worst] <= largest:
             largest, at = float(apart[worst]), done + worst
         done += len(found)
-    # Every sample of the test part was compared, and none differs too much.
-    if done != expected.num_samples:
-        expected_text = f"the test part must have the {expected.num_samples} samples that the run predicted"
-        raise InputError(OWNER, expected_text, done, "Train it again.")
     if not largest <= tolerance:
         why = (
             f"The run's model in PyTorch differs by {ours:.2g} on this machine already: it predicted on another device "
             "or in another precision. Allow it with --tolerance if that is why"
             if ours > tolerance
-            else "PyTorch gives the run's probabilities, so the conversion is at fault. Try another --format"
+            else "PyTorch gives the model's probabilities, so the conversion is at fault. Try another --format"
         )
-        expected_text = f"probabilities must equal the run's within {tolerance:g}"
-        raise InputError(OWNER, expected_text, f"a difference of {largest:.3g} at test sample {at}", f"{why}.")
-    return largest
+        expected_text = f"probabilities must equal the model's within {tolerance:g}"
+        raise InputError(OWNER, expected_text, f"a difference of {largest:.3g} at sample {at}", f"{why}.")
+    return largest, done
 
 
-def _written(form: str, model: Deployed, example: Tensor, about: Mapping[str, Any]) -> bytes:
+def _called(probs: Probs, inputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """What the file gives; one that fails on a batch has fixed what it was written with."""
+    try:
+        return np.asarray(probs({name: value.numpy() for name, value in inputs.items()}), dtype=np.float64)
+    except Exception as error:  # of any runtime
+        size = len(next(iter(inputs.values())))
+        got = f"{type(error).__name__} on one of {size}: {str(error).strip().splitlines()[-1][:300]}"
+        fix = "Try another --format, or take the sizes in the model's forward from its inputs."
+        raise InputError(OWNER, "what was written must take batches of any size", got, fix) from error
+
+
+def _described(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Name, dtype, shape and range of one input."""
+    ((name, value),) = inputs.items()
+    low, high = (bound.item() for bound in value.aminmax())
+    dtype = str(value.dtype).removeprefix("torch.")
+    return {"name": name, "dtype": dtype, "shape": ["batch", *value.shape[1:]], "range": [low, high]}
+
+
+def _written(form: str, model: Deployed, example: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     try:
         return FORMATS[form].write(model, example, about)
     except (InputError, MissingExtraError):

@@ -19,17 +19,22 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas.deploy.model import EXTRA_LAYER, Affine, Deployed
+from fedlas._core.files import parse_json
+from fedlas._core.safetensors_file import from_safetensors, to_safetensors
+from fedlas.calibrated import CalibratedModel
+from fedlas.deploy.calibration import read_calibration
+from fedlas.deploy.model import EXTRA_LAYER, Deployed
 
 INPUT, OUTPUTS = "images", ("logits", "probs")
-"""Names of what goes in and comes out."""
+"""Names of what goes into a run's model and what comes out of any."""
 OPSET = 18
 """Of ONNX."""
-_PREFIX = "model."
 _MOST_BYTES = 2**31 - 1  # a protobuf message cannot be larger
 
-Probs = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
-"""From images ``(N, channels, H, W)`` uint8 to probabilities ``(N, C)``."""
+Examples = Mapping[str, Tensor]
+"""Some samples of each input, by name, in the order of the inputs."""
+Probs = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.floating[Any]]]
+"""From inputs by name to probabilities ``(N, C, ...)``."""
 Build = Callable[..., nn.Module]
 """Builds a model from its name and options."""
 
@@ -42,15 +47,17 @@ class Format:
         suffix: How its files' names end.
         reader: What checks it.
         graph: Whether it holds the computation, normalization included, and not weights alone.
-        write: From the model, some images and what is said of it, to the content of a file.
+        write: From the model, some samples and what is said of it, to the content of a file.
         read: From the content to a function that a user of the file would have.
+        example: From the file and some samples to four lines of Python that load and call it.
     """
 
     suffix: str
     reader: str
     graph: bool
-    write: Callable[[Deployed, Tensor, Mapping[str, Any]], bytes]
+    write: Callable[[Deployed, Examples, Mapping[str, Any]], bytes]
     read: Callable[[bytes, Build], Probs]
+    example: Callable[[Path, Examples], list[str]]
 
 
 def metadata(about: Mapping[str, Any]) -> dict[str, str]:
@@ -58,19 +65,19 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
-def _write_onnx(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> bytes:
+def _write_onnx(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require(package, extra="export")
     with _quiet():
         program = torch.onnx.export(
             model,
-            (example,),
+            tuple(example.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=[INPUT],
+            input_names=list(example),
             output_names=list(OUTPUTS),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=_any_number(example),
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned nothing")
@@ -80,7 +87,7 @@ def _write_onnx(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> b
     proto.producer_name, proto.producer_version = "fedlas", str(about.get("fedlas", ""))
     if proto.ByteSize() > _MOST_BYTES:
         raise InputError(
-            "fedlas export", "an ONNX file holds at most 2 GiB", f"{proto.ByteSize():,} bytes", "Use safetensors."
+            "fedlas export", "an ONNX file holds at most 2 GiB", f"{proto.ByteSize():,} bytes", "Use torch-export."
         )
     content: bytes = proto.SerializeToString()
     return content
@@ -91,38 +98,66 @@ def _read_onnx(content: bytes, _build: Build) -> Probs:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run([OUTPUTS[1]], {INPUT: images})[0]
+    return lambda inputs: session.run([OUTPUTS[1]], dict(inputs))[0]
 
 
-def _write_program(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> bytes:
+def _onnx_lines(path: Path, example: Examples) -> list[str]:
+    arrays = ", ".join(f'"{name}": numpy.zeros({_one(value)}, "{_kind(value)}")' for name, value in example.items())
+    return [
+        "import numpy, onnxruntime",
+        f'session = onnxruntime.InferenceSession("{path.as_posix()}")',
+        f"inputs = {{{arrays}}}  # your batch",
+        "logits, probs = session.run(None, inputs)",
+    ]
+
+
+def _write_program(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     with _quiet(), torch.no_grad():
-        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(model, tuple(example.values()), dynamic_shapes=_any_number(example))
         torch.export.save(program, buffer, extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
     return buffer.getvalue()
 
 
 def _read_program(content: bytes, _build: Build) -> Probs:
     with _quiet():
-        module = torch.export.load(io.BytesIO(content)).module()
-    return lambda images: _probs_of(module, images)
+        return _probs_of(torch.export.load(io.BytesIO(content)).module())
 
 
-def _write_weights(model: Deployed, example: Tensor, about: Mapping[str, Any]) -> bytes:
-    del example
-    tensors = {
-        name.removeprefix(_PREFIX): value.detach().cpu().clone().contiguous()
-        for name, value in model.state_dict().items()
-        if name not in ("scale", "shift")  # which the metadata hold as mean and std
-    }
-    save = require("safetensors.torch", extra="export").save
-    content: bytes = save(tensors, metadata={"format": "pt", **{f"fedlas.{k}": v for k, v in metadata(about).items()}})
-    return content
+def _write_script(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with _quiet(), torch.no_grad():
+        traced: Any = torch.jit.trace(model, tuple(example.values()), check_trace=False)
+        torch.jit.save(traced, buffer, _extra_files={"metadata.json": json.dumps(metadata(about), indent=2)})
+    return buffer.getvalue()
+
+
+def _read_script(content: bytes, _build: Build) -> Probs:
+    with _quiet():
+        return _probs_of(torch.jit.load(io.BytesIO(content)))
+
+
+def _torch_lines(load: str) -> Callable[[Path, Examples], list[str]]:
+    def lines(path: Path, example: Examples) -> list[str]:
+        parts = "".join(f"torch.zeros({_one(value)}, dtype={value.dtype}), " for value in example.values())
+        return [
+            "import torch" if load.startswith("torch") else "import torch, fedlas.deploy.formats, fedlas.lab.models",
+            f"model = {load.format(path=path.as_posix())}",
+            f"inputs = ({parts.strip()})  # your batch",
+            "logits, probs = model(*inputs)",
+        ]
+
+    return lines
+
+
+def _write_weights(model: Deployed, _example: Examples, about: Mapping[str, Any]) -> bytes:
+    inner = model.model.model if isinstance(model.model, CalibratedModel) else model.model
+    named = {f"fedlas.{key}": value for key, value in metadata(about).items()}
+    return to_safetensors(inner.state_dict(), {"format": "pt", **named})
 
 
 def _read_weights(content: bytes, build: Build) -> Probs:
-    module = _rebuilt(content, build)
-    return lambda images: _probs_of(module, images)
+    return _probs_of(_rebuilt(content, build))
 
 
 def rebuilt(path: str | Path, build: Build) -> Deployed:
@@ -137,7 +172,6 @@ def rebuilt(path: str | Path, build: Build) -> Deployed:
 
     Raises:
         InputError: If the file cannot be read, or is none of these.
-        MissingExtraError: If safetensors is not installed.
     """
     try:
         return _rebuilt(Path(path).read_bytes(), build)
@@ -146,13 +180,12 @@ def rebuilt(path: str | Path, build: Build) -> Deployed:
 
 
 def _rebuilt(content: bytes, build: Build) -> Deployed:
-    load = require("safetensors.torch", extra="export").load
     try:
-        tensors = load(content)
-        size = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + size])["__metadata__"]
-        built, given = json.loads(header["fedlas.model"]), json.loads(header["fedlas.input"])
-    except (require("safetensors", extra="export").SafetensorError, KeyError, ValueError, TypeError) as error:
+        tensors, header = from_safetensors(content)
+        built, given, applied = (parse_json(header[f"fedlas.{name}"]) for name in ("model", "input", "calibration"))
+        mean, std = (given["normalization"][name] for name in ("mean", "std"))
+        calibration, layer = read_calibration(applied, built["num_classes"]), applied["folded into"]
+    except (KeyError, ValueError, TypeError) as error:
         fix = "Write one with fedlas export RUN --format safetensors."
         raise InputError("rebuilt", "it must be a file that fedlas export wrote", repr(error), fix) from error
     # Building draws initial weights, which must not move the user's generator.
@@ -164,15 +197,11 @@ def _rebuilt(content: bytes, build: Build) -> Deployed:
             image_size=built["image_size"],
             **built["options"],
         )
-    # The model's own tensors, then the calibration's layer where there is one.
-    own = {name: value for name, value in tensors.items() if not name.startswith(f"{EXTRA_LAYER}.")}
-    _add_biases(model, own)
-    model.load_state_dict(own)
-    extra = None
-    if f"{EXTRA_LAYER}.weight" in tensors:
-        extra = Affine(tensors[f"{EXTRA_LAYER}.weight"], tensors[f"{EXTRA_LAYER}.bias"])
-    mean, std = given["normalization"]["mean"], given["normalization"]["std"]
-    return Deployed(model.eval(), extra, mean=mean, std=std).eval()
+    _add_biases(model, tensors)
+    model.load_state_dict(tensors)
+    if layer == EXTRA_LAYER and calibration.calibrator is not None:
+        model = CalibratedModel(model, calibration.calibrator)
+    return Deployed(model, mean=mean, std=std).eval()
 
 
 def _add_biases(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -183,17 +212,43 @@ def _add_biases(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
             model.get_submodule(layer).bias = torch.nn.Parameter(tensors[name].clone())
 
 
-def _probs_of(module: Callable[[Tensor], Any], images: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
-    with torch.no_grad():
-        found: NDArray[np.floating[Any]] = module(torch.from_numpy(images))[1].numpy()
-    return found
+def _probs_of(module: Callable[..., Any]) -> Probs:
+    def probs(inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.floating[Any]]:
+        with torch.no_grad():
+            found: NDArray[np.floating[Any]] = module(*map(torch.from_numpy, inputs.values()))[1].numpy()
+        return found
+
+    return probs
+
+
+def _any_number(example: Examples) -> tuple[tuple[dict[int, Any], ...]]:
+    """The first axis of each input of :class:`Deployed` is free."""
+    batch = torch.export.Dim("batch")
+    return (tuple({0: batch} for _ in example),)
+
+
+def _one(value: Tensor) -> tuple[int, ...]:
+    return (1, *value.shape[1:])
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 FORMATS: dict[str, Format] = {
-    "onnx": Format(".onnx", "onnxruntime", True, _write_onnx, _read_onnx),
-    "torch-export": Format(".pt2", "torch.export.load", True, _write_program, _read_program),
-    "safetensors": Format(".safetensors", "the model built anew", False, _write_weights, _read_weights),
-}
+    "onnx": Format(".onnx", "onnxruntime", True, _write_onnx, _read_onnx, _onnx_lines),
+    "torch-export": Format(
+        ".pt2", "torch.export.load", True, _write_program, _read_program,
+        _torch_lines('torch.export.load("{path}").module()'),
+    ),
+    "torchscript": Format(
+        ".pt", "torch.jit.load", True, _write_script, _read_script, _torch_lines('torch.jit.load("{path}")')
+    ),
+    "safetensors": Format(
+        ".safetensors", "the model built anew", False, _write_weights, _read_weights,
+        _torch_lines('fedlas.deploy.formats.rebuilt("{path}", fedlas.lab.models.build_model)'),
+    ),
+}  # fmt: skip
 """By the name on the command line."""
 
 

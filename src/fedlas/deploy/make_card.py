@@ -77,7 +77,7 @@ def make_card(
     content: dict[str, Any] = {
         "format": FORMAT,
         "model": {"classes": None, **model, "num_classes": test.num_classes},
-        "calibration": {**calibration.plain(), "fitted on": "validation part, by NLL"},
+        "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
         "data": {**data, "samples": {**data.get("samples", {}), "val": val.num_samples, "test": test.num_samples}},
         "metrics": {stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages},
         "metrics_of": {"part": "test", "num_bins": num_bins, "interval": LEVEL, "replicates": replicates},

@@ -1,4 +1,4 @@
-"""The model as it goes out: pixels in, calibrated logits and probabilities out."""
+"""The model as it goes out: its inputs in, calibrated logits and probabilities out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.pixels import multiply_add
+from fedlas.calibrated import CalibratedModel
+from fedlas.calibrated.batches import logits_in
+from fedlas.calibrators._fit.affine_map import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
 from fedlas.objective import logits_of
@@ -18,29 +21,13 @@ EXTRA_LAYER = "calibration"
 """Name of the layer that calibrates where there is no head to fold it into."""
 
 
-class Affine(nn.Module):
-    """``weight * z + bias``, class by class."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.clone().float())
-        self.register_buffer("bias", bias.clone().float())
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """Calibrated logits ``(N, C)``."""
-        return logits * self.weight + self.bias
-
-
 class Deployed(nn.Module):
     """Normalization, model, calibration and softmax in one module.
 
     Args:
-        model: From normalized images to logits, its calibration folded in if it could be.
-        extra: The calibration, if it could not.
-        mean: Mean of each channel in [0, 1] units.
+        model: To calibrated logits.
+        names: Keywords by which the model takes its inputs; None: by position.
+        mean: Mean of each channel in [0, 1] units, if the input is raw pixels; None: inputs go to the model unchanged.
         std: Standard deviation of each channel.
     """
 
@@ -48,25 +35,33 @@ class Deployed(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, model: nn.Module, extra: nn.Module | None, *, mean: Sequence[float], std: Sequence[float]
+        self,
+        model: nn.Module,
+        *,
+        names: Sequence[str] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.calibration = model, nn.Identity() if extra is None else extra
-        scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
+        self.model, self.names, self.pixels = model, names, mean is not None
+        if mean is not None and std is not None:
+            scale, shift = multiply_add(mean, std, channels=len(mean), device=torch.device("cpu"))
+            self.register_buffer("scale", scale)
+            self.register_buffer("shift", shift)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Calibrated logits and probabilities, each ``(N, C)``, of ``images (N, channels, H, W)`` uint8."""
-        logits = self.calibration(logits_of("export", self.model(images.float() * self.scale + self.shift)))
-        return logits, logits.softmax(dim=1)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Calibrated logits and probabilities, each ``(N, C, ...)``; pixels are ``(N, channels, H, W)`` uint8."""
+        given = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
+        named = {} if self.names is None else dict(zip(self.names, given, strict=True))
+        logits = logits_in("export", self.model(*([] if named else given), **named))
+        return logits, logits.float().softmax(dim=1)
 
 
-def fold(model: nn.Module, calibration: Calibration, example: Tensor) -> tuple[nn.Module, nn.Module | None, str]:
-    """A copy of the model with the calibration in its head, or else the layer that has to follow it.
+def fold(model: nn.Module, calibration: Calibration, example: Tensor) -> tuple[nn.Module, str]:
+    """A copy of the model with the calibration in its head, or else in a layer that follows it.
 
-    It is folded in if the head is a plain linear layer with a weight of its own, whose output is what the model returns
-    on ``example``: then ``W -> diag(weight) W`` and ``b -> weight * b + bias``.
+    It is folded in if it is an affine map, and the head a plain linear layer with a weight of its own whose output is
+    what the model returns on ``example``: then ``W -> A W`` and ``b -> A b + c``.
 
     Args:
         model: From normalized images to logits; it does not change.
@@ -74,22 +69,27 @@ def fold(model: nn.Module, calibration: Calibration, example: Tensor) -> tuple[n
         example: Some normalized images.
 
     Returns:
-        The copy, the layer or None, and the name of the head; or of the layer.
+        The copy, and the name of the head, :data:`EXTRA_LAYER` or ``"nothing"``.
+
+    Raises:
+        InputError: If the calibration can be no layer.
     """
     found = copy.deepcopy(model).eval()
-    if calibration.method == "none":
-        return found, None, "nothing"
-    name = _own_linear_head(found, example, len(calibration.weight))
-    if name is None:
-        return found, Affine(calibration.weight, calibration.bias), EXTRA_LAYER
+    if calibration.calibrator is None:
+        return found, "nothing"
+    affine = calibration.affine()
+    name = None if affine is None else _own_linear_head(found, example, len(affine[1]))
+    if affine is None or name is None:
+        return CalibratedModel(found, calibration.calibrator), EXTRA_LAYER
+    weight, bias = affine
     head: Any = found.get_submodule(name)
     with torch.no_grad():
-        head.weight.copy_(calibration.weight[:, None] * head.weight.double())
+        head.weight.copy_(apply_weight(weight, head.weight.double().T).T)
         if head.bias is not None:
-            head.bias.copy_(calibration.weight * head.bias.double() + calibration.bias)
-        elif bool(calibration.bias.any()):
-            head.bias = nn.Parameter(calibration.bias.to(head.weight.dtype))
-    return found, None, name
+            head.bias.copy_(apply_weight(weight, head.bias.double()) + bias)
+        elif bool(bias.any()):
+            head.bias = nn.Parameter(bias.to(head.weight.dtype))
+    return found, name
 
 
 def _own_linear_head(model: nn.Module, example: Tensor, num_classes: int) -> str | None:

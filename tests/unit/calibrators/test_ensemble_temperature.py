@@ -171,7 +171,8 @@ def test_unfitted_and_saved_at_the_bound(tmp_path):
     val = Predictions(-3.0 * torch.nn.functional.one_hot(target, 5), target)
     with pytest.warns(CalibrationWarning, match="uniform"):
         ensemble = EnsembleTemperatureScaling().fit(val)
-    assert EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).mixture == ensemble.mixture
+    loaded = EnsembleTemperatureScaling.load(ensemble.save(tmp_path / "e.json")).mixture
+    assert (loaded.temperature, loaded.weights) == (ensemble.mixture.temperature, ensemble.mixture.weights)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedlas._core.check import InputError
+from fedlas.calibrated import CalibratedModel
 from fedlas.cli.card import card, write_card
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.card import read_card
@@ -143,7 +144,7 @@ def test_the_verb(folder, tmp_path, capsys):
     assert card(folder, out=tmp_path / "c.json", calibrate="vector", risks=[0.2], replicates=0) == 0
     said = capsys.readouterr().out
     assert "Wanted risk %" in said
-    assert "Calibration: vector scaling" in said
+    assert "Calibration: vector, fitted on the validation part" in said
     assert (tmp_path / "c.html").is_file()
     again = read_card(tmp_path / "c.json")
     assert again.calibration.method == "vector"
@@ -161,3 +162,49 @@ def test_the_verb(folder, tmp_path, capsys):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match="card: it must"):
             read_card(tmp_path / "bad.json")
+
+
+def test_of_two_files(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    val, test = predictions(0, 1500), predictions(1, 600)
+    val.save("val.npz")
+    test.save("test.npz")
+    with pytest.raises(InputError, match=r"two files of predictions: validation, then test; got file .*val.npz\. Pass"):
+        card(tmp_path / "val.npz")
+    assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "test: calibration temperature; 1,500 val, 600 test samples" in said
+    assert "chose the calibration as well as the thresholds" in said
+    assert "training run" not in said
+    content = json.loads((tmp_path / "test.card.json").read_text())
+    wanted = evaluate(fit_calibration("temperature", val).transform(test))
+    assert content["metrics"]["calibrated"]["ece"]["value"] == pytest.approx(wanted["ece"], abs=1e-12)
+    assert read_card(tmp_path / "test.card.json").calibration.temperature == content["calibration"]["temperature"]
+    assert "test.npz: 4 classes; 1,500 val, 600 test samples." in (tmp_path / "test.card.html").read_text()
+
+
+def test_of_a_saved_model_and_two_files(tmp_path, capsys):
+    val, test = predictions(0, 1500), predictions(1, 600)
+    places = [val.save(tmp_path / "val.npz"), test.save(tmp_path / "test.npz")]
+    other = fit_calibration("vector", predictions(2, 900)).calibrator
+    saved = CalibratedModel(torch.nn.Identity(), other).save(tmp_path / "mine.safetensors")
+    assert card(saved, *places, replicates=0, out=tmp_path / "c.json") == 0
+    assert "Calibration: vector, fitted on other data, see mine.safetensors" in capsys.readouterr().out
+    content = json.loads((tmp_path / "c.json").read_text())
+    wanted = evaluate(other.transform(test))
+    assert content["model"]["run"] == "mine"
+    assert any("validation samples chose the thresholds. The test part" in limit for limit in content["limits"])
+    assert content["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(wanted["nll"], abs=1e-12)
+    logits = torch.randn(5, 4)
+    torch.testing.assert_close(read_card(tmp_path / "c.json").calibration(logits), other.module()(logits))
+    for wrong, options, message in (
+        (places[:1] * 4, {}, "two files of predictions"),
+        ([], {}, "got nothing"),
+        ([saved, *places], {"calibrate": "vector"}, "has its calibration"),
+        ([places[0], *places], {}, "CalibratedModel.save wrote"),
+        ([places[0], tmp_path], {}, "got file .*, folder"),
+        ([places[0], Predictions(torch.randn(9, 3), [0] * 9).save(tmp_path / "three.npz")], {}, "the same classes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            card(*wrong, out=tmp_path / "no.json", replicates=0, **options)
+    assert not (tmp_path / "no.json").exists()

@@ -46,7 +46,7 @@ def test_safetensors_and_card(run_folder, tmp_path, calibrate, capsys):
     out = tmp_path / "net.safetensors"
     assert export(run_folder, form="safetensors", out=out, calibrate=calibrate, replicates=0) == 0
     said = capsys.readouterr().out
-    assert "300 test samples, largest difference of a probability" in said
+    assert "300 samples, largest difference of a probability" in said
     before = torch.random.get_rng_state()
     model = rebuilt(out, build_model)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -106,7 +106,7 @@ def test_a_model_of_ones_own_needs_no_run(tmp_path):
         model, tmp_path / "net.pt2", form="torch-export", calibration=fit_calibration("vector", said),
         mean=[0.5] * 3, std=[0.25] * 3, images=lambda: images.split(16), expected=said, build=build_model, about={},
     )  # fmt: skip
-    assert (found.samples, found.shape, found.folded) == (40, (3, 2, 2), "1")
+    assert (found.samples, found.inputs[0]["shape"], found.folded) == (40, ["batch", 3, 2, 2], "1")
     probs = torch.export.load(found.path).module()(images)[1]
     assert torch.allclose(probs, fit_calibration("vector", said).transform(said).probs, atol=1e-5)
 
@@ -138,7 +138,9 @@ def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder,
 
 def test_not_a_number_is_no_agreement(run_folder, tmp_path, monkeypatch):
     honest = FORMATS["safetensors"]
-    silent = dataclasses.replace(honest, read=lambda content, build: lambda images: np.full((len(images), 10), np.nan))
+    silent = dataclasses.replace(
+        honest, read=lambda content, build: lambda inputs: np.full((300, 10), np.nan)[: len(inputs["images"])]
+    )
     monkeypatch.setitem(FORMATS, "safetensors", silent)
     with pytest.raises(InputError, match="conversion is at fault"):
         export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0)
@@ -150,7 +152,7 @@ def test_nonsense(run_folder, tmp_path):
         ({"form": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
         ({"tolerance": -1.0}, "tolerance"),
-        ({"calibrate": "platt"}, "--calibrate"),
+        ({"calibrate": "drift-temperature"}, "--calibrate"),
     ):
         with pytest.raises(InputError, match=message):
             export(run_folder, **options)

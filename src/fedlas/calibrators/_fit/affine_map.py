@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
+from torch import Tensor, nn
 
 
-@dataclass(frozen=True, eq=False)
-class AffineMap:
+class AffineMap(nn.Module):
     """``x -> W x + b`` in float64.
 
     Attributes:
@@ -19,9 +16,14 @@ class AffineMap:
 
     weight: Tensor
     bias: Tensor
-    converged: bool = True
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __init__(self, weight: Tensor, bias: Tensor, converged: bool = True) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", bias, persistent=False)
+        self.converged = converged
+
+    def forward(self, inputs: Tensor) -> Tensor:
         """The map of each row of ``inputs (n, C)``."""
         return apply_weight(self.weight, inputs) + self.bias
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -82,12 +81,16 @@ def unconverged(converged: bool) -> str | None:
     return when(not converged, "the fit stopped before the gradient vanished. Check the logits for extreme values.")
 
 
-def absent_classes(val: Predictions) -> str | None:
-    """A doubt if a class has no validation sample, for calibrators with parameters for each class."""
-    absent = (torch.bincount(val.target.cpu(), minlength=val.num_classes) == 0).nonzero().squeeze(1).tolist()
+def absent_classes(count: Tensor) -> str | None:
+    """A doubt if a class has no validation sample, for calibrators with parameters for each class.
+
+    Args:
+        count: Samples of each class ``(C,)``.
+    """
+    absent = (count == 0).nonzero().squeeze(1).tolist()
     return when(
         absent,
-        f"{some(absent)} of {val.num_classes} without a validation sample: nothing is known of "
+        f"{some(absent)} of {len(count)} without a validation sample: nothing is known of "
         f"{'its probability' if len(absent) == 1 else 'their probabilities'}. Use a larger validation set, or "
         "temperature scaling.",
     )

@@ -9,7 +9,7 @@ from fedlas.calibrators._fit.rowwise import double_rows
 from fedlas.predictions import Predictions
 
 # In place of log 0 if there is a single class, and so no rest.
-_NOTHING = -1e300
+_NOTHING = -1e30
 
 
 def class_and_rest(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,19 +56,28 @@ def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tupl
     Returns:
         Two float64 tensors of the shape of one row of the result.
     """
+    return moments(lambda: (function(rows) for _, rows in double_rows(logits)), logits.shape[0])
+
+
+def moments(parts: Callable[[], Iterator[Tensor]], samples: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column, see :func:`column_moments`.
+
+    Args:
+        parts: Gives all rows, some at a time, float64 ``(n, ...)``; it is called twice, or four times.
+        samples: How many rows there are.
+    """
     # Sums and squares of numbers near the end of float64's range overflow; then they are divided by a large unit.
-    mean, deviation = _moments(logits, function, 1.0)
+    mean, deviation = _moments(parts, samples, 1.0)
     if not bool(mean.isfinite().all() and deviation.isfinite().all()):
-        mean, deviation = _moments(logits, function, _LARGE)
+        mean, deviation = _moments(parts, samples, _LARGE)
     # The deviation of a constant column is rounding, and must not be divided by.
     # Nor may the rounding of a huge constant stay huge, so there the constant itself is the unit.
     constant = torch.where(mean.abs() > _LARGE, mean.abs(), 1.0)
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, constant)
 
 
-def _moments(logits: Tensor, function: Callable[[Tensor], Tensor], unit: float) -> tuple[Tensor, Tensor]:
-    samples = logits.shape[0]
+def _moments(parts: Callable[[], Iterator[Tensor]], samples: int, unit: float) -> tuple[Tensor, Tensor]:
     nothing = torch.zeros((), dtype=torch.float64, device="cpu")
-    mean = sum(((function(rows) / unit).sum(dim=0) for _, rows in double_rows(logits)), nothing) / samples
-    square = sum(((function(rows) / unit - mean).square().sum(dim=0) for _, rows in double_rows(logits)), nothing)
+    mean = sum(((rows / unit).sum(dim=0) for rows in parts()), nothing) / samples
+    square = sum(((rows / unit - mean).square().sum(dim=0) for rows in parts()), nothing)
     return mean * unit, (square / samples).sqrt() * unit

@@ -64,9 +64,35 @@ class SoftmaxRegression:
         width: float | None = None,
     ) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
-        self._samples, classes = inputs.shape
-        self._mean, deviation = column_moments(self._inputs, lambda rows: rows)
-        ones = torch.ones(classes, dtype=torch.float64, device="cpu")
+        moments = column_moments(self._inputs, lambda rows: rows)
+        self._probs = torch.empty(inputs.shape, dtype=torch.float64, device="cpu")
+        self._diagonal = torch.empty(0)  # until the first evaluation
+        self._set_penalties(
+            len(inputs),
+            *moments,
+            diagonal=diagonal,
+            scale=scale,
+            off_diagonal=off_diagonal,
+            intercept=intercept,
+            freedom=freedom,
+            width=width,
+        )
+
+    def _set_penalties(
+        self,
+        samples: int,
+        mean: Tensor,
+        deviation: Tensor,
+        *,
+        diagonal: bool,
+        scale: float,
+        off_diagonal: float = 0.0,
+        intercept: float = 0.0,
+        freedom: float = FREEDOM,
+        width: float | None = None,
+    ) -> None:
+        self._samples, self._mean = samples, mean
+        ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
         self._intercept = 2 * intercept
         self._hold = (HOLD + 1 / (INTERCEPTS * freedom) ** 2) / self._samples
@@ -75,8 +101,6 @@ class SoftmaxRegression:
         self._weight_penalty = HOLD / self._samples * deviation.square() + close
         if not diagonal:
             self._weight_penalty = self._weight_penalty + (2 * off_diagonal - close) * (1 - torch.diag(ones))
-        self._probs = torch.empty(self._samples, classes, dtype=torch.float64, device="cpu")
-        self._diagonal = torch.empty(0)  # until the first evaluation
 
     @property
     def start(self) -> Tensor:
@@ -123,7 +147,14 @@ class SoftmaxRegression:
             curve += _outer(spread, rows.square(), weight)
             curve_c += spread.sum(dim=0)
 
-        # Penalties.
+        one = torch.ones_like(curve_c)
+        self._diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
+        return self._penalized(value, slope, slope_c, weight, centered)
+
+    def _penalized(
+        self, value: float, slope: Tensor, slope_c: Tensor, weight: Tensor, centered: Tensor
+    ) -> tuple[float, Tensor]:
+        """Value and gradient, from their sums over the samples."""
         away, away_c = weight - self._anchor, centered - apply_weight(self._anchor, self._mean)
         bias = centered - apply_weight(weight, self._mean)
         value = value / self._samples + 0.5 * float(
@@ -131,8 +162,6 @@ class SoftmaxRegression:
             + self._hold * away_c.square().sum()
             + self._intercept * bias.square().sum()
         )
-        one = torch.ones_like(bias)
-        self._diagonal = self._with_penalties(curve, curve_c, one, one, self._mean.square(), one, sign=1.0)
         return value, self._with_penalties(slope, slope_c, away, away_c, self._mean, bias, sign=-1.0)
 
     def curvature(self, direction: Tensor) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from fedlas.calibrators._fit.doubts import CHECK, at_bound
-from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import InMemory, Source
 from fedlas.predictions import Predictions
 
 MAX_SPREADS = 100.0
@@ -43,7 +44,7 @@ class BestTemperature:
     spread: float = 1.0
 
 
-def nll_temperature(val: Predictions) -> BestTemperature:
+def nll_temperature(val: Predictions | Source) -> BestTemperature:
     """The temperature with the lowest NLL on ``val``, unless there are too few mistakes to lower it that far.
 
     Without a mistake the NLL falls as the temperature goes to 0, and a few mistakes do not show how sure the model may
@@ -67,14 +68,14 @@ def nll_temperature(val: Predictions) -> BestTemperature:
 
         With 300 and more samples this changed no fit of these; the prior changes each.
     """
-    nll = _ScaledNLL(val)
+    nll = _ScaledNLL(InMemory(val) if isinstance(val, Predictions) else val)
     if nll.spread == 0:
         return BestTemperature(1.0)
-    scale, doubt = _best_scale(nll, val)
+    scale, doubt = _best_scale(nll)
     return BestTemperature(nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread)
 
 
-def _best_scale(nll: _ScaledNLL, val: Predictions) -> tuple[float, str | None]:
+def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     """The scale, and what to warn about, with ``{}`` for the temperature."""
     given = nll.at(nll.spread)
     # A temperature above 1: between the given logits and nearly uniform predictions.
@@ -85,14 +86,17 @@ def _best_scale(nll: _ScaledNLL, val: Predictions) -> tuple[float, str | None]:
         return _minimum(nll.at, lowest, nll.spread, nll.spread), None
 
     # One below 1: no further than the model still expects two mistakes.
-    if given.mistakes < LEAST_MISTAKES or given.slope == 0:
-        return nll.spread, _held(val) if given.mistakes < LEAST_MISTAKES else None
-    low, high = _bracket(nll.at, nll.spread, lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES)
+    held = _held(nll.source)
+    if (given := nll.with_mistakes(nll.spread)).mistakes < LEAST_MISTAKES or given.slope == 0:
+        return nll.spread, held if given.mistakes < LEAST_MISTAKES else None
+    low, high = _bracket(
+        nll.with_mistakes, nll.spread, lambda point: point.slope > 0 or point.mistakes < LEAST_MISTAKES
+    )
     if nll.at(high).slope > 0:
         high = _minimum(nll.at, low, high, low)
-        if nll.at(high).mistakes >= LEAST_MISTAKES:
+        if nll.with_mistakes(high).mistakes >= LEAST_MISTAKES:
             return high, None
-    return _surest(nll.at, nll.spread, high), _held(val)
+    return _surest(nll.with_mistakes, nll.spread, high), held
 
 
 def temperature_range(val: Predictions) -> tuple[float, float]:
@@ -100,24 +104,24 @@ def temperature_range(val: Predictions) -> tuple[float, float]:
 
     Both are the highest one if the model expects fewer mistakes at any; 1 if the logits of every row are equal.
     """
-    nll = _ScaledNLL(val)
+    nll = _ScaledNLL(InMemory(val))
     if nll.spread == 0:
         return 1.0, 1.0
     lowest = min(1.0, nll.spread) / MAX_SPREADS
     highest = nll.temperature(lowest)
-    if nll.at(lowest).mistakes < LEAST_MISTAKES:
+    if nll.with_mistakes(lowest).mistakes < LEAST_MISTAKES:
         return highest, highest
-    low, high = _bracket(nll.at, lowest, lambda point: point.mistakes < LEAST_MISTAKES)
-    return nll.temperature(_surest(nll.at, low, high)), highest
+    low, high = _bracket(nll.with_mistakes, lowest, lambda point: point.mistakes < LEAST_MISTAKES)
+    return nll.temperature(_surest(nll.with_mistakes, low, high)), highest
 
 
 @dataclass(frozen=True)
 class _Point:
-    """At one scale: slope and curvature of the mean NLL, and how many mistakes the model expects."""
+    """At one scale: slope and curvature of the mean NLL, and how many mistakes the model expects, if that was asked."""
 
     slope: float
     curvature: float
-    mistakes: float
+    mistakes: float = math.nan
 
 
 class _ScaledNLL:
@@ -131,46 +135,92 @@ class _ScaledNLL:
             the scale of the given logits.
     """
 
-    def __init__(self, val: Predictions) -> None:
-        self._val, self._target = val, val.target.cpu()
+    def __init__(self, source: Source) -> None:
+        self.source = source
         # Distances from the largest logit are halved, which no float64 logits overflow.
         self._unit = 1.0
-        self._unit = max((-float(rows.min()) for _, rows in self._rows()), default=0.0)
+        self._unit = max((-float(rows.min()) for rows, _ in self._rows()), default=0.0)
         self.spread = 0.0
         if self._unit == 0:
             return
         square = sum(
-            float((rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1).sum()) for _, rows in self._rows()
+            float((rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1).sum()) for rows, _ in self._rows()
         )
-        self._unit *= math.sqrt(square / val.num_samples)
+        self._unit *= math.sqrt(square / source.num_samples)
         self.spread = min(2 * self._unit, sys.float_info.max)
-        gap = torch.cat([-rows.topk(2, dim=1).values[:, 1] for _, rows in self._rows()])
-        self._counts = (gap > 0) & (gap >= _TIE * gap.median())
 
     def temperature(self, scale: float) -> float:
         """The temperature that belongs to a scale, within the range of the logits' dtype."""
-        limits = torch.finfo(self._val.logits.dtype)
+        limits = torch.finfo(self.source.dtype)
         return min(max(self.spread / scale, limits.tiny), limits.max)
 
-    @torch.no_grad()
     def at(self, scale: float) -> _Point:
-        """One pass over the logits."""
+        """Slope and curvature, in one pass over the logits."""
+        return self._pass(scale, None)
+
+    def with_mistakes(self, scale: float) -> _Point:
+        """All three, in one pass over the logits."""
+        return self._pass(scale, self._tie)
+
+    @torch.no_grad()
+    def _pass(self, scale: float, tie: float | None) -> _Point:
         slope = curvature = mistakes = 0.0
-        for part, rows in self._rows():
+        for number, (rows, target) in enumerate(self._rows()):
             probs = (rows * scale).softmax(dim=1)
             mean = (probs * rows).sum(dim=1, keepdim=True)
-            slope += float((mean - rows.gather(1, self._target[part].unsqueeze(1))).sum())
+            slope += float((mean - rows.gather(1, target.unsqueeze(1))).sum())
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
             curvature += float((probs * (rows - mean).square()).sum())
-            mistakes += float((1 - probs.amax(dim=1))[self._counts[part]].sum())
-        samples = self._val.num_samples
-        return _Point(slope / samples, curvature / samples, mistakes)
+            if tie is not None:
+                gap = self._gaps[number] if self.source.in_memory else _gap(rows)
+                mistakes += float((1 - probs.amax(dim=1))[(gap > 0) & (gap >= tie)].sum())
+        samples = self.source.num_samples
+        return _Point(slope / samples, curvature / samples, math.nan if tie is None else mistakes)
 
-    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """Half the distances of each row from its largest logit, divided by the unit."""
-        for part, rows in double_rows(self._val.logits):
+    @cached_property
+    def _tie(self) -> float:
+        """Distance of the two largest logits below which they are tied."""
+        return _TIE * lower_median(
+            lambda: self._gaps if self.source.in_memory else (_gap(rows) for rows, _ in self._rows())
+        )
+
+    @cached_property
+    def _gaps(self) -> list[Tensor]:
+        """Distance of the two largest logits of each row, in the chunks of :meth:`_rows`."""
+        return [_gap(rows) for rows, _ in self._rows()]
+
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Half the distances of each row from its largest logit, divided by the unit; and the labels."""
+        for rows, target in self.source.rows():
             half = rows * 0.5
-            yield part, half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit)
+            yield half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit), target
+
+
+def _gap(rows: Tensor) -> Tensor:
+    """Distance of the second largest from the largest ``(n,)``, which is 0."""
+    return rows.topk(2, dim=1).values[:, 1].abs()
+
+
+def lower_median(parts: Callable[[], Iterable[Tensor]]) -> float:
+    """The median of numbers, as ``torch.median`` defines it, in constant memory.
+
+    Args:
+        parts: Gives the numbers in float64, some at a time, all at least 0; it is called several times.
+    """
+    # Floats of one sign are in the order of their bits: each pass finds sixteen more bits of the median.
+    prefix, rank = 0, -1
+    for shift in (48, 32, 16, 0):
+        counts = torch.zeros(2**16, dtype=torch.int64, device="cpu")
+        for part in parts():
+            bits = part.view(torch.int64)
+            inside = bits if shift == 48 else bits[(bits >> (shift + 16)) == prefix]
+            counts += torch.bincount((inside >> shift) & 0xFFFF, minlength=2**16)
+        below = counts.cumsum(0)
+        rank = (int(below[-1]) - 1) // 2 if shift == 48 else rank
+        place = int((below <= rank).sum())
+        rank -= int(below[place - 1]) if place else 0
+        prefix = prefix << 16 | place
+    return float(torch.tensor([prefix], dtype=torch.int64, device="cpu").view(torch.float64))
 
 
 def _bracket(at: Callable[[float], _Point], scale: float, passed: Callable[[_Point], bool]) -> tuple[float, float]:
@@ -207,9 +257,9 @@ def _surest(at: Callable[[float], _Point], low: float, high: float) -> float:
     return low
 
 
-def _held(val: Predictions) -> str:
-    wrong = val.num_samples - int(val.correct.sum())
+def _held(source: Source) -> str:
+    wrong, samples = source.mistakes, source.num_samples
     return (
-        f"{wrong} of {val.num_samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
+        f"{wrong} of {samples} validation samples {'is a mistake' if wrong == 1 else 'are mistakes'}, too few "
         "to show how sure the model may be. The temperature is held at {:.4g}, though the NLL falls below. " + CHECK
     )

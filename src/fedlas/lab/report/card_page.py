@@ -87,33 +87,35 @@ def _statement(content: Mapping[str, Any]) -> str:
     model, data = content["model"], content["data"]
     samples = data["samples"]
     parts = ", ".join(f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples)
-    return f"{model['loss']}, seed {model['seed']}, on {data['name']}: {model['num_classes']} classes; {parts} samples."
+    trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
+    return f"{trained}{data['name']}: {model['num_classes']} classes; {parts} samples."
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
     """What was done, as question and answer."""
-    if calibration["method"] == "temperature":
-        return "Calibration", f"temperature {calibration['temperature']:.3f}, fitted on the validation part"
-    vector = "vector scaling, fitted on the validation part"
-    return "Calibration", vector if calibration["method"] == "vector" else "none"
+    method, temperature = calibration["method"], calibration.get("temperature")
+    if method == "none":
+        return "Calibration", "none"
+    what = method if temperature is None else f"{method} {temperature:.3f}"
+    return "Calibration", f"{what}, fitted on {calibration['fitted on']}"
 
 
 def _about(model: Mapping[str, Any], data: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    fingerprint = data["fingerprint"]
+    fingerprint = data.get("fingerprint", {})
     return [
-        ("recipe", model["recipe"]),
-        ("loss", model["loss"]),
-        ("seed", model["seed"]),
-        ("architecture", model["architecture"]),
-        ("parameters", model["parameters"]),
-        ("epoch", model["best_epoch"]),
-        ("chosen by", model["selected_by"]),
-        ("data", data["settings"]),
+        ("recipe", model.get("recipe")),
+        ("loss", model.get("loss")),
+        ("seed", model.get("seed")),
+        ("architecture", model.get("architecture")),
+        ("parameters", model.get("parameters")),
+        ("epoch", model.get("best_epoch")),
+        ("chosen by", model.get("selected_by")),
+        ("data", data.get("settings")),
         *((f"{part} part", fingerprint.get(part)) for part in ("train", "test")),
         ("split", fingerprint.get("split")),
-        ("commit", model["commit"]),
-        ("uncommitted changes", model["dirty"]),
-        ("fedlas", model["fedlas"]),
+        ("commit", model.get("commit")),
+        ("uncommitted changes", model.get("dirty")),
+        ("fedlas", model.get("fedlas")),
     ]
 
 

@@ -19,13 +19,13 @@ from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
 @dataclass(frozen=True)
-class RunCard:
+class MadeCard:
     """A card, and what its diagrams are drawn of.
 
     Attributes:
         content: Plain values for JSON.
         stages: Test predictions before and after calibration.
-        num_bins: Bins of the run's metrics.
+        num_bins: Bins of the metrics.
     """
 
     content: dict[str, Any]
@@ -41,7 +41,7 @@ def run_card(
     replicates: int = REPLICATES,
     classes: Sequence[str] | None = None,
     exported: Mapping[str, Any] | None = None,
-) -> RunCard:
+) -> MadeCard:
     """The calibration card of a finished run, made of its predictions.
 
     Args:
@@ -86,7 +86,52 @@ def run_card(
         replicates=replicates,
         exported=exported,
     )
-    return RunCard(content, stages_of(test, calibration), folder.num_bins)
+    return MadeCard(content, stages_of(test, calibration), folder.num_bins)
+
+
+def file_card(
+    val: Predictions,
+    test: Predictions,
+    calibration: Calibration,
+    *,
+    name: str,
+    data: str,
+    risks: Sequence[float] = DEFAULT_RISKS,
+    replicates: int = REPLICATES,
+    classes: Sequence[str] | None = None,
+    num_bins: int = 15,
+) -> MadeCard:
+    """The calibration card of a model of which there are two sets of predictions, not calibrated.
+
+    Args:
+        val: Held-out predictions, on which thresholds are chosen.
+        test: Others, on which everything is measured.
+        calibration: What the model's predictions go through.
+        name: What the model is called.
+        data: What the test data are called.
+        risks: Wanted risks, each in (0, 1).
+        replicates: Of intervals and noise floors; 0 computes none.
+        classes: Names of the classes, where they are known.
+        num_bins: Bins of the calibration errors.
+
+    Raises:
+        InputError: If the two have different numbers of classes, or a number is out of range.
+    """
+    if val.num_classes != test.num_classes:
+        got = f"{val.num_classes} and {test.num_classes}"
+        raise InputError("card", "both files must have the same classes", got, "Pass predictions of one model.")
+    content = make_card(
+        val,
+        test,
+        calibration,
+        model={"run": name, "classes": list(classes) if classes is not None else None},
+        data={"name": data},
+        num_bins=num_bins,
+        risks=risks,
+        intervals=partial(estimates_by_stage, num_bins=num_bins, replicates=replicates),
+        replicates=replicates,
+    )
+    return MadeCard(content, stages_of(test, calibration), num_bins)
 
 
 def _split_sizes(folder: RunFolder) -> dict[str, int]:

@@ -30,7 +30,7 @@ def export_run(
         folder: A finished run with validation and test predictions.
         out: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
-        calibrate: Calibrator to fold in, fitted on the run's validation predictions.
+        calibrate: Calibrator to fold in or to put behind the model, fitted on the run's validation predictions.
         tolerance: Most that a probability may differ from the run's own.
 
     Raises:

@@ -1,0 +1,93 @@
+"""The file of a calibrated model: a model's weights, its calibrator and the name of its head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedlas._core.check import InputError, reason
+from fedlas._core.files import parse_json, write_atomically
+from fedlas._core.safetensors_file import from_safetensors, to_safetensors
+from fedlas.calibrators import Calibrator
+
+FORMAT = "fedlas.calibrated/1"
+
+
+def write_file(path: str | Path, weights: Mapping[str, Any], calibrator: Calibrator, about: Mapping[str, Any]) -> Path:
+    """Write the file atomically.
+
+    Args:
+        path: The file.
+        weights: A state dict.
+        calibrator: A fitted one.
+        about: Further plain values for JSON.
+
+    Raises:
+        InputError: If the calibrator cannot be saved, or the weights are no tensors of a common dtype.
+    """
+    metadata = {
+        "format": "pt",  # what other readers look for
+        "fedlas": FORMAT,
+        "fedlas.calibrator": json.dumps(calibrator.plain()),
+        "fedlas.about": json.dumps(about),
+    }
+    try:
+        content = to_safetensors(weights, metadata)
+    except (AttributeError, ValueError) as error:
+        raise InputError(
+            "CalibratedModel.save",
+            "the model's state_dict must hold tensors of a common dtype",
+            error,
+            "Save the parts yourself: model.state_dict() and calibrator.save(path).",
+        ) from error
+    return write_atomically(path, lambda file: file.write(content))
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], Calibrator, dict[str, Any]]:
+    """Weights, calibrator and the further values.
+
+    Raises:
+        InputError: If it cannot be read, or is no such file.
+    """
+    weights, metadata = _parts(path)
+    try:
+        content, about = (parse_json(metadata[f"fedlas.{name}"]) for name in ("calibrator", "about"))
+        head, ignored = about["head"], about["ignore_index"]
+        if not isinstance(head, str | None) or not isinstance(ignored, int | None):
+            raise ValueError("head must be a name, and ignore_index a number")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _foreign(path, reason(error)) from error
+    return weights, Calibrator.from_plain(content, source=path), about
+
+
+def is_calibrated(path: Path) -> bool:
+    """Whether it is such a file."""
+    try:
+        return bool(_parts(path))
+    except InputError:
+        return False
+
+
+def _parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        weights, metadata = from_safetensors(path.read_bytes())
+    except OSError as error:
+        raise _foreign(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _foreign(path, str(error)) from error
+    if metadata.get("fedlas") != FORMAT or "fedlas.calibrator" not in metadata:
+        raise _foreign(path, "no calibration in it")
+    return weights, metadata
+
+
+def _foreign(path: Path, why: str) -> InputError:
+    return InputError(
+        "CalibratedModel.load",
+        "it must be a file that CalibratedModel.save wrote",
+        f"{path} ({why})",
+        "Write one with fedlas.calibrate(model, val_loader).save(path).",
+    )

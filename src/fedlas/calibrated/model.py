@@ -1,0 +1,202 @@
+"""A classifier and its calibration as one module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+from fedlas.calibrated.batches import bare, call, device_of, logits_in, to_device
+from fedlas.calibrated.before_after import BeforeAfter, before_and_after
+from fedlas.calibrated.file import read_file, write_file
+from fedlas.calibrators import Calibrator
+from fedlas.features import FeatureTap, find_head
+
+__all__ = ["CalibratedModel"]
+
+
+class CalibratedModel(nn.Module):
+    """A model that returns calibrated logits; :func:`fedlas.calibrate` fits and makes one.
+
+    Args:
+        model: Any classifier with logits ``(N, C)`` or ``(N, C, d1, ...)``, or an object or mapping with ``logits``; an
+            :class:`~fedlas.Objective` around one is taken apart. It is held, not copied.
+        calibrator: A fitted one.
+        head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
+        ignore_index: Label of positions that do not count when it is measured; None: all count.
+
+    Attributes:
+        model: The classifier.
+        calibrator: The calibrator.
+        calibration: The layer that follows the model.
+
+    Raises:
+        InputError: If the model is no module, or the calibrator is not fitted or cannot be a layer.
+
+    State:
+        In ``eval()`` from the start, and so is the model. ``state_dict()`` has the model's under ``model.`` and the
+        calibrator as bytes of JSON, which ``load_state_dict`` puts in the place of the present one. Calibrated numbers
+        keep their precision when the model is cast to half. With features there is a hook on the head.
+
+    Example:
+        >>> from fedlas import Predictions
+        >>> from fedlas.calibrators import TemperatureScaling
+        >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
+        >>> calibrated = CalibratedModel(nn.Identity(), TemperatureScaling().fit(val))
+        >>> calibrated.predict_proba(torch.tensor([[3.0, 0.0]]))
+        tensor([[0.7500, 0.2500]])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        calibrator: Calibrator,
+        head: str | nn.Module | None = None,
+        *,
+        ignore_index: int | None = -100,
+    ) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise InputError("CalibratedModel", "the model must be an nn.Module", describe(model), "Build it first.")
+        if not isinstance(calibrator, Calibrator):
+            raise InputError(
+                "CalibratedModel",
+                "the calibrator must be one of fedlas.calibrators",
+                describe(calibrator),
+                "Fit one, e.g. TemperatureScaling().fit(val); or call fedlas.calibrate(model, val_loader).",
+            )
+        self.model, self._head, self.ignore_index = bare(model), head, ignore_index
+        self._tap: FeatureTap | None = None
+        self._adopt(calibrator)
+        self.eval()
+
+    def forward(self, *inputs: Any, **options: Any) -> Tensor:
+        """Calibrated logits, of the shape and dtype of the model's; the arguments are the model's.
+
+        Raises:
+            InputError: If the model returns no logits, or those of another number of classes.
+        """
+        return self.calibration(*self._outputs(self.model, *inputs, **options))
+
+    def predict_proba(self, inputs: Any) -> Tensor:
+        """Calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
+
+        Args:
+            inputs: What a loader yields as inputs: a tensor, a tuple (of positional arguments) or a mapping (of named
+                ones, or one argument if the model takes it so); moved to the model's device.
+
+        Raises:
+            InputError: As :meth:`forward`.
+        """
+        with torch.no_grad():
+            logits, *features = self._outputs(lambda given: call(self.model, given), to_device(inputs, device_of(self)))
+            # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            return self.calibration(logits.to(wide), *features).softmax(dim=1)
+
+    def before_after(self, test_loader: Iterable[Any], *, device: str | torch.device | None = None) -> BeforeAfter:
+        """Accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+
+        Args:
+            test_loader: As the loader of :func:`fedlas.calibrate`, with other samples.
+            device: Device of the inputs; None is that of the model's parameters.
+
+        Raises:
+            InputError: As :func:`fedlas.calibrate`.
+        """
+        return before_and_after(
+            self.model, self.calibration, test_loader, device=device, ignore_index=self.ignore_index, tap=self._tap
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write weights and calibration as a safetensors file, and return the path; it holds no code and no pickle.
+
+        The weights have the names that they have in the model, so that other tools read the file as one of its weights.
+
+        Raises:
+            InputError: If the calibrator cannot be saved, the model's state holds more than tensors, or the folder is
+                not writable.
+        """
+        about = {"head": self._head_name(), "ignore_index": self.ignore_index}
+        return write_file(path, self.model.state_dict(), self.calibrator, about)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module, head: str | nn.Module | None = None) -> Self:
+        """Read what :meth:`save` wrote into a model of the same architecture.
+
+        Args:
+            path: The file.
+            model: Built by you, since the file holds no code; its weights are overwritten.
+            head: As for the constructor; None is the one that the file names.
+
+        Raises:
+            InputError: If the file cannot be read or is none, or its weights are those of another architecture: the
+                model is then unchanged.
+        """
+        weights, calibrator, about = read_file(Path(path))
+        if not isinstance(model, nn.Module):
+            raise InputError(
+                "CalibratedModel.load", "the model must be an nn.Module", describe(model), "Build the architecture."
+            )
+        network = bare(model)
+        _check_fit(Path(path), weights, network.state_dict())
+        found = cls(
+            network, calibrator, about.get("head") if head is None else head, ignore_index=about.get("ignore_index")
+        )
+        network.load_state_dict(weights)
+        return found
+
+    def get_extra_state(self) -> Tensor:
+        """The calibrator as bytes of JSON, for ``state_dict``."""
+        return torch.frombuffer(bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Adopt the calibrator of a ``state_dict``."""
+        content = json.loads(bytes(state.tolist()).decode())
+        self._adopt(Calibrator.from_plain(content, source="the state dict"))
+
+    def _adopt(self, calibrator: Calibrator) -> None:
+        layer = calibrator.module()
+        if "features" in calibrator.needs and self._tap is None:
+            self._tap = FeatureTap(find_head(self.model, self._head))
+        self.calibrator, self.calibration = calibrator, layer.to(device_of(self.model))
+
+    def _outputs(self, run: Any, *inputs: Any, **options: Any) -> list[Tensor]:
+        """The model's logits, and the features if the calibrator needs them."""
+        if self._tap is None:
+            return [logits_in("CalibratedModel", run(*inputs, **options))]
+        self._tap.start()
+        try:
+            logits = logits_in("CalibratedModel", run(*inputs, **options))
+            return [logits, self._tap.stop()]
+        finally:
+            self._tap.cancel()
+
+    def _head_name(self) -> str | None:
+        if not isinstance(self._head, nn.Module):
+            return self._head
+        return next((name for name, module in self.model.named_modules() if module is self._head), None)
+
+
+def _check_fit(path: Path, weights: dict[str, Tensor], own: dict[str, Any]) -> None:
+    """Refuse weights of another architecture before any is copied."""
+    wrong = [f"{name} is missing" for name in own if name not in weights]
+    wrong += [f"{name} is unknown" for name in weights if name not in own]
+    wrong += [
+        f"{name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+        for name, value in weights.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise InputError(
+            "CalibratedModel.load",
+            f"the model must have the weights of {path}",
+            "; ".join(wrong[:3]) + more,
+            "Build the architecture that was saved, with the same options.",
+        )

@@ -1,0 +1,90 @@
+"""A fitted calibrator as a layer of a model: exports, compiles, moves and scripts with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, describe
+
+__all__ = ["CalibrationLayer"]
+
+
+class CalibrationLayer(nn.Module):
+    """Calibrated logits of logits; :meth:`~fedlas.calibrators.Calibrator.module` makes it.
+
+    Args:
+        row_map: The fitted map of rows ``(n, C)``, or of rows and features ``(n, D)``.
+        num_classes: ``C``.
+        num_features: ``D`` if the map takes features, else None.
+
+    State:
+        The fitted numbers are buffers that ``state_dict`` leaves out: the calibrator's own file holds them. They move
+        with the model and keep their precision, float32 or (where the map has steps, which rounding could cross)
+        float64: ``half()`` of the model does not round them.
+
+    Note:
+        Gradients flow through it. Dense logits ``(N, C, d1, ...)`` are calibrated position by position.
+
+    Example:
+        >>> from fedlas import Predictions
+        >>> from fedlas.calibrators import TemperatureScaling
+        >>> val = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
+        >>> layer = TemperatureScaling().fit(val).module()
+        >>> layer(torch.tensor([[3.0, 0.0]])).softmax(1)
+        tensor([[0.7500, 0.2500]])
+    """
+
+    def __init__(self, row_map: nn.Module, *, num_classes: int, num_features: int | None = None) -> None:
+        super().__init__()
+        self.map, self.num_classes, self.num_features = row_map, num_classes, num_features
+        self.precision = torch.float64 if getattr(row_map, "has_steps", False) else torch.float32
+        self.map.to(self.precision)
+
+    def forward(self, logits: Tensor, features: Tensor | None = None) -> Tensor:
+        """Calibrated logits, of the shape and dtype of ``logits``.
+
+        Args:
+            logits: ``(N, C)`` or ``(N, C, d1, ...)``.
+            features: Input of the classifier head at the same positions, ``(N, D)`` or ``(N, D, d1, ...)``, if the
+                calibrator needs it.
+
+        Raises:
+            InputError: For another number of classes or features.
+        """
+        rows = _rows("logits", logits, self.num_classes)
+        parts = [rows.reshape(-1, self.num_classes).to(self.precision)]
+        if self.num_features is not None:
+            seen = _rows("features", features, self.num_features)
+            parts.append(seen.reshape(-1, self.num_features).to(self.precision))
+        return self.map(*parts).to(logits.dtype).reshape(rows.shape).movedim(-1, 1)
+
+    def extra_repr(self) -> str:
+        """Classes and features."""
+        features = "" if self.num_features is None else f", num_features={self.num_features}"
+        return f"num_classes={self.num_classes}{features}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CalibrationLayer:
+        # half() of the model must not round thresholds and factors, of which half precision has three digits.
+        def keep(buffer: Tensor) -> Tensor:
+            moved = fn(buffer)
+            return moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
+
+def _rows(name: str, value: Any, columns: int) -> Tensor:
+    """The tensor with its columns last."""
+    # A tracer has symbols for sizes, and warns when they are compared.
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if not isinstance(value, Tensor) or value.ndim < 2 or not (tracing or value.shape[1] == columns):
+        raise InputError(
+            "CalibrationLayer",
+            f"{name} must be (N, {columns}) or (N, {columns}, d1, ...) like those it was fitted on",
+            describe(value),
+            "Put the classes second, logits.movedim(-1, 1), and fit it on predictions of the same model.",
+        )
+    return value.movedim(1, -1)

@@ -1,0 +1,153 @@
+"""fedlas.calibrate and before_after: the numbers, the loaders, dense outputs and memory."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fedlas import Predictions, calibrate, estimates
+from fedlas._core.check import InputError
+from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling, VectorScaling
+from fedlas.stats import noise_floor
+
+module = sys.modules["fedlas.calibrated.calibrate"]
+
+
+class Pixels(nn.Module):
+    """A map of classes that is twice too sure."""
+
+    def forward(self, images):
+        return 2 * images
+
+
+def images(seed=0, count=6):
+    torch.manual_seed(seed)
+    logits = 2 * torch.randn(count, 3, 8, 5)
+    target = torch.distributions.Categorical(logits=logits.movedim(1, -1)).sample()
+    target[:, :2] = 255
+    return [(logits[i : i + 2], target[i : i + 2]) for i in range(0, count, 2)]
+
+
+def flat(batches, factor=2.0):
+    logits = torch.cat([factor * part.movedim(1, -1)[:, 2:].reshape(-1, 3) for part, _ in batches])
+    return Predictions(logits, torch.cat([part[:, 2:].reshape(-1) for _, part in batches]))
+
+
+@pytest.mark.parametrize("kept", [10**9, 100], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("method", [TemperatureScaling, lambda: VectorScaling(num_folds=None)])
+def test_dense_outputs(monkeypatch, method, kept):
+    monkeypatch.setattr(module, "MOST_KEPT", kept)
+    fitted = calibrate(Pixels(), images(), method(), ignore_index=255)
+    wanted = method().fit(flat(images()))
+    test = images(1)
+    given = torch.cat([part for part, _ in test])
+    found = fitted(given)
+    assert found.shape == given.shape
+    rows = wanted.transform(flat(test)).logits
+    torch.testing.assert_close(found.movedim(1, -1)[:, 2:].reshape(-1, 3), rows, rtol=1e-5, atol=1e-5)
+    last = fitted(given.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(last, found)
+    measured = fitted.before_after(test)
+    assert measured.samples == 6 * 6 * 5
+    assert measured.after.nll == pytest.approx(estimates(wanted.transform(flat(test)), ["nll"])["nll"].value, rel=1e-5)
+    assert measured.after.floor is None
+    assert measured.after.nll < measured.before.nll
+
+
+def test_a_generator_is_read_once(monkeypatch):
+    monkeypatch.setattr(module, "MOST_KEPT", 100)
+    once = calibrate(Pixels(), (batch for batch in images()), ignore_index=255)
+    assert once.calibrator.temperature == pytest.approx(
+        calibrate(Pixels(), images(), ignore_index=255).calibrator.temperature
+    )
+    with pytest.raises(InputError, match="at least one labeled sample"):
+        calibrate(Pixels(), iter(()))
+
+
+def test_the_loader_is_iterated_once_and_no_draw_is_taken():
+    """An iterator of a DataLoader starts workers and takes a number from the generator of all."""
+    calls = []
+
+    class Loader(list):
+        def __iter__(self):
+            calls.append(1)
+            return super().__iter__()
+
+    calibrate(Pixels(), Loader(images()), ignore_index=255)
+    assert len(calls) == 1
+
+
+def test_before_and_after():
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(900, 3)
+    target = torch.multinomial(logits.softmax(1), 1).squeeze(1)
+    found = calibrate(Pixels(), [(logits[:400], target[:400])])
+    measured = found.before_after([(logits[400:600], target[400:600]), (logits[600:], target[600:])])
+    raw = Predictions(2 * logits[400:], target[400:])
+    for stage, said in ((measured.before, raw), (measured.after, found.calibrator.transform(raw))):
+        wanted = estimates(said, ["accuracy", "nll", "ece"])
+        for name, estimate in wanted.items():
+            assert getattr(stage, name) == pytest.approx(estimate.value, abs=1e-6)
+        assert stage.floor == pytest.approx(noise_floor(said).mean, rel=1e-4)
+    lines = str(measured).splitlines()
+    assert lines[0].split() == ["before", "after", "500", "samples"]
+    assert [line.split()[0] for line in lines[1:]] == ["accuracy", "NLL", "ECE"]
+    assert lines[3].endswith(f"(of a perfectly calibrated model: {100 * measured.after.floor:.2f} %)")
+    assert max(map(len, lines)) < 80
+    assert repr(measured) == str(measured)
+
+
+def test_modes_come_back_and_weights_stay():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout())
+    model[1].eval()
+    with pytest.raises(InputError, match="target must be class indices"):
+        calibrate(model, [(torch.randn(4, 3), torch.zeros(5, dtype=torch.int64))])
+    assert [part.training for part in (model, *model)] == [True, True, False]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fitted = calibrate(model, [(torch.randn(90, 3), torch.randint(0, 3, (90,)))])
+    assert all(torch.equal(value, before[name]) for name, value in fitted.model.state_dict().items())
+    assert not any(part.training for part in fitted.modules())
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+@pytest.mark.parametrize("method", sorted(CALIBRATORS))
+def test_every_method_or_the_reason_why_not(method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3))
+    loader = [(torch.randn(300, 3), torch.randint(0, 3, (300,)))]
+    for package in CALIBRATORS[method].metadata.get("packages", ()):
+        pytest.importorskip(package)
+    if method in ("multicalibration", "drift-temperature"):
+        with pytest.raises(InputError, match=r"must be (a function of logits|one that is fitted on)"):
+            calibrate(model, loader, method)
+        return
+    assert calibrate(model, loader, method)(loader[0][0]).shape == (300, 3)
+
+
+def test_a_fit_that_warns_warns():
+    logits = 4 * torch.randn(200, 3)
+    with pytest.warns(CalibrationWarning, match="are mistakes"):
+        calibrate(Pixels(), [(logits, logits.argmax(1))])
+
+
+def test_refused():
+    good = [(torch.randn(20, 3), torch.randint(0, 3, (20,)))]
+    model = Pixels()
+    for loader, options, message in (
+        (good, {"method": "temprature"}, "Did you mean 'temperature'"),
+        (good, {"method": TemperatureScaling}, "method must be one of"),
+        ([], {}, "at least one labeled sample"),
+        ([torch.randn(20, 3)], {}, r"each batch must be \(inputs, target\).*got \(20, 3\)"),
+        ([{"x": torch.randn(2, 3)}], {}, "got a mapping with x"),
+        ([(torch.randn(20, 3), torch.zeros(20, 2))], {}, "target must be class indices"),
+        ([(torch.randn(2, 5, 3), torch.zeros(2, 5).long())], {}, "puts the classes second"),
+        ([(torch.randn(20, 3), torch.full((20,), 7))], {}, r"target must be in \[0, 3\)"),
+        ([(torch.full((20, 3), torch.nan), torch.zeros(20).long())], {}, "NaN"),
+    ):
+        with pytest.raises(InputError, match=message):
+            calibrate(model, loader, **options)
+    with pytest.raises(InputError, match=r"must be an nn\.Module"):
+        calibrate(lambda x: x, good)
+    with pytest.raises(InputError, match="must return logits"):
+        calibrate(nn.LSTM(3, 3), good)

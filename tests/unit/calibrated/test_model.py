@@ -1,0 +1,211 @@
+"""CalibratedModel: what it returns, and that it saves, compiles, exports and moves like the model."""
+
+import copy
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import fedlas
+from fedlas import CalibratedModel, Objective, Predictions, calibrate
+from fedlas._core.check import InputError
+from fedlas._core.safetensors_file import from_safetensors, to_safetensors
+from fedlas.calibrators import FeatureClipping, TemperatureScaling, VectorScaling
+
+CLASSES = 4
+# The networks have random weights, of which a fit warns.
+pytestmark = pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.BatchNorm1d(16), nn.Linear(16, CLASSES))
+
+
+def batches(seed=1, samples=300):
+    torch.manual_seed(seed)
+    inputs = torch.randn(samples, 6)
+    return [(part, (part[:, :CLASSES] + 0.5 * torch.randn(len(part), CLASSES)).argmax(1)) for part in inputs.split(100)]
+
+
+METHODS = {
+    "temperature": lambda: TemperatureScaling(),
+    "vector": lambda: VectorScaling(num_folds=None),
+    "feature-clipping": lambda: FeatureClipping(),
+}
+
+
+@pytest.fixture(params=METHODS, ids=METHODS.keys())
+def calibrated(request):
+    return calibrate(network(), batches(), METHODS[request.param](), head="4")
+
+
+def expected(calibrated, inputs):
+    """By the way that does without a module."""
+    with torch.no_grad():
+        features, logits = calibrated.model[:4](inputs), calibrated.model(inputs)
+    said = Predictions(logits, torch.zeros(len(inputs), dtype=torch.int64), features=features)
+    return calibrated.calibrator.transform(said)
+
+
+def test_it_returns_calibrated_logits(calibrated):
+    inputs = batches(2)[0][0]
+    wanted = expected(calibrated, inputs)
+    assert not calibrated.training
+    assert not calibrated.model.training
+    torch.testing.assert_close(calibrated(inputs).detach(), wanted.logits, rtol=1e-5, atol=1e-5)
+    probs = calibrated.predict_proba(inputs)
+    torch.testing.assert_close(probs, wanted.probs, rtol=1e-5, atol=1e-5)
+    assert not probs.requires_grad
+    calibrated(inputs).sum().backward()
+    assert calibrated.model[0].weight.grad is not None
+
+
+def test_saved_and_loaded(calibrated, tmp_path):
+    inputs = batches(2)[0][0]
+    path = calibrated.save(tmp_path / "new" / "model.safetensors")
+    assert b"pickle" not in path.read_bytes()
+    other = network(seed=5)
+    loaded = CalibratedModel.load(str(path), other)
+    assert torch.equal(loaded(inputs), calibrated(inputs))
+    assert loaded.model is other
+    assert type(loaded.calibrator) is type(calibrated.calibrator)
+    assert not loaded.training
+    # The package of the format reads the same weights.
+    for name, value in pytest.importorskip("safetensors.torch").load_file(path).items():
+        assert torch.equal(value, calibrated.model.state_dict()[name])
+
+
+def test_state_dict_holds_model_and_calibrator(calibrated, tmp_path):
+    inputs = batches(2)[0][0]
+    torch.save(calibrated.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert {name.split(".")[0] for name in state} == {"model", "_extra_state"}
+    other = calibrate(network(seed=5), batches(), method="matrix")
+    other = CalibratedModel(other.model, other.calibrator, head="4")
+    other.load_state_dict(state)
+    assert torch.equal(other(inputs), calibrated(inputs))
+    assert other.calibrator.plain() == calibrated.calibrator.plain()
+
+
+def test_copies_and_casts(calibrated):
+    inputs = batches(2)[0][0]
+    assert torch.equal(copy.deepcopy(calibrated)(inputs), calibrated(inputs))
+    half = copy.deepcopy(calibrated).bfloat16()
+    assert half(inputs.bfloat16()).dtype == torch.bfloat16
+    probs = half.predict_proba(inputs.bfloat16())
+    assert probs.dtype == torch.float32
+    torch.testing.assert_close(probs, calibrated.predict_proba(inputs), rtol=0.1, atol=0.05)
+    assert torch.equal(half.model[4].weight, calibrated.model[4].weight.bfloat16())
+
+
+@pytest.mark.filterwarnings("ignore")  # notices of PyTorch's exporters to their own developers
+def test_it_exports(calibrated, tmp_path):
+    inputs = torch.cat([part for part, _ in batches(2)])
+    wanted = calibrated(inputs).detach()
+    size = torch.export.Dim("batch")
+    program = torch.export.export(calibrated, (inputs[:7],), dynamic_shapes={"inputs": ({0: size},)})
+    torch.testing.assert_close(program.module()(inputs).detach(), wanted, rtol=1e-5, atol=1e-5)
+    traced = torch.jit.trace(calibrated, inputs[:7])
+    traced.save(tmp_path / "model.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "model.pt")(inputs), wanted, rtol=1e-5, atol=1e-5)
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    shapes = {"inputs": ({0: size},)}
+    path = tmp_path / "model.onnx"
+    torch.onnx.export(
+        calibrated, (inputs[:7],), path, dynamo=True, verbose=False, dynamic_shapes=shapes, input_names=["x"]
+    )
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    found = torch.from_numpy(session.run(None, {"x": inputs.numpy()})[0])
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_it_compiles(calibrated):
+    inputs = batches(2)[0][0]
+    compiled = torch.compile(calibrated, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(inputs), calibrated(inputs))
+
+
+class OutputOf(nn.Module):
+    """A model with keyword arguments and an output of named parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Linear(6, CLASSES)
+
+    def forward(self, left, right=None, *, scale=1.0):
+        return SimpleNamespace(logits=scale * self.score(left if right is None else left + right))
+
+
+class OneMapping(nn.Module):
+    """A model that takes one mapping and returns one."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = nn.Linear(6, CLASSES)
+
+    def forward(self, batch):
+        return {"logits": self.score(batch["x"])}
+
+
+def test_inputs_of_any_form():
+    (inputs, target), *_ = batches()
+    model = OutputOf()
+    named = calibrate(model, [{"left": inputs, "labels": target}])
+    several = calibrate(model, [((inputs, torch.zeros_like(inputs)), target)])
+    single = calibrate(model, [(inputs, target, "more")])
+    assert named.calibrator.temperature == several.calibrator.temperature == single.calibrator.temperature
+    wanted = single.predict_proba(inputs)
+    assert torch.equal(named.predict_proba({"left": inputs}), wanted)
+    assert torch.equal(named.predict_proba((inputs, torch.zeros_like(inputs))), wanted)
+    torch.testing.assert_close(named(left=inputs, scale=2.0), 2 * named(inputs))
+    mapping = calibrate(OneMapping(), [({"x": inputs}, target)])
+    assert torch.equal(mapping.predict_proba({"x": inputs}), mapping({"x": inputs}).detach().softmax(1))
+    assert isinstance(calibrate(Objective(model, nn.CrossEntropyLoss()), [(inputs, target)]).model, OutputOf)
+
+
+def test_refused(tmp_path):
+    fitted = TemperatureScaling().fit(Predictions(torch.randn(50, CLASSES), torch.randint(0, CLASSES, (50,))))
+    with pytest.raises(InputError, match=r"must be an nn\.Module; got function"):
+        CalibratedModel(batches, fitted)
+    with pytest.raises(InputError, match=r"one of fedlas.calibrators; got str 'temperature'\. Fit one"):
+        CalibratedModel(network(), "temperature")
+    with pytest.raises(InputError, match=r"TemperatureScaling\.module: the calibrator must be fitted first"):
+        CalibratedModel(network(), TemperatureScaling())
+    with pytest.raises(InputError, match=r"logits must be \(N, 4\).*got \(2, 6\)"):
+        CalibratedModel(nn.Identity(), fitted)(torch.zeros(2, 6))
+    with pytest.raises(InputError, match="must return logits"):
+        CalibratedModel(nn.LSTM(3, 3), fitted)(torch.zeros(2, 3))
+
+
+def test_files_that_are_none_leave_the_model_alone(tmp_path):
+    saved = calibrate(network(), batches())
+    path, other = saved.save(tmp_path / "a.safetensors"), nn.Linear(6, CLASSES)
+    before = other.weight.clone()
+    with pytest.raises(InputError, match=r"must have the weights of .*; got weight is missing; bias is missing; 0"):
+        CalibratedModel.load(path, other)
+    assert torch.equal(other.weight, before)
+    wide = nn.Sequential(nn.Linear(6, 17), *network()[1:])
+    with pytest.raises(InputError, match=r"0.weight is \(16, 6\), not \(17, 6\)"):
+        CalibratedModel.load(path, wide)
+    with pytest.raises(InputError, match=r"must be an nn\.Module"):
+        CalibratedModel.load(path, "resnet")
+    weights, about = from_safetensors(path.read_bytes())
+    (tmp_path / "plain.safetensors").write_bytes(to_safetensors(weights, {}))
+    damaged = {**about, "fedlas.calibrator": json.dumps({"format": "fedlas.calibrator/1"})}
+    (tmp_path / "damaged.safetensors").write_bytes(to_safetensors(weights, damaged))
+    (tmp_path / "short.safetensors").write_bytes(path.read_bytes()[:-9])
+    (tmp_path / "headed.safetensors").write_bytes(to_safetensors(weights, {**about, "fedlas.about": '{"head": 3}'}))
+    for name, message in (
+        ("none", "No such file"),
+        ("plain", "no calibration in it"),
+        ("damaged", "must have format"),
+        ("short", "are not those of a tensor"),
+        ("headed", "must be a file that CalibratedModel.save wrote"),
+    ):
+        with pytest.raises(InputError, match=message):
+            CalibratedModel.load(tmp_path / f"{name}.safetensors", network())
+    assert fedlas.CalibratedModel is CalibratedModel

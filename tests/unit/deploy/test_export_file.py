@@ -1,0 +1,151 @@
+"""fedlas export of a saved CalibratedModel."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedlas import CalibratedModel, Predictions
+from fedlas._core.check import InputError
+from fedlas.calibrators import CALIBRATORS
+from fedlas.cli.export import export_file
+from fedlas.cli.main import main
+from fedlas.deploy.formats import FORMATS
+
+GRAPHS = [name for name, form in FORMATS.items() if form.graph]
+CODE = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.score = nn.Embedding(20, 8), nn.Linear(8, 4)
+
+    def forward(self, ids, mask):
+        weight = mask.unsqueeze(2).float()
+        return {"logits": self.score((self.embedding(ids) * weight).sum(1) / weight.sum(1))}
+
+
+def no_model():
+    return "resnet"
+
+
+constant = 5
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder: code, a saved model of one input and one of two, and inputs of both."""
+    (tmp_path / "users_code.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "users_code", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import users_code
+
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(200, 4)
+    val = Predictions(logits, torch.multinomial((logits / 2).softmax(1), 1).squeeze(1))
+    calibrator = CALIBRATORS["platt"].value().fit(val)
+    CalibratedModel(users_code.build(), calibrator).save("one.safetensors")
+    CalibratedModel(users_code.Words(), calibrator).save("two.safetensors")
+    np.savez("one.npz", inputs=torch.randn(70, 3, 2, 2).numpy())
+    np.savez("two.npz", ids=torch.randint(0, 20, (70, 5)).numpy(), mask=torch.ones(70, 5, dtype=torch.int64).numpy())
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", GRAPHS)
+@pytest.mark.parametrize(("name", "function"), [("one", "build"), ("two", "Words")])
+@pytest.mark.filterwarnings("ignore")  # of the lines that load a file, PyTorch's own
+def test_it_is_checked_and_the_printed_lines_run(folder, form, name, function, capsys):
+    if form == "onnx":
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            pytest.importorskip(package)
+    arguments = [f"{name}.safetensors", "--model", f"users_code:{function}", "--inputs", f"{name}.npz"]
+    assert main(["export", *arguments, "--format", form]) == 0
+    said = capsys.readouterr().out
+    assert "70 samples, largest difference of a probability" in said
+    assert {"one": "float32 [batch, 3, 2, 2]", "two": "ids int64 [batch, 5], from 0 to 19"}[name] in said
+    lines = [line.strip() for line in said.splitlines() if line.startswith("    ")]
+    assert len(lines) == 4
+    found = {}
+    exec("\n".join(lines), found)
+    import users_code
+
+    model = CalibratedModel.load(f"{name}.safetensors", getattr(users_code, function)())
+    given = {key: torch.zeros(1, *value.shape[1:], dtype=value.dtype) for key, value in arrays(name).items()}
+    wanted = model(given["inputs"]) if name == "one" else model(**given)
+    close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}  # a mask of zeros leaves no word
+    torch.testing.assert_close(torch.as_tensor(found["logits"]), wanted, **close)
+    torch.testing.assert_close(torch.as_tensor(found["probs"]), wanted.softmax(1), **close)
+
+
+def arrays(name):
+    with np.load(f"{name}.npz") as archive:
+        return {key: torch.from_numpy(archive[key]) for key in archive}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is, for PyTorch
+def test_the_description_is_in_the_file(folder):
+    export_file(folder / "one.safetensors", "users_code:build", folder / "one.npz", form="torchscript")
+    files = {"metadata.json": ""}
+    torch.jit.load(folder / "one.pt", _extra_files=files)
+    about = json.loads(files["metadata.json"])
+    assert json.loads(about["calibration"])["method"] == "platt"
+    assert json.loads(about["inputs"])[0]["shape"] == ["batch", 3, 2, 2]
+
+
+def test_nonsense(folder):
+    file, inputs = folder / "one.safetensors", folder / "one.npz"
+    np.savez("uneven.npz", a=np.zeros(3), b=np.zeros(4))
+    for model, data, options, message in (
+        ("users_code:bild", inputs, {}, "must name a function that can be imported; got users_code:bild"),
+        ("no_such_module:build", inputs, {}, "No module named"),
+        ("users_code", inputs, {}, "must name a function"),
+        ("users_code:constant", inputs, {}, "must return an nn.Module; got users_code:constant with int"),
+        ("users_code:no_model", inputs, {}, "must return an nn.Module"),
+        ("users_code:Words", inputs, {}, "must have the weights of"),
+        ("users_code:build", folder / "none.npz", {}, "must be an .npz of numbers"),
+        ("users_code:build", folder / "uneven.npz", {}, "the same number of samples"),
+        ("users_code:build", inputs, {"form": "safetensors"}, "must be one of onnx, torch-export, torchscript"),
+        ("users_code:build", inputs, {"form": "onx"}, "Did you mean 'onnx'"),
+        ("users_code:build", inputs, {"out": folder / "net.bin"}, r"--out must end in \.onnx"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_file(file, model, data, **options)
+    with pytest.raises(InputError, match=r"CalibratedModel\.save wrote"):
+        export_file(inputs, "users_code:build", inputs)
+    assert main(["export", str(file)]) == 2
+    assert sorted(path.suffix for path in folder.glob("one.*")) == [".npz", ".safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (lambda logits: torch.randn_like(logits), "within 1e-05; got a difference of"),
+        (lambda logits: torch.randn(len(logits), 4), "batches of any size; got RuntimeError on one of 64: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_what_is_written_must_be_what_the_model_says(folder, monkeypatch, noise, message):
+    import users_code
+
+    class Noisy(nn.Sequential):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            return logits + noise(logits)
+
+    built = users_code.build()
+    monkeypatch.setattr(users_code, "build", lambda: Noisy(*built))
+    with pytest.raises(InputError, match=message):
+        export_file(folder / "one.safetensors", "users_code:build", folder / "one.npz", form="torchscript")
+    assert not (folder / "one.pt").exists()
