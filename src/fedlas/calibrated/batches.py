@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,52 +11,14 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_logits, describe
 from fedlas.objective import Objective, logits_of
-
-TARGETS = ("labels", "label", "target", "targets")
-"""Keys of the labels in a batch that is a mapping."""
+from fedlas.objective.batches import LABELS, moved, read_batch
+from fedlas.objective.calling import Arguments, unwrapped
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The classifier in an :class:`~fedlas.Objective`, else the model itself."""
-    return model.model if isinstance(model, Objective) else model
-
-
-def logits_in(owner: str, output: Any) -> Tensor:
-    """The logits in what a model returned: a tensor, something with ``.logits``, or a mapping with them.
-
-    Raises:
-        InputError: If there are none.
-    """
-    if isinstance(output, Mapping) and "logits" not in output:
-        output = output.get("out", output)  # the segmentation models of torchvision
-    return logits_of(owner, output["logits"] if isinstance(output, Mapping) and "logits" in output else output)
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """The model on the inputs of a batch.
-
-    A mapping is passed as keyword arguments if the model takes those, a tuple or list as positional ones; all else,
-    such as a mapping that the model takes as its one argument, is passed unchanged.
-    """
-    if isinstance(inputs, Mapping):
-        named = {str(name): value for name, value in inputs.items()}
-        try:
-            inspect.signature(model.forward).bind(**named)
-        except TypeError:
-            return model(inputs)
-        return model(**named)
-    return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-
-
-def to_device(inputs: Any, device: torch.device | str) -> Any:
-    """The inputs of a batch with their tensors on the device."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    if isinstance(inputs, Mapping):
-        return {name: to_device(value, device) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(to_device(value, device) for value in inputs)
-    return inputs
+    """The classifier in an :class:`~fedlas.Objective`, wrapped or not; else the model itself."""
+    inner = unwrapped(model)
+    return unwrapped(inner.model) if isinstance(inner, Objective) else model
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -65,31 +26,9 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def split_batch(owner: str, batch: Any) -> tuple[Any, Tensor]:
-    """Inputs and labels of a batch.
-
-    Args:
-        owner: Named in errors.
-        batch: ``(inputs, target, ...)``, or a mapping with the labels under one of :data:`TARGETS`.
-
-    Raises:
-        InputError: If it has no labels.
-    """
-    if isinstance(batch, Mapping):
-        found = [name for name in TARGETS if name in batch]
-        if len(found) == 1 and isinstance(batch[found[0]], Tensor):
-            return {name: value for name, value in batch.items() if name not in found}, batch[found[0]]
-        got = f"a mapping with {', '.join(map(str, batch))}"
-    elif isinstance(batch, tuple | list) and len(batch) > 1 and isinstance(batch[1], Tensor):
-        return batch[0], batch[1]
-    else:
-        got = f"a {type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else describe(batch)
-    raise InputError(
-        owner,
-        f"each batch must be (inputs, target), or a mapping with one of {', '.join(TARGETS)}",
-        got,
-        "Wrap the loader in a generator that yields such batches.",
-    )
+def run(owner: str, model: nn.Module, inputs: Any, device: torch.device | str) -> Any:
+    """What the model returns for the inputs of a batch, moved to the device."""
+    return Arguments.of(model).call(owner, model, moved(inputs, device), {})
 
 
 def rows(owner: str, logits: Tensor, target: Tensor, *others: Tensor, ignore_index: int | None) -> list[Tensor]:
@@ -142,7 +81,7 @@ class Outputs:
     Args:
         owner: Named in errors.
         model: The classifier.
-        loader: Yields batches, see :func:`split_batch`.
+        loader: Yields labeled batches, see :func:`fedlas.objective.batches.read_batch`.
         device: Device of the inputs; None is that of the model's parameters.
         tap: Reads the features of a run, if they are needed.
         ignore_index: Label of positions that do not count.
@@ -172,11 +111,13 @@ class Outputs:
         seen = 0
         with evaluating(self._model):
             for batch in self._loader:
-                inputs, target = split_batch(self._owner, batch)
+                inputs, target = read_batch(self._owner, batch)
+                if not isinstance(target, Tensor):
+                    raise self._unlabeled(target)
                 with torch.no_grad():
                     if self._tap is not None:
                         self._tap.start()
-                    logits = logits_in(self._owner, call(self._model, to_device(inputs, self._device)))
+                    logits = logits_of(self._owner, run(self._owner, self._model, inputs, self._device))
                     self.dense = logits.ndim > 2
                     others = [] if self._tap is None else [self._tap.stop()]
                     found = rows(self._owner, logits, target, *others, ignore_index=self._ignored)
@@ -186,6 +127,15 @@ class Outputs:
         if not seen:
             fix = "Check the data set; a generator is empty when it is iterated again, so pass a list or a DataLoader."
             raise InputError(self._owner, "the loader must yield at least one labeled sample", "none", fix)
+
+    def _unlabeled(self, target: Any) -> InputError:
+        keys = ", ".join(LABELS)
+        return InputError(
+            self._owner,
+            f"each batch must be (inputs, target), or a mapping with one of {keys}",
+            "one without labels" if target is None else f"labels {describe(target)}",
+            "Wrap the loader in a generator that yields such batches.",
+        )
 
 
 _WIDE = (torch.float32, torch.float64, torch.int64)

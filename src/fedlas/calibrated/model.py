@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
-from fedlas.calibrated.batches import bare, call, device_of, logits_in, to_device
+from fedlas.calibrated.batches import bare, device_of, run
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
+from fedlas.objective import logits_of
 
 __all__ = ["CalibratedModel"]
 
@@ -94,7 +96,7 @@ class CalibratedModel(nn.Module):
             InputError: As :meth:`forward`.
         """
         with torch.no_grad():
-            logits, *features = self._outputs(lambda given: call(self.model, given), to_device(inputs, device_of(self)))
+            logits, *features = self._outputs(partial(run, "CalibratedModel", self.model, inputs, device_of(self)))
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
             wide = torch.promote_types(logits.dtype, torch.float32)
             return self.calibration(logits.to(wide), *features).softmax(dim=1)
@@ -166,13 +168,13 @@ class CalibratedModel(nn.Module):
             self._tap = FeatureTap(find_head(self.model, self._head))
         self.calibrator, self.calibration = calibrator, layer.to(device_of(self.model))
 
-    def _outputs(self, run: Any, *inputs: Any, **options: Any) -> list[Tensor]:
+    def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
         """The model's logits, and the features if the calibrator needs them."""
         if self._tap is None:
-            return [logits_in("CalibratedModel", run(*inputs, **options))]
+            return [logits_of("CalibratedModel", call(*inputs, **options))]
         self._tap.start()
         try:
-            logits = logits_in("CalibratedModel", run(*inputs, **options))
+            logits = logits_of("CalibratedModel", call(*inputs, **options))
             return [logits, self._tap.stop()]
         finally:
             self._tap.cancel()

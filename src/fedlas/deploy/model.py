@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fedlas._core.pixels import multiply_add
 from fedlas.calibrated import CalibratedModel
-from fedlas.calibrated.batches import logits_in
 from fedlas.calibrators._fit.affine_map import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
@@ -53,7 +52,7 @@ class Deployed(nn.Module):
         """Calibrated logits and probabilities, each ``(N, C, ...)``; pixels are ``(N, channels, H, W)`` uint8."""
         given = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
         named = {} if self.names is None else dict(zip(self.names, given, strict=True))
-        logits = logits_in("export", self.model(*([] if named else given), **named))
+        logits = logits_of("export", self.model(*([] if named else given), **named))
         return logits, logits.float().softmax(dim=1)
 
 

@@ -101,14 +101,14 @@ class Arguments:
 
 
 def logits_of(owner: str, output: object) -> Tensor:
-    """The logits in the output of a model: the tensor itself, its ``.logits`` or its entry ``"logits"``.
+    """The logits in the output of a model: the tensor itself, its ``.logits`` or its entry ``"logits"`` or ``"out"``.
 
     Raises:
         InputError: If the output has no logits.
     """
     logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if logits is None and isinstance(output, Mapping):
-        logits = output.get("logits")
+        logits = output.get("logits", output.get("out"))  # "out": the segmentation models of torchvision
     if isinstance(logits, Tensor):
         return logits
     raise InputError(

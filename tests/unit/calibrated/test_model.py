@@ -162,8 +162,9 @@ def test_inputs_of_any_form():
     assert torch.equal(named.predict_proba({"left": inputs}), wanted)
     assert torch.equal(named.predict_proba((inputs, torch.zeros_like(inputs))), wanted)
     torch.testing.assert_close(named(left=inputs, scale=2.0), 2 * named(inputs))
-    mapping = calibrate(OneMapping(), [({"x": inputs}, target)])
-    assert torch.equal(mapping.predict_proba({"x": inputs}), mapping({"x": inputs}).detach().softmax(1))
+    both = {"x": inputs, "id": torch.arange(len(inputs))}  # a mapping of one entry would be taken for its value
+    mapping = calibrate(OneMapping(), [(both, target)])
+    assert torch.equal(mapping.predict_proba(both), mapping(both).detach().softmax(1))
     assert isinstance(calibrate(Objective(model, nn.CrossEntropyLoss()), [(inputs, target)]).model, OutputOf)
 
 
