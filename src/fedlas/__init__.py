@@ -4,7 +4,7 @@ from fedlas import checks, errors
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats import estimates
 
 __version__ = "0.1.0"
@@ -13,6 +13,7 @@ __all__ = [
     "FeatureTap",
     "Objective",
     "Predictions",
+    "TopLabel",
     "__version__",
     "checks",
     "errors",

@@ -14,7 +14,8 @@ from fedlas.metrics.base import OnePass
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats, Ranking, equal_mass_ranks, ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 
 # Rows binned at a time: keeps the index and float64 weights small beside the confidences themselves.
 _ROWS = 2**16
@@ -168,7 +169,9 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
 class EqualWidth:
     """Statistic: sums over bins of equal width, with right or wrong as the outcome."""
 
-    def __init__(self, _predictions: Predictions, num_bins: int) -> None:
+    top_label = True
+
+    def __init__(self, _predictions: AnyPredictions, num_bins: int) -> None:
         self.sums = BinSums(equal_width_edges(num_bins))
 
     def update(self, chunk: Chunk) -> None:
@@ -187,9 +190,12 @@ class EqualWidth:
 class EqualMass:
     """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory."""
 
-    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+    top_label = True
+
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
-        self.confidence = torch.empty(predictions.num_samples, dtype=predictions.logits.dtype, device="cpu")
+        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.logits
+        self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
         self._filled = 0
 
@@ -222,17 +228,17 @@ class EqualMass:
         return ranking(self.confidence, self.correct)
 
 
-_SCHEMES: dict[str, Callable[[Predictions, int], EqualWidth | EqualMass]] = {
+_SCHEMES: dict[str, Callable[[AnyPredictions, int], EqualWidth | EqualMass]] = {
     "equal-width": EqualWidth,
     "equal-mass": EqualMass,
 }
 
 
-def reliability_bins(predictions: Predictions, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
+def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
     """Mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1.
         scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.expected_calibration_error`) or ``"equal-mass"``
             (those of :func:`~fedlas.metrics.adaptive_calibration_error`).

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 WIDTH_BITS = 14
 """Cells are ``2**-14`` wide, and narrower near 1, where the confidences of most networks crowd."""
@@ -55,7 +55,9 @@ class Masses:
 class FineGrid:
     """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
 
-    def __init__(self, _predictions: Predictions, num_bins: int) -> None:
+    top_label = True
+
+    def __init__(self, _predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
         self._count = torch.zeros(2 * NUM_CELLS, dtype=torch.int64, device="cpu")
         self._confidence = ExactSum(2 * NUM_CELLS)

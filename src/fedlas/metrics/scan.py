@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
 # are enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
@@ -116,6 +117,18 @@ class Chunk:
         return error.cpu().double()
 
 
+class TopChunk(Chunk):
+    """Some rows of which the top label alone is known: whatever else a metric asks of them raises an InputError."""
+
+    def __init__(self, confidence: Tensor, correct: Tensor) -> None:
+        # In place of the base's properties, which would compute both.
+        vars(self).update(confidence=confidence, correct=correct)
+
+    def __getattr__(self, name: str) -> Tensor:
+        """What the base's constructor would set."""
+        raise needs_all_classes("metrics")
+
+
 class Statistic(Protocol):
     """Something gathered chunk by chunk."""
 
@@ -135,8 +148,12 @@ class Sums(Statistic, Protocol):
         """
 
 
-def chunks(predictions: Predictions) -> Iterator[Chunk]:
+def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     """The rows of ``predictions`` in order, a cache-sized chunk at a time."""
+    if isinstance(predictions, TopLabel):
+        parts = (predictions.confidence.split(CHUNK_ROWS), predictions.correct.split(CHUNK_ROWS))
+        yield from map(TopChunk, *parts)
+        return
     logits = predictions.logits
     on_cpu = logits.device.type == "cpu"
     rows = max(1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes)
@@ -149,7 +166,7 @@ def chunks(predictions: Predictions) -> Iterator[Chunk]:
 
 
 @torch.no_grad()
-def scan(predictions: Predictions, statistics: Iterable[Statistic]) -> None:
+def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
     """Fill ``statistics`` in one pass over ``predictions``."""
     statistics = list(statistics)
     for chunk in chunks(predictions):

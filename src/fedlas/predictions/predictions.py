@@ -15,6 +15,7 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,6 +256,21 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     """
     if isinstance(predictions, Predictions):
         return predictions
+    if isinstance(predictions, TopLabel):
+        raise needs_all_classes(owner)
     raise InputError(
         owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
     )
+
+
+AnyPredictions = Predictions | TopLabel
+"""What measures of the top label take."""
+
+
+def check_measurable(owner: str, predictions: object) -> AnyPredictions:
+    """Return ``predictions`` if the top label of each sample can be measured: Predictions, or a TopLabel.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    return predictions if isinstance(predictions, TopLabel) else check_predictions(owner, predictions)

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedlas._core.check import InputError, check_count
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows
 
@@ -41,13 +40,13 @@ def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
-def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
+def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
     """The rows of ``predictions``.
 
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
-    check_predictions(owner, predictions)
+    check_measurable(owner, predictions)
     if predictions.num_samples < 2:
         raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
     return Rows(predictions, check_count(owner, "num_bins", num_bins))

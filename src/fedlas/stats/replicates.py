@@ -16,7 +16,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.redrawn import RedrawnLabels
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows
@@ -80,7 +81,7 @@ class Replicates(ABC):
         """Number of rows in each cell of which its class is the label ``(R, cells)``."""
 
     @abstractmethod
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """The replicates one by one, for metrics of which nothing more is known."""
 
     def table(self, make: Callable[[Replicates], T]) -> T:
@@ -168,11 +169,14 @@ class Resampled(Replicates):
         """Of the drawn rows ``(R, cells)``."""
         return self.rows.table(ClassCells).labels(self.weights)
 
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate with its rows copied as often as they were drawn."""
         given = self.rows.predictions
         for weights in self.weights:
             index = torch.from_numpy(np.repeat(np.arange(len(weights)), weights.astype(np.int64)))
+            if isinstance(given, TopLabel):
+                yield TopLabel(given.confidence[index], given.correct[index])
+                continue
             index = index.to(given.logits.device)
             optional = {name: getattr(given, name) for name in ("features", "label_probs")}
             yield Predictions(
@@ -253,9 +257,12 @@ class Redrawn(Replicates):
         """Of the drawn labels ``(R, cells)``."""
         return self.rows.table(ClassCells).drawn_labels(*self.rows.draw_others(self.uniforms), self.size)
 
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
         given = self.rows.predictions
+        if isinstance(given, TopLabel):
+            yield from (TopLabel(given.confidence, labels == 0) for labels in self.labels)
+            return
         known = None if given.label_probs is None else given.probs
         for labels in self.labels:
             yield replace(given, target=torch.from_numpy(labels), label_probs=known)
