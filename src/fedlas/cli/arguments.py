@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
-from fedlas.predictions.columns import OWNER, Columns, split_names
+from fedlas.predictions.class_labels import OWNER
+from fedlas.predictions.columns import Columns, split_names
 from fedlas.stats.estimates import REPLICATES
 
 AddSubcommand = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
+from fedlas.predictions.probabilities import are_probabilities, logits_from
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 
@@ -88,11 +89,11 @@ class Predictions:
                 "Remove ignored positions first, or check the number of classes.",
             )
         check_finite("Predictions", "logits", logits)
-        if _are_probabilities(logits):
+        if are_probabilities(logits):
             warnings.warn(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
-                "these are almost surely probabilities, whose softmax is nearly flat. Pass their logarithm, "
-                "probs.log().",
+                "these are almost surely probabilities, whose softmax is nearly flat. Pass "
+                "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits.",
                 CalibrationWarning,
                 stacklevel=3,
             )
@@ -178,6 +179,38 @@ class Predictions:
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
+    def from_probs(
+        cls,
+        probs: Tensor,
+        target: Tensor,
+        *,
+        features: Tensor | None = None,
+        label_probs: Tensor | None = None,
+        normalize: bool = False,
+    ) -> Predictions:
+        """Predictions of a model that gives probabilities, whose logarithms are logits.
+
+        Args:
+            probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
+                row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
+                by its sum. Exact zeros become 1.2e-38.
+            target: As in :class:`Predictions`, and so are the others.
+            features: As there.
+            label_probs: As there.
+            normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
+
+        Raises:
+            InputError: If they are no probabilities (the message says whether they look like percentages or logits),
+                or as :class:`Predictions`.
+
+        Example:
+            >>> Predictions.from_probs([[0.9, 0.1], [0.2, 0.8]], [0, 0]).confidence.tolist()
+            [0.9, 0.8]
+        """
+        logits = logits_from("Predictions.from_probs", _detached("probs", probs), normalize=normalize)
+        return cls(logits, target, features=features, label_probs=label_probs)
+
+    @classmethod
     def load(cls, path: str | Path) -> Predictions:
         """Read a file written by :meth:`save`, or any ``.npz`` with arrays ``logits`` and ``target``.
 
@@ -231,21 +264,6 @@ def _detached(name: str, value: Any) -> Tensor:
             describe(value),
             "Pass a tensor, or a NumPy array of a common dtype.",
         ) from error
-
-
-_FEWEST = 8
-"""Rows below which logits that look like probabilities may do so by chance."""
-
-
-def _are_probabilities(logits: Tensor) -> bool:
-    """Whether logits are almost surely probabilities; rows of zeros and ones, which a test may make, do not count."""
-    if len(logits) < _FEWEST or logits.shape[1] < 2:
-        return False
-    for rows in (logits[:_FEWEST], logits):  # the first rows tell in nearly all cases
-        low, high = rows.aminmax()
-        if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
-            return False
-    return bool(((logits > 0) & (logits < 1)).any())
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:
