@@ -6,6 +6,7 @@ from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats import estimates
+from fedlas.stats.two_models import compare
 
 __version__ = "0.1.0"
 
@@ -16,6 +17,7 @@ __all__ = [
     "TopLabel",
     "__version__",
     "checks",
+    "compare",
     "errors",
     "estimates",
     "evaluate",

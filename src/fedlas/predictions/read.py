@@ -37,6 +37,11 @@ class Read:
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
 
+    @property
+    def has_no_labels(self) -> bool:
+        """Whether only outcomes are known, so that samples cannot be told by their labels."""
+        return isinstance(self.predictions, TopLabel) and self.labels is None
+
 
 def open_table(path: Path, columns: Columns | None) -> Table:
     """The table in ``path``; without scores in ``columns`` only an ``.npz`` with arrays that need no naming.

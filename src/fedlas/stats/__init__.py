@@ -6,6 +6,7 @@ In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-va
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
+from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
@@ -18,6 +19,7 @@ __all__ = [
     "Comparison",
     "EffectSize",
     "Estimate",
+    "GroupEstimate",
     "Interval",
     "NoiseFloor",
     "PairedBootstrap",
@@ -29,6 +31,7 @@ __all__ = [
     "compare_to_best",
     "effect_size",
     "estimates",
+    "group_estimates",
     "holm",
     "mean_interval",
     "noise_floor",

@@ -11,7 +11,8 @@ from fedlas.lab.report.model import FEWEST_CLASSES, is_detail
 from fedlas.lab.report.noise_text import NoiseText, noise_in, noise_legend
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.table import Cell, Column, Table, column
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.estimates import Estimate
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
@@ -81,6 +82,19 @@ def stages_table(
     return Table((Column("calibrator", words=True), *columns), tuple(rows), title, legend_of(noise or {}))
 
 
+def size_of(predictions: AnyPredictions) -> str:
+    """How many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
+    samples = f"{predictions.num_samples:,} samples"
+    if isinstance(predictions, TopLabel):
+        return f"{samples}, confidences of the predicted class only"
+    return f"{samples}, {predictions.num_classes} classes"
+
+
+def classes_of(predictions: AnyPredictions) -> int:
+    """Number of classes; 0 where only the top label is known."""
+    return predictions.num_classes if isinstance(predictions, Predictions) else 0
+
+
 def legend_of(noise: Known) -> tuple[str, ...]:
     """What interval, floor and p-value of these are."""
     known = [noise_in(found, column(name)) for found in noise.values() for name in found]
@@ -146,13 +160,14 @@ def verdicts(measured: Measured, noise: Known, samples: int) -> list[str]:
 
 def write_evaluation(
     path: Path,
-    stages: Mapping[str, Predictions],
+    stages: Mapping[str, AnyPredictions],
     measured: Measured,
     *,
     name: str,
     num_bins: int,
     remarks: Sequence[str] = (),
     noise: Known | None = None,
+    groups: Sequence[tuple[str, Table]] = (),
 ) -> Path:
     """Write the page atomically and return its path.
 
@@ -164,6 +179,7 @@ def write_evaluation(
         num_bins: Bins of the calibration errors and the diagrams.
         remarks: Sentences below the table.
         noise: Intervals and noise floors by stage, then by registry name.
+        groups: A sentence and a table of groups for each stage that has some.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -176,11 +192,11 @@ def write_evaluation(
     page = render(
         "evaluation.html.j2",
         name=name,
-        num_samples=first.num_samples,
-        num_classes=first.num_classes,
+        size=size_of(first),
         num_bins=num_bins,
+        groups=groups,
         verdicts=verdicts(measured, noise or {}, first.num_samples),
-        short=short_table(measured, title="Main metrics", noise=noise, num_classes=first.num_classes),
+        short=short_table(measured, title="Main metrics", noise=noise, num_classes=classes_of(first)),
         whole=make(measured, title="All metrics", noise=noise, **options),
         selection=SELECTION if len(measured) > _MOST_COLUMNS - 1 else "",
         columns=[(c.title, c.about) for c in map(column, names)],
