@@ -12,11 +12,12 @@ from fedlas._core.check import InputError, suggestion
 from fedlas.predictions.class_labels import OWNER, few, whole
 
 _DEFAULTS = (
-    {"logits": "logits", "target": "target"},
+    {"logits": "logits", "target": "target", "label_probs": "label_probs"},
     {"confidence": "confidence", "correct": "correct"},
     {"confidence": "confidence", "predicted": "predicted", "target": "target"},
 )
-"""Names of arrays in an ``.npz`` that need no naming: all of a line, but for labels."""
+"""Names of arrays in an ``.npz`` that need no naming: those of a line, of which some need not be there."""
+_OPTIONAL = {"target", "label_probs"}
 _SCORES = ("logits", "probs", "confidence")
 
 
@@ -121,7 +122,7 @@ class Columns:
         if self.kind is not None:
             return self
         for line in _DEFAULTS:
-            if {*line.values()} - {"target"} <= {*names}:
+            if {*line.values()} - _OPTIONAL <= {*names}:
                 own: dict[str, Any] = {
                     option: name for option, name in line.items() if name in names and not getattr(self, option)
                 }

@@ -53,7 +53,7 @@ class Probabilities:
         self._precision = max(SUM_TOLERANCE, precision)
         self._logits_fix, self._normalize_fix = logits_fix, normalize_fix
         self._rows = self._divided = self._zeros = 0
-        self._low, self._high = 1.0, 1.0
+        self._low, self._high = np.inf, -np.inf
         self._places: int | None = None
 
     def checked(self, probs: Probs, where: Where, column: Callable[[int], str] = str) -> Probs:
@@ -124,7 +124,7 @@ class Probabilities:
     @property
     def lost(self) -> float:
         """The largest share that a row lacked of 1 or had too much, where it was not meant to be normalized."""
-        return 0.0 if self.normalize else max(1.0 - self._low, self._high - 1.0)
+        return 0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
 
     def notes(self) -> list[str]:
         """What was made of the rows so far, as sentences."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,13 @@ class Reader:
         self._first: tuple[str, tuple[str, ...]] | None = None
 
     def __call__(self, path: Path) -> Predictions:
-        """The predictions of all classes in a file.
+        """The predictions of all classes in a file, which may lack the column of groups.
 
         Raises:
             InputError: As :meth:`read`; or if it holds the top label alone.
         """
-        return check_predictions(path.name, self.read(path).predictions)
+        columns = None if self.columns is None else replace(self.columns, groups=None)
+        return check_predictions(path.name, self._read(path, None if columns == Columns() else columns).predictions)
 
     def read(self, path: Path) -> Read:
         """What is in a file.
@@ -136,7 +137,10 @@ class Reader:
         Raises:
             InputError: As :func:`read_predictions`; or if its classes have other names than those of the first file.
         """
-        read = read_predictions(path, self.columns)
+        return self._read(path, self.columns)
+
+    def _read(self, path: Path, columns: Columns | None) -> Read:
+        read = read_predictions(path, columns)
         name, classes = self._first = self._first or (path.name, read.classes)
         if read.classes != classes:
             differing = f"{', '.join(read.classes[:12])} in {path.name}, {', '.join(classes[:12])} in {name}"

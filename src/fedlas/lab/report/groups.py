@@ -93,7 +93,7 @@ def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
     accuracy, ece = column("accuracy"), column("ece")
     noise, hits = noise_in({"ece": group.ece}, ece), noise_in({"accuracy": group.accuracy}, accuracy)
     has_interval = group.ece.replicates > 0
-    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1]}…"
+    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
     return (
         Cell(shown, tip=name if shown != name else ""),
         Cell(f"{group.num_samples:,}", number=group.num_samples),
