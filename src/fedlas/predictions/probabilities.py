@@ -17,9 +17,9 @@ Probs = NDArray[np.floating[Any]]
 FLOOR = float(np.finfo(np.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
 ROUNDING = 1e-6
-"""How far a probability may leave [0, 1], or a sum miss 1, as numbers in single precision do."""
+"""How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
 SUM_TOLERANCE = 1e-3
-"""How far the sum of a row may miss 1, whatever its numbers look like: half precision does so."""
+"""How far a probability, and the sum of a row, may be from 1, whatever they look like: half precision does so."""
 _MOST_LOST = 0.5
 """No more of a row can be taken for lost to rounding."""
 _WORTH_A_WORD = 0.01
@@ -62,7 +62,7 @@ class Probabilities:
         Raises:
             InputError: For a row that is none; the message says what it looks like.
         """
-        most = np.inf if self.normalize else 1.0 + ROUNDING
+        most = np.inf if self.normalize else 1.0 + self._precision
         probs = self.in_range(probs, where, column, "probabilities", most).clip(0.0)
         sums = probs.sum(axis=1, dtype=np.float64)
         below, above = self._tolerances(probs)
@@ -94,7 +94,7 @@ class Probabilities:
         Raises:
             InputError: If one is outside [0, 1].
         """
-        return both_of(self.in_range(probs, where, column, "probabilities", 1.0 + ROUNDING).clip(0.0, 1.0))
+        return both_of(self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clip(0.0, 1.0))
 
     def in_range(self, values: Probs, where: Where, column: Callable[[int], str], what: str, most: float) -> Probs:
         """The values, if all are in ``[0, most]``.

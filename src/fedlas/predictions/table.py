@@ -16,7 +16,7 @@ from fedlas._core.check import InputError
 from fedlas.predictions.class_labels import OWNER, Labels
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.part import Part
-from fedlas.predictions.probabilities import FLOOR, ROUNDING, Probabilities
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities
 from fedlas.predictions.tables import source_of
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
@@ -153,7 +153,7 @@ class Table:
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
-        self._probs.in_range(confidence, block.where, block.column_of(name), "confidences", 1.0 + ROUNDING)
+        self._probs.in_range(confidence, block.where, block.column_of(name), "confidences", 1.0 + SUM_TOLERANCE)
         scores = _tensor(confidence[:, 0].clip(0.0, 1.0))
         if named.correct is not None:
             return scores, _tensor(block.outcomes(named.correct)), None

@@ -12,8 +12,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_dense, check_finite, describe
 
 _OWNER = "TopLabel"
-_ROUNDING = 1e-6
-"""By how much a confidence may leave [0, 1]: a softmax in half precision rounds so."""
+_ROUNDING = 1e-3
+"""By how much a confidence may leave [0, 1], as rounded ones do; it is moved to the nearer end."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
