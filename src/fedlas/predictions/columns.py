@@ -188,12 +188,12 @@ def _words(text: str | None) -> list[str]:
 
 
 def _find(
-    words: Sequence[str], names: Sequence[str], taken: Container[str | None], option: str, where: str
+    wanted: Sequence[str], names: Sequence[str], taken: Container[str | None], option: str, where: str
 ) -> tuple[list[str], list[str]]:
-    """The columns that ``words`` name, without ``taken`` ones for a pattern, and what each is called as a class."""
+    """The columns that ``wanted`` names, without ``taken`` ones for a pattern, and what each is called as a class."""
     found: list[str] = []
     parts: list[str] = []
-    for word in words:
+    for word in wanted:
         if word in names or not set(word) & set("*?["):
             matches = [_known(word, names, option, where)]
             parts.append(word)

@@ -39,6 +39,7 @@ class Probabilities:
         owner: Who complains.
         normalize: Take rows of any numbers that are not negative.
         precision: Relative one of the numbers, where it is coarser than 0.001.
+        file: Its name, if the rows are those of one.
         logits_fix: What to do with logits that were passed as probabilities.
         normalize_fix: How to ask for ``normalize``.
 
@@ -47,9 +48,16 @@ class Probabilities:
     """
 
     def __init__(
-        self, owner: str, *, normalize: bool, logits_fix: str, normalize_fix: str, precision: float = 0.0
+        self,
+        owner: str,
+        *,
+        normalize: bool,
+        logits_fix: str,
+        normalize_fix: str,
+        precision: float = 0.0,
+        file: str = "",
     ) -> None:
-        self.owner, self.normalize = owner, normalize
+        self.owner, self.normalize, self._of = owner, normalize, f" of {file}" if file else ""
         self._precision = max(SUM_TOLERANCE, precision)
         self._logits_fix, self._normalize_fix = logits_fix, normalize_fix
         self._rows = self._divided = self._zeros = 0
@@ -72,7 +80,7 @@ class Probabilities:
             expected = (
                 "a row must have a positive number" if self.normalize else "the probabilities of a row must sum to 1"
             )
-            got = f"{sums[row]:.6g} in {where(row)} ({int(far.sum()):,} such rows among {len(far):,})"
+            got = f"{sums[row]:.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
             fix = (
                 "Remove the row."
                 if self.normalize

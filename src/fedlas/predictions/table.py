@@ -71,6 +71,7 @@ class Table:
         self._classes: tuple[str, ...] = ()
         options: dict[str, Any] = {
             "normalize": columns.normalize,
+            "file": path.name,
             "logits_fix": "name them with --logits.",
             "normalize_fix": "Add --normalize to divide each row by its sum.",
         }

@@ -13,6 +13,7 @@ from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.power import seeds_needed
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
+from fedlas.stats.two_models import ModelDifference
 
 __all__ = [
     "LEVEL",
@@ -21,6 +22,7 @@ __all__ = [
     "Estimate",
     "GroupEstimate",
     "Interval",
+    "ModelDifference",
     "NoiseFloor",
     "PairedBootstrap",
     "PairedTest",
