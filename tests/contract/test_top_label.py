@@ -1,5 +1,7 @@
 """Every metric that the top label decides gives the same of it to the last bit; all others say what they lack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def predictions(samples=300, classes=5, dtype=torch.float32, seed=0):
 
 
 def top(p):
-    return TopLabel(p.confidence, p.correct)
+    return TopLabel(p.confidence, p.correct, p.weights)
 
 
 def test_which_are_enough():
@@ -49,6 +51,19 @@ def test_intervals_and_floors_are_equal(samples):
     options = {"replicates": 60, "seed": 3, "num_bins": 7}
     assert estimates(top(p), ENOUGH, **options) == estimates(p, ENOUGH, **options)
     assert bootstrap_intervals(top(p), metrics=ENOUGH, **options) == bootstrap_intervals(p, metrics=ENOUGH, **options)
+
+
+def test_weighted_samples_are_equal():
+    p = replace(predictions(), weights=torch.arange(300) % 4)  # some are 0
+    options = {"replicates": 60, "seed": 3, "num_bins": 7}
+    assert estimates(top(p), ENOUGH, **options) == estimates(p, ENOUGH, **options)
+    assert fedlas.evaluate(top(p)) != fedlas.evaluate(top(replace(p, weights=None)))
+    other = replace(predictions(seed=1), target=p.target, weights=p.weights)
+    assert fedlas.compare(top(p), top(other), replicates=60) == fedlas.compare(
+        p, other, ["accuracy", "ece"], replicates=60
+    )
+    with pytest.raises(ValueError, match="a and b must have the same weights"):
+        fedlas.compare(top(p), TopLabel(other.confidence, other.correct))
 
 
 @pytest.mark.parametrize("name", ENOUGH)

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from fedlas import Predictions
 from fedlas.metrics import METRICS, StreamingMetrics, brier_decomposition, evaluate, scan
+from fedlas.metrics.evaluate import values_of
 
 # Coarse logits make ties and edges frequent; the large ones make probabilities 0 and 1.
 LOGITS = st.sampled_from([0.0, 0.5, 1.0, -1.0, 2.0, math.log(2), math.log(3), 30.0, -200.0, 200.0])
-OTHERS = [e.name for e in METRICS.entries() if not e.metadata.get("default", True)]
+OTHERS = [e.name for e in METRICS.entries() if not e.metadata.get("default", True) and not e.metadata.get("needs")]
+EVERY = [e for e in METRICS.entries() if not e.metadata.get("needs")]
+BY_NUMBER = {"adaptive_ece", "ace", "aurc", "e_aurc", "debiased_ece2"}  # of samples, and not by their shares alone
 STREAMING = [e.name for e in METRICS.entries() if "one_pass" in e.metadata and not e.metadata.get("needs")]
 
 
@@ -96,6 +99,25 @@ def test_order_of_samples_does_not_matter(p, random):
     assert evaluate(p) == evaluate(turned)
     for name in OTHERS:
         assert METRICS[name].value(p) == pytest.approx(METRICS[name].value(turned), rel=1e-12, abs=1e-14), name
+
+
+@given(predictions(), st.integers(1, 20), st.data())
+def test_weights_are_repeated_rows_up_to_a_factor_and_0_is_absence(p, num_bins, data):
+    some = st.lists(st.integers(0, 5), min_size=p.num_samples, max_size=p.num_samples).filter(any)
+    weights = torch.tensor(data.draw(some), dtype=torch.float64)
+    scale = data.draw(st.sampled_from([1e-20, 1 / 3, 7.0, 1e20]))
+
+    def found(index, weights):
+        return values_of(Predictions(p.logits[index], p.target[index], weights=weights), EVERY, num_bins)
+
+    everyone, present = torch.arange(p.num_samples), weights.nonzero().squeeze(1)
+    expected = found(everyone, weights)
+    close(found(everyone, scale * weights), expected, 1e-9)
+    close(found(present, weights[present]), expected, 1e-9)
+    close(found(present, torch.full((len(present),), scale)), found(present, None), 1e-9)
+    repeated = found(everyone.repeat_interleave(weights.long()), None)
+    by_share = expected.keys() - BY_NUMBER
+    close({name: repeated[name] for name in by_share}, {name: expected[name] for name in by_share}, 1e-9)
 
 
 @given(predictions(), st.integers(1, 20), st.randoms())

@@ -65,12 +65,16 @@ class Calibrator(ABC):
             InputError: If ``val`` is not :class:`~fedlas.Predictions`, or lacks what the calibrator needs.
 
         Note:
-            Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look.
+            Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, or if ``val`` has weights: a
+            fit counts every sample once.
         """
         owner = f"{self._owner}.fit"
         num_features = self._check_needs(owner, check_predictions(owner, val))
         doubt = self._fit(val)
         self.num_classes, self.num_features = val.num_classes, num_features
+        if val.weights is not None:
+            text = f"{owner}: val should have no weights; every sample counted once in the fit, whatever its weight"
+            warnings.warn(text, CalibrationWarning, stacklevel=2)
         if doubt is not None:
             warnings.warn(f"{self._owner}: {doubt}", CalibrationWarning, stacklevel=2)
         return self

@@ -131,11 +131,14 @@ def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> 
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add ``--label-probs`` and ``--groups``: what is known of each sample beside its label."""
+    """Add ``--label-probs``, ``--weights`` and ``--groups``: what is known of each sample in addition to its label."""
     parser.add_argument(
         "--label-probs",
         metavar="COLUMNS",
         help="columns of the distribution of each label, as annotators voted, named like --probs (default: none)",
+    )
+    parser.add_argument(
+        "--weights", metavar="COLUMN", help="column of the weight of each sample (default: all count once)"
     )
     parser.add_argument(
         "--groups", metavar="COLUMN", help="column of the group of each sample: measure each group (default: none)"

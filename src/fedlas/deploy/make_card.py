@@ -12,6 +12,7 @@ from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.card import FORMAT
 from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
@@ -63,8 +64,10 @@ def make_card(
         exported: The file that the card lies beside, and how it was checked.
 
     Raises:
-        InputError: If a risk is out of range.
+        InputError: If a risk is out of range, or predictions have weights, with which no threshold's bound holds.
     """
+    for part in (val, test):
+        check_takes_weights("make_card", part, takes_weights=False)
     # The card is about the calibrated model; the raw one stands next to it.
     stages = stages_of(test, calibration)
     val, test = calibration.transform(val), stages[STAGES[1]]

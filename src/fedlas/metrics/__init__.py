@@ -34,6 +34,7 @@ from fedlas.metrics.selective import (
     area_under_risk_coverage,
     excess_area_under_risk_coverage,
 )
+from fedlas.metrics.soft import soft_accuracy, soft_brier_score, soft_negative_log_likelihood
 
 # isort: on
 from fedlas.metrics.base import METRICS, Approximation, OnePass
@@ -83,6 +84,9 @@ __all__ = [
     "reliability_bins",
     "root_mean_square_calibration_error",
     "smooth_calibration_error",
+    "soft_accuracy",
+    "soft_brier_score",
+    "soft_negative_log_likelihood",
     "top_k_accuracy",
     "true_calibration_error",
     "underconfidence",

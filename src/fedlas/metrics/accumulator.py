@@ -1,4 +1,4 @@
-"""What everything that streams has in common: integer sums that merge, add up over ranks, and are saved."""
+"""What everything that streams has in common: sums that merge, add up over ranks, and are saved."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from fedlas._core.collective import sum_across_ranks, world_size
 class Accumulator(ABC):
     """int64 tensors that samples are taken into, in memory that does not depend on how many come.
 
+    Args:
+        weighted: Whether samples have weights. Some tensors are float64 then.
+
     State:
-        ``state_dict()`` holds int64 tensors on the CPU alone. Adding those of two objects adds what they took in.
+        ``state_dict()`` holds int64 tensors on the CPU alone, with weights float64 ones too. Adding those of two
+        objects adds what they took in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, weighted: bool = False) -> None:
+        self.weighted = weighted
         self._tensors = {"num_samples": torch.zeros(1, dtype=torch.int64, device="cpu")}
 
     @property
@@ -49,18 +54,23 @@ class Accumulator(ABC):
             A new object; this one keeps its own samples and can go on.
 
         Note:
-            A collective: every rank must call it. One sum of as many integers as ``state_dict()`` holds.
+            A collective: every rank must call it. One sum of as many integers as ``state_dict()`` holds, and one of
+            its float64 numbers if there are weights.
         """
-        flat = torch.cat([tensor.flatten() for tensor in self._tensors.values()])
-        flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
-        parts = flat.split([tensor.numel() for tensor in self._tensors.values()])
         total = self._empty()
-        for tensor, part in zip(total._tensors.values(), parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
+        kinds = [torch.int64, torch.float64] if self.weighted else [torch.int64]
+        for kind in kinds:
+            own, sums = (
+                [tensor for tensor in each._tensors.values() if tensor.dtype is kind] for each in (self, total)
+            )
+            flat = torch.cat([tensor.flatten() for tensor in own])
+            flat = sum_across_ranks(flat.to(_device_of_collectives())).cpu()
+            for tensor, part in zip(sums, flat.split([tensor.numel() for tensor in own]), strict=True):
+                tensor.copy_(part.view_as(tensor))
         return total
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything taken in, as int64 tensors on the CPU that add up over shards; copies."""
+        """Everything taken in, as tensors on the CPU that add up over shards; copies."""
         return {name: tensor.clone() for name, tensor in self._tensors.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -110,6 +120,15 @@ class Accumulator(ABC):
         except BaseException:
             self.load_state_dict(before)
             raise
+
+    def _check_weights(self, weights: Any) -> None:
+        if (weights is not None) is not self.weighted:
+            raise InputError(
+                self._owner,
+                "every batch must have weights" if self.weighted else "no batch must have weights",
+                "weights" if weights is not None else "none",
+                f"Make it with weighted={not self.weighted}.",
+            )
 
     def _check_samples(self) -> None:
         if not self.num_samples:

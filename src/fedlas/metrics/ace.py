@@ -13,6 +13,7 @@ from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.class_grid import ClassGrid
 from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
 from fedlas.metrics.scan import PROB_BITS, Chunk
+from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions
 
 
@@ -43,6 +44,8 @@ def _columns(predictions: Predictions) -> Iterator[Tensor]:
 class EveryClass:
     """Statistic: the predictions themselves, of which every class is sorted in turn."""
 
+    takes_weights = True
+
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.num_bins = num_bins
         self._predictions = predictions
@@ -52,9 +55,9 @@ class EveryClass:
 
     def rankings(self) -> Iterator[Ranking]:
         """For one class after the other, the samples by ascending probability."""
-        target = self._predictions.target.cpu()
+        target, weights = self._predictions.target.cpu(), averaging_one(self._predictions)
         for label, probs in enumerate(_columns(self._predictions)):
-            yield ranking(probs, target == label)
+            yield ranking(probs, target == label, weights)
 
 
 def mean_equal_mass_gap(classes: Rankings) -> Floats:

@@ -12,6 +12,7 @@ from fedlas._core.check import check_count
 from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk, RowMean, Statistic, scan
+from fedlas.metrics.weighted import check_takes_weights, has_weights
 from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
 METRICS: Registry[Callable[..., float]] = Registry("metric")
@@ -25,7 +26,8 @@ frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), `
 table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
 worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
 ``top_label`` (True: a metric without ``one_pass`` that takes a :class:`~fedlas.TopLabel` too; a pass knows by itself),
-``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated) and
+``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
+``weighted`` (True: a function without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
 is not, so that their bias must not be taken off the value).
 """
@@ -66,10 +68,11 @@ class OnePass(Generic[S]):
 
         Raises:
             InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
-                enough, or ``num_bins`` is not a count.
+                enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
         (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
         statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
+        check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])
         return statistic
 
@@ -108,8 +111,8 @@ class _EmptyMean:
     quantity: Callable[[Chunk], Tensor]
     top_label: bool
 
-    def __call__(self, _predictions: AnyPredictions, _num_bins: int) -> RowMean:
-        return RowMean(self.quantity)
+    def __call__(self, predictions: AnyPredictions, _num_bins: int) -> RowMean:
+        return RowMean(self.quantity, has_weights(predictions))
 
 
 def top_label_is_enough(entry: MetricEntry) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +11,18 @@ from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import OnePass
-from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats, Ranking, equal_mass_ranks, ranking
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.weighted import (
+    averaging_one,
+    counts_for,
+    filled,
+    has_weights,
+    once,
+    sums_for,
+    times,
+    weighted_mass_edges,
+)
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 
@@ -28,15 +37,19 @@ class Bins:
     Attributes:
         edges: ``(B + 1,)`` from 0 to 1, ascending. Bin ``b`` is ``(edges[b], edges[b + 1]]``; 0 belongs to the first.
             Bins of equal mass can have equal edges, and are then empty.
-        count: Samples in each bin ``(B,)`` int64; they add up to ``N``.
+        count: Samples in each bin ``(B,)`` int64; they add up to ``N``. With weights, float64 sums of these, scaled to
+            add up to the number of samples of a weight above 0.
         confidence: Mean confidence ``(B,)``, NaN where the bin is empty.
         accuracy: Share of correct predictions ``(B,)``, NaN where the bin is empty.
+        effective_count: Of how many equally weighted samples ``accuracy`` would be as sure ``(B,)``; ``count`` itself
+            without weights.
     """
 
     edges: Tensor
     count: Tensor
     confidence: Tensor
     accuracy: Tensor
+    effective_count: Tensor
 
     @property
     def num_bins(self) -> int:
@@ -55,12 +68,19 @@ class BinTable:
         gaps: Sum of ``confidence - outcome``: positive where the confidence is too high.
         outcome: Sum of the outcomes: 0 or 1 for wrong and right, or their known probability.
         num_samples: ``N``, of all bins together.
+        squares: Sum of the squared weights of each bin, and all others are weighted sums; None without weights.
     """
 
     count: Floats
     gaps: Floats
     outcome: Floats
-    num_samples: int
+    num_samples: float
+    squares: Floats | None = None
+
+    @property
+    def effective_count(self) -> Floats:
+        """``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
+        return self.count if self.squares is None else self.count**2 / filled(self.squares)
 
 
 def mean_gap(bins: BinTable) -> Floats:
@@ -73,29 +93,39 @@ class BinSums:
 
     Args:
         edges: ``(B + 1,)`` float64, ascending.
+        weighted: Whether samples have weights: the sums are weighted, and float64 then.
 
     Attributes:
-        count: ``(B,)`` int64.
+        count: ``(B,)`` int64, or sums of weights.
     """
 
-    def __init__(self, edges: Tensor) -> None:
+    def __init__(self, edges: Tensor, weighted: bool = False) -> None:
         self.edges = edges
         bins = len(edges) - 1
-        self.count = torch.zeros(bins, dtype=torch.int64, device="cpu")
-        self._confidence = ExactSum(bins)
-        self._outcome = ExactSum(bins)
+        self.count = counts_for(bins, weighted)
+        self._confidence, self._outcome = sums_for(bins, weighted), sums_for(bins, weighted)
+        self._squares: Tensor | None = counts_for(bins, True) if weighted else None
+        self._rows: Tensor | None = counts_for(1, False) if weighted else None
 
-    def add(self, confidence: Tensor, outcome: Tensor) -> None:
-        """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float."""
-        for part, happened in zip(confidence.split(_ROWS), outcome.split(_ROWS), strict=True):
+    def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor | None = None) -> None:
+        """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their weights, if any."""
+        for start in range(0, len(confidence), _ROWS):
+            rows = slice(start, start + _ROWS)
+            part, weight = confidence[rows], None if weights is None else weights[rows]
             index = bin_index(part, self.edges)
-            self.count.index_add_(0, index, torch.ones_like(index))
-            self._confidence.add(part, index)
-            self._outcome.add(happened, index)
+            self.count.index_add_(0, index, once(index, weight))
+            self._confidence.add(times(part, weight), index)
+            self._outcome.add(times(outcome[rows], weight), index)
+            if weight is not None and self._squares is not None and self._rows is not None:
+                self._squares.index_add_(0, index, weight**2)
+                self._rows += torch.count_nonzero(weight)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {"count": self.count, "confidence": self._confidence.digits, "outcome": self._outcome.digits}
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        sums = {"count": self.count, "confidence": self._confidence.digits, "outcome": self._outcome.digits}
+        if self._squares is not None and self._rows is not None:
+            sums |= {"squares": self._squares, "rows": self._rows}
+        return sums
 
     @property
     def confidence(self) -> Tensor:
@@ -108,9 +138,9 @@ class BinSums:
         return self._outcome.floats()
 
     @property
-    def num_samples(self) -> int:
-        """``N``."""
-        return int(self.count.sum())
+    def num_samples(self) -> float:
+        """``N``, or the sum of the weights."""
+        return self.count.sum().item()
 
     @property
     def gaps(self) -> Tensor:
@@ -119,11 +149,14 @@ class BinSums:
 
     def table(self) -> BinTable:
         """The sums as formulas take them."""
-        return BinTable(self.count.double().numpy(), self.gaps.numpy(), self.outcome.numpy(), self.num_samples)
+        squares = None if self._squares is None else self._squares.numpy()
+        return BinTable(self.count.double().numpy(), self.gaps.numpy(), self.outcome.numpy(), self.num_samples, squares)
 
     def bins(self) -> Bins:
         """The sums as means."""
-        return Bins(self.edges, self.count, self.confidence / self.count, self.outcome / self.count)
+        count = self.count if self._rows is None else self.count * (self._rows / self.count.sum())
+        effective = self.count if self._squares is None else torch.from_numpy(self.table().effective_count)
+        return Bins(self.edges, count, self.confidence / self.count, self.outcome / self.count, effective)
 
 
 def bin_index(values: Tensor, edges: Tensor) -> Tensor:
@@ -170,13 +203,15 @@ class EqualWidth:
     """Statistic: sums over bins of equal width, with right or wrong as the outcome."""
 
     top_label = True
+    takes_weights = True
 
-    def __init__(self, _predictions: AnyPredictions, num_bins: int) -> None:
-        self.sums = BinSums(equal_width_edges(num_bins))
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
+        self._weighted = has_weights(predictions)
+        self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        self.sums.add(chunk.confidence, chunk.correct)
+        self.sums.add(chunk.confidence, chunk.correct, chunk.weights if self._weighted else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """Those of the bins."""
@@ -188,7 +223,12 @@ class EqualWidth:
 
 
 class EqualMass:
-    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory."""
+    """Statistic: all confidences and outcomes, because the edges depend on all of them; ``O(N)`` memory.
+
+    ``weights (N,)`` average 1 over those above 0; None if every sample counts once.
+    """
+
+    takes_weights = True
 
     top_label = True
 
@@ -197,6 +237,7 @@ class EqualMass:
         scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.logits
         self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
+        self.weights = averaging_one(predictions)
         self._filled = 0
 
     def update(self, chunk: Chunk) -> None:
@@ -215,8 +256,12 @@ class EqualMass:
     @property
     def sums(self) -> BinSums:
         """Sums over bins of equal mass."""
-        sums = BinSums(equal_mass_edges(self.ordered(), self.num_bins))
-        sums.add(self.confidence, self.correct)
+        if self.weights is None:
+            edges = equal_mass_edges(self.ordered(), self.num_bins)
+        else:
+            edges = weighted_mass_edges(self.confidence, self.weights, self.num_bins)
+        sums = BinSums(edges, self.weights is not None)
+        sums.add(self.confidence, self.correct, self.weights)
         return sums
 
     def table(self) -> BinTable:
@@ -225,13 +270,10 @@ class EqualMass:
 
     def ranking(self) -> Ranking:
         """The samples, those of equal confidence together."""
-        return ranking(self.confidence, self.correct)
+        return ranking(self.confidence, self.correct, self.weights)
 
 
-_SCHEMES: dict[str, Callable[[AnyPredictions, int], EqualWidth | EqualMass]] = {
-    "equal-width": EqualWidth,
-    "equal-mass": EqualMass,
-}
+_SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
 
 
 def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
@@ -255,5 +297,4 @@ def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15,
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
-    one_pass = OnePass("reliability_bins", statistic, lambda _: 0.0)
-    return one_pass.gather(predictions, num_bins=num_bins).sums.bins()
+    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).sums.bins()

@@ -11,6 +11,7 @@ from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import RowMean, scan
+from fedlas.metrics.weighted import filled, has_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -39,7 +40,7 @@ def calibration_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
-    squares = (table.probs - table.labels) ** 2 / np.maximum(count, 1.0)
+    squares = (table.probs - table.labels) ** 2 / filled(count)
     return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
 
 
@@ -49,12 +50,17 @@ def refinement_part(table: ClassTable) -> Floats:
 
 
 def calibration_bias(table: ClassTable) -> Floats:
-    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample."""
-    return (_variance(table) / np.maximum(table.count() - 1.0, 1.0)).sum(axis=-1) / table.num_samples
+    """``1 / N * sum_cb n_cb * y_cb * (1 - y_cb) / (n_cb - 1)``; 0 in bins of one sample.
+
+    With weights, the last ``n_cb`` is the effective number of samples.
+    """
+    count = table.count()
+    effective = count if table.squares is None else count**2 / filled(table.squares)
+    return (_variance(table) / filled(effective - 1.0, least=1e-9)).sum(axis=-1) / table.num_samples
 
 
 def _variance(table: ClassTable) -> Floats:
-    return table.labels * (1.0 - table.labels / np.maximum(table.count(), 1.0))
+    return table.labels * (1.0 - table.labels / filled(table.count()))
 
 
 _CALIBRATION = OnePass("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))
@@ -99,7 +105,7 @@ def brier_decomposition(predictions: Predictions, *, num_bins: int = 15) -> Brie
     """
     check_predictions("brier_decomposition", predictions)
     sums = ClasswiseSums(predictions, check_count("brier_decomposition", "num_bins", num_bins))
-    errors = RowMean(lambda chunk: chunk.squared_error)
+    errors = RowMean(lambda chunk: chunk.squared_error, has_weights(predictions))
     scan(predictions, [sums, errors])
     parts = (calibration_part, refinement_part, calibration_bias)
     calibration, refinement, bias = (float(part(sums.table())) for part in parts)

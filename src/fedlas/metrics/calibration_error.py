@@ -10,11 +10,13 @@ from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, equal_mass_gaps
+from fedlas.metrics.weighted import filled, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
     """Bins between interpolated order statistics, open below even at the first: the least confident belongs to none."""
+    refuse_weights("adaptive_calibration_error", statistic)
     samples, ordered = len(statistic.confidence), statistic.ordered().numpy()
     edges = np.interp(np.linspace(0, samples, statistic.num_bins + 1), np.arange(samples), ordered)
     inside = statistic.confidence > torch.from_numpy(edges[:1]).to(statistic.confidence.dtype)
@@ -26,7 +28,7 @@ def _reference_adaptive(statistic: EqualMass) -> float:
 def largest_gap(bins: BinTable) -> Floats:
     """``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
-    return (np.abs(bins.gaps) / np.maximum(bins.count, 1.0)).max(axis=-1)
+    return (np.abs(bins.gaps) / filled(bins.count)).max(axis=-1)
 
 
 def _fine_cut(grid: FineGrid) -> float:

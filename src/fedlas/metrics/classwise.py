@@ -15,6 +15,7 @@ from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import PROB_BITS, Chunk
+from fedlas.metrics.weighted import counts_for, has_weights, refuse_weights
 from fedlas.predictions import Predictions
 
 
@@ -30,13 +31,17 @@ class ClassTable:
         count: How many there are, computed when asked for.
         num_samples: ``N``, of all bins of a class together.
         num_classes: ``C``.
+        squares: Sum of the squared weights of each bin; None if every sample counts once.
+
+    With weights all of these are weighted sums, and ``num_samples`` is the sum of the weights.
     """
 
     probs: Floats
     labels: Floats
     count: Callable[[], Floats]
-    num_samples: int
+    num_samples: float
     num_classes: int
+    squares: Floats | None = None
 
 
 def mean_over_classes(table: ClassTable) -> Floats:
@@ -57,14 +62,20 @@ class ClasswiseSums:
     are sorted into bins; the first bin is what they leave of the column's sum.
 
     Args:
-        predictions: Any with as many classes as those to come.
+        predictions: Any with as many classes as those to come, and weights if they have.
         num_bins: ``B``.
+
+    Attributes:
+        weights: :class:`WeightedClasses`, which takes all samples in where they have weights; else None.
     """
+
+    takes_weights = True
 
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         self.shape = (predictions.num_classes, num_bins)
         self.edges = equal_width_edges(num_bins)
         cells = predictions.num_classes * num_bins
+        self.weights = WeightedClasses(self.shape, self.edges) if has_weights(predictions) else None
         self._probs = ExactSum(cells)
         self._beyond, self._labels = (torch.zeros(cells, dtype=torch.int64, device="cpu") for _ in range(2))
         self._underflowed = torch.zeros(predictions.num_classes, dtype=torch.int64, device="cpu")
@@ -72,6 +83,9 @@ class ClasswiseSums:
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
+        if self.weights is not None:
+            self.weights.update(chunk)
+            return
         classes, num_bins = self.shape
         first = torch.arange(classes, device="cpu") * num_bins
         self._probs.add_fixed(chunk.class_sums, first, bits=PROB_BITS)
@@ -88,7 +102,9 @@ class ClasswiseSums:
         self._rows += len(cell)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        if self.weights is not None:
+            return self.weights.tensors()
         return {
             "probs": self._probs.digits,
             "beyond": self._beyond,
@@ -121,6 +137,8 @@ class ClasswiseSums:
 
     def table(self) -> ClassTable:
         """The sums as formulas take them."""
+        if self.weights is not None:
+            return self.weights.table()
         probs, labels, count = (each.double().flatten().numpy() for each in (self.probs, self.labels, self.count))
         return ClassTable(probs, labels, lambda: count, self.num_samples, self.shape[0])
 
@@ -132,6 +150,53 @@ class ClasswiseSums:
         return gaps[: int(self.labels.sum(dim=1).nonzero().max()) + 1]
 
 
+class WeightedClasses:
+    """The same sums of samples with weights, in float64 and without the shortcut for the first bin.
+
+    Args:
+        shape: ``(C, B)``.
+        edges: Of the bins, ``(B + 1,)``.
+    """
+
+    def __init__(self, shape: tuple[int, int], edges: Tensor) -> None:
+        self.shape, self.edges = shape, edges
+        cells = shape[0] * shape[1]
+        self._probs, self._count, self._squares, self._labels = (counts_for(cells, True) for _ in range(4))
+        self.num_labels = counts_for(shape[0], False)
+
+    def update(self, chunk: Chunk) -> None:
+        """Take in the rows of ``chunk``."""
+        if chunk.weights is None:
+            return
+        classes, num_bins = self.shape
+        probs, weights = chunk.probs.cpu(), chunk.weights[:, None].expand(-1, classes)
+        cell = bin_index(probs, self.edges) + torch.arange(classes, device="cpu") * num_bins
+        own = cell.gather(1, chunk.target[:, None]).squeeze(1)
+        cell = cell.reshape(-1)
+        self._probs.index_add_(0, cell, (probs * weights).reshape(-1))
+        self._count.index_add_(0, cell, weights.reshape(-1))
+        self._squares.index_add_(0, cell, (weights**2).reshape(-1))
+        self._labels.index_add_(0, own, chunk.weights)
+        self.num_labels += torch.bincount(chunk.target[chunk.weights > 0], minlength=classes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        return {
+            "probs": self._probs,
+            "count": self._count,
+            "squares": self._squares,
+            "labels": self._labels,
+            "num_labels": self.num_labels,
+        }
+
+    def table(self) -> ClassTable:
+        """The sums as formulas take them."""
+        probs, count, squares, labels = (
+            each.numpy() for each in (self._probs, self._count, self._squares, self._labels)
+        )
+        return ClassTable(probs, labels, lambda: count, float(labels.sum()), self.shape[0], squares)
+
+
 def _above(probs: Tensor, edge: float) -> Tensor:
     """Flat positions of what is above ``edge``; NumPy finds them several times faster, where it can."""
     if probs.device.type == "cpu":
@@ -139,14 +204,15 @@ def _above(probs: Tensor, edge: float) -> Tensor:
     return (probs > edge).view(-1).nonzero().squeeze(1)
 
 
+def _reference(sums: ClasswiseSums) -> float:
+    refuse_weights(_OWNER, sums)
+    return float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples
+
+
 _OWNER = "classwise_calibration_error"
 _CLASSWISE = {
     "exact": OnePass(_OWNER, ClasswiseSums, lambda sums: mean_over_classes(sums.table())),
-    "reference": OnePass(
-        _OWNER,
-        ClasswiseSums,
-        lambda sums: float(sums.reference_gaps.abs().sum(dim=1).mean()) / sums.num_samples,
-    ),
+    "reference": OnePass(_OWNER, ClasswiseSums, _reference),
 }
 
 

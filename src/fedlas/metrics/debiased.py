@@ -12,13 +12,22 @@ from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> Floats:
-    """``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two."""
-    # Bins of fewer than two samples have no variance: the 2 avoids a division by 0 until they are left out below.
-    enough = np.maximum(bins.count, 2.0)
-    variance = bins.outcome * (1.0 - bins.outcome / enough) / (enough - 1.0)
-    squares = bins.gaps**2 / enough - variance
-    return np.where(bins.count > 1.0, squares, 0.0).sum(axis=-1) / bins.num_samples
+    """``1 / N * sum_b n_b * (gap_b**2 - accuracy_b * (1 - accuracy_b) / (n_b - 1))`` over bins of at least two.
 
+    With weights, the last ``n_b`` is the effective number of samples: ``accuracy_b * (1 - accuracy_b) / (n_b - 1)``
+    then is the unbiased estimate of the variance of a weighted mean of equally probable outcomes.
+    """
+    effective = bins.effective_count
+    # Bins of fewer than two samples have no variance: the 2 avoids a division by 0 until they are left out below.
+    enough = effective > 1.0 + _ONE
+    count, samples = np.where(enough, bins.count, 2.0), np.where(enough, effective, 2.0)
+    variance = bins.outcome * (1.0 - bins.outcome / count) / (samples - 1.0)
+    squares = bins.gaps**2 / count - variance
+    return np.where(enough, squares, 0.0).sum(axis=-1) / bins.num_samples
+
+
+_ONE = 1e-9
+"""An effective number of samples this close to 1 is one sample's."""
 
 _OWNER = "debiased_squared_calibration_error"
 _DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
@@ -60,7 +69,8 @@ def debiased_squared_calibration_error(
     Note:
         A bin of a single sample tells nothing of its variance and counts as 0. What is estimated without bias is the
         error of the *binned* confidences, which is at most that of the confidences themselves. Where confidences
-        within a bin differ, the labels vary a little less than the second term says.
+        within a bin differ, the labels vary a little less than the second term says. With weights, ``n_b - 1`` has the
+        effective number of samples, so that weights of 2 are not the same as every row twice.
 
     Example:
         >>> debiased_squared_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))

@@ -9,6 +9,7 @@ from typing import Any
 from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry, top_label_is_enough
 from fedlas.metrics.scan import Statistic, scan
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
@@ -19,7 +20,8 @@ def evaluate(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> dict
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``, which decides only some of the metrics;
-            with ``label_probs`` the true calibration error is added.
+            with ``label_probs`` the true calibration error is added, and with ``weights`` every sample counts by its
+            weight.
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
@@ -27,13 +29,14 @@ def evaluate(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> dict
         the debiased square, which can be below 0. Each equals what its own function returns, to the last bit.
 
     Raises:
-        InputError: If ``predictions`` are no :class:`Predictions`, or ``num_bins`` is not a count.
+        InputError: If ``predictions`` are no :class:`Predictions`, or have weights and a registered metric knows of
+            none, or ``num_bins`` is not a count.
 
     Note:
         Memory beside the logits: two chunks of at most 4 MiB, nine bytes a sample, 1 MiB for the smooth error, and
         ``4 * C * num_bins`` int64. Sums are exact, so neither the order of samples nor the size of chunks changes a
-        bit. A metric that was registered without an ``one_pass`` is called after the pass, with
-        ``num_bins`` if it takes it.
+        bit; weighted sums are plain float64 sums. A metric that was registered without an ``one_pass`` is called after
+        the pass, with ``num_bins`` if it takes it.
 
     Example:
         >>> scores = evaluate(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))
@@ -70,8 +73,12 @@ def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_b
                 raise needs_all_classes("metrics", f"{entry.name!r}")
     statistics: dict[Callable[[Any, int], Any], Statistic] = {}
     for entry in entries:
-        if (one_pass := entry.metadata.get("one_pass")) is not None and one_pass.statistic not in statistics:
-            statistics[one_pass.statistic] = one_pass.statistic(predictions, num_bins)
+        takes_weights = entry.metadata.get("weighted", False)
+        if (one_pass := entry.metadata.get("one_pass")) is not None:
+            if one_pass.statistic not in statistics:
+                statistics[one_pass.statistic] = one_pass.statistic(predictions, num_bins)
+            takes_weights = getattr(statistics[one_pass.statistic], "takes_weights", False)
+        check_takes_weights(entry.name, predictions, takes_weights=takes_weights)
     scan(predictions, statistics.values())
 
     def value(entry: MetricEntry) -> float:

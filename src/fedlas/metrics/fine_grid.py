@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
 from fedlas.predictions.predictions import AnyPredictions
 
 WIDTH_BITS = 14
@@ -49,37 +49,43 @@ class Masses:
 
     position: Tensor
     gap: Tensor
-    num_samples: int
+    num_samples: float
 
 
 class FineGrid:
     """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
 
     top_label = True
+    takes_weights = True
 
-    def __init__(self, _predictions: AnyPredictions, num_bins: int) -> None:
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
-        self._count = torch.zeros(2 * NUM_CELLS, dtype=torch.int64, device="cpu")
-        self._confidence = ExactSum(2 * NUM_CELLS)
+        weighted = has_weights(predictions)
+        self._count, self._confidence = counts_for(2 * NUM_CELLS, weighted), sums_for(2 * NUM_CELLS, weighted)
+        self._rows = counts_for(1, False) if weighted else None
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        self.add(chunk.confidence, chunk.correct)
+        self.add(chunk.confidence, chunk.correct, None if self._rows is None else chunk.weights)
 
-    def add(self, confidence: Tensor, correct: Tensor) -> None:
-        """Take in samples with ``confidence (n,)`` and ``correct (n,)`` bool."""
+    def add(self, confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> None:
+        """Take in samples with ``confidence (n,)`` and ``correct (n,)`` bool, and their weights, if any."""
         place = cell_of(confidence) + NUM_CELLS * correct
-        self._count.index_add_(0, place, torch.ones_like(place))
-        self._confidence.add(confidence, place)
+        self._count.index_add_(0, place, once(place, weights))
+        self._confidence.add(times(confidence, weights), place)
+        if weights is not None and self._rows is not None:
+            self._rows += torch.count_nonzero(weights)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {"count": self._count, "confidence": self._confidence.digits}
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        sums = {"count": self._count, "confidence": self._confidence.digits}
+        return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def ranking(self) -> Ranking:
-        """The cells that are not empty, by ascending confidence."""
-        wrong, right = self._count.double().view(2, NUM_CELLS).numpy()
-        wrong_confidence, right_confidence = self._confidence.floats().view(2, NUM_CELLS).numpy()
+        """The cells that are not empty, by ascending confidence; weights are scaled to average 1."""
+        scale = 1.0 if self._rows is None else float(self._rows / self._count.sum())
+        wrong, right = scale * self._count.double().view(2, NUM_CELLS).numpy()
+        wrong_confidence, right_confidence = scale * self._confidence.floats().view(2, NUM_CELLS).numpy()
         filled = (right + wrong) > 0
         return Ranking(right[filled], wrong[filled], right_confidence[filled], wrong_confidence[filled])
 
@@ -88,4 +94,4 @@ class FineGrid:
         filled = self._count > 0
         count, confidence = self._count[filled].double(), self._confidence.floats()[filled]
         right = filled.nonzero().squeeze(1) >= NUM_CELLS
-        return Masses(confidence / count, confidence - count * right, int(self._count.sum()))
+        return Masses(confidence / count, confidence - count * right, self._count.sum().item())

@@ -13,8 +13,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, check_dense, describe
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.scan import Chunk, scan
+from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable, check_predictions
 
@@ -25,8 +25,8 @@ class ClassCalibration:
 
     Attributes:
         label: The class.
-        num_labels: Samples of the class.
-        frequency: Their share of all samples.
+        num_labels: Samples of the class, those of weight 0 left out.
+        frequency: Their share of all samples, by weight if there are weights, as all that follows.
         mean_probability: Mean probability of the class over all samples.
         ece: ECE of the probability; the mean over all classes is the classwise ECE.
     """
@@ -48,8 +48,8 @@ class GroupCalibration:
     """Accuracy and calibration of the predicted class in one group of samples.
 
     Attributes:
-        num_samples: Samples in the group.
-        accuracy: Share of correct predictions.
+        num_samples: Samples in the group, those of weight 0 left out.
+        accuracy: Share of correct predictions, by weight if there are weights, as all that follows.
         confidence: Mean confidence.
         ece: ECE within the group.
         o_ece: Its part from bins that are too confident.
@@ -99,12 +99,15 @@ def calibration_by_class(predictions: Predictions, *, num_bins: int = 15) -> dic
 
 def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
     """The table of what :class:`ClasswiseSums` gathered."""
-    samples = sums.num_samples
-    labels, probs = sums.labels.sum(dim=1).tolist(), sums.probs.sum(dim=1).tolist()
-    errors = errors_by_class(sums.table()).tolist()
+    table = sums.table()
+    labels, probs = (
+        torch.from_numpy(each).view(sums.shape).sum(dim=1).tolist() for each in (table.labels, table.probs)
+    )
+    errors = errors_by_class(table).tolist()
+    numbers = map(int, labels) if sums.weights is None else sums.weights.num_labels.tolist()
     return {
-        label: ClassCalibration(label, count, count / samples, total / samples, error)
-        for label, (count, total, error) in enumerate(zip(labels, probs, errors, strict=True))
+        label: ClassCalibration(label, number, count / table.num_samples, total / table.num_samples, error)
+        for label, (number, count, total, error) in enumerate(zip(numbers, labels, probs, errors, strict=True))
     }
 
 
@@ -165,7 +168,8 @@ def calibration_by_group(
     except TypeError as error:  # objects without an order
         fix = "Pass all groups as integers, or all as strings."
         raise InputError(owner, "groups must have an order", str(error), fix) from error
-    statistic = RowsInGroups(torch.from_numpy(number), GroupSums(len(names), num_bins))
+    sums = GroupSums(len(names), num_bins, has_weights(predictions))
+    statistic = RowsInGroups(torch.from_numpy(number), sums)
     scan(predictions, [statistic])
     return statistic.sums.table(names.tolist())
 
@@ -176,25 +180,32 @@ class GroupSums:
     Args:
         num_groups: ``G``.
         num_bins: ``B``.
+        weighted: Whether samples have weights: the sums are weighted, and float64 then.
     """
 
-    def __init__(self, num_groups: int, num_bins: int) -> None:
+    def __init__(self, num_groups: int, num_bins: int, weighted: bool = False) -> None:
         self.shape = (num_groups, num_bins)
         self._edges = equal_width_edges(num_bins)
         cells = num_groups * num_bins
-        self._count, self._right = (torch.zeros(cells, dtype=torch.int64, device="cpu") for _ in range(2))
-        self._confidence = ExactSum(cells)
+        self._count, self._right = (counts_for(cells, weighted) for _ in range(2))
+        self._confidence = sums_for(cells, weighted)
+        self._rows = counts_for(num_groups, False) if weighted else None
 
-    def add(self, confidence: Tensor, correct: Tensor, group: Tensor) -> None:
+    def add(self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
+        if self._rows is None:
+            weights = None
         cell = group * self.shape[1] + bin_index(confidence, self._edges)
-        self._count.index_add_(0, cell, torch.ones_like(cell))
-        self._right.index_add_(0, cell, correct.long())
-        self._confidence.add(confidence, cell)
+        self._count.index_add_(0, cell, once(cell, weights))
+        self._right.index_add_(0, cell, times(correct.long(), weights))
+        self._confidence.add(times(confidence, weights), cell)
+        if weights is not None and self._rows is not None:
+            self._rows += torch.bincount(group[weights > 0], minlength=self.shape[0])
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {"count": self._count, "right": self._right, "confidence": self._confidence.digits}
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
+        sums = {"count": self._count, "right": self._right, "confidence": self._confidence.digits}
+        return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
         """The groups that have samples, by name ``(G,)``."""
@@ -205,7 +216,8 @@ class GroupSums:
         parts = (right.double(), confidence, gaps.abs(), gaps.clamp(min=0), (-gaps).clamp(min=0))
         samples = count.sum(dim=1)
         means = zip(*((part.sum(dim=1) / samples).tolist() for part in parts), strict=True)
-        rows = zip(names, samples.tolist(), means, strict=True)
+        numbers = samples if self._rows is None else self._rows
+        rows = zip(names, numbers.tolist(), means, strict=True)
         return {name: GroupCalibration(number, *values) for name, number, values in rows if number}
 
 
@@ -219,5 +231,5 @@ class RowsInGroups:
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         rows = len(chunk.confidence)
-        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows])
+        self.sums.add(chunk.confidence, chunk.correct, self._group[:rows], chunk.weights)
         self._group = self._group[rows:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,15 @@ from torch import Tensor
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+_MIDDLE = 1e-6
+"""By how much, in samples, a cut may be off the middle of a run to be in it."""
 
 
 class Runs(Protocol):
     """Groups of samples of equal confidence, by ascending confidence: arrays ``(..., G)`` float64.
 
-    A leading axis counts replicates of the samples, in which a group can be empty.
+    A leading axis counts replicates of the samples, in which a group can be empty. With weights, which average 1 over
+    the samples, numbers of samples are sums of weights.
     """
 
     @property
@@ -59,8 +62,8 @@ class Ranking:
 
     @property
     def num_samples(self) -> int:
-        """``N``."""
-        return int(self.count.sum())
+        """``N``, a whole number also where weights that average 1 add up to it."""
+        return round(float(self.count.sum()))
 
     @property
     def gaps(self) -> Floats:
@@ -76,13 +79,16 @@ class Ranking:
         return 2 * float(np.maximum(self.wrong_confidence, self.right - self.right_confidence)[run].sum())
 
 
-def ranking(confidence: Tensor, correct: Tensor) -> Ranking:
+def ranking(confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> Ranking:
     """The ranking of single samples; runs are those of equal confidence.
 
     Args:
         confidence: ``(N,)`` on the CPU.
         correct: ``(N,)`` bool.
+        weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
     """
+    if weights is not None:
+        return _weighted_ranking(*(each[weights > 0].numpy() for each in (confidence, correct, weights)))
     values, outcomes = confidence.numpy(), correct.numpy()
     # The sort need not be stable: the order among equal confidences does not reach the sums.
     order = np.argsort(values)
@@ -93,6 +99,16 @@ def ranking(confidence: Tensor, correct: Tensor) -> Ranking:
     # Count times confidence rounds once, where adding the equal confidences would round each time.
     each = values[starts].astype(np.float64)
     return Ranking(right, total - right, right * each, (total - right) * each)
+
+
+def _weighted_ranking(values: NDArray[Any], outcomes: NDArray[np.bool_], weights: Floats) -> Ranking:
+    order = np.argsort(values, kind="stable")
+    values, outcomes, weights = values[order], outcomes[order], weights[order]
+    starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
+    # Wrong ones are summed and not subtracted: what is left of equal sums would not be 0.
+    right, wrong = (np.add.reduceat(weights * which, starts) for which in (outcomes, ~outcomes))
+    each = values[starts].astype(np.float64)
+    return Ranking(right, wrong, right * each, wrong * each)
 
 
 def equal_mass_ranks(num_samples: int, num_bins: int) -> Integers:
@@ -113,7 +129,7 @@ def equal_mass_gaps(runs: Runs, num_bins: int) -> Floats:
 def equal_mass_sums(runs: Runs, num_bins: int, *values: Floats) -> list[Floats]:
     """Sums in these bins of ``values (..., G)`` of the runs, ``(..., B)`` each."""
     upto = np.cumsum(runs.count, axis=-1)
-    cuts = _runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
+    cuts = runs_below_cuts(upto.reshape(-1, upto.shape[-1]), runs.num_samples, num_bins)
     return [_sums_between(cuts, each) for each in values]
 
 
@@ -129,19 +145,23 @@ def equal_mass_gaps_of_rows(weights: Floats, gaps: Floats, starts: Integers, num
     """
     ends = np.append(starts[1:], weights.shape[1])
     upto = np.cumsum(weights, axis=1)
-    cuts = _runs_below_cuts(upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins)
+    cuts = runs_below_cuts(upto if len(ends) == upto.shape[1] else upto.take(ends - 1, axis=1), num_samples, num_bins)
     return _sums_between(np.append(starts, weights.shape[1])[cuts], gaps)
 
 
-def _runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
-    """How many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``."""
+def runs_below_cuts(upto: Floats, num_samples: int, num_bins: int) -> Integers:
+    """How many runs are below each cut ``(R, cuts)``, of samples in the runs up to each one ``(R, G)``.
+
+    Samples may have weights that average 1.
+    """
     ranks = equal_mass_ranks(num_samples, num_bins)
     # One search for all replicates: each is moved up by N + 1 more than the one before, which keeps the order.
     offset = np.arange(len(upto))[:, None] * (num_samples + 1.0)
     run = np.searchsorted((upto + offset).ravel(), (ranks + offset).ravel(), side="right").reshape(len(upto), -1)
     run -= np.arange(len(upto))[:, None] * upto.shape[1]
     start, end = _below(upto, run), np.take_along_axis(upto, run, axis=1)
-    return run + (ranks - start >= end - ranks)
+    # Whole numbers differ by 1 at least; sums of weights round, and a cut in the middle of a run must not depend on it.
+    return run + (ranks - start >= end - ranks - _MIDDLE)
 
 
 def _sums_between(cuts: Integers, values: Floats) -> Floats:

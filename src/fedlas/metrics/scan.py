@@ -13,7 +13,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS, ExactSum
+from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS
+from fedlas.metrics.weighted import WeightedSum, counts_for, sums_for, times
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
@@ -31,17 +32,24 @@ class Chunk:
     """Some rows of the logits, with what metrics ask of them; each quantity is computed when first asked for.
 
     ``logits`` and ``probs`` ``(n, C)`` stay on the device of the logits. Quantities per row ``(n,)`` are on the CPU,
-    where they are summed in float64 (which not every accelerator has) in a fixed order.
+    where they are summed in float64 (which not every accelerator has) in a fixed order. So are ``weights (n,)``, None
+    if every sample counts once.
 
     Note:
         ``probs`` lives in a buffer that the next chunk overwrites. Keep sums of it, not views.
     """
 
     def __init__(
-        self, logits: Tensor, target: Tensor, label_probs: Tensor | None, buffers: tuple[Tensor, Tensor]
+        self,
+        logits: Tensor,
+        target: Tensor,
+        label_probs: Tensor | None,
+        buffers: tuple[Tensor, Tensor],
+        weights: Tensor | None = None,
     ) -> None:
         self.logits = logits
         self.label_probs = label_probs
+        self.weights = weights
         self._index = target.unsqueeze(1)
         self._probs_buffer, self._scratch = (buffer[: logits.shape[0]] for buffer in buffers)
 
@@ -120,9 +128,9 @@ class Chunk:
 class TopChunk(Chunk):
     """Some rows of which the top label alone is known: whatever else a metric asks of them raises an InputError."""
 
-    def __init__(self, confidence: Tensor, correct: Tensor) -> None:
+    def __init__(self, confidence: Tensor, correct: Tensor, weights: Tensor | None) -> None:
         # In place of the base's properties, which would compute both.
-        vars(self).update(confidence=confidence, correct=correct)
+        vars(self).update(confidence=confidence, correct=correct, weights=weights)
 
     def __getattr__(self, name: str) -> Tensor:
         """What the base's constructor would set."""
@@ -130,7 +138,11 @@ class TopChunk(Chunk):
 
 
 class Statistic(Protocol):
-    """Something gathered chunk by chunk."""
+    """Something gathered chunk by chunk.
+
+    One that heeds the weights of a chunk, if there are any, has an attribute ``takes_weights`` that is True. Metrics
+    made of any other refuse predictions with weights.
+    """
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
@@ -138,10 +150,10 @@ class Statistic(Protocol):
 
 @runtime_checkable
 class Sums(Statistic, Protocol):
-    """A statistic of which shards can be added up: it is nothing but integer sums."""
+    """A statistic of which shards can be added up: it is nothing but integer sums, or float64 sums of weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was gathered: int64 tensors on the CPU, themselves and not copies.
+        """All that was gathered: int64 (with weights float64 too) tensors on the CPU, themselves and not copies.
 
         Adding to each the tensor of the same name of another statistic, gathered from other rows, gives the statistic
         of all the rows.
@@ -151,8 +163,10 @@ class Sums(Statistic, Protocol):
 def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     """The rows of ``predictions`` in order, a cache-sized chunk at a time."""
     if isinstance(predictions, TopLabel):
-        parts = (predictions.confidence.split(CHUNK_ROWS), predictions.correct.split(CHUNK_ROWS))
-        yield from map(TopChunk, *parts)
+        for start in range(0, predictions.num_samples, CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            weights = None if predictions.weights is None else predictions.weights[part]
+            yield TopChunk(predictions.confidence[part], predictions.correct[part], weights)
         return
     logits = predictions.logits
     on_cpu = logits.device.type == "cpu"
@@ -162,7 +176,8 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     for start in range(0, predictions.num_samples, rows):
         part = slice(start, start + rows)
         label_probs = None if predictions.label_probs is None else predictions.label_probs[part]
-        yield Chunk(logits[part], predictions.target[part], label_probs, buffers)
+        weights = None if predictions.weights is None else predictions.weights[part]
+        yield Chunk(logits[part], predictions.target[part], label_probs, buffers, weights)
 
 
 @torch.no_grad()
@@ -175,25 +190,30 @@ def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
 
 
 class RowMean:
-    """Statistic: the mean over all samples of a quantity of each row; the sum is exact (:class:`ExactSum`).
+    """Statistic: the mean over all samples of a quantity of each row; the sum is exact.
 
     Args:
         quantity: From a chunk to ``(n,)``, bool or float.
+        weighted: Whether samples have weights: it is the weighted mean then, from float64 sums.
 
     Attributes:
         quantity: The same; what resamples the rows takes their means of it without another pass.
     """
 
-    def __init__(self, quantity: Callable[[Chunk], Tensor]) -> None:
+    takes_weights = True
+
+    def __init__(self, quantity: Callable[[Chunk], Tensor], weighted: bool = False) -> None:
         self.quantity = quantity
-        self._sum = ExactSum(1, digits=FLOAT_DIGITS)
-        self._count = torch.zeros(1, dtype=torch.int64, device="cpu")
+        self._weighted = weighted
+        self._sum = sums_for(1, weighted, digits=FLOAT_DIGITS)
+        self._count = counts_for(1, weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         values = self.quantity(chunk).cpu()
-        self._sum.add(values)
-        self._count += len(values)
+        weights = chunk.weights if self._weighted else None
+        self._sum.add(times(values, weights))
+        self._count += len(values) if weights is None else weights.sum()
 
     def tensors(self) -> dict[str, Tensor]:
         """Sum and number of rows."""
@@ -202,4 +222,6 @@ class RowMean:
     @property
     def mean(self) -> float:
         """The mean so far."""
+        if isinstance(self._sum, WeightedSum):
+            return float(self._sum.floats()[0] / self._count[0])
         return self._sum.totals()[0] / (int(self._count) << POINT_BITS)

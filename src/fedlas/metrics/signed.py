@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
-from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.weighted import counts_for, filled, has_weights, sums_for, times
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -36,13 +36,15 @@ class Outcomes:
         wrong_confidence: Sum of the confidences of the wrong ones.
         right_doubt: Sum of ``1 - confidence`` of the right ones.
         num_samples: ``N``.
+
+    With weights these are weighted sums, and ``num_samples`` is the sum of the weights.
     """
 
     wrong: Floats
     right: Floats
     wrong_confidence: Floats
     right_doubt: Floats
-    num_samples: int
+    num_samples: float
 
 
 def mean_signed_gap(outcomes: Outcomes) -> Floats:
@@ -52,37 +54,38 @@ def mean_signed_gap(outcomes: Outcomes) -> Floats:
 
 def confidence_when_wrong(outcomes: Outcomes) -> Floats:
     """Mean confidence of wrong predictions; 0 if there is none."""
-    return outcomes.wrong_confidence / np.maximum(outcomes.wrong, 1.0)
+    return outcomes.wrong_confidence / filled(outcomes.wrong)
 
 
 def doubt_when_right(outcomes: Outcomes) -> Floats:
     """Mean of ``1 - confidence`` of right predictions; 0 if there is none."""
-    return outcomes.right_doubt / np.maximum(outcomes.right, 1.0)
+    return outcomes.right_doubt / filled(outcomes.right)
 
 
 class ConfidenceByOutcome:
     """Statistic: number and sum of confidences of wrong and of right predictions, in this order."""
 
     top_label = True
+    takes_weights = True
 
-    def __init__(self, _predictions: Predictions | TopLabel, _num_bins: int) -> None:
-        self._count = torch.zeros(2, dtype=torch.int64, device="cpu")
-        self._confidence = ExactSum(2)
+    def __init__(self, predictions: Predictions | TopLabel, _num_bins: int) -> None:
+        self._weighted = has_weights(predictions)
+        self._count, self._confidence = counts_for(2, self._weighted), sums_for(2, self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        outcome = chunk.correct.long()
-        self._count += torch.bincount(outcome, minlength=2)
-        self._confidence.add(chunk.confidence, outcome)
+        outcome, weights = chunk.correct.long(), chunk.weights if self._weighted else None
+        self._count += torch.bincount(outcome, weights, minlength=2)
+        self._confidence.add(times(chunk.confidence, weights), outcome)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The sums as integers, see :class:`~fedlas.metrics.scan.Sums`."""
+        """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
         return {"count": self._count, "confidence": self._confidence.digits}
 
     def table(self) -> Outcomes:
         """The sums as formulas take them."""
         (wrong, right), confidence = self._count.double().numpy(), self._confidence.floats().numpy()
-        return Outcomes(wrong, right, confidence[0], right - confidence[1], int(self._count.sum()))
+        return Outcomes(wrong, right, confidence[0], right - confidence[1], self._count.sum().item())
 
 
 _OVER_ECE = OnePass("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))

@@ -14,6 +14,7 @@ from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
+from fedlas.metrics.weighted import refuse_weights
 from fedlas.predictions import Predictions, TopLabel
 
 STEPS = 2**WIDTH_BITS
@@ -161,6 +162,7 @@ def smooth_error(source: FineGrid | Nodes) -> Floats:
 
 def _published(statistic: EqualMass) -> float:
     """The published package's search: halve until the bracket is below 0.001, and take the value at its upper end."""
+    refuse_weights("smooth_calibration_error", statistic)
     confidence, correct = statistic.confidence.double().numpy(), statistic.correct.numpy()
     low, high = 0.0, 1.0
     while high - low > 1e-3:

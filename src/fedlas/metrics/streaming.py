@@ -12,6 +12,7 @@ from fedlas._core.check import InputError, check_count, describe, suggestion
 from fedlas.metrics.accumulator import Accumulator
 from fedlas.metrics.base import METRICS, AnyOnePass, Approximation, MetricEntry
 from fedlas.metrics.scan import Sums, scan
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 
 _OWNER = "StreamingMetrics"
@@ -30,13 +31,16 @@ class StreamingMetrics(Accumulator):
         num_classes: ``C``.
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes from logits and target.
         num_bins: Number of bins of the metrics that have any, at least 1.
+        weighted: Whether every sample comes with a weight. The sums of weights are plain float64 sums: they add up over
+            batches and shards as well, but for rounding.
 
     Raises:
-        InputError: For options out of range, or a metric that is unknown or cannot be computed from sums.
+        InputError: For options out of range, or a metric that is unknown or cannot be computed from sums, or knows of
+            no weights and shall have some.
 
     State:
-        ``state_dict()`` holds int64 tensors alone: with the default metrics and 15 bins, 1 MiB and 500 bytes a class;
-        ACE has 35 MiB at most up to 511 classes, and 70 kB a class beyond.
+        ``state_dict()`` holds int64 tensors, with weights float64 ones too: with the default metrics and 15 bins, 1 MiB
+        and 500 bytes a class; ACE has 35 MiB at most up to 511 classes, and 70 kB a class beyond.
 
     Note:
         The same rows must come in the same precision from the same device: a GPU's softmax differs in the last bit.
@@ -51,8 +55,10 @@ class StreamingMetrics(Accumulator):
         (2, 0.5)
     """
 
-    def __init__(self, num_classes: int, *, metrics: Iterable[str] | None = None, num_bins: int = 15) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int, *, metrics: Iterable[str] | None = None, num_bins: int = 15, weighted: bool = False
+    ) -> None:
+        super().__init__(weighted=weighted)
         self.num_classes = check_count(_OWNER, "num_classes", num_classes)
         self.num_bins = check_count(_OWNER, "num_bins", num_bins)
         try:
@@ -64,12 +70,13 @@ class StreamingMetrics(Accumulator):
         self._entries = {entry.name: entry for entry in entries}
         self._passes: dict[str, AnyOnePass] = {}
         self._statistics: dict[Callable[[Predictions, int], Any], Sums] = {}
-        empty = template(self.num_classes)
+        empty = template(self.num_classes, weighted=weighted)
         for entry in entries:
             one_pass = _streaming_pass(entry, empty)
             self._passes[entry.name] = one_pass
             if one_pass.statistic not in self._statistics:
                 statistic = one_pass.statistic(empty, self.num_bins)
+                check_takes_weights(entry.name, empty, takes_weights=getattr(statistic, "takes_weights", False))
                 self._statistics[one_pass.statistic] = statistic
                 self._tensors |= {f"{entry.name}.{part}": tensor for part, tensor in statistic.tensors().items()}
 
@@ -78,19 +85,25 @@ class StreamingMetrics(Accumulator):
         """Registry names of the metrics."""
         return tuple(self._passes)
 
-    def update(self, logits: Tensor, target: Tensor, *, label_probs: Tensor | None = None) -> None:
+    def update(
+        self, logits: Tensor, target: Tensor, *, label_probs: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
         """Take in a batch.
 
         Args:
             logits: ``(N, C)``, finite, on any device.
             target: Labels ``(N,)``.
-            label_probs: Known label probabilities ``(N, C)``, for metrics that need them.
+            label_probs: Label distributions ``(N, C)``, for metrics that need them.
+            weights: Of the samples ``(N,)``, if and only if it was made with ``weighted=True``; on the same scale in
+                all batches.
 
         Raises:
             InputError: As :class:`~fedlas.Predictions`, for another number of classes, or without ``label_probs`` that
-                a metric needs. After any error, an interrupt too, the state is what it was before.
+                a metric needs, or if weights are missing or surplus. After any error, an interrupt too, the state is
+                what it was before.
         """
-        batch = Predictions(logits, target, label_probs=label_probs)
+        self._check_weights(weights)
+        batch = Predictions(logits, target, label_probs=label_probs, weights=weights)
         if batch.num_classes != self.num_classes:
             raise InputError(
                 _OWNER,
@@ -130,10 +143,11 @@ class StreamingMetrics(Accumulator):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
+        options = {"num_classes": self.num_classes, "metrics": self.metrics, "num_bins": self.num_bins}
+        return options | ({"weighted": True} if self.weighted else {})
 
     def _empty(self) -> StreamingMetrics:
-        return StreamingMetrics(self.num_classes, metrics=self.metrics, num_bins=self.num_bins)
+        return StreamingMetrics(**self._options)
 
 
 def _default_entries() -> list[MetricEntry]:
@@ -159,7 +173,9 @@ def _found_pass(entry: MetricEntry, empty: Predictions) -> AnyOnePass | None:
     return None if approximation is None else approximation.one_pass
 
 
-def template(num_classes: int) -> Predictions:
-    """Predictions from which statistics learn the number of classes, and nothing else."""
+def template(num_classes: int, *, weighted: bool = False) -> Predictions:
+    """Predictions from which statistics learn the number of classes, whether there are weights, and nothing else."""
     probs = torch.full((1, num_classes), 1 / num_classes, device="cpu")
-    return Predictions(torch.zeros_like(probs), torch.zeros(1, dtype=torch.int64, device="cpu"), label_probs=probs)
+    target = torch.zeros(1, dtype=torch.int64, device="cpu")
+    weights = torch.ones(1, device="cpu") if weighted else None
+    return Predictions(torch.zeros_like(probs), target, label_probs=probs, weights=weights)

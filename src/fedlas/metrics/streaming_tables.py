@@ -26,6 +26,7 @@ class StreamingClasses(Accumulator):
     Args:
         num_classes: ``C``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+        weighted: Whether every sample comes with a weight, see :class:`~fedlas.metrics.StreamingMetrics`.
 
     Raises:
         InputError: For options out of range.
@@ -40,25 +41,27 @@ class StreamingClasses(Accumulator):
         0.5
     """
 
-    def __init__(self, num_classes: int, *, num_bins: int = 15) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, *, num_bins: int = 15, weighted: bool = False) -> None:
+        super().__init__(weighted=weighted)
         self.num_classes = check_count(self._owner, "num_classes", num_classes)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
-        self._sums = ClasswiseSums(template(num_classes), num_bins)
+        self._sums = ClasswiseSums(template(num_classes, weighted=weighted), num_bins)
         self._tensors |= self._sums.tensors()
 
-    def update(self, logits: Tensor, target: Tensor) -> None:
+    def update(self, logits: Tensor, target: Tensor, *, weights: Tensor | None = None) -> None:
         """Take in a batch.
 
         Args:
             logits: ``(N, C)``, finite, on any device.
             target: Labels ``(N,)``.
+            weights: Of the samples ``(N,)``, if and only if it was made with ``weighted=True``.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, or for another number of classes. After any error the state is
-                what it was before.
+            InputError: As :class:`~fedlas.Predictions`, for another number of classes, or if weights are missing or
+                surplus. After any error the state is what it was before.
         """
-        batch = Predictions(logits, target)
+        self._check_weights(weights)
+        batch = Predictions(logits, target, weights=weights)
         if batch.num_classes != self.num_classes:
             fix = "Make one for each number of classes."
             raise InputError(self._owner, f"logits must be (N, {self.num_classes})", describe(batch.logits), fix)
@@ -76,10 +79,11 @@ class StreamingClasses(Accumulator):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"num_classes": self.num_classes, "num_bins": self.num_bins}
+        options = {"num_classes": self.num_classes, "num_bins": self.num_bins}
+        return options | ({"weighted": True} if self.weighted else {})
 
     def _empty(self) -> StreamingClasses:
-        return StreamingClasses(self.num_classes, num_bins=self.num_bins)
+        return StreamingClasses(**self._options)
 
 
 class StreamingGroups(Accumulator):
@@ -89,6 +93,7 @@ class StreamingGroups(Accumulator):
         groups: Every group there can be, hashable, such as ``["site A", "site B"]`` or ``range(10)``; all processes
             must name the same ones in the same order.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
+        weighted: Whether every sample comes with a weight, see :class:`~fedlas.metrics.StreamingMetrics`.
 
     Raises:
         InputError: If there is no group, one is there twice, or ``num_bins`` is below 1.
@@ -105,8 +110,8 @@ class StreamingGroups(Accumulator):
         0.5
     """
 
-    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15) -> None:
-        super().__init__()
+    def __init__(self, groups: Sequence[Hashable], *, num_bins: int = 15, weighted: bool = False) -> None:
+        super().__init__(weighted=weighted)
         self.groups = _listed(self._owner, groups)
         self.num_bins = check_count(self._owner, "num_bins", num_bins)
         self._number: dict[Hashable, int] = {}
@@ -115,12 +120,17 @@ class StreamingGroups(Accumulator):
         if not self.groups or len(self._number) < len(self.groups):
             got = f"{len(self.groups)} of which {len(self._number)} differ"
             raise InputError(self._owner, "groups must be at least one name, each once", got, "Name each group once.")
-        self._sums = GroupSums(len(self.groups), num_bins)
+        self._sums = GroupSums(len(self.groups), num_bins, weighted)
         mark = sha256(repr((self.groups, num_bins)).encode()).hexdigest()[:12]
         self._tensors |= {f"{name}.{mark}": tensor for name, tensor in self._sums.tensors().items()}
 
     def update(
-        self, logits: Tensor, target: Tensor, *, groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable]
+        self,
+        logits: Tensor,
+        target: Tensor,
+        *,
+        groups: Tensor | np.ndarray[Any, Any] | Sequence[Hashable],
+        weights: Tensor | None = None,
     ) -> None:
         """Take in a batch.
 
@@ -128,12 +138,14 @@ class StreamingGroups(Accumulator):
             logits: ``(N, C)``, finite, on any device.
             target: Labels ``(N,)``.
             groups: The group of each sample ``(N,)``, each one of those it was made with.
+            weights: Of the samples ``(N,)``, if and only if it was made with ``weighted=True``.
 
         Raises:
-            InputError: As :class:`~fedlas.Predictions`, or if a group is unknown or there is not one for each sample.
-                After any error the state is what it was before.
+            InputError: As :class:`~fedlas.Predictions`, or if a group is unknown, there is not one for each sample, or
+                weights are missing or surplus. After any error the state is what it was before.
         """
-        batch = Predictions(logits, target)
+        self._check_weights(weights)
+        batch = Predictions(logits, target, weights=weights)
         number = self._numbers(groups, batch.num_samples)
         with self._taking(batch.num_samples):
             scan(batch, [RowsInGroups(number, self._sums)])
@@ -171,10 +183,11 @@ class StreamingGroups(Accumulator):
 
     @property
     def _options(self) -> dict[str, Any]:
-        return {"groups": self.groups, "num_bins": self.num_bins}
+        options = {"groups": self.groups, "num_bins": self.num_bins}
+        return options | ({"weighted": True} if self.weighted else {})
 
     def _empty(self) -> StreamingGroups:
-        return StreamingGroups(self.groups, num_bins=self.num_bins)
+        return StreamingGroups(**self._options)
 
 
 def _listed(owner: str, groups: Any) -> list[Any]:

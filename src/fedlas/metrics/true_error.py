@@ -1,4 +1,4 @@
-"""Calibration error against known label probabilities: for synthetic data, where they are known."""
+"""Calibration error against distributions of labels: those of synthetic data, or the votes of annotators."""
 
 from __future__ import annotations
 
@@ -8,28 +8,42 @@ from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
 from fedlas.metrics.scan import Chunk
+from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions
+
+
+def label_probs_of(owner: str, given: Predictions | Chunk) -> Tensor:
+    """The label distributions ``(n, C)`` of a chunk or of predictions.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if given.label_probs is not None:
+        return given.label_probs
+    raise InputError(
+        owner,
+        "predictions must carry label_probs",
+        "none",
+        "Pass the distribution of each sample's label, such as annotators' votes; metrics of single labels need none.",
+    )
 
 
 class TrueOutcome:
     """Statistic: sums over bins of equal width, with the known P(the predicted class is right) as the outcome."""
 
+    takes_weights = True
+
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
-        if predictions.label_probs is None:
-            raise InputError(
-                "true_calibration_error",
-                "predictions must carry label_probs",
-                "none",
-                "They are known for synthetic labels only; use expected_calibration_error for real ones.",
-            )
-        self.sums = BinSums(equal_width_edges(num_bins))
+        label_probs_of("true_calibration_error", predictions)
+        self._weighted = has_weights(predictions)
+        self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
-        if chunk.label_probs is None:
-            return
-        outcome = chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
-        self.sums.add(chunk.confidence, outcome)
+        outcome = (
+            label_probs_of("true_calibration_error", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu()
+        )
+        self.sums.add(chunk.confidence, outcome, chunk.weights if self._weighted else None)
 
     def tensors(self) -> dict[str, Tensor]:
         """Those of the bins."""
@@ -54,12 +68,16 @@ _TRUE = OnePass("true_calibration_error", TrueOutcome, lambda bins: mean_gap(bin
     one_pass=_TRUE,
 )
 def true_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
-    """ECE free of label noise, for synthetic data whose label probabilities are known.
+    """ECE free of label noise, for data whose label distributions are known, or estimated from annotators' votes.
 
     ``sum_b n_b / N * |mean_{i in b} label_probs[i, predicted_i] - mean_{i in b} confidence_i|``: the known probability
     that the predicted class is right stands where :func:`expected_calibration_error` has the 0 or 1 of one drawn label.
     Bins and confidences are the same. So it is the ECE of these inputs if each had infinitely many labels, and zero for
     calibrated predictions, which ECE is not.
+
+    With the votes of people on each input it is the calibration against people: whether a prediction of confidence 0.8
+    is of a class that 8 of 10 people would name. A model that is calibrated against the majority's labels is too
+    confident by it where people disagree.
 
     Args:
         predictions: Logits ``(N, C)`` with ``label_probs (N, C)``; the drawn labels are not used.

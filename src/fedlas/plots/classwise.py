@@ -55,7 +55,8 @@ def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGa
     wide.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``. With weights, means are weighted, and the intervals are
+            those of the effective number of samples.
         level: Confidence level of each interval in ``(0, 1)``, one class at a time.
 
     Raises:
@@ -75,19 +76,27 @@ def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGa
     z = NormalDist().inv_cdf(0.5 + level / 2)
     # Sums by predicted class, in one pass.
     predicted = predictions.predicted.cpu().numpy()
-    count = np.bincount(predicted, minlength=predictions.num_classes)
-    confidence, right = (
-        np.bincount(predicted, values.cpu().double().numpy(), predictions.num_classes)
-        for values in (predictions.confidence, predictions.correct)
+    weights = np.ones(len(predicted)) if predictions.weights is None else predictions.weights.numpy()
+    rows, count, squares, confidence, right = (
+        np.bincount(predicted, values, predictions.num_classes)
+        for values in (
+            weights > 0,
+            weights,
+            weights**2,
+            weights * predictions.confidence.cpu().double().numpy(),
+            weights * predictions.correct.cpu().double().numpy(),
+        )
     )
     gaps = []
-    for label in np.flatnonzero(count).tolist():
-        n, claimed = int(count[label]), float(confidence[label] / count[label])
-        accuracy = float(right[label]) / n
+    for label in np.flatnonzero(rows).tolist():
+        claimed, accuracy = float(confidence[label] / count[label]), float(right[label] / count[label])
+        n = float(count[label] ** 2 / squares[label])  # the effective number of samples, without weights their number
         # Wilson's interval of the accuracy.
         center, half = (accuracy + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
         half *= math.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-        gaps.append(ClassGap(label, n, claimed, accuracy, claimed - center - half, claimed - center + half))
+        gaps.append(
+            ClassGap(label, int(rows[label]), claimed, accuracy, claimed - center - half, claimed - center + half)
+        )
     return sorted(gaps, key=lambda gap: (-gap.gap, gap.label))
 
 

@@ -32,7 +32,8 @@ def confidence_histogram(
     calibrated one may not.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights, shares and means are
+            weighted.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
@@ -53,21 +54,23 @@ def confidence_histogram(
     check_count(owner, "num_bins", num_bins)
     check_measurable(owner, predictions)
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
+    weights = np.ones_like(confidence) if predictions.weights is None else predictions.weights.numpy()
     edges = np.linspace(0, 1, num_bins + 1)
     axes, palette = canvas(owner, theme, ax, size=(4.2, 3.2), grid="y")
 
     # Right predictions upward, wrong ones downward, each with its mean.
     tallest = 0.0
     for kind, sign, color, hatch in ((correct, 1.0, palette.under, None), (~correct, -1.0, palette.over, "////")):
-        count = int(kind.sum())
-        shares = 100 * np.histogram(confidence[kind], edges)[0] / max(1, count)
+        kind &= weights > 0
+        count, total = int(kind.sum()), weights[kind].sum()
+        shares = 100 * np.histogram(confidence[kind], edges, weights=weights[kind])[0] / (total or 1.0)
         tallest = max(tallest, float(shares.max()))
         name = "right" if sign > 0 else "wrong"
         axes.bar(
             edges[:-1], sign * shares, 1 / num_bins, align="edge", facecolor=color, hatch=hatch, linewidth=0.6,
             edgecolor=palette.background,
         )  # fmt: skip
-        mean = float(confidence[kind].mean()) if count else float("nan")
+        mean = float(np.average(confidence[kind], weights=weights[kind])) if count else float("nan")
         said = f"{count:,} {name}" + (f", mean {100 * mean:.1f} %" if count else "")
         axes.text(
             0.02, 0.96 if sign > 0 else 0.04, said, transform=axes.transAxes, fontsize=9, color=palette.ink,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics import reliability_bins
 from fedlas.predictions import Predictions, TopLabel
+from fedlas.stats.weights import effective_samples
 
 __all__ = ["ConsistencyBand", "consistency_band"]
 
@@ -45,7 +46,8 @@ def consistency_band(
     without a loop.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used. With weights, as
+            many confidences are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin outside a band of
             level 0.95.
@@ -72,7 +74,9 @@ def consistency_band(
     count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
     filled = np.flatnonzero(count)
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(int(count.sum()), count[filled] / count.sum(), size=replicates)
+    weights = predictions.weights
+    samples = int(count.sum()) if weights is None else round(effective_samples(weights))
+    drawn = random.multinomial(samples, count[filled] / count.sum(), size=replicates)
     right = random.binomial(drawn, np.clip(confidence[filled], 0.0, 1.0))
     accuracy = np.where(drawn > 0, right / np.maximum(drawn, 1), np.nan)
     low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)

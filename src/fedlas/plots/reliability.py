@@ -15,6 +15,7 @@ from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, cap
 from fedlas.plots.theme import legend as draw_legend
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
+from fedlas.stats.weights import effective_samples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,8 @@ def reliability_diagram(
     the mean length of the gaps with the shares of the samples as weights.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights, shares and accuracies are
+            weighted, and intervals are those of the effective number of samples, which the text names.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
@@ -75,8 +77,9 @@ def reliability_diagram(
     check_count(owner, "num_bins", num_bins)
     check_measurable(owner, predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
-    edges, count, confidence, accuracy = (
-        value.detach().cpu().double().numpy() for value in (bins.edges, bins.count, bins.confidence, bins.accuracy)
+    edges, count, confidence, accuracy, effective = (
+        value.detach().cpu().double().numpy()
+        for value in (bins.edges, bins.count, bins.confidence, bins.accuracy, bins.effective_count)
     )
     share = count / count.sum()
     filled = count > 0
@@ -91,7 +94,7 @@ def reliability_diagram(
         low, high = expected.low[filled], expected.high[filled]
         axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
     colors = np.where(x > y, palette.over, palette.under)
-    axes.vlines(x, *_wilson(y, count[filled]), color=palette.muted, linewidth=1, zorder=2)
+    axes.vlines(x, *_wilson(y, effective[filled]), color=palette.muted, linewidth=1, zorder=2)
     # Thin where there are few samples: the accuracy of a handful says little.
     size = np.sqrt(share[filled] / share.max())
     axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
@@ -101,9 +104,10 @@ def reliability_diagram(
     axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
+    worth = "" if predictions.weights is None else f", worth {effective_samples(predictions.weights):,.0f}"
     axes.text(
-        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}", transform=axes.transAxes, ha="right",
-        fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
+        0.97, 0.04, f"ECE {100 * ece:.3g} %  ·  n = {predictions.num_samples:,}{worth}", transform=axes.transAxes,
+        ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:
         entitle(axes, title, palette)

@@ -29,7 +29,8 @@ def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float
 
     Returns:
         ``coverage (N,)``, ``k / N`` for ``k = 1 .. N``, and ``risk (N,)`` in ``[0, 1]``, whose mean is AURC. Samples
-        of equal confidence have their expected risk over all orders.
+        of equal confidence have their expected risk over all orders. With weights both are shares of weight, samples
+        of weight 0 are left out, and the area is AURC up to the steps between samples.
 
     Raises:
         InputError: If ``predictions`` are something else.
@@ -44,10 +45,23 @@ def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float
     """
     check_measurable("risk_coverage", predictions)
     confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
+    if predictions.weights is not None:
+        return _weighted(confidence, wrong, predictions.weights.numpy())
     _, group, count = np.unique(-confidence, return_inverse=True, return_counts=True)
     share = np.bincount(group, wrong) / count  # expected error of a sample among those of equal confidence
     samples = np.arange(1, len(wrong) + 1)
     return samples / len(wrong), np.cumsum(np.repeat(share, count)) / samples
+
+
+def _weighted(
+    confidence: NDArray[np.float64], wrong: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    confidence, wrong, weights = (each[weights > 0] for each in (confidence, wrong, weights))
+    _, group = np.unique(-confidence, return_inverse=True)
+    share = np.bincount(group, wrong * weights) / np.bincount(group, weights)
+    order = np.argsort(group, kind="stable")
+    upto = np.cumsum(weights[order])
+    return upto / upto[-1], np.cumsum((share[group] * weights)[order]) / upto
 
 
 def risk_coverage_curve(
@@ -84,9 +98,8 @@ def risk_coverage_curve(
         (https://arxiv.org/abs/1805.08206).
     """
     coverage, risk = risk_coverage(predictions)
-    samples, errors = len(risk), round(risk[-1] * len(risk))
-    rank = np.arange(1, samples + 1)
-    oracle = np.maximum(0, rank - (samples - errors)) / rank
+    samples = len(risk)
+    oracle = np.maximum(0.0, 1.0 - (1.0 - risk[-1]) / coverage)
     axes, palette = canvas("risk_coverage_curve", theme, ax, size=(4.2, 3.2))
 
     # The three curves, at no more points than can be seen.

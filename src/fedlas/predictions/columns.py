@@ -12,12 +12,12 @@ from fedlas._core.check import InputError, suggestion
 from fedlas.predictions.class_labels import OWNER, few, whole
 
 _DEFAULTS = (
-    {"logits": "logits", "target": "target", "label_probs": "label_probs"},
-    {"confidence": "confidence", "correct": "correct"},
-    {"confidence": "confidence", "predicted": "predicted", "target": "target"},
+    {"logits": "logits", "target": "target", "label_probs": "label_probs", "weights": "weights"},
+    {"confidence": "confidence", "correct": "correct", "weights": "weights"},
+    {"confidence": "confidence", "predicted": "predicted", "target": "target", "weights": "weights"},
 )
 """Names of arrays in an ``.npz`` that need no naming: those of a line, of which some need not be there."""
-_OPTIONAL = {"target", "label_probs"}
+_OPTIONAL = {"target", "label_probs", "weights"}
 _SCORES = ("logits", "probs", "confidence")
 
 

@@ -17,6 +17,7 @@ from fedlas._core.check import CalibrationWarning, InputError, check_dense, chec
 from fedlas._core.files import write_atomically
 from fedlas.predictions.probabilities import are_probabilities, logits_from
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
+from fedlas.predictions.weights import check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +30,15 @@ class Predictions:
             :mod:`fedlas.checks` says which numbers are accepted.
         target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64.
         features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
-        label_probs: Optional true class probabilities ``(N, C)``, rows summing to 1 within 0.001; known for synthetic
-            data only. With them the calibration error can be computed free of label noise.
+        label_probs: Optional distribution of each sample's label ``(N, C)``, rows summing to 1 within 0.001: the true
+            one of synthetic data, or how annotators voted. Metrics that need it are free of the noise of one label.
+        weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64 on the CPU.
+            Metrics, intervals and noise floors count a sample by its weight; only ratios of weights matter, and a
+            sample of weight 0 is as if it were not there.
 
     Raises:
         InputError: For wrong shapes, dtypes or layouts, NaN, infinite or too large values, labels out of range,
-            label_probs that are no probabilities, or no samples at all.
+            label_probs that are no probabilities, weights that are none, or no samples at all.
 
     Note:
         Logits that are all in [0, 1] with rows that sum to 1 are almost surely probabilities: a
@@ -53,6 +57,7 @@ class Predictions:
     target: Tensor
     features: Tensor | None = None
     label_probs: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         logits = check_logits("Predictions", _detached("logits", self.logits))
@@ -103,6 +108,8 @@ class Predictions:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, self._checked_rows(name, _detached(name, value)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", check_weights(_detached("weights", self.weights), self.num_samples))
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
@@ -180,13 +187,7 @@ class Predictions:
 
     @classmethod
     def from_probs(
-        cls,
-        probs: Tensor,
-        target: Tensor,
-        *,
-        features: Tensor | None = None,
-        label_probs: Tensor | None = None,
-        normalize: bool = False,
+        cls, probs: Tensor, target: Tensor, *, normalize: bool = False, **others: Tensor | None
     ) -> Predictions:
         """Predictions of a model that gives probabilities, whose logarithms are logits.
 
@@ -194,10 +195,9 @@ class Predictions:
             probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
                 row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
                 by its sum. Exact zeros become 1.2e-38.
-            target: As in :class:`Predictions`, and so are the others.
-            features: As there.
-            label_probs: As there.
+            target: As in :class:`Predictions`.
             normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
+            **others: Further arguments of :class:`Predictions`, such as ``features``.
 
         Raises:
             InputError: If they are no probabilities (the message says whether they look like percentages or logits),
@@ -208,7 +208,7 @@ class Predictions:
             [0.9, 0.8]
         """
         logits = logits_from("Predictions.from_probs", _detached("probs", probs), normalize=normalize)
-        return cls(logits, target, features=features, label_probs=label_probs)
+        return cls(logits, target, **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -246,7 +246,7 @@ class Predictions:
         return cls(**arrays)
 
 
-_FIELDS = ("logits", "target", "features", "label_probs")
+_FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 
 def _detached(name: str, value: Any) -> Tensor:

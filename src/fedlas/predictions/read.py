@@ -101,9 +101,10 @@ def read_predictions(path: Path, columns: Columns | None = None) -> Read:
             joined[name] = torch.cat(values) if isinstance(values[0], Tensor) else tuple(chain.from_iterable(values))
     predictions: AnyPredictions
     if table.columns.kind == "confidence":
-        predictions = TopLabel(joined["scores"], joined["outcome"])
+        predictions = TopLabel(joined["scores"], joined["outcome"], joined.get("weights"))
     else:
-        predictions = Predictions(joined["scores"], joined["outcome"], label_probs=joined.get("label_probs"))
+        known = {name: joined.get(name) for name in ("label_probs", "weights")}
+        predictions = Predictions(joined["scores"], joined["outcome"], **known)
     return Read(predictions, table.classes, table.notes(), joined.get("groups"), joined.get("labels"))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_dense, check_finite, describe
+from fedlas.predictions.weights import check_weights
 
 _OWNER = "TopLabel"
 _ROUNDING = 1e-3
@@ -28,6 +29,7 @@ class TopLabel:
         confidence: Probability of the predicted class ``(N,)``, in ``[0, 1]``; a tensor, or anything NumPy makes an
             array of. Half precision and integers become float32.
         correct: Whether the predicted class is the label ``(N,)``: bool, or numbers 0 and 1.
+        weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
 
     Raises:
         InputError: For wrong shapes or dtypes, NaN, confidences outside ``[0, 1]``, outcomes other than 0 and 1, or no
@@ -49,6 +51,7 @@ class TopLabel:
 
     confidence: Tensor
     correct: Tensor
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         confidence, correct = (_flat(name, getattr(self, name)) for name in ("confidence", "correct"))
@@ -57,6 +60,9 @@ class TopLabel:
             raise InputError(_OWNER, "confidence and correct must be of one length", got, "Pass one of each a sample.")
         object.__setattr__(self, "confidence", _checked_confidence(confidence))
         object.__setattr__(self, "correct", _checked_outcome(correct))
+        if self.weights is not None:
+            weights = check_weights(_flat("weights", self.weights), len(confidence), owner=_OWNER)
+            object.__setattr__(self, "weights", weights)
 
     @property
     def num_samples(self) -> int:

@@ -7,6 +7,7 @@ from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
+from fedlas.stats.importance import importance_weights
 from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
@@ -14,6 +15,7 @@ from fedlas.stats.power import seeds_needed
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
 from fedlas.stats.two_models import ModelDifference
+from fedlas.stats.weights import effective_samples
 
 __all__ = [
     "LEVEL",
@@ -32,9 +34,11 @@ __all__ = [
     "class_estimates",
     "compare_to_best",
     "effect_size",
+    "effective_samples",
     "estimates",
     "group_estimates",
     "holm",
+    "importance_weights",
     "mean_interval",
     "noise_floor",
     "paired_bootstrap",

@@ -15,7 +15,7 @@ from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import resampled, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
 from fedlas.stats.noise_floor import floor_values, rejects, share_at_least
-from fedlas.stats.proportion import clopper_pearson
+from fedlas.stats.proportion import clopper_pearson, weighted_share
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import replicate_values, share_of
 
@@ -43,7 +43,8 @@ def bootstrap_interval(
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
         seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
         num_bins: Bins of the metrics that have any.
-        method: No matter for a share of samples, such as accuracy: that has the exact interval of Clopper and Pearson.
+        method: No matter for a share of samples, such as accuracy: that has the exact interval of Clopper and Pearson,
+            or with weights Wilson's of an effective number of samples.
             ``"percentile"``, ``"basic"``, ``"centered"`` (see Note), or ``"auto"``: the basic interval where the
             bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
             registered as ``unbiased`` the centered one. Of calibration errors, which are 0 for a calibrated model, the
@@ -90,6 +91,13 @@ def bootstrap_interval(
         a gap with chance in it. The debiased square's are moved back about its value. There is too much chance in them
         near calibration, so that its intervals are wider than they need be there: of 400 test sets of 1,000 samples all
         hold a true gap of 0 or 0.03, and 0.97 one of 0.12 (percentile 0.92 to 0.94, basic 0.63 to 0.90).
+
+        With weights, rows are drawn with theirs, and each replicate is normalized by its own sum: so the interval is
+        for the mean over the population that the weights describe, as sure as :func:`~fedlas.stats.effective_samples`
+        says, and takes the weights as known. Rows of weight 0 are left out first. Of 300 test sets each of 1,000
+        samples that were worth 360 to 610, with 5 classes and models up to 50 % too sharp, the interval held the truth
+        in 0.93 to 0.96 (accuracy), 0.93 to 0.95 (NLL), 0.93 to 0.94 (Brier score), 0.94 to 0.98 (ECE) and 0.92 to 0.99
+        (classwise ECE, ``benchmarks/weights.py``).
 
         All metrics of this library are computed for many replicates at a time. So is one that you registered yourself
         if it is a mean over samples (``fedlas.metrics.base.row_mean``); any other is called on one resampled
@@ -227,11 +235,14 @@ def error_interval(
 def plain_interval(
     entry: MetricEntry, rows: Rows, value: float, samples: Floats, *, level: float, method: str
 ) -> Interval:
-    """The interval of any other metric: the exact one of a share of the samples, with every ``method``."""
+    """The interval of any other metric: that of a share of the samples, with every ``method``."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
-        low, high = clopper_pearson(int(hits.sum()), len(hits), level=level)
         found = interval_from(value, samples, level=level, method="percentile")
+        if rows.weights is not None:
+            low, high = weighted_share(hits, rows.weights, level=level)
+            return replace(found, low=low, high=high, method="wilson")
+        low, high = clopper_pearson(int(hits.sum()), len(hits), level=level)
         return replace(found, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.metadata.get("unbiased", False)

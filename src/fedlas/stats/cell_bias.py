@@ -22,6 +22,7 @@ from fedlas.stats.draws import Purpose, random_state
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import Filled, SortedClasses, class_table
+from fedlas.stats.weights import effective_samples
 
 DRAWS = 100
 """Sets of labels that are drawn; their mean is over all cells as well, so that few are enough."""
@@ -67,9 +68,11 @@ def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
     filled = count > 0
     labels = np.zeros((DRAWS, len(count)))
     share = expected[filled] / count[filled]
+    # Effective numbers of weighted samples are not whole: each of the whole number then counts a little more or less.
+    trials = np.maximum(np.rint(count[filled]), 1.0)
     labels[:, filled] = random_state(Purpose.CELL_BIAS, 0).binomial(
-        count[filled].astype(np.int64), share, size=(DRAWS, len(share))
-    )
+        trials.astype(np.int64), share, size=(DRAWS, len(share))
+    ) * (count[filled] / trials)
     drawn = np.mean([value(replace(table, labels=each)) for each in labels], axis=0)
     return np.asarray(drawn - value(replace(table, labels=expected)))
 
@@ -116,11 +119,27 @@ def _all_once(rows: Rows) -> Resampled:
     return Resampled(rows, np.ones((1, rows.num_samples)))
 
 
+def _by_effective_samples(table: ClassTable, rows: Rows) -> ClassTable:
+    """With weights, sums scaled to as many samples as these are worth: labels of few heavy samples vary more."""
+    if rows.weights is None:
+        return table
+    effective, count = effective_samples(rows.weights), table.count()
+    scale = effective / rows.num_samples
+    return replace(
+        table,
+        probs=scale * table.probs,
+        labels=scale * table.labels,
+        count=lambda: scale * count,
+        num_samples=effective,
+    )
+
+
 def _width_cells(rows: Rows) -> ClassTable:
     """Sums over the bins of equal width of every class."""
     table = class_table(_all_once(rows)).table()
     count = table.count()[0]
-    return replace(table, probs=table.probs[0], labels=table.labels[0], count=lambda: count)
+    table = replace(table, probs=table.probs[0], labels=table.labels[0], count=lambda: count)
+    return _by_effective_samples(table, rows)
 
 
 def _mass_cells(rows: Rows) -> ClassTable:
@@ -130,4 +149,5 @@ def _mass_cells(rows: Rows) -> ClassTable:
         right = runs.count - runs.wrong
         sums.append(equal_mass_sums(runs, rows.num_bins, runs.gaps + right, right, runs.count))
     probs, labels, count = (np.concatenate(each, axis=1)[0] for each in zip(*sums, strict=True))
-    return ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
+    table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
+    return _by_effective_samples(table, rows)

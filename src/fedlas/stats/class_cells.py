@@ -12,7 +12,8 @@ from fedlas.stats.rows import CACHED, Floats, Integers, Rows, starts_of_runs
 
 FIXED_POINT = 2.0**30
 """Probabilities are rounded to multiples of its inverse, 1e-9, so that float64 sums of fewer than 2**23 of them are
-exact, and do not depend on the order in which a matrix product of so many threads happens to add."""
+exact, and do not depend on the order in which a matrix product of so many threads happens to add. With weights of
+samples they round, and depend on it in the last digits."""
 
 
 class ClassCells:
@@ -46,7 +47,7 @@ class ClassCells:
         return self._own_labels.sums(weights)
 
     def drawn_labels(self, place: Integers, row: Integers, label: Integers, replicates: int) -> Floats:
-        """The same for drawn labels, every row counted once.
+        """The same for drawn labels, every row counted once, times its weight.
 
         Args:
             place: Where another class than the predicted one was drawn, as :meth:`Rows.draw_others` has it.
@@ -58,9 +59,11 @@ class ClassCells:
         predicted = self._rows.predicted
         cells = self._cell_of(np.arange(len(predicted)), predicted)
         start, size = place // len(predicted) * self._num_cells, replicates * self._num_cells
-        counts = np.bincount(start + self._cell_of(row, label), minlength=size)
-        counts -= np.bincount(start + cells[row], minlength=size)
-        counts = counts.reshape(replicates, -1) + np.bincount(cells, minlength=self._num_cells)
+        weights = self._rows.weights
+        moved = None if weights is None else weights[row]
+        counts = np.bincount(start + self._cell_of(row, label), moved, minlength=size)
+        counts -= np.bincount(start + cells[row], moved, minlength=size)
+        counts = counts.reshape(replicates, -1) + np.bincount(cells, weights, minlength=self._num_cells)
         return counts.astype(np.float64)
 
     def _with_first(self, sums: Floats, totals: Floats) -> Floats:

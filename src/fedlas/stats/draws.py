@@ -15,7 +15,7 @@ import numpy as np
 from fedlas._core.check import InputError, check_count
 from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import Redrawn, Replicates, Resampled
-from fedlas.stats.rows import Floats, Rows
+from fedlas.stats.rows import Floats, Rows, rows_of
 
 K = TypeVar("K")
 BLOCK = 2**18
@@ -41,12 +41,15 @@ def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
 
 
 def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
-    """The rows of ``predictions``.
+    """The rows of ``predictions``, without those of weight 0: drawing them would change nothing but the random numbers.
 
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
     check_measurable(owner, predictions)
+    weights = predictions.weights
+    if weights is not None and not bool(weights.all()):
+        predictions = rows_of(predictions, weights.nonzero().squeeze(1))
     if predictions.num_samples < 2:
         raise InputError(owner, "predictions must hold at least 2 samples", 1, "One sample has no spread: use more.")
     return Rows(predictions, check_count(owner, "num_bins", num_bins))
@@ -55,7 +58,10 @@ def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
 def resampled_weights(
     *rows: Rows, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
 ) -> Iterator[Floats]:
-    """Blocks of bootstrap weights ``(R, N)``, ``replicates`` rows in all, for one or more sets of ``N`` rows."""
+    """Blocks of bootstrap draws: how often each of ``N`` rows, the same for one or more sets of them, ``(R, N)``.
+
+    There are ``replicates`` rows in all.
+    """
     for uniforms in _uniforms(Purpose.BOOTSTRAP, rows, replicates, seed, cuts, wide):
         # Uniform numbers are at most 1 - 2**-53, which times N rounds to less than N: no index is out of range.
         index = np.multiply(uniforms, rows[0].num_samples, out=uniforms).astype(np.int64)
@@ -68,8 +74,8 @@ def resampled(
     rows: Rows, *, replicates: int, seed: int, cuts: Iterable[int] = (), wide: bool = True
 ) -> Iterator[Resampled]:
     """Blocks of bootstrap replicates, ``replicates`` in all."""
-    for weights in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts, wide=wide):
-        yield Resampled(rows, weights)
+    for drawn in resampled_weights(rows, replicates=replicates, seed=seed, cuts=cuts, wide=wide):
+        yield Resampled(rows, drawn)
 
 
 def redrawn(

@@ -98,7 +98,8 @@ def group_estimates(
         # A single sample has no spread.
         known = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
         if len(rows) > 1 and replicates:
-            part = TopLabel(confidence[rows], correct[rows])
+            weights = None if predictions.weights is None else predictions.weights[rows]
+            part = TopLabel(confidence[rows], correct[rows], weights)
             known = estimates(part, ["accuracy", "ece"], replicates=wanted, **options)
         found[name] = GroupEstimate(row.num_samples, row.confidence, known["accuracy"], known["ece"])
     tested = [name for name, each in found.items() if each.ece.p is not None]

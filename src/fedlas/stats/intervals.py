@@ -30,8 +30,8 @@ class Interval:
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
         standard_error: Standard deviation of the replicates, or what is computed in its place.
-        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"`` and
-            ``"paired shares"``, see :mod:`fedlas.stats.proportion`, or ``"jackknife"``, see
+        method: ``"percentile"``, ``"basic"``, ``"centered"``, ``"floor"``, see :func:`floor_interval`, ``"exact"``,
+            ``"wilson"`` and ``"paired shares"``, see :mod:`fedlas.stats.proportion`, or ``"jackknife"``, see
             :func:`fedlas.diagnose.associations`.
     """
 

@@ -95,7 +95,8 @@ def noise_floor(
         InputError: For an unknown metric, options out of range, or fewer than 2 samples.
 
     Note:
-        A metric that needs ``label_probs`` gets the model's probabilities as the known ones.
+        A metric that needs ``label_probs`` gets the model's probabilities as the known ones. Weights stay with their
+        rows: fewer effective samples have a higher floor.
 
         A p-value above the level does not show that the model is calibrated: with few samples only large errors are
         found. Fitting a calibrator on the very samples that are tested makes the test meaningless.

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
@@ -70,13 +72,13 @@ def paired_bootstrap(
         num_bins: Bins of the metrics that have any.
         method: ``"percentile"``, ``"basic"`` or ``"auto"``, which is the basic interval where the bootstrap finds a
             bias of the difference of more than a quarter of a standard error, else the percentile interval. Of shares
-            of samples, such as accuracy, it is Newcombe's interval with every method.
+            of samples, such as accuracy, it is Newcombe's interval with every method; with weights it is not.
 
     Returns:
         Both values, the interval of their difference, and the p-value.
 
     Raises:
-        InputError: For different targets, an unknown metric, options out of range, or fewer than 2 samples.
+        InputError: For different targets or weights, an unknown metric, options out of range, or fewer than 2 samples.
 
     Note:
         Two models, not two methods: whether another training would give the same order only seeds can tell. With more
@@ -122,8 +124,8 @@ def paired_bootstraps(
     check_same_samples(owner, a, b)
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
     parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
-    for weights in resampled_weights(*both, replicates=replicates, seed=seed):
-        blocks = [Resampled(rows, weights) for rows in both]
+    for drawn in resampled_weights(*both, replicates=replicates, seed=seed):
+        blocks = [Resampled(rows, drawn) for rows in both]
         for entry in entries:
             one, other = (replicate_values(entry, block) for block in blocks)
             parts[entry.name].append(one - other)
@@ -133,7 +135,7 @@ def paired_bootstraps(
     for entry in entries:
         name, differences = entry.name, np.concatenate(parts[entry.name])
         interval = interval_from(first[name] - second[name], differences, level=level, method=method)
-        hits, other_hits = (share_of(entry, rows) for rows in both)
+        hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if hits is not None and other_hits is not None and not np.array_equal(_scores(both[0]), _scores(both[1])):
             low, high = paired_shares(hits, other_hits, level=level)
@@ -152,7 +154,7 @@ def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None
     """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels.
 
     Raises:
-        InputError: If their numbers of samples or their targets differ.
+        InputError: If their numbers of samples, their weights or their targets differ.
     """
     got = "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
     if not got and isinstance(a, Predictions) and isinstance(b, Predictions):
@@ -162,3 +164,14 @@ def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None
     if got:
         expected = "a and b must be predictions for the same samples, in the same order"
         raise InputError(owner, expected, got, "Predict one test set with both models, without shuffling.")
+    if not _equal_weights(a.weights, b.weights):
+        raise InputError(
+            owner,
+            "a and b must have the same weights, as they are of the same samples",
+            "different ones",
+            "Pass both with weights=weights, or none.",
+        )
+
+
+def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)

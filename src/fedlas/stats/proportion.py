@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import check_count, check_number
 from fedlas.stats.intervals import check_level
+from fedlas.stats.weights import effective_samples
 
 
 def clopper_pearson(successes: int, samples: int, *, level: float = 0.95, sides: int = 2) -> tuple[float, float]:
@@ -67,12 +68,12 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
     return low
 
 
-def wilson(share: float, samples: int, *, level: float) -> tuple[float, float]:
+def wilson(share: float, samples: float, *, level: float) -> tuple[float, float]:
     """Approximate confidence interval of a proportion.
 
     Args:
         share: In ``[0, 1]``.
-        samples: At least 1.
+        samples: At least 1; an effective number need not be whole.
         level: In (0, 1).
 
     Source:
@@ -83,6 +84,30 @@ def wilson(share: float, samples: int, *, level: float) -> tuple[float, float]:
     center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
     half = z * math.sqrt(share * (1.0 - share) / samples + z**2 / (4 * samples**2))
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+
+
+def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, level: float) -> tuple[float, float]:
+    """Approximate confidence interval of a share of weighted samples: Wilson's, of an effective number of them.
+
+    That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
+    ``(sum w)**2 / sum w**2``: the variance alone says nothing where all samples are right.
+
+    Args:
+        hits: Whether each sample counts ``(N,)`` bool.
+        weights: ``(N,)``, above 0.
+        level: In (0, 1).
+
+    Source:
+        Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
+        from survey data", Survey Methodology 24 (1998), for the effective number, there with Clopper's interval.
+    """
+    shares = weights / weights.sum()
+    share = min(1.0, float(shares[hits].sum()))
+    variance = float((shares**2 * (hits - share) ** 2).sum())
+    samples = effective_samples(weights)
+    if variance > 0:
+        samples = min(samples, share * (1.0 - share) / variance)
+    return wilson(share, samples, level=level)
 
 
 def paired_shares(a: NDArray[Any], b: NDArray[Any], *, level: float) -> tuple[float, float]:

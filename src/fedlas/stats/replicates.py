@@ -16,11 +16,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions import TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.redrawn import RedrawnLabels
-from fedlas.stats.rows import Floats, Integers, Quantity, Rows
+from fedlas.stats.rows import Floats, Integers, Quantity, Rows, rows_of
 
 T = TypeVar("T")
 RELABELLED_LOGITS = 2**22
@@ -39,7 +39,10 @@ class Replicates(ABC):
     @property
     @abstractmethod
     def weights(self) -> Floats:
-        """How often each row occurs ``(R or 1, N)``, in the order of the rows; adds up to ``N``."""
+        """How much each row counts ``(R or 1, N)``, in the order of the rows; adds up to ``N``.
+
+        That is how often it occurs or, if rows have weights, so many times its weight, scaled.
+        """
 
     @property
     @abstractmethod
@@ -50,6 +53,11 @@ class Replicates(ABC):
     @abstractmethod
     def ordered_weights(self) -> Floats:
         """The weights by ascending confidence ``(R or 1, N)``."""
+
+    @property
+    @abstractmethod
+    def ordered_squares(self) -> Floats | None:
+        """Sum of the squared weights of every occurrence of a row ``(R or 1, N)``; None if rows have no weights."""
 
     @property
     @abstractmethod
@@ -116,18 +124,27 @@ class Resampled(Replicates):
 
     Args:
         rows: What was drawn from.
-        weights: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
+        drawn: How often each row was drawn ``(R, N)``, every row of it adding up to ``N``.
     """
 
-    def __init__(self, rows: Rows, weights: Floats) -> None:
+    def __init__(self, rows: Rows, drawn: Floats) -> None:
         self.rows = rows
-        self.size = len(weights)
-        self._weights = weights
+        self.size = len(drawn)
+        self._drawn = drawn
 
-    @property
+    @cached_property
     def weights(self) -> Floats:
-        """How often each row was drawn ``(R, N)``."""
-        return self._weights
+        """How often each row was drawn ``(R, N)``, times its weight."""
+        return self._drawn if self._own is None else self._drawn * self._own
+
+    @cached_property
+    def _own(self) -> Floats | None:
+        """Weights of the rows ``(R, N)``, so scaled that those drawn average 1: each replicate is its own sample."""
+        weights = self.rows.weights
+        if weights is None:
+            return None
+        scale: Floats = self.rows.num_samples / np.einsum("rn,n->r", self._drawn, weights)
+        return scale[:, None] * weights
 
     @property
     def labels(self) -> Integers:
@@ -136,8 +153,13 @@ class Resampled(Replicates):
 
     @cached_property
     def ordered_weights(self) -> Floats:
-        """How often each row was drawn ``(R, N)``."""
+        """As ``weights`` ``(R, N)``."""
         return self.weights.take(self.rows.order, axis=1)
+
+    @cached_property
+    def ordered_squares(self) -> Floats | None:
+        """Of every draw ``(R, N)``."""
+        return None if self._own is None else (self.weights * self._own).take(self.rows.order, axis=1)
 
     @property
     def ordered_correct(self) -> Floats:
@@ -171,19 +193,9 @@ class Resampled(Replicates):
 
     def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate with its rows copied as often as they were drawn."""
-        given = self.rows.predictions
-        for weights in self.weights:
-            index = torch.from_numpy(np.repeat(np.arange(len(weights)), weights.astype(np.int64)))
-            if isinstance(given, TopLabel):
-                yield TopLabel(given.confidence[index], given.correct[index])
-                continue
-            index = index.to(given.logits.device)
-            optional = {name: getattr(given, name) for name in ("features", "label_probs")}
-            yield Predictions(
-                given.logits[index],
-                given.target[index],
-                **{name: value if value is None else value[index] for name, value in optional.items()},
-            )
+        for drawn in self._drawn:
+            index = np.repeat(np.arange(len(drawn)), drawn.astype(np.int64))
+            yield rows_of(self.rows.predictions, torch.from_numpy(index))
 
 
 class Redrawn(Replicates):
@@ -201,13 +213,19 @@ class Redrawn(Replicates):
 
     @property
     def weights(self) -> Floats:
-        """Every row once ``(1, N)``."""
-        return np.ones((1, self.rows.num_samples))
+        """Every row once ``(1, N)``, times its weight."""
+        return self.rows.all_once
+
+    @cached_property
+    def ordered_weights(self) -> Floats:
+        """Every row once ``(1, N)``, times its weight."""
+        weights = self.rows.all_once
+        return weights if self.rows.weights is None else weights.take(self.rows.order, axis=1)
 
     @property
-    def ordered_weights(self) -> Floats:
-        """Every row once ``(1, N)``."""
-        return self.weights
+    def ordered_squares(self) -> Floats | None:
+        """Of every row once ``(1, N)``."""
+        return None if self.rows.weights is None else self.ordered_weights**2
 
     @cached_property
     def ordered_correct(self) -> Floats:
@@ -219,7 +237,7 @@ class Redrawn(Replicates):
     @property
     def ordered_right(self) -> Floats:
         """What is right ``(R, N)``."""
-        return self.ordered_correct
+        return self.ordered_correct if self.rows.weights is None else self.ordered_weights * self.ordered_correct
 
     @property
     def ordered_known(self) -> Floats:
@@ -234,12 +252,14 @@ class Redrawn(Replicates):
     def mean(self, quantity: Quantity) -> Floats:
         """Mean ``(R,)``; the quantity is computed for all drawn labels."""
         samples = self.rows.num_samples
+        weights = self.rows.weights
         step = max(1, RELABELLED_LOGITS // (samples * self.rows.num_classes))
         means = np.empty(self.size)
         for start in range(0, self.size, step):
             labels = self.labels[start : start + step]
             values = quantity(RedrawnLabels(self.rows, labels)).cpu().double().numpy()
-            means[start : start + step] = values.reshape(labels.shape).mean(axis=1)
+            values = values.reshape(labels.shape)
+            means[start : start + step] = values.mean(axis=1) if weights is None else values @ weights / samples
         return means
 
     @property
@@ -261,7 +281,7 @@ class Redrawn(Replicates):
         """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
         given = self.rows.predictions
         if isinstance(given, TopLabel):
-            yield from (TopLabel(given.confidence, labels == 0) for labels in self.labels)
+            yield from (TopLabel(given.confidence, labels == 0, given.weights) for labels in self.labels)
             return
         known = None if given.label_probs is None else given.probs
         for labels in self.labels:
@@ -269,8 +289,8 @@ class Redrawn(Replicates):
 
 
 def _class_probs(rows: Rows) -> Floats:
-    return rows.table(ClassCells).probs(np.ones((1, rows.num_samples)))
+    return rows.table(ClassCells).probs(rows.all_once)
 
 
 def _class_counts(rows: Rows) -> Floats:
-    return rows.table(ClassCells).counts(np.ones((1, rows.num_samples)))
+    return rows.table(ClassCells).counts(rows.all_once)

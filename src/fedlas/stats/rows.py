@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError
 from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.scan import Chunk, scan
+from fedlas.metrics.true_error import label_probs_of
+from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
@@ -53,7 +54,7 @@ class Rows:
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``: then class 0 is the predicted one of each
-            row, and class 1 stands for all others.
+            row, and class 1 stands for all others; no weight is 0.
         num_bins: Bins of the metrics that have any.
     """
 
@@ -76,11 +77,7 @@ class Rows:
 
     @property
     def of_all_classes(self) -> Predictions:
-        """The predictions.
-
-        Raises:
-            InputError: If they are a top label.
-        """
+        """The predictions; an InputError if they are a top label."""
         return check_predictions("metrics", self.predictions)
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
@@ -100,6 +97,17 @@ class Rows:
         if columns:
             scan(self.predictions, columns.values())
             self._columns |= {each: column.array() for each, column in columns.items()}
+
+    @cached_property
+    def weights(self) -> Floats | None:
+        """Weights ``(N,)`` that average 1; None if every row counts once."""
+        weights = averaging_one(self.predictions)
+        return None if weights is None else weights.numpy()
+
+    @property
+    def all_once(self) -> Floats:
+        """How much each row counts if all are there once ``(1, N)``: 1, or its weight."""
+        return np.ones((1, self.num_samples)) if self.weights is None else self.weights[None]
 
     @cached_property
     def confidence(self) -> NDArray[Any]:
@@ -258,6 +266,20 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     return low - first
 
 
+def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
+    """The rows ``index`` of everything that ``predictions`` hold."""
+    if isinstance(predictions, TopLabel):
+        weights = None if predictions.weights is None else predictions.weights[index]
+        return TopLabel(predictions.confidence[index], predictions.correct[index], weights)
+    optional = {name: getattr(predictions, name) for name in ("features", "label_probs", "weights")}
+    index = index.to(predictions.logits.device)
+    return Predictions(
+        predictions.logits[index],
+        predictions.target[index],
+        **{name: value if value is None else value[index.to(value.device)] for name, value in optional.items()},
+    )
+
+
 def starts_of_runs(values: NDArray[Any]) -> Integers:
     """Where runs of equal values begin, for :func:`numpy.add.reduceat`."""
     return np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -274,11 +296,4 @@ def probs_of(chunk: Chunk) -> Tensor:
 
 
 def _known_outcome(chunk: Chunk) -> Tensor:
-    if chunk.label_probs is None:
-        raise InputError(
-            "resampling",
-            "predictions must carry label_probs",
-            "none",
-            "They are known for synthetic labels only; choose a metric that does not need them.",
-        )
-    return chunk.label_probs.gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)
+    return label_probs_of("resampling", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1)

@@ -92,7 +92,10 @@ def _bins(block: Replicates, gaps: Floats, right: Floats) -> Filled[BinTable]:
     count, gap, right = (
         np.add.reduceat(each, block.rows.width_starts, axis=1) for each in (block.ordered_weights, gaps, right)
     )
-    return Filled(BinTable(count, gap, right, block.rows.num_samples))
+    squares = block.ordered_squares
+    if squares is not None:
+        squares = np.add.reduceat(squares, block.rows.width_starts, axis=1)
+    return Filled(BinTable(count, gap, right, block.rows.num_samples, squares))
 
 
 class TieRuns:

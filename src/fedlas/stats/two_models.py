@@ -33,7 +33,8 @@ class ModelDifference:
         b: The metric of the second.
         low: Lower end of the interval of ``a - b``.
         high: Upper end.
-        p_value: Two-sided, of no difference: of accuracy the exact McNemar test, else of the paired bootstrap.
+        p_value: Two-sided, of no difference: of accuracy the exact McNemar test (without weights), else of the
+            paired bootstrap.
         p: The same after Holm's correction for all metrics that were compared.
         better: ``"a"`` or ``"b"``, whichever is better at level 0.05 after the correction; None if they are not
             distinguishable, or the metric has no better direction.
@@ -107,7 +108,7 @@ def compare(
     options: dict[str, Any] = {"level": level, "replicates": replicates, "seed": seed, "num_bins": num_bins}
     found = paired_bootstraps("compare", a, b, entries, method="auto", **options)
     p_values = {name: each.p_value for name, each in found.items()}
-    if "accuracy" in p_values:
+    if "accuracy" in p_values and a.weights is None:
         p_values["accuracy"] = mcnemar(*(each.correct.cpu().numpy() for each in both))
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     made = {}

@@ -65,7 +65,7 @@ def average(*predictions: Predictions, weights: Sequence[float] | None = None) -
         for start in range(0, first.num_samples, rows)
     ]
     known = next((p.label_probs for p in predictions if p.label_probs is not None), None)
-    return Predictions(torch.cat(parts), first.target, label_probs=known)
+    return Predictions(torch.cat(parts), first.target, label_probs=known, weights=first.weights)
 
 
 def mean_log_probs(logits: Tensor, *, log_weights: Tensor | None = None) -> Tensor:

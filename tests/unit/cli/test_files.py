@@ -104,6 +104,14 @@ def test_groups_in_json_and_after_a_calibrator(files, capsys):
     assert "Groups by site, after temperature" in capsys.readouterr().out
 
 
+def test_weights_of_a_column(files, capsys):
+    confidence, right = files
+    np.savez("weighted.npz", confidence=confidence, correct=right, mass=np.arange(600) % 3)
+    assert main(["evaluate", "weighted.npz", "--weights", "mass", "--replicates", "60", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["as predicted"] == evaluate(TopLabel(confidence, right, np.arange(600) % 3))
+
+
 def test_groups_that_are_not_tested(files, capsys):
     assert main(["evaluate", "top.npz", "--groups", "site", "--replicates", "0"]) == 0
     assert "none was tested" in capsys.readouterr().out

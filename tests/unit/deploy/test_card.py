@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,13 @@ def test_a_card_needs_predictions_alone(tmp_path):
     assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
     assert made["metrics"]["calibrated"]["ece"] == {"value": evaluate(calibration.transform(test))["ece"]}
     assert "300 test samples of own" in made["limits"][0]
+
+
+def test_a_card_refuses_weights():
+    val, test = predictions(0, 400), predictions(1, 300)
+    calibration, weighted = fit_calibration("vector", val), replace(test, weights=torch.ones(300))
+    with pytest.raises(InputError, match="make_card: predictions must have no weights"):
+        make_card(val, weighted, calibration, model={"run": "mine"}, data={"name": "own"})
 
 
 def test_limits_say_what_is_known(content):

@@ -109,6 +109,16 @@ NONSENSE = {
     "label_probs in percent": {"label_probs": np.array([[50, 50, 0], [100, 0, 0]])},
     "negative label_probs": {"label_probs": [[1.5, -0.5, 0.0], [1.0, 0.0, 0.0]]},
     "NaN label_probs": {"label_probs": np.full((2, 3), np.nan)},
+    "one weight too few": {"weights": [1.0]},
+    "weights of classes": {"weights": np.ones((2, 3))},
+    "a negative weight": {"weights": [1.0, -0.1]},
+    "a NaN weight": {"weights": [1.0, np.nan]},
+    "an infinite weight": {"weights": [1.0, np.inf]},
+    "complex weights": {"weights": [1j, 1j]},
+    "text weights": {"weights": ["a", "b"]},
+    "sparse weights": {"weights": torch.ones(2).to_sparse()},
+    "weights that are all 0": {"weights": [0, 0]},
+    "weights that are all next to 0": {"weights": [1e-40, 1e-40]},
 }
 
 
@@ -140,6 +150,14 @@ def test_label_probs_of_any_precision(dtype):
     assert p.label_probs.dtype in (torch.float32, torch.float64)
 
 
+@pytest.mark.parametrize("weights", [[1, 3], [True, False], np.array([0.5, 1e-40], np.float16), torch.ones(2)])
+def test_weights_of_any_type_become_float64(weights):
+    p = Predictions(LOGITS, [0, 1], weights=weights)
+    assert p.weights.dtype == torch.float64
+    assert p.weights[0] == float(weights[0])
+    assert p.weights[1] == (float(weights[1]) if weights[1] > 1e-30 else 0)
+
+
 def test_immutable():
     p = Predictions(LOGITS, [0, 1])
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -147,22 +165,26 @@ def test_immutable():
 
 
 def test_with_logits_keeps_the_rest_and_checks_again():
-    p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3))
+    p = Predictions(LOGITS, [0, 1], features=np.ones((2, 4)), label_probs=np.full((2, 3), 1 / 3), weights=[1, 2])
     _ = p.confidence
     other = p.with_logits(p.logits / 2)
     assert not torch.equal(other.confidence, p.confidence)
     assert torch.equal(other.features, p.features)
     assert torch.equal(other.label_probs, p.label_probs)
+    assert torch.equal(other.weights, p.weights)
     with pytest.raises(InputError):
         p.with_logits(p.logits[:1])
 
 
-@pytest.mark.parametrize("extras", [{}, {"features": np.ones((2, 4)), "label_probs": np.full((2, 3), 1 / 3)}])
+EXTRAS = {"features": np.ones((2, 4)), "label_probs": np.full((2, 3), 1 / 3), "weights": [0.1, 2]}
+
+
+@pytest.mark.parametrize("extras", [{}, EXTRAS])
 def test_round_trip(tmp_path, extras):
     p = Predictions(torch.tensor(LOGITS), [0, 1], **extras)
     path = p.save(tmp_path / "new" / "folder" / "test.npz")
     back = Predictions.load(str(path))
-    for name in ("logits", "target", "features", "label_probs"):
+    for name in ("logits", "target", "features", "label_probs", "weights"):
         mine, theirs = getattr(p, name), getattr(back, name)
         assert (mine is None and theirs is None) or (torch.equal(mine, theirs) and mine.dtype == theirs.dtype)
     assert [entry.name for entry in path.parent.iterdir()] == ["test.npz"]

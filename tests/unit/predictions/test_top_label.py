@@ -49,6 +49,13 @@ def test_what_it_refuses(confidence, correct, message):
         TopLabel(confidence, correct)
 
 
+def test_weights():
+    assert TopLabel([0.9, 0.5], [1, 0], [2, 0]).weights.tolist() == [2.0, 0.0]
+    for wrong in ([1, -1], [1], [0, 0], [float("nan"), 1]):
+        with pytest.raises(ValueError, match=r"TopLabel: .*weight"):
+            TopLabel([0.9, 0.5], [1, 0], wrong)
+
+
 def test_plots_take_it():
     pytest.importorskip("matplotlib")
     from fedlas import plots

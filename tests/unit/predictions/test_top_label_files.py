@@ -75,6 +75,19 @@ def test_arrays_that_need_no_naming(tmp_path):
     assert found.groups == tuple(TARGET)
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet", "npz"])
+def test_weights_are_read(form, tmp_path):
+    columns = {"c": CONFIDENCE, "ok": RIGHT, "l": [0.5, -1.0, 2.0, 0.0], "y": [0, 1, 1, 0], "weight": [1, 0, 2.5, 3]}
+    path = write(tmp_path, form, columns)
+    for named in (
+        Columns(confidence="c", correct="ok", weights="weight"),
+        Columns(logits="l", target="y", weights="weight"),
+    ):
+        assert read_predictions(path, named).predictions.weights.tolist() == [1, 0, 2.5, 3]
+    with pytest.raises(InputError, match="--weights must name a column of top"):
+        read_predictions(path, Columns(confidence="c", correct="ok", weights="mass"))
+
+
 def test_annotators_distributions(tmp_path):
     votes = np.array([[8, 2], [0, 10], [5, 5]])
     columns = {"a": [1.0, 0.0, 0.5], "b": [0.0, 1.0, 0.5], "y": [0, 1, 1], "v_0": votes[:, 0], "v_1": votes[:, 1]}

@@ -47,7 +47,7 @@ def test_samples_and_labels_are_drawn_once_for_all(monkeypatch):
         return real(purpose, rows, replicates, *options)
 
     monkeypatch.setattr(draws, "_uniforms", counted)
-    names = [name for name in METRICS if name != "true_ece"]
+    names = [entry.name for entry in METRICS.entries() if not entry.metadata.get("needs")]
     found, classes = estimated("test", sampled(), names, num_bins=15, replicates=100, class_replicates=50)
     assert sorted(drawn) == [(draws.Purpose.BOOTSTRAP, 100), (draws.Purpose.NOISE_FLOOR, 100)]
     assert list(found) == names

@@ -40,6 +40,15 @@ def test_predictions_are_the_same_as_their_top_label():
     )
 
 
+def test_weights_count_within_groups():
+    top, groups = made()
+    weighted = TopLabel(top.confidence, top.correct, np.arange(900) % 2 + 1)
+    found = group_estimates(weighted, groups, replicates=60)["b"]
+    rows = np.flatnonzero(groups == "b")
+    alone = TopLabel(top.confidence[rows], top.correct[rows], weighted.weights[rows])
+    assert found.ece == estimates(alone, ["ece"], replicates=120)["ece"]  # 40 for each of three groups
+
+
 def test_many_groups_have_replicates_enough_for_the_correction():
     top, _ = made()
     found = group_estimates(top, np.arange(900) % 30, replicates=60)

@@ -61,7 +61,8 @@ def test_one_alone_is_itself():
 
 def test_what_is_kept():
     truth = torch.full((7, 4), 0.25)
-    found = average(made(0, features=torch.ones(7, 2)), made(1, label_probs=truth))
+    found = average(made(0, features=torch.ones(7, 2), weights=torch.arange(7)), made(1, label_probs=truth))
+    assert found.weights.tolist() == list(range(7))
     assert found.features is None
     assert torch.equal(found.label_probs, truth)
     assert average(Predictions(np.zeros((1, 2)), [0]), made(1, 1, 2)).logits.dtype == torch.float64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
@@ -82,4 +83,4 @@ def last_layer_laplace(
 
 def _without_features(predictions: Predictions) -> Predictions:
     """The logits are no linear function of the features any more, and the run's own files hold them."""
-    return Predictions(predictions.logits, predictions.target, label_probs=predictions.label_probs)
+    return replace(predictions, features=None)

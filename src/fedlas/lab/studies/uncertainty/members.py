@@ -110,7 +110,7 @@ def _data(member: RunFolder) -> Mapping[str, Any]:
 def _outputs(member: RunFolder, part: str) -> Predictions:
     """Its predictions without the features, so that those of many members fit into memory."""
     whole = member.predictions(part)
-    return Predictions(whole.logits, whole.target, label_probs=whole.label_probs)
+    return replace(whole, features=None)
 
 
 def _fingerprint(predictions: Predictions) -> str:

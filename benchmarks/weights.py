@@ -1,0 +1,105 @@
+"""Weighted samples: how often intervals hold the truth, and how near importance weights come to a shifted target.
+
+    python benchmarks/weights.py [--samples 1000] [--sets 300] [--shifts 0.5 1 2 3] [--shift-sets 40]
+
+Coverage: true logits of 5 classes are normal with standard deviation 2, the model's are ``sharpness`` times as large.
+Weights are lognormal ("random"), fall with the model's true confidence ("hard"), or are 9 for every tenth sample
+("tenth"). The truth is the weighted metric of 2,000,000 samples, that of ECE from their known probabilities.
+
+Shift: two normal inputs, the first of mean 0 in the source and ``shift`` in the target, labels of one law, and a model
+that is over-confident where the first input is above 0.5. The truth is the metric of 1,000,000 target samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedlas import Predictions, estimates, evaluate
+from fedlas.metrics import true_calibration_error
+from fedlas.stats import effective_samples, importance_weights
+
+METRICS = ("accuracy", "nll", "brier", "ece", "classwise_ece")
+SHIFTED = ("accuracy", "nll", "ece")
+
+
+def weighted(samples: int, sharpness: float, kind: str, seed: int) -> Predictions:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 5, generator=generator, dtype=torch.float64)
+    probs = logits.softmax(1)
+    target = torch.multinomial(probs, 1, generator=generator).squeeze(1)
+    if kind == "tenth":
+        weights = torch.where(torch.rand(samples, generator=generator) < 0.1, 9.0, 1.0)
+    else:
+        noise = torch.randn(samples, generator=generator, dtype=torch.float64)
+        weights = torch.exp(noise if kind == "random" else 0.5 * noise - 3 * probs.amax(1))
+    return Predictions(sharpness * logits, target, label_probs=probs, weights=weights)
+
+
+def coverage(samples: int, sets: int) -> None:
+    for kind in ("random", "hard", "tenth"):
+        for sharpness in (1.0, 1.2, 1.5):
+            large = weighted(2_000_000, sharpness, kind, seed=999)
+            truth = {**evaluate(large), "ece": true_calibration_error(large)}
+            if sharpness == 1.0:
+                truth |= {"ece": 0.0, "classwise_ece": 0.0}
+            held, worth = dict.fromkeys(METRICS, 0.0), 0.0
+            for seed in range(sets):
+                given = weighted(samples, sharpness, kind, seed)
+                worth += effective_samples(given.weights) / sets
+                for name, found in estimates(given, METRICS, replicates=199, seed=seed).items():
+                    held[name] += (found.low <= truth[name] <= found.high) / sets
+            shares = "  ".join(f"{name} {share:.3f}" for name, share in held.items())
+            print(f"{kind:6} sharpness {sharpness}: worth {worth:.0f} of {samples}  {shares}", flush=True)
+
+
+def shifted(samples: int, mean: float, random: np.random.Generator) -> tuple[np.ndarray, Predictions]:
+    x = random.normal((mean, 0.0), 1.0, (samples, 2))
+    logit = 1.5 * x[:, 0] + x[:, 1]
+    said = np.where(x[:, 0] > 0.5, 2.5 * logit - 1.5, 0.9 * logit)
+    target = (random.random(samples) < 1 / (1 + np.exp(-logit))).astype(int)
+    return x, Predictions(np.stack([np.zeros(samples), said], axis=1), target)
+
+
+def shift(mean: float, sets: int, samples: int = 4000) -> None:
+    truth = evaluate(shifted(1_000_000, mean, np.random.default_rng(10**6))[1])
+    plain, values, held, worth = [], [], [], []
+    for seed in range(sets):
+        random = np.random.default_rng(seed)
+        (source, given), (target, _) = shifted(samples, 0.0, random), shifted(samples, mean, random)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # large shifts are warned of, as they should be
+            weights = importance_weights(source, target)
+        found = estimates(replace(given, weights=weights), SHIFTED, replicates=199, seed=seed)
+        plain.append([evaluate(given)[name] for name in SHIFTED])
+        values.append([found[name].value for name in SHIFTED])
+        held.append([found[name].low <= truth[name] <= found[name].high for name in SHIFTED])
+        worth.append(effective_samples(weights))
+    print(f"shift {mean:g}: worth {np.mean(worth):.0f} of {samples}")
+    for place, name in enumerate(SHIFTED):
+        unweighted, estimate, covered = (np.asarray(part)[:, place] for part in (plain, values, held))
+        print(
+            f"  {name:8} target {truth[name]:.4f}  source {unweighted.mean():.4f}  weighted {estimate.mean():.4f} "
+            f"± {estimate.std():.4f}  in its interval {covered.mean():.3f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--sets", type=int, default=300)
+    parser.add_argument("--shifts", type=float, nargs="*", default=[0.5, 1.0, 2.0, 3.0])
+    parser.add_argument("--shift-sets", type=int, default=40)
+    given = parser.parse_args()
+    for mean in given.shifts:
+        shift(mean, given.shift_sets)
+    coverage(given.samples, given.sets)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Scores against a distribution of labels, such as the votes of annotators, in place of one label."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedlas.metrics.base import METRICS, row_mean
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.true_error import label_probs_of
+from fedlas.predictions import Predictions
+
+
+def _accuracy(chunk: Chunk) -> Tensor:
+    return label_probs_of("soft_accuracy", chunk).gather(1, chunk.predicted.unsqueeze(1)).squeeze(1).cpu().double()
+
+
+def _nll(chunk: Chunk) -> Tensor:
+    wanted = label_probs_of("soft_negative_log_likelihood", chunk).cpu().double()
+    # From the logits, as NLL is: the logarithm of a probability that underflows would be infinite.
+    below = (chunk.logits.amax(dim=1, keepdim=True) - chunk.logits).cpu().double()
+    return (wanted * below).sum(dim=1) - wanted.sum(dim=1) * chunk.confidence.double().log()
+
+
+def _brier(chunk: Chunk) -> Tensor:
+    wanted, probs = label_probs_of("soft_brier_score", chunk).cpu().double(), chunk.probs.cpu().double()
+    # Distance and spread are sums of what is not negative; the expanded square would cancel.
+    return ((probs - wanted).square() + wanted * (1 - wanted)).sum(dim=1)
+
+
+_ACCURACY = row_mean("soft_accuracy", _accuracy)
+_NLL = row_mean("soft_negative_log_likelihood", _nll)
+_BRIER = row_mean("soft_brier_score", _brier)
+_NEEDS = frozenset({"label_probs"})
+
+
+@METRICS.register(
+    "soft_accuracy",
+    title="Soft accuracy",
+    higher_is_better=True,
+    percent=True,
+    default=False,
+    paper="folklore",
+    needs=_NEEDS,
+    one_pass=_ACCURACY,
+)
+def soft_accuracy(predictions: Predictions) -> float:
+    """Expected accuracy for labels drawn from ``label_probs``: ``mean_i q_i[predicted_i]``.
+
+    Args:
+        predictions: Logits ``(N, C)`` with ``label_probs (N, C)``, written ``q``; the target is not used.
+
+    Returns:
+        A fraction in ``[0, 1]``; at most ``mean_i max_k q_ik``, where annotators disagree less than 1.
+
+    Raises:
+        InputError: If there are no ``label_probs``.
+
+    Note:
+        With one label for sure in every row of ``q`` it is :func:`~fedlas.metrics.accuracy`. How well the confidence
+        agrees with ``q`` is :func:`~fedlas.metrics.true_calibration_error`.
+
+    Example:
+        >>> p = Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0], label_probs=[[0.75, 0.25], [0.5, 0.5]])
+        >>> soft_accuracy(p)
+        0.625
+    """
+    return _ACCURACY(predictions)
+
+
+@METRICS.register(
+    "soft_nll",
+    title="Soft NLL",
+    higher_is_better=False,
+    percent=False,
+    default=False,
+    paper="Peterson et al. 2019, Human uncertainty makes classification more robust",
+    needs=_NEEDS,
+    one_pass=_NLL,
+)
+def soft_negative_log_likelihood(predictions: Predictions) -> float:
+    """Expected NLL for labels drawn from ``label_probs``, the cross-entropy ``mean_i sum_k -q_ik log p_ik``.
+
+    Args:
+        predictions: Logits ``(N, C)`` with ``label_probs (N, C)``, written ``q``; the target is not used.
+
+    Returns:
+        Nats per sample, at least the mean entropy of ``q``, which it is for ``p = q``.
+
+    Raises:
+        InputError: If there are no ``label_probs``.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
+        >>> round(soft_negative_log_likelihood(p), 4)
+        0.6931
+
+    Source:
+        Peterson et al. 2019 (ICCV), with the votes of about 50 people on each CIFAR-10 test image;
+        https://arxiv.org/abs/1908.07086
+    """
+    return _NLL(predictions)
+
+
+@METRICS.register(
+    "soft_brier",
+    title="Soft Brier",
+    higher_is_better=False,
+    percent=False,
+    default=False,
+    paper="Brier 1950, Verification of forecasts expressed in terms of probability",
+    needs=_NEEDS,
+    one_pass=_BRIER,
+)
+def soft_brier_score(predictions: Predictions) -> float:
+    """Expected Brier score for labels drawn from ``label_probs``, ``mean_i sum_k (p_ik - q_ik)**2 + q_ik (1 - q_ik)``.
+
+    Args:
+        predictions: Logits ``(N, C)`` with ``label_probs (N, C)``, written ``q``; the target is not used.
+
+    Returns:
+        A number in ``[0, 2]``, at least ``mean_i sum_k q_ik (1 - q_ik)``, which it is for ``p = q``: take that off for
+        the squared distance of the two distributions.
+
+    Raises:
+        InputError: If there are no ``label_probs``.
+
+    Example:
+        >>> p = Predictions([[0.0, 0.0]], [0], label_probs=[[0.75, 0.25]])
+        >>> soft_brier_score(p)  # 2 * 0.25**2 + 2 * 0.75 * 0.25
+        0.5
+    """
+    return _BRIER(predictions)

@@ -1,0 +1,109 @@
+"""Scores against distributions of labels; scikit-learn counts every class of a row with its probability as weight."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from fedlas import Predictions
+from fedlas.errors import InputError
+from fedlas.metrics import (
+    METRICS,
+    StreamingMetrics,
+    accuracy,
+    brier_score,
+    evaluate,
+    expected_calibration_error,
+    negative_log_likelihood,
+    soft_accuracy,
+    soft_brier_score,
+    soft_negative_log_likelihood,
+    true_calibration_error,
+)
+from fedlas.stats import bootstrap_interval, noise_floor
+
+SOFT = ("soft_accuracy", "soft_nll", "soft_brier")
+
+
+def drawn(samples=200, classes=4, **options):
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    votes = torch.randint(0, 20, (samples, classes), generator=generator).double() + 0.5
+    return Predictions(logits, logits.argmax(1), label_probs=votes / votes.sum(1, keepdim=True), **options)
+
+
+def test_against_scikit_learn():
+    weights = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    for p in (drawn(), drawn(weights=weights)):
+        probs = p.probs.numpy().repeat(4, axis=0)
+        target = np.tile(np.arange(4), 200)
+        share = p.label_probs.numpy() * (1 if p.weights is None else p.weights.numpy()[:, None])
+        options = {"sample_weight": share.ravel()}
+        right = sklearn.metrics.accuracy_score(target, probs.argmax(1), **options)
+        assert soft_accuracy(p) == pytest.approx(right, abs=1e-12)
+        expected = sklearn.metrics.log_loss(target, probs, **options)
+        assert soft_negative_log_likelihood(p) == pytest.approx(expected, abs=1e-12)
+        brier = sum(sklearn.metrics.brier_score_loss(target == k, probs[:, k], **options) for k in range(4))
+        assert soft_brier_score(p) == pytest.approx(brier, abs=1e-12)
+
+
+def test_one_label_for_sure_is_the_plain_score():
+    p = drawn()
+    certain = Predictions(p.logits, p.target.flip(0), label_probs=torch.eye(4)[p.target.flip(0)])
+    assert soft_accuracy(certain) == accuracy(certain)
+    assert soft_negative_log_likelihood(certain) == pytest.approx(negative_log_likelihood(certain), abs=1e-12)
+    assert soft_brier_score(certain) == pytest.approx(brier_score(certain), abs=1e-12)
+
+
+def test_the_distribution_itself_has_the_best_scores():
+    p = drawn()
+    best = p.with_logits(p.label_probs.log())
+    entropy = -(p.label_probs * p.label_probs.log()).sum(1).mean()
+    assert soft_negative_log_likelihood(best) == pytest.approx(float(entropy), abs=1e-12)
+    spread = (p.label_probs * (1 - p.label_probs)).sum(1).mean()
+    assert soft_brier_score(best) == pytest.approx(float(spread), abs=1e-12)
+    assert soft_brier_score(p) - float(spread) == pytest.approx(float(((p.probs - p.label_probs) ** 2).sum(1).mean()))
+    assert true_calibration_error(best) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_probability_that_underflows_has_a_finite_nll():
+    p = Predictions([[0.0, 2000.0]], [0], label_probs=[[0.5, 0.5]])
+    assert soft_negative_log_likelihood(p) == 1000.0
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_they_need_distributions_and_are_asked_for_by_name(name):
+    p = drawn()
+    plain = Predictions(p.logits, p.target)
+    with pytest.raises(InputError, match=r"predictions must carry label_probs; got none\. Pass the distribution"):
+        METRICS[name].value(plain)
+    assert name not in evaluate(p)
+    assert "true_ece" in evaluate(p)
+    streaming = StreamingMetrics(4, metrics=[name])
+    streaming.update(p.logits, p.target, label_probs=p.label_probs)
+    assert streaming.compute() == {name: METRICS[name].value(p)}
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_intervals_hold_the_value_and_floors_draw_from_the_model(name):
+    p = drawn()
+    interval = bootstrap_interval(p, metric=name, replicates=99)
+    assert interval.low < interval.value < interval.high
+    # The model's own distribution is the best there can be for its probabilities.
+    best = Predictions(p.logits, p.target, label_probs=p.probs)
+    assert noise_floor(p, metric=name, replicates=9).mean == pytest.approx(METRICS[name].value(best), abs=1e-9)
+
+
+def test_people_disagree_more_than_a_network_on_cifar10():
+    """Published cross-validated predictions against their labels, and against the votes of about 50 people."""
+    path = Path(__file__).parents[4] / "shared" / "real" / "cifar10_probs.npz"
+    if not path.exists():
+        pytest.skip("needs the predictions of published networks")
+    found = np.load(path)
+    logits = np.log(np.maximum(found["probs"], 1e-30))
+    p = Predictions(logits, found["target"], label_probs=found["human_probs"])
+    assert expected_calibration_error(p) == pytest.approx(0.03259, abs=1e-5)
+    assert true_calibration_error(p) == pytest.approx(0.0648, abs=5e-5)
+    assert soft_accuracy(p) < accuracy(p) == 0.9294
