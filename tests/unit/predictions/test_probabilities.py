@@ -73,7 +73,7 @@ def test_rounding_does_not_excuse_what_it_cannot_explain(tmp_path):
     probs, target = probs_of(classes=4)
     kept = np.round(probs, 3)
     kept[7] = [0.5, 0.25, 0.125, 0.122]  # 0.003 less than 1, where rounding four numbers loses 0.002 at most
-    with pytest.raises(InputError, match=r"sum to 1; got 0.997 in row 8 .1 such rows.*Add --normalize"):
+    with pytest.raises(InputError, match=r"sum to 1; got 0.997 in row 8 of t.csv .1 such rows.*Add --normalize"):
         read(table(tmp_path, kept, target))
     kept[7] = [0.0, 0.0, 0.5, 0.502]  # two numbers above 0 add 0.001 at most
     with pytest.raises(InputError, match=r"sum to 1; got 1\.002 in row 8"):
@@ -101,7 +101,7 @@ def test_normalize_takes_any_rows_and_counts_them(scale, tmp_path):
         ),
         (np.log, r"must be in \[0, 1\]; got .*These look like logits: name them with --logits"),
         (lambda p: 5 * p, r"must be in \[0, 1\]; got .*Of logits: name them with --logits. Add --normalize"),
-        (lambda p: 0.5 * p, r"must sum to 1; got 0.5 in row 1 .200 such rows among 200.*Add --normalize"),
+        (lambda p: 0.5 * p, r"must sum to 1; got 0.5 in row 1 of t.csv .200 such rows among 200.*Add --normalize"),
     ],
 )
 def test_what_is_no_probability_is_recognized(change, message, tmp_path):
