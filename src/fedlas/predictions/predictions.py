@@ -180,13 +180,7 @@ class Predictions:
 
     @classmethod
     def from_probs(
-        cls,
-        probs: Tensor,
-        target: Tensor,
-        *,
-        features: Tensor | None = None,
-        label_probs: Tensor | None = None,
-        normalize: bool = False,
+        cls, probs: Tensor, target: Tensor, *, normalize: bool = False, **others: Tensor | None
     ) -> Predictions:
         """Predictions of a model that gives probabilities, whose logarithms are logits.
 
@@ -194,10 +188,9 @@ class Predictions:
             probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
                 row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
                 by its sum. Exact zeros become 1.2e-38.
-            target: As in :class:`Predictions`, and so are the others.
-            features: As there.
-            label_probs: As there.
+            target: As in :class:`Predictions`.
             normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
+            **others: Further arguments of :class:`Predictions`, such as ``features``.
 
         Raises:
             InputError: If they are no probabilities (the message says whether they look like percentages or logits),
@@ -208,7 +201,7 @@ class Predictions:
             [0.9, 0.8]
         """
         logits = logits_from("Predictions.from_probs", _detached("probs", probs), normalize=normalize)
-        return cls(logits, target, features=features, label_probs=label_probs)
+        return cls(logits, target, **others)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:

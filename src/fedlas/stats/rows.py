@@ -76,11 +76,7 @@ class Rows:
 
     @property
     def of_all_classes(self) -> Predictions:
-        """The predictions.
-
-        Raises:
-            InputError: If they are a top label.
-        """
+        """The predictions; an InputError if they are a top label."""
         return check_predictions("metrics", self.predictions)
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
