@@ -316,4 +316,4 @@ def test_the_command_line_says_it_by_its_status(card, tmp_path, capsys):
     assert main(["monitor", str(card), str(good), str(bad), *options]) == 3
     assert "shown after sample 2," in capsys.readouterr().out  # in the second file
     assert main(["monitor", str(card), str(good), "--target", "y"]) == 2
-    assert "--target goes with --logits or --probs" in capsys.readouterr().err
+    assert "it must be said which columns hold the scores" in capsys.readouterr().err
