@@ -8,8 +8,9 @@ from fedlas.calibrated import CalibratedModel, calibrate
 from fedlas.features import FeatureTap, find_head
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective, param_groups, predict
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats import estimates
+from fedlas.stats.two_models import compare
 
 if TYPE_CHECKING:
     from fedlas import calibrators as calibrators
@@ -27,9 +28,11 @@ __all__ = [
     "FeatureTap",
     "Objective",
     "Predictions",
+    "TopLabel",
     "__version__",
     "calibrate",
     "checks",
+    "compare",
     "errors",
     "estimates",
     "evaluate",

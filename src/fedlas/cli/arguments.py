@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
-from fedlas._core.check import InputError
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
-from fedlas.predictions.columns import OWNER, Columns, split_names
+from fedlas.predictions.columns import Columns, split_names
 from fedlas.stats.estimates import REPLICATES
 
 AddSubcommand = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
@@ -82,8 +83,13 @@ def add_details(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--details", action="store_true", help=what)
 
 
-def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add ``--logits``, ``--probs``, ``--target`` and ``--classes``."""
+def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> None:
+    """Add ``--logits``, ``--probs``, ``--target``, ``--classes``, ``--normalize`` and ``--drop-missing``.
+
+    Args:
+        parser: Of the subcommand.
+        top_label: Whether confidences alone are enough: adds ``--confidence``, ``--correct`` and ``--predicted``.
+    """
     parser.add_argument(
         "--logits",
         metavar="COLUMNS",
@@ -99,20 +105,55 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", metavar="A,B,C", help="class names in the order of the columns (default: what * stands for)"
     )
+    if top_label:
+        parser.add_argument(
+            "--confidence",
+            metavar="COLUMN",
+            help="column of the predicted class's probability, where the others are unknown (default: an .npz's array "
+            "confidence)",
+        )
+        parser.add_argument(
+            "--correct", metavar="COLUMN", help="with --confidence: 0 and 1, or true and false (default: none)"
+        )
+        parser.add_argument(
+            "--predicted",
+            metavar="COLUMN",
+            help="with --confidence and --target: the predicted class, as the labels are written (default: none)",
+        )
+    parser.add_argument(
+        "--normalize",
+        action="store_true",
+        help="divide each row of probabilities by its sum (default: none is far off)",
+    )
+    parser.add_argument(
+        "--drop-missing", action="store_true", help="leave out rows that lack a value (default: they are refused)"
+    )
+
+
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    """Add ``--label-probs``, ``--weights`` and ``--groups``: what is known of each sample in addition to its label."""
+    parser.add_argument(
+        "--label-probs",
+        metavar="COLUMNS",
+        help="columns of the distribution of each label, as annotators voted, named like --probs (default: none)",
+    )
+    parser.add_argument(
+        "--weights", metavar="COLUMN", help="column of the weight of each sample (default: all count once)"
+    )
+    parser.add_argument(
+        "--groups", metavar="COLUMN", help="column of the group of each sample: measure each group (default: none)"
+    )
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
     """What these options say; None if none was given, as for an ``.npz`` with ``logits`` and ``target``.
 
     Raises:
-        InputError: If they say half of it, or contradict each other.
+        InputError: If they contradict each other.
     """
-    if args.logits is None and args.probs is None:
-        if args.target is None and args.classes is None:
-            return None
-        got = "--target" if args.target is not None else "--classes"
-        raise InputError(OWNER, f"{got} goes with --logits or --probs", "neither", "Say which columns hold the scores.")
-    return Columns(args.logits, args.probs, args.target, split_names(args.classes))
+    given: dict[str, Any] = {each.name: getattr(args, each.name, each.default) for each in fields(Columns)}
+    columns = Columns(**{**given, "classes": split_names(args.classes)})
+    return None if columns == Columns() else columns
 
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.card import MadeCard, file_card, run_card
 from fedlas.predictions import Columns, read_predictions
+from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -166,15 +167,16 @@ def _of_files(
         raise InputError("fedlas card", "a saved model has its calibration", f"--calibrate {calibrate}", fix)
     saved = Calibration(read_file(models[0])[1], fitted_on=f"other data, see {models[0].name}") if models else None
     val, test = read_predictions(val_file, columns), read_predictions(test_file, columns)
+    of_val, of_test = (check_predictions("fedlas card", each.predictions) for each in (val, test))
     if val.classes != test.classes:
         differing = f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}"
         raise InputError("fedlas card", "both files must name the same classes", differing, "Name the columns a,b,c.")
     for note in dict.fromkeys((*val.notes, *test.notes)):
         say(f"note: {note}")
-    calibration = saved or fit_calibration(calibrate or "temperature", val.predictions)
+    calibration = saved or fit_calibration(calibrate or "temperature", of_val)
     name = models[0].stem if models else test_file.stem
     return file_card(
-        val.predictions, test.predictions, calibration,
+        of_val, of_test, calibration,
         name=name, data=test_file.name, classes=test.classes or None, **options,
     )  # fmt: skip
 

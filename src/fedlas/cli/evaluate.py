@@ -12,20 +12,32 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, status
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_data, add_details, add_replicates, columns_of
+from fedlas._core.terminal import say, show, status
+from fedlas.cli.arguments import (
+    AddSubcommand,
+    add_columns,
+    add_data,
+    add_details,
+    add_replicates,
+    add_samples,
+    columns_of,
+)
 from fedlas.cli.metrics_table import show_metrics
 from fedlas.cli.ranking_table import show_ranking
 from fedlas.cli.reject import check_reject, plain, rejections, show_rejections
 from fedlas.cli.watch import watch
-from fedlas.lab.report.evaluation import COMPARED, verdicts, write_evaluation
+from fedlas.lab.report.evaluation import COMPARED, classes_of, size_of, verdicts, write_evaluation
+from fedlas.lab.report.groups import MOST, groups_table, plain_groups, whole_of, worst_group
 from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.ranking import ranking
+from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import estimates_by_stage
 from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
 from fedlas.metrics import evaluate
-from fedlas.predictions import Columns, Reader
+from fedlas.predictions import Columns, Predictions, Reader
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.stats import GroupEstimate, group_estimates
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
 
@@ -35,7 +47,8 @@ def add_evaluate(add: AddSubcommand) -> None:
         "evaluate", _evaluate, "Measure predictions: .npz, .csv, .parquet, .jsonl, or a run's test set.", "FILE"
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="predictions, or a run folder")
-    add_columns(parser)
+    add_columns(parser, top_label=True)
+    add_samples(parser)
     parser.add_argument("--watch", action="store_true", help="measure again when FILE changes (default: once)")
     parser.add_argument("--num-bins", type=int, default=15, help="bins of calibration errors (default: %(default)s)")
     add_replicates(parser)
@@ -107,8 +120,9 @@ def evaluate_file(
     """Measure predictions, before and after an optional calibrator, or after every one that can run.
 
     Args:
-        file: ``.npz`` with ``logits`` and ``target``, or a run folder, whose test predictions are taken (and whose
-            validation predictions calibrate); with ``table`` also CSV, JSON lines or Parquet.
+        file: ``.npz`` with ``logits`` and ``target``, or with ``confidence`` and ``correct``; or a run folder, whose
+            test predictions are taken (and whose validation predictions calibrate); with ``table`` also CSV, JSON
+            lines or Parquet.
         num_bins: Bins of the calibration errors.
         replicates: Of intervals and noise floors; 0 computes none.
         calibrate: Registry name of a calibrator to fit on ``on``, or ``"all"`` to compare those that can run.
@@ -137,7 +151,10 @@ def evaluate_file(
         require_page_packages()
     folder = file if file.is_dir() else None
     if folder is not None and table is not None:
-        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave --logits/--probs out.")
+        raise InputError("fedlas evaluate", "columns are for files", f"the run {file}", "Leave their options out.")
+    if table is not None and table.groups is not None and calibrate == ALL:
+        fix = "Name one calibrator, or leave --groups out."
+        raise InputError("fedlas evaluate", "--groups goes with one calibrator at most", "--calibrate all", fix)
     if folder is not None:
         file = RunFolder(folder).part_path("test")
     if html is not None and html.resolve() in [path.resolve() for path in (file, on) if path is not None]:
@@ -151,7 +168,12 @@ def evaluate_file(
         )
     # The predictions, and what the calibrators make of them.
     read = Reader(table)
-    stages = {"as predicted": read(file)}
+    found = read.read(file)
+    stages: dict[str, AnyPredictions] = {"as predicted": found.predictions}
+    of_all_classes: dict[str, Predictions] = {}  # what calibrators take, and thresholds
+    if calibrate is not None or reject:
+        owner = "--reject" if calibrate is None else "--calibrate"
+        of_all_classes["as predicted"] = check_predictions(owner, found.predictions)
     outcome, held_out = Calibrated({}), HeldOut(on, folder, data, read=read)
     if calibrate is not None:
         if on is None and folder is None:
@@ -163,10 +185,11 @@ def evaluate_file(
             )
         with status() as tell:
             held_out = replace(held_out, show=tell)
-            outcome = calibrated(calibrate, stages["as predicted"], held_out)
+            outcome = calibrated(calibrate, of_all_classes["as predicted"], held_out)
         say(*(f"note: {note}" for note in outcome.notes), stderr=True)
-        stages |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
-    rejected = rejections(stages, reject, calibrate, held_out)
+        of_all_classes |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
+        stages |= of_all_classes
+    rejected = rejections(of_all_classes, reject, calibrate, held_out)
     say(*(f"note: {note}" for note in read.notes), stderr=True)
     # Their metrics and intervals.
     columns = {stage: evaluate(predictions, num_bins=num_bins) for stage, predictions in stages.items()}
@@ -177,25 +200,46 @@ def evaluate_file(
         replicates=replicates,
         values=columns,
     )
+    groups: dict[str, dict[str, GroupEstimate]] = {}
+    if found.groups is not None:
+        for stage, each in stages.items():
+            groups[stage] = group_estimates(each, found.groups, num_bins=num_bins, replicates=replicates)
+    group_tables = [
+        (
+            worst_group(by_name),
+            groups_table(
+                by_name,
+                title=f"Groups by {table.groups if table else ''}, {stage}",
+                whole=whole_of(columns[stage], noise.get(stage, {}), found.predictions.num_samples),
+                most=None if details else MOST,
+            ),
+        )
+        for stage, by_name in groups.items()
+    ]
     # JSON, or the verdict and a table; and the page.
     if as_json:
-        chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
+        chance = {"intervals": {stage: {k: v.plain() for k, v in known.items()} for stage, known in noise.items()}}
         content: dict[str, Any] = {
             **columns,
             **(chance if noise else {}),
+            **({"groups": {stage: plain_groups(by_name) for stage, by_name in groups.items()}} if groups else {}),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
             **(plain(rejected) if rejected else {}),
-            **({"ranking": [asdict(place) for place in ranking(columns, stages)]} if calibrate == ALL else {}),
+            **({"ranking": [asdict(place) for place in ranking(columns, of_all_classes)]} if calibrate == ALL else {}),
         }
         say(*json.dumps(content, indent=2).split("\n"))
     else:
-        predictions = stages["as predicted"]
-        title = f"{file.name}: {predictions.num_samples:,} samples, {predictions.num_classes} classes, {num_bins} bins"
+        title = f"{file.name}: {size_of(found.predictions)}, {num_bins} bins"
         if calibrate == ALL:
-            show_ranking(columns, stages, title=title, noise=noise, details=details)
+            show_ranking(columns, of_all_classes, title=title, noise=noise, details=details)
         else:
-            say(*verdicts(columns, noise, predictions.num_samples), wrap=True)
-            show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
+            said = [*verdicts(columns, noise, found.predictions.num_samples), *(text for text, _ in group_tables)]
+            say(*said, wrap=True)
+        if calibrate != ALL and (details or not groups):  # a table of groups and one of metrics do not fit a terminal
+            classes = classes_of(found.predictions)
+            show_metrics(columns, title=title, noise=noise, details=details, num_classes=classes)
+        for _, rows in group_tables:
+            show(terminal(rows, details=details))
         say(*remarks(outcome, short=calibrate == ALL), wrap=True)
         show_rejections(rejected)
     if html is not None:
@@ -207,6 +251,7 @@ def evaluate_file(
             num_bins=num_bins,
             remarks=[*remarks(outcome), *read.notes],
             noise=noise,
+            groups=group_tables,
         )
         if not as_json:
             say(f"report: {html}")

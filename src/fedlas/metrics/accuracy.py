@@ -5,22 +5,22 @@ from __future__ import annotations
 from fedlas._core.check import check_count
 from fedlas.metrics.base import METRICS, OnePass, row_mean
 from fedlas.metrics.scan import RowMean
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def _hits(owner: str, k: int) -> OnePass[RowMean]:
     return row_mean(owner, lambda chunk: chunk.rank < k)
 
 
-_TOP1 = _hits("accuracy", 1)
+_TOP1 = row_mean("accuracy", lambda chunk: chunk.correct, top_label=True)
 
 
 @METRICS.register("accuracy", title="Accuracy", higher_is_better=True, percent=True, paper="folklore", one_pass=_TOP1)
-def accuracy(predictions: Predictions) -> float:
+def accuracy(predictions: Predictions | TopLabel) -> float:
     """Share of samples whose predicted class is the label.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. Of equal logits the first is predicted.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. Of equal logits the first is predicted.
 
     Returns:
         A fraction in ``[0, 1]``.

@@ -13,8 +13,7 @@ from fedlas._core.registry import Entry, Registry
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk, RowMean, Statistic, scan
 from fedlas.metrics.weighted import check_takes_weights, has_weights
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 
 METRICS: Registry[Callable[..., float]] = Registry("metric")
 """Functions ``Predictions -> float``.
@@ -26,6 +25,7 @@ Metadata: ``title`` (column head in tables), ``higher_is_better`` (None if it ha
 frozenset of names), ``default`` (False keeps the metric out of ``evaluate``), ``detail`` (True shows it in a second
 table of reports), ``ranked`` (False: it has a direction, but no best method, because one gets better in it by getting
 worse in another, as O-ECE falls when all confidences do; reports keep its arrow and its noise floor, and mark no best),
+``top_label`` (True: a metric without ``one_pass`` that takes a :class:`~fedlas.TopLabel` too; a pass knows by itself),
 ``zero_if_calibrated`` (True: never negative, and goes to 0 with growing ``N`` if the model is calibrated),
 ``weighted`` (True: a function without ``one_pass`` that heeds ``predictions.weights``; others refuse them) and
 ``unbiased`` (True: an estimator whose mean over test sets is what it estimates, though that of its bootstrap replicates
@@ -44,27 +44,33 @@ class OnePass(Generic[S]):
 
     Args:
         owner: Name of the metric's function, for errors.
-        statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``.
+        statistic: ``(predictions, num_bins) -> Statistic``, empty; metrics without bins ignore ``num_bins``. One that
+            asks chunks for ``confidence`` and ``correct`` alone has an attribute ``top_label = True``.
         value: From the filled statistic to the metric. Of this library's statistics it takes arrays with a leading
             axis of replicates as well, as the bootstrap has them, and gives one value for each.
     """
 
     owner: str
-    statistic: Callable[[Predictions, int], S]
+    statistic: Callable[[Any, int], S]
     value: Callable[[S], float | Floats]
 
-    def __call__(self, predictions: Predictions, *, num_bins: int = 15) -> float:
+    @property
+    def top_label(self) -> bool:
+        """Whether the top label is enough, so that a :class:`~fedlas.TopLabel` can be measured."""
+        return bool(getattr(self.statistic, "top_label", False))
+
+    def __call__(self, predictions: AnyPredictions, *, num_bins: int = 15) -> float:
         """The metric of ``predictions``, in a pass of its own."""
         return float(self.value(self.gather(predictions, num_bins=num_bins)))
 
-    def gather(self, predictions: Predictions, *, num_bins: int = 15) -> S:
+    def gather(self, predictions: AnyPredictions, *, num_bins: int = 15) -> S:
         """The filled statistic.
 
         Raises:
-            InputError: If ``predictions`` are no :class:`Predictions`, have weights of which the statistic does not
-                know, or ``num_bins`` is not a count.
+            InputError: If ``predictions`` are no :class:`Predictions`, nor a :class:`~fedlas.TopLabel` where that is
+                enough, have weights of which the statistic does not know, or ``num_bins`` is not a count.
         """
-        check_predictions(self.owner, predictions)
+        (check_measurable if self.top_label else check_predictions)(self.owner, predictions)
         statistic = self.statistic(predictions, check_count(self.owner, "num_bins", num_bins))
         check_takes_weights(self.owner, predictions, takes_weights=getattr(statistic, "takes_weights", False))
         scan(predictions, [statistic])
@@ -87,9 +93,32 @@ class Approximation(Generic[S]):
     error: Callable[[S], float]
 
 
-def row_mean(owner: str, quantity: Callable[[Chunk], Tensor]) -> OnePass[RowMean]:
-    """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row."""
-    return OnePass(owner, lambda predictions, _num_bins: RowMean(quantity, has_weights(predictions)), mean_of_rows)
+def row_mean(owner: str, quantity: Callable[[Chunk], Tensor], *, top_label: bool = False) -> OnePass[RowMean]:
+    """The single pass of a metric that is the mean of a ``quantity (n,)`` of each row.
+
+    Args:
+        owner: Name of the metric's function, for errors.
+        quantity: From a chunk to ``(n,)``, bool or float.
+        top_label: Whether it asks for ``confidence`` and ``correct`` alone.
+    """
+    return OnePass(owner, _EmptyMean(quantity, top_label), mean_of_rows)
+
+
+@dataclass(frozen=True)
+class _EmptyMean:
+    """Makes the empty statistic."""
+
+    quantity: Callable[[Chunk], Tensor]
+    top_label: bool
+
+    def __call__(self, predictions: AnyPredictions, _num_bins: int) -> RowMean:
+        return RowMean(self.quantity, has_weights(predictions))
+
+
+def top_label_is_enough(entry: MetricEntry) -> bool:
+    """Whether a metric can be computed of a :class:`~fedlas.TopLabel`."""
+    one_pass: AnyOnePass | None = entry.metadata.get("one_pass")
+    return bool(entry.metadata.get("top_label")) if one_pass is None else one_pass.top_label
 
 
 def mean_of_rows(rows: RowMean) -> float:

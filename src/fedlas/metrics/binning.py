@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from fedlas.metrics.weighted import (
     times,
     weighted_mass_edges,
 )
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 
 # Rows binned at a time: keeps the index and float64 weights small beside the confidences themselves.
 _ROWS = 2**16
@@ -201,9 +202,10 @@ def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
 class EqualWidth:
     """Statistic: sums over bins of equal width, with right or wrong as the outcome."""
 
+    top_label = True
     takes_weights = True
 
-    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self._weighted = has_weights(predictions)
         self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
 
@@ -228,9 +230,12 @@ class EqualMass:
 
     takes_weights = True
 
-    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+    top_label = True
+
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
-        self.confidence = torch.empty(predictions.num_samples, dtype=predictions.logits.dtype, device="cpu")
+        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.logits
+        self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
         self.weights = averaging_one(predictions)
         self._filled = 0
@@ -268,17 +273,14 @@ class EqualMass:
         return ranking(self.confidence, self.correct, self.weights)
 
 
-_SCHEMES: dict[str, Callable[[Predictions, int], EqualWidth | EqualMass]] = {
-    "equal-width": EqualWidth,
-    "equal-mass": EqualMass,
-}
+_SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
 
 
-def reliability_bins(predictions: Predictions, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
+def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
     """Mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1.
         scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.expected_calibration_error`) or ``"equal-mass"``
             (those of :func:`~fedlas.metrics.adaptive_calibration_error`).
@@ -295,5 +297,4 @@ def reliability_bins(predictions: Predictions, *, num_bins: int = 15, scheme: st
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
-    one_pass = OnePass("reliability_bins", statistic, lambda _: 0.0)
-    return one_pass.gather(predictions, num_bins=num_bins).sums.bins()
+    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).sums.bins()

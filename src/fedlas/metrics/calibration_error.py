@@ -11,7 +11,7 @@ from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mea
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, equal_mass_gaps
 from fedlas.metrics.weighted import filled, refuse_weights
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
@@ -59,11 +59,11 @@ _ADAPTIVE = {
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     one_pass=_ECE,
 )
-def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Expected calibration error of the predicted class, ``sum_b n_b / N * |accuracy_b - confidence_b|``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1. Bin ``(a, b]``; 0 belongs to the first.
 
     Returns:
@@ -95,11 +95,13 @@ def expected_calibration_error(predictions: Predictions, *, num_bins: int = 15) 
     one_pass=_ADAPTIVE["exact"],
     streaming=_FINE,
 )
-def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, convention: str = "exact") -> float:
+def adaptive_calibration_error(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, convention: str = "exact"
+) -> float:
     """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1; may exceed ``N``.
         convention: ``"exact"``: every sample counts, and equal confidences are in the same bin (a cut among them moves
             to their nearer end). ``"reference"``: the published code, whose edges are interpolated order statistics and
@@ -139,11 +141,11 @@ def adaptive_calibration_error(predictions: Predictions, *, num_bins: int = 15, 
     paper="Naeini, Cooper & Hauskrecht 2015, Obtaining well calibrated probabilities using Bayesian binning",
     one_pass=_MCE,
 )
-def maximum_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def maximum_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Largest gap of any bin that is not empty, ``max_b |accuracy_b - confidence_b|``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins of equal width, as in :func:`expected_calibration_error`.
 
     Returns:

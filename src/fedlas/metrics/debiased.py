@@ -8,7 +8,7 @@ from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.ranking import Floats
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def debiased_square(bins: BinTable) -> Floats:
@@ -47,7 +47,7 @@ _DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
     one_pass=_DEBIASED["equal-width"],
 )
 def debiased_squared_calibration_error(
-    predictions: Predictions, *, num_bins: int = 15, scheme: str = "equal-width"
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width"
 ) -> float:
     """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
 
@@ -55,7 +55,7 @@ def debiased_squared_calibration_error(
     estimates the variance of ``accuracy_b``, which is what the expectation of the square has too much.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1.
         scheme: ``"equal-width"`` (bins of ECE) or ``"equal-mass"`` (those of adaptive ECE).
 

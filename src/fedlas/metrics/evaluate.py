@@ -7,19 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fedlas._core.check import check_count
-from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry
+from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry, top_label_is_enough
 from fedlas.metrics.scan import Statistic, scan
 from fedlas.metrics.weighted import check_takes_weights
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
+from fedlas.predictions.top_label import needs_all_classes
 
 
-def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float]:
+def evaluate(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> dict[str, float]:
     """Every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``; with ``label_probs`` the true calibration error is
-            added, and with ``weights`` every sample counts by its weight.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``, which decides only some of the metrics;
+            with ``label_probs`` the true calibration error is added, and with ``weights`` every sample counts by its
+            weight.
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
@@ -44,20 +46,32 @@ def evaluate(predictions: Predictions, *, num_bins: int = 15) -> dict[str, float
         >>> scores["accuracy"]
         0.5
     """
-    check_predictions("evaluate", predictions)
+    check_measurable("evaluate", predictions)
     check_count("evaluate", "num_bins", num_bins)
     entries = [
-        entry
-        for entry in METRICS.entries()
-        if entry.metadata.get("default", True)
-        and all(getattr(predictions, name) is not None for name in entry.metadata.get("needs", ()))
+        entry for entry in METRICS.entries() if entry.metadata.get("default", True) and not lacking(entry, predictions)
     ]
     return values_of(predictions, entries, num_bins)
 
 
-def values_of(predictions: Predictions, entries: Sequence[MetricEntry], num_bins: int) -> dict[str, float]:
-    """The metrics of ``entries``, in one pass; each equals what its own function returns, to the last bit."""
-    statistics: dict[Callable[[Predictions, int], Any], Statistic] = {}
+def lacking(entry: MetricEntry, predictions: AnyPredictions) -> bool:
+    """Whether a metric needs what ``predictions`` do not hold: the other classes, or an optional array."""
+    if isinstance(predictions, TopLabel):
+        return not top_label_is_enough(entry)
+    return any(getattr(predictions, name) is None for name in entry.metadata.get("needs", ()))
+
+
+def values_of(predictions: AnyPredictions, entries: Sequence[MetricEntry], num_bins: int) -> dict[str, float]:
+    """The metrics of ``entries``, in one pass; each equals what its own function returns, to the last bit.
+
+    Raises:
+        InputError: If one of them needs the probabilities of all classes, and only the top label is known.
+    """
+    if isinstance(predictions, TopLabel):
+        for entry in entries:
+            if not top_label_is_enough(entry):
+                raise needs_all_classes("metrics", f"{entry.name!r}")
+    statistics: dict[Callable[[Any, int], Any], Statistic] = {}
     for entry in entries:
         takes_weights = entry.metadata.get("weighted", False)
         if (one_pass := entry.metadata.get("one_pass")) is not None:

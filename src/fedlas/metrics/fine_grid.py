@@ -10,7 +10,7 @@ from torch import Tensor
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 WIDTH_BITS = 14
 """Cells are ``2**-14`` wide, and narrower near 1, where the confidences of most networks crowd."""
@@ -55,9 +55,10 @@ class Masses:
 class FineGrid:
     """Statistic: number and sum of confidences of right and of wrong predictions, in each cell of a fixed grid."""
 
+    top_label = True
     takes_weights = True
 
-    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
         weighted = has_weights(predictions)
         self._count, self._confidence = counts_for(2 * NUM_CELLS, weighted), sums_for(2 * NUM_CELLS, weighted)

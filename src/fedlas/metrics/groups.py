@@ -15,8 +15,8 @@ from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable, check_predictions
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ def class_table(sums: ClasswiseSums) -> dict[int, ClassCalibration]:
 
 
 def calibration_by_group(
-    predictions: Predictions, groups: Tensor | np.ndarray[Any, Any] | Sequence[Any], *, num_bins: int = 15
+    predictions: Predictions | TopLabel, groups: Tensor | np.ndarray[Any, Any] | Sequence[Any], *, num_bins: int = 15
 ) -> dict[Any, GroupCalibration]:
     """Accuracy and calibration of the predicted class in each group of samples.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         groups: Group of each sample ``(N,)``: integers, strings or anything else NumPy can sort, such as a hospital, a
             camera, ``predictions.predicted`` or ``predictions.target``. Floats are measurements and no groups.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1; the same for all groups.
@@ -141,7 +141,7 @@ def calibration_by_group(
         (['easy', 'hard'], 0.5, 1)
     """
     owner = "calibration_by_group"
-    check_predictions(owner, predictions)
+    check_measurable(owner, predictions)
     check_count(owner, "num_bins", num_bins)
     if isinstance(groups, Tensor):
         check_dense(owner, "groups", groups)

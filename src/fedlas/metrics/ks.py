@@ -8,7 +8,7 @@ from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def largest_cumulated_gap(runs: Runs) -> Floats:
@@ -40,14 +40,14 @@ _STREAMING = Approximation(OnePass(_OWNER, FineGrid, lambda grid: largest_cumula
     one_pass=_KS,
     streaming=_STREAMING,
 )
-def ks_calibration_error(predictions: Predictions) -> float:
+def ks_calibration_error(predictions: Predictions | TopLabel) -> float:
     """Largest gap of the cumulated samples, ``max_t |1 / N * sum_{i: confidence_i <= t} (correct_i - confidence_i)|``.
 
     No bins, and no kernel: the Kolmogorov-Smirnov distance between the distribution of the confidences as they are and
     as the outcomes weigh them.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1]``, at least ``|mean confidence - accuracy|``.

@@ -8,7 +8,7 @@ from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.weighted import filled
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def root_mean_square_gap(bins: BinTable) -> Floats:
@@ -30,11 +30,11 @@ _RMSCE = OnePass("root_mean_square_calibration_error", EqualWidth, lambda bins: 
     paper="Hendrycks, Mazeika & Dietterich 2019, Deep anomaly detection with outlier exposure",
     one_pass=_RMSCE,
 )
-def root_mean_square_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def root_mean_square_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Root mean square gap of the bins, ``sqrt(sum_b n_b / N * (accuracy_b - confidence_b)**2)``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in ECE.
 
     Returns:

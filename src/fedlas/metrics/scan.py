@@ -15,7 +15,8 @@ from torch import Tensor
 
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS
 from fedlas.metrics.weighted import WeightedSum, counts_for, sums_for, times
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
 # are enough that the hundred small calls for each chunk do not count; an accelerator wants fewer and larger kernels.
@@ -124,6 +125,18 @@ class Chunk:
         return error.cpu().double()
 
 
+class TopChunk(Chunk):
+    """Some rows of which the top label alone is known: whatever else a metric asks of them raises an InputError."""
+
+    def __init__(self, confidence: Tensor, correct: Tensor, weights: Tensor | None) -> None:
+        # In place of the base's properties, which would compute both.
+        vars(self).update(confidence=confidence, correct=correct, weights=weights)
+
+    def __getattr__(self, name: str) -> Tensor:
+        """What the base's constructor would set."""
+        raise needs_all_classes("metrics")
+
+
 class Statistic(Protocol):
     """Something gathered chunk by chunk.
 
@@ -147,8 +160,14 @@ class Sums(Statistic, Protocol):
         """
 
 
-def chunks(predictions: Predictions) -> Iterator[Chunk]:
+def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
     """The rows of ``predictions`` in order, a cache-sized chunk at a time."""
+    if isinstance(predictions, TopLabel):
+        for start in range(0, predictions.num_samples, CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            weights = None if predictions.weights is None else predictions.weights[part]
+            yield TopChunk(predictions.confidence[part], predictions.correct[part], weights)
+        return
     logits = predictions.logits
     on_cpu = logits.device.type == "cpu"
     rows = max(1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes)
@@ -162,7 +181,7 @@ def chunks(predictions: Predictions) -> Iterator[Chunk]:
 
 
 @torch.no_grad()
-def scan(predictions: Predictions, statistics: Iterable[Statistic]) -> None:
+def scan(predictions: AnyPredictions, statistics: Iterable[Statistic]) -> None:
     """Fill ``statistics`` in one pass over ``predictions``."""
     statistics = list(statistics)
     for chunk in chunks(predictions):

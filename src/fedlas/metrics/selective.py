@@ -10,7 +10,7 @@ from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
 from fedlas.metrics.weighted import filled
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def area_of(count: Floats, wrong: Floats) -> Floats:
@@ -101,11 +101,11 @@ _PAPER = "Geifman, Uziel & El-Yaniv 2019, Bias-reduced uncertainty estimation fo
     one_pass=_AURC,
     streaming=_STREAMING_AURC,
 )
-def area_under_risk_coverage(predictions: Predictions) -> float:
+def area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean risk over all coverages, ``1 / N * sum_k (errors among the k most confident) / k``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1]``; the error rate if confidence says nothing.
@@ -135,11 +135,11 @@ def area_under_risk_coverage(predictions: Predictions) -> float:
     one_pass=_EXCESS,
     streaming=_STREAMING_EXCESS,
 )
-def excess_area_under_risk_coverage(predictions: Predictions) -> float:
+def excess_area_under_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """AURC minus the least possible with as many errors: what the order of confidences loses, apart from accuracy.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1]``; 0 if every right prediction is more confident than every wrong one.
@@ -168,14 +168,14 @@ def excess_area_under_risk_coverage(predictions: Predictions) -> float:
     one_pass=_GENERALIZED,
     streaming=_STREAMING_GENERALIZED,
 )
-def area_under_generalized_risk_coverage(predictions: Predictions) -> float:
+def area_under_generalized_risk_coverage(predictions: Predictions | TopLabel) -> float:
     """Mean share of samples that are wrong and accepted over all coverages: the risk that an accepted error does harm.
 
     AURC divides the accepted errors by the accepted samples, so that a few confident errors count for many times as
     much as others. AUGRC divides by all samples: every error counts by the coverages at which it is accepted.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1/2]``: with the error rate ``r`` it is ``r**2 / 2`` for a perfect order of confidences,

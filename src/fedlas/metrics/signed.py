@@ -13,7 +13,7 @@ from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.weighted import counts_for, filled, has_weights, sums_for, times
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 
 def over_gap(bins: BinTable) -> Floats:
@@ -65,9 +65,10 @@ def doubt_when_right(outcomes: Outcomes) -> Floats:
 class ConfidenceByOutcome:
     """Statistic: number and sum of confidences of wrong and of right predictions, in this order."""
 
+    top_label = True
     takes_weights = True
 
-    def __init__(self, predictions: Predictions, _num_bins: int) -> None:
+    def __init__(self, predictions: Predictions | TopLabel, _num_bins: int) -> None:
         self._weighted = has_weights(predictions)
         self._count, self._confidence = counts_for(2, self._weighted), sums_for(2, self._weighted)
 
@@ -106,14 +107,14 @@ _FEDLAS = "FedLAS 2026, Feature-modulated bidirectional label smoothing for neur
     paper=_FEDLAS,
     one_pass=_OVER_ECE,
 )
-def overconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def overconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are too confident, ``sum_b n_b / N * max(0, confidence_b - accuracy_b)``.
 
     With :func:`underconfident_calibration_error` it adds up to :func:`expected_calibration_error`; the difference of
     the two is :func:`confidence_gap`.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in ECE.
 
     Returns:
@@ -148,11 +149,11 @@ def overconfident_calibration_error(predictions: Predictions, *, num_bins: int =
     paper=_FEDLAS,
     one_pass=_UNDER_ECE,
 )
-def underconfident_calibration_error(predictions: Predictions, *, num_bins: int = 15) -> float:
+def underconfident_calibration_error(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> float:
     """Part of ECE from bins that are not confident enough, ``sum_b n_b / N * max(0, accuracy_b - confidence_b)``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1, as in ECE.
 
     Returns:
@@ -180,13 +181,13 @@ def underconfident_calibration_error(predictions: Predictions, *, num_bins: int 
     paper="Yates 1982, External correspondence: decompositions of the mean probability score",
     one_pass=_GAP,
 )
-def confidence_gap(predictions: Predictions) -> float:
+def confidence_gap(predictions: Predictions | TopLabel) -> float:
     """Mean confidence minus accuracy: positive if the model is too confident on the whole, negative if too little.
 
     Equal to O-ECE minus U-ECE for any bins, and not biased.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[-1, 1]``.
@@ -214,11 +215,11 @@ def confidence_gap(predictions: Predictions) -> float:
     paper="folklore",
     one_pass=_OVER,
 )
-def overconfidence(predictions: Predictions) -> float:
+def overconfidence(predictions: Predictions | TopLabel) -> float:
     """Mean confidence of the wrong predictions.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1]``; 0 if all predictions are right.
@@ -244,11 +245,11 @@ def overconfidence(predictions: Predictions) -> float:
     paper="folklore",
     one_pass=_UNDER,
 )
-def underconfidence(predictions: Predictions) -> float:
+def underconfidence(predictions: Predictions | TopLabel) -> float:
     """Mean of ``1 - confidence`` over the right predictions.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         A fraction in ``[0, 1]``; 0 if no prediction is right. Not a calibration error: see :func:`overconfidence`.

@@ -15,7 +15,7 @@ from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
 from fedlas.metrics.weighted import refuse_weights
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 
 STEPS = 2**WIDTH_BITS
 """The confidence axis is cut into as many steps; every cell of :class:`FineGrid` lies within one of them."""
@@ -216,7 +216,7 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     one_pass=_SMOOTH["exact"],
 )
-def smooth_calibration_error(predictions: Predictions, *, convention: str = "exact") -> float:
+def smooth_calibration_error(predictions: Predictions | TopLabel, *, convention: str = "exact") -> float:
     """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.
 
     ``smECE_s = integral_0^1 |1 / N * sum_i K_s(t, confidence_i) * (correct_i - confidence_i)| dt``, where ``K_s`` is
@@ -225,7 +225,7 @@ def smooth_calibration_error(predictions: Predictions, *, convention: str = "exa
     cannot be said of bins.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         convention: ``"exact"``: the paper's definition. ``"reference"``: the numbers of the published package.
 
     Returns:

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedlas._core.check import check_count
 from fedlas.plots.theme import REFERENCE, ThemeName, backing, canvas, caption
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ __all__ = ["confidence_histogram"]
 
 
 def confidence_histogram(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     num_bins: int = 20,
     ax: Axes | None = None,
@@ -32,7 +32,8 @@ def confidence_histogram(
     calibrated one may not.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. With weights, shares and means are weighted.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights, shares and means are
+            weighted.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
@@ -51,7 +52,7 @@ def confidence_histogram(
     """
     owner = "confidence_histogram"
     check_count(owner, "num_bins", num_bins)
-    check_predictions(owner, predictions)
+    check_measurable(owner, predictions)
     confidence, correct = predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
     weights = np.ones_like(confidence) if predictions.weights is None else predictions.weights.numpy()
     edges = np.linspace(0, 1, num_bins + 1)

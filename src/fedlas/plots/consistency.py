@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count, check_number
 from fedlas.metrics import reliability_bins
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.weights import effective_samples
 
 __all__ = ["ConsistencyBand", "consistency_band"]
@@ -31,7 +31,12 @@ class ConsistencyBand:
 
 
 def consistency_band(
-    predictions: Predictions, *, num_bins: int = 15, level: float = 0.95, replicates: int = 2000, seed: int = 0
+    predictions: Predictions | TopLabel,
+    *,
+    num_bins: int = 15,
+    level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
 ) -> ConsistencyBand:
     """Quantiles of each bin's accuracy over resampled forecasts whose outcomes are drawn from the forecasts.
 
@@ -41,8 +46,8 @@ def consistency_band(
     without a loop.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``; the target is not used. With weights, as many confidences
-            are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used. With weights, as
+            many confidences are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin outside a band of
             level 0.95.

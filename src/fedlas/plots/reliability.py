@@ -13,8 +13,8 @@ from fedlas.metrics import reliability_bins
 from fedlas.plots.consistency import consistency_band
 from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
 from fedlas.plots.theme import legend as draw_legend
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.weights import effective_samples
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _GAP = 4.0
 
 
 def reliability_diagram(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     num_bins: int = 15,
     ax: Axes | None = None,
@@ -45,8 +45,8 @@ def reliability_diagram(
     the mean length of the gaps with the shares of the samples as weights.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``. With weights, shares and accuracies are weighted, and
-            intervals are those of the effective number of samples, which the text names.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights, shares and accuracies are
+            weighted, and intervals are those of the effective number of samples, which the text names.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
         ax: Where to draw; a new figure if None. The strip is an inset below it, which needs room (constrained layout
             makes it).
@@ -75,7 +75,7 @@ def reliability_diagram(
     """
     owner = "reliability_diagram"
     check_count(owner, "num_bins", num_bins)
-    check_predictions(owner, predictions)
+    check_measurable(owner, predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
         value.detach().cpu().double().numpy()

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fedlas.metrics.selective import area_under_risk_coverage, excess_area_under_risk_coverage
 from fedlas.plots.theme import ThemeName, backing, canvas, caption, legend
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,11 +21,11 @@ _MOST_POINTS = 400
 """More points would only make the file larger."""
 
 
-def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def risk_coverage(predictions: Predictions | TopLabel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coverage and risk: the share of errors among the ``k`` most confident of ``N`` samples.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
 
     Returns:
         ``coverage (N,)``, ``k / N`` for ``k = 1 .. N``, and ``risk (N,)`` in ``[0, 1]``, whose mean is AURC. Samples
@@ -43,7 +43,7 @@ def risk_coverage(predictions: Predictions) -> tuple[NDArray[np.float64], NDArra
     Source:
         El-Yaniv & Wiener 2010 (JMLR 11); Geifman et al. 2019 (https://arxiv.org/abs/1805.08206).
     """
-    check_predictions("risk_coverage", predictions)
+    check_measurable("risk_coverage", predictions)
     confidence, wrong = predictions.confidence.cpu().double().numpy(), 1.0 - predictions.correct.cpu().double().numpy()
     if predictions.weights is not None:
         return _weighted(confidence, wrong, predictions.weights.numpy())
@@ -65,7 +65,7 @@ def _weighted(
 
 
 def risk_coverage_curve(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     ax: Axes | None = None,
     title: str | None = None,
@@ -77,7 +77,7 @@ def risk_coverage_curve(
     last. Its area is the least possible with that many errors, and E-AURC is the area between it and the curve.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.

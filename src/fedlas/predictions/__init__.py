@@ -6,6 +6,8 @@ reads.
 
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.predictions import Predictions
-from fedlas.predictions.read import Read, Reader, Table, open_table, read_predictions
+from fedlas.predictions.read import Read, Reader, open_table, read_predictions
+from fedlas.predictions.table import Table
+from fedlas.predictions.top_label import TopLabel
 
-__all__ = ["Columns", "Predictions", "Read", "Reader", "Table", "open_table", "read_predictions"]
+__all__ = ["Columns", "Predictions", "Read", "Reader", "Table", "TopLabel", "open_table", "read_predictions"]

@@ -1,25 +1,32 @@
-"""Which columns of a table hold scores and labels, and which class a label names."""
+"""Which columns of a table hold what: scores, labels, outcomes, weights and groups."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from fedlas._core.check import InputError, suggestion
+from fedlas.predictions.class_labels import OWNER, few, whole
 
-from fedlas._core.check import InputError, describe, suggestion
-
-OWNER = "predictions"
-"""Who complains about a table."""
+_DEFAULTS = (
+    {"logits": "logits", "target": "target", "label_probs": "label_probs", "weights": "weights"},
+    {"confidence": "confidence", "correct": "correct", "weights": "weights"},
+    {"confidence": "confidence", "predicted": "predicted", "target": "target", "weights": "weights"},
+)
+"""Names of arrays in an ``.npz`` that need no naming: those of a line, of which some need not be there."""
+_OPTIONAL = {"target", "label_probs", "weights"}
+_SCORES = ("logits", "probs", "confidence")
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table as the user names them; nothing is guessed.
+
+    One of ``logits``, ``probs`` and ``confidence`` says what the scores are. Without any they are the arrays of an
+    ``.npz`` that are called ``logits`` (and ``target``), or ``confidence`` and ``correct``.
 
     Args:
         logits: Column names separated by commas, in the order of the classes; a name with ``*`` or ``?`` stands for all
@@ -29,9 +36,18 @@ class Columns:
         target: Column of the labels; None if there are none.
         classes: Names of the classes in the order of the columns; none if labels are numbers from 0, or the names of
             the columns.
+        confidence: Column of the probability of the predicted class, where the others are unknown.
+        correct: Column that says whether the predicted class is the label: 0 and 1, or true and false.
+        predicted: Column of the predicted class, in place of ``correct``: it is compared with ``target`` as text.
+        label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
+        weights: Column of the weights of samples.
+        groups: Column of the groups of samples; any of the others too.
+        normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
+        drop_missing: Leave out rows in which a value is missing.
 
     Raises:
-        InputError: If both logits and probs are named, or neither; or for an empty or repeated name.
+        InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
+            name.
 
     Example:
         >>> Columns(probs="p_*", target="label").kind
@@ -42,31 +58,76 @@ class Columns:
     probs: str | None = None
     target: str | None = None
     classes: tuple[str, ...] = ()
+    confidence: str | None = None
+    correct: str | None = None
+    predicted: str | None = None
+    label_probs: str | None = None
+    weights: str | None = None
+    groups: str | None = None
+    normalize: bool = False
+    drop_missing: bool = False
 
     def __post_init__(self) -> None:
-        if (self.logits is None) == (self.probs is None):
-            got = "neither" if self.logits is None else f"logits {self.logits!r} and probs {self.probs!r}"
+        named = [name for name in _SCORES if getattr(self, name) is not None]
+        if len(named) > 1:
+            got = " and ".join(f"{name} {getattr(self, name)!r}" for name in named)
+            fix = "Say what the columns hold: the file does not show it."
+            raise InputError(OWNER, "only one of --logits, --probs and --confidence can name columns", got, fix)
+        for option, others, fix in (
+            ("correct", ("confidence",), "Name the column of confidences too."),
+            ("predicted", ("confidence",), "Name the column of confidences too; where all scores are, they tell."),
+            ("normalize", ("probs", "label_probs"), "Name columns of probabilities, or leave it out."),
+        ):
+            if getattr(self, option) and named and not any(getattr(self, other) for other in others):
+                needed = " or ".join(map(option_of, others))
+                raise InputError(OWNER, f"{option_of(option)} goes with {needed}", option_of(named[0]), fix)
+        for option in ("classes", "label_probs"):
+            if self.confidence is not None and getattr(self, option):
+                fix = "Pass --probs with the columns of all classes, or leave it out."
+                raise InputError(OWNER, f"{option_of(option)} needs the scores of all classes", "--confidence", fix)
+        if self.correct is not None and (self.predicted is not None or self.target is not None):
+            got = "--correct with " + " and ".join(f"--{n}" for n in ("predicted", "target") if getattr(self, n))
+            fix = "Leave one or the other out."
             raise InputError(
-                OWNER,
-                "either --logits or --probs must name columns",
-                got,
-                "Say what the columns hold: the file does not show it.",
+                OWNER, "outcomes must be named once, by --correct or by --predicted and --target", got, fix
             )
-        if not all(self.words) or len(set(self.words)) < len(self.words):
-            got = repr(self.logits or self.probs)
-            raise InputError(OWNER, f"--{self.kind} must name columns, each once", got, "Write a,b,c or 'prefix_*'.")
+        for option in (*_SCORES, "label_probs"):
+            words = _words(getattr(self, option))
+            if not all(words) or len(set(words)) < len(words):
+                expected, got = f"{option_of(option)} must name columns, each once", repr(getattr(self, option))
+                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'.")
         if any(not name for name in self.classes) or len(set(self.classes)) < len(self.classes):
             raise InputError(OWNER, "--classes must name classes, each once", ",".join(self.classes), "Write a,b,c.")
 
     @property
-    def kind(self) -> str:
-        """``"logits"`` or ``"probs"``."""
-        return "probs" if self.logits is None else "logits"
+    def kind(self) -> str | None:
+        """``"logits"``, ``"probs"``, ``"confidence"``, or None where the names of arrays decide."""
+        return next((name for name in _SCORES if getattr(self, name) is not None), None)
 
     @property
-    def words(self) -> list[str]:
-        """Names and patterns of the columns of scores."""
-        return [word.strip() for word in str(self.logits or self.probs).split(",")]
+    def has_outcomes(self) -> bool:
+        """Whether columns say what the label is, or whether the predicted class is it."""
+        if self.kind == "confidence":
+            return self.correct is not None or (self.predicted is not None and self.target is not None)
+        return self.target is not None
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """Columns whose values are read as they stand, each once."""
+        named = (self.target, self.correct, self.predicted, self.groups)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def or_default(self, names: Sequence[str]) -> Columns | None:
+        """These columns, with the scores of an ``.npz`` that need no naming; None if it has no such array."""
+        if self.kind is not None:
+            return self
+        for line in _DEFAULTS:
+            if {*line.values()} - _OPTIONAL <= {*names}:
+                own: dict[str, Any] = {
+                    option: name for option, name in line.items() if name in names and not getattr(self, option)
+                }
+                return replace(self, **own)
+        return None
 
     def find(self, names: Sequence[str], *, where: str) -> Found:
         """The columns among ``names``.
@@ -84,131 +145,72 @@ class Columns:
                 raise InputError(
                     OWNER, "column names must differ", f"{name!r} {times} times in {where}", "Rename them."
                 )
-        found: list[str] = []
-        parts: list[str] = []
-        for word in self.words:
-            if word in names or not set(word) & set("*?["):
-                matches = [_known(word, names, f"--{self.kind}", where)]
-                parts.append(word)
-            else:
-                matches = [name for name in names if fnmatchcase(name, word) and name != self.target]
-                if len(matches) < 2:
-                    raise InputError(
-                        OWNER,
-                        f"--{self.kind} {word!r} must match at least two columns",
-                        f"{len(matches)} of {_few(names)} in {where}",
-                        "Name the columns; a single one is the positive class of two.",
-                    )
-                stands = _matched(word, matches)
-                _check_order(stands, word, where)
-                parts += stands
-            found += matches
-        if len(set(found)) < len(found) or self.target in found:
-            twice = next(name for name in found if found.count(name) > 1 or name == self.target)
-            raise InputError(
-                OWNER, "a column must be named once", f"{twice!r} twice", "Name each column for one thing."
-            )
-        if self.target is not None:
-            _known(self.target, names, "--target", where)
-        return Found(tuple(found), tuple(parts))
+        kind = self.kind or "logits"
+        single = [name for option in ("target", "correct", "predicted", "weights") if (name := getattr(self, option))]
+        scores, parts = _find(_words(getattr(self, kind)), names, {*single, self.groups}, option_of(kind), where)
+        if kind == "confidence" and len(scores) > 1:
+            fix = "Name the column of the predicted class's probability; of all classes name --probs."
+            raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
+        votes, _ = _find(_words(self.label_probs), names, {*single, self.groups, *scores}, "--label-probs", where)
+        for name, times in Counter([*scores, *votes, *single]).most_common(1):
+            if times > 1:
+                fix = "Name each column for one thing."
+                raise InputError(OWNER, "a column must be named once", f"{name!r} twice", fix)
+        for option in ("target", "correct", "predicted", "weights", "groups"):
+            if (name := getattr(self, option)) is not None:
+                _known(name, names, option_of(option), where)
+        return Found(tuple(scores), tuple(parts), tuple(votes))
 
 
 @dataclass(frozen=True)
 class Found:
-    """Columns of scores in a file.
+    """Columns of numbers in a file.
 
     Attributes:
         scores: Their names, in the order of the classes.
         parts: What each is called as a class: the part that ``*`` stands for, or the whole name.
+        label_probs: Names of the columns of label distributions, in the order of the classes.
     """
 
     scores: tuple[str, ...]
     parts: tuple[str, ...]
+    label_probs: tuple[str, ...] = ()
 
 
-class Labels:
-    """From labels as they stand in a file to class numbers.
-
-    A label is the name of a class (of ``names``), or, if no name is a whole number, its number from 0 in the order of
-    the columns; all of a file are of one kind. ``True`` and ``False`` are 1 and 0 where there are two classes.
-
-    Args:
-        num_classes: ``C``.
-        names: Of the classes, in the order of the columns; empty if they have none.
-        column: Of the labels, for messages.
-        where: The file, for messages.
-
-    State:
-        Which kind the first label was.
-    """
-
-    def __init__(self, num_classes: int, names: Sequence[str], *, column: str, where: str) -> None:
-        self.num_classes, self.column, self.where = num_classes, column, where
-        self.names = {name: number for number, name in enumerate(names)}
-        self.by_name: bool | None = None
-
-    def numbers(self, labels: Sequence[Any] | NDArray[Any], first_row: int) -> NDArray[np.int64]:
-        """Class numbers ``(n,)`` of the labels of rows ``first_row`` and following, counted from 1.
-
-        Raises:
-            InputError: For a missing or unknown label (row and column are named), or two kinds in one file.
-        """
-        plain = labels.tolist() if isinstance(labels, np.ndarray) else labels
-        known: dict[Any, int] = {}
-        out = np.empty(len(plain), dtype=np.int64)
-        for place, label in enumerate(plain):
-            key = (type(label), label) if label.__hash__ is not None else (str, str(label))
-            number = known.get(key)
-            if number is None:
-                number = known[key] = self._number(label, first_row + place)
-            out[place] = number
-        return out
-
-    def said(self) -> str:
-        """How labels were understood, as a sentence."""
-        if self.by_name is None:
-            return "There were no labels."
-        if self.by_name:
-            return f"Labels name classes: {_few(list(self.names))}, in the order of the columns."
-        return f"Labels are class numbers, 0 to {self.num_classes - 1} in the order of the columns."
-
-    def _number(self, label: Any, row: int) -> int:
-        text = "" if label is None or (isinstance(label, float) and label != label) else str(label).strip()
-        if not text:
-            raise InputError(
-                OWNER, f"every row must have a label in column {self.column!r}", self._at(row, "none"), FIX
-            )
-        whole = _whole(text, two=self.num_classes == 2)
-        name = next((form for form in (text, str(whole)) if form in self.names), None)
-        number = self.names[name] if name is not None else whole
-        if number is None or (name is None and self._numbered()) or not 0 <= number < self.num_classes:
-            allowed = _few(list(self.names)) if self.names else f"a number from 0 to {self.num_classes - 1}"
-            if self.names and not self._numbered():
-                allowed += f", or a number from 0 to {self.num_classes - 1}"
-            raise InputError(
-                OWNER,
-                f"labels in column {self.column!r} must be {allowed}",
-                self._at(row, repr(label)),
-                "Name the classes in the order of the columns with --classes, or correct the label.",
-            )
-        if self.by_name is None:
-            self.by_name = name is not None
-        elif self.by_name is not (name is not None):
-            kind = "the name of a class" if self.by_name else "the number of one"
-            raise InputError(
-                OWNER, f"all labels must be {kind}, as the first is", self._at(row, repr(label)), "Use one kind only."
-            )
-        return number
-
-    def _numbered(self) -> bool:
-        """Whether classes are named by whole numbers, so that a number is a name."""
-        return any(_whole(name) is not None for name in self.names)
-
-    def _at(self, row: int, got: str) -> str:
-        return f"{got} in row {row} of {self.where}"
+def option_of(name: str) -> str:
+    """What a field of :class:`Columns` is called on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
-FIX = "Fill it in, or remove the row."
+def _words(text: str | None) -> list[str]:
+    """Names and patterns of columns."""
+    return [] if text is None else [word.strip() for word in text.split(",")]
+
+
+def _find(
+    wanted: Sequence[str], names: Sequence[str], taken: Container[str | None], option: str, where: str
+) -> tuple[list[str], list[str]]:
+    """The columns that ``wanted`` names, without ``taken`` ones for a pattern, and what each is called as a class."""
+    found: list[str] = []
+    parts: list[str] = []
+    for word in wanted:
+        if word in names or not set(word) & set("*?["):
+            matches = [_known(word, names, option, where)]
+            parts.append(word)
+        else:
+            matches = [name for name in names if fnmatchcase(name, word) and name not in taken]
+            if len(matches) < 2:
+                raise InputError(
+                    OWNER,
+                    f"{option} {word!r} must match at least two columns",
+                    f"{len(matches)} of {few(names)} in {where}",
+                    "Name the columns; a single one is the positive class of two.",
+                )
+            stands = _matched(word, matches)
+            _check_order(stands, word, where)
+            parts += stands
+        found += matches
+    return found, parts
 
 
 def split_names(text: str | None) -> tuple[str, ...]:
@@ -232,7 +234,7 @@ def _matched(pattern: str, names: Sequence[str]) -> list[str]:
 
 def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
     """Refuse columns that are numbered and not in order, as after sorting by name: 0, 1, 10, 2."""
-    numbers = [_whole(part) for part in parts]
+    numbers = [whole(part) for part in parts]
     plain = [number for number in numbers if number is not None]
     if len(plain) < len(parts):
         return
@@ -241,22 +243,6 @@ def _check_order(parts: Sequence[str], pattern: str, where: str) -> None:
         raise InputError(
             OWNER,
             f"columns that match {pattern!r} must be numbered from 0 or 1, without gaps and in order",
-            f"{_few(parts)} in {where}",
+            f"{few(parts)} in {where}",
             "Name them one by one in the order of the classes, a,b,c.",
         )
-
-
-def _whole(text: str, *, two: bool = False) -> int | None:
-    """The whole number that a text is, also as 3.0; with ``two`` also true and false; None if it is none."""
-    if two and text.lower() in ("true", "false"):
-        return int(text.lower() == "true")
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return int(number) if number.is_integer() else None
-
-
-def _few(names: Sequence[str], most: int = 12) -> str:
-    shown = ", ".join(map(str, names[:most]))
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)

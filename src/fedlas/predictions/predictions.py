@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import CalibrationWarning, InputError, check_dense, check_finite, check_logits, describe
+from fedlas._core.check import CalibrationWarning, InputError, check_finite, check_logits, describe
 from fedlas._core.files import write_atomically
+from fedlas.predictions.given import detached
 from fedlas.predictions.labels import Target, checked_target, no_labels
+from fedlas.predictions.probabilities import are_probabilities, logits_from
+from fedlas.predictions.top_label import TopLabel, needs_all_classes
 from fedlas.predictions.weights import check_weights
 
 
@@ -63,7 +66,7 @@ class Predictions:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        logits = check_logits("Predictions", _detached("logits", self.logits))
+        logits = check_logits("Predictions", detached("logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             raise InputError(
                 "Predictions",
@@ -74,13 +77,13 @@ class Predictions:
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
         given = vars(self)["target"]
-        target = None if given is None else checked_target(_detached("target", given), logits)
+        target = None if given is None else checked_target(detached("target", given), logits)
         check_finite("Predictions", "logits", logits)
-        if _are_probabilities(logits):
+        if are_probabilities(logits):
             warnings.warn(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
-                "these are almost surely probabilities, whose softmax is nearly flat. Pass their logarithm, "
-                "probs.log().",
+                "these are almost surely probabilities, whose softmax is nearly flat. Pass "
+                "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits.",
                 CalibrationWarning,
                 stacklevel=3,
             )
@@ -89,9 +92,9 @@ class Predictions:
         for name in ("features", "label_probs"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, self._checked_rows(name, _detached(name, value)))
+                object.__setattr__(self, name, self._checked_rows(name, detached(name, value)))
         if self.weights is not None:
-            object.__setattr__(self, "weights", check_weights(_detached("weights", self.weights), self.num_samples))
+            object.__setattr__(self, "weights", check_weights(detached("weights", self.weights), self.num_samples))
 
     def __repr__(self) -> str:
         held = ", ".join(name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None)
@@ -186,6 +189,31 @@ class Predictions:
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
+    def from_probs(
+        cls, probs: Tensor, target: Tensor, *, normalize: bool = False, **others: Tensor | None
+    ) -> Predictions:
+        """Predictions of a model that gives probabilities, whose logarithms are logits.
+
+        Args:
+            probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
+                row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
+                by its sum. Exact zeros become 1.2e-38.
+            target: As in :class:`Predictions`.
+            normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
+            **others: Further arguments of :class:`Predictions`, such as ``features``.
+
+        Raises:
+            InputError: If they are no probabilities (the message says whether they look like percentages or logits),
+                or as :class:`Predictions`.
+
+        Example:
+            >>> Predictions.from_probs([[0.9, 0.1], [0.2, 0.8]], [0, 0]).confidence.tolist()
+            [0.9, 0.8]
+        """
+        logits = logits_from("Predictions.from_probs", detached("probs", probs), normalize=normalize)
+        return cls(logits, target, **others)
+
+    @classmethod
     def load(cls, path: str | Path) -> Predictions:
         """Read a file written by :meth:`save`, or any ``.npz`` with an array ``logits`` and perhaps ``target``.
 
@@ -225,38 +253,6 @@ vars(Predictions)["__init__"].__annotations__["target"] = "Tensor | None"
 _FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 
-def _detached(name: str, value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        check_dense("Predictions", name, value)
-        return value.detach()
-    try:
-        array = np.asarray(value)
-        # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
-        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    except (TypeError, ValueError) as error:  # text, objects, rows of different lengths, more bits than torch has
-        raise InputError(
-            "Predictions",
-            f"{name} must be numbers that a tensor can hold",
-            describe(value),
-            "Pass a tensor, or a NumPy array of a common dtype.",
-        ) from error
-
-
-_FEWEST = 8
-"""Rows below which logits that look like probabilities may do so by chance."""
-
-
-def _are_probabilities(logits: Tensor) -> bool:
-    """Whether logits are almost surely probabilities; rows of zeros and ones, which a test may make, do not count."""
-    if len(logits) < _FEWEST or logits.shape[1] < 2:
-        return False
-    for rows in (logits[:_FEWEST], logits):  # the first rows tell in nearly all cases
-        low, high = rows.aminmax()
-        if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
-            return False
-    return bool(((logits > 0) & (logits < 1)).any())
-
-
 def check_labeled(owner: str, predictions: object) -> Predictions:
     """Return ``predictions`` if they are :class:`~fedlas.Predictions` with labels.
 
@@ -277,6 +273,21 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
     """
     if isinstance(predictions, Predictions):
         return predictions
+    if isinstance(predictions, TopLabel):
+        raise needs_all_classes(owner)
     raise InputError(
         owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
     )
+
+
+AnyPredictions = Predictions | TopLabel
+"""What measures of the top label take."""
+
+
+def check_measurable(owner: str, predictions: object) -> AnyPredictions:
+    """Return ``predictions`` if each sample's top label can be measured: labeled Predictions, or a TopLabel.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    return predictions if isinstance(predictions, TopLabel) else check_labeled(owner, predictions)

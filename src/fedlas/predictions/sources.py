@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedlas._core.arrays import Arrays, open_arrays
 from fedlas._core.check import InputError
 from fedlas._core.memory import check_fits
-from fedlas.predictions.columns import OWNER
+from fedlas.predictions.class_labels import OWNER
 
 ROWS = 4096
 """Rows of a block."""
@@ -27,15 +27,16 @@ class Block:
 
     Attributes:
         first_row: Number of the first, counted from 1 (a header is no row).
-        scores: ``(n,)`` per named column, side by side ``(n, columns)``; or ``(n, C)`` of one column of lists.
-        labels: As they stand there, ``n`` of them; None if none are read.
-        lists: Whether ``scores`` come from one column of lists.
+        numbers: Of each group of columns of numbers ``(n,)`` a column, side by side ``(n, columns)``; or ``(n, C)`` of
+            one column of lists.
+        lists: Whether each of them comes from one column of lists.
+        plain: Values of other columns as they stand there, ``n`` of each, by the name of the column.
     """
 
     first_row: int
-    scores: NDArray[np.floating[Any]]
-    labels: Sequence[Any] | NDArray[Any] | None
-    lists: bool = False
+    numbers: tuple[NDArray[np.floating[Any]], ...]
+    lists: tuple[bool, ...]
+    plain: Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
 class Source(Protocol):
@@ -44,8 +45,11 @@ class Source(Protocol):
     names: list[str]
     """Of its columns, in order."""
 
-    def blocks(self, scores: Sequence[str], target: str | None) -> Iterator[Block]:
-        """All rows of these columns, in order."""
+    missing: tuple[str, ...]
+    """Texts that stand for no number."""
+
+    def blocks(self, numbers: Sequence[Sequence[str]], plain: Sequence[str]) -> Iterator[Block]:
+        """All rows of some groups of columns of numbers and of other columns, in order."""
 
 
 class Archive:
@@ -54,32 +58,32 @@ class Archive:
     An array that lies in memory column by column (``fortran_order``) is read as a whole: no block of rows is together.
     """
 
+    missing: tuple[str, ...] = ()
+
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._archive() as archive:
             self.names = archive.names
 
-    def blocks(self, scores: Sequence[str], target: str | None) -> Iterator[Block]:
+    def blocks(self, numbers: Sequence[Sequence[str]], plain: Sequence[str]) -> Iterator[Block]:
         """As :meth:`Source.blocks`."""
-        wanted = [*scores, *([] if target is None else [target])]
         with self._archive() as archive:
-            members = [_Member(archive, name, self.path) for name in wanted]
-            counts = {member.shape[0] for member in members}
-            flat = members if len(scores) > 1 else members[1:]
-            if len(counts) > 1 or any(len(member.shape) != 1 for member in flat) or len(members[0].shape) > 2:
-                got = ", ".join(f"{name!r} {member.shape}" for name, member in zip(wanted, members, strict=True))
+            # A group of several arrays, and an array of anything but numbers, is one value a row.
+            groups = [[_Member(archive, name, self.path) for name in group] for group in numbers]
+            others = {name: _Member(archive, name, self.path) for name in plain}
+            flat = [*others.values(), *(member for group in groups if len(group) > 1 for member in group)]
+            alone = [group[0] for group in groups if len(group) == 1]
+            counts = {member.shape[0] for member in (*alone, *flat)}
+            if len(counts) > 1 or any(len(m.shape) != 1 for m in flat) or any(len(m.shape) > 2 for m in alone):
+                got = ", ".join(f"{member.name!r} {member.shape}" for member in (*alone, *flat))
                 expected = "arrays must be (N, C), or (N,) where several are named, and labels (N,), of one N"
                 raise InputError(OWNER, expected, f"{got} in {self.path.name}", "Save them so.")
             for start in range(0, counts.pop(), ROWS):
-                parts = [member.rows(ROWS) for member in members]
-                columns, labels = parts[: len(scores)], None if target is None else parts[-1]
-                for name, column in zip(scores, columns, strict=True):
-                    if column.dtype.kind not in "fiu":
-                        fix = "Name arrays of scores."
-                        raise InputError(OWNER, f"array {name!r} must hold numbers", str(column.dtype), fix)
-                floats: list[NDArray[np.floating[Any]]] = [_floating(column) for column in columns]
-                lists = columns[0].ndim == 2
-                yield Block(start + 1, floats[0] if lists else np.stack(floats, axis=1), labels, lists)
+                parts = [[_floating(member) for member in group] for group in groups]
+                lists = tuple(columns[0].ndim == 2 for columns in parts)
+                side_by_side = (columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1) for columns in parts)
+                rest = {name: member.rows(ROWS) for name, member in others.items()}
+                yield Block(start + 1, tuple(side_by_side), lists, rest)
 
     @contextmanager
     def _archive(self) -> Iterator[Arrays]:
@@ -98,7 +102,7 @@ class _Member:
 
     def __init__(self, archive: Arrays, name: str, path: Path) -> None:
         found = archive.open(name)
-        self._file, self.shape, self.dtype = found.file, found.shape, found.dtype
+        self.name, self._file, self.shape, self.dtype = name, found.file, found.shape, found.dtype
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         if not self.shape or not row:
             got = f"{self.dtype} {self.shape} in {path.name}"
@@ -121,6 +125,9 @@ class _Member:
         return np.frombuffer(content, self.dtype).reshape(shape)
 
 
-def _floating(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """Single precision stays, half becomes single, all else double."""
+def _floating(member: _Member) -> NDArray[np.floating[Any]]:
+    """The next numbers: single precision stays, half becomes single, all else double."""
+    if member.dtype.kind not in "fiu":
+        raise InputError(OWNER, f"array {member.name!r} must hold numbers", str(member.dtype), "Name arrays of scores.")
+    values = member.rows(ROWS)
     return values.astype(np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64)

@@ -16,7 +16,7 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import parse_json
 from fedlas.predictions import sources
-from fedlas.predictions.columns import OWNER
+from fedlas.predictions.class_labels import OWNER
 from fedlas.predictions.sources import Archive, Block, Source
 
 BYTES = 1 << 20
@@ -24,7 +24,8 @@ BYTES = 1 << 20
 
 _SAID = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
-        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; Name columns of scores.",
+        "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
+        "Name columns of scores, or leave out rows of NA with --drop-missing.",
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* invalid UTF8":
         "text must be UTF-8; other bytes in row {row}, column {column!r} of {file}; Save it as UTF-8.",
     r"Row #(?P<row>\d+): Expected (?P<most>\d+) columns, got (?P<got>\d+)":
@@ -41,6 +42,7 @@ class Arrow:
     """A file that pyarrow reads. A column of scores may hold lists of one length, except in CSV."""
 
     names: list[str]
+    missing: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path, self._rows = path, 0
@@ -48,21 +50,28 @@ class Arrow:
         with self._guard():
             self.names = self._names()
 
-    def blocks(self, scores: Sequence[str], target: str | None) -> Iterator[Block]:
+    def blocks(self, numbers: Sequence[Sequence[str]], plain: Sequence[str]) -> Iterator[Block]:
         """As :meth:`~fedlas.predictions.sources.Source.blocks`."""
         self._rows = 0
+        scores = [name for group in numbers for name in group]
         with self._guard():
-            for whole in self._batches(scores, [] if target is None else [target]):
+            for whole in self._batches(scores, list(plain)):
                 for start in range(0, whole.num_rows, sources.ROWS):
                     batch = whole.slice(start, sources.ROWS)
-                    columns = [self._column(batch.column(name), name) for name in scores]
-                    lists = columns[0].ndim == 2
-                    if lists and len(columns) > 1:
-                        got = f"{len(columns)} columns in {self.path.name}"
-                        raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
-                    labels = None if target is None else batch.column(target).to_pylist()
-                    yield Block(self._rows + 1, columns[0] if lists else np.stack(columns, axis=1), labels, lists)
+                    groups = [self._side_by_side(batch, names) for names in numbers]
+                    others = {name: batch.column(name).to_pylist() for name in plain}
+                    values, lists = zip(*groups, strict=True)
+                    yield Block(self._rows + 1, values, lists, others)
                     self._rows += batch.num_rows
+
+    def _side_by_side(self, batch: Any, names: Sequence[str]) -> tuple[NDArray[Any], bool]:
+        """Numbers ``(n, columns)`` of some columns, and whether they come from one of lists."""
+        columns = [self._column(batch.column(name), name) for name in names]
+        lists = columns[0].ndim == 2
+        if lists and len(columns) > 1:
+            got = f"{len(columns)} columns in {self.path.name}"
+            raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
+        return columns[0] if lists else np.stack(columns, axis=1), lists
 
     def _names(self) -> list[str]:
         raise NotImplementedError
@@ -132,7 +141,7 @@ class Delimited(Arrow):
             self.path,
             reader.ReadOptions(use_threads=False, block_size=self._bytes),
             reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-            reader.ConvertOptions(include_columns=list(types), column_types=types, null_values=[""]),
+            reader.ConvertOptions(include_columns=list(types), column_types=types, null_values=["", *self.missing]),
         ) as batches:
             for batch in batches:
                 if last not in scores:

@@ -7,7 +7,7 @@ from torch import Tensor
 from fedlas._core.check import LARGEST, InputError, describe
 
 
-def check_weights(weights: Tensor, num_samples: int) -> Tensor:
+def check_weights(weights: Tensor, num_samples: int, *, owner: str = "Predictions") -> Tensor:
     """``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0.
 
     Raises:
@@ -16,16 +16,16 @@ def check_weights(weights: Tensor, num_samples: int) -> Tensor:
     """
     if weights.shape != (num_samples,) or weights.is_complex():
         fix = "Pass one weight for each row of logits."
-        raise InputError("Predictions", f"weights must be ({num_samples},)", describe(weights), fix)
+        raise InputError(owner, f"weights must be ({num_samples},)", describe(weights), fix)
     weights = weights.cpu().double()
     low, high = float(weights.min()), float(weights.max())
     if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
         got = f"values from {low:.6g} to {high:.6g}"
         fix = "Leave out the samples whose weight is unknown; divide large weights by a constant."
-        raise InputError("Predictions", f"weights must be in [0, {LARGEST:g}]", got, fix)
+        raise InputError(owner, f"weights must be in [0, {LARGEST:g}]", got, fix)
     # Squares of smaller ones underflow in sums that an effective sample size is made of.
     weights = weights.where(weights >= 1 / LARGEST, 0.0)
     if not bool((weights > 0).any()):
         fix = "Pass weights of which only the ratios matter, such as ones."
-        raise InputError("Predictions", f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
+        raise InputError(owner, f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
     return weights

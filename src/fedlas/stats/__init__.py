@@ -6,6 +6,7 @@ In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-va
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
+from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.importance import importance_weights
 from fedlas.stats.intervals import LEVEL, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
@@ -14,6 +15,7 @@ from fedlas.stats.power import seeds_needed
 from fedlas.stats.reject_option import RejectOption, reject_option
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
+from fedlas.stats.two_models import ModelDifference
 from fedlas.stats.weights import effective_samples
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "Comparison",
     "EffectSize",
     "Estimate",
+    "GroupEstimate",
     "Interval",
+    "ModelDifference",
     "NoiseFloor",
     "PairedBootstrap",
     "PairedTest",
@@ -34,6 +38,7 @@ __all__ = [
     "effect_size",
     "effective_samples",
     "estimates",
+    "group_estimates",
     "holm",
     "importance_weights",
     "mean_interval",

@@ -9,8 +9,8 @@ from functools import partial
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.cell_bias import cell_bias
 from fedlas.stats.draws import resampled, rows_for, values_in
 from fedlas.stats.intervals import Interval, check_bootstrap, floor_interval, interval_from
@@ -21,7 +21,7 @@ from fedlas.stats.tables import replicate_values, share_of
 
 
 def bootstrap_interval(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     metric: str = "ece",
     level: float = 0.95,
@@ -37,7 +37,7 @@ def bootstrap_interval(
     :func:`~fedlas.stats.compare_to_best`.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metric: Name of a registered metric.
         level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
@@ -128,7 +128,7 @@ def bootstrap_interval(
 
 
 def bootstrap_intervals(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     metrics: Sequence[str] | None = None,
     level: float = 0.95,
@@ -140,7 +140,7 @@ def bootstrap_intervals(
     """:func:`bootstrap_interval` of several metrics, on the same replicates; each equals what that function returns.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Names of registered metrics; None for those that :func:`~fedlas.evaluate` computes.
         level: As there, and so are the others.
         replicates: As there.
@@ -160,7 +160,7 @@ def bootstrap_intervals(
         >>> found["accuracy"].value, found["accuracy"].low, found["accuracy"].high
         (0.75, 0.1941..., 0.9936...)
     """
-    check_predictions("bootstrap_intervals", predictions)
+    check_measurable("bootstrap_intervals", predictions)
     names = evaluate(predictions) if metrics is None else metrics
     return _intervals(
         "bootstrap_intervals",
@@ -176,7 +176,7 @@ def bootstrap_intervals(
 
 def _intervals(
     owner: str,
-    predictions: Predictions,
+    predictions: AnyPredictions,
     entries: Sequence[MetricEntry],
     *,
     level: float,

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from fedlas._core.check import InputError, check_count
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.replicates import Redrawn, Replicates, Resampled
 from fedlas.stats.rows import Floats, Rows, rows_of
 
@@ -44,13 +43,13 @@ def random_state(purpose: Purpose, seed: int) -> np.random.RandomState:
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence((int(purpose), seed))))
 
 
-def rows_for(owner: str, predictions: Predictions, num_bins: int) -> Rows:
+def rows_for(owner: str, predictions: AnyPredictions, num_bins: int) -> Rows:
     """The rows of ``predictions``, without those of weight 0: drawing them would change nothing but the random numbers.
 
     Raises:
         InputError: If they are no predictions, are fewer than 2 samples, or ``num_bins`` is not a count.
     """
-    check_predictions(owner, predictions)
+    check_measurable(owner, predictions)
     weights = predictions.weights
     if weights is not None and not bool(weights.all()):
         predictions = rows_of(predictions, weights.nonzero().squeeze(1))

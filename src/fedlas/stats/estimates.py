@@ -13,10 +13,10 @@ from fedlas._core.check import InputError, check_number
 from fedlas.metrics import METRICS, evaluate
 from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
-from fedlas.metrics.evaluate import values_of
+from fedlas.metrics.evaluate import lacking, values_of
 from fedlas.metrics.groups import calibration_by_class
-from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import check_predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.draws import MANY_PROBS, rows_for, values_in_both
@@ -77,7 +77,7 @@ class Estimate:
 
 
 def estimates(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
@@ -92,7 +92,7 @@ def estimates(
     interval of a metric in percent are at most 1.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
         level: Confidence level of the intervals, in ``(0, 1)``.
@@ -120,7 +120,7 @@ def estimates(
         >>> found["ece"].low > found["ece"].floor > 0, found["ece"].p, found["accuracy"].floor
         (True, 0.005, None)
     """
-    check_predictions("estimates", predictions)
+    check_measurable("estimates", predictions)
     values = evaluate(predictions, num_bins=num_bins) if metrics is None else None
     options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
     return estimated("estimates", predictions, list(values or metrics or ()), values=values, **options)[0]
@@ -165,13 +165,14 @@ def class_estimates(
         >>> found.p > 0.05, found.low, found.floor > 0.01
         (True, 0.0, True)
     """
+    check_predictions("class_estimates", predictions)
     options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
     return estimated("class_estimates", predictions, [], class_replicates=replicates, **options)[1]
 
 
 def estimated(
     owner: str,
-    predictions: Predictions,
+    predictions: AnyPredictions,
     metrics: Sequence[str],
     *,
     num_bins: int,
@@ -222,7 +223,7 @@ def estimated(
         name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
         for name, entry in entries.items()
     }
-    classes = calibration_by_class(predictions, num_bins=num_bins) if class_replicates else {}
+    classes = calibration_by_class(rows.of_all_classes, num_bins=num_bins) if class_replicates else {}
     of_class = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
     return found, {
@@ -290,8 +291,6 @@ def is_calibration_error(metric: str) -> bool:
     return is_error(METRICS[metric]) or METRICS[metric].metadata["higher_is_better"] is None
 
 
-def measurable(metrics: Sequence[str], predictions: Predictions) -> list[str]:
+def measurable(metrics: Sequence[str], predictions: AnyPredictions) -> list[str]:
     """Those of ``metrics`` that are registered and need nothing that ``predictions`` lack."""
-    known = [name for name in metrics if name in METRICS]
-    needs = {name: METRICS[name].metadata.get("needs", ()) for name in known}
-    return [name for name in known if all(getattr(predictions, need) is not None for need in needs[name])]
+    return [name for name in metrics if name in METRICS and not lacking(METRICS[name], predictions)]

@@ -13,7 +13,7 @@ from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.metrics import METRICS
 from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.draws import redrawn, rows_for, values_in
 from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import replicate_values
@@ -59,7 +59,7 @@ class NoiseFloor:
 
 
 def noise_floor(
-    predictions: Predictions,
+    predictions: Predictions | TopLabel,
     *,
     metric: str = "ece",
     replicates: int = 1000,
@@ -77,7 +77,7 @@ def noise_floor(
     probabilities of being right, for classwise ECE that all probabilities are those of the labels.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metric: Name of a registered metric.
         replicates: Number of replicates ``R``; the p-value cannot be below ``1 / (1 + R)``.
         seed: The same seed draws the same labels.

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics import METRICS
+from fedlas.metrics.base import MetricEntry
 from fedlas.metrics.evaluate import values_of
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.draws import resampled_weights, rows_for
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
 from fedlas.stats.noise_floor import share_at_least
 from fedlas.stats.proportion import paired_shares
 from fedlas.stats.replicates import Resampled
-from fedlas.stats.rows import Floats
+from fedlas.stats.rows import Floats, Rows
 from fedlas.stats.tables import replicate_values, share_of
 
 
@@ -41,8 +46,8 @@ class PairedBootstrap:
 
 
 def paired_bootstrap(
-    a: Predictions,
-    b: Predictions,
+    a: Predictions | TopLabel,
+    b: Predictions | TopLabel,
     *,
     metric: str = "ece",
     level: float = 0.95,
@@ -58,8 +63,8 @@ def paired_bootstrap(
     difference: it is ``(1 + k) / (R + 1)``, where ``k`` of them are then at least as far from 0 as the difference is.
 
     Args:
-        a: Predictions of the first model.
-        b: Predictions of the second for the same samples in the same order.
+        a: Predictions of the first model, or a ``TopLabel``.
+        b: Those of the second for the same samples in the same order.
         metric: Name of a registered metric.
         level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95.
@@ -97,10 +102,68 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    owner = "paired_bootstrap"
+    options: dict[str, Any] = {"level": level, "replicates": replicates, "seed": seed, "num_bins": num_bins}
+    return paired_bootstraps("paired_bootstrap", a, b, [METRICS[metric]], method=method, **options)[metric]
+
+
+def paired_bootstraps(
+    owner: str,
+    a: AnyPredictions,
+    b: AnyPredictions,
+    entries: Sequence[MetricEntry],
+    *,
+    level: float,
+    replicates: int,
+    seed: int,
+    num_bins: int,
+    method: str,
+) -> dict[str, PairedBootstrap]:
+    """:func:`paired_bootstrap` of several metrics by name, from the same draws; ``owner`` asks."""
     check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
-    entry = METRICS[metric]
     both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
+    check_same_samples(owner, a, b)
+    first, second = (values_of(each, entries, num_bins) for each in (a, b))
+    parts: dict[str, list[Floats]] = {entry.name: [] for entry in entries}
+    for drawn in resampled_weights(*both, replicates=replicates, seed=seed):
+        blocks = [Resampled(rows, drawn) for rows in both]
+        for entry in entries:
+            one, other = (replicate_values(entry, block) for block in blocks)
+            parts[entry.name].append(one - other)
+        for block in blocks:
+            block.release()
+    found = {}
+    for entry in entries:
+        name, differences = entry.name, np.concatenate(parts[entry.name])
+        interval = interval_from(first[name] - second[name], differences, level=level, method=method)
+        hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
+        # Equal outcomes of different models may differ on other samples; equal scores cannot.
+        if hits is not None and other_hits is not None and not np.array_equal(_scores(both[0]), _scores(both[1])):
+            low, high = paired_shares(hits, other_hits, level=level)
+            interval = replace(interval, low=low, high=high, method="paired shares")
+        # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
+        p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
+        found[name] = PairedBootstrap(name, first[name], second[name], interval, p_value)
+    return found
+
+
+def _scores(rows: Rows) -> NDArray[Any]:
+    return rows.confidence if isinstance(rows.predictions, TopLabel) else rows.logits
+
+
+def check_same_samples(owner: str, a: AnyPredictions, b: AnyPredictions) -> None:
+    """Check that two sets of predictions are of the same samples, as far as they tell: a top label has no labels.
+
+    Raises:
+        InputError: If their numbers of samples, their weights or their targets differ.
+    """
+    got = "" if a.num_samples == b.num_samples else f"{a.num_samples:,} and {b.num_samples:,} samples"
+    if not got and isinstance(a, Predictions) and isinstance(b, Predictions):
+        differ = (a.target.cpu() != b.target.cpu()).nonzero().flatten()
+        if len(differ):
+            got = f"different targets in {len(differ):,} of {a.num_samples:,} rows, first in row {int(differ[0]) + 1:,}"
+    if got:
+        expected = "a and b must be predictions for the same samples, in the same order"
+        raise InputError(owner, expected, got, "Predict one test set with both models, without shuffling.")
     if not _equal_weights(a.weights, b.weights):
         raise InputError(
             owner,
@@ -108,28 +171,6 @@ def paired_bootstrap(
             "different ones",
             "Pass both with weights=weights, or none.",
         )
-    if a.num_samples != b.num_samples or not torch.equal(a.target.cpu(), b.target.cpu()):
-        raise InputError(
-            owner,
-            "a and b must be predictions for the same samples, in the same order",
-            "different targets",
-            "Predict one test set with both models, without shuffling.",
-        )
-    values = [values_of(each, [entry], num_bins)[metric] for each in (a, b)]
-    parts: list[Floats] = []
-    for drawn in resampled_weights(*both, replicates=replicates, seed=seed):
-        first, second = (replicate_values(entry, Resampled(rows, drawn)) for rows in both)
-        parts.append(first - second)
-    differences = np.concatenate(parts)
-    interval = interval_from(values[0] - values[1], differences, level=level, method=method)
-    hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
-    # Equal outcomes of different models may differ on other samples; equal logits cannot.
-    if hits is not None and other_hits is not None and not np.array_equal(both[0].logits, both[1].logits):
-        low, high = paired_shares(hits, other_hits, level=level)
-        interval = replace(interval, low=low, high=high, method="paired shares")
-    # Replicates are centered at their own mean, so that the bias that all of them share is not taken for a difference.
-    p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))
-    return PairedBootstrap(metric, values[0], values[1], interval, p_value)
 
 
 def _equal_weights(a: Tensor | None, b: Tensor | None) -> bool:

@@ -30,7 +30,7 @@ class RedrawnLabels(Chunk):
 
     def __getattr__(self, name: str) -> Tensor | None:
         """What the base's constructor would set, ``(R * N, C)``: made when a metric asks for it, then kept."""
-        given = self._rows.predictions
+        given = self._rows.of_all_classes
         value: Tensor | None
         match name:
             case "logits":
@@ -64,7 +64,7 @@ class RedrawnLabels(Chunk):
     @cached_property
     def predicted(self) -> Tensor:
         """Arg-max class ``(R * N,)``."""
-        predicted = self._rows.predictions.predicted
+        predicted = self._rows.of_all_classes.predicted
         return predicted[torch.from_numpy(self._row).to(predicted.device)]
 
     @cached_property

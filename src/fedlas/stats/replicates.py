@@ -16,7 +16,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import torch
 
-from fedlas.predictions import Predictions
+from fedlas.predictions import TopLabel
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.class_cells import ClassCells
 from fedlas.stats.redrawn import RedrawnLabels
 from fedlas.stats.rows import Floats, Integers, Quantity, Rows, rows_of
@@ -88,7 +89,7 @@ class Replicates(ABC):
         """Number of rows in each cell of which its class is the label ``(R, cells)``."""
 
     @abstractmethod
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """The replicates one by one, for metrics of which nothing more is known."""
 
     def table(self, make: Callable[[Replicates], T]) -> T:
@@ -190,7 +191,7 @@ class Resampled(Replicates):
         """Of the drawn rows ``(R, cells)``."""
         return self.rows.table(ClassCells).labels(self.weights)
 
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate with its rows copied as often as they were drawn."""
         for drawn in self._drawn:
             index = np.repeat(np.arange(len(drawn)), drawn.astype(np.int64))
@@ -276,9 +277,12 @@ class Redrawn(Replicates):
         """Of the drawn labels ``(R, cells)``."""
         return self.rows.table(ClassCells).drawn_labels(*self.rows.draw_others(self.uniforms), self.size)
 
-    def predictions(self) -> Iterator[Predictions]:
+    def predictions(self) -> Iterator[AnyPredictions]:
         """Every replicate: the same logits with its labels, and the probabilities as the known ones."""
         given = self.rows.predictions
+        if isinstance(given, TopLabel):
+            yield from (TopLabel(given.confidence, labels == 0, given.weights) for labels in self.labels)
+            return
         known = None if given.label_probs is None else given.probs
         for labels in self.labels:
             yield replace(given, target=torch.from_numpy(labels), label_probs=known)

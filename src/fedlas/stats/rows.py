@@ -15,7 +15,8 @@ from fedlas.metrics.binning import bin_index, equal_width_edges
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.true_error import label_probs_of
 from fedlas.metrics.weighted import averaging_one
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -52,11 +53,12 @@ class Rows:
     the order of ``predictions``.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``; no weight is 0.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``: then class 0 is the predicted one of each
+            row, and class 1 stands for all others; no weight is 0.
         num_bins: Bins of the metrics that have any.
     """
 
-    def __init__(self, predictions: Predictions, num_bins: int) -> None:
+    def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.predictions = predictions
         self.num_bins = num_bins
         self._columns: dict[Quantity, NDArray[Any]] = {}
@@ -70,8 +72,13 @@ class Rows:
 
     @property
     def num_classes(self) -> int:
-        """``C``."""
-        return self.predictions.num_classes
+        """``C``; 2 of a top label."""
+        return 2 if isinstance(self.predictions, TopLabel) else self.predictions.num_classes
+
+    @property
+    def of_all_classes(self) -> Predictions:
+        """The predictions; an InputError if they are a top label."""
+        return check_predictions("metrics", self.predictions)
 
     def column(self, quantity: Quantity) -> NDArray[Any]:
         """``quantity`` of each row ``(N, ...)``, in the type it comes in; one pass over the logits, then remembered."""
@@ -110,11 +117,15 @@ class Rows:
     @cached_property
     def target(self) -> Integers:
         """Labels ``(N,)``."""
+        if isinstance(self.predictions, TopLabel):
+            return 1 - self.predictions.correct.long().numpy()
         return self.predictions.target.cpu().numpy()
 
     @cached_property
     def predicted(self) -> Integers:
         """Predicted classes ``(N,)``."""
+        if isinstance(self.predictions, TopLabel):
+            return np.zeros(self.num_samples, dtype=np.int64)
         return self.predictions.predicted.cpu().numpy()
 
     @cached_property
@@ -130,7 +141,7 @@ class Rows:
     @cached_property
     def logits(self) -> NDArray[Any]:
         """Logits ``(N, C)``."""
-        return self.predictions.logits.cpu().numpy()
+        return self.of_all_classes.logits.cpu().numpy()
 
     @cached_property
     def rank(self) -> Integers:
@@ -219,6 +230,8 @@ class Rows:
         Args:
             uniforms: Random numbers ``(R, N)`` in ``[0, 1)``.
         """
+        if isinstance(self.predictions, TopLabel):
+            return (uniforms >= self.confidence).astype(np.int64)
         labels = np.broadcast_to(self.predicted, uniforms.shape).copy()
         place, _, drawn = self.draw_others(uniforms)
         labels.ravel()[place] = drawn
@@ -253,8 +266,11 @@ def _first_above(value: Floats, cumulative: Floats, row: Integers) -> Integers:
     return low - first
 
 
-def rows_of(predictions: Predictions, index: Tensor) -> Predictions:
+def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
     """The rows ``index`` of everything that ``predictions`` hold."""
+    if isinstance(predictions, TopLabel):
+        weights = None if predictions.weights is None else predictions.weights[index]
+        return TopLabel(predictions.confidence[index], predictions.correct[index], weights)
     optional = {name: getattr(predictions, name) for name in ("features", "label_probs", "weights")}
     index = index.to(predictions.logits.device)
     return Predictions(

@@ -195,7 +195,7 @@ def _sorted_columns(rows: Rows) -> tuple[Integers, Floats]:
 
     In double precision and step by step as the metric has them: what is equal decides where bins may be cut.
     """
-    logits = rows.predictions.logits.cpu().double()
+    logits = rows.of_all_classes.logits.cpu().double()
     logits = logits - logits.amax(dim=1, keepdim=True)
     probs = (logits - logits.logsumexp(dim=1, keepdim=True)).exp_().T.contiguous().numpy()
     order = np.argsort(probs, axis=1, kind="stable")

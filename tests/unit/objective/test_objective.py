@@ -299,7 +299,7 @@ def test_outputs_with_logits():
     assert loss.requires_grad
 
 
-@pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"scores": z}, lambda z: None], ids=["tuple", "dict", "None"])
+@pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"a": z}, lambda z: None], ids=["tuple", "dict", "None"])
 @pytest.mark.parametrize("criterion", [FedLAS(C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"])
 def test_other_outputs_are_refused(wrap, criterion):
     objective = fedlas.Objective(Wrapped(wrap), criterion)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
 from fedlas.predictions import Columns, Reader, open_table, read_predictions
-from fedlas.predictions.read import FLOOR
+from fedlas.predictions.probabilities import FLOOR
 
 NAMES = ("cat", "dog", "owl")
 
@@ -203,7 +203,7 @@ def test_more_refusals(tmp_path):
     path = write_csv(tmp_path / "a.csv", logits, target)
     with pytest.raises(InputError, match=r"which columns hold the scores.*a.csv with columns id, p_cat"):
         open_table(path, None)
-    with pytest.raises(InputError, match="either --logits or --probs"):
+    with pytest.raises(InputError, match="only one of --logits, --probs and --confidence"):
         Columns(logits="a", probs="b")
     with pytest.raises(InputError, match="each once"):
         Columns(logits="a,a")

@@ -12,7 +12,8 @@ from fedlas.lab.report.noise_text import Known, Measured, cell_of_metric, legend
 from fedlas.lab.report.page import diagram, render
 from fedlas.lab.report.ranking import SELECTION, lead, ranking_table, signs
 from fedlas.lab.report.table import Cell, Column, Table, column
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
@@ -38,6 +39,19 @@ def metrics_table(measured: Measured, *, title: str, noise: Known | None = None)
         ]
         rows.append((Cell(about.head, tip=about.about), *cells))
     return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(noise or {}))
+
+
+def size_of(predictions: AnyPredictions) -> str:
+    """How many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
+    samples = f"{predictions.num_samples:,} samples"
+    if isinstance(predictions, TopLabel):
+        return f"{samples}, confidences of the predicted class only"
+    return f"{samples}, {predictions.num_classes} classes"
+
+
+def classes_of(predictions: AnyPredictions) -> int:
+    """Number of classes; 0 where only the top label is known."""
+    return predictions.num_classes if isinstance(predictions, Predictions) else 0
 
 
 def short_table(measured: Measured, *, title: str, noise: Known | None = None, num_classes: int = 10) -> Table:
@@ -90,13 +104,14 @@ def verdicts(measured: Measured, noise: Known, samples: int) -> list[str]:
 
 def write_evaluation(
     path: Path,
-    stages: Mapping[str, Predictions],
+    stages: Mapping[str, AnyPredictions],
     measured: Measured,
     *,
     name: str,
     num_bins: int,
     remarks: Sequence[str] = (),
     noise: Known | None = None,
+    groups: Sequence[tuple[str, Table]] = (),
 ) -> Path:
     """Write the page atomically and return its path.
 
@@ -108,6 +123,7 @@ def write_evaluation(
         num_bins: Bins of the calibration errors and the diagrams.
         remarks: Sentences below the table.
         noise: Intervals and noise floors by stage, then by registry name.
+        groups: A sentence and a table of groups for each stage that has some.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -115,20 +131,21 @@ def write_evaluation(
     first = next(iter(stages.values()))
     names, noise = list(next(iter(measured.values()))), noise or {}
     if len(stages) > _MOST_COLUMNS:
+        of_all_classes = {stage: check_predictions("--calibrate", each) for stage, each in stages.items()}
         said = [lead(measured, noise)]
-        notes = tuple(filter(None, [signs(measured, stages, noise)]))
-        short = replace(ranking_table(measured, stages, title="Main metrics", noise=noise), notes=notes)
-        whole = ranking_table(measured, stages, title="All metrics", noise=noise, metrics=names)
+        notes = tuple(filter(None, [signs(measured, of_all_classes, noise)]))
+        short = replace(ranking_table(measured, of_all_classes, title="Main metrics", noise=noise), notes=notes)
+        whole = ranking_table(measured, of_all_classes, title="All metrics", noise=noise, metrics=names)
     else:
         said = verdicts(measured, noise, first.num_samples)
-        short = short_table(measured, title="Main metrics", noise=noise, num_classes=first.num_classes)
+        short = short_table(measured, title="Main metrics", noise=noise, num_classes=classes_of(first))
         whole = metrics_table(measured, title="All metrics", noise=noise)
     page = render(
         "evaluation.html.j2",
         name=name,
-        num_samples=first.num_samples,
-        num_classes=first.num_classes,
+        size=size_of(first),
         num_bins=num_bins,
+        groups=groups,
         verdicts=said,
         short=short,
         whole=whole,

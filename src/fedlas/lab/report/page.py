@@ -15,7 +15,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
 from fedlas._core.terminal import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 MOST_WIDTH = 3.7
 """Inches of a figure: on the 340 pixels of a phone, labels of 8 points are 10 pixels; in a wider one, unreadable."""
@@ -104,7 +104,7 @@ def _svg(drawn: Any, alt: str) -> str:
     return _inline(buffer.getvalue().decode("utf-8"), alt)
 
 
-def diagram(name: str, predictions: Predictions, num_bins: int, *, band: bool = False) -> Any:
+def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False) -> Any:
     """A small reliability diagram titled ``name``, with the consistency band if asked for."""
     drawn = reliability_diagram(
         predictions, num_bins=num_bins, ax=axes(3.1, 3.3), title=name, legend=False, band=band, shares=False

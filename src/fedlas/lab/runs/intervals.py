@@ -15,6 +15,7 @@ from fedlas._core.terminal import Bar, say
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
     CONFIDENCE,
@@ -79,7 +80,7 @@ def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
 
 
 def estimates_by_stage(
-    stages: Mapping[str, Predictions],
+    stages: Mapping[str, AnyPredictions],
     metrics: Sequence[str],
     *,
     num_bins: int,

@@ -1,0 +1,109 @@
+"""Groups of samples: a row each, and the worst calibrated one in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fedlas.lab.report.noise_text import noise_in
+from fedlas.lab.report.table import DASH, Cell, Column, Table, column
+from fedlas.stats import LEVEL, GroupEstimate
+from fedlas.stats.estimates import Estimate
+from fedlas.stats.p_text import p_said
+
+Found = Mapping[str, GroupEstimate]
+MOST = 10
+"""Groups that a terminal shows where nobody asks for all."""
+_CUT = 18
+_LEGEND = (
+    "Worst first, by ECE less floor. conf.: mean confidence. Floor: mean ECE of a calibrated model with these "
+    "confidences, the higher the fewer samples. p: of the test that the group is calibrated, Holm-corrected."
+)
+
+
+def groups_table(found: Found, *, title: str, whole: GroupEstimate, most: int | None = None) -> Table:
+    """A row for all samples, and one for each group.
+
+    Args:
+        found: From :func:`fedlas.stats.group_estimates`: the worst first.
+        title: Above the table.
+        whole: The same numbers of all samples together.
+        most: Groups that are shown; None for all.
+    """
+    kept = dict(list(found.items())[:most])
+    tested = _tested(found)
+    rows = [_row("all samples", whole, 1), *(_row(str(name), each, tested) for name, each in kept.items())]
+    more = len(found) - len(kept)
+    notes = (*([f"{more} further groups: --details."] if more else []), _LEGEND)
+    heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
+    columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
+    return Table(columns, tuple(rows), title, notes)
+
+
+def worst_group(found: Found) -> str:
+    """The group whose ECE exceeds its noise floor most, and whether that is more than chance."""
+    about = column("ece")
+    name, worst = next(iter(found.items()))
+    tested = _tested(found)
+    if worst.ece.floor is None or worst.p is None:
+        return f"Groups: {name!r} has the largest ECE, {about.format(worst.ece.value)} %; none was tested."
+    said = (
+        f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_p(worst, tested)} "
+        f"after Holm's correction for {tested} groups)"
+    )
+    if worst.p > LEVEL:
+        return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {said}."
+    also = sum(each.p is not None and each.p <= LEVEL for each in found.values()) - 1
+    others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
+    way = "over" if worst.confidence > worst.accuracy.value else "under"
+    return f"Groups: {name!r} is calibrated worst, {way}confident, {said}.{others}"
+
+
+def plain_groups(found: Found) -> dict[str, Any]:
+    """The numbers by group, as JSON has them."""
+    return {
+        str(name): {
+            **{key: value for key, value in asdict(each).items() if value is not None},
+            "accuracy": each.accuracy.plain(),
+            "ece": each.ece.plain(),
+        }
+        for name, each in found.items()
+    }
+
+
+def whole_of(values: Mapping[str, float], known: Mapping[str, Estimate], samples: int) -> GroupEstimate:
+    """All samples as one group, from their metrics and estimates."""
+    accuracy, ece = (known.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece"))
+    confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
+    return GroupEstimate(samples, confidence, accuracy, ece, ece.p)
+
+
+def _tested(found: Found) -> int:
+    return sum(each.p is not None for each in found.values())
+
+
+def _p(group: GroupEstimate, tested: int) -> str:
+    """The corrected p-value of one of ``tested`` groups, as a bound where more replicates could make it smaller."""
+    least = None if group.ece.least_p is None else min(1.0, tested * group.ece.least_p)
+    return DASH if group.p is None else p_said(group.p, least)
+
+
+def _row(name: str, group: GroupEstimate, tested: int) -> tuple[Cell, ...]:
+    accuracy, ece = column("accuracy"), column("ece")
+    noise, hits = noise_in({"ece": group.ece}, ece), noise_in({"accuracy": group.accuracy}, accuracy)
+    has_interval = group.ece.replicates > 0
+    shown = name if len(name) <= _CUT else f"{name[: _CUT - 1].rstrip()}…"
+    return (
+        Cell(shown, tip=name if shown != name else ""),
+        Cell(f"{group.num_samples:,}", number=group.num_samples),
+        Cell(
+            accuracy.format(group.accuracy.value),
+            details=(hits.interval,) if has_interval else (),
+            number=group.accuracy.value,
+        ),
+        Cell(accuracy.format(group.confidence), number=group.confidence),
+        Cell(ece.format(group.ece.value), details=(noise.interval,) if has_interval else (), number=group.ece.value),
+        Cell(DASH if group.ece.floor is None else ece.format(group.ece.floor), number=group.ece.floor),
+        Cell(_p(group, tested).removeprefix("p ").removeprefix("= "), number=group.p),
+    )

@@ -1,0 +1,69 @@
+"""Two models on the same samples: who is better in what, in a sentence and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fedlas.lab.report.table import Column, Table, column, table_of
+from fedlas.stats.p_text import p_said
+from fedlas.stats.two_models import ModelDifference
+
+CAPTION = (
+    "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
+    "test, else bootstrap), Holm-corrected. Two models, not two methods: those only seeds can tell apart."
+)
+
+
+def better_in(found: Mapping[str, ModelDifference], names: tuple[str, str]) -> list[str]:
+    """Which model is better in what, and where they are not distinguishable."""
+    lines = []
+    for side, first, second in (("a", *names), ("b", *reversed(names))):
+        parts = [_by(each) for each in found.values() if each.better == side]
+        if parts:
+            lines.append(f"{first} is better than {second} in {_and(parts)}.")
+    same = [column(name).title for name, each in found.items() if each.better is None]
+    if same and lines:
+        lines.append(f"Not distinguishable: {_and(same)}.")
+    elif same:
+        lines.append(f"{names[0]} and {names[1]} are not distinguishable in {_and(same)}.")
+    return lines
+
+
+def differences_of_models(found: Mapping[str, ModelDifference], *, title: str) -> Table:
+    """A row for each metric."""
+    rows = []
+    for each in found.values():
+        about = column(each.metric)
+        sign = _signed(about, each.difference)
+        interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
+        rows.append(
+            [
+                about.head,
+                about.format(each.a),
+                about.format(each.b),
+                sign,
+                interval,
+                _p(each).removeprefix("p ").removeprefix("= "),
+            ]
+        )
+    heads = ("metric", "A", "B", "A - B", "95 % interval", "p")
+    return table_of(heads, rows, title=title, notes=[CAPTION])
+
+
+def _by(each: ModelDifference) -> str:
+    about = column(each.metric)
+    unit = " points" if about.unit else ""
+    return f"{about.title} by {about.format(abs(each.difference))}{unit} ({_p(each)})"
+
+
+def _p(each: ModelDifference) -> str:
+    return p_said(each.p, None)
+
+
+def _signed(about: Column, value: float) -> str:
+    text = about.format(abs(value))
+    return f"{'-' if value < 0 and text.strip('0.') else '+'}{text}"
+
+
+def _and(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

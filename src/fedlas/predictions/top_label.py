@@ -1,0 +1,126 @@
+"""The confidence in the predicted class, and whether it was right: all that many measures of calibration need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_dense, check_finite, describe
+from fedlas.predictions.weights import check_weights
+
+_OWNER = "TopLabel"
+_ROUNDING = 1e-3
+"""By how much a confidence may leave [0, 1], as rounded ones do; it is moved to the nearer end."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TopLabel:
+    """Confidence and outcome of each sample, where the probabilities of the other classes are unknown.
+
+    Wherever only the top label matters it stands in for :class:`~fedlas.Predictions`: in :func:`~fedlas.evaluate`,
+    :func:`~fedlas.estimates`, :func:`~fedlas.compare`, reliability diagrams and tables by group. Made of the
+    ``confidence`` and ``correct`` of predictions it gives their numbers to the last bit.
+
+    Args:
+        confidence: Probability of the predicted class ``(N,)``, in ``[0, 1]``; a tensor, or anything NumPy makes an
+            array of. Half precision and integers become float32.
+        correct: Whether the predicted class is the label ``(N,)``: bool, or numbers 0 and 1.
+        weights: Optional weight of each sample ``(N,)``, as in :class:`~fedlas.Predictions`.
+
+    Raises:
+        InputError: For wrong shapes or dtypes, NaN, confidences outside ``[0, 1]``, outcomes other than 0 and 1, or no
+            samples at all.
+
+    Note:
+        Immutable; both tensors are on the CPU. What needs the probabilities of all classes (NLL, Brier score, classwise
+        errors, calibrators) raises an InputError that says so.
+
+    Example:
+        >>> import fedlas
+        >>> top = TopLabel([0.9, 0.8, 0.6], [True, False, True])
+        >>> round(fedlas.evaluate(top)["ece"], 3)
+        0.433
+        >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
+        >>> TopLabel([0.9, 0.8], predicted == target).correct.tolist()
+        [True, False]
+    """
+
+    confidence: Tensor
+    correct: Tensor
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        confidence, correct = (_flat(name, getattr(self, name)) for name in ("confidence", "correct"))
+        if len(confidence) != len(correct):
+            got = f"{len(confidence)} and {len(correct)}"
+            raise InputError(_OWNER, "confidence and correct must be of one length", got, "Pass one of each a sample.")
+        object.__setattr__(self, "confidence", _checked_confidence(confidence))
+        object.__setattr__(self, "correct", _checked_outcome(correct))
+        if self.weights is not None:
+            weights = check_weights(_flat("weights", self.weights), len(confidence), owner=_OWNER)
+            object.__setattr__(self, "weights", weights)
+
+    @property
+    def num_samples(self) -> int:
+        """``N``."""
+        return len(self.confidence)
+
+    def __repr__(self) -> str:
+        return f"TopLabel({self.num_samples} samples)"
+
+
+def needs_all_classes(owner: str, what: str = "it") -> InputError:
+    """The error of whatever cannot be had from the top label alone; ``what`` is the subject of its sentence."""
+    return InputError(
+        owner,
+        f"{what} needs the probabilities of all classes",
+        "a TopLabel, which holds those of the predicted class alone",
+        "Pass Predictions(logits, target), or ask for what the top label decides, such as accuracy, ece or aurc.",
+    )
+
+
+def _flat(name: str, value: Any) -> Tensor:
+    """``value`` as a tensor ``(N,)`` on the CPU."""
+    if isinstance(value, Tensor):
+        check_dense(_OWNER, name, value)
+        tensor = value.detach().cpu()
+    else:
+        try:
+            array = np.asarray(value)
+            # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory.
+            tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        except (TypeError, ValueError) as error:  # text, objects, rows of different lengths
+            fix = "Pass numbers; of labels pass predicted == target as correct."
+            raise InputError(_OWNER, f"{name} must be numbers", describe(value), fix) from error
+    if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
+        fix = "Pass one number a sample: probs.max(1), not probs; flatten (N, 1)."
+        raise InputError(_OWNER, f"{name} must be (N,) with at least one sample", describe(tensor), fix)
+    return tensor
+
+
+def _checked_confidence(confidence: Tensor) -> Tensor:
+    if confidence.dtype not in (torch.float32, torch.float64):
+        confidence = confidence.float()
+    check_finite(_OWNER, "confidence", confidence)
+    low, high = float(confidence.min()), float(confidence.max())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        fix = "Pass the probability of the predicted class: probs.max(1)."
+        if low >= 0 and high <= 100:
+            fix = "These look like percentages: divide by 100."
+        got = f"values from {low:.6g} to {high:.6g}"
+        raise InputError(_OWNER, "confidence must be in [0, 1]", got, fix)
+    return confidence.clamp(0.0, 1.0)
+
+
+def _checked_outcome(correct: Tensor) -> Tensor:
+    if correct.dtype == torch.bool:
+        return correct
+    if not bool(((correct == 0) | (correct == 1)).all()):
+        got = f"values from {float(correct.min()):.6g} to {float(correct.max()):.6g}"
+        fix = "These look like class numbers: pass predicted == target."
+        raise InputError(_OWNER, "correct must be bool, or 0 and 1", got, fix)
+    return correct == 1

@@ -1,0 +1,108 @@
+"""Accuracy and calibration of groups of samples, each tested, with the tests corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedlas._core.check import InputError
+from fedlas.metrics import calibration_by_group
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.stats.compare import holm
+from fedlas.stats.estimates import CONFIDENCE, REPLICATES, Estimate, estimates
+
+_REPLICATES_A_GROUP = 40
+"""So many for each group, or Holm's correction leaves no p-value below 0.05."""
+_MOST_REPLICATES = 10_000
+
+
+@dataclass(frozen=True)
+class GroupEstimate:
+    """One group of samples.
+
+    Attributes:
+        num_samples: Samples in the group.
+        confidence: Their mean confidence.
+        accuracy: Share of correct predictions, with its interval; without one in a group of one sample.
+        ece: ECE within the group, with interval, noise floor and the test that the model is calibrated there.
+        p: P-value of that test after Holm's correction for all groups; None in a group of one sample.
+    """
+
+    num_samples: int
+    confidence: float
+    accuracy: Estimate
+    ece: Estimate
+    p: float | None = None
+
+    @property
+    def excess(self) -> float:
+        """ECE less its noise floor, if there is one: by that groups of different sizes compare."""
+        return self.ece.value - (self.ece.floor or 0.0)
+
+
+def group_estimates(
+    predictions: Predictions | TopLabel,
+    groups: Sequence[Any],
+    *,
+    num_bins: int = 15,
+    level: float = CONFIDENCE,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+) -> dict[Any, GroupEstimate]:
+    """Accuracy and ECE of each group with intervals, noise floors and calibration tests.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
+        groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
+        num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
+        level: Confidence level of the intervals, in ``(0, 1)``.
+        replicates: At least so many, of intervals and floors; 40 for each group if that is more, up to 10,000. 0 leaves
+            intervals, floors and tests out.
+        seed: The same seed draws the same samples and labels.
+
+    Returns:
+        One entry for each group, the one first whose ECE exceeds its noise floor most.
+
+    Raises:
+        InputError: If there is not one group for each sample, groups are floats, cannot be sorted or hold fewer than
+            two samples on average, options are out of range, or the replicates are too few for the level.
+
+    Note:
+        The first group is chosen by the numbers that test it. Holm's correction allows for that: a group of a
+        calibrated model has ``p <= 0.05`` in at most one data set in twenty, whichever is looked at. With more than 500
+        groups no corrected p-value can be below 0.05.
+
+    Example:
+        >>> import torch
+        >>> confidence = torch.full((400,), 0.8)
+        >>> correct = torch.arange(400) % 10 < torch.tensor([8, 4]).repeat_interleave(200)
+        >>> found = group_estimates(TopLabel(confidence, correct), ["here"] * 200 + ["there"] * 200, replicates=99)
+        >>> next(iter(found)), round(found["there"].excess, 2), found["there"].p < 0.05 < found["here"].p
+        ('there', 0.38, True)
+    """
+    table = calibration_by_group(predictions, groups, num_bins=num_bins)
+    names, number = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) > max(2, len(number) // 2):
+        got = f"{len(names):,} groups of {len(number):,} samples"
+        fix = "Cut measurements into ranges; a name of every sample is no group."
+        raise InputError("group_estimates", "groups must hold two samples on average", got, fix)
+    wanted = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
+    options: dict[str, Any] = {"num_bins": num_bins, "level": level, "seed": seed}
+    confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
+    found = {}
+    for place, name in enumerate(names.tolist()):
+        row, rows = table[name], np.flatnonzero(number == place)
+        # A single sample has no spread.
+        known = {"accuracy": Estimate(row.accuracy, 0.0, 1.0), "ece": Estimate(row.ece, 0.0, 1.0)}
+        if len(rows) > 1 and replicates:
+            weights = None if predictions.weights is None else predictions.weights[rows]
+            part = TopLabel(confidence[rows], correct[rows], weights)
+            known = estimates(part, ["accuracy", "ece"], replicates=wanted, **options)
+        found[name] = GroupEstimate(row.num_samples, row.confidence, known["accuracy"], known["ece"])
+    tested = [name for name, each in found.items() if each.ece.p is not None]
+    for name, p in zip(tested, holm([found[name].ece.p or 0.0 for name in tested]), strict=True):
+        found[name] = replace(found[name], p=p)
+    return dict(sorted(found.items(), key=lambda item: (item[1].p is None, -item[1].excess)))
