@@ -25,6 +25,7 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.data", "lab.models"},
     {"integrations", "deploy", "uncertainty"},
     {"objective", "calibrators", "ood", "diagnose", "plots"},
+    {"binary"},
     {"stats"},
     {"losses", "metrics", "features"},
     {"predictions"},
