@@ -11,7 +11,8 @@ from fedlas._core.check import InputError, describe
 from fedlas.binary.positive import Floats, positive_class, z_score
 from fedlas.predictions import Predictions
 
-_DEFAULT = tuple(step / 100 for step in range(1, 100))
+THRESHOLDS = tuple(step / 100 for step in range(1, 100))
+"""Thresholds where none are chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,7 @@ class NetBenefit:
 def net_benefit(
     predictions: Predictions,
     *,
-    thresholds: Sequence[float] = _DEFAULT,
+    thresholds: Sequence[float] = THRESHOLDS,
     positive: int | None = None,
     level: float = 0.95,
 ) -> NetBenefit:
