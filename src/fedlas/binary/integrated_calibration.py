@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,8 +67,8 @@ def integrated_calibration(
         positive: The class to set against the rest; None: class 1 of two.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
         level: Confidence level of the intervals, in ``(0, 1)``.
-        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95; 0 computes neither, and every
-            interval is then the value alone.
+        replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95; 0 computes neither, and the
+            ends of the intervals are NaN.
         seed: The same seed draws the same samples and labels.
 
     Returns:
@@ -118,7 +119,7 @@ def integrated_calibration(
     values = {name: float(value[0]) for name, value in smoother.distances(curve, counts).items()}
     if not replicates:
         unknown = np.full(curve.shape[1], np.nan)
-        ici, e50, e90 = (Estimate(value, value, value) for value in values.values())
+        ici, e50, e90 = (Estimate(value, math.nan, math.nan) for value in values.values())
         return IntegratedCalibration(ici, e50, e90, smoother.places, curve[0], unknown, unknown)
 
     # Replicates: samples drawn with replacement, a sample being its cell and its outcome; and labels drawn anew.

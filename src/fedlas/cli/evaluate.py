@@ -13,9 +13,11 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_data, add_details, add_replicates, columns_of
 from fedlas.cli.metrics_table import show_metrics
+from fedlas.cli.positive_class import show_positive_class
 from fedlas.cli.watch import watch
 from fedlas.lab.report.evaluation import COMPARED, SELECTION, stages_table, verdicts, write_evaluation
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.positive_class import positive_as_json, positive_class
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import estimates_by_stage
@@ -157,12 +159,14 @@ def evaluate_file(
         replicates=replicates,
         values=columns,
     )
+    positive = positive_class(stages, replicates=replicates)
     # JSON, or the verdict and a table; and the page.
     if as_json:
         chance = {"intervals": {stage: {k: v.plain() for k, v in found.items()} for stage, found in noise.items()}}
         content: dict[str, Any] = {
             **columns,
             **(chance if noise else {}),
+            **positive_as_json(positive),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
         }
         say(*json.dumps(content, indent=2).split("\n"))
@@ -174,6 +178,7 @@ def evaluate_file(
             show(terminal(stages_table(columns, title=title, noise=noise), details=True))
         else:
             show_metrics(columns, title=title, noise=noise, details=details, num_classes=predictions.num_classes)
+        show_positive_class(stages, positive, details=details)
         say(*([SELECTION] if calibrate == ALL else []), *remarks(outcome), wrap=True)
     if html is not None:
         write_evaluation(
@@ -184,6 +189,7 @@ def evaluate_file(
             num_bins=num_bins,
             remarks=[*remarks(outcome), *read.notes],
             noise=noise,
+            positive=positive,
         )
         if not as_json:
             say(f"report: {html}")

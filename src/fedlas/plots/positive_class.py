@@ -30,7 +30,7 @@ def positive_reliability_diagram(
     theme: ThemeName = "light",
     replicates: int = 199,
 ) -> Axes:
-    """Draw frequency over probability of the positive class: bins with intervals, and a smooth curve with its band.
+    r"""Draw frequency over probability of the positive class: bins with intervals, and a smooth curve with its band.
 
     A point is a bin of equal width with Wilson's 95 % interval of its frequency. The line is the loess curve of
     :func:`~fedlas.binary.integrated_calibration` with its pointwise 95 % interval, from which ICI is the mean distance
@@ -59,7 +59,7 @@ def positive_reliability_diagram(
         >>> happened = torch.bernoulli(logits.softmax(1)[:, 1], generator=torch.Generator().manual_seed(1)).long()
         >>> ax = positive_reliability_diagram(Predictions(logits, happened), replicates=39)
         >>> ax.texts[0].get_text()
-        'slope 1.16  ·  ICI 2.83 %  ·  n = 500'
+        'slope 1.16  ·  ICI 2.83 %\nn = 500'
 
     Source:
         Van Calster et al., "A calibration hierarchy for risk models was defined", Journal of Clinical Epidemiology 74
@@ -92,7 +92,7 @@ def positive_reliability_diagram(
     except InputError:  # of outcomes that can be separated, or of one outcome alone, there is none
         slope = ""
     axes.text(
-        0.97, 0.04, f"{slope}ICI {100 * curve.ici.value:.3g} %  ·  n = {found.num_samples:,}",
+        0.97, 0.04, f"{slope}ICI {100 * curve.ici.value:.3g} %\nn = {found.num_samples:,}",
         transform=axes.transAxes, ha="right", fontsize=9, fontweight="bold", color=palette.ink, bbox=backing(palette),
     )  # fmt: skip
     if title is not None:

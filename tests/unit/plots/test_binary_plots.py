@@ -26,7 +26,7 @@ def test_points_curve_band_and_strip():
     np.testing.assert_allclose(ends, np.stack([bins.low, bins.high], 1))
     np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency.clip(0, 1))
     slope = binary.logistic_recalibration(p).slope.value
-    assert axes.texts[0].get_text() == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %  ·  n = 300"
+    assert axes.texts[0].get_text() == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %\nn = 300"
     positives, others = (np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers)
     assert (positives**2).sum() == pytest.approx(p.target.sum())
     assert (others**2).sum() == pytest.approx(300 - p.target.sum())

@@ -10,6 +10,7 @@ from fedlas._core.files import write_text
 from fedlas.lab.report.model import FEWEST_CLASSES, is_detail
 from fedlas.lab.report.noise_text import NoiseText, noise_in, noise_legend
 from fedlas.lab.report.page import diagram, render
+from fedlas.lab.report.positive_class import Found, measures_table, positive_diagrams
 from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import Estimate
@@ -153,6 +154,7 @@ def write_evaluation(
     num_bins: int,
     remarks: Sequence[str] = (),
     noise: Known | None = None,
+    positive: Found | None = None,
 ) -> Path:
     """Write the page atomically and return its path.
 
@@ -164,6 +166,7 @@ def write_evaluation(
         num_bins: Bins of the calibration errors and the diagrams.
         remarks: Sentences below the table.
         noise: Intervals and noise floors by stage, then by registry name.
+        positive: Measures of the positive class by stage, where there are two classes.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -186,5 +189,7 @@ def write_evaluation(
         columns=[(c.title, c.about) for c in map(column, names)],
         remarks=remarks,
         diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],
+        positive=measures_table(positive, details=True) if positive else None,
+        positive_diagrams=positive_diagrams(stages, positive or {}),
     )
     return write_text(path, page)
