@@ -54,12 +54,16 @@ def digits(seed: int) -> tuple[Predictions, Predictions]:
     return val, test
 
 
-def show(name: str, columns: dict[str, list[float]], form: str) -> None:
+def show(name: str, columns: dict[str, list[float]], form: str, first: str = "") -> None:
     """A row of a table, and before the first one its head."""
     if not show.known:
         print("| | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
     show.known = True
-    cells = [f"{np.mean(values):{form}} ± {np.std(values, ddof=1):{form.strip('+')}}" for values in columns.values()]
+    forms = [first or form] + [form] * (len(columns) - 1)
+    cells = [
+        f"{np.mean(values):{each}} ± {np.std(values, ddof=1):{each.strip('+')}}"
+        for each, values in zip(forms, columns.values(), strict=True)
+    ]
     print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -108,7 +112,7 @@ def accuracy(real: Predictions, kept: Path, seeds: int) -> None:
                 estimate = accuracy_without_labels(source, target, method=method, replicates=39).value
                 found[name].append(100 * (estimate - right))
         name = "clean" if path is None else path.stem
-        show(name, found, "+.1f")
+        show(name, found, "+.1f", first=".1f")
         for method in list(found)[1:]:
             total[name[-1] if path else name, method].append(abs(np.mean(found[method])))
     for (severity, method), values in total.items():

@@ -67,3 +67,10 @@ def test_one_outcome_alone_is_refused(measure, label):
     what = ("no", "only")[label]
     with pytest.raises(ValueError, match=rf"samples of class 1 and of the rest are needed; got 3 samples, {what} clas"):
         measure(Predictions([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], [label] * 3))
+
+
+def test_weights_are_refused_and_not_ignored():
+    weighted = Predictions([[0.0, 1.0], [0.0, -1.0]], [1, 0])
+    object.__setattr__(weighted, "weights", torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"brier_skill: predictions must have no sample weights; got weights. Pass"):
+        binary.brier_skill(weighted)

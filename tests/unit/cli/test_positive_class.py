@@ -7,6 +7,7 @@ import torch
 
 from fedlas import Predictions, binary
 from fedlas.cli.evaluate import evaluate_file
+from fedlas.lab.report.positive_class import positive_class
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,12 @@ def test_stages_and_page(file, tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     assert "The positive class" in page
     assert page.count("Reliability diagram of class 1") == 2
+
+
+def test_weighted_predictions_have_none(predictions):
+    weighted = Predictions(predictions.logits, predictions.target)
+    object.__setattr__(weighted, "weights", torch.ones(300))
+    assert positive_class({"as predicted": weighted}, replicates=0) == {}
+    assert list(positive_class({"as predicted": predictions}, replicates=0)) == ["as predicted"]
+    many = dict.fromkeys("abcd", predictions)
+    assert list(positive_class(many, replicates=0)) == ["a"]

@@ -113,3 +113,10 @@ def test_wrong_use(options, message):
     given = {"source": source, "target": source.logits, **options}
     with pytest.raises(ValueError, match=f"accuracy_without_labels: {message}"):
         accuracy_without_labels(given.pop("source"), given.pop("target"), **given)
+
+
+def test_weights_are_refused_and_not_ignored():
+    source = predictions(50, scale=1.0, seed=0)
+    object.__setattr__(source, "weights", torch.ones(50))
+    with pytest.raises(ValueError, match="accuracy_without_labels: samples must have no weights"):
+        accuracy_without_labels(source, torch.zeros(3, 5))

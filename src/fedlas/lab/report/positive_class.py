@@ -35,7 +35,9 @@ _ROWS: tuple[tuple[str, str, str, int, str, bool], ...] = (
 
 def positive_class(stages: Mapping[str, Any], *, replicates: int) -> dict[str, dict[str, Estimate]]:
     """Measures by stage of predictions of two classes, where there are any; of many stages the first alone."""
-    binary = {name: p for name, p in stages.items() if isinstance(p, Predictions) and p.num_classes == 2}
+    # The measures count every sample once, so weighted predictions have none.
+    plain = {n: p for n, p in stages.items() if isinstance(p, Predictions) and getattr(p, "weights", None) is None}
+    binary = {name: p for name, p in plain.items() if p.num_classes == 2}
     few = list(binary)[: None if len(binary) <= _MOST_STAGES else 1]
     found = {name: measures(binary[name], replicates=min(replicates, REPLICATES)) for name in few}
     return {name: values for name, values in found.items() if values}
