@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fedlas.binary.positive import normal_interval, positive_class
 from fedlas.predictions import Predictions
@@ -47,4 +48,6 @@ def brier_skill(predictions: Predictions, *, positive: int | None = None, level:
     influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (
         found.outcome - prevalence
     )
-    return normal_interval(1.0 - brier / spread, float(influence.std()) / math.sqrt(found.num_samples), level=level)
+    interval = normal_interval(1.0 - brier / spread, float(influence.std()) / math.sqrt(found.num_samples), level=level)
+    # No skill is above 1, so to cut the end off there loses no coverage.
+    return replace(interval, high=min(interval.high, 1.0))

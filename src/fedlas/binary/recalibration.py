@@ -104,10 +104,12 @@ def _regression(owner: str, found: Positive) -> tuple[float, float, float, float
     happened = found.outcome > 0
     yes, no = found.log_odds[happened], found.log_odds[~happened]
     if no.max() <= yes.min() or yes.max() <= no.min():
+        threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
+        constant = found.log_odds.min() == found.log_odds.max()
         raise InputError(
             owner,
             "the log-odds of both outcomes must overlap, or no slope is the best",
-            f"outcomes that the threshold {float(yes.min() if no.max() <= yes.min() else yes.max()):g} separates",
+            f"{threshold:g} for all samples" if constant else f"outcomes that the threshold {threshold:g} separates",
             "Use more test samples; ranking and Brier score can be measured on these.",
         )
     # The unit of a column is its spread, so that no size of the logits makes the curvature singular.

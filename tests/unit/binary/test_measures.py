@@ -34,6 +34,11 @@ def test_the_prevalence_has_no_skill(two_class):
     assert binary.brier_skill(two_class([0.0] * 10, [0, 1] * 5)).value == pytest.approx(0.0)
 
 
+def test_no_skill_is_above_1(two_class):
+    almost = binary.brier_skill(two_class([-9.0, 9.0] * 20 + [9.0], [0, 1] * 20 + [0]))
+    assert almost.value < almost.high == 1.0
+
+
 def test_measures_are_what_their_functions_return(predictions):
     found = binary.measures(predictions, replicates=39, seed=2)
     line = binary.logistic_recalibration(predictions)

@@ -63,6 +63,11 @@ def test_outcomes_that_a_threshold_separates(two_class, outcome):
         logistic_recalibration(p)
 
 
+def test_equal_probabilities_have_no_slope(two_class):
+    with pytest.raises(ValueError, match=r"must overlap, or no slope is the best; got 2 for all samples"):
+        logistic_recalibration(two_class([2.0] * 4, [0, 1] * 2))
+
+
 def test_level(predictions):
     with pytest.raises(ValueError, match="level must be below 1"):
         logistic_recalibration(predictions, level=1.0)

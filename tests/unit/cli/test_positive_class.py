@@ -66,6 +66,14 @@ def test_json_has_them_exactly_and_without_nan(file, predictions, capsys):
     assert "low" not in found["ici"]
 
 
+def test_an_interval_without_ends_is_left_out_of_json(tmp_path, capsys):
+    logits = torch.tensor([[0.0, 1e9], [0.0, -1e9]] * 20)  # one mistake of a model that is never in doubt
+    evaluate_file(Predictions(logits, [1, 0] * 19 + [0, 1]).save(tmp_path / "sure.npz"), as_json=True, replicates=0)
+    text = capsys.readouterr().out
+    assert "Infinity" not in text
+    assert "low" not in json.loads(text)["positive class"]["as predicted"]["in_the_large"]
+
+
 def test_other_classes_and_one_outcome_alone_have_none(tmp_path, capsys):
     for name, p in (
         ("four", Predictions(torch.randn(50, 4), torch.randint(4, (50,)))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 from fedlas.binary import measures, net_benefit, positive_bins
@@ -45,9 +45,9 @@ def positive_class(stages: Mapping[str, Any], *, replicates: int) -> dict[str, d
 
 def positive_as_json(found: Found) -> dict[str, Any]:
     """The measures as JSON has them, under one key; nothing for other than two classes."""
-    # Without replicates some have no interval, and JSON has no NaN.
+    # Some have no interval, or one without ends, and JSON has neither NaN nor infinity.
     plain = {
-        stage: {name: {k: v for k, v in each.plain().items() if not isnan(v)} for name, each in values.items()}
+        stage: {name: {k: v for k, v in each.plain().items() if isfinite(v)} for name, each in values.items()}
         for stage, values in found.items()
     }
     return {"positive class": plain} if plain else {}
