@@ -49,8 +49,8 @@ def net_benefit(
 ) -> NetBenefit:
     """``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
 
-    Who acts from a probability of ``t`` on says by that how much worse a missed positive is than a needless action:
-    ``1 / w`` times. So only thresholds that somebody would choose matter.
+    A threshold ``t`` says how much worse a missed positive is than a needless action: ``1 / w`` times. So the curve
+    matters only at thresholds that somebody would choose.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.

@@ -10,6 +10,7 @@ from fedlas import Predictions
 from fedlas.calibrators import CalibrationWarning, Calibrator, LabelShift
 from fedlas.calibrators._fit import class_shares as em
 from fedlas.calibrators._fit.bias_corrected import bias_corrected_temperature
+from fedlas.calibrators.notes import fit_with_notes
 from fedlas.metrics import negative_log_likelihood
 
 CENTERS = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-1.0, -1.0]], dtype=torch.float64)
@@ -174,3 +175,13 @@ def test_wrong_use():
     for name in ("source_prior", "target_prior"):
         with pytest.raises(ValueError, match=f"LabelShift.{name}: .* must be fitted first"):
             getattr(LabelShift(), name)
+
+
+def test_the_command_line_adapts_it_to_the_samples_measured():
+    val, test = gaussians(500, EQUAL, 0), gaussians(500, RARE, 1)
+    adapted, notes = fit_with_notes(LabelShift(), val, unlabeled=test)
+    assert torch.equal(adapted.target_prior, LabelShift().fit(val).adapt(test).target_prior)
+    assert "without their labels" in notes[0]
+    plain, notes = fit_with_notes(LabelShift(), val)
+    assert torch.equal(plain.target_prior, plain.source_prior)
+    assert notes == ()
