@@ -25,7 +25,15 @@ from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error
-from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram, training_curves
+from fedlas.plots import (
+    DARK,
+    LIGHT,
+    Theme,
+    new_axes,
+    positive_reliability_diagram,
+    reliability_diagram,
+    training_curves,
+)
 from fedlas.plots.theme import DASHES, dress
 from fedlas.stats import noise_floor
 
@@ -68,6 +76,16 @@ def synthetic(samples: int, *, sharpness: float = 1.0, seed: int = 0) -> Predict
     logits = 2 * torch.randn(samples, 10, generator=generator)
     target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
     return Predictions(sharpness * logits, target)
+
+
+@_figure("positive-class")
+def _positive_class(theme: str) -> Any:
+    """The model of ``docs/binary.md``."""
+    generator = torch.Generator().manual_seed(0)
+    log_odds = 1.5 * torch.randn(4000, generator=generator) - 1.5
+    sick = torch.bernoulli(log_odds.sigmoid(), generator=generator).long()
+    model = Predictions(torch.stack([torch.zeros(4000), 1.6 * log_odds + 0.5], dim=1), sick)
+    return positive_reliability_diagram(model, theme=theme)
 
 
 @_figure("strength")

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from fedlas import calibrators as calibrators
 from fedlas import checks, errors
 from fedlas.calibrated import CalibratedModel, calibrate
 from fedlas.features import FeatureTap, find_head
@@ -13,7 +14,7 @@ from fedlas.stats import estimates
 from fedlas.stats.two_models import compare
 
 if TYPE_CHECKING:
-    from fedlas import calibrators as calibrators
+    from fedlas import binary as binary
     from fedlas import deploy as deploy
     from fedlas import diagnose as diagnose
     from fedlas import integrations as integrations
@@ -41,7 +42,7 @@ __all__ = [
     "predict",
 ]
 
-_AT_FIRST_USE = ("calibrators", "deploy", "diagnose", "integrations", "ood", "plots", "uncertainty")
+_AT_FIRST_USE = ("binary", "deploy", "diagnose", "integrations", "ood", "plots", "uncertainty")
 """Packages that ``import fedlas`` does not import; the other public ones it needs itself."""
 
 

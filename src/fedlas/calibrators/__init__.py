@@ -13,6 +13,7 @@ from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
 from fedlas.calibrators.feature_clipping import FeatureClipping
 from fedlas.calibrators.histogram_binning import HistogramBinning
 from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.label_shift import LabelShift
 from fedlas.calibrators.layer import CalibrationLayer
 from fedlas.calibrators.matrix import MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
@@ -35,6 +36,7 @@ __all__ = [
     "FeatureClipping",
     "HistogramBinning",
     "IsotonicCalibration",
+    "LabelShift",
     "MatrixScaling",
     "Multicalibration",
     "PlattScaling",

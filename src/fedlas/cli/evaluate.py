@@ -23,12 +23,14 @@ from fedlas.cli.arguments import (
     columns_of,
 )
 from fedlas.cli.metrics_table import show_metrics
+from fedlas.cli.positive_class import show_positive_class
 from fedlas.cli.ranking_table import show_ranking
 from fedlas.cli.reject import check_reject, plain, rejections, show_rejections
 from fedlas.cli.watch import watch
 from fedlas.lab.report.evaluation import COMPARED, classes_of, size_of, verdicts, write_evaluation
 from fedlas.lab.report.groups import MOST, groups_table, plain_groups, whole_of, worst_group
 from fedlas.lab.report.page import require_page_packages
+from fedlas.lab.report.positive_class import positive_as_json, positive_class
 from fedlas.lab.report.ranking import ranking
 from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
@@ -216,6 +218,7 @@ def evaluate_file(
         )
         for stage, by_name in groups.items()
     ]
+    positive = positive_class(stages, replicates=replicates)
     # JSON, or the verdict and a table; and the page.
     if as_json:
         chance = {"intervals": {stage: {k: v.plain() for k, v in known.items()} for stage, known in noise.items()}}
@@ -223,6 +226,7 @@ def evaluate_file(
             **columns,
             **(chance if noise else {}),
             **({"groups": {stage: plain_groups(by_name) for stage, by_name in groups.items()}} if groups else {}),
+            **positive_as_json(positive),
             **({"not run": dict(outcome.not_run)} if calibrate == ALL else {}),
             **(plain(rejected) if rejected else {}),
             **({"ranking": [asdict(place) for place in ranking(columns, of_all_classes)]} if calibrate == ALL else {}),
@@ -238,6 +242,8 @@ def evaluate_file(
         if calibrate != ALL and (details or not groups):  # a table of groups and one of metrics do not fit a terminal
             classes = classes_of(found.predictions)
             show_metrics(columns, title=title, noise=noise, details=details, num_classes=classes)
+        if not groups:
+            show_positive_class(stages, positive, details=details)
         for _, rows in group_tables:
             show(terminal(rows, details=details))
         say(*remarks(outcome, short=calibrate == ALL), wrap=True)
@@ -252,6 +258,7 @@ def evaluate_file(
             remarks=[*remarks(outcome), *read.notes],
             noise=noise,
             groups=group_tables,
+            positive=positive,
         )
         if not as_json:
             say(f"report: {html}")

@@ -59,12 +59,10 @@ def word(text: object) -> str:
     return re.sub(r"([|<>`\[\]*])", r"\\\1", printable(str(text)).replace("\n", " "))
 
 
-_USE = f"""```python
-import fedlas
-from fedlas.integrations.huggingface_hub import download
+_USE = """```python
+from fedlas.integrations.huggingface_hub import from_pretrained
 
-folder = download("user/name")  # this repository
-model = fedlas.CalibratedModel.load(folder / "{WEIGHTS}", architecture)  # built by you: the file holds no code
+model = from_pretrained("user/name", architecture)  # built by you: the file holds no code
 probs = model.predict_proba(inputs)
 ```"""
 _REJECT = """## Reject option

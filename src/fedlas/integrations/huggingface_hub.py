@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import nn
+
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import read_json, write_atomically, write_json, write_text
+from fedlas.calibrated import CalibratedModel
 from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
 from fedlas.metrics import METRICS
 
@@ -24,7 +27,7 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
     snapshot_download,
 )
 
-__all__ = ["download", "model_card", "push_to_hub", "save_pretrained"]
+__all__ = ["download", "from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
 README = "README.md"
 _LIBRARY = "fedlas"
@@ -203,6 +206,23 @@ def download(source: str | Path, *, revision: str | None = None, token: str | No
     folder = Path(source) if local else Path(snapshot_download(str(source), revision=revision, token=token))
     _card_of(folder / CARD)  # so that a folder of something else is neither used nor uploaded
     return folder
+
+
+def from_pretrained(
+    source: str | Path, model: nn.Module, *, revision: str | None = None, token: str | None = None
+) -> CalibratedModel:
+    """The ``CalibratedModel`` of a folder or repository that :func:`save_pretrained` or :func:`push_to_hub` made.
+
+    Args:
+        source: As for :func:`download`.
+        model: Built by you, since the file holds no code; its weights are overwritten.
+        revision: As for :func:`download`.
+        token: As for :func:`download`.
+
+    Raises:
+        InputError: If there is no calibration card or no such file, or its weights are of another architecture.
+    """
+    return CalibratedModel.load(download(source, revision=revision, token=token) / WEIGHTS, model)
 
 
 def _card_of(card: str | Path | Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,10 @@ global state. Save a figure with ``ax.figure.savefig("name.svg")``.
 from fedlas.plots.classwise import ClassGap, class_gap_plot, class_gaps
 from fedlas.plots.confidence import confidence_histogram
 from fedlas.plots.consistency import ConsistencyBand, consistency_band
+from fedlas.plots.decision_curve import decision_curve
 from fedlas.plots.indicator import score_bins, score_scatter, strength_histogram
 from fedlas.plots.ood import roc_curves, score_histogram
+from fedlas.plots.positive_class import positive_reliability_diagram
 from fedlas.plots.reliability import reliability_diagram
 from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
@@ -27,8 +29,10 @@ __all__ = [
     "class_gaps",
     "confidence_histogram",
     "consistency_band",
+    "decision_curve",
     "new_axes",
     "parameter_effect",
+    "positive_reliability_diagram",
     "reliability_diagram",
     "risk_coverage",
     "risk_coverage_curve",

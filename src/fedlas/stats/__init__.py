@@ -3,6 +3,7 @@
 In: ``Predictions``, or numbers by method and seed. Out: intervals, floors, p-values.
 """
 
+from fedlas.stats.accuracy_without_labels import accuracy_without_labels
 from fedlas.stats.bootstrap import bootstrap_interval, bootstrap_intervals
 from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, paired_t_test
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
@@ -31,6 +32,7 @@ __all__ = [
     "PairedTest",
     "RejectOption",
     "RiskThreshold",
+    "accuracy_without_labels",
     "bootstrap_interval",
     "bootstrap_intervals",
     "class_estimates",

@@ -228,33 +228,23 @@ def test_some_files_have_labels_and_some_have_none(card, tmp_path):
     assert found["watches"]["accuracy"] == first
 
 
-class ConfidencesAlone:
-    """A table with a confidence and perhaps an outcome a row."""
-
-    def __init__(self, given, labeled):
-        self.block = given.confidence, given.correct if labeled else None
-
-    def blocks(self):
-        yield self.block
-
-
 @pytest.mark.parametrize("labeled", [True, False])
-def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, monkeypatch, labeled):
+def test_confidences_alone_are_watched_as_far_as_they_go(card, tmp_path, labeled):
     given = live(0, 3000, factor=3.0)
-    with monkeypatch.context() as patch:
-        patch.setattr("fedlas.deploy.monitor.look.open_table", lambda *_: ConfidencesAlone(given, labeled))
-        found = look(card, [tmp_path / "a.csv"])
-        with pytest.raises(InputError, match="--raw needs the scores of all classes"):
-            monitor(card, [tmp_path / "a.csv"], raw=True)
+    rows = zip(given.confidence.tolist(), given.correct.tolist(), strict=True)
+    file = tmp_path / "a.csv"
+    file.write_text("\n".join(["p,right", *(f"{confidence},{int(right)}" for confidence, right in rows), ""]))
+    columns = Columns(confidence="p", correct="right" if labeled else None)
+    found = look(card, [file], columns=columns)
+    with pytest.raises(InputError, match="--raw needs the scores of all classes"):
+        monitor(card, [file], columns=columns, raw=True)
     whole = look(card, [given.save(tmp_path / "a.npz")])
+    confidence = [each["watches"]["confidence"]["evidence"] for each in (found, whole)]
+    assert confidence[0] == pytest.approx(confidence[1], rel=1e-3)
     assert found["watches"]["classes"]["why"] == "no classes"
-    assert found["watches"]["confidence"]["evidence"] == pytest.approx(
-        whole["watches"]["confidence"]["evidence"], rel=1e-3
-    )
-    if labeled:
-        assert found["alarms"] == whole["alarms"] == ["accuracy", "calibration"]
-    else:
-        assert not found["alarm"]
+    assert found["alarms"] == (whole["alarms"] if labeled else [])
+    options = ["--confidence", "p", *(["--correct", "right"] if labeled else [])]
+    assert main(["monitor", str(card), str(file), *options]) == (ALARM if labeled else 0)
 
 
 def test_a_card_without_classes_watches_the_rest(card, tmp_path):

@@ -2,7 +2,9 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
+import fedlas
 from fedlas import Predictions
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.make_card import make_card
@@ -100,13 +102,24 @@ def test_a_folder_holds_model_card_and_readme(card, tmp_path):
     folder = hub.save_pretrained(Model(), tmp_path / "hub", card=card)
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "card.json", "README.md"}
     assert json.loads((folder / "card.json").read_text()) == json.loads(json.dumps(card))
-    assert "CalibratedModel.load" in (folder / "README.md").read_text()
+    assert "from_pretrained(" in (folder / "README.md").read_text()
     assert hub.download(folder) == folder
     exported = tmp_path / "net.onnx"
     exported.write_bytes(b"graph")
     again = hub.save_pretrained(str(exported), folder, card=folder / "card.json")
     assert (again / "net.onnx").read_bytes() == b"graph"
-    assert "CalibratedModel.load" not in (again / "README.md").read_text()
+    assert "from_pretrained(" not in (again / "README.md").read_text()
+
+
+def test_a_calibrated_model_comes_back(card, tmp_path):
+    torch.manual_seed(0)
+    inputs = torch.randn(400, 3)
+    net = nn.Linear(3, 3)
+    target = torch.multinomial((net(inputs) / 3).softmax(1), 1)[:, 0]
+    model = fedlas.calibrate(net, [(inputs, target)])
+    folder = hub.save_pretrained(model, tmp_path / "hub", card=card)
+    again = hub.from_pretrained(folder, nn.Linear(3, 3))
+    assert torch.equal(again.predict_proba(inputs), model.predict_proba(inputs))
 
 
 @pytest.mark.parametrize("ready", [False, True])
@@ -121,7 +134,7 @@ def test_an_upload_makes_the_repository_and_sends_the_folder(card, tmp_path, rea
     assert (repo_id, message) == ("me/net", "Model with its calibration card")
     assert files["model.safetensors"] == b"weights"
     assert json.loads(files["card.json"])["format"] == "fedlas.card/1"
-    assert ('download("me/net")' in files["README.md"].decode()) is not ready
+    assert ('from_pretrained("me/net",' in files["README.md"].decode()) is not ready
 
 
 def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):

@@ -10,6 +10,7 @@ from fedlas._core.files import write_text
 from fedlas.lab.report.model import FEWEST_CLASSES, is_detail
 from fedlas.lab.report.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
 from fedlas.lab.report.page import diagram, render
+from fedlas.lab.report.positive_class import Found, measures_table, positive_diagrams
 from fedlas.lab.report.ranking import SELECTION, lead, ranking_table, signs
 from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions, TopLabel
@@ -112,6 +113,7 @@ def write_evaluation(
     remarks: Sequence[str] = (),
     noise: Known | None = None,
     groups: Sequence[tuple[str, Table]] = (),
+    positive: Found | None = None,
 ) -> Path:
     """Write the page atomically and return its path.
 
@@ -124,6 +126,7 @@ def write_evaluation(
         remarks: Sentences below the table.
         noise: Intervals and noise floors by stage, then by registry name.
         groups: A sentence and a table of groups for each stage that has some.
+        positive: Measures of the positive class by stage, where there are two classes.
 
     Raises:
         InputError: If the folder cannot be written to.
@@ -153,5 +156,7 @@ def write_evaluation(
         columns=[(c.title, c.about) for c in map(column, names)],
         remarks=remarks,
         diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],
+        positive=measures_table(positive, details=True) if positive else None,
+        positive_diagrams=positive_diagrams(stages, positive or {}),
     )
     return write_text(path, page)

@@ -171,7 +171,7 @@ def _fit_and_transform(
 ) -> tuple[Predictions, list[str]]:
     """Test predictions after a fresh calibrator, and what its fit warned of."""
     val = held_out.predictions(entry, alone=alone)
-    fitted, notes = fit_with_notes(entry.value(), val)
+    fitted, notes = fit_with_notes(entry.value(), val, unlabeled=test)
     return fitted.transform(test), list(notes)
 
 

@@ -1,0 +1,25 @@
+"""What people ask of a model of two outcomes: is the probability of the positive class right, and is it of use?
+
+In: ``Predictions`` of two classes, or of more with ``positive=k``, which is then one class against the rest. Out:
+numbers with intervals, and the arrays that :mod:`fedlas.plots` draws.
+"""
+
+from fedlas.binary.brier_skill import brier_skill
+from fedlas.binary.integrated_calibration import IntegratedCalibration, integrated_calibration
+from fedlas.binary.measures import measures
+from fedlas.binary.net_benefit import NetBenefit, net_benefit
+from fedlas.binary.positive_bins import PositiveBins, positive_bins
+from fedlas.binary.recalibration import LogisticRecalibration, logistic_recalibration
+
+__all__ = [
+    "IntegratedCalibration",
+    "LogisticRecalibration",
+    "NetBenefit",
+    "PositiveBins",
+    "brier_skill",
+    "integrated_calibration",
+    "logistic_recalibration",
+    "measures",
+    "net_benefit",
+    "positive_bins",
+]

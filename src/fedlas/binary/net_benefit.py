@@ -1,0 +1,124 @@
+"""Decision curve analysis: is it better to act on the model than on everybody, or on nobody?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas._core.check import InputError, describe
+from fedlas.binary.positive import Floats, positive_class, z_score
+from fedlas.predictions import Predictions
+
+THRESHOLDS = tuple(step / 100 for step in range(1, 100))
+"""Thresholds where none are chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetBenefit:
+    """Net benefit at each threshold; float64 arrays ``(T,)``, in true positives per sample.
+
+    Attributes:
+        threshold: Probability from which on one acts.
+        model: Net benefit of acting where the model's probability is at least the threshold.
+        low: Lower end of its interval.
+        high: Upper end.
+        treat_all: Net benefit of acting on every sample; that of acting on none is 0.
+        gain: ``model`` minus the better of acting on all and on none.
+        gain_low: Lower end of its interval; above 0 the model is of use at this threshold.
+        gain_high: Upper end.
+    """
+
+    threshold: Floats
+    model: Floats
+    low: Floats
+    high: Floats
+    treat_all: Floats
+    gain: Floats
+    gain_low: Floats
+    gain_high: Floats
+
+
+def net_benefit(
+    predictions: Predictions,
+    *,
+    thresholds: Sequence[float] = THRESHOLDS,
+    positive: int | None = None,
+    level: float = 0.95,
+) -> NetBenefit:
+    """``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
+
+    A threshold ``t`` says how much worse a missed positive is than a needless action: ``1 / w`` times. So the curve
+    matters only at thresholds that somebody would choose.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
+        positive: The class to set against the rest; None: class 1 of two.
+        level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
+
+    Returns:
+        The curve, with those of acting on all and on none.
+
+    Raises:
+        InputError: For thresholds out of ``(0, 1)``, or as all functions here, for predictions of other than two
+            classes without ``positive``.
+
+    Note:
+        Assumes that the share of positives among the samples is that of the people whom the model will be used for; in
+        a case-control sample it is not.
+
+        Net benefit is a mean over samples, and the interval is the normal one of a mean. Its width is 0 where the model
+        acts on no sample, and that of ``gain`` where it acts as the better default does.
+
+    Example:
+        >>> p = Predictions([[0.0, 2.0], [0.0, 1.0], [0.0, -1.0], [0.0, -2.0]], [1, 0, 1, 0])
+        >>> curve = net_benefit(p, thresholds=[0.2, 0.5])
+        >>> curve.model.tolist(), curve.treat_all.tolist()
+        ([0.4375, 0.0], [0.375, 0.0])
+
+    Source:
+        Vickers and Elkin, "Decision curve analysis: a novel method for evaluating prediction models", Medical Decision
+        Making 26 (2006).
+    """
+    owner = "net_benefit"
+    found = positive_class(owner, predictions, positive)
+    z = z_score(level)
+    try:
+        limit = np.asarray(thresholds, dtype=np.float64)
+    except (TypeError, ValueError):
+        limit = np.empty(0)
+    if limit.ndim != 1 or not len(limit) or not bool(((limit > 0) & (limit < 1)).all()):
+        raise InputError(
+            owner, "thresholds must be probabilities in (0, 1)", describe(thresholds), "Pass such as [0.1, 0.2]."
+        )
+    # Positives and others from each rank on are counted once, so that each threshold costs one look-up.
+    order = np.argsort(found.probability, kind="stable")
+    positives = np.concatenate([np.cumsum(found.outcome[order][::-1])[::-1], [0.0]])
+    first = np.searchsorted(found.probability[order], limit, side="left")
+    samples = found.num_samples
+    true, acted = positives[first], samples - first
+    weight = limit / (1.0 - limit)
+
+    def mean(hits: Floats, needless: Floats, sign: float = 1.0) -> tuple[Floats, Floats]:
+        """Mean over samples of 1 for a hit and ``-weight`` for a needless action, and its standard error."""
+        value = (hits - weight * needless) / samples
+        variance = np.maximum((hits + weight**2 * needless) / samples - value**2, 0.0)
+        return sign * value, np.sqrt(variance / samples)
+
+    model, error = mean(true, acted - true)
+    treat_all, _ = mean(positives[:1], samples - positives[:1])
+    # Compared with acting on all, the model saves needless actions and loses hits below the threshold.
+    below, below_error = mean(positives[0] - true, (samples - acted) - (positives[0] - true), sign=-1.0)
+    gain, gain_error = (np.where(treat_all > 0, a, b) for a, b in ((below, model), (below_error, error)))
+    return NetBenefit(
+        limit,
+        model,
+        model - z * error,
+        model + z * error,
+        treat_all,
+        gain,
+        gain - z * gain_error,
+        gain + z * gain_error,
+    )

@@ -1,0 +1,100 @@
+"""Predictions as the probability of one class, and whether it was that class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_count
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
+from fedlas.stats.intervals import Interval, check_level
+
+Floats = NDArray[np.float64]
+
+_ELEMENTS = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Positive:
+    """One class against the rest; all arrays float64.
+
+    Attributes:
+        log_odds: ``log p / (1 - p)`` of the class ``(N,)``.
+        probability: ``p (N,)``.
+        outcome: 1 where it was the class, else 0 ``(N,)``.
+    """
+
+    log_odds: Floats
+    probability: Floats
+    outcome: Floats
+
+    @property
+    def num_samples(self) -> int:
+        """``N``."""
+        return len(self.outcome)
+
+
+def positive_class(
+    owner: str, predictions: Predictions, positive: int | None, *, both_outcomes: bool = False
+) -> Positive:
+    """The class ``positive`` against the rest; None: class 1 of two.
+
+    Args:
+        owner: The public function that asks, for errors.
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        positive: In ``[0, C)``; None if there are two classes.
+        both_outcomes: Whether samples of the class and of the rest are needed.
+
+    Raises:
+        InputError: If ``predictions`` are something else, have one class or sample weights, if ``positive`` is no
+            class, or is None where there are not two, or if an outcome is missing that is needed.
+    """
+    classes = check_predictions(owner, predictions).num_classes
+    if classes < 2 or (positive is None and classes != 2):
+        raise InputError(
+            owner,
+            "predictions must have two classes, or positive must name the one to set against the rest",
+            f"{classes} class{'es' if classes > 1 else ''}, positive={positive}",
+            "Pass positive=k, the number of the class." if classes > 1 else "One class cannot be right or wrong.",
+        )
+    number = 1 if positive is None else check_count(owner, "positive", positive, low=0)
+    if number >= classes:
+        raise InputError(
+            owner, f"positive must be a class in [0, {classes})", number, "Pass the number of one of the classes."
+        )
+    if getattr(predictions, "weights", None) is not None:
+        raise InputError(
+            owner, "predictions must have no sample weights", "weights", "Pass replace(predictions, weights=None)."
+        )
+    # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
+    odds = []
+    for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):
+        rest = torch.cat([rows[:, :number], rows[:, number + 1 :]], dim=1).double()
+        odds.append(rows[:, number].double() - rest.logsumexp(dim=1))
+    log_odds = torch.cat(odds)
+    outcome = (predictions.target.cpu() == number).double().numpy()
+    if both_outcomes and outcome.min() == outcome.max():
+        what = "only" if outcome[0] else "no"
+        raise InputError(
+            owner,
+            f"samples of class {number} and of the rest are needed",
+            f"{len(outcome)} samples, {what} class {number}",
+            "Pass a test set in which both happen.",
+        )
+    return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome)
+
+
+def normal_interval(value: float, error: float, *, level: float) -> Interval:
+    """``value`` with ``z`` standard errors to both sides."""
+    reach = z_score(level) * error
+    return Interval(value, value - reach, value + reach, level, 0, float("nan"), error, "normal")
+
+
+def z_score(level: float) -> float:
+    """How many standard deviations a normal interval of this level reaches to each side."""
+    return NormalDist().inv_cdf(0.5 + check_level("interval", level) / 2.0)

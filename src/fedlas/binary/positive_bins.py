@@ -1,0 +1,90 @@
+"""What a reliability diagram of the positive class draws: probability and frequency in bins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fedlas._core.check import check_choice, check_count
+from fedlas.binary.positive import Floats, positive_class
+from fedlas.metrics.binning import BinSums, equal_mass_edges, equal_width_edges
+from fedlas.predictions import Predictions
+from fedlas.stats.intervals import check_level
+from fedlas.stats.proportion import wilson
+
+_SCHEMES = ("equal-width", "equal-mass")
+
+
+@dataclass(frozen=True, eq=False)
+class PositiveBins:
+    """Bins of the probability of the positive class; float64 arrays, NaN where a bin is empty.
+
+    Attributes:
+        edges: ``(B + 1,)`` from 0 to 1, ascending; bin ``b`` is ``(edges[b], edges[b + 1]]``, and 0 is in the first.
+        count: Samples in each bin ``(B,)``.
+        probability: Mean probability ``(B,)``.
+        frequency: Share of positives ``(B,)``.
+        low: Lower end of Wilson's interval of the frequency ``(B,)``.
+        high: Upper end.
+    """
+
+    edges: Floats
+    count: Floats
+    probability: Floats
+    frequency: Floats
+    low: Floats
+    high: Floats
+
+
+def positive_bins(
+    predictions: Predictions,
+    *,
+    positive: int | None = None,
+    num_bins: int = 10,
+    scheme: str = "equal-width",
+    level: float = 0.95,
+) -> PositiveBins:
+    """Probability and frequency of the positive class in bins of its probability.
+
+    :func:`~fedlas.metrics.reliability_bins` has the confidence of the *predicted* class, which is never below one half
+    for two classes, and hides on which side a model errs. Here 0.1 stays 0.1.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        positive: The class to set against the rest; None: class 1 of two.
+        num_bins: At least 1.
+        scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
+        level: Of the interval of each frequency, in ``(0, 1)``.
+
+    Returns:
+        The bins, those without samples included.
+
+    Raises:
+        InputError: For another scheme or a ``num_bins`` below 1, or as all functions here, for predictions of other
+            than two classes without ``positive``.
+
+    Example:
+        >>> bins = positive_bins(Predictions([[0.0, -3.0], [0.0, -2.0], [0.0, 2.0]], [0, 1, 1]), num_bins=2)
+        >>> bins.count.tolist(), bins.frequency.tolist(), bins.probability.round(3).tolist()
+        ([2.0, 1.0], [0.5, 1.0], [0.083, 0.881])
+
+    Source:
+        Murphy and Winkler, "Reliability of subjective probability forecasts of precipitation and temperature" (1977);
+        Wilson 1927 for the interval.
+    """
+    owner = "positive_bins"
+    check_count(owner, "num_bins", num_bins)
+    check_choice(owner, "scheme", scheme, _SCHEMES)
+    check_level(owner, level)
+    found = positive_class(owner, predictions, positive)
+    probability = torch.from_numpy(found.probability)
+    mass = scheme == "equal-mass"
+    sums = BinSums(equal_mass_edges(probability.sort().values, num_bins) if mass else equal_width_edges(num_bins))
+    sums.add(probability, torch.from_numpy(found.outcome))
+    bins = sums.bins()
+    count, frequency = bins.count.double().numpy(), bins.accuracy.numpy()
+    ends = [wilson(f, int(n), level=level) if n else (np.nan, np.nan) for f, n in zip(frequency, count, strict=True)]
+    low, high = np.array(ends).T
+    return PositiveBins(bins.edges.numpy(), count, bins.confidence.numpy(), frequency, low, high)

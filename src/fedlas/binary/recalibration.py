@@ -1,0 +1,168 @@
+"""Logistic recalibration: calibration slope and intercept, calibration in the large, and observed over expected."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedlas._core.check import InputError
+from fedlas.binary.positive import Floats, Positive, normal_interval, positive_class, z_score
+from fedlas.predictions import Predictions
+from fedlas.stats.intervals import Interval
+
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class LogisticRecalibration:
+    """How a logistic regression of the outcomes on the log-odds would correct a model.
+
+    Attributes:
+        slope: ``b`` of ``log-odds(y) = a + b log-odds(p)``. 1 if calibrated; below 1 the probabilities are too extreme,
+            above 1 too close to each other.
+        intercept: ``a`` of the same regression; 0 if calibrated. It is the correction at a probability of one half.
+        in_the_large: The intercept if the slope is fixed at 1: by how much the log-odds are too low on the whole.
+        observed_to_expected: Number of positives over the sum of their probabilities. 1 if calibrated; above 1 the
+            model expects too few. Its interval is symmetric on the logarithm, and takes the probabilities as given.
+        p_value: Of the likelihood-ratio test of ``a = 0`` and ``b = 1`` together, with two degrees of freedom.
+    """
+
+    slope: Interval
+    intercept: Interval
+    in_the_large: Interval
+    observed_to_expected: Interval
+    p_value: float
+
+
+def logistic_recalibration(
+    predictions: Predictions, *, positive: int | None = None, level: float = 0.95
+) -> LogisticRecalibration:
+    """Calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        positive: The class to set against the rest; None: class 1 of two.
+        level: Confidence level of the intervals, in ``(0, 1)``.
+
+    Returns:
+        The four numbers, each with standard error and interval: Wald's, from the curvature of the likelihood.
+
+    Raises:
+        InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
+            with the slope without end; or as all functions here, for predictions of other than two classes without
+            ``positive``.
+
+    Note:
+        Assumes that samples are independent, and that the relation of the log-odds is a straight line. A slope of 1 and
+        an intercept of 0 do not show that a model is calibrated: a curve can have the right line. See
+        :func:`~fedlas.binary.integrated_calibration`.
+
+    Example:
+        >>> import torch
+        >>> logits = 2 * torch.randn(4000, generator=torch.Generator().manual_seed(0))
+        >>> happened = torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(1)).long()
+        >>> too_extreme = Predictions(torch.stack([torch.zeros(4000), 2 * logits], dim=1), happened)
+        >>> found = logistic_recalibration(too_extreme)
+        >>> round(found.slope.value, 2), found.slope.low < 0.5 < found.slope.high
+        (0.49, True)
+
+    Source:
+        Cox, "Two further applications of a model for binary regression", Biometrika 45 (1958), for slope and intercept;
+        Miller, Hui, Tierney, "Validation techniques for logistic regression models" (1991), for the test; Van Calster
+        et al., "Calibration: the Achilles heel of predictive analytics", BMC Medicine 17 (2019); Debray et al., "A
+        guide to systematic review and meta-analysis of prediction model performance", BMJ 356 (2017), for the standard
+        error of the ratio.
+    """
+    owner = "logistic_recalibration"
+    found = positive_class(owner, predictions, positive, both_outcomes=True)
+    z = z_score(level)
+    slope, slope_error, intercept, intercept_error, fitted = _regression(owner, found)
+    shift, shift_error = _in_the_large(found)
+
+    # The logarithm of the ratio is nearly normal; the variance is that of a binomial count of positives.
+    observed, expected = float(found.outcome.sum()), float(found.probability.sum())
+    if expected == 0.0:
+        raise InputError(owner, "some probability must be above 0", "none", "Check the logits for extreme values.")
+    ratio, relative = observed / expected, math.sqrt((1.0 - observed / found.num_samples) / observed)
+    reach = math.exp(z * relative)
+    return LogisticRecalibration(
+        slope=normal_interval(slope, slope_error, level=level),
+        intercept=normal_interval(intercept, intercept_error, level=level),
+        in_the_large=normal_interval(shift, shift_error, level=level),
+        observed_to_expected=Interval(
+            ratio, ratio / reach, ratio * reach, level, 0, float("nan"), ratio * relative, "log-normal"
+        ),
+        # With two degrees of freedom the upper tail of chi-squared is an exponential.
+        p_value=math.exp(-max(0.0, fitted - _log_likelihood(found.log_odds, found.outcome))),
+    )
+
+
+def _regression(owner: str, found: Positive) -> tuple[float, float, float, float, float]:
+    """Slope and intercept, each followed by its standard error, and the log-likelihood there."""
+    happened = found.outcome > 0
+    yes, no = found.log_odds[happened], found.log_odds[~happened]
+    if no.max() <= yes.min() or yes.max() <= no.min():
+        threshold = float(yes.min() if no.max() <= yes.min() else yes.max())
+        constant = found.log_odds.min() == found.log_odds.max()
+        raise InputError(
+            owner,
+            "the log-odds of both outcomes must overlap, or no slope is the best",
+            f"{threshold:g} for all samples" if constant else f"outcomes that the threshold {threshold:g} separates",
+            "Use more test samples; ranking and Brier score can be measured on these.",
+        )
+    # The unit of a column is its spread, so that no size of the logits makes the curvature singular.
+    center, unit = float(found.log_odds.mean()), float(found.log_odds.std())
+    columns = np.stack([(found.log_odds - center) / unit, np.ones(found.num_samples)], axis=1)
+    point, value = np.zeros(2), _log_likelihood(np.zeros(found.num_samples), found.outcome)
+    for _ in range(_STEPS):
+        probability = _sigmoid(columns @ point)
+        information = (columns * (probability * (1.0 - probability))[:, None]).T @ columns
+        gradient = columns.T @ (found.outcome - probability)
+        step = np.linalg.lstsq(information, gradient, rcond=None)[0]
+        decrement = float(gradient @ step)
+        if decrement <= 1e-18 * found.num_samples:
+            break
+        # Newton's full step may pass the maximum far from it: it is halved until the likelihood rises.
+        size = 1.0
+        while (new := _log_likelihood(columns @ (point + size * step), found.outcome)) < value and size > 1e-12:
+            size /= 2.0
+        if new <= value and size <= 1e-12:
+            break
+        point, value = point + size * step, new
+    covariance = np.linalg.inv(information)
+    # From the coefficients of the standardized column to those of the log-odds: b = s / unit, a = c - s center / unit.
+    back = np.array([[1.0 / unit, 0.0], [-center / unit, 1.0]])
+    slope, intercept = (float(each) for each in back @ point)
+    errors = np.sqrt(np.diagonal(back @ covariance @ back.T))
+    return slope, float(errors[0]), intercept, float(errors[1]), value
+
+
+def _in_the_large(found: Positive) -> tuple[float, float]:
+    """The number that, added to all log-odds, makes their mean probability the prevalence; and its standard error."""
+    prevalence = float(found.outcome.mean())
+    target = math.log(prevalence) - math.log1p(-prevalence)
+    low, high = target - float(found.log_odds.max()), target - float(found.log_odds.min())
+    shift = min(max(0.0, low), high)
+    information = 0.0
+    for _ in range(_STEPS):
+        probability = _sigmoid(found.log_odds + shift)
+        score = float((found.outcome - probability).sum())
+        information = float((probability * (1.0 - probability)).sum())
+        low, high = (shift, high) if score > 0 else (low, shift)
+        step = score / information if information > 0.0 else math.inf
+        if abs(step) <= 1e-12 * (1.0 + abs(shift)):
+            break
+        # A Newton step that leaves the bracket gives way to its middle.
+        shift = shift + step if low < shift + step < high else 0.5 * (low + high)
+    return shift, 1.0 / math.sqrt(information) if information > 0.0 else math.inf
+
+
+def _log_likelihood(log_odds: Floats, outcome: Floats) -> float:
+    return -float(np.logaddexp(0.0, np.where(outcome > 0, -log_odds, log_odds)).sum())
+
+
+def _sigmoid(log_odds: Floats) -> Floats:
+    # tanh never overflows, unlike the exponential of a large negative number.
+    return 0.5 * (1.0 + np.tanh(0.5 * log_odds))

@@ -1,0 +1,73 @@
+"""Slope, intercept, calibration in the large and the ratio, against statsmodels and scikit-learn."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from fedlas.binary import logistic_recalibration
+
+
+def test_statsmodels_has_the_same_numbers(predictions, sample):
+    """z, y = sample; Logit(y, add_constant(z)).fit(); GLM(y, ones, Binomial(), offset=z).fit(); statsmodels 0.15.0."""
+    found = logistic_recalibration(predictions)
+    assert found.intercept.value == pytest.approx(-0.4927901451781307, rel=1e-9)
+    assert found.slope.value == pytest.approx(0.6645053611839072, rel=1e-9)
+    assert found.intercept.standard_error == pytest.approx(0.1267254442088083, rel=1e-9)
+    assert found.slope.standard_error == pytest.approx(0.0663414026390981, rel=1e-9)
+    assert found.in_the_large.value == pytest.approx(-0.6811765681296917, rel=1e-9)
+    assert found.in_the_large.standard_error == pytest.approx(0.14367297228108897, rel=1e-9)
+    assert found.p_value == pytest.approx(3.393201408470532e-10, rel=1e-6)  # scipy.stats.chi2.sf(2 (llf - ll), 2)
+    assert found.slope.low == pytest.approx(0.6645053611839072 - 1.959964 * 0.0663414026390981, rel=1e-6)
+    _, outcome = sample
+    ratio = found.observed_to_expected
+    assert ratio.value == pytest.approx(outcome.mean() / float(predictions.probs[:, 1].mean()), rel=1e-6)
+    reach = math.exp(1.959964 * math.sqrt((1 - outcome.mean()) / outcome.sum()))
+    assert (ratio.low, ratio.high) == pytest.approx((ratio.value / reach, ratio.value * reach), rel=1e-6)
+
+
+def test_scikit_learn_has_the_same_line(draw):
+    p = draw(3000, factor=2.0, shift=1.0)
+    log_odds = (p.logits[:, 1] - p.logits[:, 0]).numpy()
+    theirs = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(log_odds[:, None], p.target.numpy())
+    found = logistic_recalibration(p)
+    assert found.slope.value == pytest.approx(float(theirs.coef_[0, 0]), rel=1e-5)
+    assert found.intercept.value == pytest.approx(float(theirs.intercept_[0]), rel=1e-5)
+    assert found.slope.low < 0.5 < found.slope.high
+    assert found.p_value < 1e-10
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_calibrated_model_has_a_slope_of_1(draw, seed):
+    found = logistic_recalibration(draw(20_000, seed=seed), level=0.999)
+    for interval, expected in (
+        (found.slope, 1), (found.intercept, 0), (found.in_the_large, 0), (found.observed_to_expected, 1),
+    ):  # fmt: skip
+        assert interval.low < expected < interval.high
+    assert found.p_value > 0.001
+
+
+def test_units_of_the_log_odds_do_not_matter(draw):
+    one, huge = logistic_recalibration(draw(500)), logistic_recalibration(draw(500, factor=1e25))
+    assert huge.slope.value == pytest.approx(one.slope.value / 1e25, rel=1e-9)
+    assert huge.intercept.value == pytest.approx(one.intercept.value, rel=1e-9)
+    assert huge.p_value == 0.0
+    assert math.isfinite(huge.in_the_large.value)
+
+
+@pytest.mark.parametrize("outcome", [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 1, 1]])
+def test_outcomes_that_a_threshold_separates(two_class, outcome):
+    p = two_class([-2.0, -1.0, -1.0 + (sum(outcome) == 2), 3.0], outcome)
+    with pytest.raises(ValueError, match=r"must overlap, or no slope is the best; got outcomes that the threshold"):
+        logistic_recalibration(p)
+
+
+def test_equal_probabilities_have_no_slope(two_class):
+    with pytest.raises(ValueError, match=r"must overlap, or no slope is the best; got 2 for all samples"):
+        logistic_recalibration(two_class([2.0] * 4, [0, 1] * 2))
+
+
+def test_level(predictions):
+    with pytest.raises(ValueError, match="level must be below 1"):
+        logistic_recalibration(predictions, level=1.0)

@@ -1,0 +1,73 @@
+"""The diagrams of a model of two outcomes show the numbers that ``fedlas.binary`` computes."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from fedlas import Predictions, binary
+from fedlas.plots import DARK, decision_curve, positive_reliability_diagram
+
+
+def predictions(samples=300, sharp=1.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, 2, generator=generator)
+    return Predictions(sharp * logits, torch.bernoulli(logits.softmax(1)[:, 1], generator=generator).long())
+
+
+def test_points_curve_band_and_strip():
+    p = predictions()
+    axes = positive_reliability_diagram(p, num_bins=7, replicates=39)
+    bins, curve = binary.positive_bins(p, num_bins=7), binary.integrated_calibration(p, replicates=39)
+    _, intervals, points = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), np.stack([bins.probability, bins.frequency], 1))
+    ends = np.array(intervals.get_segments())[:, :, 1]
+    np.testing.assert_allclose(ends, np.stack([bins.low, bins.high], 1))
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), curve.frequency.clip(0, 1))
+    slope = binary.logistic_recalibration(p).slope.value
+    assert axes.texts[0].get_text() == f"slope {slope:.2f}  ·  ICI {100 * curve.ici.value:.3g} %\nn = 300"
+    positives, others = (np.array([bar.get_height() for bar in c]) for c in axes.child_axes[0].containers)
+    assert (positives**2).sum() == pytest.approx(p.target.sum())
+    assert (others**2).sum() == pytest.approx(300 - p.target.sum())
+    assert (others <= 0).all()
+
+
+def test_a_model_without_a_slope_draws(tmp_path):
+    p = Predictions([[0.0, -1.0]] * 10 + [[0.0, 1.0]] * 10, [0] * 10 + [1] * 10)
+    axes = positive_reliability_diagram(p, replicates=0)
+    assert axes.texts[0].get_text().startswith("ICI")
+    assert len(axes.collections) == 2  # no band
+    axes.figure.savefig(tmp_path / "a.svg")
+
+
+def test_decision_curves_are_net_benefits():
+    models = {"one": predictions(), "two": predictions(sharp=-1.0)}
+    axes = decision_curve(models, thresholds=[0.1, 0.2, 0.6])
+    for line, p in zip(axes.lines, models.values(), strict=False):
+        np.testing.assert_array_equal(line.get_ydata(), binary.net_benefit(p, thresholds=[0.1, 0.2, 0.6]).model)
+    np.testing.assert_array_equal(
+        axes.lines[2].get_ydata(), binary.net_benefit(models["one"], thresholds=[0.1, 0.2, 0.6]).treat_all
+    )
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "two", "act on all", "act on none"]
+    assert not axes.collections  # intervals of several models would hide each other
+    assert len(decision_curve(models["one"]).collections) == 1
+
+
+def test_models_of_other_samples_are_refused():
+    with pytest.raises(ValueError, match=r"decision_curve: models must be .* the same samples; got 2 models of diff"):
+        decision_curve({"one": predictions(), "two": predictions(seed=1)})
+    with pytest.raises(ValueError, match="same samples; got 0 model"):
+        decision_curve({})
+    with pytest.raises(ValueError, match="net_benefit: thresholds"):
+        decision_curve(predictions(), thresholds=[2.0])
+
+
+@pytest.mark.parametrize("draw", [decision_curve, positive_reliability_diagram])
+def test_they_draw_where_they_are_told_and_touch_nothing_else(draw):
+    before, figure = dict(matplotlib.rcParams), Figure(facecolor="#123456")
+    axes = figure.subplots()
+    assert draw(predictions(), ax=axes, theme="dark", title="$x$") is axes
+    assert matplotlib.colors.to_hex(axes.get_facecolor()) == DARK.background
+    assert axes.get_title(loc="left") == "$x$"
+    assert dict(matplotlib.rcParams) == before
