@@ -15,7 +15,6 @@ import contextlib
 import csv
 import io
 import json
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +35,6 @@ from fedlas.lab.data.sets.cifar import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
 from fedlas.metrics import accuracy, brier_score, expected_calibration_error, negative_log_likelihood
 from fedlas.ood import Outputs, Reference, compute_score, detection_metrics
-
-# numba, which structured scaling needs, would import the file coverage.py next to this one in place of the package.
-sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
 
 DEPTHS = (20, 56)
 HALVES = 10

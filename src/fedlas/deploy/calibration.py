@@ -48,7 +48,7 @@ class Calibration:
         """Calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
             return logits
-        return self.transform(Predictions(logits, torch.zeros(len(logits), dtype=torch.int64))).logits
+        return self.transform(Predictions(logits)).logits
 
     def transform(self, predictions: Predictions) -> Predictions:
         """The same samples, calibrated."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas.diagnose.association import Associations, Method, associations
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
 
@@ -190,6 +191,7 @@ def failure_cases(score: Tensor, predictions: Predictions, *, count: int = 12) -
 
 
 def _check_rows(owner: str, score: Tensor, predictions: Predictions) -> None:
+    check_takes_weights(owner, predictions, takes_weights=False)
     if not isinstance(score, Tensor) or score.shape != (predictions.num_samples,):
         raise InputError(
             owner,

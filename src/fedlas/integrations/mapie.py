@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_number
 from fedlas._core.extras import require
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -103,9 +104,7 @@ def prediction_sets(
     """
     # What MAPIE would refuse in its own words, or not at all.
     for predictions in (val, test):
-        if getattr(check_predictions(_OWNER, predictions), "weights", None) is not None:
-            fix = "Leave them out; conformal prediction under weights is another method."
-            raise InputError(_OWNER, "predictions must have no weights", "weights", fix)
+        check_takes_weights(_OWNER, check_predictions(_OWNER, predictions), takes_weights=False)
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
     check_choice(_OWNER, "score", score, SCORES)
     if val.num_classes != test.num_classes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -170,8 +169,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         owner = "CalibratedClassifier.predict"
         method = score_method(owner, self.estimator_)
         logits = logits_from(owner, getattr(self.estimator_, method)(X), method, len(self.classes_))
-        unread = torch.zeros(len(logits), dtype=torch.int64)  # a calibrator does not read labels when it is applied
-        return self.calibrator_.transform(Predictions(logits, unread)).logits
+        return self.calibrator_.transform(Predictions(logits)).logits
 
     def _new_calibrator(self) -> Calibrator:
         owner = "CalibratedClassifier.fit"

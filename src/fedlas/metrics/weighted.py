@@ -122,6 +122,6 @@ def check_takes_weights(owner: str, predictions: Any, *, takes_weights: bool) ->
         raise InputError(
             owner,
             "predictions must have no weights, which are not used here",
-            f"weights of {predictions.num_samples} samples",
+            f"weights of {len(predictions.weights)} samples",
             "Take the weights off, dataclasses.replace(predictions, weights=None), or choose another metric.",
         )

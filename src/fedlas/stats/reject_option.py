@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import InputError, describe
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
 
@@ -95,9 +95,7 @@ def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95
         (0.78, 0.67, 0.075, 0.088)
     """
     for part in (val, test):
-        if getattr(part, "weights", None) is not None:
-            fix = "Leave them out; a bound of weighted counts is not exact."
-            raise InputError("reject_option", "predictions must have no weights", describe(part), fix)
+        check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = int(getattr(val, "num_classes", 1000))

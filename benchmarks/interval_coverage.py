@@ -1,7 +1,7 @@
 """How often intervals of level 0.95 hold the truth, by number of classes and of samples.
 
-    python benchmarks/coverage.py [--classes 10 100 1000] [--samples 500 1000 2000 5000] [--sets 500] [--metrics ...]
-                                  [--sharpness 1.5] [--replicates 199] [--out coverage.jsonl]
+    python benchmarks/interval_coverage.py [--classes 10 100 1000] [--samples 500 1000 2000 5000] [--sets 500]
+                                           [--metrics ...] [--sharpness 1.5] [--replicates 199] [--out coverage.jsonl]
 
 Test sets come from a known distribution: true logits are normal with standard deviation 2, and the model's are
 ``sharpness`` times as large, 1.5 for one that everybody would call over-confident. The truth is the metric of many
