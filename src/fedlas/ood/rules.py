@@ -35,7 +35,7 @@ _BINS = 10
     url="https://arxiv.org/abs/2303.01860",
     packages=("sklearn",),
 )
-def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, depth: int = 6) -> Tensor:
+def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, leaf: int = 5) -> Tensor:
     """How rare the rules are that the sample hits: mean over trees of 1 - the share of training samples in its leaf.
 
     It is the distance of :func:`rule_shift` for a set of this one sample.
@@ -44,7 +44,8 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, depth
         features: ``(N, D)``.
         train: Predictions on training samples, with features ``(N', D)``; the trees predict their targets.
         trees: Trees of the random forest; each sample hits one rule of each.
-        depth: Conditions of a rule, at most; a tree has up to ``2**depth`` rules.
+        leaf: Samples that a rule must cover, at least, of those that its tree is grown from. Rules end there or where
+            they lead to one class.
 
     Returns:
         ``(N,)`` in ``[0, 1]``, higher = more OOD.
@@ -60,7 +61,7 @@ def rules_score(features: Tensor, *, train: Predictions, trees: int = 100, depth
         De Bernardi, Narteni, Cambiaso and Mongelli 2023; see :func:`rule_shift`.
     """
     bank = check_bank("rules_score", features, train)
-    rules = Rules(bank, train.target, trees=trees, depth=depth)
+    rules = Rules(bank, train.target, trees=trees, leaf=leaf)
     share = rules.counts(rules.hits(bank)) / len(bank)
     return torch.from_numpy(1 - share[rules.hits(features)].mean(axis=1))
 
@@ -85,7 +86,7 @@ def rule_shift(
     held_out: Tensor | None = None,
     statistic: Statistic = "distance",
     trees: int = 100,
-    depth: int = 6,
+    leaf: int = 5,
     permutations: int = 999,
     seed: int = 0,
 ) -> RuleShift:
@@ -105,7 +106,7 @@ def rule_shift(
             the difference); or ``"information"``, the mutual information of both histograms over rules, which a shift
             lowers.
         trees: As in :func:`rules_score`.
-        depth: As there.
+        leaf: As there.
         permutations: Random divisions of batch and held-out samples, at least 19; p is at least ``1 / (1 + number)``.
         seed: Of the division of ``train`` and of the permutations.
 
@@ -142,7 +143,7 @@ def rule_shift(
         order = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(len(growing)))
         rows, kept = order.to(growing.device).chunk(2)
         growing, target, held_out = growing[rows], target[rows], growing[kept]
-    rules = Rules(growing, target, trees=trees, depth=depth)
+    rules = Rules(growing, target, trees=trees, leaf=leaf)
     return rules.shift(held_out, batch, statistic=statistic, permutations=permutations, seed=seed)
 
 
@@ -153,18 +154,18 @@ class Rules:
         features: ``(N, D)``.
         target: Class of each sample ``(N,)``.
         trees: Trees of the forest.
-        depth: Conditions of a rule, at most.
+        leaf: Samples that a rule must cover, at least, of those that its tree is grown from.
 
     Raises:
         InputError: If an option is out of range, or no tree separates classes.
         MissingExtraError: Without scikit-learn.
     """
 
-    def __init__(self, features: Tensor, target: Tensor, *, trees: int = 100, depth: int = 6) -> None:
+    def __init__(self, features: Tensor, target: Tensor, *, trees: int = 100, leaf: int = 5) -> None:
         check_count("rules", "trees", trees)
-        check_count("rules", "depth", depth)
+        check_count("rules", "leaf", leaf)
         ensemble = require("sklearn.ensemble", extra="ood")
-        forest = ensemble.RandomForestClassifier(n_estimators=trees, max_depth=depth, random_state=0)
+        forest = ensemble.RandomForestClassifier(n_estimators=trees, min_samples_leaf=leaf, random_state=0)
         self._forest: Any = forest.fit(_array(features), target.cpu().numpy())
         # Rules are numbered through all trees. A number is that of a node; those of inner nodes are never hit.
         nodes = [tree.tree_.node_count for tree in forest.estimators_]
@@ -201,8 +202,9 @@ class Rules:
         check_choice("rule_shift", "statistic", statistic, get_args(Statistic))
         check_count("rule_shift", "permutations", permutations, low=19)
         check_count("rule_shift", "seed", seed, low=0)
-        first, second = self.hits(known), self.hits(batch)
-        hits, size = np.concatenate([second, first]), len(second)
+        # Both statistics are symmetric, so it is the smaller set that is counted.
+        smaller, larger = sorted((self.hits(batch), self.hits(known)), key=len)
+        hits, size = np.concatenate([smaller, larger]), len(smaller)
         total = self.counts(hits)
         # Bin edges are those of all samples together, which no permutation changes.
         edges = np.quantile(total[total > 0], np.arange(1, _BINS) / _BINS) / len(hits)
@@ -215,7 +217,7 @@ class Rules:
                 return float(np.abs(shares[0] - shares[1]).sum()) / (2 * self._trees)
             return _information(*(np.searchsorted(edges, share, side="right") for share in shares))
 
-        value = measured(second)
+        value = measured(smaller)
         random = np.random.default_rng(seed)
         drawn = np.array([measured(hits[random.permutation(len(hits))[:size]]) for _ in range(permutations)])
         # Equal counts may differ in the last digit; taking them as equal errs toward no shift.
