@@ -148,7 +148,8 @@ def _shifted(summary: OodSummary, method: str, data: str) -> list[str]:
         for label in (data, None)
     )
     return [
-        f"{data}, {method}: as a set, rule hits are {other} from those of validation images; own test images {own}."
+        f"{data}, {method}: as a set, its rule hits lie at distance {other} from those of validation images. Own test "
+        f"images lie at {own}."
     ]
 
 
