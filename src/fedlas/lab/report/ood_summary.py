@@ -204,6 +204,11 @@ def statement(summary: OodSummary) -> list[str]:
         "after T: saved logits divided by the temperature fitted on validation; scores without such a row are of "
         "features or make logits of their own (ViM, ODIN), and one temperature cannot change the order of max logit."
     )
+    if any(run.shifts for run in summary.runs):
+        lines.append(
+            "Rule hits of a set: 0 = the same shares as for validation images, 1 = no rule in common; small sets lie "
+            "apart by chance, so read p (999 random divisions of both sets)."
+        )
     return lines + warnings(summary)
 
 
