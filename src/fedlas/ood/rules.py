@@ -212,9 +212,9 @@ class Rules:
         smaller, larger = sorted((self.hits(batch), self.hits(known)), key=len)
         hits, size = np.concatenate([smaller, larger]), len(smaller)
         total = self.counts(hits)
-        # Bin edges are those of all samples together, which no permutation changes.
-        edges = np.quantile(total[total > 0], np.arange(1, _BINS) / _BINS) / len(hits)
         used = total > 0
+        # Bin edges are those of all samples together, which no permutation changes.
+        edges = np.quantile(total[used], np.arange(1, _BINS) / _BINS) / len(hits)
 
         def measured(rows: Hits) -> float:
             count = self.counts(rows)
