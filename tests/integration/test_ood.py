@@ -84,6 +84,13 @@ def test_one_run(capsys, run, monkeypatch):
             assert 0 <= value["low"] <= value["value"] + 0.2
             assert value["value"] <= 1
     assert content["scores"]["knn"]["options"] == {"k": 10}
+    # Sets as a whole: pictures of digits are less like random validation images than random test images are.
+    own, digits = content["runs"][0]["rule_shifts"]
+    assert (own["data"], digits["data"]) == ("synthetic", "digits")
+    assert digits["p_value"] == 0.001
+    assert 0 <= own["statistic"] < digits["statistic"] <= 1
+    said = f"digits, ce: as a set, its rule hits lie at distance {digits['statistic']:.3f} (p = 0.001)"
+    assert said in " ".join(out.split())
     with (run / "ood.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(results)
@@ -138,10 +145,24 @@ def test_other_images_of_the_same_name_are_predicted_anew(capsys, run, tmp_path)
         assert Outputs.load(run / "predictions" / "ood-mine.npz")[0].num_samples == count
 
 
+def test_validation_features_are_made_where_none_were_saved(capsys, run):
+    path = run / "predictions" / "val.npz"
+    val = Predictions.load(path)
+    Predictions(val.logits, val.target).save(path)
+    status, out, _ = call(capsys, "ood", run, "--data", "digits", "--scores", "rules", *FAST[:2])
+    assert status == 0
+    assert "as a set" in out
+    made, _ = Outputs.load(run / "predictions" / "in-val.npz")
+    torch.testing.assert_close(made.logits, val.logits)
+
+
 def test_a_bench_is_compared_over_seeds(capsys, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
-    status, out, _ = call(capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", "--details", *FAST)
+    status, out, _ = call(
+        capsys, "ood", bench, "--data", "digits", "--scores", "msp", "knn", "rules", "--details", *FAST
+    )
     assert status == 0
+    assert "(p ≤ 0.001) from those of validation images" in " ".join(out.split())
     assert "Mean ± sample standard deviation over seeds (n = 2)" in out
     assert "Fewer than 5 seeds" in out
     content = json.loads((bench / "ood.json").read_text())

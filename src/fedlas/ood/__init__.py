@@ -1,7 +1,8 @@
 """Out-of-distribution detection: scores of samples, higher = more OOD, and how well they detect.
 
 In: :class:`Outputs` (logits and features without labels), and for some scores a :class:`Reference` of in-distribution
-samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals.
+samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSCR) with intervals. :func:`rule_shift`
+tests whether a whole set is unlike known samples.
 """
 
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
@@ -9,7 +10,7 @@ samples. Out: one score a sample, and detection metrics (AUROC, AUPR, FPR95, OSC
 from fedlas.ood.images import adapt_images, count_duplicates
 from fedlas.ood.base import GIVEN, OOD_SCORES, Score, follows_temperature, needs_of, options_of
 from fedlas.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
-from fedlas.ood.feature_norm import feature_norm_score
+from fedlas.ood.feature_norm import feature_norm_score, negative_aware_norm_score
 from fedlas.ood.compute import Reference, compute_score
 from fedlas.ood.detection import DETECTION, detection_intervals, detection_metrics, fpr_at, roc_points
 from fedlas.ood.fitted_scores import (
@@ -19,6 +20,7 @@ from fedlas.ood.fitted_scores import (
     relative_mahalanobis_score,
     vim_score,
 )
+from fedlas.ood.rules import RuleShift, rule_shift, rules_score
 from fedlas.ood.odin import odin_score
 from fedlas.ood.outputs import Outputs
 
@@ -28,6 +30,7 @@ __all__ = [
     "OOD_SCORES",
     "Outputs",
     "Reference",
+    "RuleShift",
     "Score",
     "adapt_images",
     "compute_score",
@@ -46,9 +49,12 @@ __all__ = [
     "max_logit_score",
     "msp_score",
     "needs_of",
+    "negative_aware_norm_score",
     "odin_score",
     "options_of",
     "relative_mahalanobis_score",
     "roc_points",
+    "rule_shift",
+    "rules_score",
     "vim_score",
 ]

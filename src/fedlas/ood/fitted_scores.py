@@ -148,7 +148,7 @@ def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
         Sun et al. 2022, section 3.
     """
     check_count("knn_score", "k", k)
-    bank = _bank("knn_score", features, train)
+    bank = check_bank("knn_score", features, train)
     if k > len(bank):
         raise InputError(
             "knn_score",
@@ -191,7 +191,7 @@ def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimensio
     Source:
         Wang et al. 2022, section 4.
     """
-    bank = _bank("vim_score", features, train)
+    bank = check_bank("vim_score", features, train)
     width = bank.shape[1]
     weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
     if not isinstance(weight, Tensor) or weight.shape != (train.num_classes, width):
@@ -229,7 +229,12 @@ def _detectors() -> Any:
     return require("pytorch_ood.detector", extra="ood")
 
 
-def _bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
+def check_bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
+    """The training features ``(N', D)`` in float64, checked like the ``features (N, D)`` to score.
+
+    Raises:
+        InputError: If ``train`` has none, or another number of them.
+    """
     known = check_predictions(owner, train).features
     if known is None:
         raise InputError(
@@ -246,7 +251,7 @@ def _gaussian(owner: str, detector: Any, features: Tensor, train: Predictions) -
     The distances do not depend on the coordinates, but the detector inverts its covariance in float32, which is
     accurate in well-scaled ones only.
     """
-    bank = _bank(owner, features, train)
+    bank = check_bank(owner, features, train)
     mean = bank.mean(dim=0)
     # Columns of unit length, for any number of samples: the detector's own covariance is a sum over them.
     length = (bank - mean).norm(dim=0)

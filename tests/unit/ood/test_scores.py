@@ -27,6 +27,7 @@ from fedlas.ood import (
     mahalanobis_score,
     max_logit_score,
     msp_score,
+    negative_aware_norm_score,
     odin_score,
     relative_mahalanobis_score,
     vim_score,
@@ -83,6 +84,16 @@ def test_feature_norm(order):
     features = torch.randn(9, 4, dtype=torch.float64)
     expected = -np.array([np.linalg.norm(row, ord=order) for row in features.numpy()])
     np.testing.assert_allclose(feature_norm_score(features, order=order).numpy(), expected)
+
+
+def test_negative_aware_norm_by_hand():
+    # Sums of the active features 8, 0, 0 and 6; there are 2, 0, 0 and 2 of them.
+    features = torch.tensor([[3.0, 0, 5, 0], [0, 0, 0, 0], [-1, -2, -3, -4], [-1, 2, 4, 0]])
+    assert negative_aware_norm_score(features).tolist() == [-4, 0, 0, -3]
+    # Equation 10: the L1 norm over the L0 norm.
+    active = torch.randn(50, 9, generator=torch.Generator().manual_seed(0)).relu()
+    expected = -torch.linalg.vector_norm(active, ord=1, dim=1) / torch.linalg.vector_norm(active, ord=0, dim=1)
+    torch.testing.assert_close(negative_aware_norm_score(active).float(), expected)
 
 
 def test_extreme_options():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def contents(summary: OodSummary, command: str) -> dict[str, Any]:
                 "test_images": run.num_test,
                 "others": {label: {"images": n, "notes": list(run.notes[label])} for label, n in run.sets.items()},
                 "not_run": dict(run.not_run),
+                "rule_shifts": [{"data": label or run.data, **asdict(found)} for label, found in run.shifts.items()],
                 "results": [
                     {
                         "data": found.data,

@@ -1,0 +1,26 @@
+"""The table of references in docs/methods.md names what there is."""
+
+import re
+from pathlib import Path
+
+PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+
+
+def rows(text):
+    """Cells of each row of the tables in ``text``, without heads."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [cells for cells in lines if cells[0] not in ("name", "work", "---")]
+
+
+def test_every_reference_has_a_name_that_exists_or_says_why_not():
+    before, table = PAGE.split("## References of the FedLAS paper")
+    table, after = table.split("\n## ", 1)
+    names = {cells[0] for cells in rows(before + after)}
+    references = rows(table)
+    assert len(references) > 40
+    for work, _, here in references:
+        assert re.search(r"\d{4}", work), work
+        found = re.findall(r"`([^`]+)`", here)
+        assert found or here == "not yet", work
+        for name in found:
+            assert name in names or name.startswith(("fedlas.ood.", "data.")), name
