@@ -11,7 +11,7 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.threads import OfThread
 from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, refuse_mixing
-from fedlas.objective import Objective, param_groups
+from fedlas.objective.objective import groups_of
 
 __all__ = ["DropInLoss"]
 
@@ -129,9 +129,7 @@ class DropInLoss(nn.Module):
 
     def param_groups(self, *, weight_decay: float = 0.0, lr: float | None = None) -> list[dict[str, Any]]:
         """The model's parameters, and the criterion's without decay; see :func:`fedlas.param_groups`."""
-        both: Any = self  # param_groups reads .model and .criterion, which this class has too
-        objective: Objective = both
-        return param_groups(objective, weight_decay=weight_decay, lr=lr)
+        return groups_of(self.model, self.criterion, weight_decay=weight_decay, lr=lr)
 
     def add_to(self, optimizer: torch.optim.Optimizer, *, lr: float | None = None) -> None:
         """Add the criterion's parameters to an optimizer, as a group without weight decay.

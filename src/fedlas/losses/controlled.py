@@ -117,6 +117,11 @@ class Controlled(PreciseBuffers, OnBase):
         self.register_buffer("edges", torch.zeros(self.num_cells - 1, dtype=torch.float32))
 
     @property
+    def learns_from_held_out_features(self) -> bool:
+        """Whether :meth:`update_from_validation` needs features in the predictions."""
+        return self._by_norm or super().learns_from_held_out_features
+
+    @property
     def _by_norm(self) -> bool:
         return self.by == "norm" and self.num_cells > 1
 

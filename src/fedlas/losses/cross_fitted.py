@@ -48,7 +48,7 @@ class CrossFitted(Informed):
         >>> criterion = CrossFitted(num_samples=1, num_classes=2, alpha=0.5)
         >>> criterion.set_targets(torch.tensor([[0.6, 0.4]]))
         >>> criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
-        tensor(0.5269)
+        tensor(0.5268)
     """
 
     needs = frozenset({"index"})

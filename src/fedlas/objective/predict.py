@@ -86,7 +86,7 @@ def predict(
                     if observe is not None:
                         observe(logits, tapped.flatten(1))  # a map, if the criterion reads one
                     if features:
-                        parts["features"].append(tapped.float().cpu())
+                        parts["features"].append(tapped.flatten(1).float().cpu())
                 parts["logits"].append(logits.float().cpu())
                 if labels is not None:
                     parts["target"].append(checked_labels("predict", labels, len(logits)))

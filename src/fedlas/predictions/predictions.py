@@ -207,8 +207,8 @@ class Predictions:
                 or as :class:`Predictions`.
 
         Example:
-            >>> Predictions.from_probs([[0.9, 0.1], [0.2, 0.8]], [0, 0]).confidence.tolist()
-            [0.9, 0.8]
+            >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], [0, 0]).correct.tolist()
+            [True, False]
         """
         logits = logits_from("Predictions.from_probs", detached("probs", probs), normalize=normalize)
         return cls(logits, target, **others)

@@ -125,7 +125,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Exact two-sided p-value that two models are right equally often ``(N,)``, from the samples where one alone is.
 
     Example:
-        >>> mcnemar(np.array([True] * 6), np.array([False] * 6))
+        >>> round(mcnemar(np.array([True] * 6), np.array([False] * 6)), 5)
         0.03125
     """
     alone, other = int((a & ~b).sum()), int((b & ~a).sum())

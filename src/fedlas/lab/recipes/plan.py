@@ -21,7 +21,7 @@ from fedlas.lab.trackers import trackers_of
 from fedlas.lab.train import check_select
 from fedlas.losses import LOSSES
 
-__all__ = ["Run", "build_loss", "plan", "taker_of_targets"]
+__all__ = ["Run", "build_loss", "check_targets", "plan", "taker_of_targets"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def plan(
     """
     names = list(losses) or recipe.methods
     if names == ["all"]:
-        names = list(LOSSES)
+        names = [name for name in LOSSES if recipe.data.cross_fit or not hasattr(LOSSES[name].value, "set_targets")]
     chosen = list(seeds) or recipe.seeds
     # A name that is given twice would be two runs in one folder.
     for kind, values in (("losses", names), ("seeds", chosen)):
@@ -146,7 +146,10 @@ def plan(
     # The seed is the outer loop, so that a bench that is stopped early has a comparison over complete seeds.
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]
     for loss in dict.fromkeys([*names, *recipe.losses]):  # options of losses that are not run are checked too
-        build_loss(Run(recipe, loss, chosen[0], folder), num_classes=10, num_samples=1000)
+        run = Run(recipe, loss, chosen[0], folder)
+        built = build_loss(run, num_classes=10, num_samples=1000)
+        if loss in names:
+            check_targets(run, built)
     return runs
 
 
@@ -190,7 +193,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
 
     Raises:
         InputError: For an unknown loss or option, a value it does not accept, a reduction other than the mean,
-            ``features`` for a loss that needs none, targets that nothing makes, or a variant with the name of another
+            ``features`` for a loss that needs none, or a variant with the name of another
             loss or a name that no folder can have.
     """
     name = run.registered_loss
@@ -215,13 +218,6 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             f"features={run.features!r} for {name}",
             "Leave it out.",
         )
-    if taker_of_targets(loss) is not None and run.recipe.data.cross_fit is None:
-        raise InputError(
-            f"loss {run.loss}",
-            "data.cross_fit must say how many models make its targets",
-            "none",
-            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
-        )
     if (reduction := getattr(loss, "reduction", "mean")) != "mean":
         raise InputError(
             f"loss {run.loss}",
@@ -230,6 +226,23 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             "Leave it out.",
         )
     return loss
+
+
+def check_targets(run: Run, loss: torch.nn.Module) -> TakesTargets | None:
+    """The loss, or the one in it, that takes targets; None if there is none.
+
+    Raises:
+        InputError: If the recipe does not say how to make them.
+    """
+    taker = taker_of_targets(loss)
+    if taker is not None and run.recipe.data.cross_fit is None:
+        raise InputError(
+            f"loss {run.loss}",
+            "data.cross_fit must say how many models make its targets",
+            "none",
+            "Add --set data.cross_fit=2; the models together cost one more training, with 3 two.",
+        )
+    return taker
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from fedlas._core.ranks import on_main
 from fedlas._core.streams import derive
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Splits
-from fedlas.lab.recipes.plan import Run, taker_of_targets
+from fedlas.lab.recipes.plan import Run, check_targets
 from fedlas.lab.runs.cross_fit import cross_fitted_probs
 from fedlas.lab.train import Fitted, Hook, fit
 from fedlas.lab.train.checkpoint import CHECKPOINT
@@ -54,7 +54,7 @@ def train_as_planned(
     label = label or run.name
     batches = training_batches(run, splits, accelerator) if batches is None else batches
     # A checkpoint holds the targets.
-    if (loss := taker_of_targets(objective.criterion)) is not None and not on_main(
+    if (loss := check_targets(run, objective.criterion)) is not None and not on_main(
         accelerator, (run.folder / CHECKPOINT).exists
     ):
 

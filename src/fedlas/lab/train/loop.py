@@ -251,9 +251,7 @@ def _validate(
     objective: Objective, model: nn.Module, val: EpochBatches, hooks: Sequence[Hook], accelerator: Any
 ) -> tuple[Predictions, dict[str, Any]]:
     """Predictions of a model (the objective's, or an average) on the validation part, and what hooks add to the log."""
-    criterion = objective.criterion
-    # What a loss reads in training it may read of held-out samples too.
-    keep = hasattr(criterion, "update_from_validation") and "features" in getattr(criterion, "needs", ())
+    keep = bool(getattr(objective.criterion, "learns_from_held_out_features", False))
     if not hooks and not keep:
         return predict(model, val, device=accelerator.device), {}
 

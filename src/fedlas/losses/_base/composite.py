@@ -85,6 +85,11 @@ class OnBase(Loss):
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
+    @property
+    def learns_from_held_out_features(self) -> bool:
+        """Whether :meth:`update_from_validation` needs features in the predictions."""
+        return bool(getattr(self.base, "learns_from_held_out_features", False))
+
     def update_from_validation(self, predictions: Predictions) -> None:
         """Pass validation predictions on to the base, if it learns from them."""
         pass_validation_on(self.base, predictions)

@@ -100,7 +100,11 @@ def test_what_is_not_used_is_not_in_the_configuration():
         (["data.train_siz=100"], {}, "'data.train_siz'. Did you mean 'train_size'"),
         (["data.crop_paddin=1"], {}, "Did you mean 'crop_padding'"),
         (["model.nam=resnet8"], {}, "Did you mean 'name'"),
-        (["train.select=true_ece"], {}, "metric of logits and target alone; got 'true_ece'. Choose one of: accuracy"),
+        (
+            ["train.select=true_ece"],
+            {},
+            "logits and target alone, or refined_nll; got 'true_ece'. Choose one of: acc",
+        ),
         (["model.name=resnet9"], {}, "Did you mean 'resnet8'"),
         (["data.name=digts"], {}, "Did you mean 'digits'"),
         (["train.select=acuracy"], {}, "Did you mean 'accuracy'"),

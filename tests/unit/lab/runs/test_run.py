@@ -16,7 +16,8 @@ from fedlas.lab.runs import claim as ownership
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import BusyError, claim, finished
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import _training_batches, execute
+from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.training import training_batches
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 
@@ -306,7 +307,7 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe):
         for run in plan(loaded, losses=["all"], seeds=[seed], out=tmp_path):
             splits = prepare_data(run)
             objective = build_objective(run, splits)
-            batches = _training_batches(run, splits, one)
+            batches = training_batches(run, splits, one)
             order = []
             for epoch in range(2):
                 batches.set_epoch(epoch)
@@ -324,11 +325,9 @@ def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe):
 def test_several_processes_share_each_batch_and_get_other_noise(tmp_path):
     run = planned(tmp_path)
     splits = prepare_data(run)
-    whole = [
-        i.tolist() for _, _, i in _training_batches(run, splits, SimpleNamespace(num_processes=1, process_index=0))
-    ]
+    whole = [i.tolist() for _, _, i in training_batches(run, splits, SimpleNamespace(num_processes=1, process_index=0))]
     halves = [
-        [i.tolist() for _, _, i in _training_batches(run, splits, SimpleNamespace(num_processes=2, process_index=rank))]
+        [i.tolist() for _, _, i in training_batches(run, splits, SimpleNamespace(num_processes=2, process_index=rank))]
         for rank in (0, 1)
     ]
     assert [a + b for a, b in zip(*halves, strict=True)] == whole
@@ -343,6 +342,6 @@ def test_a_last_batch_with_fewer_samples_than_processes(tmp_path):
     two = SimpleNamespace(num_processes=2, process_index=0)
     run = planned(tmp_path, "train.batch_size=33")  # 100 = 3 * 33 + 1
     with pytest.raises(InputError, match=r"a sample for each of 2 processes; got 1 of 100.*train\.drop_last=true"):
-        _training_batches(run, prepare_data(run), two)
+        training_batches(run, prepare_data(run), two)
     run = planned(tmp_path, "train.batch_size=33", "train.drop_last=true")
-    assert len(_training_batches(run, prepare_data(run), two)) == 3
+    assert len(training_batches(run, prepare_data(run), two)) == 3
