@@ -8,6 +8,7 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -164,11 +165,12 @@ class MatrixGaussian:
         self.kl = math.nan
         """KL divergence of the posterior from the prior in nats, after :meth:`fit`."""
 
-    def fit(self, train: Predictions) -> MatrixGaussian:
+    def fit(self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> MatrixGaussian:
         """Fit on the features and labels of the training part; return ``self``.
 
         Args:
             train: Predictions on the training part without augmentation, with ``features``.
+            progress: Gets the epochs and yields them, to show how many are left.
 
         Raises:
             InputError: Without features, or if they are not finite.
@@ -187,7 +189,7 @@ class MatrixGaussian:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         with torch.random.fork_rng([]):
             torch.manual_seed(self.seed)
-            for _ in range(self.epochs):
+            for _ in progress(range(self.epochs)):
                 for batch in torch.randperm(len(features)).split(self.batch_size):
                     loss = F.cross_entropy(model(features[batch]), target[batch])
                     loss = loss + self.kl_weight * _kl(model) / len(features)

@@ -8,6 +8,7 @@ Source:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -88,11 +89,14 @@ class ProbabilisticBackprop:
         self._layers: list[PriorLayer] = []
         self._inputs: Standardized | None = None
 
-    def fit(self, train: Predictions) -> ProbabilisticBackprop:
+    def fit(
+        self, train: Predictions, *, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    ) -> ProbabilisticBackprop:
         """Fit on the features and labels of the training part; return ``self``.
 
         Args:
             train: Predictions on the training part without augmentation, with ``features``.
+            progress: Gets the passes and yields them, to show how many are left.
 
         Raises:
             InputError: Without features, or if they are not finite.
@@ -103,7 +107,7 @@ class ProbabilisticBackprop:
         sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
         self._layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
         self.precision = (_PRIOR, _PRIOR)
-        for _ in range(self.passes):
+        for _ in progress(range(self.passes)):
             for index in torch.randperm(len(features), generator=generator).tolist():
                 absorb(self._layers, features[index], target[index])
             if self.prior == "learned":

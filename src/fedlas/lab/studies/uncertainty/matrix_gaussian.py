@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
+from fedlas._core.terminal import track
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
@@ -68,7 +69,7 @@ def matrix_gaussian(
         seed=derive(runs[0].run.seed, _NAME),
     )
     parts = parts_of(trained)
-    head.fit(parts.train)
+    head.fit(parts.train, progress=lambda epochs: track(epochs, _NAME))
     test, val = parts.held_out(head.predict)
     return Result(
         test=test,

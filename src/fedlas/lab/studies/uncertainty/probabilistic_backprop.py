@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
+from fedlas._core.terminal import track
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
@@ -48,7 +49,7 @@ def probabilistic_backprop(
     trained = load_trained(runs[0]).to(new_accelerator().device)
     head = ProbabilisticBackprop(hidden=hidden, passes=passes, prior=prior, seed=derive(runs[0].run.seed, _NAME))
     parts = parts_of(trained)
-    head.fit(parts.train)
+    head.fit(parts.train, progress=lambda passes: track(passes, _NAME))
     test, val = parts.held_out(head.predict)
     shape, rate = head.precision
     return Result(
