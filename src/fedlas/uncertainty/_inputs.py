@@ -8,6 +8,9 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
 
+LOWEST = -1e4
+"""Lowest logit: finite for features far from all others, where a class may get the probability 0."""
+
 
 class Standardized:
     """Features with mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
@@ -51,6 +54,5 @@ class Standardized:
 
 
 def with_log_probs(predictions: Predictions, log_probs: Tensor) -> Predictions:
-    """The same samples with ``log_probs (N, C)`` as logits; a class of probability 0 gets a finite one."""
-    logits = log_probs.to(predictions.logits)
-    return predictions.with_logits(logits.clamp_min(torch.finfo(logits.dtype).min / 4))
+    """The same samples with ``log_probs (N, C)`` as logits, none below ``LOWEST``."""
+    return predictions.with_logits(log_probs.clamp_min(LOWEST).to(predictions.logits))
