@@ -8,9 +8,6 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_finite
 from fedlas.predictions import Predictions
 
-LOWEST = -1e4
-"""Lowest logit: finite for features far from all others, where a class may get the probability 0."""
-
 
 class Standardized:
     """Features with mean 0 and standard deviation 1 on the training part, in float64 on the CPU.
@@ -51,8 +48,3 @@ class Standardized:
             )
         check_finite(self._owner, "features", features)
         return features.detach().double().cpu()
-
-
-def with_log_probs(predictions: Predictions, log_probs: Tensor) -> Predictions:
-    """The same samples with ``log_probs (N, C)`` as logits, none below ``LOWEST``."""
-    return predictions.with_logits(log_probs.clamp_min(LOWEST).to(predictions.logits))

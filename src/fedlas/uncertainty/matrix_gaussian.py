@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number
 from fedlas.predictions import Predictions
-from fedlas.uncertainty._inputs import Standardized, with_log_probs
+from fedlas.uncertainty._inputs import Standardized
 
 __all__ = ["Covariance", "MatrixGaussian", "MatrixGaussianLinear"]
 
@@ -229,7 +229,7 @@ class MatrixGaussian:
             total = torch.logaddexp(total, model(features).log_softmax(dim=1))
         for layer in _layers(model):
             layer.draw(None)
-        return with_log_probs(predictions, total - math.log(self.samples))
+        return predictions.with_logits((total - math.log(self.samples)).to(predictions.logits))
 
     def _fitted(self) -> tuple[nn.Sequential, Standardized]:
         if self._model is None or self._inputs is None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count
 from fedlas.predictions import Predictions
-from fedlas.uncertainty._inputs import Standardized, with_log_probs
+from fedlas.uncertainty._inputs import Standardized
 from fedlas.uncertainty._moments import NODES, Layer, forward, gradients, log_prob
 
 __all__ = ["Prior", "ProbabilisticBackprop"]
@@ -149,7 +149,7 @@ class ProbabilisticBackprop:
             torch.stack([log_prob(m, v, label)[0] for label in range(mean.shape[1])], dim=1) for m, v in chunks
         ])  # fmt: skip
         # The quadrature's error keeps the sum a little off 1.
-        return with_log_probs(predictions, log_probs.log_softmax(dim=1))
+        return predictions.with_logits(log_probs.log_softmax(dim=1).to(predictions.logits))
 
 
 def _new_layer(size: int, out: int, generator: torch.Generator) -> PriorLayer:
