@@ -105,14 +105,14 @@ class ProbabilisticBackprop:
         generator = torch.Generator().manual_seed(self.seed)
         features, target = inputs(train), train.target.cpu().tolist()
         sizes = [features.shape[1], *([self.hidden] if self.hidden else []), train.logits.shape[1]]
-        self._layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
-        self.precision = (_PRIOR, _PRIOR)
+        layers = [_new_layer(a, b, generator) for a, b in pairwise(sizes)]
+        precision = (_PRIOR, _PRIOR)
         for _ in progress(range(self.passes)):
             for index in torch.randperm(len(features), generator=generator).tolist():
-                absorb(self._layers, features[index], target[index])
+                absorb(layers, features[index], target[index])
             if self.prior == "learned":
-                self.precision = refine_prior(self._layers, self.precision)
-        self._inputs = inputs
+                precision = refine_prior(layers, precision)
+        self._layers, self.precision, self._inputs = layers, precision, inputs
         return self
 
     @property
