@@ -26,7 +26,7 @@ class Standardized:
         features = self._checked(train)
         self.size = features.shape[1]
         self._mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
-        # A ReLU that is off for all training samples has no scale; it stays as it is.
+        # A ReLU that is off for all training samples has no scale of its own.
         self._std = torch.where(std > 0, std, torch.ones_like(std))
 
     def __call__(self, predictions: Predictions) -> Tensor:

@@ -53,7 +53,7 @@ def matrix_gaussian(
         InputError: For options out of range.
 
     Note:
-        The run's body stays as it is. Batch size is the run's. With few training samples the bound itself keeps
+        The run's body does not change. Batch size is the run's. With few training samples the bound itself keeps
         predictions far less sure than the labels warrant; ``kl_weight`` below 1 or a temperature mends that. See
         :class:`~fedlas.uncertainty.MatrixGaussian`.
     """

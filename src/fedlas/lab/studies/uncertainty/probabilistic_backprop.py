@@ -43,7 +43,7 @@ def probabilistic_backprop(
         InputError: For options out of range.
 
     Note:
-        The run's body stays as it is. The paper treats regression; labels enter as multinomial probit. See
+        The run's body does not change. The paper treats regression; labels enter as multinomial probit. See
         :class:`~fedlas.uncertainty.ProbabilisticBackprop`. A pass takes about half a millisecond a sample.
     """
     trained = load_trained(runs[0]).to(new_accelerator().device)
