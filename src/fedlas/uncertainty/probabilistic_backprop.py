@@ -65,9 +65,8 @@ class ProbabilisticBackprop:
 
     Note:
         The paper treats regression with Gaussian noise. Here the label is the largest of the logits plus independent
-        standard normal noise (multinomial probit). Given independent Gaussian logits its probability is an integral over
-        one dimension, which a quadrature computes, as its gradients. The noise needs no prior, because its scale is that
-        of the logits.
+        standard normal noise (multinomial probit). Given independent Gaussian logits, its probability is an integral
+        over one dimension, computed by quadrature. The noise needs no prior, because its scale is that of the logits.
         Each pass treats the samples as new ones, as in the paper: many passes make the variances too small.
         A learned prior becomes far wider with labels than with numbers, because where the training part is separable a
         larger scale of all weights explains it as well. On the digits it predicts worse than the fixed one.
