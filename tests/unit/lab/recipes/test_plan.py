@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,13 @@ def test_seed_by_seed():
 def test_defaults_and_all():
     assert len(plan(DIGITS)) == 18
     assert plan(DIGITS)[0].folder == Path("runs/digits/ce-s0")
-    assert [run.loss for run in plan(DIGITS, losses=["all"], seeds=[0])] == list(LOSSES)
+    assert [run.loss for run in plan(DIGITS, losses=["all"], seeds=[0])] == [
+        name
+        for name in LOSSES
+        if name != "cross-fitted"  # its targets must be asked for
+    ]
+    crossed = replace(DIGITS, data=replace(DIGITS.data, cross_fit=2))
+    assert [run.loss for run in plan(crossed, losses=["all"], seeds=[0])] == list(LOSSES)
 
 
 def test_config_is_plain_and_says_what_matters():

@@ -300,7 +300,7 @@ def test_finished_meanwhile(done, monkeypatch):
 
 @pytest.mark.parametrize("recipe", ["synthetic", "digits"])
 def test_a_seed_gives_every_loss_the_same_start(tmp_path, recipe):
-    loaded = load_recipe(recipe, ["data.train_size=60", "data.val_size=50", "data.test_size=50"])
+    loaded = load_recipe(recipe, ["data.train_size=60", "data.val_size=50", "data.test_size=50", "data.cross_fit=2"])
     one = SimpleNamespace(num_processes=1, process_index=0)
     seen = {}
     for seed in (0, 1):

@@ -8,9 +8,11 @@ from fedlas.lab.studies.uncertainty import (  # noqa: F401
     deep_ensemble,
     hyper_ensemble,
     last_layer_laplace,
+    matrix_gaussian,
     mc_dropout,
     orthogonal_ensemble,
     post_hoc,
+    probabilistic_backprop,
     two_stage,
 )
 from fedlas.lab.studies.uncertainty.apply import Derived, apply_method, plan_method

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas.features import find_head
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.measure import held_out_predictions, predictions_of
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
-from fedlas.predictions import Predictions
+from fedlas.lab.studies.uncertainty.features import num_parameters, parts_of
 from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
 
@@ -62,25 +60,15 @@ def last_layer_laplace(
         samples=samples,
         seed=derive(runs[0].run.seed, "last-layer-laplace"),
     )
-    splits, batch_size = trained.splits, runs[0].run.recipe.train.batch_size
-
-    # The curvature of the last layer needs the features of the training part, which no file keeps.
-    train = predictions_of(trained.objective, splits, splits.train, batch_size=batch_size, features=True)
-    laplace.fit(train)
-    held_out = held_out_predictions(trained.run, splits, trained.objective, features=True)
-    val, test = (laplace.predict(each) for each in held_out)
-    model = sum(parameter.numel() for parameter in trained.objective.model.parameters())
+    parts = parts_of(trained)
+    laplace.fit(parts.train)
+    test, val = parts.held_out(laplace.predict)
     return Result(
-        test=_without_features(test),
-        val=_without_features(val),
-        parameters=model + laplace.num_kept,
+        test=test,
+        val=val,
+        parameters=num_parameters(trained) + laplace.num_kept,
         details={
             "prior_precision": laplace.prior_precision,
             "log_marginal_likelihood": laplace.log_marginal_likelihood,
         },
     )
-
-
-def _without_features(predictions: Predictions) -> Predictions:
-    """The logits are no linear function of the features any more, and the run's own files hold them."""
-    return replace(predictions, features=None)
