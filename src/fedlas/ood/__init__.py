@@ -21,6 +21,7 @@ from fedlas.ood.fitted_scores import (
 )
 from fedlas.ood.odin import odin_score
 from fedlas.ood.outputs import Outputs
+from fedlas.ood.separability import angular_separability, norm_separability
 
 __all__ = [
     "DETECTION",
@@ -30,6 +31,7 @@ __all__ = [
     "Reference",
     "Score",
     "adapt_images",
+    "angular_separability",
     "compute_score",
     "count_duplicates",
     "detection_intervals",
@@ -46,6 +48,7 @@ __all__ = [
     "max_logit_score",
     "msp_score",
     "needs_of",
+    "norm_separability",
     "odin_score",
     "options_of",
     "relative_mahalanobis_score",
