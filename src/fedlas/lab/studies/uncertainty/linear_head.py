@@ -63,9 +63,12 @@ def linear_head(
     if not stage.run.recipe.data.hold_out_classes:
         return result
     count, found = _open_set(stage)
-    said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in found.items())
-    note = f"{count:,} images of held-out classes, by the maximum logit and by the features: {said}"
-    return replace(result, notes=[*result.notes, note], details={**result.details, **found})
+    notes = [
+        f"{count:,} images of held-out classes, maximum logit: AUROC {found['auroc']:.4f}, OSCR {found['oscr']:.4f}",
+        f"separability of the features: by angle {found['angular_separability']:.4f}, "
+        f"by norm {found['norm_separability']:.4f}",
+    ]
+    return replace(result, notes=[*result.notes, *notes], details={**result.details, **found})
 
 
 def _open_set(stage: SecondStage) -> tuple[int, dict[str, float]]:

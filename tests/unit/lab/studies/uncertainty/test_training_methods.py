@@ -191,7 +191,8 @@ def test_a_linear_head_measures_the_classes_held_out(tmp_path):
     found = detection_metrics(-known_logits.amax(1), -unknown_logits.amax(1), id_correct=right)
     assert result.details["auroc"] == pytest.approx(found["auroc"], abs=1e-3)
     assert result.details["oscr"] == pytest.approx(found["oscr"], abs=1e-3)
-    assert "images of held-out classes" in result.notes[-1]
+    assert result.notes[-2].endswith(f"AUROC {result.details['auroc']:.4f}, OSCR {result.details['oscr']:.4f}")
+    assert result.notes[-1].startswith("separability of the features: by angle")
 
 
 def _head_name(trained):
