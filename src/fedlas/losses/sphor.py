@@ -1,8 +1,9 @@
 """SpHOR, first stage: features that meet orthogonal label embeddings on a sphere, under Mixup and label smoothing.
 
 Source: Bahavan, Seneviratne, Halgamuge 2026, "SpHOR: A Representation Learning Perspective on Open-set Recognition for
-Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049); for what its formulas leave
-open, what its published code (nadarasarbahavan/SpHOR) does. Written from these; no code is copied.
+Identifying Unknown Classes in Deep Neural Networks", CVPR Findings (arXiv 2503.08049). The text could not be read in
+full: the formulas are those that public summaries of it quote, and the rest is what its published code
+(nadarasarbahavan/SpHOR) does. No code is copied.
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ class SpHOR(Loss):
         Mixup. Projection and learned embeddings are trained.
 
     Note:
+        The paper learns its embeddings under the penalty; ``"fixed"`` ones, which have the penalty 0, are an addition.
         The paper trains on mixed samples; its code adds the loss of the raw ones in a second pass, which is left out
         here. The code starts embeddings from random normal numbers and takes 0.05 times the penalty, summed over the
         classes. Paper: weight 1, one mean over all pairs; this is the default. The code's cross-entropy of the head,

@@ -34,9 +34,9 @@ def angular_separability(
         InputError: If features are not finite floating tensors of the same width, or the targets do not fit.
 
     Note:
-        SpHOR's paper names this metric and what it is for. Its formula could not be read, and the published code has
-        none. So figures here, an AUROC, cannot be compared with the paper's, though their order can. A vector of zeros
-        has no direction; its cosines are 0.
+        SpHOR's paper names this metric and says what it is for. Its formula could not be read, and the published code
+        has none. This one is ours, an AUROC, and its values cannot be compared with the paper's. A vector of
+        zeros has no direction; its cosines are 0.
 
     Example:
         >>> axes = torch.eye(2)
@@ -79,7 +79,7 @@ def norm_separability(id_features: Tensor, ood_features: Tensor, *, order: float
         InputError: If features are not finite floating tensors of the same width, or ``order`` is below 0.1.
 
     Note:
-        As :func:`angular_separability`: the paper's name, without its formula.
+        As :func:`angular_separability`: the paper's name, and a formula of ours.
 
     Example:
         >>> norm_separability(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([[0.0, 2.0]]))
