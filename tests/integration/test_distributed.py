@@ -21,6 +21,7 @@ RANKS, STEPS, SAMPLES, C = 2, 3, 12, 4
 VARIANTS = {
     "fedlas-ablation, mean": ("fedlas-ablation", {"spread": "mean"}),
     "fedlas-ablation, against": ("fedlas-ablation", {"direction": "against"}),
+    "sphor, projected": ("sphor", {"num_features": 8, "projection": 16}),
 }
 NAMES = (*LOSSES, *VARIANTS)
 SUMMED = {"fedlas-ablation, mean"}  # samples share a number, and that is the one of all ranks' samples

@@ -41,6 +41,7 @@ from fedlas.losses.own_average import OwnAverage
 from fedlas.losses.poly import PolyLoss
 from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
+from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
 from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
 
@@ -94,6 +95,7 @@ __all__ = [
     "PolyLoss",
     "RankMixupMRL",
     "RankMixupNDCG",
+    "SpHOR",
     "WeightedMMCE",
     "adaptive_margin",
     "adaptive_penalty",
@@ -106,6 +108,8 @@ __all__ = [
     "log_normalizer",
     "margin_penalty",
     "normalized_logits",
+    "orthogonality_penalty",
+    "orthonormal_rows",
     "pairwise_constraints",
     "phr_penalty",
     "prepare",

@@ -32,6 +32,38 @@ from fedlas.losses._base import (
 __all__ = ["CutMix", "Mixup"]
 
 
+def mix_batch(owner: str, inputs: Tensor, target: Tensor, *, classes: int, alpha: float) -> Mixed:
+    """``s x_i + (1 - s) x_j`` and ``s y_i + (1 - s) y_j`` of a batch, one s from Beta(alpha, alpha) for all.
+
+    Raises:
+        InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
+    """
+    soft = soft_targets(owner, inputs, target, classes)
+    share, partner = draw_share(alpha), draw_partners(len(inputs), inputs.device)
+    return Mixed(
+        inputs=share * inputs + (1 - share) * inputs[partner], target=share * soft + (1 - share) * soft[partner]
+    )
+
+
+def soft_targets(owner: str, inputs: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a batch that can be mixed.
+
+    Raises:
+        InputError: If it cannot be.
+    """
+    check_mixable(owner, inputs, target)
+    if target.is_floating_point():
+        return target
+    if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        raise InputError(
+            owner,
+            f"target must be in [0, {classes}), without ignored positions",
+            f"values from {int(target.min())} to {int(target.max())}",
+            "Leave such samples out of the batch: half of an ignored sample cannot be ignored.",
+        )
+    return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
+
+
 class _Mixing(OnBase):
     """Base of both: another loss on mixed samples."""
 
@@ -58,21 +90,6 @@ class _Mixing(OnBase):
         """The base's loss of each position ``(M,)``."""
         batch.check_classes(type(self).__name__, self.num_classes)
         return self.base.per_sample(batch)
-
-    def _soft(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Soft targets ``(N, C)`` or ``(N, C, d1, ...)`` of a checked batch."""
-        owner, classes = f"{type(self).__name__}.mix", int(self.num_classes or 0)
-        check_mixable(owner, inputs, target)
-        if target.is_floating_point():
-            return target
-        if can_look(target) and target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
-            raise InputError(
-                owner,
-                f"target must be in [0, {classes}), without ignored positions",
-                f"values from {int(target.min())} to {int(target.max())}",
-                "Leave such samples out of the batch: half of an ignored sample cannot be ignored.",
-            )
-        return F.one_hot(target.to(torch.int64), classes).movedim(-1, 1).to(inputs.dtype)
 
 
 @LOSSES.register("mixup", **paper("mixup", 2018, "1710.09412"), tune={"alpha": "0.05:2:log"})
@@ -127,11 +144,8 @@ class Mixup(_Mixing):
         Raises:
             InputError: If the inputs are not floating, or on CPU a target is out of range or ignored.
         """
-        soft = self._soft(inputs, target)
-        share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
-        return Mixed(
-            inputs=share * inputs + (1 - share) * inputs[partner], target=share * soft + (1 - share) * soft[partner]
-        )
+        classes = int(self.num_classes or 0)
+        return mix_batch(f"{type(self).__name__}.mix", inputs, target, classes=classes, alpha=self.alpha)
 
 
 @LOSSES.register("cutmix", **paper("CutMix", 2019, "1905.04899"), tune={"alpha": "0.1:2:log"})
@@ -178,7 +192,7 @@ class CutMix(_Mixing):
             InputError: If the inputs are not images with one target each, or on CPU a target is out of range or
                 ignored.
         """
-        soft = self._soft(inputs, target)
+        soft = soft_targets(f"{type(self).__name__}.mix", inputs, target, int(self.num_classes or 0))
         if inputs.ndim != 4 or soft.ndim != 2 or 0 in inputs.shape:
             raise InputError(
                 "CutMix.mix",

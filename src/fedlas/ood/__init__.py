@@ -23,6 +23,7 @@ from fedlas.ood.fitted_scores import (
 from fedlas.ood.rules import RuleShift, rule_shift, rules_score
 from fedlas.ood.odin import odin_score
 from fedlas.ood.outputs import Outputs
+from fedlas.ood.separability import angular_separability, norm_separability
 
 __all__ = [
     "DETECTION",
@@ -33,6 +34,7 @@ __all__ = [
     "RuleShift",
     "Score",
     "adapt_images",
+    "angular_separability",
     "compute_score",
     "count_duplicates",
     "detection_intervals",
@@ -50,6 +52,7 @@ __all__ = [
     "msp_score",
     "needs_of",
     "negative_aware_norm_score",
+    "norm_separability",
     "odin_score",
     "options_of",
     "relative_mahalanobis_score",

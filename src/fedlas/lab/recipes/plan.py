@@ -153,7 +153,7 @@ def plan(
     return runs
 
 
-def _build(name: str, options: dict[str, Any], *, num_classes: int, **offered: int) -> torch.nn.Module:
+def _build(name: str, options: dict[str, Any], *, num_classes: int, **offered: Any) -> torch.nn.Module:
     """A loss by its registry name. ``variant: reference`` calls its ``reference`` constructor, if it has one."""
     reference = getattr(LOSSES[name].value, "reference", None)
     as_published = reference is not None and options.get("variant") == "reference"
@@ -183,13 +183,14 @@ def _options(function: Callable[..., Any], given: set[str]) -> list[str]:
     return [name for name in inspect.signature(function).parameters if name not in given]
 
 
-def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Module:
+def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: int | None = None) -> torch.nn.Module:
     """The loss of a run.
 
     Args:
         run: The run.
         num_classes: Number of classes, for a loss that takes it.
         num_samples: Size of the training part, for a loss that takes it.
+        num_features: Length of the head's input, for a loss that takes it; None if it is not known.
 
     Raises:
         InputError: For an unknown loss or option, a value it does not accept, a reduction other than the mean,
@@ -208,7 +209,12 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int) -> torch.nn.Modu
             f"{run.loss!r} for {name!r}",
             f"Call it e.g. {name}-variant.",
         )
-    offered = {"num_classes": num_classes, "num_samples": num_samples, "num_epochs": run.recipe.train.epochs}
+    offered: dict[str, Any] = {
+        "num_classes": num_classes,
+        "num_samples": num_samples,
+        "num_epochs": run.recipe.train.epochs,
+        "num_features": num_features,
+    }
     loss = _build(name, run.loss_options, **offered)
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):

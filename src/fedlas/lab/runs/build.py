@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
+from torch import nn
+
+from fedlas._core.check import InputError
 from fedlas._core.streams import derive, seed_everything
 from fedlas._core.terminal import printable
 from fedlas.features import find_head
@@ -48,11 +51,22 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
         model = to_bayesian(model, bayesian)
         penalty = KLPenalty(len(splits.train), bayesian.kl_weight)
     seed_everything(derive(run.seed, "criterion"))
-    loss = build_loss(run, num_classes=splits.num_classes, num_samples=len(splits.train))
+    loss = build_loss(
+        run, num_classes=splits.num_classes, num_samples=len(splits.train), num_features=_head_inputs(model)
+    )
     objective = Objective(model, loss, features=run.features, penalty=penalty)
     # Processes must draw different numbers, or each would augment and drop out alike.
     seed_everything(derive(run.seed, f"training/{rank}" if rank else "training"))
     return objective
+
+
+def _head_inputs(model: nn.Module) -> int | None:
+    """Length of the head's input; None without one linear head, of which a loss that needs it will complain."""
+    try:
+        length = getattr(find_head(model), "in_features", None)
+    except InputError:
+        return None
+    return length if isinstance(length, int) else None
 
 
 @lru_cache(maxsize=16)

@@ -24,7 +24,7 @@ from fedlas.lab.runs.data import (
 from fedlas.lab.runs.environment import note_start
 from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
-from fedlas.lab.runs.measure import held_out_predictions, measure, predictions_of
+from fedlas.lab.runs.measure import held_out_predictions, measure, unknown_predictions
 from fedlas.lab.runs.settle import settled
 from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.runs.training import train_as_planned, training_batches
@@ -140,13 +140,6 @@ def _train_and_measure(
 
 def _save_unknown(run: Run, objective: Objective, splits: Splits) -> None:
     """Save the outputs for the classes that the model never saw, where ``fedlas ood`` looks for them."""
-    train, part = run.recipe.train, unknown_images(run)
-    said = predictions_of(
-        objective,
-        as_tested(run, splits),
-        part.with_target(part.target * 0).to(splits.test.target.device),  # their labels are no classes of the model
-        batch_size=train.batch_size,
-        features=train.save_features,
-    )
+    said = unknown_predictions(run, splits, objective, features=run.recipe.train.save_features)
     path = RunFolder(run.folder).part_path(f"ood-{HELD_OUT}")
-    Outputs.of(said).save(path, about=outputs_fingerprint(run.folder, part))
+    Outputs.of(said).save(path, about=outputs_fingerprint(run.folder, unknown_images(run)))

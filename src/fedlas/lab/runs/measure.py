@@ -12,7 +12,7 @@ from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.data import as_tested, held_out, unknown_images
 from fedlas.metrics import evaluate
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
@@ -33,6 +33,19 @@ def held_out_predictions(
         predictions_of(model, by, part, batch_size=size, features=features) for by, part in held_out(run, splits)
     )
     return val, test
+
+
+def unknown_predictions(run: Run, splits: Splits, model: nn.Module, *, features: bool = False) -> Predictions:
+    """Predictions on the test images of the classes that a run holds out; their targets are all 0.
+
+    Raises:
+        InputError: If it holds out none.
+    """
+    part = unknown_images(run)
+    # Their labels are no classes of the model.
+    part = part.with_target(part.target * 0).to(splits.test.target.device)
+    size = run.recipe.train.batch_size
+    return predictions_of(model, as_tested(run, splits), part, batch_size=size, features=features)
 
 
 def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -> dict[str, Any]:

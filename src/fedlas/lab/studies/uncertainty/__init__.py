@@ -8,6 +8,7 @@ from fedlas.lab.studies.uncertainty import (  # noqa: F401
     deep_ensemble,
     hyper_ensemble,
     last_layer_laplace,
+    linear_head,
     matrix_gaussian,
     mc_dropout,
     orthogonal_ensemble,

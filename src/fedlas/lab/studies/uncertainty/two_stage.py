@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from fedlas._core.check import InputError, check_count, check_number
-from fedlas._core.ranks import new_accelerator
-from fedlas._core.streams import derive, seed_everything
-from fedlas.features import find_head
+from fedlas._core.check import check_count, check_number
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.measure import held_out_predictions
-from fedlas.lab.runs.training import train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig
-from fedlas.losses import LOSSES
-from fedlas.objective import Objective
-from fedlas.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
+from fedlas.lab.studies.uncertainty.second_stage import second_stage
+from fedlas.uncertainty.two_stage import LatentKL, MLPHead, VariationalHead
 
 _PAPER = {
     "paper": "Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks",
@@ -57,9 +45,17 @@ def two_stage(
         ``eval()`` all along: its batch norms normalize with, and keep, the statistics of the first stage. Batch size
         and precision are the run's; weights are not averaged.
     """
-    return _second_stage(
-        runs[0], "two-stage", folder, epochs=epochs, lr=lr, loss=loss, hidden=check_count("two-stage", "hidden", hidden)
-    )
+    check_count("two-stage", "hidden", hidden)
+    return second_stage(
+        runs[0],
+        "two-stage",
+        folder,
+        epochs=epochs,
+        lr=lr,
+        loss=loss,
+        make_head=lambda size, classes, _seed: MLPHead(size, hidden, classes),
+        settings={"hidden": hidden},
+    ).result()
 
 
 @UNCERTAINTY.register("two-stage-variational", title="Variational two-stage training", **_PAPER)
@@ -95,88 +91,18 @@ def two_stage_variational(
         KL term of a latent layer as wide as this outweighs the labels and predictions stay close to uniform; 0.01 is
         what the published code defaults to.
     """
-    return _second_stage(
+    name = "two-stage-variational"
+    check_count(name, "hidden", hidden)
+    check_count(name, "samples", samples)
+    check_number(name, "kl_weight", kl_weight, low=0)
+    return second_stage(
         runs[0],
-        "two-stage-variational",
+        name,
         folder,
         epochs=epochs,
         lr=lr,
         loss="ce",
-        hidden=check_count("two-stage-variational", "hidden", hidden),
-        variational={
-            "samples": check_count("two-stage-variational", "samples", samples),
-            "kl_weight": check_number("two-stage-variational", "kl_weight", kl_weight, low=0),
-        },
-    )
-
-
-def _second_stage(
-    member: RunFolder,
-    name: str,
-    folder: Path,
-    *,
-    epochs: int,
-    lr: float,
-    loss: str,
-    hidden: int,
-    variational: dict[str, Any] | None = None,
-) -> Result:
-    check_count(name, "epochs", epochs)
-    check_number(name, "lr", lr, low=0, low_open=True)
-    accelerator = new_accelerator()
-    trained = load_trained(member).to(accelerator.device)
-    # The second stage has random streams of its own, and the first one's loss does not matter to it.
-    splits, seed = trained.splits, derive(member.run.seed, name)
-    criterion = LOSSES.build(loss, {}, num_classes=splits.num_classes, num_samples=len(splits.train))
-    seed_everything(derive(seed, "head"))
-    size = _head_inputs(name, trained.objective.model)
-    # A plain or a Gaussian head in place of the run's own.
-    head: nn.Module
-    if variational is None:
-        head, penalty = MLPHead(size, hidden, splits.num_classes), None
-    else:
-        head = VariationalHead(size, hidden, splits.num_classes, samples=variational["samples"], seed=seed)
-        penalty = LatentKL(variational["kl_weight"])
-    # Ranks draw different noise; rank 0 draws what one process would.
-    rank = int(accelerator.process_index)
-    seed_everything(derive(seed, f"training/{rank}" if rank else "training"))
-    model = TwoStage(trained.objective.model, head)
-    # The training loop of any run, with the settings of this stage.
-    recipe = replace(
-        member.run.recipe,
-        train=replace(member.run.recipe.train, epochs=epochs, select="nll", average="none"),
-        optimizer=OptimizerConfig(name="adamw", lr=lr, weight_decay=0.0),
-        schedule=ScheduleConfig(name="constant"),
-    )
-    stage = replace(member.run, recipe=recipe, seed=seed, folder=folder)
-    fitted = train_as_planned(
-        stage,
-        Objective(model, criterion, head=head, penalty=penalty),
-        splits,
-        accelerator=accelerator,
-        identity={
-            **stage.config(),
-            "first": member.run.config(),
-            "hidden": hidden,
-            "loss": loss,
-            **(variational or {}),
-        },
-        label=f"{name} of {member.run.name}",
-    )
-    # The best epoch's predictions on the run's own parts.
-    val, test = held_out_predictions(member.run, splits, model)
-    return Result(
-        test=test,
-        val=val,
-        notes=[f"second stage: epoch {fitted.best_epoch} of {epochs}, chosen by NLL on validation"],
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        details={"best_epoch": fitted.best_epoch},
-    )
-
-
-def _head_inputs(owner: str, model: nn.Module) -> int:
-    head = find_head(model)
-    size = getattr(head, "in_features", None)
-    if isinstance(size, int):
-        return size
-    raise InputError(owner, "the model must end in a linear layer", type(head).__name__, "Use another method.")
+        make_head=lambda size, classes, seed: VariationalHead(size, hidden, classes, samples=samples, seed=seed),
+        penalty=LatentKL(kl_weight),
+        settings={"hidden": hidden, "samples": samples, "kl_weight": kl_weight},
+    ).result()

@@ -4,9 +4,11 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.streams import derive, seed_everything
+from fedlas.features import find_head
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.build import build_objective
@@ -19,6 +21,7 @@ from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.studies.uncertainty.orthogonal_ensemble import orthogonal_ensemble
 from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.lab.train.log import append_log
+from fedlas.ood import Outputs, angular_separability, detection_metrics, norm_separability
 from fedlas.predictions import Predictions
 from fedlas.uncertainty.bayes_by_backprop import kl_divergence
 from fedlas.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
@@ -34,6 +37,7 @@ TINY = [
     "model.hidden=[8]",
 ]  # fmt: skip
 FAST = {
+    "linear-head": {"epochs": 2},
     "two-stage": {"epochs": 2, "hidden": 6},
     "two-stage-variational": {"epochs": 2, "hidden": 6, "samples": 4},
     "orthogonal-ensemble": {"members": 2},
@@ -45,7 +49,7 @@ FAST = {
 EACH = [
     pytest.param(name, marks=mark)
     for name, mark in [
-        ("two-stage", ()), ("two-stage-variational", ()), ("orthogonal-ensemble", ()),
+        ("linear-head", ()), ("two-stage", ()), ("two-stage-variational", ()), ("orthogonal-ensemble", ()),
         ("bayes-by-backprop", needs_bayesian), ("last-layer-laplace", needs_laplace),
         ("matrix-gaussian", ()), ("probabilistic-backprop", ()),
     ]
@@ -130,6 +134,7 @@ def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, n
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("linear-head", {"hidden": 6}, "options must be its own"),
         ("two-stage", {"epochs": 0}, "epochs"),
         ("two-stage", {"hidden": 0}, "hidden"),
         ("two-stage", {"lr": 0.0}, "lr"),
@@ -152,15 +157,53 @@ def test_nonsense_before_anything_is_written(member, tmp_path, name, options, me
     assert not (tmp_path / "own").exists()
 
 
-@pytest.mark.parametrize("name", ["two-stage", "two-stage-variational"])
+@pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational"])
 def test_a_second_stage_that_does_not_move_predicts_by_its_new_head(member, tmp_path, name):
     result = build(name, [member], {**FAST[name], "lr": 1e-12}, folder=tmp_path)
     seed = derive(member.run.seed, name)
     seed_everything(derive(seed, "head"))
-    head = MLPHead(8, 6, 10) if name == "two-stage" else VariationalHead(8, 6, 10, samples=4, seed=seed).eval()
+    make = {
+        "linear-head": lambda: nn.Linear(8, 10),
+        "two-stage": lambda: MLPHead(8, 6, 10),
+        "two-stage-variational": lambda: VariationalHead(8, 6, 10, samples=4, seed=seed),
+    }
+    head = make[name]()
     saved = Predictions.load(member.run.folder / "predictions" / "test.npz")
     with torch.no_grad():
         torch.testing.assert_close(result.test.logits, head.eval()(saved.features))
+
+
+def test_a_linear_head_measures_the_classes_held_out(tmp_path):
+    """Both stages of SpHOR, and every figure recomputed from what the run saved and what the head predicts."""
+    first = done(tmp_path / "runs", "data.hold_out_classes=[7, 8, 9]", "train.save_features=true", loss="sphor")
+    assert load_trained(first).objective.criterion.projector.in_features == 8
+    result = build("linear-head", [first], {"epochs": 2}, folder=tmp_path / "own")
+    known = first.predictions("test")
+    unknown = Outputs.load(first.part_path("ood-held-out"))[0]
+    trained = load_trained(first)
+    train = predictions_of(trained.objective, trained.splits, trained.splits.train, batch_size=50, features=True)
+    about = {"train_features": train.features, "train_target": train.target}
+    expected = angular_separability(known.features, unknown.features, **about)
+    assert result.details["angular_separability"] == pytest.approx(expected, abs=1e-4)
+    assert result.details["norm_separability"] == pytest.approx(norm_separability(known.features, unknown.features))
+    # The head that was trained, from the checkpoint of the second stage.
+    state = load_checkpoint(tmp_path / "own" / "checkpoint.pt")["best"]["objective"]
+    head = nn.Linear(8, 7)
+    head.load_state_dict({key: state[f"model.{_head_name(trained)}.{key}"] for key in ("weight", "bias")})
+    with torch.no_grad():
+        known_logits, unknown_logits = head(known.features), head(unknown.features)
+    torch.testing.assert_close(result.test.logits, known_logits, rtol=1e-4, atol=1e-4)
+    right = (known_logits.argmax(1) == known.target).numpy()
+    found = detection_metrics(-known_logits.amax(1), -unknown_logits.amax(1), id_correct=right)
+    assert result.details["auroc"] == pytest.approx(found["auroc"], abs=1e-3)
+    assert result.details["oscr"] == pytest.approx(found["oscr"], abs=1e-3)
+    assert result.notes[-2].endswith(f"AUROC {result.details['auroc']:.4f}, OSCR {result.details['oscr']:.4f}")
+    assert result.notes[-1].startswith("separability of the features: by angle")
+
+
+def _head_name(trained):
+    head = find_head(trained.objective.model)
+    return "model." + next(name for name, module in trained.objective.model.named_modules() if module is head)
 
 
 def test_members_of_an_orthogonal_ensemble(member, tmp_path):
