@@ -161,7 +161,7 @@ class SpHOR(Loss):
             self.register_buffer("vectors", vectors)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
-        """Mix each sample with another one of the batch, as :meth:`Mixup.mix <fedlas.losses.Mixup.mix>` does.
+        """Mix each sample with another one of the batch, as :meth:`Mixup.mix` does.
 
         Args:
             inputs: ``(N, ...)``, floating.
