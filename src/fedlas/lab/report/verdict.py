@@ -188,9 +188,11 @@ def _against_baseline(model: ReportModel) -> str:
     equal = [name for name, p_value in zip(others, p_values, strict=True) if p_value >= LEVEL]
     better = [name for name, test in zip(others, tests, strict=True) if name not in equal and test.mean_difference < 0]
     better, equal = ([name for name in model.methods if name in names] for names in (better, equal))
-    who = f"{listed(better)} {'has' if len(better) == 1 else 'have'}" if better else "No loss has"
     limit = column("nll", places=3).format(fmean(scaled))
-    text = f"{who} a lower NLL before any temperature than {_BASELINE} after one ({limit})"
+    if not better:  # one line, or six methods would not fit a terminal
+        return f"No loss has a lower NLL than its {limit} without one."
+    have = "has" if len(better) == 1 else "have"
+    text = f"{listed(better)} {have} a lower NLL before any temperature than {_BASELINE} after one ({limit})"
     if equal:
         text += f"; {listed(equal)} {_are(equal)} not distinguishable"
     return f"{text}." if len(better) + len(equal) == len(others) else f"{text}; all others have a higher one."

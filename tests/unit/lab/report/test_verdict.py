@@ -77,7 +77,7 @@ def test_what_is_said_of_one_seed_one_method_and_a_mixed_outcome(values, text):
          "a has a lower NLL before any temperature than ce after one (0.300); b is not distinguishable; "
          "all others have a higher one."),
         ({"b": [0.31, 0.28, 0.30, 0.32, 0.29]},
-         "No loss has a lower NLL before any temperature than ce after one (0.300); b is not distinguishable."),
+         "No loss has a lower NLL than its 0.300 without one."),
         ({"a": [0.20, 0.21, 0.19, 0.20, 0.21], "aa": [0.1, 0.12, 0.11, 0.1, 0.11]},
          "aa and a have a lower NLL before any temperature than ce after one (0.300)."),
         ({"a": [0.20, 0.21, 0.19, 0.20]}, None),  # too few seeds to say so
