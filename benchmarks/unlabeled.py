@@ -128,7 +128,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     given = np.load(args.real / "resnet20-cifar10-test.npz")
     real = Predictions(given["logits"], given["target"].astype(np.int64))
-    cifar = lambda seed: tuple(take(real, rows) for rows in halves(real.num_samples, seed))  # noqa: E731
+
+    def cifar(seed: int) -> tuple[Predictions, ...]:
+        return tuple(take(real, rows) for rows in halves(real.num_samples, seed))
+
     label_shift({"CIFAR-10, ResNet-20": cifar, "digits, logistic": digits}, args.seeds)
     if args.kept is not None:
         accuracy(real, args.kept, args.seeds)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedlas._core.check import InputError, check_count
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import Interval, check_level
@@ -67,10 +68,7 @@ def positive_class(
         raise InputError(
             owner, f"positive must be a class in [0, {classes})", number, "Pass the number of one of the classes."
         )
-    if getattr(predictions, "weights", None) is not None:
-        raise InputError(
-            owner, "predictions must have no sample weights", "weights", "Pass replace(predictions, weights=None)."
-        )
+    check_takes_weights(owner, predictions, takes_weights=False)
     # In float64 from the logits: float32 probabilities near 1 would have lost their odds.
     odds = []
     for rows in predictions.logits.detach().cpu().split(max(1, _ELEMENTS // classes)):

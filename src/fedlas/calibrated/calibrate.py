@@ -71,12 +71,13 @@ def calibrate(
     tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
     try:
         outputs = Outputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
-        kept = _kept(outputs, most=MOST_KEPT if _streams(calibrator, val_loader) else None)
-        if kept is None:
-            assert isinstance(calibrator, StreamFit)  # noqa: S101 - for the type checker
-            calibrator.fit_stream(outputs)
-        else:
+        # A stream can be read several times instead of being kept; an iterator cannot.
+        stream = calibrator if isinstance(calibrator, StreamFit) and not isinstance(val_loader, Iterator) else None
+        kept = _kept(outputs, most=None if stream is None else MOST_KEPT)
+        if kept is not None:
             calibrator.fit(kept)
+        elif stream is not None:
+            stream.fit_stream(outputs)
     finally:
         if tap is not None:
             tap.remove()
@@ -97,11 +98,6 @@ def _calibrator(method: object) -> Calibrator:
             "fedlas.CalibratedModel(model, calibrator).",
         )
     return entry.value()
-
-
-def _streams(calibrator: Calibrator, loader: Iterable[Any]) -> bool:
-    """Whether the fit can read the loader several times instead of keeping what it yields."""
-    return isinstance(calibrator, StreamFit) and not isinstance(loader, Iterator)
 
 
 def _kept(outputs: Outputs, *, most: int | None) -> Predictions | None:

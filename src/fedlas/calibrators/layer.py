@@ -79,7 +79,7 @@ class CalibrationLayer(nn.Module):
 def _rows(name: str, value: Any, columns: int) -> Tensor:
     """The tensor with its columns last."""
     # A tracer has symbols for sizes, and warns when they are compared.
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # torch does not export it
     if not isinstance(value, Tensor) or value.ndim < 2 or not (tracing or value.shape[1] == columns):
         raise InputError(
             "CalibrationLayer",

@@ -11,7 +11,8 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.report.table import DASH, table_of, terminal
 from fedlas.lab.studies.calibrate import ALL, HeldOut
-from fedlas.stats.reject_option import RejectOption, Scored, reject_option
+from fedlas.predictions import Predictions
+from fedlas.stats.reject_option import RejectOption, reject_option
 
 Rejections = Mapping[str, Sequence[RejectOption]]
 """By stage, one for each wanted risk."""
@@ -35,14 +36,14 @@ def check_reject(risks: Sequence[float], calibrate: str | None, *, held_out: boo
 
 
 def rejections(
-    stages: Mapping[str, Scored], risks: Sequence[float], calibrate: str | None, held_out: HeldOut
+    stages: Mapping[str, Predictions], risks: Sequence[float], calibrate: str | None, held_out: HeldOut
 ) -> Rejections:
     """Thresholds from the held-out predictions for every stage, applied to its test predictions."""
     if not risks:
         return {}
     first, *after = stages.values()
     val = held_out.validation()
-    found: dict[str, tuple[Scored, Scored]] = {"as predicted": (val, first)}
+    found: dict[str, tuple[Predictions, Predictions]] = {"as predicted": (val, first)}
     if calibrate is not None:
         # The calibrator is fitted on these very samples, so that its thresholds are slightly optimistic.
         entry = CALIBRATORS[calibrate]

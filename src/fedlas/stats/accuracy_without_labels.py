@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_finite, check_logits
+from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.stats.intervals import Interval, check_bootstrap, interval_from
@@ -79,8 +80,8 @@ def accuracy_without_labels(
             "Pass logits of the same model.",
         )
     check_finite(owner, "target", logits)
-    if any(getattr(given, "weights", None) is not None for given in (source, target)):
-        raise InputError(owner, "samples must have no weights", "weights", "Pass replace(predictions, weights=None).")
+    for given in (source, target):
+        check_takes_weights(owner, given, takes_weights=False)
     score = _entropy if method == "atc-entropy" else _confidence
     known, unknown, right = score(source.logits), score(logits), source.correct.cpu().numpy()
 

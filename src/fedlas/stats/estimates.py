@@ -122,8 +122,9 @@ def estimates(
     """
     check_measurable("estimates", predictions)
     values = evaluate(predictions, num_bins=num_bins) if metrics is None else None
+    names = list(values or ()) if metrics is None else list(metrics)
     options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
-    return estimated("estimates", predictions, list(values or metrics or ()), values=values, **options)[0]
+    return estimated("estimates", predictions, names, values=values, **options)[0]
 
 
 def class_estimates(

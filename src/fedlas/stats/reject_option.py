@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fedlas.metrics.weighted import check_takes_weights
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.stats.proportion import clopper_pearson
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
-
-
-class Scored(Protocol):
-    """Predictions as far as the reject option reads them."""
-
-    @property
-    def confidence(self) -> Tensor:
-        """``(N,)``."""
-
-    @property
-    def correct(self) -> Tensor:
-        """``(N,)`` bool."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +60,19 @@ class RejectOption:
         return {**row, "test": {**found, "upper": self.upper}}
 
 
-def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95) -> RejectOption:
+def reject_option(val: AnyPredictions, test: AnyPredictions, *, risk: float, level: float = 0.95) -> RejectOption:
     """Choose a threshold for a wanted risk on ``val`` by :func:`risk_threshold`, and apply it to ``test``.
 
     Args:
-        val: Predictions ``(N, C)`` that neither the model nor, strictly, its calibration has seen.
+        val: Predictions ``(N, C)``, or top labels ``(N,)``, that neither the model nor, strictly, its calibration has
+            seen.
         test: Others of the same model, which have no part in the choice.
         risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
         level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
 
     Raises:
-        InputError: If a number is out of range, or the samples have weights, with which no bound holds.
+        InputError: For other than labeled predictions, a number out of range, or samples with weights, with which no
+            bound holds.
 
     Example:
         >>> import torch
@@ -95,10 +86,11 @@ def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95
         (0.78, 0.67, 0.075, 0.088)
     """
     for part in (val, test):
+        check_measurable("reject_option", part)
         check_takes_weights("reject_option", part, takes_weights=False)  # a bound of weighted counts is not exact
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
-    classes = int(getattr(val, "num_classes", 1000))
+    classes = val.num_classes if isinstance(val, Predictions) else 1000
     chosen = risk_threshold(confidence, correct, risk=risk, num_classes=classes, level=level)
     confidence, correct = _arrays(test)
     accepted = np.zeros(len(confidence), dtype=bool) if chosen.threshold is None else confidence >= chosen.threshold
@@ -108,5 +100,5 @@ def reject_option(val: Scored, test: Scored, *, risk: float, level: float = 0.95
     return RejectOption(chosen, len(confidence), number, wrong, upper)
 
 
-def _arrays(predictions: Scored) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _arrays(predictions: AnyPredictions) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()

@@ -118,5 +118,5 @@ def test_wrong_use(options, message):
 def test_weights_are_refused_and_not_ignored():
     source = predictions(50, scale=1.0, seed=0)
     object.__setattr__(source, "weights", torch.ones(50))
-    with pytest.raises(ValueError, match="accuracy_without_labels: samples must have no weights"):
+    with pytest.raises(ValueError, match="accuracy_without_labels: predictions must have no weights"):
         accuracy_without_labels(source, torch.zeros(3, 5))

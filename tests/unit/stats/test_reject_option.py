@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.errors import InputError
 from fedlas.stats import reject_option, risk_threshold
 
@@ -43,17 +43,20 @@ def test_the_wanted_risk_is_kept_as_often_as_promised():
     assert broken <= 10
 
 
-def test_predictions_without_a_number_of_classes():
-    class Top:
-        confidence, correct = drawn(500).confidence, drawn(500).correct
+def test_top_labels_are_enough():
+    top = TopLabel(drawn(500).confidence, drawn(500).correct)
+    assert reject_option(top, top, risk=0.9).coverage == 1.0  # everything may be accepted
 
-    assert reject_option(Top(), Top(), risk=0.9).coverage == 1.0  # everything may be accepted
+
+@pytest.mark.parametrize("other", [None, 3, torch.zeros(3), Predictions(torch.zeros(2, 3))])
+def test_anything_else_is_refused(other):
+    for parts in ((other, drawn(50)), (drawn(50), other)):
+        with pytest.raises(InputError, match="reject_option: predictions must"):
+            reject_option(*parts, risk=0.1)
 
 
 def test_weights_are_refused_since_no_bound_holds_with_them():
-    class Weighted:
-        confidence, correct, weights = drawn(50).confidence, drawn(50).correct, torch.ones(50)
-
-    for parts in ((Weighted(), drawn(50)), (drawn(50), Weighted())):
+    weighted = TopLabel(drawn(50).confidence, drawn(50).correct, weights=torch.ones(50))
+    for parts in ((weighted, drawn(50)), (drawn(50), weighted)):
         with pytest.raises(InputError, match="predictions must have no weights"):
             reject_option(*parts, risk=0.5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NotRequired, TypedDict, Unpack
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,17 @@ FREEDOM = 10.0
 
 INTERCEPTS = 3.0
 """Standard deviation that it allows the intercepts, in nats, where it allows the diagonal 1."""
+
+
+class Penalties(TypedDict):
+    """What :class:`SoftmaxRegression` adds to the likelihood; its arguments of these names."""
+
+    diagonal: bool
+    scale: float
+    off_diagonal: NotRequired[float]
+    intercept: NotRequired[float]
+    freedom: NotRequired[float]
+    width: NotRequired[float | None]
 
 
 class SoftmaxRegression:
@@ -39,58 +52,29 @@ class SoftmaxRegression:
     Args:
         inputs: ``x (N, C)``.
         target: ``(N,)``.
+        **penalties: :class:`Penalties`, as follows.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
-        off_diagonal: Penalty of each weight off the diagonal.
-        intercept: Penalty of each ``b_j``.
-        freedom: See above, greater than 0.
-        width: See above; None: ``scale``.
+        off_diagonal: Penalty of each weight off the diagonal; 0 by default.
+        intercept: Penalty of each ``b_j``; 0 by default.
+        freedom: See above, greater than 0; :data:`FREEDOM` by default.
+        width: See above; None, the default: ``scale``.
 
     Note:
         The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
         of the size of the inputs is kept in addition, the float64 probabilities.
     """
 
-    def __init__(
-        self,
-        inputs: Tensor,
-        target: Tensor,
-        *,
-        diagonal: bool,
-        scale: float,
-        off_diagonal: float = 0.0,
-        intercept: float = 0.0,
-        freedom: float = FREEDOM,
-        width: float | None = None,
-    ) -> None:
+    def __init__(self, inputs: Tensor, target: Tensor, **penalties: Unpack[Penalties]) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
-        moments = column_moments(self._inputs, lambda rows: rows)
         self._probs = torch.empty(inputs.shape, dtype=torch.float64, device="cpu")
         self._diagonal = torch.empty(0)  # until the first evaluation
-        self._set_penalties(
-            len(inputs),
-            *moments,
-            diagonal=diagonal,
-            scale=scale,
-            off_diagonal=off_diagonal,
-            intercept=intercept,
-            freedom=freedom,
-            width=width,
-        )
+        self._set_penalties(len(inputs), *column_moments(self._inputs, lambda rows: rows), **penalties)
 
-    def _set_penalties(
-        self,
-        samples: int,
-        mean: Tensor,
-        deviation: Tensor,
-        *,
-        diagonal: bool,
-        scale: float,
-        off_diagonal: float = 0.0,
-        intercept: float = 0.0,
-        freedom: float = FREEDOM,
-        width: float | None = None,
-    ) -> None:
+    def _set_penalties(self, samples: int, mean: Tensor, deviation: Tensor, **penalties: Unpack[Penalties]) -> None:
+        diagonal, scale, width = penalties["diagonal"], penalties["scale"], penalties.get("width")
+        off_diagonal, intercept = penalties.get("off_diagonal", 0.0), penalties.get("intercept", 0.0)
+        freedom = penalties.get("freedom", FREEDOM)
         self._samples, self._mean = samples, mean
         ones = torch.ones_like(mean)
         self._anchor = scale * (ones if diagonal else torch.diag(ones))
