@@ -221,6 +221,7 @@ def test_an_impossible_file_is_refused(tmp_path, old, new):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
+        ({"groups": dict}, "groups must be one of predicted, all; got"),
         ({"groups": "predictd"}, "groups must be one of predicted, all; got 'predictd'. Did you mean 'predicted'"),
         ({"alpha": 0}, r"alpha must be a finite number in \(0, 1\]"),
         ({"num_levels": 0}, "num_levels must be a whole number of at least 1"),
