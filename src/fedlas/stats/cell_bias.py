@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,32 +58,54 @@ def class_bias(rows: Rows, errors: Callable[[ClassTable], Floats]) -> Floats:
 
 
 def table_bias(table: ClassTable, value: Callable[[ClassTable], Any]) -> Floats:
-    """Mean of ``value`` over labels drawn in each cell, less its value for their expectation.
+    """How much of ``value`` is chance at most: the mean over drawn labels, less the value for their expectation.
+
+    That is what the expected labels show, and :data:`STANDARD_ERRORS` of it more. Its standard error has a part from
+    each bin: what changes if the labels of the bin, in all classes, are one of theirs closer to the probabilities.
 
     Args:
         table: Sums of the samples, without an axis of replicates.
-        value: A formula of such sums.
+        value: A formula of such sums that adds up over cells.
     """
-    count, expected = table.count(), expected_labels(table)
+    expected, closer = expected_labels(table), expected_labels(table, closer=1.0)
+    count, probs = (each.reshape(table.num_classes, -1) for each in (table.count(), table.probs))
+    found, parts = [], []
+    for each in range(count.shape[1]):
+        column = replace(table, probs=probs[:, each], labels=expected[:, each], count=partial(_itself, count[:, each]))
+        found.append(_mean_excess(column, value, each))
+        parts.append(_mean_excess(replace(column, labels=closer[:, each]), value, each) - found[-1])
+    error = np.sqrt(np.square(np.maximum(parts, 0.0)).sum(axis=0))
+    return np.asarray(np.sum(found, axis=0) + STANDARD_ERRORS * error)
+
+
+def _mean_excess(column: ClassTable, value: Callable[[ClassTable], Any], seed: int) -> Floats:
+    """Mean of ``value`` over labels drawn in each cell, less its value for the expected ones that the column has."""
+    count, expected = column.count(), column.labels
     # Empty cells have no share to draw with, and keep 0 labels in every draw.
     filled = count > 0
     labels = np.zeros((DRAWS, len(count)))
-    share = expected[filled] / count[filled]
     # Effective numbers of weighted samples are not whole: each of the whole number then counts a little more or less.
     trials = np.maximum(np.rint(count[filled]), 1.0)
-    labels[:, filled] = random_state(Purpose.CELL_BIAS, 0).binomial(
-        trials.astype(np.int64), share, size=(DRAWS, len(share))
+    labels[:, filled] = random_state(Purpose.CELL_BIAS, seed).binomial(
+        trials.astype(np.int64), expected[filled] / count[filled], size=(DRAWS, len(trials))
     ) * (count[filled] / trials)
-    drawn = np.mean([value(replace(table, labels=each)) for each in labels], axis=0)
-    return np.asarray(drawn - value(replace(table, labels=expected)))
+    drawn = np.mean(value(replace(column, labels=labels)), axis=0)
+    return np.asarray(drawn - value(column))
 
 
-def expected_labels(table: ClassTable) -> Floats:
-    """How many labels each cell can expect ``(C * B,)``, as far as the few that it has can show.
+def _itself(count: Floats) -> Floats:
+    return count
 
-    Cells of the same bin share one ratio of labels to probabilities over all classes, which is moved toward 1 by as
-    much as chance allows: the lower end of an interval asks for the bias of the better models among the plausible ones.
-    Where cells differ from their bin beyond chance, those of many samples keep a part of their own difference.
+
+def expected_labels(table: ClassTable, closer: float = 0.0) -> Floats:
+    """How many labels each cell can expect ``(C, B)``, as far as the few that it has can show.
+
+    Cells of the same bin share one ratio of labels to probabilities over all classes. Where cells differ from their
+    bin beyond chance, those of many samples keep a part of their own difference.
+
+    Args:
+        table: Sums of the samples, without an axis of replicates.
+        closer: Standard errors by which every ratio is moved toward 1, and not beyond it: toward a better model.
 
     Source:
         Efron and Morris, "Data analysis using Stein's estimator and its generalizations", JASA 70 (1975).
@@ -94,11 +117,8 @@ def expected_labels(table: ClassTable) -> Floats:
     sums = (weight * probs).sum(axis=0)
     scale = np.divide(1.0, sums, out=np.zeros_like(sums), where=sums > 0)
     ratio = scale * (weight * labels).sum(axis=0)
-    # All bins moved together are STANDARD_ERRORS from the labels that were observed, so each one by so much less.
     error = scale * np.sqrt((weight**2 * _variance((ratio * probs).clip(0.0, count), count)).sum(axis=0))
-    chances = error * probs.sum(axis=0)
-    reach = error * (STANDARD_ERRORS * np.linalg.norm(chances) / max(chances.sum(), 1e-300))
-    shared = ((ratio + (1.0 - ratio).clip(-reach, reach)) * probs).clip(0.0, count)
+    shared = ((ratio + (1.0 - ratio).clip(-closer * error, closer * error)) * probs).clip(0.0, count)
     # The variance, over classes, of a cell's share of labels about that of its bin, less two standard errors of it.
     chance, apart = _variance(shared, count), labels - shared
     # A Poisson number of mean m has Var((X - m) ** 2) = 2 m ** 2 + m; the labels of a cell nearly are one.
@@ -107,7 +127,7 @@ def expected_labels(table: ClassTable) -> Floats:
     beyond = count**2 * spread
     # A cell keeps of its deviation the share that true spread has in spread plus chance (empirical Bayes).
     kept = np.divide(beyond, beyond + chance, out=np.zeros_like(beyond), where=beyond > 0)
-    return np.asarray((shared + kept * apart).clip(0.0, count)).ravel()
+    return np.asarray((shared + kept * apart).clip(0.0, count))
 
 
 def _variance(labels: Floats, count: Floats) -> Floats:

@@ -48,7 +48,7 @@ def test_intervals_hold_the_truth_where_cells_hold_few_samples():
 @pytest.mark.parametrize("metric", ["classwise_ece", "brier_calibration", "ace"])
 def test_of_a_calibrated_model_is_the_metrics_mean_over_labels(metric, monkeypatch):
     """Labels drawn sample by sample, and the metric's own function of each set, against binomial numbers of cells."""
-    monkeypatch.setattr(module, "expected_labels", lambda table: table.probs)
+    monkeypatch.setattr(module, "expected_labels", lambda table, closer=0.0: table.probs.reshape(table.num_classes, -1))
     p = draw(400, 6, seed=1, sharpness=1.0)
     generator = torch.Generator().manual_seed(0)
     labels = torch.multinomial(p.probs, 300, replacement=True, generator=generator).T
@@ -61,14 +61,17 @@ def test_of_cells_of_one_sample_by_hand():
     count, probs = np.ones(1000), np.full(1000, 0.8)
     labels = (np.arange(1000) % 10 < 6).astype(float)
     table = ClassTable(probs, labels, lambda: count, 1, 1000)
-    # The ratio of 0.75 has a standard error of sqrt(0.24 / 1000) / 0.8 = 0.019, and is moved by two of them.
-    share = 0.8 * (0.75 + 2 * (0.24 / 1000) ** 0.5 / 0.8)
-    assert expected_labels(table) == pytest.approx(share)
-    assert table_bias(table, mean_over_classes) == pytest.approx(2 * 0.2 * share, rel=0.02)
-    assert table_bias(table, calibration_part) == pytest.approx(1000 * share * (1 - share), rel=0.02)
+    # The ratio of 0.75 has a standard error of sqrt(0.24 / 1000) / 0.8 = 0.019.
+    error = (0.24 / 1000) ** 0.5
+    assert expected_labels(table).ravel() == pytest.approx(0.6)
+    assert expected_labels(table, closer=1.0).ravel() == pytest.approx(0.6 + error)
+    # Chance adds 0.4 times the share of labels, which may be two of its standard errors higher.
+    assert table_bias(table, mean_over_classes) == pytest.approx(0.4 * (0.6 + 2 * error), rel=0.02)
+    # The variance falls from 0.6 upwards, so that nothing is added.
+    assert table_bias(table, calibration_part) == pytest.approx(1000 * 0.6 * 0.4, rel=0.02)
     by_class = table_bias(table, errors_by_class)
     assert by_class.shape == (1000,)
-    assert by_class.mean() == pytest.approx(2 * 0.2 * share, rel=0.02)
+    assert by_class.mean() == pytest.approx(0.24, rel=0.08)
 
 
 def test_cells_of_many_samples_keep_their_own_labels_and_cells_of_few_do_not():
@@ -77,11 +80,27 @@ def test_cells_of_many_samples_keep_their_own_labels_and_cells_of_few_do_not():
         count = np.full(100, samples)
         labels = np.round(apart * count) if samples > 1 else (np.arange(100) % 10 < 3).astype(float)
         table = ClassTable(0.3 * count, labels, lambda count=count: count, int(samples), 100)
-        share = expected_labels(table) / count
+        share = expected_labels(table).ravel() / count
         if kept:
             assert share == pytest.approx(apart, abs=0.01)
         else:
             assert np.ptp(share) == 0.0
+
+
+def test_the_errors_of_several_bins_add_up_as_squares():
+    """Two bins as in the case above, twice the chance and the square root of two times its standard error."""
+    count, probs = np.ones(2000), np.full(2000, 0.8)
+    labels = np.repeat((np.arange(1000) % 10 < 6).astype(float), 2)
+    table = ClassTable(probs, labels, lambda: count, 1, 1000)
+    expected = 2 * 0.4 * 0.6 + 2 * 2**0.5 * 0.4 * (0.24 / 1000) ** 0.5
+    assert table_bias(table, mean_over_classes) == pytest.approx(expected, rel=0.02)
+
+
+def test_the_interval_of_ace_holds_the_truth_at_half_a_sample_a_class():
+    """1,000 classes and 500 samples: the lower end was above the truth in 9 of 52 sets."""
+    table = Rows(draw(500, 1000, seed=5), 15).table(module._mass_cells)
+    bias = float(table_bias(table, mean_over_classes))
+    assert float(mean_over_classes(table)) - bias < 0.000465  # the truth, from 2e7 probabilities without labels
 
 
 def test_is_nothing_for_metrics_without_such_cells_and_where_labels_are_certain():
