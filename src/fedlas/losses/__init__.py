@@ -42,6 +42,7 @@ from fedlas.losses.poly import PolyLoss
 from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
+from fedlas.losses.tempered import Tempered, TemperedPast, wanted_temperature
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
 from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
 
@@ -96,6 +97,8 @@ __all__ = [
     "RankMixupMRL",
     "RankMixupNDCG",
     "SpHOR",
+    "Tempered",
+    "TemperedPast",
     "WeightedMMCE",
     "adaptive_margin",
     "adaptive_penalty",
@@ -123,5 +126,6 @@ __all__ = [
     "top_excess",
     "two_logits",
     "uncertain_cross_entropy",
+    "wanted_temperature",
     "without_autocast",
 ]

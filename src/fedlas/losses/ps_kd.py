@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Unpack
 
+import torch
 from torch import Tensor
 
-from fedlas._core.check import check_count
+from fedlas._core.check import check_count, check_number
 from fedlas.losses._base import LOSSES, Batch, LossOptions, Remembering, paper
 
 __all__ = ["PSKD"]
@@ -20,7 +21,7 @@ __all__ = ["PSKD"]
     "ps-kd",
     **paper("Self-Knowledge Distillation with Progressive Refinement of Targets", 2021, "2006.12000"),
     dense=False,
-    tune={"alpha": "0.1:1"},
+    tune={"alpha": "0.1:1", "keep": "0:0.98"},
 )
 class PSKD(Remembering):
     """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the prediction at the previous visit, ``a_t = alpha t / T`` in epoch t.
@@ -30,10 +31,12 @@ class PSKD(Remembering):
         num_classes: Number of classes C.
         num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its training.
         alpha: Weight of q in the last epoch, in [0, 1].
+        keep: Above 0, q is a running average over visits and this the weight of the old one, in [0, 1); until
+            ``1 / (1 - keep)`` visits it is their mean. 0 is the paper's.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
-        memory: Predictions at the previous visit, and the number of visits.
+        memory: What was predicted at the previous visit or on average, and the number of visits.
 
     State:
         In training mode with gradients enabled a batch uses the memory, then replaces its rows; never in ``eval()``.
@@ -62,9 +65,11 @@ class PSKD(Remembering):
         *,
         num_epochs: int = 100,
         alpha: float = 0.8,
+        keep: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        self.keep = check_number("PSKD", "keep", keep, low=0, high=1, high_open=True)
         self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -73,5 +78,6 @@ class PSKD(Remembering):
         return self.with_strength(batch, self.alpha * (epoch / self.num_epochs).clamp(max=1).to(batch.logits.dtype))
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002
-        """The prediction itself."""
-        return probs
+        """The prediction itself, or the moved average."""
+        keep = (visits / (visits + 1)).to(probs.dtype).clamp(max=self.keep)
+        return torch.lerp(probs, rows, keep[:, None])

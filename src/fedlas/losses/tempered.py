@@ -1,0 +1,193 @@
+"""A loss at a temperature that held-out predictions set, and the model's own past predictions as targets under it.
+
+Both are this library's. The factor T before the loss is that of distillation (Hinton et al. 2015, arXiv 1503.02531):
+the gradient keeps its size whatever T is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Unpack
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_number
+from fedlas.losses._base import LOSSES, Base, Batch, LossOptions, OnBase, PreciseBuffers
+from fedlas.losses.ps_kd import PSKD
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
+
+__all__ = ["Tempered", "TemperedPast", "wanted_temperature"]
+
+STEP = 0.2
+"""By how much the logarithm of the temperature moves at most: validation after a wild early epoch says little."""
+
+
+def wanted_temperature(predictions: Predictions) -> float:
+    """Logarithm of the temperature that would suit the predictions: one Newton step on their NLL from temperature 1.
+
+    ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if they are over-confident, 0 if all their logits agree.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Example:
+        >>> sure = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+        >>> round(wanted_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
+        3.627
+    """
+    logits = predictions.logits.detach().double()
+    probs = logits.softmax(dim=1)
+    mean = (probs * logits).sum(dim=1)
+    spread = (probs * (logits - mean[:, None]).square()).sum(dim=1).mean()
+    own = logits.gather(1, predictions.target[:, None]).squeeze(1)
+    return float((mean - own).mean() / spread) if spread > 0 else 0.0
+
+
+@LOSSES.register(
+    "tempered",
+    paper="fedlas",
+    year=2026,
+    url="",
+    note="this library's own",
+    tune={"rate": "0.1:1:log"},
+)
+class Tempered(PreciseBuffers, OnBase):
+    """``T * base(logits / T)``, in which T follows held-out predictions until the logits themselves are calibrated.
+
+    The base may ask for softer or sharper predictions than are right. The logits divided by T meet it. The logits
+    themselves, the model's output, are as sure as held-out data allow.
+
+    Args:
+        num_classes: Number of classes C; None accepts any, if the base does.
+        num_samples: Size of the training set, for a base that needs it.
+        base: An object, a registry name, or ``{"name": ..., option: ...}``.
+        rate: Share, in [0, 1], of the logarithm of the temperature that held-out predictions want which is taken.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        base: The loss.
+        log_temperature: Buffer, the logarithm of T, float32; 0 at first.
+
+    State:
+        The buffer changes in :meth:`update_from_validation` only, by 0.2 at most. Under DDP each rank must pass the
+        same predictions, as the training loop does. It stays float32 through ``.half()``.
+
+    Raises:
+        InputError: If an argument is out of range, or the base reads the weight of the head, which T does not divide.
+
+    Note:
+        With cross-entropy as the base this is temperature scaling that is learned on the way. Held-out data that set T
+        are spent for measuring calibration; report on others.
+
+    Example:
+        >>> criterion = Tempered(base="ce")
+        >>> sure = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+        >>> criterion.update_from_validation(Predictions(sure, torch.tensor([0, 1])))  # half of them wrong
+        >>> criterion.temperature.item()  # the loss now sees larger logits, so that the model's become smaller
+        0.8187...
+    """
+
+    precise: ClassVar[tuple[str, ...]] = ("log_temperature",)
+    log_temperature: Tensor
+
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        num_samples: int | None = None,
+        *,
+        base: Base = "ce",
+        rate: float = 0.5,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
+        name = type(self).__name__
+        if "head_weight" in self.base.needs:
+            fix = "Choose one that is a function of the logits, such as ls or ps-kd."
+            raise InputError(name, "base must not read the weight of the head, which T does not divide", self.base, fix)
+        self.rate = check_number(name, "rate", rate, low=0, high=1)
+        self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float32))
+
+    @property
+    def temperature(self) -> Tensor:
+        """T, by which the loss divides logits; a scalar."""
+        return self.log_temperature.exp()
+
+    def per_sample(self, batch: Batch) -> Tensor:
+        """Loss of each position ``(M,)``."""
+        batch.check_classes(type(self).__name__, self.num_classes)
+        temperature = self.temperature.to(batch.logits.dtype)
+        mixed = None if batch.mixed is None else batch.mixed / temperature
+        values: Tensor = self.base.per_sample(replace(batch, logits=batch.logits / temperature, mixed=mixed))
+        return temperature * values
+
+    @torch.no_grad()
+    def update_from_validation(self, predictions: Predictions) -> None:
+        """Move T, so that logits become smaller where held-out predictions are too sure.
+
+        Args:
+            predictions: Of the validation set, after an epoch; never of the test set.
+        """
+        predictions = check_predictions(type(self).__name__, predictions)
+        self.log_temperature -= max(-STEP, min(STEP, self.rate * wanted_temperature(predictions)))
+        super().update_from_validation(predictions)
+
+
+@LOSSES.register(
+    "tempered-past",
+    paper="fedlas",
+    year=2026,
+    url="",
+    dense=False,
+    note="this library's own",
+    tune={"alpha": "0.1:1", "keep": "0:0.98"},
+)
+class TemperedPast(Tempered):
+    """:class:`Tempered` :class:`PSKD` with a running average: the target is the label and, more and more, q.
+
+    ``q`` is the average of what the model said of the sample at earlier visits, at the temperature of the loss. Such
+    targets know which samples are hard or wrongly labeled. They are too soft, and T gives the model's output back
+    what they take.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C.
+        num_epochs: Epochs over which the weight of q rises to alpha; a recipe passes the length of its training.
+        alpha: Weight of q in the last epoch, in [0, 1].
+        keep: Weight of the old average, in [0, 1).
+        rate: As in :class:`Tempered`.
+        **options: Those of every :class:`~fedlas.losses.Loss`.
+
+    Attributes:
+        base: The :class:`PSKD`, with the averages in its ``memory``.
+        log_temperature: As in :class:`Tempered`.
+
+    State:
+        As in :class:`Tempered` and :class:`PSKD`.
+
+    Raises:
+        InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
+
+    Example:
+        >>> criterion = TemperedPast(num_samples=1, num_classes=2, num_epochs=2)
+        >>> logits, target, index = torch.tensor([[0.0, 0.0]]), torch.tensor([0]), torch.tensor([0])
+        >>> criterion(logits, target, index=index)
+        tensor(0.6931)
+        >>> criterion.base.memory.rows
+        tensor([[0.5000, 0.5000]], dtype=torch.float16)
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        num_epochs: int = 100,
+        alpha: float = 0.8,
+        keep: float = 0.9,
+        rate: float = 0.5,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        base = PSKD(num_samples, num_classes, num_epochs=num_epochs, alpha=alpha, keep=keep)
+        super().__init__(num_classes, base=base, rate=rate, **options)

@@ -1,0 +1,104 @@
+"""The temperature of the loss follows held-out predictions; past predictions are targets under it."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedlas import Predictions
+from fedlas._core.check import InputError
+from fedlas.calibrators import TemperatureScaling
+from fedlas.losses import PSKD, Tempered, TemperedPast, wanted_temperature
+
+
+def over_confident(sharpness, samples=4000):
+    """Predictions whose right temperature is the sharpness."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, 5, generator=generator, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    return Predictions(sharpness * logits, target)
+
+
+@pytest.mark.parametrize("sharpness", [0.9, 1.1])
+def test_one_step_is_close_to_the_fitted_temperature(sharpness):
+    predictions = over_confident(sharpness)
+    fitted = float(TemperatureScaling().fit(predictions).temperature)
+    assert wanted_temperature(predictions) == pytest.approx(math.log(fitted), abs=0.02)
+
+
+def test_equal_logits_ask_for_nothing():
+    assert wanted_temperature(Predictions(torch.zeros(3, 2), torch.tensor([0, 1, 1]))) == 0.0
+
+
+def test_it_is_the_base_at_that_temperature_with_a_gradient_of_the_same_size():
+    criterion = Tempered(base={"name": "ls", "alpha": 0.1}, rate=1.0)
+    criterion.update_from_validation(over_confident(1.1))
+    temperature = criterion.temperature.item()
+    assert 0.85 < temperature < 0.95
+    logits, target = torch.randn(6, 5, dtype=torch.float64, requires_grad=True), torch.tensor([0, 1, 4, 0, 2, 3])
+    loss = criterion(logits, target)
+    assert loss.item() == pytest.approx(
+        temperature * F.cross_entropy(logits / temperature, target, label_smoothing=0.1).item()
+    )
+    (gradient,) = torch.autograd.grad(loss, logits)
+    smooth = 0.9 * F.one_hot(target, 5) + 0.02
+    torch.testing.assert_close(gradient, ((logits / temperature).softmax(1) - smooth).detach() / 6)
+
+
+def test_it_moves_by_a_share_of_what_is_wanted_and_never_far():
+    criterion = Tempered(rate=0.25)
+    predictions = over_confident(1.2)
+    criterion.update_from_validation(predictions)
+    assert criterion.log_temperature.item() == pytest.approx(-0.25 * wanted_temperature(predictions))
+    before = criterion.log_temperature.item()
+    criterion.update_from_validation(over_confident(30.0))
+    assert criterion.log_temperature.item() == pytest.approx(before - 0.2)
+
+
+def test_a_model_that_is_trained_with_it_is_calibrated_under_soft_targets():
+    """Label smoothing of 0.4 makes a linear model under-confident; at its temperature the logits are not."""
+    torch.manual_seed(0)
+    inputs = torch.randn(4000, 4)
+    target = torch.multinomial((2 * inputs).softmax(1), 1).squeeze(1)
+    gaps = {}
+    for name, criterion in {
+        "plain": Tempered(base={"name": "ls", "alpha": 0.4}, rate=0.0),
+        "tempered": Tempered(base={"name": "ls", "alpha": 0.4}),
+    }.items():
+        model = torch.nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        for _ in range(40):
+            for _ in range(10):
+                optimizer.zero_grad()
+                criterion(model(inputs[:2000]), target[:2000]).backward()
+                optimizer.step()
+            held_out = Predictions(model(inputs[2000:]).detach(), target[2000:])
+            criterion.update_from_validation(held_out)
+        gaps[name] = abs(wanted_temperature(held_out))
+    assert gaps["plain"] > 0.2
+    assert gaps["tempered"] < 0.02
+
+
+def test_a_base_that_reads_the_head_is_refused():
+    with pytest.raises(InputError, match=r"must not read the weight of the head"):
+        Tempered(num_classes=3, base={"name": "vmf"})
+
+
+def test_past_predictions_are_kept_at_the_temperature_of_the_loss():
+    criterion = TemperedPast(num_samples=4, num_classes=5, num_epochs=4, keep=0.5)
+    criterion.update_from_validation(over_confident(1.2))
+    logits, target, index = torch.randn(4, 5), torch.tensor([0, 1, 2, 3]), torch.arange(4)
+    criterion(logits, target, index=index)
+    expected = (logits / criterion.temperature).softmax(1)
+    torch.testing.assert_close(criterion.base.memory.rows.float(), expected, atol=1e-3, rtol=0)
+
+
+def test_the_average_of_ps_kd_is_a_mean_at_first():
+    criterion = PSKD(num_samples=1, num_classes=2, num_epochs=9, keep=0.75)
+    said = [0.2, 0.4, 0.9, 0.5, 0.6, 0.1]
+    for p in said:
+        criterion(torch.tensor([[math.log(p / (1 - p)), 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
+    mean = sum(said[:4]) / 4
+    expected = 0.75 * (0.75 * mean + 0.25 * said[4]) + 0.25 * said[5]
+    assert criterion.memory.rows[0, 0].item() == pytest.approx(expected, abs=2e-3)
