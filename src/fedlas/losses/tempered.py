@@ -184,7 +184,7 @@ class TemperedPast(Tempered):
         num_classes: int,
         *,
         num_epochs: int = 100,
-        alpha: float = 0.8,
+        alpha: float = 0.4,
         keep: float = 0.9,
         rate: float = 0.5,
         **options: Unpack[LossOptions],
