@@ -18,7 +18,7 @@ from fedlas.lab.train import OptimizerConfig, build_optimizer
 from fedlas.losses import LOSSES
 
 BATCH, SAMPLES, CLASSES = 128, 50_000, 10
-DEFAULT = ["ls", "fedlas", "bsce-gra", "ps-kd", "own-average", "bsd", "cross-fitted", "controlled"]
+DEFAULT = ["ls", "fedlas", "bsce-gra", "ps-kd", "own-average", "bsd", "cross-fitted", "controlled", "tempered-past"]
 
 
 def main() -> None:
