@@ -27,7 +27,7 @@ from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
 from fedlas.plots.theme import dress, legend_outside, name_axis
-from fedlas.stats.compare import holm
+from fedlas.stats import holm, mean_interval, paired_t_test
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
 BOARD = {
@@ -255,6 +255,84 @@ def _resampled(differences: Sequence[float]) -> tuple[float, float, float]:
     return mean, float(t.ppf(0.975, count - 1)) * error, p_value
 
 
+def _against_baseline(study: str, method: str, seeds: int = 5, settings: Sequence[str] = ()) -> Table:
+    """A method before, and cross-entropy after a calibrator, a row a setting; Holm's correction over settings."""
+    found = {setting: _by_method(study, setting, seeds) for setting in settings or METHODS}
+    scaled, structured = (
+        [_minus_baseline(rows, method, "nll", after) for rows in found.values()] for after in _CALIBRATED
+    )
+    rows = []
+    for each, temperature, other in zip(found, _with_holm(scaled), _with_holm(structured), strict=True):
+        mine, base = found[each][method, ""], found[each]["ce", "temperature"]
+        accuracy = _minus_baseline(found[each], method, "accuracy")
+        aurc = _minus_baseline(found[each], method, "aurc")
+        rows.append([
+            METHODS[each], f"{fmean(mine['nll']):.3f}", f"{fmean(base['nll']):.3f}", *temperature, *other,
+            f"{100 * fmean(accuracy):+.2f}", _ece_with_floor(mine), _ece_with_floor(base),
+            f"{1000 * fmean(aurc):+.1f}",
+        ])  # fmt: skip
+    heads = [
+        "setting", "NLL", "ce + T", "difference [95 %]", "Holm", "to structured [95 %]", "Holm", "accuracy, points",
+        "ECE % (floor)", "ECE % of ce + T (floor)", "AURC, thousandths",
+    ]  # fmt: skip
+    return table_of(heads, rows)
+
+
+_CALIBRATED = ("temperature", "structured")
+
+
+def _settings(study: str, name: str) -> Table:
+    """Every method of a setting, the lowest NLL first; differences to cross-entropy after temperature scaling."""
+    found = _by_method(study, name)
+    methods = sorted({method for method, _ in found}, key=lambda method: fmean(found[method, ""]["nll"]))
+    tests = _with_holm([_minus_baseline(found, method, "nll") for method in methods])
+    rows = [
+        [
+            method, _spread([100 * value for value in found[method, ""]["accuracy"]], 2),
+            _spread(found[method, ""]["nll"], 3), *test, _ece_with_floor(found[method, ""]),
+            _spread(found[method, ""]["aurc"], 4), _spread(found[method, "temperature"]["nll"], 3),
+        ]
+        for method, test in zip(methods, tests, strict=True)
+    ]  # fmt: skip
+    return table_of(
+        ["method", "accuracy %", "NLL", "minus ce + T [95 %]", "Holm", "ECE % (floor)", "AURC", "NLL after T"], rows
+    )
+
+
+def _by_method(study: str, setting: str, seeds: int = 5) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """The columns of each method and calibrator, in the order of seeds, of which the first count."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in sorted(_csv(study, "results"), key=lambda row: int(row["seed"])):
+        if row["setting"] == setting and int(row["seed"]) < seeds:
+            columns = found.setdefault((row["method"], row["after"]), {})
+            for name in ("accuracy", "nll", "ece", "floor", "aurc"):
+                columns.setdefault(name, []).append(float(row[name]))
+    return found
+
+
+def _minus_baseline(
+    found: Mapping[tuple[str, str], Mapping[str, list[float]]], method: str, metric: str, after: str = "temperature"
+) -> list[float]:
+    """A method before minus cross-entropy after a calibrator, seed by seed."""
+    return [mine - its for mine, its in zip(found[method, ""][metric], found["ce", after][metric], strict=True)]
+
+
+def _with_holm(differences: Sequence[list[float]]) -> list[tuple[str, str]]:
+    """Mean with its interval over seeds, and the p-value of the paired test corrected for all of them."""
+    tests = [paired_t_test(each, [0.0] * len(each)) for each in differences]
+    corrected = holm([1.0 if test.p_value is None else test.p_value for test in tests])
+    cells = []
+    for each, p_value in zip(differences, corrected, strict=True):
+        low, high = mean_interval(each) or (fmean(each),) * 2
+        said = "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+        cells.append((f"{fmean(each):+.4f} [{low:+.4f}, {high:+.4f}]", said))
+    return cells
+
+
+def _ece_with_floor(columns: Mapping[str, list[float]]) -> str:
+    return f"{_spread([100 * value for value in columns['ece']], 2)} ({100 * fmean(columns['floor']):.2f})"
+
+
 def _csv(study: str, name: str) -> list[dict[str, str]]:
     with (ROOT / study / f"{name}.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -266,7 +344,7 @@ def _network(name: str) -> str:
 
 _KINDS = {
     "table": _methods, "compare": _compare, "gate": _gate, "indicator": _indicator, "halves": _halves,
-    "shifted": _shifted,
+    "shifted": _shifted, "against": _against_baseline, "setting": _settings,
 }  # fmt: skip
 
 
@@ -316,6 +394,33 @@ def draw_shift(study: str) -> str:
     return themed_svg(drawn, "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE")
 
 
+METHODS = {
+    "digits": "Digits, MLP",
+    "mnist": "MNIST, MLP",
+    "fashion-mlp": "Fashion-MNIST, MLP",
+    "fashion-noise": "the same, 20 % wrong labels",
+    "fashion-tail": "the same, long-tailed",
+    "fashion-conv": "Fashion-MNIST, resnet8",
+    "cifar10": "CIFAR-10, resnet8",
+    "cifar100": "CIFAR-100, resnet8",
+}
+"""The settings in which losses are compared with cross-entropy plus a temperature."""
+WINNER = "tempered-past"
+
+
+def draw_methods(study: str) -> str:
+    """NLL of the winner before any calibrator over that of cross-entropy after a temperature, a dot a seed."""
+    values = {}
+    for setting, title in METHODS.items():
+        found = _by_method(study, setting)
+        pairs = zip(found[WINNER, ""]["nll"], found["ce", "temperature"]["nll"], strict=True)
+        values[title] = [100 * (mine / its - 1) for mine, its in pairs]
+    drawn = axes(height=1.2 + 0.24 * len(values))
+    seed_values(values, label="NLL against ce + temperature, %", zero=True, ax=drawn, legend=False)
+    legend_outside(drawn, LIGHT, most=2)
+    return themed_svg(drawn, f"NLL of {WINNER} before any calibrator, relative to cross-entropy after a temperature")
+
+
 def pages() -> list[Path]:
     """Pages of ``results/``."""
     return sorted(ROOT.rglob("*.md"))
@@ -327,6 +432,7 @@ if __name__ == "__main__":
     for name in FIGURES:
         (ROOT / name / "figure.svg").write_text(draw(name), encoding="utf-8")
     (ROOT / "published-network" / "figure.svg").write_text(draw_shift("published-network"), encoding="utf-8")
+    (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
     for file in ROOT.glob("*/runs.jsonl"):
         text = csv_text(results_table(model_of(file.parent.name).summary))
         (file.parent / "results.csv").write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ def wanted_temperature(predictions: Predictions) -> float:
     Example:
         >>> sure = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
         >>> round(wanted_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
-        3.627
+        1.813
     """
     logits = predictions.logits.detach().double()
     probs = logits.softmax(dim=1)
@@ -177,6 +177,8 @@ class TemperedPast(Tempered):
         >>> criterion.base.memory.rows
         tensor([[0.5000, 0.5000]], dtype=torch.float16)
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"index"})
 
     def __init__(
         self,

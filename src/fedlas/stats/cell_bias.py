@@ -2,7 +2,7 @@
 
 The bootstrap cannot tell: a cell of one sample has the same gap however often that sample is drawn. Without this
 the interval of Brier calibration held the truth in 0.03 to 0.68 of the test sets with 100 classes and 500 to 5,000
-samples, now in 0.98 to 1.00; that of classwise ECE with 1,000 classes and 500 samples in 0.55, now in 0.99
+samples, now in 0.97 to 1.00; that of classwise ECE with 1,000 classes and 500 samples in 0.55, now in 0.97
 (``benchmarks/interval_coverage.py``, models 50 % too sharp).
 """
 
