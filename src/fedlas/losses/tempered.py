@@ -169,6 +169,12 @@ class TemperedPast(Tempered):
     Raises:
         InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
 
+    Note:
+        Measured with small networks and five seeds (``results/methods``): its NLL, before any calibrator, minus that of
+        cross-entropy after a temperature is -0.028 on MNIST, -0.004 on Fashion-MNIST and -0.037 there with 20 % wrong
+        labels. It is +0.029 on a long tail and +0.118 on CIFAR-100 after 20 epochs: where a network does not come to
+        fit its training images, the average of early predictions is a bad target.
+
     Example:
         >>> criterion = TemperedPast(num_samples=1, num_classes=2, num_epochs=2)
         >>> logits, target, index = torch.tensor([[0.0, 0.0]]), torch.tensor([0]), torch.tensor([0])
