@@ -42,7 +42,7 @@ from fedlas.losses.poly import PolyLoss
 from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
-from fedlas.losses.tempered import Tempered, TemperedPast, wanted_temperature
+from fedlas.losses.tempered import Tempered, TemperedPast, wanted_bias, wanted_temperature
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
 from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
 
@@ -126,6 +126,7 @@ __all__ = [
     "top_excess",
     "two_logits",
     "uncertain_cross_entropy",
+    "wanted_bias",
     "wanted_temperature",
     "without_autocast",
 ]

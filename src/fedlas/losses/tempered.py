@@ -1,7 +1,9 @@
-"""A loss at a temperature that held-out predictions set, and the model's own past predictions as targets under it.
+"""A loss at a temperature and bias that held-out predictions set, and the model's past predictions as targets under it.
 
 Both are this library's. The factor T before the loss is that of distillation (Hinton et al. 2015, arXiv 1503.02531):
-the gradient keeps its size whatever T is.
+the gradient keeps its size whatever T is. With the logarithm of the label's shares as the bias the loss is logit
+adjustment (Menon et al. 2021, arXiv 2007.07314); after training, a temperature and a bias are the bias-corrected
+temperature scaling of Alexandari et al. (2020, arXiv 1901.06852).
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from fedlas.losses.ps_kd import PSKD
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
-__all__ = ["Tempered", "TemperedPast", "wanted_temperature"]
+__all__ = ["Tempered", "TemperedPast", "wanted_bias", "wanted_temperature"]
 
 STEP = 0.2
-"""By how much the logarithm of the temperature moves at most: validation after a wild early epoch says little."""
+"""By how much log T and the bias move at most: validation after a wild early epoch says little."""
 
 
 def wanted_temperature(predictions: Predictions) -> float:
@@ -45,6 +47,29 @@ def wanted_temperature(predictions: Predictions) -> float:
     return float((mean - own).mean() / spread) if spread > 0 else 0.0
 
 
+def wanted_bias(predictions: Predictions) -> Tensor:
+    """What the logits of each class lack: one Newton step on the NLL for each class, less what chance explains.
+
+    ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
+    standard errors, that is the factor of James and Stein: a class whose share is right within chance keeps its logits.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``.
+
+    Returns:
+        ``(C,)``, float64.
+
+    Example:
+        >>> wanted_bias(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
+        tensor([ 1.9800, -1.9800], dtype=torch.float64)
+    """
+    probs = predictions.logits.detach().double().softmax(dim=1)
+    count = predictions.target.bincount(minlength=probs.shape[1]).to(probs.dtype)
+    lacking, spread = count - probs.sum(dim=0), (probs * (1 - probs)).sum(dim=0)
+    beyond_chance = (lacking.square() - spread).clamp(min=0) / lacking.square()
+    return torch.where(spread > 0, lacking / spread * beyond_chance, 0.0).nan_to_num()
+
+
 @LOSSES.register(
     "tempered",
     paper="fedlas",
@@ -54,28 +79,32 @@ def wanted_temperature(predictions: Predictions) -> float:
     tune={"rate": "0.1:1:log"},
 )
 class Tempered(PreciseBuffers, OnBase):
-    """``T * base(logits / T)``, in which T follows held-out predictions until the logits themselves are calibrated.
+    """``T * base((logits + bias) / T)``; T and bias follow held-out predictions until the logits are calibrated.
 
-    The base may ask for softer or sharper predictions than are right. The logits divided by T meet it. The logits
-    themselves, the model's output, are as sure as held-out data allow.
+    The base may ask for softer or sharper predictions than are right, or for other classes. What the loss sees meets
+    it. The logits themselves, the model's output, are as sure of each class as held-out data allow.
 
     Args:
         num_classes: Number of classes C; None accepts any, if the base does.
         num_samples: Size of the training set, for a base that needs it.
         base: An object, a registry name, or ``{"name": ..., option: ...}``.
-        rate: Share, in [0, 1], of the logarithm of the temperature that held-out predictions want which is taken.
+        rate: Share, in [0, 1], of what held-out predictions want which is taken.
+        bias: Learn a bias for each class too. It needs ``num_classes``, and held-out classes that are as frequent as
+            those the model will meet.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         base: The loss.
         log_temperature: Buffer, the logarithm of T, float32; 0 at first.
+        bias: Buffer ``(C,)`` float32, 0 at first: by how much training labels favor each class. None without.
 
     State:
-        The buffer changes in :meth:`update_from_validation` only, by 0.2 at most. Under DDP each rank must pass the
-        same predictions, as the training loop does. It stays float32 through ``.half()``.
+        The buffers change in :meth:`update_from_validation` only, by 0.2 at most. Under DDP each rank must pass the
+        same predictions, as the training loop does. They stay float32 through ``.half()``.
 
     Raises:
-        InputError: If an argument is out of range, or the base reads the weight of the head, which T does not divide.
+        InputError: If an argument is out of range, a bias has no ``num_classes``, or the base reads the weight of the
+            head, which T does not divide.
 
     Note:
         With cross-entropy as the base this is temperature scaling that is learned on the way. Held-out data that set T
@@ -89,8 +118,9 @@ class Tempered(PreciseBuffers, OnBase):
         0.8187...
     """
 
-    precise: ClassVar[tuple[str, ...]] = ("log_temperature",)
+    precise: ClassVar[tuple[str, ...]] = ("log_temperature", "bias")
     log_temperature: Tensor
+    bias: Tensor | None
 
     def __init__(
         self,
@@ -99,6 +129,7 @@ class Tempered(PreciseBuffers, OnBase):
         *,
         base: Base = "ce",
         rate: float = 0.5,
+        bias: bool = False,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
@@ -106,8 +137,12 @@ class Tempered(PreciseBuffers, OnBase):
         if "head_weight" in self.base.needs:
             fix = "Choose one that is a function of the logits, such as ls or ps-kd."
             raise InputError(name, "base must not read the weight of the head, which T does not divide", self.base, fix)
+        if bias and num_classes is None:
+            fix = "Pass num_classes, or bias=False."
+            raise InputError(name, "a bias for each class needs the number of classes", "num_classes=None", fix)
         self.rate = check_number(name, "rate", rate, low=0, high=1)
         self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros(num_classes, dtype=torch.float32) if bias and num_classes else None)
 
     @property
     def temperature(self) -> Tensor:
@@ -117,20 +152,27 @@ class Tempered(PreciseBuffers, OnBase):
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         batch.check_classes(type(self).__name__, self.num_classes)
-        temperature = self.temperature.to(batch.logits.dtype)
-        mixed = None if batch.mixed is None else batch.mixed / temperature
-        values: Tensor = self.base.per_sample(replace(batch, logits=batch.logits / temperature, mixed=mixed))
-        return temperature * values
+        mixed = None if batch.mixed is None else self._seen(batch.mixed)
+        values: Tensor = self.base.per_sample(replace(batch, logits=self._seen(batch.logits), mixed=mixed))
+        return self.temperature.to(batch.logits.dtype) * values
+
+    def _seen(self, logits: Tensor) -> Tensor:
+        """What the base gets."""
+        if self.bias is not None:
+            logits = logits + self.bias.to(logits.dtype)
+        return logits / self.temperature.to(logits.dtype)
 
     @torch.no_grad()
     def update_from_validation(self, predictions: Predictions) -> None:
-        """Move T, so that logits become smaller where held-out predictions are too sure.
+        """Move T, so that logits become smaller where held-out predictions are too sure, and the bias.
 
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
         predictions = check_predictions(type(self).__name__, predictions)
         self.log_temperature -= max(-STEP, min(STEP, self.rate * wanted_temperature(predictions)))
+        if self.bias is not None:
+            self.bias -= (self.rate * wanted_bias(predictions)).clamp(-STEP, STEP).to(self.bias)
         super().update_from_validation(predictions)
 
 
@@ -157,11 +199,13 @@ class TemperedPast(Tempered):
         alpha: Weight of q in the last epoch, in [0, 1].
         keep: Weight of the old average, in [0, 1).
         rate: As in :class:`Tempered`.
+        bias: As there.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         base: The :class:`PSKD`, with the averages in its ``memory``.
         log_temperature: As in :class:`Tempered`.
+        bias: As there.
 
     State:
         As in :class:`Tempered` and :class:`PSKD`.
@@ -195,7 +239,8 @@ class TemperedPast(Tempered):
         alpha: float = 0.4,
         keep: float = 0.9,
         rate: float = 0.5,
+        bias: bool = True,
         **options: Unpack[LossOptions],
     ) -> None:
         base = PSKD(num_samples, num_classes, num_epochs=num_epochs, alpha=alpha, keep=keep)
-        super().__init__(num_classes, base=base, rate=rate, **options)
+        super().__init__(num_classes, base=base, rate=rate, bias=bias, **options)

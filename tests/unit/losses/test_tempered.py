@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
-from fedlas.losses import PSKD, Tempered, TemperedPast, wanted_temperature
+from fedlas.losses import PSKD, Tempered, TemperedPast, wanted_bias, wanted_temperature
 
 
 def over_confident(sharpness, samples=4000):
@@ -85,12 +85,64 @@ def test_a_base_that_reads_the_head_is_refused():
         Tempered(num_classes=3, base={"name": "vmf"})
 
 
-def test_past_predictions_are_kept_at_the_temperature_of_the_loss():
+def shifted(bias, samples=4000):
+    """Predictions whose logits lack the bias."""
+    predictions = over_confident(1.0, samples)
+    return Predictions(predictions.logits - torch.tensor(bias), predictions.target)
+
+
+def test_the_wanted_bias_is_what_each_class_lacks():
+    found = wanted_bias(shifted([0.2, -0.2, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(found[:2], torch.tensor([0.2, -0.2], dtype=torch.float64), atol=0.05, rtol=0)
+    assert found[2:].abs().max() < 0.05
+
+
+def test_what_chance_explains_moves_no_class():
+    right = over_confident(1.0)
+    parts = zip(right.logits.split(50), right.target.split(50), strict=True)
+    moved = torch.stack([wanted_bias(Predictions(*part)) for part in parts]) != 0
+    assert 0.25 < moved.double().mean() < 0.4  # |z| is above 1 in 32 of 100
+    exact = Predictions(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
+    never = Predictions(torch.tensor([[0.0, 0.0, -2000.0]]), torch.tensor([0]))
+    assert wanted_bias(exact).tolist() == [0, 0]
+    assert wanted_bias(never)[2] == 0
+
+
+def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced():
+    """The bias becomes the logarithm of the label's shares, as in logit adjustment."""
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.tensor([0.7, 0.2, 0.1])
+
+    def drawn(weights, samples):
+        target = torch.multinomial(weights, samples, replacement=True, generator=generator)
+        return F.one_hot(target, 3) + torch.randn(samples, 3, generator=generator), target
+
+    (inputs, target), (others, labels) = drawn(shares, 6000), drawn(torch.ones(3), 6000)
+    model, criterion = torch.nn.Linear(3, 3), Tempered(3, bias=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    for _ in range(30):
+        for _ in range(10):
+            optimizer.zero_grad()
+            criterion(model(inputs), target).backward()
+            optimizer.step()
+        criterion.update_from_validation(Predictions(model(others).detach(), labels))
+    torch.testing.assert_close(
+        criterion.bias - criterion.bias.mean(), (shares.log() - shares.log().mean()), atol=0.15, rtol=0
+    )
+    assert model(others).softmax(1).mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_a_bias_needs_the_number_of_classes():
+    with pytest.raises(InputError, match=r"needs the number of classes.*Pass num_classes, or bias=False"):
+        Tempered(bias=True)
+
+
+def test_past_predictions_are_kept_at_the_temperature_and_bias_of_the_loss():
     criterion = TemperedPast(num_samples=4, num_classes=5, num_epochs=4, keep=0.5)
-    criterion.update_from_validation(over_confident(1.2))
+    criterion.update_from_validation(shifted([1.0, 0.0, 0.0, 0.0, -1.0]))
     logits, target, index = torch.randn(4, 5), torch.tensor([0, 1, 2, 3]), torch.arange(4)
     criterion(logits, target, index=index)
-    expected = (logits / criterion.temperature).softmax(1)
+    expected = ((logits + criterion.bias) / criterion.temperature).softmax(1)
     torch.testing.assert_close(criterion.base.memory.rows.float(), expected, atol=1e-3, rtol=0)
 
 

@@ -15,10 +15,10 @@ class PreciseBuffers(nn.Module):
     """
 
     precise: ClassVar[tuple[str, ...]] = ()
-    """Names of those buffers."""
+    """Names of those buffers; one may be None."""
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        before = {name: getattr(self, name) for name in self.precise}
+        before = {name: buffer for name in self.precise if (buffer := getattr(self, name)) is not None}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
             converted = getattr(self, name)
