@@ -88,15 +88,16 @@ class Tempered(PreciseBuffers, OnBase):
         num_classes: Number of classes C; None accepts any, if the base does.
         num_samples: Size of the training set, for a base that needs it.
         base: An object, a registry name, or ``{"name": ..., option: ...}``.
-        rate: Share, in [0, 1], of what held-out predictions want which is taken.
-        bias: Learn a bias for each class too. It needs ``num_classes``, and held-out classes that are as frequent as
-            those the model will meet.
+        rate: Share, in [0, 1], of the change in log T that held-out predictions want which is made.
+        bias_rate: The same of the bias; 0 learns none. It needs ``num_classes``, and held-out classes that are as
+            frequent as those the model will meet.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
         base: The loss.
         log_temperature: Buffer, the logarithm of T, float32; 0 at first.
-        bias: Buffer ``(C,)`` float32, 0 at first: by how much training labels favor each class. None without.
+        bias: Buffer ``(C,)`` float32, 0 at first: by how much training labels favor each class. None if
+            ``bias_rate`` is 0.
 
     State:
         The buffers change in :meth:`update_from_validation` only, by 0.2 at most. Under DDP each rank must pass the
@@ -129,7 +130,7 @@ class Tempered(PreciseBuffers, OnBase):
         *,
         base: Base = "ce",
         rate: float = 0.5,
-        bias: bool = False,
+        bias_rate: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
@@ -137,12 +138,14 @@ class Tempered(PreciseBuffers, OnBase):
         if "head_weight" in self.base.needs:
             fix = "Choose one that is a function of the logits, such as ls or ps-kd."
             raise InputError(name, "base must not read the weight of the head, which T does not divide", self.base, fix)
-        if bias and num_classes is None:
-            fix = "Pass num_classes, or bias=False."
-            raise InputError(name, "a bias for each class needs the number of classes", "num_classes=None", fix)
         self.rate = check_number(name, "rate", rate, low=0, high=1)
+        self.bias_rate = check_number(name, "bias_rate", bias_rate, low=0, high=1)
+        if self.bias_rate and num_classes is None:
+            fix = "Pass num_classes, or bias_rate=0."
+            raise InputError(name, "a bias for each class needs the number of classes", "num_classes=None", fix)
         self.register_buffer("log_temperature", torch.zeros((), dtype=torch.float32))
-        self.register_buffer("bias", torch.zeros(num_classes, dtype=torch.float32) if bias and num_classes else None)
+        bias = torch.zeros(num_classes, dtype=torch.float32) if self.bias_rate and num_classes else None
+        self.register_buffer("bias", bias)
 
     @property
     def temperature(self) -> Tensor:
@@ -169,10 +172,18 @@ class Tempered(PreciseBuffers, OnBase):
         Args:
             predictions: Of the validation set, after an epoch; never of the test set.
         """
-        predictions = check_predictions(type(self).__name__, predictions)
+        name = type(self).__name__
+        predictions = check_predictions(name, predictions)
+        if self.bias is not None and predictions.num_classes != len(self.bias):
+            raise InputError(
+                name,
+                f"predictions must have num_classes = {len(self.bias)} columns",
+                tuple(predictions.logits.shape),
+                "Pass predictions of the model that is trained with this loss.",
+            )
         self.log_temperature -= max(-STEP, min(STEP, self.rate * wanted_temperature(predictions)))
         if self.bias is not None:
-            self.bias -= (self.rate * wanted_bias(predictions)).clamp(-STEP, STEP).to(self.bias)
+            self.bias -= (self.bias_rate * wanted_bias(predictions)).clamp(-STEP, STEP).to(self.bias)
         super().update_from_validation(predictions)
 
 
@@ -199,7 +210,7 @@ class TemperedPast(Tempered):
         alpha: Weight of q in the last epoch, in [0, 1].
         keep: Weight of the old average, in [0, 1).
         rate: As in :class:`Tempered`.
-        bias: As there.
+        bias_rate: As there.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
@@ -239,8 +250,8 @@ class TemperedPast(Tempered):
         alpha: float = 0.4,
         keep: float = 0.9,
         rate: float = 0.5,
-        bias: bool = True,
+        bias_rate: float = 0.5,
         **options: Unpack[LossOptions],
     ) -> None:
         base = PSKD(num_samples, num_classes, num_epochs=num_epochs, alpha=alpha, keep=keep)
-        super().__init__(num_classes, base=base, rate=rate, bias=bias, **options)
+        super().__init__(num_classes, base=base, rate=rate, bias_rate=bias_rate, **options)

@@ -118,7 +118,7 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
         return F.one_hot(target, 3) + torch.randn(samples, 3, generator=generator), target
 
     (inputs, target), (others, labels) = drawn(shares, 6000), drawn(torch.ones(3), 6000)
-    model, criterion = torch.nn.Linear(3, 3), Tempered(3, bias=True)
+    model, criterion = torch.nn.Linear(3, 3), Tempered(3, bias_rate=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for _ in range(30):
         for _ in range(10):
@@ -133,8 +133,8 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
 
 
 def test_a_bias_needs_the_number_of_classes():
-    with pytest.raises(InputError, match=r"needs the number of classes.*Pass num_classes, or bias=False"):
-        Tempered(bias=True)
+    with pytest.raises(InputError, match=r"needs the number of classes.*Pass num_classes, or bias_rate=0"):
+        Tempered(bias_rate=0.5)
 
 
 def test_past_predictions_are_kept_at_the_temperature_and_bias_of_the_loss():
