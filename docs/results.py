@@ -46,6 +46,24 @@ FIGURES = {
 }
 """Studies with a figure, and the methods in it; all if none is named."""
 
+METHODS = {
+    "digits": "Digits, MLP",
+    "mnist": "MNIST, MLP",
+    "words": "Words of ten languages, MLP",
+    "fashion-mlp": "Fashion-MNIST, MLP",
+    "fashion-noise": "the same, 20 % wrong labels",
+    "fashion-tail": "the same, long-tailed",
+    "fashion-conv": "Fashion-MNIST, resnet8",
+    "fashion-flip": "the same, with flips",
+    "cifar10": "CIFAR-10, resnet8",
+    "cifar100": "CIFAR-100, resnet8",
+    "cifar100-long": "the same, 40 epochs",
+}
+"""The settings in which losses are compared with cross-entropy plus a temperature."""
+REPORTED = tuple(range(10, 15))
+"""The seeds of their report, on which nothing was chosen."""
+WINNER = "tempered-past"
+
 _PLACE = re.compile(r"(<!-- results\n(.*?)-->\n).*?(<!-- end -->)", re.DOTALL)
 _BOARD = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -255,9 +273,9 @@ def _resampled(differences: Sequence[float]) -> tuple[float, float, float]:
     return mean, float(t.ppf(0.975, count - 1)) * error, p_value
 
 
-def _against_baseline(study: str, method: str, seeds: int = 5, settings: Sequence[str] = ()) -> Table:
+def _against_baseline(study: str, method: str) -> Table:
     """A method before, and cross-entropy after a temperature, a row a setting; Holm's correction over settings."""
-    found = {setting: _by_method(study, setting, seeds) for setting in settings or METHODS}
+    found = {setting: _by_method(study, setting) for setting in METHODS}
     tests = _with_holm([_minus_baseline(each, method, "nll") for each in found.values()])
     rows = []
     for (setting, each), test in zip(found.items(), tests, strict=True):
@@ -290,9 +308,9 @@ def _against_others(study: str, method: str) -> Table:
     return table_of(heads, rows)
 
 
-def _settings(study: str, name: str) -> Table:
+def _settings(study: str, name: str, seeds: Sequence[int] = ()) -> Table:
     """Every method of a setting, the lowest NLL first; differences to cross-entropy after temperature scaling."""
-    found = _by_method(study, name)
+    found = _by_method(study, name, seeds or REPORTED)
     methods = sorted({method for method, _ in found}, key=lambda method: fmean(found[method, ""]["nll"]))
     tests = _with_holm([_minus_baseline(found, method, "nll") for method in methods])
     rows = [
@@ -308,11 +326,13 @@ def _settings(study: str, name: str) -> Table:
     )
 
 
-def _by_method(study: str, setting: str, seeds: int = 5) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """The columns of each method and calibrator, in the order of seeds, of which the first count."""
+def _by_method(
+    study: str, setting: str, seeds: Sequence[int] = REPORTED
+) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """The columns of each method and calibrator, in the order of seeds."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in sorted(_csv(study, "results"), key=lambda row: int(row["seed"])):
-        if row["setting"] == setting and int(row["seed"]) < seeds:
+        if row["setting"] == setting and int(row["seed"]) in seeds:
             columns = found.setdefault((row["method"], row["after"]), {})
             for name in ("accuracy", "nll", "ece", "floor", "aurc"):
                 columns.setdefault(name, []).append(float(row[name]))
@@ -401,20 +421,6 @@ def draw_shift(study: str) -> str:
     drawn.set_ylim(bottom=0)
     legend_outside(drawn, LIGHT, most=3)
     return themed_svg(drawn, "The ECE of two networks under 15 corruptions: the lower the accuracy, the higher the ECE")
-
-
-METHODS = {
-    "digits": "Digits, MLP",
-    "mnist": "MNIST, MLP",
-    "fashion-mlp": "Fashion-MNIST, MLP",
-    "fashion-noise": "the same, 20 % wrong labels",
-    "fashion-tail": "the same, long-tailed",
-    "fashion-conv": "Fashion-MNIST, resnet8",
-    "cifar10": "CIFAR-10, resnet8",
-    "cifar100": "CIFAR-100, resnet8",
-}
-"""The settings in which losses are compared with cross-entropy plus a temperature."""
-WINNER = "tempered-past"
 
 
 def draw_methods(study: str) -> str:

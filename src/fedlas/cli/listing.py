@@ -23,6 +23,7 @@ from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.trackers import TRACKERS
 from fedlas.lab.tune.listing import tuned_rows
 from fedlas.losses import LOSSES
+from fedlas.losses._base import OnBase
 from fedlas.metrics import METRICS
 from fedlas.ood import GIVEN, OOD_SCORES, needs_of
 
@@ -146,7 +147,8 @@ def _loss(entry: Entry[Any]) -> dict[str, str]:
     needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
     if "base" in inspect.signature(kind).parameters:
         needs.append("what its base needs")
-    if "update_from_validation" in vars(kind):
+    passes_on = OnBase.update_from_validation
+    if getattr(kind, "update_from_validation", passes_on) is not passes_on:
         needs.append("validation")
     note = str(entry.metadata.get("note", "written from the paper"))
     return {"needs": ", ".join(needs), "note": note + (", pairwise cost" if entry.metadata.get("pairwise") else "")}

@@ -52,10 +52,16 @@ def _csv_columns(metric: str) -> list[str]:
     return [*names, f"{metric}_floor", f"{metric}_p"] if is_calibration_error(metric) else names
 
 
-def short_table(model: ReportModel, *, places: int = 3) -> Table:
-    """One line a method: accuracy, NLL, ECE with its floor, ECE after temperature scaling, seeds."""
-    accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
-    shown = [(accuracy, "test", accuracy), (nll, "test", nll)]
+def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
+    """One line a method: accuracy, NLL, ECE with its floor, ECE after temperature scaling, seeds.
+
+    Args:
+        model: Of the report.
+        places: Digits after the point.
+        aurc: Show AURC too, for which a terminal has no room.
+    """
+    accuracy, nll, ranking, ece = (column(name, places=places) for name in ("accuracy", "nll", "aurc", "ece"))
+    shown = [(accuracy, "test", accuracy), (nll, "test", nll), *[(ranking, "test", ranking)] * aurc]
     shown += [
         (ece, "test", replace(ece, unit="% (floor)")),
         (ece, "test_calibrated", replace(ece, title="ECE after T")),

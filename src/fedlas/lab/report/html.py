@@ -37,7 +37,7 @@ def html_report(model: ReportModel) -> str:
         after=[
             picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, "test_calibrated")) is not None
         ],
-        short=short_table(model),
+        short=short_table(model, aurc=True),
         short_notes=short_legend(model),
         tables=[table for _, table in model.tables],
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],

@@ -16,7 +16,10 @@ def markdown_report(model: ReportModel) -> str:
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
     if commands := provenance.commands(summary.starts):
         parts.append(code_block(commands))
-    parts += [bullets(f"{answer.question}: {answer.text}" for answer in answers(model)), markdown(short_table(model))]
+    parts += [
+        bullets(f"{answer.question}: {answer.text}" for answer in answers(model)),
+        markdown(short_table(model, aurc=True)),
+    ]
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
     parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))

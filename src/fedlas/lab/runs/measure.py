@@ -13,7 +13,7 @@ from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.data import as_tested, held_out, unknown_images
-from fedlas.metrics import evaluate
+from fedlas.metrics import METRICS, evaluate
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
 
@@ -58,14 +58,19 @@ def measure(val: Predictions | None, test: Predictions, *, num_bins: int = 15) -
     """
     if val is None:
         unknown: dict[str, Any] = {"temperature": None, "temperature_ece": None, "notes": [], "val": {}}
-        return {**unknown, "test": evaluate(test, num_bins=num_bins), "test_calibrated": {}}
+        return {**unknown, "test": recorded(test, num_bins), "test_calibrated": {}}
     scaling, notes = fit_with_notes(TemperatureScaling(), val)
     grid, more = fit_with_notes(TemperatureScaling(objective="ece", num_bins=num_bins), val)
     return {
         "temperature": scaling.temperature,
         "temperature_ece": grid.temperature,
         "notes": [*notes, *more],
-        "val": evaluate(val, num_bins=num_bins),
-        "test": evaluate(test, num_bins=num_bins),
-        "test_calibrated": evaluate(scaling.transform(test), num_bins=num_bins),
+        "val": recorded(val, num_bins),
+        "test": recorded(test, num_bins),
+        "test_calibrated": recorded(scaling.transform(test), num_bins),
     }
+
+
+def recorded(predictions: Predictions, num_bins: int = 15) -> dict[str, float]:
+    """What a run records: the default metrics, and AURC, since a loss may pay for calibration with the order."""
+    return {**evaluate(predictions, num_bins=num_bins), "aurc": METRICS["aurc"].value(predictions)}

@@ -15,8 +15,7 @@ from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.corrupted import corrupted
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.load import Trained
-from fedlas.lab.runs.measure import predictions_of
-from fedlas.metrics import evaluate
+from fedlas.lab.runs.measure import predictions_of, recorded
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 
@@ -67,7 +66,7 @@ def measure_shift(
 
     def measured(predictions: Predictions) -> dict[str, Any]:
         stages = {"test": predictions, "test_calibrated": scaling.transform(predictions)}
-        found: dict[str, Any] = {stage: evaluate(each, num_bins=bins) for stage, each in stages.items()}
+        found: dict[str, Any] = {stage: recorded(each, bins) for stage, each in stages.items()}
         if replicates:
             found["noise"] = {
                 stage: {"ece": estimates(each, ["ece"], num_bins=bins, replicates=replicates)["ece"].plain()}

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from fedlas.lab.report.report import write_report as write_everything
-from fedlas.metrics import evaluate
+from fedlas.lab.runs.measure import recorded
 from fedlas.predictions import Predictions
 
 # Intervals and pages of runs have tests of their own, which take their time.
@@ -67,7 +67,7 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     (folder / "predictions").mkdir()
     val.save(folder / "predictions" / "val.npz")
     test.save(folder / "predictions" / "test.npz")
-    measured = evaluate(test)
+    measured = recorded(test)
     lines = "".join(json.dumps(line) + "\n" for line in fake_log(sharpness, seed, epochs, measured["accuracy"]))
     (folder / "log.jsonl").write_text(lines)
     config = {
@@ -83,8 +83,8 @@ def write_run(folder, *, loss="ce", seed=0, recipe="digits", epochs=30, samples=
     metrics = {
         "format": 1, "run": folder.name, "recipe": recipe, "loss": loss, "seed": seed, "epochs": epochs,
         "best_epoch": epochs - 2, "selected_by": "accuracy", "parameters": 12345, "seconds": 71.2 + seed,
-        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": evaluate(val), "test": measured,
-        "test_calibrated": evaluate(test.with_logits(test.logits / temperature)),
+        "temperature": temperature, "temperature_ece": round(temperature, 1), "val": recorded(val), "test": measured,
+        "test_calibrated": recorded(test.with_logits(test.logits / temperature)),
     }  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**metrics, **changes}))
     return folder
