@@ -15,5 +15,7 @@ def show_metrics(
     if details:
         show(terminal(metrics_table(columns, title=title, noise=noise), details=True))
         return
-    show(terminal(short_table(columns, title=title, noise=noise, num_classes=num_classes)))
-    say(*([WITHIN] if any((noise or {}).values()) else []), style="dim", wrap=True)
+    short = short_table(columns, title=title, noise=noise, num_classes=num_classes)
+    show(terminal(short))
+    marked = any(cell.mark == "calibrated" for row in short.rows for cell in row)
+    say(*([WITHIN] if marked else []), style="dim", wrap=True)

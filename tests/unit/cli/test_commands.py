@@ -81,6 +81,18 @@ def test_too_few_replicates_are_refused_before_anything_else(tmp_path, replicate
         report(tmp_path / "none", replicates=replicates)
 
 
+@pytest.mark.parametrize("sharpness", [1, 4])
+def test_evaluate_explains_a_sign_only_where_it_stands(tmp_path, capsys, sharpness):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 3, generator=generator)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    path = Predictions(sharpness * logits, target).save(tmp_path / "some.npz")
+    evaluate_file(path, replicates=39)
+    shown = capsys.readouterr().out
+    signs = {line.lstrip().startswith("~") for line in shown.splitlines() if "~" in line}
+    assert signs == ({True, False} if sharpness == 1 else set())
+
+
 def test_evaluate_run_folder_calibrates_on_its_validation_part(files, capsys):
     folder = files[0].parent.parent
     evaluate_file(folder, calibrate="temperature", as_json=True, replicates=0)

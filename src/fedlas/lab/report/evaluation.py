@@ -18,7 +18,7 @@ from fedlas.predictions.predictions import AnyPredictions, check_predictions
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""
-WITHIN = "~ within noise: the test does not reject calibration, which is no evidence of it. Intervals: 95 %."
+WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
 # Of more stages each gets a row instead of a column.
 _MOST_COLUMNS = 3
 
