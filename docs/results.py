@@ -297,7 +297,7 @@ def _against_others(study: str, method: str) -> Table:
         aurc = [1000 * value for value in _minus_baseline(each, method, "aurc")]
         low, high = mean_interval(aurc) or (fmean(aurc),) * 2
         beyond = [
-            f"{100 * (fmean(each[key]['ece']) - fmean(each[key]['floor'])):.2f}"
+            f"{100 * (fmean(each[key]['ece']) - fmean(each[key]['floor'])):.2f}" if key in each else DASH
             for key in ((method, ""), ("ce", "temperature"), ("fedlas", ""))
         ]
         rows.append([METHODS[setting], *test, f"{fmean(aurc):+.1f} [{low:+.1f}, {high:+.1f}]", *beyond])

@@ -60,7 +60,8 @@ def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> T
         places: Digits after the point.
         aurc: Show AURC too, for which a terminal has no room.
     """
-    accuracy, nll, ranking, ece = (column(name, places=places) for name in ("accuracy", "nll", "aurc", "ece"))
+    accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
+    ranking = column("aurc", places=places + 1)
     shown = [(accuracy, "test", accuracy), (nll, "test", nll), *[(ranking, "test", ranking)] * aurc]
     shown += [
         (ece, "test", replace(ece, unit="% (floor)")),
