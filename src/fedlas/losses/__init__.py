@@ -25,6 +25,7 @@ from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
+from fedlas.losses.instance_smoothing import InstanceSmoothing
 from fedlas.losses.label_relaxation import LabelRelaxation
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
 from fedlas.losses.logit_norm import LogitNorm, normalized_logits
@@ -77,6 +78,7 @@ __all__ = [
     "FedLASAblation",
     "FedLASPlus",
     "FocalLoss",
+    "InstanceSmoothing",
     "LabelRelaxation",
     "LabelSmoothing",
     "LogitNorm",

@@ -199,9 +199,9 @@ class Tempered(PreciseBuffers, OnBase):
 class TemperedPast(Tempered):
     """:class:`Tempered` :class:`PSKD` with a running average: the target is the label and, more and more, q.
 
-    ``q`` is the average of what the model said of the sample at earlier visits, at the temperature of the loss. Such
-    targets know which samples are hard or wrongly labeled. They are too soft, and T gives the model's output back
-    what they take.
+    ``q`` is the average of what the model said of the sample at earlier visits, at the temperature and bias of the
+    loss. Such targets know which samples are hard or wrongly labeled. They are too soft, and favor the classes that the
+    training set favors. T and the bias keep both out of the model's output.
 
     Args:
         num_samples: Size of the training set that ``index`` points into.

@@ -38,7 +38,7 @@ class DataConfig:
         label_noise: Wrong training labels: a section with ``rate`` and ``kind`` (``symmetric`` or ``asymmetric``); null
             changes no label. ``splits.npz`` says which labels are wrong.
         cross_fit: Number of models, at least 2, each trained without one part of the training images, whose predictions
-            of that part are the targets of the loss ``cross-fitted``. Other losses do not use them.
+            of that part are for the losses ``cross-fitted`` and ``instance-smoothing``. Others do not use them.
         corruption: Corrupted test images: a section with ``name``, ``severity`` (1 to 5) and ``seed``; null corrupts
             none. ``fedlas shift`` measures finished runs under all corruptions.
         test_mean: Mean by channel that normalizes the run's own test images; null is the mean of the data, which is

@@ -1,0 +1,106 @@
+"""Instance-based label smoothing: a teacher says how much each sample's label is smoothed, or towards which classes.
+
+Source: Maher, Kull 2021, "Instance-based Label Smoothing For Better Calibrated Classification Networks" (arXiv
+2110.05355). Written from the formulas of its two methods.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedlas._core.check import check_choice, check_number
+from fedlas.losses._base import LOSSES, Batch, LossOptions, paper, smoothed_nll
+from fedlas.losses.cross_fitted import CrossFitted
+
+__all__ = ["InstanceSmoothing"]
+
+_LEAST = 1e-5
+"""Added to a teacher's probabilities: one that excludes all wrong classes says nothing of them, so they share alike."""
+
+_Form = Literal["classes", "amount"]
+
+
+@LOSSES.register(
+    "instance-smoothing",
+    **paper("Instance-based Label Smoothing For Better Calibrated Classification Networks", 2021, "2110.05355"),
+    dense=False,
+    note="written from the paper's formulas; the teachers are those of data.cross_fit",
+    tune={"alpha": "0.01:0.2:log", "temperature": "1:16:log"},
+)
+class InstanceSmoothing(CrossFitted):
+    """Label smoothing whose mass a teacher's probabilities ``q`` divide among the wrong classes, or set in size.
+
+    The target of class y is ``1 - a`` and of another class k
+
+    - ``a q_k / (1 - q_y)`` with ``a = alpha`` in the form ``classes``: similar classes get more;
+    - ``a / (C - 1)`` with ``a = alpha q_y`` in the form ``amount``: sure samples are smoothed more.
+
+    Args:
+        num_samples: Size of the training set that ``index`` points into.
+        num_classes: Number of classes C, at least 2.
+        alpha: Mass of the wrong classes, in [0, 1]; in the form ``amount`` the most that it can be.
+        form: ``"classes"`` or ``"amount"``, the paper's second and first method.
+        temperature: Of the teacher, at least 1.
+        **options: Those of every :class:`~fedlas.losses.Loss`. Class weights apply to the target class by class.
+
+    Attributes:
+        memory: The probabilities q, which :meth:`set_targets` gives.
+
+    State:
+        As in :class:`CrossFitted`.
+
+    Raises:
+        InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
+
+    Note:
+        The paper's teacher is one network that was trained on the same samples with their labels. In a recipe
+        ``data.cross_fit`` trains teachers that have not seen the sample. Any other may be given to :meth:`set_targets`.
+        A soft target is a mixture of these targets.
+
+    Example:
+        >>> criterion = InstanceSmoothing(num_samples=1, num_classes=3, alpha=0.2)
+        >>> criterion.set_targets(torch.tensor([[0.5, 0.4, 0.1]]))
+        >>> criterion.targets(torch.tensor([[0.5, 0.4, 0.1]]), torch.tensor([[1.0, 0.0, 0.0]]), 0.2)
+        tensor([[0.8000, 0.1600, 0.0400]])
+        >>> criterion(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), index=torch.tensor([0]))
+        tensor(0.6476)
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        num_classes: int,
+        *,
+        alpha: float = 0.1,
+        form: _Form = "classes",
+        temperature: float = 1.0,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        name = type(self).__name__
+        self.form = check_choice(name, "form", form, get_args(_Form))
+        self.temperature = check_number(name, "temperature", temperature, low=1)
+
+    def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
+        """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
+        q, there = self.known(batch)
+        label = batch.target if batch.soft else F.one_hot(batch.target, q.shape[1]).to(q.dtype)
+        target = self.targets(q, label, strength)
+        if there is not None:  # without a teacher the target is the label alone
+            target = torch.where(there[:, None], target, label)
+        return smoothed_nll(batch.logits, target, 0.0, batch.weight)
+
+    def targets(self, q: Tensor, label: Tensor, strength: Tensor | float) -> Tensor:
+        """Targets ``(M, C)`` of labels ``(M, C)``, one-hot or soft, for a teacher's probabilities ``q (M, C)``."""
+        q = ((q + _LEAST).log() / self.temperature).softmax(dim=1)
+        mass = torch.as_tensor(strength, dtype=q.dtype, device=q.device).reshape(-1, 1)
+        # What each class of the label gives away, and to the share q_k / (1 - q_y) or 1 / (C - 1) of which others.
+        if self.form == "amount":
+            given = label * mass * q
+            return label - given + (given.sum(dim=1, keepdim=True) - given) / (q.shape[1] - 1)
+        given = label * mass / (q.sum(dim=1, keepdim=True) - q)
+        return label * (1 - mass) + q * (given.sum(dim=1, keepdim=True) - given)
