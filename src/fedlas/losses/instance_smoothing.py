@@ -1,4 +1,4 @@
-"""Instance-based label smoothing: a teacher says how much each sample's label is smoothed, or towards which classes.
+"""Instance-based label smoothing: a teacher says how much each sample's label is smoothed, or toward which classes.
 
 Source: Maher, Kull 2021, "Instance-based Label Smoothing For Better Calibrated Classification Networks" (arXiv
 2110.05355). Written from the formulas of its two methods.
