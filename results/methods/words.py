@@ -1,8 +1,8 @@
 """The data of words.yaml: of which of ten languages is a word? ``python words.py words.npz``.
 
 The words are those of Debian's packages wamerican, wdanish, wdutch, wfrench, wngerman, witalian, wpolish, wportuguese,
-wspanish and wswedish: 2,500 a language, of 4 to 12 letters, without accents. A word that several languages share may
-come from each of them. A word is an image of 18 x 18: one of 27 signs in each of 12 places.
+wspanish and wswedish: 2,500 a language, of 4 to 12 letters in lower case, without accents. A word that several
+languages share may come from each of them. A word is an image of 18 x 18: one of 27 signs in each of 12 places.
 """
 
 import sys
@@ -20,7 +20,7 @@ PLACES, SIGNS = 12, ascii_lowercase + " "
 
 
 def words(language: str) -> list[str]:
-    """Every word of a language once, in lower case, without accents."""
+    """The words of a language that are a to z in lower case once accents are off: no German nouns."""
     encoding = "latin-1" if language == "swedish" else "utf-8"
     lines = Path("/usr/share/dict", language).read_text(encoding=encoding).splitlines()
     plain = {

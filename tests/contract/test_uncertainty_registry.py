@@ -10,8 +10,8 @@ from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
 from fedlas.cli.evaluate import evaluate_file
 from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.measure import recorded
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
-from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
 
 QUICK = {"epochs": 2, "members": 2, "samples": 3}
@@ -81,7 +81,7 @@ def test_leaves_a_folder_like_any_run(made, bench):
         source = Predictions.load(bench / "ce-s0" / "predictions" / f"{part}.npz")
         assert torch.equal(found.target, source.target)
         assert torch.equal(found.label_probs, source.label_probs)
-        assert metrics[part] == evaluate(found)
+        assert metrics[part] == recorded(found)
     reference = json.loads((bench / "ce-s0" / "metrics.json").read_text())
     assert reference.keys() <= metrics.keys()
     assert metrics["test_calibrated"].keys() == reference["test_calibrated"].keys()

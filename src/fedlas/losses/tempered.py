@@ -22,6 +22,7 @@ from fedlas.predictions.predictions import check_predictions
 
 __all__ = ["Tempered", "TemperedPast", "wanted_bias", "wanted_temperature"]
 
+_LEAST = 1e-12
 STEP = 0.2
 """By how much log T and the bias move at most: validation after a wild early epoch says little."""
 
@@ -32,29 +33,31 @@ def wanted_temperature(predictions: Predictions) -> float:
     ``mean(E_p[z] - z_y) / mean(Var_p[z])``: above 0 if they are over-confident, 0 if all their logits agree.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``; their weights count.
 
     Example:
         >>> sure = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
         >>> round(wanted_temperature(Predictions(sure, torch.tensor([0, 1]))), 3)
         1.813
     """
-    logits = predictions.logits.detach().double()
+    logits, weights = predictions.logits.detach().double(), _weights(predictions)
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
-    spread = (probs * (logits - mean[:, None]).square()).sum(dim=1).mean()
+    spread = weights @ (probs * (logits - mean[:, None]).square()).sum(dim=1)
     own = logits.gather(1, predictions.target[:, None]).squeeze(1)
-    return float((mean - own).mean() / spread) if spread > 0 else 0.0
+    return float(weights @ (mean - own) / spread) if spread > 0 else 0.0
 
 
 def wanted_bias(predictions: Predictions) -> Tensor:
-    """What the logits of each class lack: one Newton step on the NLL for each class, less what chance explains.
+    """What the logits of each class lack: a Newton step on the NLL, class by class, less what chance explains.
 
     ``(share of label k - mean(p_k)) / mean(p_k (1 - p_k))``, times ``max(0, 1 - 1 / z^2)``. With ``z`` the step in
     standard errors, that is the factor of James and Stein: a class whose share is right within chance keeps its logits.
+    Each step takes the other classes to stand still. Where two classes take from each other, it is up to twice as long
+    as both need.
 
     Args:
-        predictions: Logits ``(N, C)`` and target ``(N,)``.
+        predictions: Logits ``(N, C)`` and target ``(N,)``; their weights count.
 
     Returns:
         ``(C,)``, float64.
@@ -63,11 +66,19 @@ def wanted_bias(predictions: Predictions) -> Tensor:
         >>> wanted_bias(Predictions(torch.zeros(100, 2), torch.zeros(100, dtype=torch.long)))
         tensor([ 1.9800, -1.9800], dtype=torch.float64)
     """
-    probs = predictions.logits.detach().double().softmax(dim=1)
-    count = predictions.target.bincount(minlength=probs.shape[1]).to(probs.dtype)
-    lacking, spread = count - probs.sum(dim=0), (probs * (1 - probs)).sum(dim=0)
-    beyond_chance = (lacking.square() - spread).clamp(min=0) / lacking.square()
-    return torch.where(spread > 0, lacking / spread * beyond_chance, 0.0).nan_to_num()
+    probs, weights = predictions.logits.detach().double().softmax(dim=1), _weights(predictions)
+    share = torch.zeros_like(probs[0]).index_add_(0, predictions.target, weights)
+    lacking, spread = share - weights @ probs, probs * (1 - probs)
+    chance = weights.square() @ spread
+    beyond = torch.where(lacking.square() > chance, 1 - chance / lacking.square(), 0.0)
+    return lacking / (weights @ spread).clamp(min=_LEAST) * beyond
+
+
+def _weights(predictions: Predictions) -> Tensor:
+    """The weight of each sample ``(N,)`` float64; 1 without."""
+    if predictions.weights is None:
+        return torch.ones_like(predictions.target, dtype=torch.float64)
+    return predictions.weights.to(predictions.target.device)
 
 
 @LOSSES.register(

@@ -92,9 +92,38 @@ def shifted(bias, samples=4000):
 
 
 def test_the_wanted_bias_is_what_each_class_lacks():
-    found = wanted_bias(shifted([0.2, -0.2, 0.0, 0.0, 0.0]))
-    torch.testing.assert_close(found[:2], torch.tensor([0.2, -0.2], dtype=torch.float64), atol=0.05, rtol=0)
-    assert found[2:].abs().max() < 0.05
+    found = wanted_bias(shifted([0.2, -0.2, 0.0, 0.0, 0.0], samples=200_000))
+    # Each class for itself: by C / (C - 1) too far, as if the others stood still.
+    torch.testing.assert_close(found[:2], torch.tensor([0.25, -0.25], dtype=torch.float64), atol=0.02, rtol=0)
+    assert found[2:].abs().max() < 0.02
+
+
+def test_between_two_classes_the_step_is_twice_as_long():
+    logits = torch.tensor([[0.1, 0.0]], dtype=torch.float64).repeat(20_000, 1)
+    target = torch.arange(20_000) % 2
+    torch.testing.assert_close(
+        wanted_bias(Predictions(logits, target)), torch.tensor([-0.1, 0.1], dtype=torch.float64), atol=3e-3, rtol=0
+    )
+
+
+def test_a_class_that_is_never_expected_lacks_much():
+    never = Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([1]))
+    assert wanted_bias(never)[1] > 100
+    assert wanted_bias(Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("wanted", [wanted_bias, wanted_temperature])
+def test_a_weight_counts_like_copies(wanted):
+    some = over_confident(1.3, samples=300)
+    twice = torch.arange(300) % 3 == 0
+    copies = Predictions(*(torch.cat([each, each[twice]]) for each in (some.logits, some.target)))
+    weighted = Predictions(some.logits, some.target, weights=1.0 + twice)
+    if wanted is wanted_temperature:
+        assert wanted(weighted) == pytest.approx(wanted(copies))
+        return
+    # A sample of weight 2 is one observation: what chance explains is more than with copies, and the sign the same.
+    assert (wanted(weighted).abs() <= wanted(copies).abs() + 1e-12).all()
+    assert wanted(weighted).count_nonzero() > 0
 
 
 def test_what_chance_explains_moves_no_class():
@@ -103,9 +132,7 @@ def test_what_chance_explains_moves_no_class():
     moved = torch.stack([wanted_bias(Predictions(*part)) for part in parts]) != 0
     assert 0.25 < moved.double().mean() < 0.4  # |z| is above 1 in 32 of 100
     exact = Predictions(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
-    never = Predictions(torch.tensor([[0.0, 0.0, -2000.0]]), torch.tensor([0]))
     assert wanted_bias(exact).tolist() == [0, 0]
-    assert wanted_bias(never)[2] == 0
 
 
 def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced():
@@ -143,7 +170,7 @@ def test_past_predictions_are_kept_at_the_temperature_and_bias_of_the_loss():
     logits, target, index = torch.randn(4, 5), torch.tensor([0, 1, 2, 3]), torch.arange(4)
     criterion(logits, target, index=index)
     expected = ((logits + criterion.bias) / criterion.temperature).softmax(1)
-    torch.testing.assert_close(criterion.base.memory.rows.float(), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(criterion.base.memory.rows.float(), expected, atol=3e-3, rtol=0)
 
 
 def test_the_average_of_ps_kd_is_a_mean_at_first():
