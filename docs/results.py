@@ -54,10 +54,10 @@ METHODS = {
     "fashion-noise": "the same, 20 % wrong labels",
     "fashion-tail": "the same, long-tailed",
     "fashion-conv": "Fashion-MNIST, resnet8",
-    "fashion-flip": "the same, with flips",
+    "fashion-flip": "the same, with flips (3 seeds)",
     "cifar10": "CIFAR-10, resnet8",
     "cifar100": "CIFAR-100, resnet8",
-    "cifar100-small": "the same, 5,000 images, 40 epochs",
+    "cifar100-small": "the same, 5,000 images, 40 epochs (3 seeds)",
 }
 """The settings in which losses are compared with cross-entropy plus a temperature."""
 REPORTED = tuple(range(10, 15))
