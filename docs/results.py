@@ -57,7 +57,7 @@ METHODS = {
     "fashion-flip": "the same, with flips (3 seeds)",
     "cifar10": "CIFAR-10, resnet8",
     "cifar100": "CIFAR-100, resnet8",
-    "cifar100-small": "the same, 5,000 images, 40 epochs (3 seeds)",
+    "cifar100-small": "the same, longer (3 seeds)",
 }
 """The settings in which losses are compared with cross-entropy plus a temperature."""
 REPORTED = tuple(range(10, 15))
