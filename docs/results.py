@@ -319,9 +319,9 @@ def _parts(study: str, methods: Sequence[str]) -> Table:
     return table_of(["NLL minus ce + T [95 %]", *methods], rows)
 
 
-def _settings(study: str, name: str, seeds: Sequence[int] = ()) -> Table:
+def _settings(study: str, name: str, seeds: Sequence[int]) -> Table:
     """Every method of a setting, the lowest NLL first; differences to cross-entropy after temperature scaling."""
-    found = _by_method(study, name, seeds or REPORTED)
+    found = _by_method(study, name, seeds)
     methods = sorted({method for method, _ in found}, key=lambda method: fmean(found[method, ""]["nll"]))
     tests = _with_holm([_minus_baseline(found, method, "nll") for method in methods])
     rows = [

@@ -1,7 +1,8 @@
 """Instance-based label smoothing: a teacher says how much each sample's label is smoothed, or toward which classes.
 
 Source: Maher, Kull 2021, "Instance-based Label Smoothing For Better Calibrated Classification Networks" (arXiv
-2110.05355). Written from the formulas of its two methods.
+2110.05355). The formulas of its two methods are taken from the authors' published code; the text of the paper was not
+to be had.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _Form = Literal["classes", "amount"]
     "instance-smoothing",
     **paper("Instance-based Label Smoothing For Better Calibrated Classification Networks", 2021, "2110.05355"),
     dense=False,
-    note="written from the paper's formulas; the teachers are those of data.cross_fit",
+    note="formulas as in the authors' code; the teachers are those of data.cross_fit",
     tune={"alpha": "0.01:0.2:log", "temperature": "1:16:log"},
 )
 class InstanceSmoothing(CrossFitted):
@@ -43,7 +44,7 @@ class InstanceSmoothing(CrossFitted):
         num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C, at least 2.
         alpha: Mass of the wrong classes, in [0, 1]; in the form ``amount`` the most that it can be.
-        form: ``"classes"`` or ``"amount"``, the paper's second and first method.
+        form: ``"classes"`` or ``"amount"``, the second and the first method of the authors' code.
         temperature: Of the teacher, at least 1.
         **options: Those of every :class:`~fedlas.losses.Loss`. Class weights apply to the target class by class.
 
@@ -57,7 +58,7 @@ class InstanceSmoothing(CrossFitted):
         InputError: If an argument is out of range; for dense logits; on CPU for an index outside the training set.
 
     Note:
-        The paper's teacher is one network that was trained on the same samples with their labels. In a recipe
+        The authors' teacher is one network that was trained on the same samples with their labels. In a recipe
         ``data.cross_fit`` trains teachers that have not seen the sample. Any other may be given to :meth:`set_targets`.
         A soft target is a mixture of these targets.
 

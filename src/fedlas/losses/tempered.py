@@ -23,6 +23,7 @@ from fedlas.predictions.predictions import check_predictions
 __all__ = ["Tempered", "TemperedPast", "wanted_bias", "wanted_temperature"]
 
 _LEAST = 1e-12
+"""Stands for a spread of 0, where float64 rounds all probabilities of a class to 0 or 1."""
 STEP = 0.2
 """By how much log T and the bias move at most: validation after a wild early epoch says little."""
 

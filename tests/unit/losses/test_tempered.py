@@ -112,18 +112,25 @@ def test_a_class_that_is_never_expected_lacks_much():
     assert wanted_bias(Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("wanted", [wanted_bias, wanted_temperature])
-def test_a_weight_counts_like_copies(wanted):
+def weighted_and_copied():
+    """The same predictions with a weight of 2 for a third of them, and with two copies of that third."""
     some = over_confident(1.3, samples=300)
     twice = torch.arange(300) % 3 == 0
-    copies = Predictions(*(torch.cat([each, each[twice]]) for each in (some.logits, some.target)))
-    weighted = Predictions(some.logits, some.target, weights=1.0 + twice)
-    if wanted is wanted_temperature:
-        assert wanted(weighted) == pytest.approx(wanted(copies))
-        return
-    # A sample of weight 2 is one observation: what chance explains is more than with copies, and the sign the same.
-    assert (wanted(weighted).abs() <= wanted(copies).abs() + 1e-12).all()
-    assert wanted(weighted).count_nonzero() > 0
+    copied = Predictions(*(torch.cat([each, each[twice]]) for each in (some.logits, some.target)))
+    return Predictions(some.logits, some.target, weights=1.0 + twice), copied
+
+
+def test_to_the_temperature_a_weight_is_copies():
+    weighted, copied = weighted_and_copied()
+    assert wanted_temperature(weighted) == pytest.approx(wanted_temperature(copied))
+
+
+def test_to_the_bias_a_weight_is_less_than_copies():
+    """One observation that counts twice: chance explains more than with two of them."""
+    weighted, copied = (wanted_bias(each) for each in weighted_and_copied())
+    assert (weighted.abs() <= copied.abs() + 1e-12).all()
+    assert (weighted * copied >= 0).all()
+    assert weighted.count_nonzero() > 0
 
 
 def test_what_chance_explains_moves_no_class():
