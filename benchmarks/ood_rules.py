@@ -27,8 +27,8 @@ from fedlas import Predictions
 from fedlas.lab.data.sets.cifar import load_cifar10, load_cifar100
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.models.resnet_small import BasicBlock, SmallResNet
-from fedlas.ood import Outputs, Reference, compute_score, detection_metrics, negative_aware_norm_score
-from fedlas.ood.rules import Rules
+from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics, negative_aware_norm_score
+from fedlas.zoo.ood.rules import Rules
 
 # numba, which some packages import, would take the file coverage.py next to this one for the package.
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]

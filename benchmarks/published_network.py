@@ -34,7 +34,7 @@ from fedlas.deploy.make_card import make_card
 from fedlas.lab.data.sets.cifar import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
 from fedlas.metrics import accuracy, brier_score, expected_calibration_error, negative_log_likelihood
-from fedlas.ood import Outputs, Reference, compute_score, detection_metrics
+from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics
 
 DEPTHS = (20, 56)
 HALVES = 10

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from fedlas import deploy as deploy
     from fedlas import diagnose as diagnose
     from fedlas import integrations as integrations
-    from fedlas import ood as ood
     from fedlas import plots as plots
-    from fedlas import uncertainty as uncertainty
+    from fedlas import zoo as zoo
 
 __version__ = "0.1.0"
 
@@ -42,7 +41,7 @@ __all__ = [
     "predict",
 ]
 
-_AT_FIRST_USE = ("binary", "deploy", "diagnose", "integrations", "ood", "plots", "uncertainty")
+_AT_FIRST_USE = ("binary", "deploy", "diagnose", "integrations", "plots", "zoo")
 """Packages that ``import fedlas`` does not import; the other public ones it needs itself."""
 
 

@@ -9,8 +9,17 @@ import torch
 from torch import nn
 
 from fedlas._core.check import InputError
-from fedlas.ood import GIVEN, OOD_SCORES, Outputs, Reference, compute_score, follows_temperature, needs_of, options_of
 from fedlas.predictions import Predictions
+from fedlas.zoo.ood import (
+    GIVEN,
+    OOD_SCORES,
+    Outputs,
+    Reference,
+    compute_score,
+    follows_temperature,
+    needs_of,
+    options_of,
+)
 
 SAMPLES, CLASSES, WIDTH = 40, 4, 6
 

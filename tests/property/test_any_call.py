@@ -25,7 +25,7 @@ from fedlas.calibrators import CALIBRATORS
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS
-from fedlas.ood import OOD_SCORES
+from fedlas.zoo.ood import OOD_SCORES
 
 # A reason for each known failure, by the name of the call and a part of what it says; empty is the aim.
 _STATS = "values that are no list of numbers, in the statistics; for their owner"

@@ -23,9 +23,9 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.recipes"},
     {"lab.trackers", "lab.train"},
     {"lab.data", "lab.models"},
-    {"integrations", "deploy", "uncertainty"},
-    {"calibrated"},
-    {"objective", "calibrators", "ood", "diagnose", "plots"},
+    {"integrations", "deploy"},
+    {"zoo", "calibrated"},
+    {"objective", "calibrators", "diagnose", "plots"},
     {"binary"},
     {"stats"},
     {"losses", "metrics", "features"},
@@ -285,7 +285,7 @@ except AttributeError as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     later, wrong, optional, calibrator, error = done.stdout.splitlines()
-    assert later.split() == ["binary", "deploy", "diagnose", "integrations", "ood", "plots", "uncertainty"]
+    assert later.split() == ["binary", "deploy", "diagnose", "integrations", "plots", "zoo"]
     assert (wrong, optional) == ("", "")
     assert calibrator.startswith("TemperatureScaling(")
     assert error == "module 'fedlas' has no attribute 'calibrator'"

@@ -23,4 +23,4 @@ def test_every_reference_has_a_name_that_exists_or_says_why_not():
         found = re.findall(r"`([^`]+)`", here)
         assert found or here == "not yet", work
         for name in found:
-            assert name in names or name.startswith(("fedlas.ood.", "data.")), name
+            assert name in names or name.startswith(("fedlas.zoo.ood.", "data.")), name

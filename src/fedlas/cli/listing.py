@@ -25,7 +25,7 @@ from fedlas.lab.tune.listing import tuned_rows
 from fedlas.losses import LOSSES
 from fedlas.losses._base import OnBase
 from fedlas.metrics import METRICS
-from fedlas.ood import GIVEN, OOD_SCORES, needs_of
+from fedlas.zoo.ood import GIVEN, OOD_SCORES, needs_of
 
 _REGISTRIES: dict[str, Registry[Any]] = {
     "losses": LOSSES,

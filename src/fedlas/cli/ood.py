@@ -34,8 +34,8 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.lab.studies.ood.sets import parse_sets
-from fedlas.ood import OOD_SCORES, options_of
 from fedlas.stats.intervals import check_bootstrap
+from fedlas.zoo.ood import OOD_SCORES, options_of
 
 _OWNER = "fedlas ood"
 

@@ -34,7 +34,7 @@ def roc_curves(
 
     Args:
         curves: False and true positive rates, each ``(P,)`` in ``[0, 1]`` and ascending, by name; see
-            :func:`fedlas.ood.roc_points`. The figure shows nothing but the names, so put the area into them.
+            :func:`fedlas.zoo.ood.roc_points`. The figure shows nothing but the names, so put the area into them.
         ax: Where to draw; a new figure if None.
         title: Above the axes, left-aligned.
         theme: Palette.

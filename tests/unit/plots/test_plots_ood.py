@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedlas._core.check import InputError
-from fedlas.ood import roc_points
 from fedlas.plots import LIGHT, new_axes, roc_curves, score_histogram
+from fedlas.zoo.ood import roc_points
 
 KNOWN, UNKNOWN = np.random.default_rng(0).normal([[0.0], [1.5]], 1.0, size=(2, 400))
 

@@ -12,7 +12,7 @@ from fedlas.lab.data.base import check_statistic
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.data.shift.label_noise import LabelNoise
 from fedlas.lab.train.config import check_literals
-from fedlas.uncertainty.bayesian_layers import BayesianConfig
+from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 
 __all__ = ["DataConfig", "ModelConfig", "refuse_unknown", "typed"]
 

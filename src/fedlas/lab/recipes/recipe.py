@@ -13,7 +13,7 @@ from fedlas.lab.data.shift.label_noise import LabelNoise
 from fedlas.lab.recipes.config import DataConfig, ModelConfig, refuse_unknown, typed
 from fedlas.lab.recipes.text import apply_override, is_group, read_content, shipped_names
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.uncertainty.bayesian_layers import BayesianConfig
+from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 
 __all__ = ["Recipe", "load_recipe", "parse_options", "recipe_from", "recipe_names"]
 

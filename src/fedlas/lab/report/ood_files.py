@@ -22,9 +22,9 @@ from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
 from fedlas.lab.report.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
 from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.studies.ood.measure import BEFORE
-from fedlas.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
+from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
 FORMAT = "fedlas.ood/1"
 

@@ -11,9 +11,9 @@ from fedlas.lab.report.model import FEWEST_SEEDS
 from fedlas.lab.report.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
-from fedlas.ood import DETECTION, OOD_SCORES
 from fedlas.stats import LEVEL, Interval, compare_to_best
 from fedlas.stats.p_text import p_text
+from fedlas.zoo.ood import DETECTION, OOD_SCORES
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
 """Metrics of a table that has to fit a terminal."""

@@ -15,8 +15,8 @@ from fedlas.lab.data import Splits
 from fedlas.lab.models import build_model, load_weights
 from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.objective import Objective
-from fedlas.uncertainty.bayes_by_backprop import KLPenalty
-from fedlas.uncertainty.bayesian_layers import to_bayesian
+from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
+from fedlas.zoo.uncertainty.bayesian_layers import to_bayesian
 
 
 def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:

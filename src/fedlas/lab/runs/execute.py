@@ -32,7 +32,7 @@ from fedlas.lab.train.loop import EpochBatches
 from fedlas.lab.train.machine import precision_text
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
-from fedlas.ood import Outputs
+from fedlas.zoo.ood import Outputs
 
 
 def execute(run: Run, *, label: str | None = None, show: ShowProgress = TrainingProgress) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.ood.outputs import Chosen, Speaker, linear_head
 from fedlas.lab.studies.ood.rule_shifts import SCORE, rule_shifts
 from fedlas.lab.studies.ood.sets import Named, Unknown, unknown_sets
-from fedlas.ood import (
+from fedlas.predictions import Predictions
+from fedlas.stats import Interval
+from fedlas.zoo.ood import (
     OOD_SCORES,
     Outputs,
     Reference,
@@ -26,8 +28,6 @@ from fedlas.ood import (
     detection_intervals,
     follows_temperature,
 )
-from fedlas.predictions import Predictions
-from fedlas.stats import Interval
 
 Floats = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.outputs import Speaker
-from fedlas.ood import Outputs, Reference, RuleShift
-from fedlas.ood.rules import Rules
+from fedlas.zoo.ood import Outputs, Reference, RuleShift
+from fedlas.zoo.ood.rules import Rules
 
 SCORE = "rules"
 """The score whose rules these are."""

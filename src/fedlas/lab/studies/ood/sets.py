@@ -13,7 +13,7 @@ from fedlas.lab.data.files import Files
 from fedlas.lab.data.pipeline.view import View
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.data import HELD_OUT, unknown_images
-from fedlas.ood import adapt_images, count_duplicates
+from fedlas.zoo.ood import adapt_images, count_duplicates
 
 _OWNER = "fedlas ood"
 _FORM = "NAME, NAME:ROOT or LABEL=NAME:ROOT"

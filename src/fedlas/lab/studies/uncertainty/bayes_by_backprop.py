@@ -18,8 +18,8 @@ from fedlas.lab.runs.measure import held_out_predictions
 from fedlas.lab.runs.training import train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.objective import Objective
-from fedlas.uncertainty.bayes_by_backprop import SampledWeights
-from fedlas.uncertainty.bayesian_layers import BayesianConfig
+from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
+from fedlas.zoo.uncertainty.bayesian_layers import BayesianConfig
 
 _NAME = "bayes-by-backprop"
 
@@ -54,8 +54,8 @@ def bayes_by_backprop(
         runs: One finished run.
         folder: Where the twin keeps its checkpoint.
         samples: Draws of all weights for a prediction.
-        prior_sigma: See :class:`~fedlas.uncertainty.BayesianConfig`, as the following; null is its default. For a run
-            that is Bayesian already all must be null.
+        prior_sigma: This and the following are options of :class:`~fedlas.zoo.uncertainty.BayesianConfig`; null is its
+            default. For a run that is Bayesian already all must be null.
         prior_sigma_2: Second component of the prior.
         prior_pi: Share of the first component.
         sigma_init: Standard deviations at the start.

@@ -10,7 +10,7 @@ from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.members import shared_predictions
 from fedlas.lab.train.checkpoint import differences
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.ensemble import average
+from fedlas.zoo.uncertainty.ensemble import average
 
 _NAME = "deep-ensemble"
 

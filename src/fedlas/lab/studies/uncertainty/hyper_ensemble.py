@@ -9,8 +9,8 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.deep_ensemble import APART, test_predictions
 from fedlas.lab.studies.uncertainty.members import shared_predictions
-from fedlas.uncertainty.ensemble import average
-from fedlas.uncertainty.hyper_ensemble import greedy_selection
+from fedlas.zoo.uncertainty.ensemble import average
+from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
 
 _NAME = "hyper-ensemble"
 

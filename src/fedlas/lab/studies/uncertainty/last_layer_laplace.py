@@ -11,7 +11,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.features import num_parameters, parts_of
-from fedlas.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
+from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
 
 
 @UNCERTAINTY.register(
@@ -49,7 +49,7 @@ def last_layer_laplace(
 
     Note:
         It is fitted on the run's training part without augmentation, with dropout off. See
-        :class:`~fedlas.uncertainty.LastLayerLaplace`.
+        :class:`~fedlas.zoo.uncertainty.LastLayerLaplace`.
     """
     trained = load_trained(runs[0]).to(new_accelerator().device)
     laplace = LastLayerLaplace(

@@ -13,7 +13,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, predictions_of, unknown_predictions
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.second_stage import SecondStage, second_stage
-from fedlas.ood import angular_separability, detection_metrics, max_logit_score, norm_separability
+from fedlas.zoo.ood import angular_separability, detection_metrics, max_logit_score, norm_separability
 
 
 @UNCERTAINTY.register(

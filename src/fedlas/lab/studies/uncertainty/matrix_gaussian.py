@@ -11,7 +11,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.features import num_parameters, parts_of
-from fedlas.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
+from fedlas.zoo.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
 
 _NAME = "matrix-gaussian"
 
@@ -55,7 +55,7 @@ def matrix_gaussian(
     Note:
         The run's body does not change. Batch size is the run's. With few training samples the bound itself keeps
         predictions far less sure than the labels warrant; ``kl_weight`` below 1 or a temperature mends that. See
-        :class:`~fedlas.uncertainty.MatrixGaussian`.
+        :class:`~fedlas.zoo.uncertainty.MatrixGaussian`.
     """
     trained = load_trained(runs[0]).to(new_accelerator().device)
     head = MatrixGaussian(

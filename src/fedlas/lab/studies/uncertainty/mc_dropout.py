@@ -13,7 +13,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.runs.measure import predictions_of
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
-from fedlas.uncertainty.mc_dropout import DropoutSamples, active_dropout
+from fedlas.zoo.uncertainty.mc_dropout import DropoutSamples, active_dropout
 
 _NAME = "mc-dropout"
 

@@ -19,8 +19,8 @@ from fedlas.lab.runs.measure import held_out_predictions
 from fedlas.lab.runs.training import train_as_planned
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.ensemble import average
-from fedlas.uncertainty.orthogonality import OrthogonalityPenalty, filters
+from fedlas.zoo.uncertainty.ensemble import average
+from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
 
 _NAME = "orthogonal-ensemble"
 
@@ -59,7 +59,7 @@ def orthogonal_ensemble(
 
     Note:
         All members train and select on the run's split, and differ in initial weights and in the order of the data;
-        the first has the run's own. See :class:`~fedlas.uncertainty.OrthogonalityPenalty` for the terms.
+        the first has the run's own. See :class:`~fedlas.zoo.uncertainty.OrthogonalityPenalty` for the terms.
     """
     check_count(_NAME, "members", members, low=2)
     OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)  # its checks, before anything is trained

@@ -11,7 +11,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.features import num_parameters, parts_of
-from fedlas.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop
+from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop
 
 _NAME = "probabilistic-backprop"
 
@@ -44,7 +44,7 @@ def probabilistic_backprop(
 
     Note:
         The run's body does not change. The paper treats regression; labels enter as multinomial probit. See
-        :class:`~fedlas.uncertainty.ProbabilisticBackprop`. A pass takes about half a millisecond a sample.
+        :class:`~fedlas.zoo.uncertainty.ProbabilisticBackprop`. A pass takes about half a millisecond a sample.
     """
     trained = load_trained(runs[0]).to(new_accelerator().device)
     head = ProbabilisticBackprop(hidden=hidden, passes=passes, prior=prior, seed=derive(runs[0].run.seed, _NAME))

@@ -23,7 +23,7 @@ from fedlas.lab.studies.uncertainty.base import Result
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
-from fedlas.uncertainty.two_stage import TwoStage
+from fedlas.zoo.uncertainty.two_stage import TwoStage
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from fedlas._core.check import check_count, check_number
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.second_stage import second_stage
-from fedlas.uncertainty.two_stage import LatentKL, MLPHead, VariationalHead
+from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, VariationalHead
 
 _PAPER = {
     "paper": "Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks",

@@ -21,11 +21,11 @@ from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.studies.uncertainty.orthogonal_ensemble import orthogonal_ensemble
 from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.lab.train.log import append_log
-from fedlas.ood import Outputs, angular_separability, detection_metrics, norm_separability
 from fedlas.predictions import Predictions
-from fedlas.uncertainty.bayes_by_backprop import kl_divergence
-from fedlas.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
-from fedlas.uncertainty.two_stage import MLPHead, VariationalHead
+from fedlas.zoo.ood import Outputs, angular_separability, detection_metrics, norm_separability
+from fedlas.zoo.uncertainty.bayes_by_backprop import kl_divergence
+from fedlas.zoo.uncertainty.orthogonality import filters, inter_orthogonality, self_orthogonality
+from fedlas.zoo.uncertainty.two_stage import MLPHead, VariationalHead
 
 needs_bayesian = pytest.mark.skipif(
     find_spec("torch_uncertainty") is None or find_spec("lightning") is None, reason="needs torch-uncertainty"

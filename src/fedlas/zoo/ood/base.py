@@ -1,0 +1,58 @@
+"""The contract of an OOD score, a function that is higher for samples less like the training data; and the registry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fedlas._core.registry import Entry, Registry
+
+__all__ = ["GIVEN", "OOD_SCORES", "Score", "follows_temperature", "needs_of", "options_of"]
+
+Score = Callable[..., Tensor]
+"""``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""
+
+OOD_SCORES: Registry[Score] = Registry("OOD score")
+"""Scores by name. Metadata: ``title`` (its name in tables), ``paper`` (its title), ``year``, ``url``; ``packages``, the
+optional ones that it needs. Parameters in :data:`GIVEN` are the inputs of a score; the others are options with a
+default."""
+
+GIVEN = {
+    "logits": "logits",
+    "features": "features",
+    "val": "validation predictions",
+    "train": "features of training images",
+    "head": "classifier head",
+    "model": "model",
+    "inputs": "images",
+    "std": "",  # comes with the images
+}
+"""Possible inputs of a score, and their names in tables: ``logits (N, C)`` and ``features (N, D)`` of the samples to
+score; ``val``, :class:`~fedlas.Predictions` on held-out in-distribution samples; ``train``, predictions with features
+on training samples; ``head``, the linear head; ``model``, ``inputs (N, channels, H, W)`` and the ``std`` of each
+channel by which they were divided."""
+
+
+def needs_of(entry: Entry[Score]) -> frozenset[str]:
+    """The inputs of the score, out of :data:`GIVEN`.
+
+    Example:
+        >>> import fedlas.zoo.ood
+        >>> sorted(needs_of(OOD_SCORES["kl-matching"]))
+        ['logits', 'val']
+    """
+    return frozenset(inspect.signature(entry.value).parameters) & GIVEN.keys()
+
+
+def options_of(entry: Entry[Score]) -> dict[str, Any]:
+    """Options of the score with their defaults."""
+    parameters = inspect.signature(entry.value).parameters
+    return {name: about.default for name, about in parameters.items() if name not in GIVEN}
+
+
+def follows_temperature(entry: Entry[Score]) -> bool:
+    """Whether the score depends on the saved logits, and so on a temperature; ViM and ODIN compute their own logits."""
+    return "logits" in needs_of(entry)

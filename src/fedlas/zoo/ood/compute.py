@@ -1,0 +1,109 @@
+"""A score by name, its inputs and its values checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.predictions import Predictions
+from fedlas.zoo.ood.base import GIVEN, OOD_SCORES, needs_of
+from fedlas.zoo.ood.outputs import Outputs
+
+__all__ = ["Reference", "compute_score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """In-distribution samples that scores are fitted on; none of them is scored.
+
+    Attributes:
+        val: Predictions on held-out samples.
+        train: Predictions with features on training samples.
+        head: The linear head that maps features to logits.
+    """
+
+    val: Predictions | None = None
+    train: Predictions | None = None
+    head: nn.Linear | None = None
+
+    def scaled(self, temperature: float) -> Reference:
+        """The same with all logits divided by ``temperature``; features and head are unchanged."""
+        val, train = (
+            None if part is None else part.with_logits(part.logits / temperature) for part in (self.val, self.train)
+        )
+        return Reference(val, train, self.head)
+
+
+def compute_score(
+    name: str,
+    outputs: Outputs | Predictions,
+    *,
+    reference: Reference | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """The score of every sample.
+
+    Args:
+        name: Registry name.
+        outputs: The model's outputs for them, or predictions, whose labels are not looked at. Outputs must hold the
+            score itself if it is computed from images.
+        reference: In-distribution samples, for a score that is fitted.
+        options: Options of the score; the others keep their defaults.
+
+    Returns:
+        ``(N,)`` float64 on the CPU, higher = more OOD.
+
+    Raises:
+        InputError: For an unknown name or option, a missing input, or a score that is not finite.
+        MissingExtraError: If it needs a package that is not installed.
+
+    Example:
+        >>> compute_score("max-logit", Outputs(torch.tensor([[2.0, 1.0]]))).tolist()
+        [-2.0]
+    """
+    entry, given = OOD_SCORES[name], Reference() if reference is None else reference
+    needs = needs_of(entry)
+    owner = f"OOD score {name}"
+    if isinstance(outputs, Predictions):
+        outputs = Outputs.of(outputs)
+    if not isinstance(outputs, Outputs) or not isinstance(given, Reference):
+        raise InputError(
+            owner,
+            "outputs must be Outputs or Predictions, and the reference a Reference",
+            f"{type(outputs).__name__} and {type(given).__name__}",
+            "Wrap arrays: Predictions(logits, features=features).",
+        )
+    if "model" in needs:
+        if name not in outputs.scores:
+            raise InputError(
+                owner,
+                "it is computed from images, so outputs must hold it",
+                f"outputs with {', '.join(outputs.scores) or 'no scores'}",
+                "Compute it with the function of that name, and pass it in scores.",
+            )
+        return outputs.scores[name].double().cpu()
+    # Fitted scores take what they need of the outputs and the reference.
+    offered: dict[str, Any] = {
+        "logits": outputs.logits, "features": outputs.features, "val": given.val, "train": given.train,
+        "head": given.head,
+    }  # fmt: skip
+    for need in sorted(needs):
+        if offered[need] is None:
+            raise InputError(owner, f"it needs {GIVEN[need]}", "none", "Pass them, or choose another score.")
+
+    score: Tensor = OOD_SCORES.build(name, options, **offered)
+    score = score.detach().double().cpu()
+    if score.shape != (outputs.num_samples,) or not bool(torch.isfinite(score).all()):
+        finite = int(torch.isfinite(score).sum())
+        raise InputError(
+            owner,
+            f"it must be finite ({outputs.num_samples},)",
+            f"{tuple(score.shape)}, {finite} finite",
+            "Look at the logits and features: they may be too large for float32.",
+        )
+    return score

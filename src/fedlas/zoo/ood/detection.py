@@ -1,0 +1,230 @@
+"""How well a score separates OOD samples from in-distribution ones: AUROC, AUPR, FPR95 and OSCR, exact with ties.
+
+Samples are counted at each distinct score, so that the order of equal scores does not matter: a pair of equal scores
+counts half for an area under a curve, and a threshold takes all of them or none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.registry import Registry
+from fedlas.stats import Interval
+from fedlas.stats.auroc import auroc, pairs_in_order
+from fedlas.stats.intervals import check_bootstrap, interval_from
+from fedlas.stats.proportion import clopper_pearson
+from fedlas.zoo.ood._counts import Counter, Counts, Floats
+
+__all__ = ["DETECTION", "detection_intervals", "detection_metrics", "fpr_at", "roc_points"]
+
+Positive = Literal["in", "out"]
+
+DetectionMetric = Callable[[Counts], Floats]
+
+DETECTION: Registry[DetectionMetric] = Registry("detection metric")
+"""Functions of :class:`Counts` to one value a replicate ``(R,)``, a fraction. Metadata: ``title``; ``positive``, the
+class to detect, ``"in"`` or ``"out"``, or ``"either"`` where it makes no difference; ``higher_is_better``;
+``needs_right``."""
+
+
+@DETECTION.register("auroc", title="AUROC", positive="either", higher_is_better=True)
+def _auroc(counts: Counts) -> Floats:
+    """Probability that an OOD sample scores above an in-distribution one, plus half of that of a tie; 0.5 is chance."""
+    return auroc(counts.known, counts.unknown)
+
+
+@DETECTION.register("aupr-in", title="AUPR-in", positive="in", higher_is_better=True)
+def _aupr_in(counts: Counts) -> Floats:
+    """Average precision with in-distribution as the positive class, lowest scores first; chance is its share."""
+    return _average_precision(counts.known, *counts.low)
+
+
+@DETECTION.register("aupr-out", title="AUPR-out", positive="out", higher_is_better=True)
+def _aupr_out(counts: Counts) -> Floats:
+    """Average precision with OOD as the positive class, highest scores first; chance is its share."""
+    return _average_precision(counts.unknown, *reversed(counts.high))
+
+
+@DETECTION.register("fpr95-in", title="FPR95-in", positive="in", higher_is_better=False)
+def _fpr95_in(counts: Counts) -> Floats:
+    """Share of the OOD samples that pass when at least 95 % of the in-distribution ones do (positive: in)."""
+    return _false_positive_rate(counts, "in", 0.95)
+
+
+@DETECTION.register("fpr95-out", title="FPR95-out", positive="out", higher_is_better=False)
+def _fpr95_out(counts: Counts) -> Floats:
+    """Share of the in-distribution samples that are flagged when at least 95 % of the OOD ones are (positive: out)."""
+    return _false_positive_rate(counts, "out", 0.95)
+
+
+@DETECTION.register("oscr", title="OSCR", positive="in", higher_is_better=True, needs_right=True)
+def _oscr(counts: Counts) -> Floats:
+    """Area under correct classification rate over false positive rate: AUROC where a wrong class counts as a miss."""
+    if counts.right is None:
+        raise InputError("oscr", "it must be known which samples are correct", "None", "Pass id_correct.")
+    pairs = counts.known.sum(axis=1) * counts.unknown.sum(axis=1)
+    return pairs_in_order(counts.right, counts.unknown) / pairs
+
+
+def detection_metrics(
+    id_score: ArrayLike, ood_score: ArrayLike, *, id_correct: ArrayLike | None = None
+) -> dict[str, float]:
+    """Every detection metric of a score.
+
+    Args:
+        id_score: Scores of in-distribution samples ``(N,)``, finite, higher = more OOD.
+        ood_score: Scores of OOD samples ``(M,)``.
+        id_correct: Whether each in-distribution sample is classified correctly ``(N,)``; without it there is no OSCR.
+
+    Returns:
+        Fractions by name: ``auroc`` (the same for either positive class), ``aupr-in`` and ``aupr-out`` (average
+        precision with that class as the positive one; it depends on ``N / M``), ``fpr95-in`` (share of OOD samples at
+        or below the threshold that takes at least 95 % of the in-distribution ones: positive class in-distribution, as
+        in most papers), ``fpr95-out`` (the reverse) and ``oscr``.
+
+    Raises:
+        InputError: If scores are empty, not one-dimensional or not finite, or ``id_correct`` does not fit.
+
+    Example:
+        >>> found = detection_metrics([0.1, 0.2, 0.3], [0.3, 0.9])
+        >>> round(found["auroc"], 4), found["fpr95-in"], found["fpr95-out"]
+        (0.9167, 0.5, 0.3333333333333333)
+
+    Source:
+        Hendrycks and Gimpel 2017 (arXiv 1610.02136) for AUROC and AUPR, Liang et al. 2018 (1706.02690) for FPR95,
+        Dhamija et al. 2018 (1811.04110) and Vaze et al. 2022 (2110.06207) for OSCR.
+    """
+    counter = Counter("detection_metrics", id_score, ood_score, id_correct)
+    return {name: float(values[0]) for name, values in _measured(counter.all_samples()).items()}
+
+
+def detection_intervals(
+    id_score: ArrayLike,
+    ood_score: ArrayLike,
+    *,
+    id_correct: ArrayLike | None = None,
+    level: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Every detection metric of a score with a percentile interval of the stratified bootstrap.
+
+    Each replicate draws ``N`` in-distribution and ``M`` OOD samples with replacement, each from their own set. The
+    intervals cover the variation of the two test sets for a given model, and not that between trainings.
+
+    Args:
+        id_score: As in :func:`detection_metrics`.
+        ood_score: As there.
+        id_correct: As there.
+        level: Confidence level in ``(0, 1)``.
+        replicates: At least 39 for level 0.95; a thousand for stable ends.
+        seed: The same seed draws the same samples for every score of the same two sets.
+
+    Raises:
+        InputError: As :func:`detection_metrics`, or if an option is out of range.
+
+    Note:
+        Where all replicates are equal, as those of two perfectly separated sets are, they leave no room for a mistake.
+        The interval is then that of Clopper and Pearson for as many independent pairs as the smaller set has samples.
+
+    Example:
+        >>> found = detection_intervals([0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0], replicates=200)["auroc"]
+        >>> found.value, found.low <= found.value <= found.high
+        (0.875, True)
+
+    Source:
+        Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; two samples in chapter 8.
+    """
+    owner = "detection_intervals"
+    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method="percentile")
+    counter = Counter(owner, id_score, ood_score, id_correct)
+    blocks = [_measured(counts) for counts in counter.replicates(replicates, seed)]
+    return {
+        name: _interval(
+            float(value[0]), np.concatenate([block[name] for block in blocks]), level=level, pairs=counter.pairs
+        )
+        for name, value in _measured(counter.all_samples()).items()
+    }
+
+
+def _interval(value: float, replicates: Floats, *, level: float, pairs: int) -> Interval:
+    """The percentile interval; where all replicates are equal, that of a share of ``pairs`` independent pairs."""
+    found = interval_from(value, replicates, level=level, method="percentile")
+    if found.low < found.high:
+        return found
+    # Perfectly separated samples are so in every replicate, too. Of pairs without a common sample each is in order
+    # with probability AUROC, so all of them are with probability AUROC**pairs.
+    few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
+    low, high = clopper_pearson(few, pairs, level=level)[0], clopper_pearson(many, pairs, level=level)[1]
+    return replace(found, low=low, high=high, method="exact")
+
+
+def fpr_at(id_score: ArrayLike, ood_score: ArrayLike, *, tpr: float = 0.95, positive: Positive = "in") -> float:
+    """False positive rate at the first threshold that reaches a true positive rate.
+
+    Args:
+        id_score: As in :func:`detection_metrics`.
+        ood_score: As there.
+        tpr: Share of the positive class that must be found, in ``(0, 1]``.
+        positive: The class to detect.
+
+    Raises:
+        InputError: As :func:`detection_metrics`, or if an option is out of range.
+    """
+    share = check_number("fpr_at", "tpr", tpr, low=0.0, high=1.0, low_open=True)
+    check_choice("fpr_at", "positive", positive, get_args(Positive))
+    return float(_false_positive_rate(Counter("fpr_at", id_score, ood_score).all_samples(), positive, share)[0])
+
+
+def roc_points(id_score: ArrayLike, ood_score: ArrayLike, *, most: int = 400) -> tuple[Floats, Floats]:
+    """The ROC curve with OOD as the positive class.
+
+    Args:
+        id_score: As in :func:`detection_metrics`.
+        ood_score: As there.
+        most: Approximate number of points to keep, for drawing; at least 2.
+
+    Returns:
+        False positive rates and true positive rates ``(P,)``, from (0, 0) to (1, 1).
+
+    Raises:
+        InputError: As :func:`detection_metrics`, or if ``most`` is out of range.
+    """
+    check_count("roc_points", "most", most, low=2)
+    counts = Counter("roc_points", id_score, ood_score).all_samples()
+    false, true = (np.concatenate(([0.0], side[0, ::-1].cumsum())) for side in (counts.known, counts.unknown))
+    false, true = false / false[-1], true / true[-1]
+    if len(false) <= most:
+        return false, true
+    # Evenly spaced along the curve, so that neither steep nor flat parts are lost.
+    along = false + true
+    kept = np.unique(np.concatenate((np.searchsorted(along, np.linspace(0.0, 2.0, most)), [0, len(along) - 1])))
+    kept = kept[kept < len(along)]
+    return false[kept], true[kept]
+
+
+def _measured(counts: Counts) -> dict[str, Floats]:
+    entries = (e for e in DETECTION.entries() if counts.right is not None or not e.metadata.get("needs_right"))
+    return {entry.name: entry.value(counts) for entry in entries}
+
+
+def _average_precision(positive: Floats, found: Floats, false: Floats) -> Floats:
+    """Mean over the positives of the precision at the threshold that just takes each: ``found / (found + false)``."""
+    taken = np.maximum(found + false, 1.0)  # a replicate may have no sample on this side of the threshold
+    return (positive * found / taken).sum(axis=1) / positive.sum(axis=1)
+
+
+def _false_positive_rate(counts: Counts, positive: Positive, share: float) -> Floats:
+    """Share of the negative class at the first threshold that takes enough of the positive one."""
+    found, false = counts.low if positive == "in" else (side[:, ::-1] for side in reversed(counts.high))
+    enough = math.ceil(share * float(found[0, -1]) - 1e-9)  # the same for every replicate; less the product's rounding
+    first = (found >= enough).argmax(axis=1)
+    rates: Floats = false[np.arange(len(false)), first] / false[:, -1]
+    return rates

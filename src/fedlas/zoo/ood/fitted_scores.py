@@ -1,0 +1,269 @@
+"""Scores that pytorch-ood fits on the logits and features of in-distribution samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count, check_finite, check_logits
+from fedlas._core.extras import require
+from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
+from fedlas.zoo.ood.base import OOD_SCORES
+from fedlas.zoo.ood.feature_norm import check_features
+
+__all__ = ["kl_matching_score", "knn_score", "mahalanobis_score", "relative_mahalanobis_score", "vim_score"]
+
+_PACKAGES = ("pytorch_ood",)
+
+
+@OOD_SCORES.register(
+    "kl-matching",
+    title="KL matching",
+    paper="Scaling Out-of-Distribution Detection for Real-World Settings",
+    year=2022,
+    url="https://arxiv.org/abs/1911.11132",
+    packages=_PACKAGES,
+)
+def kl_matching_score(logits: Tensor, *, val: Predictions) -> Tensor:
+    """KL divergence from the nearest class template, the mean softmax of a predicted class on validation.
+
+    Args:
+        logits: ``(N, C)``.
+        val: Predictions on held-out in-distribution samples, ``C`` classes.
+
+    Returns:
+        ``(N,)``, higher = more OOD.
+
+    Raises:
+        InputError: If the numbers of classes differ.
+        MissingExtraError: Without pytorch-ood.
+
+    Source:
+        Hendrycks et al. 2022, section 4.
+    """
+    owner = "kl_matching_score"
+    check_predictions(owner, val)
+    if check_logits(owner, logits).shape != (len(logits), val.num_classes) or not len(logits):
+        raise InputError(
+            owner,
+            f"logits must be (N, {val.num_classes}) like those of val",
+            tuple(logits.shape),
+            "Pass predictions of one model.",
+        )
+    check_finite(owner, "logits", logits)
+    detector = _detectors().KLMatching(None)
+    return detector.fit_logits(val.logits.double()).predict_logits(logits.double())
+
+
+@OOD_SCORES.register(
+    "mahalanobis",
+    title="Mahalanobis",
+    paper="A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks",
+    year=2018,
+    url="https://arxiv.org/abs/1807.03888",
+    packages=_PACKAGES,
+)
+def mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
+    """Mahalanobis distance of the features from the nearest class mean, with one covariance for all classes.
+
+    Args:
+        features: ``(N, D)``.
+        train: Predictions on training samples, with features ``(N', D)``; each class of its targets gets a mean.
+
+    Returns:
+        ``(N,)``, half the squared distance up to a constant factor; higher = more OOD.
+
+    Raises:
+        InputError: If ``train`` has no features, or another number of them.
+        MissingExtraError: Without pytorch-ood.
+
+    Note:
+        Uses the last layer's features only, without perturbed inputs and without the paper's regression over layers,
+        which needs OOD samples. Directions in which training features do not vary are left out, as in the authors'
+        code (a pseudo-inverse).
+
+    Source:
+        Lee et al. 2018, section 2.1.
+    """
+    return _gaussian("mahalanobis_score", _detectors().Mahalanobis(None), features, train)
+
+
+@OOD_SCORES.register(
+    "relative-mahalanobis",
+    title="Relative Mahalanobis",
+    paper="A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection",
+    year=2021,
+    url="https://arxiv.org/abs/2106.09022",
+    packages=_PACKAGES,
+)
+def relative_mahalanobis_score(features: Tensor, *, train: Predictions) -> Tensor:
+    """Mahalanobis distance from the nearest class mean, less that from the mean of all training features.
+
+    Args:
+        features: ``(N, D)``.
+        train: Predictions on training samples, with features ``(N', D)``.
+
+    Returns:
+        ``(N,)``, higher = more OOD.
+
+    Raises:
+        InputError: If ``train`` has no features, or another number of them.
+        MissingExtraError: Without pytorch-ood.
+
+    Source:
+        Ren et al. 2021, equation 2.
+    """
+    return _gaussian("relative_mahalanobis_score", _detectors().RMD(None), features, train)
+
+
+@OOD_SCORES.register(
+    "knn",
+    title="KNN",
+    paper="Out-of-Distribution Detection with Deep Nearest Neighbors",
+    year=2022,
+    url="https://arxiv.org/abs/2204.06507",
+    packages=(*_PACKAGES, "sklearn"),
+)
+def knn_score(features: Tensor, *, train: Predictions, k: int = 50) -> Tensor:
+    """Distance of the normalized features to their ``k``-th nearest among those of training samples.
+
+    Args:
+        features: ``(N, D)``.
+        train: Predictions on training samples, with features ``(N', D)``.
+        k: Rank of the neighbor, at most ``N'``; the paper takes 50 for CIFAR-10, 200 for CIFAR-100, 1000 for ImageNet.
+
+    Returns:
+        ``(N,)`` in ``[0, 2]``, higher = more OOD.
+
+    Raises:
+        InputError: If ``train`` has no features, another number of them, or fewer than ``k`` samples.
+        MissingExtraError: Without pytorch-ood or scikit-learn.
+
+    Source:
+        Sun et al. 2022, section 3.
+    """
+    check_count("knn_score", "k", k)
+    bank = check_bank("knn_score", features, train)
+    if k > len(bank):
+        raise InputError(
+            "knn_score",
+            f"k must be at most {len(bank)}, the training samples to look among",
+            k,
+            "Choose a smaller k (on the command line: --set knn.k=10), or more training samples.",
+        )
+    require("sklearn.neighbors", extra="ood")
+    detector = _detectors().KNN(None, k=k)
+    # float32 finds the same neighbors at half the cost; distances of unit vectors need no more digits.
+    return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+
+
+@OOD_SCORES.register(
+    "vim",
+    title="ViM",
+    paper="ViM: Out-Of-Distribution with Virtual-logit Matching",
+    year=2022,
+    url="https://arxiv.org/abs/2203.10807",
+    packages=_PACKAGES,
+)
+def vim_score(features: Tensor, *, train: Predictions, head: nn.Linear, dimension: int | None = None) -> Tensor:
+    """Virtual logit (length of the features outside the principal subspace) less the energy of the logits.
+
+    Args:
+        features: ``(N, D)``.
+        train: Predictions on training samples, with features ``(N', D)``.
+        head: The linear head that maps the features to logits.
+        dimension: Dimension of the principal subspace, below ``D``; None is the paper's: 1000 for at least 2048
+            features, 512 for at least 768, and half of fewer.
+
+    Returns:
+        ``(N,)``, higher = more OOD.
+
+    Raises:
+        InputError: If ``train`` has no features or another number of them, ``dimension`` is not below their number, or
+            the head is not linear in them.
+        MissingExtraError: Without pytorch-ood.
+
+    Source:
+        Wang et al. 2022, section 4.
+    """
+    bank = check_bank("vim_score", features, train)
+    width = bank.shape[1]
+    weight, bias = getattr(head, "weight", None), getattr(head, "bias", None)
+    if not isinstance(weight, Tensor) or weight.shape != (train.num_classes, width):
+        raise InputError(
+            "vim_score",
+            f"the head must be a linear layer with weight ({train.num_classes}, {width})",
+            head,
+            "Pass the layer whose input the features are.",
+        )
+    chosen = dimension if dimension is not None else 1000 if width >= 2048 else 512 if width >= 768 else width // 2
+    if check_count("vim_score", "dimension", chosen, low=0) >= width:
+        raise InputError(
+            "vim_score",
+            f"dimension must be below the {width} features",
+            chosen,
+            "Choose a smaller one, or leave it out.",
+        )
+    shift = torch.zeros(len(weight)) if bias is None else bias.detach().cpu()
+    detector = _detectors().ViM(None, d=chosen, w=weight.detach().cpu(), b=shift)
+    with _solvable("vim_score"):
+        return detector.fit_features(bank.float(), train.target).predict_features(features.float())
+
+
+@contextmanager
+def _solvable(owner: str) -> Iterator[None]:
+    """Report training features whose covariance has no eigenvalues in floating point, such as those of 1e25."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # missing in torch's annotations
+        expected, fix = "training features must have a finite covariance", "Divide the features by a constant."
+        raise InputError(owner, expected, str(error).split(":")[0], fix) from error
+
+
+def _detectors() -> Any:
+    return require("pytorch_ood.detector", extra="ood")
+
+
+def check_bank(owner: str, features: Tensor, train: Predictions) -> Tensor:
+    """The training features ``(N', D)`` in float64, checked like the ``features (N, D)`` to score.
+
+    Raises:
+        InputError: If ``train`` has none, or another number of them.
+    """
+    known = check_predictions(owner, train).features
+    if known is None:
+        raise InputError(
+            owner, "train must hold features", "none", "Make them with fedlas.predict(..., features=True)."
+        )
+    bank = check_features(owner, known)
+    check_features(owner, features, columns=bank.shape[1])
+    return bank
+
+
+def _gaussian(owner: str, detector: Any, features: Tensor, train: Predictions) -> Tensor:
+    """The score of a Mahalanobis detector, fitted in coordinates where training features have unit variance.
+
+    The distances do not depend on the coordinates, but the detector inverts its covariance in float32, which is
+    accurate in well-scaled ones only.
+    """
+    bank = check_bank(owner, features, train)
+    mean = bank.mean(dim=0)
+    # Columns of unit length, for any number of samples: the detector's own covariance is a sum over them.
+    length = (bank - mean).norm(dim=0)
+    varying = length > bank.abs().amax(dim=0) * torch.finfo(torch.float32).eps
+    if not bool(varying.any()):
+        raise InputError(owner, "training features must vary", "features that are all equal", "Check the model.")
+    alike = torch.where(varying, 1 / length, 0.0)
+    columns = (bank - mean) * alike
+    with _solvable(owner):
+        variances, directions = torch.linalg.eigh(columns.T @ columns)
+    kept = variances > variances.amax() * len(variances) * torch.finfo(torch.float32).eps
+    whitening = alike[:, None] * directions[:, kept] / variances[kept].sqrt()
+    _, target = train.target.unique(return_inverse=True)
+    detector.fit_features(((bank - mean) @ whitening).float(), target)
+    return detector.predict_features(((features.double() - mean) @ whitening).float())

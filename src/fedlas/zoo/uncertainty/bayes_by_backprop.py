@@ -1,0 +1,140 @@
+"""Bayes by backprop: every weight is a Gaussian, trained with the evidence lower bound.
+
+Source:
+    Blundell, Cornebise, Kavukcuoglu, Wierstra: Weight Uncertainty in Neural Networks, ICML 2015, section 3.
+    https://arxiv.org/abs/1505.05424
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count
+from fedlas.zoo.uncertainty._draws import mean_over_draws
+from fedlas.zoo.uncertainty.bayesian_layers import OWNER, bayesian_layers, checked_layers, forget_draws, sampling
+
+__all__ = ["KLPenalty", "SampledWeights"]
+
+
+class SampledWeights(nn.Module):
+    """Predicts with the mean of the probabilities over draws of the weights.
+
+    Args:
+        model: A model with Bayesian layers that returns logits ``(N, C)``.
+        samples: Number of draws ``S``.
+        seed: Seed of the draws.
+
+    State:
+        None. Every batch meets the same ``S`` sets of weights, so the prediction for an input does not depend on its
+        batch; torch's global generators are left as they were.
+
+    Raises:
+        InputError: If the model has no Bayesian layers, or for numbers out of range.
+    """
+
+    def __init__(self, model: nn.Module, *, samples: int = 32, seed: int = 0) -> None:
+        super().__init__()
+        self.samples = check_count(OWNER, "samples", samples)
+        check_count(OWNER, "seed", seed, low=0)
+        checked_layers(model)
+        self.model = model
+        self.seeds = torch.randint(2**31, (samples,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Log of the mean probabilities ``(N, C)``, float32."""
+        with sampling(self.model):
+            return mean_over_draws(OWNER, self.model, inputs, self.seeds)
+
+
+def gaussian_kl(mu: Tensor, sigma: Tensor, prior_sigma: float) -> Tensor:
+    """``KL(N(mu, sigma^2) || N(0, prior_sigma^2))`` summed over all elements, in nats.
+
+    ``sum log(prior_sigma / sigma) + (sigma^2 + mu^2) / (2 prior_sigma^2) - 1/2``.
+
+    Args:
+        mu: Means, any shape.
+        sigma: Standard deviations above 0, of that shape.
+        prior_sigma: Standard deviation of the prior.
+
+    Example:
+        >>> gaussian_kl(torch.tensor([0.3]), torch.tensor([0.1]), 0.1).item()  # 0.3^2 / (2 * 0.1^2)
+        4.5
+    """
+    return (math.log(prior_sigma) - sigma.log() + (sigma.square() + mu.square()) / (2 * prior_sigma**2) - 0.5).sum()
+
+
+def kl_divergence(model: nn.Module) -> Tensor:
+    """KL divergence of the weights' distribution from the prior, summed over all layers, in nats.
+
+    Args:
+        model: A model with Bayesian layers; with a mixture prior, after a forward pass in training mode.
+
+    Returns:
+        A scalar: exact for a Gaussian prior; for a mixture, ``-H(q) - log p(w)`` with the weights ``w`` of the last
+        forward pass, an unbiased estimate.
+
+    Raises:
+        InputError: If the model has no Bayesian layers, or a mixture prior and no weights drawn.
+
+    Note:
+        torch-uncertainty's ``KLDiv`` (0.13) is not used: it divides by the number of layers, its value is too low by
+        half a nat a weight, and it samples where the value for a Gaussian is known.
+    """
+    parts = [
+        _kl(layer, kind)
+        for layer in checked_layers(model)
+        for kind in ("weight", "bias")
+        if getattr(layer, f"{kind}_mu") is not None
+    ]
+    return torch.stack(parts).sum()
+
+
+class KLPenalty(nn.Module):
+    """``weight * KL(q || p) / num_samples``; added to a mean loss over samples it gives the negative ELBO per sample.
+
+    Args:
+        num_samples: Number of training samples.
+        weight: 1 for the evidence lower bound.
+
+    State:
+        None. A call drops the weights that the layers drew.
+
+    Note:
+        Every batch has the same share of the KL term; the paper's decaying shares of an epoch (section 3.4) sum to the
+        same.
+    """
+
+    def __init__(self, num_samples: int, weight: float = 1.0) -> None:
+        super().__init__()
+        self.num_samples, self.weight = num_samples, weight
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """The penalty of ``model``, a scalar."""
+        penalty = kl_divergence(model) * (self.weight / self.num_samples)
+        for layer in bayesian_layers(model):
+            forget_draws(layer)
+        return penalty
+
+
+def _kl(layer: Any, kind: str) -> Tensor:
+    """KL divergence of the weights, or of the bias, of one layer."""
+    mu, sigma = getattr(layer, f"{kind}_mu"), F.softplus(getattr(layer, f"{kind}_sigma"))
+    if layer.prior_pi == 1:
+        return gaussian_kl(mu, sigma, layer.prior_sigma_1)
+    drawn = getattr(layer, f"{kind}_sampler").weight
+    if drawn is None:
+        raise InputError(
+            OWNER,
+            "with a mixture prior the weights must have been drawn",
+            "no forward pass in training mode since the last call",
+            "Run the model in train() first, or set prior_pi to 1.",
+        )
+    # The entropy of a Gaussian is known; only the mixture prior has to be sampled.
+    entropy = (sigma.log() + 0.5 * math.log(2 * math.pi * math.e)).sum()
+    log_prior: Tensor = getattr(layer, f"{kind}_prior_dist").log_prob(drawn)
+    return -entropy - log_prior

@@ -1,0 +1,125 @@
+"""Monte Carlo dropout: the mean of the probabilities over passes with dropout on.
+
+Source:
+    Gal, Ghahramani: Dropout as a Bayesian Approximation: Representing Model Uncertainty in Deep Learning, ICML 2016,
+    section 4. https://arxiv.org/abs/1506.02142
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedlas._core.check import InputError, check_count
+from fedlas.objective import predict
+from fedlas.objective.objective import network_of
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty._draws import mean_over_draws
+
+__all__ = ["DropoutSamples", "mc_dropout"]
+
+_OWNER = "mc_dropout"
+
+
+def mc_dropout(
+    model: nn.Module, loader: Iterable[Any], *, samples: int = 20, seed: int = 0, device: Any = None
+) -> Predictions:
+    """Mean of the probabilities over passes with dropout on.
+
+    Args:
+        model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one, with dropout.
+        loader: As :func:`~fedlas.predict` takes it; iterated once.
+        samples: Number of passes ``T``.
+        seed: Seed of the masks.
+        device: Where the model runs; None is where its parameters are.
+
+    Returns:
+        Float32 predictions on the CPU in the order of the loader; the logits are the log of the mean probabilities.
+
+    Raises:
+        InputError: If the model has no dropout with a rate above 0 or returns no logits, or the loader is empty.
+
+    State:
+        As :class:`DropoutSamples`; each submodule's mode is restored.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+        >>> predictions = mc_dropout(model, [(torch.ones(2, 4), torch.tensor([0, 1]))], samples=5)
+        >>> predictions.num_samples, predictions.num_classes
+        (2, 3)
+    """
+    return predict(DropoutSamples(network_of(model), samples=samples, seed=seed), loader, device=device)
+
+
+class DropoutSamples(nn.Module):
+    """Predicts with the mean of the probabilities over passes with dropout on and all other layers unchanged.
+
+    ``log (1 / T) sum_t softmax(f(x; mask_t))``.
+
+    Args:
+        model: A model with dropout that returns logits ``(N, C)``; in ``eval()``, or batch norms would be updated.
+        samples: Number of passes ``T``.
+        seed: Seed of the masks.
+
+    State:
+        None. The same batch gets the same masks each time; they depend on a sample's place in its batch. torch's
+        generators for the CPU and, for inputs on a GPU, for that GPU are left as they were.
+
+    Raises:
+        InputError: If the model has no dropout with a rate above 0, or for numbers out of range.
+
+    Note:
+        Every module of torch's dropout family is switched on. Dropout that is not a module, such as that of the
+        attention weights in ``nn.MultiheadAttention``, stays off, and so does stochastic depth.
+    """
+
+    def __init__(self, model: nn.Module, *, samples: int = 20, seed: int = 0) -> None:
+        super().__init__()
+        active_dropout(model)
+        self.samples = check_count(_OWNER, "samples", samples)
+        self.seed = check_count(_OWNER, "seed", seed, low=0)
+        self.model = model
+
+    def forward(self, inputs: Any) -> Tensor:
+        """Log of the mean probabilities ``(N, C)``, float32."""
+        with dropout_on(self.model):
+            return mean_over_draws(_OWNER, self.model, inputs, [self.seed, *[None] * (self.samples - 1)])
+
+
+@contextmanager
+def dropout_on(model: nn.Module) -> Iterator[None]:
+    """A context in which dropout is on, also in ``eval()``; afterward each layer has its former mode.
+
+    Raises:
+        InputError: If the model has no dropout with a rate above 0.
+    """
+    modes = [(layer, layer.training) for layer in active_dropout(model)]
+    for layer, _ in modes:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, mode in modes:
+            layer.training = mode
+
+
+def active_dropout(model: nn.Module) -> list[nn.Module]:
+    """The dropout layers of ``model`` whose rate is above 0.
+
+    Raises:
+        InputError: If there are none.
+    """
+    layers: list[nn.Module] = [m for m in model.modules() if isinstance(m, _DropoutNd) and m.p > 0]
+    if not layers:
+        raise InputError(
+            _OWNER,
+            "the model must have dropout with a rate above 0",
+            type(model).__name__,
+            "Train the run with dropout, e.g. --set model.dropout=0.2.",
+        )
+    return layers

@@ -1,0 +1,189 @@
+"""Two-stage training: a new head on a frozen trained body (TST), or a variational one (V-TST).
+
+Source:
+    Jordahn, Olmos: Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks, ICML 2024,
+    section 4. https://arxiv.org/abs/2405.01196
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count, describe
+from fedlas.features import find_head
+from fedlas.zoo.uncertainty.ensemble import mean_log_probs
+
+__all__ = ["LatentKL", "MLPHead", "TwoStage", "VariationalHead"]
+
+
+class MLPHead(nn.Module):
+    """The new head of TST: features, two hidden layers with ReLU, logits.
+
+    Args:
+        in_features: ``D``.
+        hidden: Size of both hidden layers.
+        num_classes: ``C``.
+    """
+
+    def __init__(self, in_features: int, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.out = nn.Linear(hidden, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of ``features (N, D)``."""
+        logits: Tensor = self.out(self.body(features))
+        return logits
+
+
+class VariationalHead(nn.Module):
+    """The new head of V-TST: the logits are a linear function of a Gaussian latent variable.
+
+    ``z ~ q(z | x) = N(mu(h), diag sigma(h)^2)``, prior ``p(z) = N(0, I)``, ``p(y | z) = softmax(W z + b)``.
+
+    Args:
+        in_features: ``D``, size of the features ``h``.
+        hidden: Size of the hidden layer and of ``z``.
+        num_classes: ``C``.
+        samples: Number of draws of ``z`` in ``eval()``.
+        seed: Seed of the draws in ``eval()``.
+
+    State:
+        In ``train()`` there is one draw, from torch's global generator, and :meth:`take_kl` gives the KL divergence of
+        the last batch. In ``eval()`` all inputs meet the same standard normal draws, so that the prediction for
+        one does not depend on its batch or on earlier calls.
+    """
+
+    def __init__(self, in_features: int, hidden: int, num_classes: int, *, samples: int = 100, seed: int = 0) -> None:
+        super().__init__()
+        self.samples = check_count("two-stage", "samples", samples)
+        self.seed = check_count("two-stage", "seed", seed, low=0)
+        self.body = nn.Sequential(nn.Linear(in_features, hidden), nn.ReLU())
+        self.mean = nn.Linear(hidden, hidden)
+        self.log_var = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, num_classes)
+        self._kl: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of the draw in ``train()``, log of the mean probabilities over the draws in ``eval()``."""
+        h = self.body(features)
+        mean, log_var = self.mean(h), self.log_var(h)
+        if self.training:
+            # In float16, exp of a log-variance above 11 overflows, and a sum over many dimensions loses digits.
+            self._kl = standard_normal_kl(mean.float(), log_var.float()).mean()
+            # Noise that is drawn apart from mean and variance lets gradients reach both.
+            logits: Tensor = self.out(mean + (0.5 * log_var).exp() * torch.randn_like(mean))
+            return logits
+        # The same draws for every input, from a generator of their own.
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(self.samples, 1, mean.shape[1], generator=generator).to(mean)
+        return mean_log_probs(self.out(mean + (0.5 * log_var).exp() * noise))
+
+    def take_kl(self) -> Tensor:
+        """Return the mean of ``KL(q(z | x) || p(z))`` over the last training batch, and drop it.
+
+        Raises:
+            InputError: If there was no training batch since the last call.
+        """
+        kl, self._kl = self._kl, None
+        if kl is None:
+            raise InputError(
+                "two-stage", "the head must have run in training mode", "no batch", "Call the model first."
+            )
+        return kl
+
+
+class LatentKL(nn.Module):
+    """Penalty that turns the loss of a :class:`TwoStage` with a :class:`VariationalHead` into the negative ELBO.
+
+    ``weight * mean_i KL(q(z | x_i) || N(0, I))``, over the last batch of the model.
+
+    Args:
+        weight: 1 for the evidence lower bound.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, model: nn.Module) -> Tensor:
+        """The penalty, a scalar."""
+        heads = [module for module in model.modules() if isinstance(module, VariationalHead)]
+        if len(heads) != 1:
+            raise InputError(
+                "two-stage", "the model must have one variational head", len(heads), "See VariationalHead."
+            )
+        return heads[0].take_kl() * self.weight
+
+
+class TwoStage(nn.Module):
+    """A trained model with another head; only the head trains.
+
+    Args:
+        model: Trained classifier; changed in place: its head is replaced, the rest is frozen.
+        head: The new head, from features ``(N, D)`` to logits ``(N, C)``.
+        old: The head to replace: its name, the module, or None to find it.
+
+    Raises:
+        InputError: If the head cannot be found or is the model itself.
+
+    State:
+        ``train()`` puts only the head into training mode: batch norms of the body use the statistics of stage one, and
+        its dropout is off. The body's weights and buffers never change.
+    """
+
+    def __init__(self, model: nn.Module, head: nn.Module, old: str | nn.Module | None = None) -> None:
+        super().__init__()
+        replaced = find_head(model, old)
+        name = next(name for name, module in model.named_modules() if module is replaced)
+        if not name:
+            raise InputError(
+                "two-stage", "the model must have a body below its head", describe(model), "Train a deeper one."
+            )
+        model.requires_grad_(False)
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, head)
+        self.model = model
+        self._head = [head]  # in a list, so that it is not registered a second time
+        self.train(self.training)
+
+    @property
+    def head(self) -> nn.Module:
+        """The new head, a part of the model."""
+        return self._head[0]
+
+    def get_classifier(self) -> nn.Module:
+        """The new head, under the name that other libraries use."""
+        return self.head
+
+    def train(self, mode: bool = True) -> TwoStage:
+        """Training mode for the head, ``eval()`` for the body."""
+        super().train(False)
+        self.training = mode
+        self.head.train(mode)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of ``images``."""
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def standard_normal_kl(mean: Tensor, log_var: Tensor) -> Tensor:
+    """``KL(N(mean, diag exp(log_var)) || N(0, I))`` of each row, in nats.
+
+    ``1/2 sum_d (exp(log_var_d) + mean_d^2 - 1 - log_var_d)``.
+
+    Args:
+        mean: ``(N, Z)``.
+        log_var: ``(N, Z)``.
+
+    Returns:
+        ``(N,)``.
+
+    Example:
+        >>> standard_normal_kl(torch.tensor([[2.0, 1.0]]), torch.zeros(1, 2)).tolist()
+        [2.5]
+    """
+    return 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum(dim=1)

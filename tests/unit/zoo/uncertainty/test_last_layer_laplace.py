@@ -1,0 +1,170 @@
+"""The last layer's posterior against its generalized Gauss-Newton matrix, written out with NumPy."""
+
+import copy
+from importlib.util import find_spec
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedlas._core.check import InputError
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
+
+if find_spec("laplace") is None:
+    pytest.skip("needs laplace-torch", allow_module_level=True)
+
+N, D, C = 80, 4, 3
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def problem(bias=True, constant=False, seed=0):
+    """A head, and predictions on 80 training and 6 other samples with their features."""
+    torch.manual_seed(seed)
+    head = nn.Linear(D, C, bias=bias)
+    parts = []
+    for count in (N, 6):
+        features = torch.randn(1, D).expand(count, D).clone() if constant else torch.randn(count, D)
+        with torch.no_grad():
+            logits = head(features)
+        parts.append(Predictions(logits, torch.randint(C, (count,)), features=features))
+    if constant:
+        parts[1] = Predictions(parts[1].logits, parts[1].target, features=torch.randn(6, D))
+    return head, *parts
+
+
+def jacobians(head, features):
+    """``(N, C, P)``: weights row by row, then the bias."""
+    phi = features.double().numpy()
+    blocks = [np.einsum("ck,nd->nckd", np.eye(C), phi).reshape(len(phi), C, -1)]
+    if head.bias is not None:
+        blocks.append(np.broadcast_to(np.eye(C), (len(phi), C, C)))
+    return np.concatenate(blocks, axis=2)
+
+
+def outputs(head, features):
+    with torch.no_grad():
+        return head(features).double().numpy()
+
+
+def gauss_newton(head, train):
+    jac, probs = jacobians(head, train.features), softmax(outputs(head, train.features))
+    total = 0
+    for j, p in zip(jac, probs, strict=True):
+        total = total + j.T @ (np.diag(p) - np.outer(p, p)) @ j
+    return total
+
+
+def by_hand(head, train, test, precision, *, diagonal=False):
+    """Mean and covariance of the logits, ``(N, C)`` and ``(N, C, C)``."""
+    matrix = gauss_newton(head, train)
+    if diagonal:
+        matrix = np.diag(np.diag(matrix))
+    covariance = np.linalg.inv(matrix + precision * np.eye(len(matrix)))
+    jac = jacobians(head, test.features)
+    return outputs(head, test.features), np.einsum("ncp,pq,nkq->nck", jac, covariance, jac)
+
+
+def probit(mean, covariance):
+    return softmax(mean / np.sqrt(1 + np.pi / 8 * np.diagonal(covariance, axis1=1, axis2=2)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("structure", ["full", "diag"])
+@pytest.mark.parametrize("precision", [0.5, 30.0])
+def test_probit(structure, bias, precision):
+    head, train, test = problem(bias)
+    found = LastLayerLaplace(head, structure=structure, prior_precision=precision).fit(train).predict(test)
+    expected = probit(*by_hand(head, train, test, precision, diagonal=structure == "diag"))
+    np.testing.assert_allclose(found.probs.numpy(), expected, rtol=2e-4)
+    assert torch.equal(found.target, test.target)
+
+
+def test_kron_is_exact_where_the_matrix_is_a_product():
+    head, train, test = problem(bias=False, constant=True)  # the same features everywhere
+    found = LastLayerLaplace(head, prior_precision=2.0).fit(train).predict(test)
+    np.testing.assert_allclose(found.probs.numpy(), probit(*by_hand(head, train, test, 2.0)), rtol=2e-4)
+
+
+def test_monte_carlo():
+    head, train, test = problem()
+    mean, covariance = by_hand(head, train, test, 0.5)
+    random = np.random.default_rng(0)
+    expected = np.stack([
+        softmax(random.multivariate_normal(m, c, size=200_000)).mean(0) for m, c in zip(mean, covariance, strict=True)
+    ])  # fmt: skip
+    laplace = LastLayerLaplace(head, structure="full", prior_precision=0.5, link="mc", samples=20_000).fit(train)
+    state = torch.get_rng_state()
+    found = laplace.predict(test)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_allclose(found.probs.numpy(), expected, atol=0.01)
+    assert torch.equal(laplace.predict(test).logits, found.logits)
+
+
+def evidence(head, train, precision):
+    matrix, weights = gauss_newton(head, train), torch.cat([p.detach().flatten() for p in head.parameters()]).double()
+    log_likelihood = np.log(softmax(outputs(head, train.features)))[np.arange(N), train.target.numpy()].sum()
+    ratio = np.linalg.slogdet(matrix + precision * np.eye(len(matrix)))[1] - len(matrix) * np.log(precision)
+    return log_likelihood - 0.5 * (precision * float(weights @ weights) + ratio)
+
+
+def test_marginal_likelihood_and_its_maximum():
+    head, train, _ = problem()
+    fixed = LastLayerLaplace(head, structure="full", prior_precision=3.0).fit(train)
+    assert fixed.log_marginal_likelihood == pytest.approx(evidence(head, train, 3.0), rel=1e-4)
+    chosen = LastLayerLaplace(head, structure="full").fit(train)
+    grid = np.logspace(-3, 4, 2001)
+    best = grid[np.argmax([evidence(head, train, precision) for precision in grid])]
+    assert chosen.prior_precision == pytest.approx(best, rel=0.1)
+
+
+@pytest.mark.parametrize("structure", get_args(Structure))
+@pytest.mark.parametrize("link", get_args(Link))
+def test_less_sure_than_the_weights_alone_and_the_head_is_left_as_it_was(structure, link):
+    head, train, test = problem()
+    before = copy.deepcopy(head.state_dict())
+    head.requires_grad_(False)
+    found = LastLayerLaplace(head, structure=structure, link=link, prior_precision=0.1).fit(train).predict(test)
+    torch.testing.assert_close(dict(head.state_dict()), dict(before), rtol=0, atol=0)
+    assert not head.weight.requires_grad
+    assert found.confidence.mean() < test.confidence.mean()
+    torch.testing.assert_close(found.logits.exp().sum(1), torch.ones(6))
+
+
+def test_a_strong_prior_gives_the_model_back():
+    head, train, test = problem()
+    found = LastLayerLaplace(head, structure="full", prior_precision=1e6).fit(train).predict(test)
+    torch.testing.assert_close(found.probs, test.probs, atol=1e-4, rtol=1e-3)
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    head, train, test = problem()
+    laplace = LastLayerLaplace(head, structure="full", prior_precision=1.0).fit(train)
+    whole = laplace.predict(test)
+    monkeypatch.setattr("fedlas.zoo.uncertainty.last_layer_laplace._JACOBIAN_NUMBERS", 1)
+    torch.testing.assert_close(laplace.predict(test).logits, whole.logits)
+
+
+def test_nonsense():
+    head, train, test = problem()
+    for options in ({"structure": "cron"}, {"link": "logit"}, {"samples": 0}, {"prior_precision": 0.0}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            LastLayerLaplace(head, **options)
+    with pytest.raises(InputError, match="must be a linear layer"):
+        LastLayerLaplace(nn.Sequential(head))
+    with pytest.raises(InputError, match=r"at most 20,000 weights; got 40,200"):
+        LastLayerLaplace(nn.Linear(200, 200), structure="full")
+    with pytest.raises(InputError, match="turn the features into the logits"):
+        LastLayerLaplace(nn.Linear(D, C)).fit(train)
+    with pytest.raises(InputError, match="fitted first"):
+        LastLayerLaplace(head).predict(test)
+    with pytest.raises(InputError, match=r"features \(N, 4\)"):
+        LastLayerLaplace(head).fit(Predictions(train.logits, train.target))
+    with pytest.raises(InputError, match=r"features \(N, 4\).*got \(80, 5\)"):
+        LastLayerLaplace(head).fit(Predictions(train.logits, train.target, features=torch.zeros(N, 5)))
