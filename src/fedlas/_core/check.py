@@ -23,7 +23,7 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 
 T = TypeVar("T", bound=str)
 

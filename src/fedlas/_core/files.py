@@ -98,32 +98,50 @@ def remove_parts(*folders: Path) -> None:
                 remove(folder / name, inside=folder)
 
 
+def path_inside(folder: Path, path: Path) -> Path:
+    """Return ``path`` if it lies in ``folder`` and no link on the way leads elsewhere: it may be written or removed.
+
+    Args:
+        folder: The folder that the command names; it may itself be reached by a link.
+        path: A path strictly below it, perhaps with names from untrusted files. If its last part is a link, the link
+            itself is meant: :func:`write_atomically` replaces it. To write into a folder, check the file in it.
+
+    Raises:
+        InputError: If ``path`` is not below ``folder``, has ``..`` there, or has a link between the two.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> path_inside(folder, folder / "predictions" / "test.npz").name
+        'test.npz'
+    """
+    # A name alone does not say where a path leads: a link in an untrusted folder may lead anywhere.
+    inner = path.relative_to(folder).parts if path.is_relative_to(folder) else ()
+    if inner and ".." not in inner and path.parent.resolve() == folder.resolve().joinpath(*inner[:-1]):
+        return path
+    raise InputError(
+        "fedlas",
+        f"only what lies in {folder} may be written or removed",
+        path,
+        "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
+    )
+
+
 def remove(path: Path, *, inside: Path) -> None:
     """Remove a file, or a folder with its content. No other function of the package removes anything.
 
     Args:
-        path: What to remove; a missing path is no error. If it is a link, the link itself is removed.
-        inside: A folder above it; ``path`` may contain names from untrusted files.
+        path: The file or folder; a missing one is no error. If it is a link, the link itself is removed.
+        inside: A folder above it.
 
     Raises:
-        InputError: If ``path`` is not strictly inside that folder (it is the folder itself, has ``..`` below it, or a
-            link on the way leads elsewhere): nothing is removed then. Or if it cannot be removed.
+        InputError: If ``path`` does not lead into that folder, as :func:`path_inside`, or cannot be removed.
     """
-    # Links are resolved: a name alone does not say where a path leads.
-    inner = path.relative_to(inside).parts if path.is_relative_to(inside) else ()
-    reached = inside.resolve().joinpath(*inner)
-    if not inner or ".." in inner or path.parent.resolve() != reached.parent:
-        raise InputError(
-            "fedlas",
-            f"what is removed must lie in {inside}",
-            path,
-            "Check the names and links in that folder; an untrusted folder may contain links that lead elsewhere.",
-        )
+    path_inside(inside, path)
     try:
-        if reached.is_dir() and not reached.is_symlink():
-            shutil.rmtree(reached)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            reached.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise not_writable(path, error) from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,36 +16,14 @@ from typing import Any, Self, TypeVar
 from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
 from fedlas._core.output import Stream
+from fedlas._core.text import printable
 
 T = TypeVar("T")
 Cell = str | Sequence[str | tuple[str, str]]
 """Cell of a table: one line of text, or parts of text, each with an optional style. Only parts may hold line breaks."""
 
-_COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
-_JOINERS = "\u200c\u200d"  # the only format characters that the spelling of languages and emoji needs
 _QUIET = 10.0
 """Seconds between two lines when the output is not a terminal."""
-
-
-def printable(text: str) -> str:
-    r"""``text`` on one line, with every character that a terminal or a page would interpret escaped.
-
-    Control characters (line breaks and tabs too), invisible format characters such as direction overrides, and lone
-    surrogates become escapes as in Python source; all other text is unchanged.
-
-    Example:
-        >>> print(printable("grün\x1b[2J\n\u202e"))
-        grün\x1b[2J\n\u202e
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS
-        else char
-        for char in text
-    )
 
 
 def console(*, stderr: bool = False) -> Any:

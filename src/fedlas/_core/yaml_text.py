@@ -1,4 +1,4 @@
-"""YAML from strangers: plain values, and no more of them than a person writes."""
+"""YAML 1.2 from strangers: plain values, and no more of them than a person writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from fedlas._core.extras import require
 
-__all__ = ["parse_yaml", "read_yaml"]
+__all__ = ["dump_yaml", "parse_yaml", "read_yaml"]
 
 _MOST_CHARACTERS = 200_000
 _MOST_VALUES = 20_000
@@ -17,7 +17,20 @@ _MOST_VALUES = 20_000
 _MOST_LEVELS = 50
 _MOST_DIGITS = 100
 """Characters of a number. Python takes quadratic time for long ones, and prints none of more than 4,300 digits."""
-_PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+_CORE_SCHEMA = {
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    "merge": ("<<", "<"),
+}
+"""What text without quotes stands for in YAML 1.2, with its first characters. In YAML 1.1, which PyYAML reads, ``010``
+is 8, ``1:30:00`` is 5400 and ``no`` is false."""
 
 
 def read_yaml(path: Path) -> Any:
@@ -32,12 +45,27 @@ def read_yaml(path: Path) -> Any:
         return parse_yaml(file.read(_MOST_CHARACTERS + 1))
 
 
-def parse_yaml(text: str) -> Any:
-    """Plain values (None, booleans, numbers, text, lists, mappings) from YAML text. ``5e-4`` is a number.
+def dump_yaml(value: Any, **options: Any) -> str:
+    """Return YAML text that both YAML 1.1 and :func:`parse_yaml` read as ``value``.
+
+    Args:
+        value: Plain values.
+        **options: Options of ``yaml.dump``, such as ``sort_keys``.
 
     Raises:
-        ValueError: If it is not valid YAML; holds other kinds of values, such as dates or Python objects; or has more
-            than 200,000 characters, 20,000 values (aliases written out), 50 levels, or 100 characters in a number.
+        MissingExtraError: Without PyYAML.
+    """
+    text: str = require("yaml", extra="bench").dump(value, Dumper=_dumper(), **options)
+    return text
+
+
+def parse_yaml(text: str) -> Any:
+    """Return plain values (None, booleans, numbers, text, lists, mappings) from YAML 1.2 text.
+
+    Raises:
+        ValueError: If it is not valid YAML; gives a key twice; holds other kinds of values, such as Python objects; or
+            has more than 200,000 characters, 20,000 values (aliases written out), 50 levels, or 100 characters in a
+            number.
         MissingExtraError: Without PyYAML.
     """
     yaml = require("yaml", extra="bench")
@@ -53,7 +81,7 @@ def parse_yaml(text: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """YAML's safe loader, which counts before it builds. YAML 1.1 asks for a dot in ``5e-4``; this one does not."""
+    """PyYAML's safe loader with the numbers of YAML 1.2, which counts values before it builds them."""
     yaml = require("yaml", extra="bench")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined]  # it is imported here only
@@ -78,14 +106,50 @@ def _loader() -> Any:
             self.sizes.setdefault(id(node), self.values - before)
             if self.values > _MOST_VALUES:
                 raise yaml.composer.ComposerError(None, None, f"more than {_MOST_VALUES:,} values", mark)
-            if node.tag not in _PLAIN and not (node.tag == "tag:yaml.org,2002:merge" and parent is not None):
-                kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            if node.tag not in _PLAIN and not (node.tag == f"{_TAG}merge" and parent is not None):
+                kind = node.tag.removeprefix(_TAG)
                 raise yaml.composer.ComposerError(None, None, f"a value of kind {kind!r}: text needs quotes", mark)
             if node.tag.endswith((":int", ":float")) and len(node.value) > _MOST_DIGITS:
                 raise yaml.composer.ComposerError(None, None, f"a number of {len(node.value):,} characters", mark)
             return node
 
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
+        def compose_mapping_node(self, anchor: Any) -> Any:
+            node = super().compose_mapping_node(anchor)
+            first: dict[tuple[str, str], int] = {}
+            for key, _ in node.value:
+                mark, name = key.start_mark, (key.tag, str(key.value))
+                if name in first:
+                    lines = f"lines {first[name] + 1} and {mark.line + 1}"
+                    raise yaml.composer.ComposerError(None, None, f"{key.value!r:.60} twice, in {lines}", mark)
+                first[name] = mark.line
+            return node
+
+    Loader.yaml_implicit_resolvers = {}
+    _add_core_schema(Loader)
+    Loader.add_constructor(f"{_TAG}int", lambda loader, node: _int(loader.construct_scalar(node)))
+    Loader.add_constructor(f"{_TAG}float", lambda loader, node: _float(loader.construct_scalar(node)))
     return Loader
+
+
+@cache
+def _dumper() -> Any:
+    """PyYAML's safe dumper, which also quotes text that YAML 1.2 reads as something else, such as ``1e5``."""
+
+    class Dumper(require("yaml", extra="bench").SafeDumper):  # type: ignore[misc]  # it is imported here only
+        pass
+
+    _add_core_schema(Dumper)
+    return Dumper
+
+
+def _add_core_schema(kind: Any) -> None:
+    for name, (pattern, first) in _CORE_SCHEMA.items():
+        kind.add_implicit_resolver(_TAG + name, re.compile(rf"(?:{pattern})\Z"), list(first))
+
+
+def _int(text: str) -> int:
+    return int(text, 0 if text[:2] in ("0o", "0x") else 10)
+
+
+def _float(text: str) -> float:
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

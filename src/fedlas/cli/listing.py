@@ -11,7 +11,8 @@ from typing import Any
 
 from fedlas._core.check import check_choice
 from fedlas._core.registry import Entry, Registry
-from fedlas._core.terminal import Cell, printable, say, show, table
+from fedlas._core.terminal import Cell, say, show, table
+from fedlas._core.text import printable
 from fedlas.calibrators import CALIBRATORS
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.lab.bench.executors import EXECUTORS

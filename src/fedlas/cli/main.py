@@ -18,7 +18,7 @@ import fedlas
 from fedlas._core.check import CalibrationWarning, InputError, suggestion
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.output import LostOutputError, standard_streams
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.cli.bench import add_bench
 from fedlas.cli.card import add_card
 from fedlas.cli.compare import add_compare

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 
 WEIGHTS, CARD = "model.safetensors", "card.json"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedlas._core.check import check_choice
 from fedlas._core.extras import require
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

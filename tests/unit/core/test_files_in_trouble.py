@@ -9,7 +9,7 @@ import torch
 
 from fedlas._core import files
 from fedlas._core.check import InputError
-from fedlas._core.files import check_name, remove, remove_parts, write_atomically, write_text
+from fedlas._core.files import check_name, path_inside, remove, remove_parts, write_atomically, write_text
 
 
 def test_full_disk_is_an_input_error_and_leaves_the_old_file(tmp_path):
@@ -100,7 +100,7 @@ def test_remove_takes_files_folders_and_what_is_not_there(house):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../neighbor", "inner/../../neighbor", "/", "{tmp}/neighbor"])
 def test_remove_stays_inside(house, name):
-    with pytest.raises(InputError, match=r"what is removed must lie in .*home; got"):
+    with pytest.raises(InputError, match=r"only what lies in .*home may be"):
         remove(house / name.replace("{tmp}", str(house.parent)), inside=house)
     assert (house / "inner" / "kept.txt").exists()
     assert (house.parent / "neighbor" / "kept.txt").exists()
@@ -108,16 +108,24 @@ def test_remove_stays_inside(house, name):
 
 def test_remove_takes_a_link_and_not_what_it_points_to(house):
     (house / "link").symlink_to(house.parent / "neighbor")
-    with pytest.raises(InputError, match="what is removed must lie in"):
+    with pytest.raises(InputError, match="only what lies in"):
         remove(house / "link" / "kept.txt", inside=house)
     remove(house / "link", inside=house)
     (house / "link").symlink_to(house / "inner")
-    with pytest.raises(InputError, match="what is removed must lie in"):
+    with pytest.raises(InputError, match="only what lies in"):
         remove(house / "link" / "kept.txt", inside=house)
     remove(house / "link", inside=house)
     assert not (house / "link").is_symlink()
     assert (house / "inner" / "kept.txt").exists()
     assert (house.parent / "neighbor" / "kept.txt").exists()
+
+
+def test_a_path_to_write_to_follows_no_link_out_of_the_folder(house):
+    assert path_inside(house, house / "inner" / "new.txt") == house / "inner" / "new.txt"
+    (house / "export").symlink_to(house.parent / "neighbor")
+    with pytest.raises(InputError, match="may be written"):
+        path_inside(house, house / "export" / "model.onnx")
+    assert path_inside(house, house / "export") == house / "export"  # a file of that name replaces the link
 
 
 def test_a_folder_may_itself_be_reached_by_a_link(house):

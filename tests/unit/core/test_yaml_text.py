@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fedlas._core.check import InputError
-from fedlas._core.yaml_text import parse_yaml, read_yaml
+from fedlas._core.yaml_text import dump_yaml, parse_yaml, read_yaml
 from fedlas.cli import main
 from fedlas.lab.recipes.text import read_content
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
@@ -24,8 +24,10 @@ HOSTILE = {
     "much text": ("a: " + "x" * 300_000, "more than 200,000 characters"),
     "5,000 digits": ("seed: " + "9" * 5000, "a number of 5,000 characters"),
     "5,000 digits in base 16": ("seed: 0x" + "9" * 5000, "a number of 5,002 characters"),
-    "base 60": ("seed: 1" + ":59" * 5000, "a number of 15,001 characters"),
-    "a date": ("a: 2001-99-99", "kind 'timestamp': text needs quotes"),
+    "a tag": ("a: !!timestamp 2001-99-99", "kind 'timestamp': text needs quotes"),
+    "a key twice": ("seed: 1\nlr: 2\nseed: 3", "'seed' twice, in lines 1 and 3"),
+    "a section twice": ("train:\n  lr: 1\ntrain: {lr: 2}", "'train' twice, in lines 1 and 3"),
+    "a key of a section twice": ("train:\n  lr: 1\n\n  'lr': 2", "'lr' twice, in lines 2 and 4"),
     "bytes": ("a: !!binary aGk=", "kind 'binary'"),
     "a set": ("a: !!set {b, c}", "kind 'set'"),
     "code": ("a: !!python/object/apply:os.system [true]", "kind 'python/object/apply:os.system'"),
@@ -56,18 +58,29 @@ def test_a_study_is_read_so_too(tmp_path, capsys):
     assert "more than 20,000 values" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("0o10", 8), ("0x10", 16), ("-7", -7), ("1:30:00", "1:30:00"), ("1_000", "1_000"), ("5e-4", 5e-4),
+        (".5", 0.5), ("1.", 1.0), ("-.inf", -math.inf), ("yes", "yes"), ("no", "no"), ("True", True), ("~", None),
+        ("2001-01-01", "2001-01-01"), ("=", "="), ("'010'", "010"), ("", None),
+    ],
+)  # fmt: skip
+def test_values_are_those_of_yaml_1_2(text, value):
+    found = parse_yaml(f"a: {text}")["a"]
+    assert (found, type(found)) == (value, type(value))
+
+
 def test_plain_values_are_built():
-    text = "a: &a {x: 1, y: 5e-4}\nb: {<<: *a, y: [.inf, -1.5E+3, ~, yes, '2001-01-01', 0x10]}\nc: [*a, *a]\nd: text"
-    found = parse_yaml(text)
-    assert found["b"] == {"x": 1, "y": [math.inf, -1500.0, None, True, "2001-01-01", 16]}
-    assert found["c"] == [{"x": 1, "y": 5e-4}] * 2
-    assert found["d"] == "text"
+    text = "a: &a {x: 1, y: 5e-4}\nb: {<<: *a, y: [-1.5E+3]}\nc: [*a, *a]"
+    assert parse_yaml(text) == {"a": {"x": 1, "y": 5e-4}, "b": {"x": 1, "y": [-1500.0]}, "c": [{"x": 1, "y": 5e-4}] * 2}
     assert parse_yaml("") is None
 
 
 def test_what_we_write_is_read(tmp_path):
-    shared = {"alpha": 1e-05, "name": "2001-01-01"}  # safe_dump writes an alias for what occurs twice
+    shared = {"alpha": 1e-05, "name": "2001-01-01"}  # an alias is written for what occurs twice
     config = {"a": shared, "b": [shared] * 3, "seeds": list(range(1000)), "wide": "x" * 10_000, "none": None}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    config["texts"] = ["1e5", "0o17", "010", "yes", "1:30", ".5", "", "~"]
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
     assert "*id001" in (tmp_path / "config.yaml").read_text()
-    assert read_yaml(tmp_path / "config.yaml") == config
+    assert read_yaml(tmp_path / "config.yaml") == yaml.safe_load(dump_yaml(config)) == config

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fedlas._core.check import InputError
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.lab.data.base import DATASETS, Part, Source, load_dataset
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.readers.expected import Expected

@@ -13,7 +13,7 @@ from typing import IO, Any
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.predictions.predictions import AnyPredictions
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, Literal
 
-from fedlas._core.terminal import printable
 from fedlas._core.terminal import table as rich_table
+from fedlas._core.text import printable
 from fedlas.metrics import METRICS
 
 Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]

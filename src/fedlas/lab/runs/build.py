@@ -9,7 +9,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas._core.streams import derive, seed_everything
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.models import build_model, load_weights

@@ -11,6 +11,7 @@ from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
 from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
+from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
 from fedlas.lab.train.checkpoint import differences
 
@@ -212,8 +213,7 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
         remove_parts(folder.path, folder.predictions_path, folder.work_path, *folder.work_path.glob("*"))
         remove(folder.error_path, inside=folder.path)  # what it says was true of an earlier start
         if folder.config is None:
-            yaml = require("yaml", extra="bench")
-            write_text(folder.config_path, yaml.safe_dump(run.config(), sort_keys=False))
+            write_text(folder.config_path, dump_yaml(run.config(), sort_keys=False))
         if folder.data is None:
             write_json(folder.data_path, dict(data))
     return metrics

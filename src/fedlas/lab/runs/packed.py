@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
 from fedlas._core.files import check_name, is_file, parse_json, write_text
+from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.train.log import LOG
 
 RUNS = "runs.jsonl"
@@ -56,8 +56,7 @@ def packed_text(folder: Path, file: str) -> str | None:
     if file not in entry:
         return None
     if file.endswith(".yaml"):
-        text: str = require("yaml", extra="bench").safe_dump(entry[file], sort_keys=False)
-        return text
+        return dump_yaml(entry[file], sort_keys=False)
     return json.dumps(entry[file], indent=2) + "\n"
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import read_json, write_json
-from fedlas._core.terminal import printable
+from fedlas._core.text import printable
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.trackers.base import Held, Place, Tracker, flat, trackers_of, values_of

@@ -1,0 +1,48 @@
+"""Text from strangers, safe to show: on a terminal, on a page, in a spreadsheet."""
+
+from __future__ import annotations
+
+import unicodedata
+
+__all__ = ["printable", "spreadsheet_cell"]
+
+_COMMANDS = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories: control, format, lone surrogate, line separator, paragraph separator."""
+_JOINERS = "\u200c\u200d"  # the only format characters that the spelling of languages and emoji needs
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` on one line, with every character that a terminal or a page would interpret escaped.
+
+    Control characters (line breaks and tabs too), invisible format characters such as direction overrides, and lone
+    surrogates become escapes as in Python source; all other text is unchanged.
+
+    Example:
+        >>> print(printable("grün\x1b[2J\n\u202e"))
+        grün\x1b[2J\n\u202e
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in _COMMANDS and char not in _JOINERS
+        else char
+        for char in text
+    )
+
+
+def spreadsheet_cell(text: str) -> str:
+    """Return ``text`` as a CSV cell that a spreadsheet shows and never evaluates: a formula gets an apostrophe.
+
+    Example:
+        >>> spreadsheet_cell("=1+1"), spreadsheet_cell("-0.5"), spreadsheet_cell("a-b")
+        ("'=1+1", '-0.5', 'a-b')
+    """
+    text = printable(text)
+    if text.lstrip()[:1] not in ("=", "+", "-", "@"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
