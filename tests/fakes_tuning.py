@@ -1,6 +1,4 @@
-"""Small studies for tests of tuning: a recipe that trains in an instant, losses that fail, and what a study came to."""
-
-import json
+"""Small studies for tests of tuning: a recipe that trains in an instant, and losses that fail."""
 
 from fedlas.losses import Loss
 from fedlas.losses._base import smoothed_nll
@@ -22,26 +20,3 @@ class Touchy(Loss):
         if self.alpha < 0:
             raise RuntimeError("no luck")
         return smoothed_nll(batch.logits, batch.target, 0.0) * (float("nan") if self.alpha > 0.5 else 1.0)
-
-
-class Exploding(Loss):
-    """Trains with a finite loss whose gradient makes the weights, and so the validation's logits, overflow."""
-
-    def per_sample(self, batch):
-        return smoothed_nll(batch.logits, batch.target, 0.0) + 1e36 * batch.logits.sum(1).tanh()
-
-
-def result(folder):
-    """``tune.json`` without what differs from start to start: times, and what the machine was."""
-    found = json.loads((folder / "tune.json").read_text())
-    del found["environment"]
-    for method in found["methods"].values():
-        for trial in method["trials"]:
-            del trial["seconds"], trial["start"]
-            for seed in trial["seeds"].values():
-                del seed["seconds"]
-    return found
-
-
-def params(folder, method):
-    return [trial["params"] for trial in result(folder)["methods"][method]["trials"]]

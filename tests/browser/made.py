@@ -41,7 +41,6 @@ PAGES = (
     "monitor/alarm.html",
     "ood/losses/ood.html",
     "ood/scores/ood.html",
-    "tune/tune.html",
 )
 """All of them; a test compares this list with what lies in the folder."""
 TEMPLATES = "templates.txt"
@@ -80,7 +79,6 @@ def _make_all():
         _fedlas("card", "digits/fedlas-s0", *few)
         _fedlas("export", "digits/fedlas-s0", "--format", "safetensors", "--calibrate", "vector", *few)
         _monitor()
-        _fedlas("tune", "digits.yaml", "--losses", GATED, PLAIN, "--trials", "3", "--out", "tune")
     return asked
 
 

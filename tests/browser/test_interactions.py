@@ -15,7 +15,6 @@ FOLDED = (
     "digits/fedlas-s0/report.html",
     "digits/diagnose.html",
     "evaluated/all.html",
-    "tune/tune.html",
 )
 SHOWN = "element => element.checkVisibility({contentVisibilityAuto: true})"
 

@@ -30,9 +30,7 @@ def add_bench(add: AddSubcommand) -> None:
     parser = add("bench", _bench, "Run a recipe with several losses and seeds, and report. Rerun to resume.", "RECIPE")
     add_recipe(parser)
     add_track(parser)
-    parser.add_argument(
-        "--losses", nargs="+", default=[], metavar="LOSS", help="losses to run, or 'all' (default: the recipe's)"
-    )
+    add_losses(parser, "losses to run")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[], metavar="SEED", help="seeds to run (default: the recipe's)"
     )
@@ -42,6 +40,25 @@ def add_bench(add: AddSubcommand) -> None:
     )
     add_report_options(parser)
     add_executor(parser)
+
+
+def add_losses(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--losses``; names may be separated by spaces or commas."""
+    parser.add_argument(
+        "--losses",
+        nargs="+",
+        action=_Names,
+        default=[],
+        metavar="LOSS",
+        help=f"{what}, or 'all' (default: the recipe's)",
+    )
+
+
+class _Names(argparse.Action):
+    """Accepts names with spaces or commas between them."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, values: Any, _option: object = None) -> None:
+        setattr(namespace, self.dest, [name for value in values for name in value.split(",") if name])
 
 
 def add_executor(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ from fedlas.lab.models import LIBRARIES, MODELS
 from fedlas.lab.recipes.text import read_content, shipped_names
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
 from fedlas.lab.trackers import TRACKERS
-from fedlas.lab.tune.listing import tuned_rows
+from fedlas.lab.tune.domain import tuned_rows
 from fedlas.losses import LOSSES
 from fedlas.losses._base import OnBase
 from fedlas.metrics import METRICS

@@ -16,7 +16,6 @@ from fedlas.plots.risk_coverage import risk_coverage, risk_coverage_curve
 from fedlas.plots.seeds import seed_values
 from fedlas.plots.theme import DARK, LIGHT, Theme, new_axes
 from fedlas.plots.training import training_curves
-from fedlas.plots.tuning import best_so_far, parameter_effect
 
 __all__ = [
     "DARK",
@@ -24,14 +23,12 @@ __all__ = [
     "ClassGap",
     "ConsistencyBand",
     "Theme",
-    "best_so_far",
     "class_gap_plot",
     "class_gaps",
     "confidence_histogram",
     "consistency_band",
     "decision_curve",
     "new_axes",
-    "parameter_effect",
     "positive_reliability_diagram",
     "reliability_diagram",
     "risk_coverage",

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from fedlas.plots import (
-    best_so_far,
     class_gap_plot,
     confidence_histogram,
-    parameter_effect,
     reliability_diagram,
     risk_coverage_curve,
     roc_curves,
@@ -35,14 +33,10 @@ TITLED = {
     "scores": lambda title: score_histogram([0.0, 1.0], [1.0, 2.0], title=title),
 }
 LABELED = {
-    "trials": lambda text: best_so_far({"ls": [0.4]}, label=text).yaxis.label,
-    "parameter": lambda text: parameter_effect([1.0], [0.3], name=text, label="y").xaxis.label,
-    "value": lambda text: parameter_effect([1.0], [0.3], name="x", label=text).yaxis.label,
     "seeds": lambda text: seed_values({"ls": [0.3, 0.4]}, label=text).xaxis.label,
     "log": lambda text: training_curves({"ls": [{"epoch": 1, text: 1.0}]}, metric=text).yaxis.label,
 }
 LEGENDS = {
-    "trials": lambda: best_so_far(STEPS, label="y"),
     "log": lambda: training_curves({name: [{"epoch": 1, "lr": 1.0}] for name in NAMES}, metric="lr"),
     "roc": lambda: roc_curves(RATES),
 }
@@ -82,7 +76,6 @@ def test_ticks():
     for axis in (
         class_gap_plot(PREDICTIONS, classes=NAMES).yaxis,
         seed_values({name: [0.3, 0.4] for name in NAMES}, label="x").yaxis,
-        parameter_effect(NAMES, [0.1, 0.2, 0.3, 0.4], name="x", label="y").xaxis,
     ):
         found = [drawn(text) for text in axis.get_ticklabels()]
         assert found == SEEN

@@ -1,110 +1,137 @@
-"""``best.yaml``: a recipe of the best settings, which ``fedlas bench`` runs with seeds that tuning has not used.
-
-It holds the whole recipe, so that a later bench measures what was tuned even if the tuned recipe changes. For each
-tuned method it also has the preset under another name, so that one bench can compare the two.
-"""
+"""The outcome of a study: a table, and ``best.yaml``, which ``fedlas bench`` runs with seeds that are new to it."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
+from fedlas._core.terminal import say
+from fedlas.lab.report.table import Table, table_of
+from fedlas.lab.train.selection import merit
 from fedlas.lab.tune.plan import Tuning
-from fedlas.lab.tune.space import is_recipe_key
-from fedlas.lab.tune.summary import Outcome, listed
+from fedlas.lab.tune.space import Method, is_recipe_key, text_of
+from fedlas.lab.tune.study import load_studies
+
+__all__ = ["Outcome", "next_command", "outcome_table", "outcomes_of", "verdict", "write_best"]
 
 
-def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[Path]:
-    """Write the recipes of the methods that have a best trial.
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of one method.
 
-    A recipe has one optimizer and one model for all its losses. So if keys of the recipe were tuned too, each method
-    gets its own recipe ``best-LOSS.yaml``, ``best.yaml`` is the group of them, and ``preset.yaml`` has the presets.
-
-    Returns:
-        The written files; none if no trial is done.
+    Attributes:
+        method: The method.
+        trials: Number of trials that have ended.
+        diverged: Number of those that have no value.
+        preset: Objective of the preset; None if it diverged.
+        value: Objective of the best trial, the first one among equals; None if all diverged.
+        params: Its parameters.
     """
-    best = _found(outcomes)
-    if not best:
-        return []
-    title = f"{tuning.recipe.title}, tuned ({tuning.goal.metric}, {tuning.budget} trials)"
-    # One recipe for all methods, where they differ in options of losses only.
-    if not _apart(outcomes):
-        content = _content(tuning, title, best)
-        losses = content["losses"] = content.get("losses") or {}
-        before = tuning.content.get("losses") or {}
-        for name, untuned in _untuned(tuning, outcomes).items():
-            losses[untuned] = {"loss": name, **(before.get(name) or {})}
-        return [_write(tuning, "best.yaml", content)]
-    # Otherwise, such as with a learning rate each, a recipe a method.
-    group = {"title": title, "recipes": [f"best-{name}.yaml" for name in best]}
-    alone = [
-        _write(tuning, f"best-{name}.yaml", _content(tuning, f"{title}: {name}", {name: params}))
-        for name, params in best.items()
+
+    method: Method
+    trials: int
+    diverged: int
+    preset: float | None
+    value: float | None
+    params: Mapping[str, Any]
+
+
+def outcomes_of(tuning: Tuning) -> list[Outcome]:
+    """Return the outcome of each method from optuna's journal."""
+    states = require("optuna.trial", extra="tune").TrialState
+    studies, outcomes = load_studies(tuning), []
+    for method in tuning.methods:
+        trials = studies[method.name].get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
+        done = [trial for trial in trials if trial.value is not None]
+        best = max(done, key=lambda trial: merit(tuning.objective, trial.value), default=None)
+        preset = next((trial.value for trial in done if trial.user_attrs["params"] == method.preset), None)
+        value, params = (None, {}) if best is None else (best.value, best.user_attrs["params"])
+        outcomes.append(Outcome(method, len(trials), len(trials) - len(done), preset, value, params))
+    return outcomes
+
+
+def outcome_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
+    """Return a row for each method."""
+    rows = [
+        [
+            outcome.method.name,
+            _number(outcome.preset),
+            _number(outcome.value),
+            text_of(outcome.params) if outcome.method.space else "nothing to tune",
+            f"{outcome.trials}" + (f", {outcome.diverged} diverged" if outcome.diverged else ""),
+        ]
+        for outcome in outcomes
     ]
-    preset = _content(tuning, tuning.recipe.title, {name: {} for name in best})
-    return [_write(tuning, "best.yaml", group), *alone, _write(tuning, "preset.yaml", preset)]
+    better = "higher" if tuning.maximize else "lower"
+    title = f"{tuning.title} of the validation part, {better} is better"
+    return table_of(("method", "preset", "best", "best parameters", "trials"), rows, title=title, text=(0, 3, 4))
 
 
-def next_commands(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
-    """Commands to run next, each after its purpose; none if no trial is done."""
-    best = _found(outcomes)
+def verdict(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return which method and setting is best, and what may be claimed of it."""
+    done = [outcome for outcome in outcomes if outcome.value is not None]
+    if not done:
+        return ["Every trial diverged. Lower the learning rate or narrow the ranges."]
+    best = max(done, key=lambda outcome: merit(tuning.objective, outcome.value or 0.0))
+    setting = f" with {text_of(best.params)}" if best.params else ""
+    return [
+        f"Best: {best.method.name}{setting}, {tuning.title} {_number(best.value)}.",
+        "The best of many trials is optimistic on the validation part that chose it; the test part was not used.",
+    ]
+
+
+def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path | None:
+    """Write ``best.yaml``, the recipe with the best setting of each method; None if every trial diverged.
+
+    It also has the preset of each tuned loss under another name, so that one bench compares the two. If keys of the
+    recipe were tuned, methods no longer share a recipe: each gets ``best-LOSS.yaml``, and ``best.yaml`` is their group.
+    """
+    best = {outcome.method.name: dict(outcome.params) for outcome in outcomes if outcome.value is not None}
     if not best:
-        return []
+        return None
+    title = f"{tuning.recipe.title}, tuned ({tuning.title}, {tuning.budget} trials)"
+    if any(is_recipe_key(key) for params in best.values() for key in params):
+        for name, params in best.items():
+            _write(tuning, f"best-{name}.yaml", _content(tuning, f"{title}: {name}", {name: params}))
+        return _write(tuning, "best.yaml", {"title": title, "recipes": [f"best-{name}.yaml" for name in best]})
+    content = _content(tuning, title, best)
+    options = tuning.content.get("losses") or {}
+    presets = {_preset_name(tuning, name): {"loss": name, **(options.get(name) or {})} for name in best if best[name]}
+    return _write(tuning, "best.yaml", {**content, "losses": {**(content.get("losses") or {}), **presets}})
+
+
+def next_command(tuning: Tuning, outcomes: Sequence[Outcome]) -> None:
+    """Print the bench that compares the best settings with the presets on the test part."""
+    tuned = [outcome for outcome in outcomes if outcome.value is not None]
+    losses = []
+    if not any(is_recipe_key(key) for outcome in tuned for key in outcome.params):
+        losses = ["--losses", *(o.method.name for o in tuned)]
+        losses += [_preset_name(tuning, o.method.name) for o in tuned if o.params != o.method.preset]
+    folder = [str(tuning.folder / "best.yaml"), "--out", str(tuning.folder / "bench")]
     data = ["--data", tuning.data] if tuning.data is not None else []
-    seeds = f"seeds {listed(other_seeds(tuning))}, which tuning did not use"
-    bench = _command(tuning, "best.yaml", "bench", *data)
-    if _apart(outcomes):
-        preset = _command(tuning, "preset.yaml", "bench-preset", *data)
-        return [(f"the tuned methods on test, {seeds}, one report each", bench), ("the presets", preset)]
-    moved = [outcome for outcome in outcomes if outcome.best is not None and not outcome.best.is_preset]
-    untuned = _untuned(tuning, moved)
-    both = [name for loss in best for name in (loss, untuned.get(loss)) if name is not None]
-    commands = [(f"the tuned methods on test, {seeds}", bench)]
-    if untuned:
-        command = _command(tuning, "best.yaml", "bench", *data, "--losses", *both)
-        commands.append(("the same with the presets, and paired tests between all", command))
-    return commands
-
-
-def other_seeds(tuning: Tuning) -> list[int]:
-    """As many seeds as the recipe has, none of which tuning used."""
-    free = [seed for seed in tuning.recipe.seeds if seed not in tuning.seeds]
-    number = max([*tuning.recipe.seeds, *tuning.seeds])
-    while len(free) < len(tuning.recipe.seeds):
-        number += 1
-        free.append(number)
-    return free
-
-
-def _found(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    return {outcome.method.name: dict(outcome.best.params) for outcome in outcomes if outcome.best is not None}
-
-
-def _apart(outcomes: Sequence[Outcome]) -> bool:
-    """Whether methods differ in keys of the recipe, not only in options of their losses."""
-    return any(is_recipe_key(key) for outcome in outcomes for key in outcome.method.space)
-
-
-def _untuned(tuning: Tuning, outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """A free name for the preset of each method that was tuned."""
-    names = {}
-    for outcome in outcomes:
-        if outcome.best is not None and outcome.method.space:
-            name = f"{outcome.method.name}-preset"
-            while name in (tuning.content.get("losses") or {}):
-                name += "-preset"
-            names[outcome.method.name] = name
-    return names
+    say("next, on the test part with seeds that tuning did not use:")
+    say(f"  {shlex.join(['fedlas', 'bench', *folder, *data, *losses])}")
 
 
 def _content(tuning: Tuning, title: str, params: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The recipe with these methods and their parameters, and seeds that tuning has not used."""
-    content = tuning.content_with(params)
-    return {**content, "title": title, "methods": list(params), "seeds": other_seeds(tuning)}
+    """Return the recipe with these methods and their parameters, and seeds that tuning has not used."""
+    first = max([*tuning.recipe.seeds, *tuning.seeds]) + 1
+    unused = [seed for seed in tuning.recipe.seeds if seed not in tuning.seeds]
+    seeds = [*unused, *range(first, first + len(tuning.recipe.seeds) - len(unused))]
+    return {**tuning.content_with(params), "title": title, "methods": list(params), "seeds": seeds}
+
+
+def _preset_name(tuning: Tuning, loss: str) -> str:
+    """Return a new name for the preset of a loss."""
+    name = f"{loss}-preset"
+    while name in (tuning.content.get("losses") or {}):
+        name += "-preset"
+    return name
 
 
 def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
@@ -114,5 +141,5 @@ def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
     return write_text(tuning.folder / name, head + text)
 
 
-def _command(tuning: Tuning, recipe: str, out: str, *more: str) -> str:
-    return shlex.join(["fedlas", "bench", str(tuning.folder / recipe), "--out", str(tuning.folder / out), *more])
+def _number(value: float | None) -> str:
+    return "—" if value is None else f"{value:.4f}"

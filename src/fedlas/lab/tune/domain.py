@@ -3,106 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fedlas._core.check import InputError
+from fedlas._core.extras import require
 from fedlas.lab.recipes.text import parse_yaml
+from fedlas.losses import LOSSES
 
-__all__ = ["Choices", "Domain", "Range", "parse_domain"]
+__all__ = ["Domain", "parse_domain", "tuned_rows"]
 
 _FORM = "Write low:high, low:high:log, low:high:int, or values such as 0.5,1,2."
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Range:
-    """All numbers from ``low`` to ``high``, both included.
+class Domain:
+    """Values that a parameter may have: a few, or all numbers from the first to the last.
 
     Attributes:
-        low: Lowest number.
-        high: Highest number.
-        log: Whether equal factors, not equal differences, are equally likely.
-        whole: Whether only whole numbers are included.
+        values: The values, or the two ends of a range.
+        is_range: Whether numbers between the two values belong to the domain.
+        log: Whether equal factors, not equal differences, of a range are equally likely.
+        whole: Whether a range has whole numbers only.
     """
 
-    low: float
-    high: float
+    values: tuple[Any, ...]
+    is_range: bool = False
     log: bool = False
     whole: bool = False
 
     @property
-    def text(self) -> str:
-        """The text form."""
-        number = "{:d}" if self.whole else "{:.12g}"
-        ends = ":".join(number.format(int(end) if self.whole else end) for end in (self.low, self.high))
-        return ends + (":log" if self.log else "") + (":int" if self.whole else "")
-
-    @property
     def size(self) -> float:
         """Number of values; infinity for a range of real numbers."""
-        return self.high - self.low + 1 if self.whole else math.inf
+        if not self.is_range:
+            return len(self.values)
+        return self.values[1] - self.values[0] + 1 if self.whole else math.inf
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every value of a finite domain."""
+        return iter(range(self.values[0], self.values[1] + 1) if self.is_range else self.values)
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """Values that a loss must accept if it accepts the whole range: the ends, and a fraction between them."""
-        if self.whole:
-            return int(self.low), int(self.high)
-        return self.low, (self.low + self.high) / 2 + (self.high - self.low) / 31, self.high
+        """Values that a loss must accept if it accepts the whole domain: all, or the ends and a fraction between."""
+        if not self.is_range or self.whole:
+            return self.values
+        low, high = self.values
+        return low, (low + high) / 2 + (high - low) / 31, high
 
     def contains(self, value: Any) -> bool:
         """Whether a value is in the domain."""
+        if not self.is_range:
+            return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
-        return self.low <= value <= self.high and (not self.whole or value == int(value))
+        return bool(self.values[0] <= value <= self.values[1]) and (not self.whole or value == int(value))
 
-    def tidy(self, value: Any) -> Any:
-        """The nearest value with four significant digits that is in the range, so that a person can write it down."""
-        if self.whole:
-            return int(value)
-        return min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
+    def distribution(self) -> Any:
+        """The domain as an optuna distribution."""
+        distributions = require("optuna.distributions", extra="tune")
+        if not self.is_range:
+            return distributions.CategoricalDistribution(list(self.values))
+        kind = distributions.IntDistribution if self.whole else distributions.FloatDistribution
+        return kind(*self.values, log=self.log)
 
-
-@dataclass(frozen=True)
-class Choices:
-    """A few values.
-
-    Attributes:
-        values: The values; a single one fixes the parameter.
-    """
-
-    values: tuple[Any, ...]
-
-    @property
-    def text(self) -> str:
-        """The text form."""
-        return ",".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
-
-    @property
-    def size(self) -> float:
-        """Number of values."""
-        return len(self.values)
-
-    @property
-    def probes(self) -> tuple[Any, ...]:
-        """Values that a loss must accept: all."""
-        return self.values
-
-    def contains(self, value: Any) -> bool:
-        """Whether a value is in the domain."""
-        return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
-
-    def tidy(self, value: Any) -> Any:
-        """The value itself."""
-        return value
-
-
-Domain = Range | Choices
+    def __str__(self) -> str:
+        if not self.is_range:
+            return ", ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in self.values)
+        kinds = [name for name, on in (("logarithmic", self.log), ("whole numbers", self.whole)) if on]
+        return f"{self.values[0]:g} to {self.values[1]:g}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
 def parse_domain(text: str, where: str) -> Domain:
-    """A domain from its text.
+    """Parse a domain.
 
     Args:
         text: ``0.01:0.3``, ``0.01:0.3:log``, ``1:4:int`` or ``0.5,1,2,4``.
@@ -113,33 +87,38 @@ def parse_domain(text: str, where: str) -> Domain:
             is not above 0, or a value twice.
 
     Example:
-        >>> parse_domain("0.01:0.3:log", "alpha"), parse_domain("1,2,4", "beta")
-        (Range(low=0.01, high=0.3, log=True, whole=False), Choices(values=(1, 2, 4)))
+        >>> print(parse_domain("0.01:0.3:log", "alpha"), "and", parse_domain("1,2,4", "beta"))
+        0.01 to 0.3 (logarithmic) and 1, 2, 4
     """
     if ":" not in text:
-        return _choices(text, where)
+        values = [parse_yaml(part, where) if part.strip() else None for part in text.split(",")]
+        plain = [v for v in values if isinstance(v, int | float | str) and (isinstance(v, str) or math.isfinite(v))]
+        if len(plain) < len(values):
+            raise InputError("--space", "values must be finite numbers, text, true or false", repr(where), _FORM)
+        if any(values[i] == values[j] for i in range(len(values)) for j in range(i)):
+            raise InputError("--space", "values must differ from each other", repr(where), "Name each once.")
+        return Domain(tuple(values))
     low, high, *flags = text.split(":")
     if not set(flags) <= {"log", "int"} or len(set(flags)) != len(flags):
         raise InputError("--space", "a range may end in :log and :int", repr(where), _FORM)
     ends: list[Any] = [parse_yaml(end, where) if end.strip() else None for end in (low, high)]
     if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
         raise InputError("--space", "a range must have two finite numbers as its ends", repr(where), _FORM)
-    log, whole = "log" in flags, "int" in flags
     if not ends[0] < ends[1]:
         expected = "the lower end of a range must be below the upper one"
         raise InputError("--space", expected, repr(where), "Swap them, or write one value to fix the parameter.")
+    log, whole = "log" in flags, "int" in flags
     if log and ends[0] <= 0:
         raise InputError("--space", "a :log range must lie above 0", repr(where), "Raise its lower end.")
     if whole and any(end != int(end) for end in ends):
         raise InputError("--space", "an :int range must end in whole numbers", repr(where), "Leave :int out.")
-    return Range(float(ends[0]), float(ends[1]), log, whole)
+    return Domain(tuple(map(int if whole else float, ends)), is_range=True, log=log, whole=whole)
 
 
-def _choices(text: str, where: str) -> Choices:
-    values: Sequence[Any] = [parse_yaml(part, where) if part.strip() else None for part in text.split(",")]
-    for value in values:
-        if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
-            raise InputError("--space", "values must be finite numbers, text, true or false", repr(where), _FORM)
-    if any(values[i] == values[j] for i in range(len(values)) for j in range(i)):
-        raise InputError("--space", "values must differ from each other", repr(where), "Name each once.")
-    return Choices(tuple(values))
+def tuned_rows() -> list[dict[str, str]]:
+    """Return the rows of ``fedlas list tuning``: the ranges that each loss declares at its registration."""
+    rows = []
+    for entry in LOSSES.entries():
+        ranges = [f"{name} {parse_domain(text, name)}" for name, text in entry.metadata.get("tune", {}).items()]
+        rows.append({"name": entry.name, "what it is": "; ".join(ranges) or "nothing to tune"})
+    return rows

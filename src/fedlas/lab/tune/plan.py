@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
-from fedlas._core.ranks import new_accelerator
-from fedlas.lab.recipes.plan import Run, build_loss, plan
+from fedlas._core.terminal import say
+from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe, load_recipe, recipe_from
-from fedlas.lab.recipes.text import apply_override, parse_yaml, read_content
-from fedlas.lab.runs.settle import decided
-from fedlas.lab.train import TrainConfig
-from fedlas.lab.train.machine import suited
-from fedlas.lab.tune.goal import Goal, goal_named
-from fedlas.lab.tune.options import set_option
-from fedlas.lab.tune.space import Method, is_recipe_key, methods_of
+from fedlas.lab.recipes.text import apply_override, read_content
+from fedlas.lab.runs.forecast import forecast
+from fedlas.lab.train import check_select
+from fedlas.lab.train.selection import REFINED, merit, refined_nll
+from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, set_option
+from fedlas.metrics import METRICS, evaluate
+from fedlas.predictions import Predictions
 
-__all__ = ["FORMAT", "STUDY", "Tuning", "plan_tuning"]
-
-FORMAT = 1
-STUDY = "study.yaml"
-"""What a study is, in its folder."""
+__all__ = ["Tuning", "dry_run", "plan_tuning"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +28,15 @@ class Tuning:
     """A study. Made by :func:`plan_tuning`.
 
     Attributes:
-        source: Name or path of the recipe, as the user gave it.
+        source: Name or path of the recipe, as the user wrote it.
         content: Content of its file, with overrides applied.
         recipe: The recipe.
         methods: The tuned methods.
         seeds: Seeds that every trial is run with.
         budget: Trials of each method.
-        goal: Objective by which trials are compared.
-        draws: Seed of the sampler.
+        objective: Metric of the validation part by which trials are compared, or ``refined_nll``.
         folder: Folder of the study.
         data: Folder of the data; None searches the usual places.
-        batch: Trials of a method that are drawn from the same earlier ones, so that they can be done at the same time.
     """
 
     source: str
@@ -51,43 +45,43 @@ class Tuning:
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     budget: int
-    goal: Goal
-    draws: int
+    objective: str
     folder: Path
     data: str | None = None
-    batch: int = 1
 
-    def trial_folder(self, method: Method, number: int) -> Path:
-        """Folder of a trial's runs."""
-        return self.folder / "trials" / method.name / f"{number:03d}"
+    @property
+    def title(self) -> str:
+        """The objective in tables."""
+        return "refined NLL" if self.objective == REFINED else str(METRICS[self.objective].metadata["title"])
+
+    def value(self, val: Predictions) -> float:
+        """Return the objective of validation predictions."""
+        if self.objective == REFINED:
+            return refined_nll(val)
+        value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
+        return abs(value) if METRICS[self.objective].metadata["higher_is_better"] is None else value
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a higher objective is better."""
+        return merit(self.objective, 1.0) > merit(self.objective, 0.5)
 
     def runs(self, method: Method, number: int, params: Mapping[str, Any]) -> list[Run]:
-        """The runs of a trial, one per seed.
+        """Return the runs of a trial, one per seed.
 
         Raises:
             InputError: If the recipe or the loss does not accept these parameters.
         """
-        recipe = self.recipe_with(method, params)
-        place = self.trial_folder(method, number)
-        return [Run(recipe, method.name, seed, place / f"s{seed}") for seed in self.seeds]
-
-    def recipe_with(self, method: Method, params: Mapping[str, Any]) -> Recipe:
-        """The recipe with other parameters of one method.
-
-        Raises:
-            InputError: If the recipe or the loss does not accept them.
-        """
         content = self.content_with({method.name: params})
-        if any(map(is_recipe_key, params)):
-            recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
-        else:  # the same, without checking the whole recipe again
-            losses = {loss: dict(options or {}) for loss, options in (content.get("losses") or {}).items()}
-            recipe = replace(self.recipe, losses=losses)
-        build_loss(Run(recipe, method.name, self.seeds[0], self.folder), num_classes=10, num_samples=1000)
-        return recipe
+        recipe = recipe_from(self.recipe.name, content).with_data_root(self.data)
+        return plan(recipe, losses=[method.name], seeds=self.seeds, out=self.trial_folder(method, number))
+
+    def trial_folder(self, method: Method, number: int) -> Path:
+        """Return the folder of a trial's runs."""
+        return self.folder / "trials" / method.name / f"{number:03d}"
 
     def content_with(self, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Content of the recipe's file with other parameters of some methods, by name."""
+        """Return the content of the recipe's file with other parameters of some methods, by name."""
         content = copy.deepcopy(self.content)
         for loss, values in params.items():
             for key, value in values.items():
@@ -99,17 +93,11 @@ class Tuning:
                     set_option(self.recipe, content["losses"], loss, key, value)
         return content
 
-    def config(self) -> dict[str, Any]:
-        """Plain values for ``study.yaml``, in which a resumed study must not differ."""
-        methods = {}
-        for method in self.methods:
-            whole = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
-            loss = whole.pop("loss")
-            del whole["seed"]
-            methods[method.name] = {"loss": loss, "space": {key: domain.text for key, domain in method.space.items()}}
-        shared = {"objective": self.goal.metric, "seeds": list(self.seeds), "sampler_seed": self.draws}
-        shared |= {"batch": self.batch} if self.batch > 1 else {}  # studies of earlier versions have none
-        return {"format": FORMAT, **shared, "methods": methods, **whole}
+    def config(self, method: Method) -> dict[str, Any]:
+        """Return plain values in which a resumed study of a method must not differ."""
+        config = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
+        space = {key: str(domain) for key, domain in method.space.items()}
+        return {**config, "seed": list(self.seeds), "objective": self.objective, "space": space}
 
 
 def plan_tuning(
@@ -118,13 +106,11 @@ def plan_tuning(
     *,
     losses: Sequence[str] = (),
     trials: int = 20,
-    objective: str = "nll",
+    objective: str = REFINED,
     seeds: Sequence[int] = (0,),
     space: Sequence[str] = (),
-    draws: int = 0,
     out: Path | None = None,
     data: str | None = None,
-    batch: int = 1,
 ) -> Tuning:
     """Plan a study, and check everything that can be checked before training.
 
@@ -133,74 +119,59 @@ def plan_tuning(
         overrides: ``key=value``, as ``--set`` takes them.
         losses: Losses of the recipe; empty means the recipe's methods.
         trials: Budget of each method, including the preset's trial.
-        objective: Validation metric.
+        objective: Metric of the validation part, or ``refined_nll``.
         seeds: Seeds of every trial, at least one.
         space: Ranges, as :func:`fedlas.lab.tune.space.methods_of` takes them.
-        draws: Seed of the sampler.
         out: Folder; None is ``runs/tune/RECIPE``.
         data: Folder of the data; None searches the usual places.
-        batch: Trials of a method that are drawn at a time, at least 1.
 
     Raises:
         InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
     """
     check_count("fedlas tune", "trials", trials)
-    check_count("fedlas tune", "sampler seed", draws, low=0)
-    check_count("fedlas tune", "batch", batch)
-    goal = goal_named(objective)
-    recipe = load_recipe(source, overrides)
-    folder = out or Path("runs") / "tune" / recipe.name
-    # What the recipe leaves to the machine is decided once: trials of two machines must stay comparable.
-    overrides = [*overrides, *_decisions(recipe.train, folder)]
+    try:
+        check_select(objective)
+    except InputError as error:
+        raise InputError("--objective", *error.parts[1:]) from None
     recipe = load_recipe(source, overrides).with_data_root(data)
-    # The recipe as text, with the overrides, is what the best settings are later written into.
+    # The best settings are later written into the recipe's text, with the overrides.
     _, content = read_content(source)
     for override in overrides:
         apply_override(content, override)
+    folder = out or Path("runs") / "tune" / recipe.name
     runs = plan(recipe, losses=losses, seeds=seeds, out=folder)
-    names = list(dict.fromkeys(run.loss for run in runs))
-    chosen = tuple(dict.fromkeys(run.seed for run in runs))
-    methods = tuple(methods_of(recipe, names, space))
-    tuning = Tuning(source, content, recipe, methods, chosen, trials, goal, draws, folder, data, batch)
+    methods = tuple(methods_of(recipe, list(dict.fromkeys(run.loss for run in runs)), space))
+    tuning = Tuning(source, content, recipe, methods, tuple(seeds), trials, objective, folder, data)
     for method in methods:
         _check_space(tuning, method)
     return tuning
 
 
-def _decisions(train: TrainConfig, folder: Path) -> list[str]:
-    """Overrides for what the recipe leaves to the machine, so that all trials of a study have the same."""
-    try:
-        begun = parse_yaml((folder / STUDY).read_text(encoding="utf-8"), STUDY)["train"]
-        ready = decided(train, begun)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet; what is wrong with it is said later
-        ready = suited(train, new_accelerator().device)
-    return (
-        []
-        if ready == train
-        else [f"train.precision={ready.precision}", f"train.channels_last={str(ready.channels_last).lower()}"]
-    )
-
-
 def _check_space(tuning: Tuning, method: Method) -> None:
-    """Refuse a space with values that the recipe or the loss does not accept."""
+    """Refuse a space with values that the recipe or the loss does not accept: it would end a trial hours later."""
     # The ends of each range alone, and the corners that all ends make together.
-    cases: list[tuple[str, dict[str, Any]]] = []
-    for key, domain in method.space.items():
-        cases += [(f"{method.name}.{key}={domain.text}", {key: value}) for value in domain.probes]
-    for end in (0, -1):
-        corner = {key: domain.probes[end] for key, domain in method.space.items()}
-        cases.append((f"the {'upper' if end else 'lower'} ends of {method.name}'s ranges together", corner))
-    # A setting that is refused now would end a trial hours later.
-    for what, params in cases:
+    cases: list[dict[str, Any]] = [{key: v} for key, domain in method.space.items() for v in domain.probes]
+    cases += [{key: domain.probes[end] for key, domain in method.space.items()} for end in (0, -1)]
+    for params in cases:
         try:
-            recipe = tuning.recipe_with(method, params)
-            if recipe.model != tuning.recipe.model:  # only the plan checks options of the model
-                plan(recipe, losses=[method.name], seeds=tuning.seeds, out=tuning.folder)
+            tuning.runs(method, 0, params)
         except InputError as error:
             shown = ", ".join(f"{key} {value!r}" for key, value in params.items())
             raise InputError(
                 "--space",
-                f"{what} must be accepted wherever it is searched",
+                f"every value of {method.name}'s ranges must be accepted",
                 f"at {shown}: {str(error).rstrip('.')}",
                 f"Narrow it: --space {method.name}.{next(iter(params))}=LOW:HIGH, with :int for whole numbers.",
             ) from error
+
+
+def dry_run(tuning: Tuning) -> None:
+    """Print what a study would do: the space, trials, runs and steps of every method."""
+    seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
+    say(f"{tuning.recipe.name}: {tuning.budget} trials x {seeds} seeds x {epochs} epochs a method, {tuning.title}")
+    for method in tuning.methods:
+        runs = method.trials(tuning.budget) * seeds
+        steps = forecast(tuning.runs(method, 0, {})[0]).steps
+        say(f"  {method.name}: {runs} runs{'' if steps is None else f', about {runs * steps:,} steps'}")
+        say(*(f"    {key}: {domain}, preset {method.preset[key]}" for key, domain in method.space.items()))
+    say(f"results in {tuning.folder}")

@@ -1,192 +1,273 @@
-"""The trials of a study, round by round, so that every method has had the same budget whenever the study stops."""
+"""The trials of a study, drawn and kept by optuna, and trained on the validation part alone."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
+
+import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import remove_parts, write_json, write_text
+from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator, on_main
+from fedlas._core.streams import derive
 from fedlas._core.terminal import say
-from fedlas._core.yaml_text import read_yaml
+from fedlas._core.threads import available_cores, limited_to
+from fedlas.lab.data import Splits
+from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.claim import check_data, check_vacant, locked
-from fedlas.lab.runs.data import data_fingerprint
-from fedlas.lab.runs.environment import note_start
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.claim import check_vacant, claim, locked
+from fedlas.lab.runs.data import data_fingerprint, fingerprints, prepare_data
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.threads import threads_for
+from fedlas.lab.runs.training import train_as_planned
+from fedlas.lab.runs.workers import Worker, end, visible_gpus
+from fedlas.lab.train import DivergedError
 from fedlas.lab.train.checkpoint import differences
-from fedlas.lab.train.progress import duration
-from fedlas.lab.tune.plan import STUDY, Tuning
-from fedlas.lab.tune.record import Trial, best_of, load_trials
-from fedlas.lab.tune.space import Method
-from fedlas.lab.tune.steps import begin, drop_checkpoints, end, ended_trials
-from fedlas.lab.tune.trial import run_trial
-from fedlas.lab.tune.workers import in_workers, worker_count
+from fedlas.lab.tune.plan import Tuning
+from fedlas.lab.tune.space import Method, text_of
+from fedlas.objective.predict import predict
 
-__all__ = ["check_study", "run_study", "settings"]
+__all__ = ["STORAGE", "load_studies", "run_study", "without_test"]
+
+STORAGE = "optuna.log"
+"""Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
+_STARTUP = 5
+"""Trials that are drawn uniformly before the sampler learns from earlier ones."""
 
 
-def run_study(
-    tuning: Tuning,
-    *,
-    console: Any,
-    keep: bool = False,
-    workers: int | None = 1,
-    after_round: Callable[[], Any] = lambda: None,
-) -> None:
-    """Do every trial that has not ended.
+@dataclass(frozen=True)
+class _Job:
+    """A trial, with what a worker process needs to train it."""
+
+    tuning: Tuning
+    method: Method
+    number: int
+    params: dict[str, Any]
+    threads: int | None = None
+    cwd: Path = field(default_factory=Path.cwd)
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.name} trial {self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return self.tuning.trial_folder(self.method, self.number)
+
+
+def run_study(tuning: Tuning, *, workers: int | None = 1) -> None:
+    """Train the trials that have not ended. In each round every method has one, so that all have the same budget.
 
     Args:
         tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
-        console: ``rich.console.Console`` for a line per trial.
-        keep: Keep the checkpoints of all trials instead of those of each method's best trial.
-        workers: Trials at a time; more than one are in processes of their own, and come to the same. None is one a core
-            where the model is small and there is no GPU, else one.
-        after_round: Called on the main process after one more trial of each method, under the folder's lock.
+        workers: Trials at a time, in processes; None is one a core where the model is small and there is no GPU.
 
     Raises:
-        InputError: If the folder holds another study, or a study on other data, or is in use; nothing changes then.
-            Also for an error of a run, except a loss that is no longer finite, which ends only its trial.
+        InputError: If the folder holds another study or other files, or is in use; or for an error of a run. A loss
+            that is no longer finite ends only its trial.
 
     State:
-        Everything is written to ``tuning.folder``. After a stop at any moment, the same call resumes the study.
+        ``tuning.folder`` gets optuna's journal and the logs of all runs. After a stop, the same call resumes the study;
+        a trial that was stopped resumes from its last checkpoint.
     """
     accelerator = new_accelerator()
-    on_main(accelerator, partial(check_study, tuning))
-    fingerprint = data_fingerprint(tuning.runs(tuning.methods[0], 0, {})[0])  # an error of the data shows here
+    example = tuning.runs(tuning.methods[0], 0, {})[0]
+    data = data_fingerprint(example)  # an error in the data shows here
+    threads = threads_for(example)
+    if workers is None:
+        launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        workers = 1 if threads is None or visible_gpus() or launched else max(1, available_cores() // threads)
+    names = (RunFolder.lock_path.name, STORAGE, "trials", ".workers", "bench")
+    names = (*names, *(path.name for path in tuning.folder.glob("best*.yaml")))
+    on_main(accelerator, partial(check_vacant, "fedlas tune", tuning.folder, names))
     with locked(tuning.folder, accelerator):
-        # Round by round over the methods, so that a study that is stopped has spent the same on each.
-        start = on_main(accelerator, partial(_open, tuning, fingerprint, accelerator.device, keep=keep))
-        show = _Progress(tuning, console)
-        count = worker_count(tuning, workers)
-        if count > 1:
-            in_workers(tuning, count, start, keep=keep, ended=show.ended, after_round=after_round)
+        studies: dict[str, Any] = {}  # of the main process, which alone draws and keeps
+        on_main(accelerator, lambda: studies.update(_open(tuning, data)))
+        if workers > 1:
+            _in_workers(tuning, studies, workers)
             return
-        for number in range(max(method.trials(tuning.budget) for method in tuning.methods)):
-            # A round in which nothing was left to do writes nothing, so a finished study is only read.
-            worked = False
-            for method in tuning.methods:
-                if number >= method.trials(tuning.budget):
-                    continue
-                trial = on_main(accelerator, partial(begin, tuning, method, number))
-                if not trial.ended:
-                    label = partial(show.label, number)
-                    trial = run_trial(tuning, method, trial, accelerator, label=label, start=start)
-                    on_main(accelerator, partial(end, tuning, method, trial, keep=keep))
-                    worked = True
-                    show.ended(method, trial, on_main(accelerator, partial(load_trials, tuning, method)))
-            if worked:
-                on_main(accelerator, after_round)
+        while (job := on_main(accelerator, partial(_next, tuning, studies))) is not None:
+            with limited_to(threads):
+                result = _train(job, accelerator)
+            on_main(accelerator, partial(_tell, studies, job, *result))
 
 
-def check_study(tuning: Tuning) -> None:
-    """Refuse a folder in which this study cannot continue; only reads.
-
-    Raises:
-        InputError: If the folder is a run's or has other content, or holds a study with another recipe, space,
-            objective or seeds (every difference is named), with a method that is left out now, or with more trials than
-            the budget.
-    """
-    old = _read(tuning.folder / STUDY)
-    # A new study needs a folder that nothing else lives in.
-    if old is None:
-        if RunFolder(tuning.folder).config_path.exists():
-            raise InputError(
-                "fedlas tune", "--out must not be the folder of a run", tuning.folder, "Choose another one."
-            )
-        check_vacant("fedlas tune", tuning.folder, (RunFolder.lock_path.name, STUDY))
-        return
-
-    # Methods may be added, but those of the old study must be here, unchanged.
-    new, before = tuning.config(), old.get("methods")
-    before = before if isinstance(before, dict) else {}
-    left_out = [f"{name}: tuned before, left out now" for name in before if name not in new["methods"]]
-    shared = {name: space for name, space in new["methods"].items() if name in before}
-    kept = {name: space for name, space in before.items() if name in shared}
-    if found := [*differences({**old, "methods": kept}, {**new, "methods": shared}), *left_out]:
-        raise InputError(
-            "fedlas tune",
-            "its folder must hold the same study",
-            f"{tuning.folder}, which differs in {'; '.join(found)}",
-            "Use the old settings to resume (--trials and --losses may grow), or another --out.",
-        )
-    for method in tuning.methods:
-        done = sum(trial.ended for trial in load_trials(tuning, method))
-        if done > method.trials(tuning.budget):
-            expected = f"--trials must be at least the {done} that {method.name} has had in {tuning.folder}"
-            raise InputError("fedlas tune", expected, tuning.budget, f"Write --trials {done}, or choose another --out.")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
+def load_studies(tuning: Tuning) -> dict[str, Any]:
+    """Return the ``optuna.Study`` of each method, by name; new ones where there are none."""
+    optuna = require("optuna", extra="tune")
+    direction = "maximize" if tuning.maximize else "minimize"
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     try:
-        content = read_yaml(path) if path.exists() else None
-    except (OSError, ValueError) as error:
+        backend = optuna.storages.journal.JournalFileBackend(str(tuning.folder / STORAGE))
+        storage = optuna.storages.JournalStorage(backend)
+        return {
+            method.name: optuna.create_study(
+                study_name=method.name, storage=storage, direction=direction, load_if_exists=True
+            )
+            for method in tuning.methods
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        got = f"{tuning.folder / STORAGE} ({error})"
         raise InputError(
-            "fedlas tune", f"{STUDY} must be readable YAML", f"{path} ({error})", "Choose another --out."
+            "fedlas tune", f"{STORAGE} must be a journal of optuna", got, "Choose another --out."
         ) from error
-    return content if isinstance(content, dict) or content is None else {}
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
-def _open(tuning: Tuning, fingerprint: dict[str, Any], device: Any, *, keep: bool) -> int:
-    """Prepare the locked folder for this study; returns the number of earlier starts."""
-    yaml = require("yaml", extra="bench")
-    check_study(tuning)
-    folder = RunFolder(tuning.folder)
-    check_data(folder, fingerprint)
-    trials = [tuning.trial_folder(method, n) for method in tuning.methods for n in range(method.trials(tuning.budget))]
-    remove_parts(tuning.folder, *trials)
-    write_text(tuning.folder / STUDY, yaml.safe_dump(tuning.config(), sort_keys=False))
-    write_json(folder.data_path, fingerprint)
-    for method in () if keep else tuning.methods:
-        drop_checkpoints(tuning, method)  # an earlier start may have been stopped before it did
-    starts = len(folder.starts)
-    if any(len(ended_trials(tuning, method)) < method.trials(tuning.budget) for method in tuning.methods):
-        note_start(tuning.folder, device, optuna=require("optuna", extra="tune").__version__)
-    return starts
+def _open(tuning: Tuning, data: dict[str, Any]) -> dict[str, Any]:
+    """Load the studies of a locked folder; refuse other settings, and forget trials that were not fully drawn."""
+    states = require("optuna.trial", extra="tune").TrialState
+    studies = load_studies(tuning)
+    for method in tuning.methods:
+        study, config = studies[method.name], {**tuning.config(method), "images": data}
+        if changes := differences(study.user_attrs.get("config", config), config):
+            got = f"{tuning.folder}, which differs for {method.name} in {'; '.join(changes)}"
+            fix = "Use the old settings to resume (--trials and --losses may grow), or another --out."
+            raise InputError("fedlas tune", "its folder must hold the same study", got, fix)
+        study.set_user_attr("config", config)
+        for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if "params" not in trial.user_attrs:
+                study.tell(trial.number, state=states.FAIL)
+    return studies
 
 
-class _Progress:
-    """Counts trials, prints the result of each, and estimates the time left, which the bars of runs show too."""
-
-    def __init__(self, tuning: Tuning, console: Any) -> None:
-        self.tuning, self.console = tuning, console
-        self.total = sum(method.trials(tuning.budget) for method in tuning.methods)
-        self.before = self.done = sum(len(ended_trials(tuning, method)) for method in tuning.methods)
-        self.began = time.monotonic()
-
-    def label(self, number: int, run: Run) -> str:
-        """Text in front of a run's bar."""
-        left = self.left()
-        rest = "" if left is None else f", {left} left"
-        return f"[{self.done + 1}/{self.total}{rest}] {run.loss} trial {number} seed {run.seed}"
-
-    def left(self) -> str | None:
-        """Estimated time for the other trials, from those of this start; None before the first."""
-        if self.done == self.before:
-            return None
-        return duration((time.monotonic() - self.began) / (self.done - self.before) * (self.total - self.done))
-
-    def ended(self, method: Method, trial: Trial, trials: list[Trial]) -> None:
-        """Print the result of a trial that ended."""
-        self.done += 1
-        goal, best = self.tuning.goal, best_of(self.tuning, trials)
-        head = f"[{self.done}/{self.total}] {method.name} trial {trial.number}{' (preset)' if trial.is_preset else ''}"
-        if trial.value is None:
-            text, style = f"{head}  failed: {trial.reason}", "red"
-        else:
-            better = best is not None and best.number != trial.number
-            was = f"  best {goal.show(best.value)} in trial {best.number}" if best is not None and better else ""
-            text, style = f"{head}  {goal.title} {goal.show(trial.value)}{was}  {settings(trial.params)}".rstrip(), None
-        say(text, style=style, on=self.console)
-        if (left := self.left()) and self.done < self.total:
-            say(f"  about {left} for {self.total - self.done} more", style="dim", on=self.console)
+def _next(tuning: Tuning, studies: Mapping[str, Any], busy: Collection[str] = ()) -> _Job | None:
+    """Return a trial that was stopped, else draw one of the method that has had the fewest; None if there is none."""
+    states = require("optuna.trial", extra="tune").TrialState
+    counts: dict[str, int] = {}
+    for method in tuning.methods:
+        trials = studies[method.name].get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == states.RUNNING and f"{method.name} trial {trial.number}" not in busy:
+                return _Job(tuning, method, trial.number, trial.user_attrs["params"])
+        counts[method.name] = sum(t.state in (states.COMPLETE, states.PRUNED, states.RUNNING) for t in trials)
+    open_methods = [method for method in tuning.methods if counts[method.name] < method.trials(tuning.budget)]
+    if not open_methods:
+        return None
+    return _draw(tuning, min(open_methods, key=lambda method: counts[method.name]), studies)
 
 
-def settings(params: Mapping[str, Any]) -> str:
-    """Parameters as text, such as ``alpha 0.05, beta 4``."""
-    return ", ".join(f"{key} {format(value, 'g' if isinstance(value, float) else '')}" for key, value in params.items())
+def _draw(tuning: Tuning, method: Method, studies: Mapping[str, Any]) -> _Job:
+    """Draw a trial: first the preset, then each setting of a space that the budget covers, else as TPE suggests."""
+    optuna, study = require("optuna", extra="tune"), studies[method.name]
+    tried = [trial.user_attrs.get("params") for trial in study.get_trials(deepcopy=False)]
+    space = dict(method.space)
+    if method.preset not in tried:
+        space = {key: domain for key, domain in space.items() if domain.contains(method.preset[key])}
+        study.enqueue_trial({key: method.preset[key] for key in space})
+    elif method.trials(tuning.budget) == method.trials(sys.maxsize):
+        settings = (dict(zip(space, values, strict=True)) for values in product(*map(list, space.values())))
+        study.enqueue_trial(next(setting for setting in settings if setting not in tried))
+    # A seed for each draw, so that a resumed study does not repeat the draws of its first start.
+    seed = derive(0, f"tune/{method.name}/{len(tried)}")
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=True)
+    trial = study.ask({key: domain.distribution() for key, domain in space.items()})
+    params = {**method.preset, **trial.params}
+    trial.set_user_attr("params", params)
+    return _Job(tuning, method, trial.number, params)
+
+
+def _tell(studies: Mapping[str, Any], job: _Job, value: float | None, reason: str) -> None:
+    """Give the value of a trial to optuna, print it, and remove its checkpoints."""
+    study, states = studies[job.method.name], require("optuna.trial", extra="tune").TrialState
+    study.tell(job.number, value, state=states.PRUNED if value is None else states.COMPLETE)
+    for checkpoint in job.folder.glob(f"*/{RunFolder.checkpoint_path}"):
+        remove(checkpoint, inside=job.tuning.folder)
+    outcome = f"{job.tuning.title} {value:.4f}" if value is not None else f"diverged: {reason}"
+    say(f"{job.name}  {outcome}  {text_of(job.params)}".rstrip(), stderr=True)
+
+
+def _in_workers(tuning: Tuning, studies: Mapping[str, Any], count: int) -> None:
+    """Train ``count`` trials at a time; one whose process is killed resumes in another process, at most twice."""
+    gpus, lost = visible_gpus(), Counter[str]()
+    threads = max(1, torch.get_num_threads() // count)
+    workers = [Worker(tuning.folder, n, gpus[n % len(gpus)] if gpus else None, _work) for n in range(count)]
+    try:
+        while True:
+            for worker in workers:
+                busy = {other.job.name for other in workers if other.job is not None}
+                if worker.job is None and (job := _next(tuning, studies, busy)) is not None:
+                    worker.give(replace(job, threads=threads))
+            ready = wait([worker.connection for worker in workers if worker.job is not None])
+            for worker in workers:
+                if worker.job is None or worker.connection not in ready:
+                    continue
+                job, result = worker.job, worker.take()
+                if isinstance(result, InputError):
+                    raise result
+                if isinstance(result, tuple):
+                    _tell(studies, job, *result)
+                    continue
+                lost[job.name] += 1
+                if lost[job.name] > 2:
+                    fix = "It may have run out of memory: use fewer --workers. The same command resumes."
+                    raise InputError("fedlas tune", f"the process of {job.name} must not be killed", result, fix)
+            if not any(worker.job for worker in workers) and _next(tuning, studies) is None:
+                return
+    finally:
+        end([worker.process for worker in workers])
+
+
+def _work(job: _Job) -> tuple[float | None, str] | InputError:
+    """Train a trial in a worker process."""
+    os.chdir(job.cwd)
+    try:
+        with limited_to(job.threads):
+            return _train(job, new_accelerator())
+    except InputError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - another error may not survive the way to the other process
+        return InputError("fedlas tune", f"{job.name} must run", f"{type(error).__name__}: {error}", "Correct it.")
+
+
+def _train(job: _Job, accelerator: Any) -> tuple[float | None, str]:
+    """Train a trial with each seed; returns the mean objective, or None and the reason if a seed diverges."""
+    values = []
+    for run in job.tuning.runs(job.method, job.number, job.params):
+        try:
+            values.append(_value(run, job, accelerator))
+        except DivergedError as error:
+            return None, f"seed {run.seed}: {error}"
+    return math.fsum(values) / len(values), ""
+
+
+def _value(run: Run, job: _Job, accelerator: Any) -> float:
+    """Train or resume a run, and return the objective of its best epoch on the validation part."""
+    whole = prepare_data(run)
+    splits = without_test(whole, accelerator.device)
+    objective = build_objective(run, splits, rank=accelerator.process_index)
+    on_main(accelerator, lambda: claim(run, fingerprints(run, whole)))
+    train_as_planned(run, objective, splits, accelerator=accelerator, label=f"{job.name} seed {run.seed}")
+    val = splits.batches(splits.val, batch_size=run.recipe.train.batch_size)
+    value = job.tuning.value(predict(objective.model, val, device=accelerator.device))
+    if not math.isfinite(value):
+        fix = "Choose another --objective if that happens often."
+        raise DivergedError("objective", f"{job.tuning.title} of the validation part must be a number", value, fix)
+    return value
+
+
+class _Sealed:
+    """Replaces the test part. Every access is an error."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AssertionError(f"tuning must not use the test part, and accessed its {name}")
+
+
+def without_test(splits: Splits, device: Any) -> Splits:
+    """Return splits on a device, with a sealed test part: every access to it raises an error."""
+    train, val = splits.train.to(device), splits.val.to(device)
+    return replace(splits, train=train, val=val, test=cast(Part, _Sealed()))

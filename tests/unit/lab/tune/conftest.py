@@ -1,7 +1,6 @@
 import pytest
 
-from fakes_tuning import TINY, Exploding, Touchy
-from fedlas.cli.tune import tune
+from fakes_tuning import TINY, Touchy
 from fedlas.lab.tune.plan import plan_tuning
 from fedlas.losses import LOSSES
 
@@ -10,17 +9,13 @@ from fedlas.losses import LOSSES
 def touchy(monkeypatch):
     monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
     LOSSES.add("touchy", Touchy, tune={"alpha": "0.1:0.9"})
-    LOSSES.add("exploding", Exploding)
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Plans, and runs unless told otherwise; returns the plan."""
+    """Plans a tiny study."""
 
-    def start(*, out=tmp_path / "out", run=True, keep=False, overrides=(), **options):
-        tuning = plan_tuning("synthetic", [*TINY, *overrides], out=out, **options)
-        if run:
-            tune(tuning, keep=keep)
-        return tuning
+    def plan(*, overrides=(), **options):
+        return plan_tuning("synthetic", [*TINY, *overrides], **{"out": tmp_path / "out", **options})
 
-    return start
+    return plan
