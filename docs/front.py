@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from fedlas import Predictions
 from fedlas.calibrators import TemperatureScaling
-from fedlas.lab.report.page import themed_svg
 from fedlas.plots import LIGHT, reliability_diagram
 from fedlas.plots.theme import dress
+from fedlas.present.page import themed_svg
 
 ALT = "Two reliability diagrams of a ResNet-20 on CIFAR-10: before a temperature with large gaps, after it without"
 

@@ -20,13 +20,13 @@ import yaml
 from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.compare import Difference, differences
 from fedlas.lab.report.model import ReportModel, report_model
-from fedlas.lab.report.page import axes, themed_svg
-from fedlas.lab.report.table import DASH, Table, column, csv_text, markdown, table_of
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import STAGES
 from fedlas.plots import LIGHT, seed_values
 from fedlas.plots.theme import dress, legend_outside, name_axis
+from fedlas.present.page import axes, themed_svg
+from fedlas.present.table import DASH, Table, column, csv_text, markdown, table_of
 from fedlas.stats import holm, mean_interval, paired_t_test
 
 ROOT = Path(__file__).resolve().parents[1] / "results"

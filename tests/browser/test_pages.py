@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import fedlas.lab.report
+import fedlas.present
 from browser.made import PAGES, TEMPLATES
 from browser.screens import SCREENS, broken_links, opened
 
@@ -35,6 +36,7 @@ def test_every_page_is_opened(folder):
 
 
 def test_every_template_is_used_by_a_page(folder):
-    templates = {path.name for path in (Path(fedlas.lab.report.__file__).parent / "templates").glob("*.j2")}
+    rooms = [Path(room.__file__).parent for room in (fedlas.lab.report, fedlas.present)]
+    templates = {path.name for room in rooms for path in (room / "templates").glob("*.j2")}
     assert templates
     assert templates == set((folder / TEMPLATES).read_text(encoding="utf-8").splitlines()) & templates

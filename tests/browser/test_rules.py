@@ -7,8 +7,8 @@ import io
 import pytest
 
 from browser.screens import Screen, broken_links, opened
-from fedlas.lab.report import page as pages
 from fedlas.plots import LIGHT, new_axes
+from fedlas.present import page as pages
 
 pytestmark = pytest.mark.system
 

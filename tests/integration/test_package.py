@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
     assert {
         "fedlas/py.typed",
         "fedlas/lab/recipes/presets/digits.yaml",
-        "fedlas/lab/report/templates/page.css",
+        "fedlas/present/templates/page.css",
     } <= tree
 
 

@@ -23,6 +23,7 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.recipes"},
     {"lab.trackers", "lab.train"},
     {"lab.data", "lab.models"},
+    {"present"},
     {"integrations", "deploy"},
     {"zoo", "calibrated"},
     {"objective", "calibrators", "diagnose", "plots"},

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import path_argument, write_json, write_text
+from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show
 from fedlas.calibrated.file import read_file
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
-from fedlas.lab.report.card_page import card_answers, card_metrics, card_page, thresholds_table
-from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import splits_at_hand
-from fedlas.lab.studies.card import MadeCard, file_card, run_card
+from fedlas.lab.studies.card import run_card
 from fedlas.predictions import Columns, read_predictions
 from fedlas.predictions.predictions import check_predictions
+from fedlas.present.card import MadeCard, file_card, write_card
+from fedlas.present.card_page import card_answers, card_metrics, thresholds_table
+from fedlas.present.page import require_page_packages
+from fedlas.present.table import terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -179,10 +180,3 @@ def _of_files(
         of_val, of_test, calibration,
         name=name, data=test_file.name, classes=test.classes or None, **options,
     )  # fmt: skip
-
-
-def write_card(card: MadeCard, path: Path) -> Path:
-    """Write a card as JSON to ``path``, which ends in ``.json``, and as a page beside it; returns the place of that."""
-    page = card_page(card.content, card.stages, num_bins=card.num_bins)
-    write_json(path, card.content)
-    return write_text(path.with_suffix(".html"), page)

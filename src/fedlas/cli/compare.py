@@ -24,14 +24,14 @@ from fedlas.lab.report.compare import (
     differences_table,
     sentence,
 )
-from fedlas.lab.report.page import write_picture
-from fedlas.lab.report.table import markdown as markdown_table
-from fedlas.lab.report.table import terminal
-from fedlas.lab.report.two_models import better_in, differences_of_models
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.predictions import Columns, Read, Reader
 from fedlas.predictions.tables import FORMATS
+from fedlas.present.page import write_picture
+from fedlas.present.table import markdown as markdown_table
+from fedlas.present.table import terminal
+from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.two_models import compare as compare_models
 

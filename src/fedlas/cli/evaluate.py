@@ -6,7 +6,7 @@ import argparse
 import functools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,19 @@ from fedlas.cli.positive_class import show_positive_class
 from fedlas.cli.ranking_table import show_ranking
 from fedlas.cli.reject import check_reject, plain, rejections, show_rejections
 from fedlas.cli.watch import watch
-from fedlas.lab.report.evaluation import COMPARED, classes_of, size_of, verdicts, write_evaluation
-from fedlas.lab.report.groups import MOST, groups_table, plain_groups, whole_of, worst_group
-from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.positive_class import positive_as_json, positive_class
-from fedlas.lab.report.ranking import ranking
-from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.intervals import estimates_by_stage
-from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
+from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.metrics import evaluate
 from fedlas.predictions import Columns, Predictions, Reader
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
+from fedlas.present.evaluation import COMPARED, classes_of, size_of, verdicts, write_evaluation
+from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
+from fedlas.present.intervals import estimates_by_stage
+from fedlas.present.page import require_page_packages
+from fedlas.present.positive_class import positive_as_json, positive_class
+from fedlas.present.ranking import ranking
+from fedlas.present.table import terminal
 from fedlas.stats import GroupEstimate, group_estimates
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
@@ -176,19 +177,24 @@ def evaluate_file(
     if calibrate is not None or reject:
         owner = "--reject" if calibrate is None else "--calibrate"
         of_all_classes["as predicted"] = check_predictions(owner, found.predictions)
-    outcome, held_out = Calibrated({}), HeldOut(on, folder, data, read=read)
-    if calibrate is not None:
-        if on is None and folder is None:
-            raise InputError(
-                "fedlas evaluate",
-                "--calibrate needs held-out predictions",
-                "no --on",
-                "Pass --on val.npz; fitting on the test set would flatter it.",
-            )
+    outcome, held_out = Calibrated({}), HeldOut(None)
+    if calibrate is not None and on is None and folder is None:
+        raise InputError(
+            "fedlas evaluate",
+            "--calibrate needs held-out predictions",
+            "no --on",
+            "Pass --on val.npz; fitting on the test set would flatter it.",
+        )
+    if calibrate is not None or reject:
         with status() as tell:
-            held_out = replace(held_out, show=tell)
-            outcome = calibrated(calibrate, of_all_classes["as predicted"], held_out)
-        say(*(f"note: {note}" for note in outcome.notes), stderr=True)
+            val = None if on is None else read(on)
+            held_out = (
+                HeldOut(val, show=tell) if folder is None else run_held_out(folder, val=val, data=data, show=tell)
+            )
+            if calibrate is not None:
+                outcome = calibrated(calibrate, of_all_classes["as predicted"], held_out)
+    say(*(f"note: {note}" for note in outcome.notes), stderr=True)
+    if calibrate is not None:
         of_all_classes |= {f"after {name}": predictions for name, predictions in outcome.predictions.items()}
         stages |= of_all_classes
     rejected = rejections(of_all_classes, reject, calibrate, held_out)

@@ -18,16 +18,16 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel
 from fedlas.cli.arguments import AddSubcommand, add_card_options
-from fedlas.cli.card import write_card
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import OWNER, TOLERANCE, Exported, export_calibrated
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.deploy.model import EXTRA_LAYER
-from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.card import run_card
 from fedlas.lab.studies.export import export_run
+from fedlas.present.card import write_card
+from fedlas.present.page import require_page_packages
 from fedlas.stats.estimates import check_replicates
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fedlas._core.terminal import say, show
-from fedlas.lab.report.evaluation import WITHIN, metrics_table, short_table
-from fedlas.lab.report.noise_text import Known, Measured
-from fedlas.lab.report.table import terminal
+from fedlas.present.evaluation import WITHIN, metrics_table, short_table
+from fedlas.present.noise_text import Known, Measured
+from fedlas.present.table import terminal
 
 
 def show_metrics(

@@ -12,9 +12,9 @@ from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, columns_of
 from fedlas.deploy.monitor import text
 from fedlas.deploy.monitor.look import monitor
-from fedlas.lab.report.monitor_page import monitor_page, statistics_table, watches_table
-from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.table import terminal
+from fedlas.present.monitor_page import monitor_page, statistics_table, watches_table
+from fedlas.present.page import require_page_packages
+from fedlas.present.table import terminal
 
 
 def add_monitor(add: AddSubcommand) -> None:

@@ -25,8 +25,6 @@ from fedlas.lab.report.ood_summary import (
     verdicts,
     warnings,
 )
-from fedlas.lab.report.page import require_page_packages
-from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.claim import finished, must_be_finished
 from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.find import find_runs, leave_out
@@ -34,6 +32,8 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.lab.studies.ood.sets import parse_sets
+from fedlas.present.page import require_page_packages
+from fedlas.present.table import terminal
 from fedlas.stats.intervals import check_bootstrap
 from fedlas.zoo.ood import OOD_SCORES, options_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedlas._core.terminal import show
-from fedlas.lab.report.positive_class import Found, benefit_table, bins_table, measures_table
-from fedlas.lab.report.table import terminal
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.positive_class import Found, benefit_table, bins_table, measures_table
+from fedlas.present.table import terminal
 
 
 def show_positive_class(stages: Mapping[str, AnyPredictions], found: Found, *, details: bool) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedlas._core.terminal import say, show
-from fedlas.lab.report.evaluation import COMPARED
-from fedlas.lab.report.noise_text import Known, Measured
-from fedlas.lab.report.ranking import SELECTION, lead, ranking_table, signs
-from fedlas.lab.report.table import terminal
 from fedlas.predictions import Predictions
+from fedlas.present.evaluation import COMPARED
+from fedlas.present.noise_text import Known, Measured
+from fedlas.present.ranking import SELECTION, lead, ranking_table, signs
+from fedlas.present.table import terminal
 
 
 def show_ranking(

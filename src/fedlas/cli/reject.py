@@ -9,9 +9,9 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.terminal import say, show
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.notes import fit_with_notes
-from fedlas.lab.report.table import DASH, table_of, terminal
-from fedlas.lab.studies.calibrate import ALL, HeldOut
 from fedlas.predictions import Predictions
+from fedlas.present.calibrate import ALL, HeldOut
+from fedlas.present.table import DASH, table_of, terminal
 from fedlas.stats.reject_option import RejectOption, reject_option
 
 Rejections = Mapping[str, Sequence[RejectOption]]

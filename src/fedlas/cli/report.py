@@ -12,13 +12,13 @@ from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.report.bench_tables import long_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import missing_notes, short_legend
-from fedlas.lab.report.page import require_page_packages
 from fedlas.lab.report.paper import against_paper
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import write_run_report
-from fedlas.lab.report.table import terminal
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.present.page import require_page_packages
+from fedlas.present.table import terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
 
 

@@ -10,10 +10,10 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_recipe, overrides_of
 from fedlas.cli.bench import add_losses, workers_number
-from fedlas.lab.report.table import terminal
 from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, verdict, write_best
 from fedlas.lab.tune.plan import Tuning, dry_run, plan_tuning
 from fedlas.lab.tune.study import STORAGE, run_study
+from fedlas.present.table import terminal
 
 
 def add_tune(add: AddSubcommand) -> None:

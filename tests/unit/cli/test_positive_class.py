@@ -7,7 +7,7 @@ import torch
 
 from fedlas import Predictions, binary
 from fedlas.cli.evaluate import evaluate_file
-from fedlas.lab.report.positive_class import positive_class
+from fedlas.present.positive_class import positive_class
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
-from fedlas.lab.report.noise_text import noise_text
-from fedlas.lab.report.table import DASH, Table, column, table_of
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
 from fedlas.plots.theme import legend_outside, theme_named
+from fedlas.present.noise_text import noise_text
+from fedlas.present.table import DASH, Table, column, table_of
 from fedlas.stats import (
     EffectSize,
     effect_size,

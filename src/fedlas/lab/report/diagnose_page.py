@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from fedlas.lab.data.base import Part
-from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
-from fedlas.lab.report.table import DASH, Table, table_of
 from fedlas.lab.report.thumbnails import thumbnail
 from fedlas.lab.runs.load import splits_at_hand
 from fedlas.lab.studies.diagnose.groups import Group
 from fedlas.lab.studies.diagnose.study import Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
 from fedlas.plots.theme import legend_height
+from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.table import DASH, Table, table_of
 from fedlas.stats.intervals import Interval
 
 _COURSES = {
@@ -54,7 +54,9 @@ def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
         for path, title in _COURSES.items()
         if any(_has(record, path) for records in history.values() for record in records)
     ]
-    return render("diagnose.html.j2", sections=sections, courses=courses, several=len(sections) > 1)
+    return render(
+        "diagnose.html.j2", room="fedlas.lab.report", sections=sections, courses=courses, several=len(sections) > 1
+    )
 
 
 def _has(record: dict[str, Any], path: str) -> bool:

@@ -9,8 +9,6 @@ from fedlas._core.registry import Entry
 from fedlas.lab.report.bench_tables import environment_table, link, runs_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, short_legend, spread_note
-from fedlas.lab.report.page import MOST_WIDTH, axes, diagram, figure, render
-from fedlas.lab.report.table import column, plain_summary
 from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
 from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import Summary
@@ -19,6 +17,8 @@ from fedlas.losses import LOSSES
 from fedlas.plots import seed_values, training_curves
 from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
+from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
+from fedlas.present.table import column, plain_summary
 
 
 def html_report(model: ReportModel) -> str:
@@ -28,6 +28,7 @@ def html_report(model: ReportModel) -> str:
     first = model.tables[0][1]
     return render(
         "report.html.j2",
+        room="fedlas.lab.report",
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),

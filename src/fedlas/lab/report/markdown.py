@@ -5,9 +5,9 @@ from __future__ import annotations
 from fedlas.lab.report.bench_tables import environment_table, runs_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
-from fedlas.lab.report.table import bullets, code_block, markdown, plain
 from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
 from fedlas.lab.runs import provenance
+from fedlas.present.table import bullets, code_block, markdown, plain
 
 
 def markdown_report(model: ReportModel) -> str:

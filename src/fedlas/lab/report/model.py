@@ -9,17 +9,14 @@ from functools import cached_property
 from math import isnan
 from statistics import fmean, stdev
 
-from fedlas.lab.report.noise_text import NoiseText, noise_of_method, noise_of_run
-from fedlas.lab.report.table import Cell, Column, Mark, Table, column
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
-from fedlas.metrics import METRICS
+from fedlas.present.noise_text import NoiseText, noise_text
+from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Mark, Table, column, is_detail
 from fedlas.stats import Comparison
 
 FEWEST_SEEDS = 5
 """With fewer seeds no method is marked as best."""
-FEWEST_CLASSES = 10
-"""With fewer classes the top-5 accuracy says nothing."""
 Key = tuple[str, str]
 """Metric and stage."""
 
@@ -49,7 +46,7 @@ class ReportModel:
 
     def noise(self, method: str, about: Column, stage: str = "test") -> NoiseText:
         """Interval, noise floor and calibration test over the same runs."""
-        return noise_of_method(self.summary, method, about, stage, seeds=self.seeds[method])
+        return noise_text(self.summary.estimates(method, about.metric, stage, seeds=self.seeds[method]), about.format)
 
     def mark(self, method: str, metric: str, stage: str = "test") -> Mark:
         """What the comparison with the best found; nothing from fewer than :data:`FEWEST_SEEDS` seeds."""
@@ -89,7 +86,7 @@ class ReportModel:
         Args:
             stage: ``"test"`` or ``"test_calibrated"``.
             metrics: None for all that were measured; details, so registered, come last and are folded at first.
-            title: As in :class:`~fedlas.lab.report.table.Table`.
+            title: As in :class:`~fedlas.present.table.Table`.
             places: Decimals of what is not in percent.
         """
         if metrics is None:
@@ -156,12 +153,9 @@ def report_model(summary: Summary) -> ReportModel:
 def run_cell(run: FinishedRun, about: Column, stage: str = "test") -> Cell:
     """The number of one run, with its own interval, noise floor and p-value."""
     value = run.measured[stage].get(about.metric)
-    return Cell(about.format(value), details=noise_of_run(run, about, stage).lines, number=value)
-
-
-def is_detail(metric: str) -> bool:
-    """Whether ``metric`` is registered as a detail, which says more of what the main metrics sum up."""
-    return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
+    estimate = run.estimates.get(about.metric, stage) if run.estimates else None
+    noise = noise_text([estimate] if estimate else [], about.format)
+    return Cell(about.format(value), details=noise.lines, number=value)
 
 
 def _seeds(summary: Summary) -> dict[str, tuple[int, ...]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
-from fedlas.lab.report.noise_text import noise_legend
-from fedlas.lab.report.table import SYMBOLS, Mark, column
 from fedlas.lab.report.verdict import TEST
 from fedlas.lab.runs.intervals import reasons
 from fedlas.lab.runs.summary import is_ranked
+from fedlas.present.noise_text import noise_legend
+from fedlas.present.table import SYMBOLS, Mark, column
 from fedlas.stats import LEVEL
 
 

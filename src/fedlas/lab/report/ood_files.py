@@ -18,12 +18,12 @@ from fedlas.lab.report.ood_summary import (
     statement,
     verdicts,
 )
-from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
-from fedlas.lab.report.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
-from fedlas.lab.report.table import markdown as markdown_table
 from fedlas.lab.studies.ood.measure import BEFORE
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
+from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
+from fedlas.present.table import markdown as markdown_table
 from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
 FORMAT = "fedlas.ood/1"
@@ -137,6 +137,7 @@ def page(summary: OodSummary, command: str) -> str:
     """``ood.html``: one file that needs nothing else."""
     return render(
         "ood.html.j2",
+        room="fedlas.lab.report",
         title=title(summary),
         command=command,
         verdicts=[*verdicts(summary), SELECTION],

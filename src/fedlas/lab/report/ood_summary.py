@@ -8,9 +8,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas.lab.report.model import FEWEST_SEEDS
-from fedlas.lab.report.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
+from fedlas.present.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.stats import LEVEL, Interval, compare_to_best
 from fedlas.stats.p_text import p_text
 from fedlas.zoo.ood import DETECTION, OOD_SCORES

@@ -12,14 +12,14 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say, show
-from fedlas.lab.report.noise_text import UNTOLD, noise_of_method
 from fedlas.lab.report.published import METRICS, Published, published_ranks, rows_for, settings_that_differ
-from fedlas.lab.report.table import Table, bullets, column, markdown, plain, table_of, terminal
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
+from fedlas.present.noise_text import UNTOLD, noise_text
+from fedlas.present.table import Table, bullets, column, markdown, plain, table_of, terminal
 
 AGAINST = ("paper",)
 """What a report can be put against."""
@@ -66,7 +66,8 @@ class Comparison:
             values = [_spread(self.summary.values(method, metric)) for metric in METRICS]
             seeds = sum(self.summary.run(method, seed) is not None for seed in self.summary.seeds)
             rows.append((method, f"here, {seeds} seed{'' if seeds == 1 else 's'}", self.model, *values, ""))
-            if any(chance := [noise_of_method(self.summary, method, column(name)).text for name in METRICS]):
+            estimates = {name: self.summary.estimates(method, name) for name in METRICS}
+            if any(chance := [noise_text(each, column(name).format).text for name, each in estimates.items()]):
                 rows.append(("", "95 %, floor, p", "", *chance, ""))
             rows += [
                 ("", _origin(row), row.model, *_percents(row.values), letters[keys])

@@ -12,11 +12,11 @@ from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import ReportModel, report_model
 from fedlas.lab.report.run_page import write_run_pages
-from fedlas.lab.report.table import csv_text
 from fedlas.lab.runs.bench_folder import RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
+from fedlas.present.table import csv_text
 from fedlas.stats.estimates import REPLICATES
 
 __all__ = ["Report", "collect", "write_report"]

@@ -11,11 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import write_text
 from fedlas._core.terminal import track
 from fedlas.lab.report.bench_tables import PAGE
-from fedlas.lab.report.evaluation import metrics_table, short_table
 from fedlas.lab.report.examples import Cases, cases_of
-from fedlas.lab.report.noise_text import NoiseText, noise_text
-from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render, template_texts
-from fedlas.lab.report.table import DASH, Table, table_of
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import scaled, with_estimates
@@ -23,6 +19,10 @@ from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import calibration_by_class
 from fedlas.plots import class_gap_plot, class_gaps, confidence_histogram, reliability_diagram, risk_coverage_curve
 from fedlas.predictions import Predictions
+from fedlas.present.evaluation import metrics_table, short_table
+from fedlas.present.noise_text import NoiseText, noise_text
+from fedlas.present.page import MOST_WIDTH, axes, figure, render, template_texts
+from fedlas.present.table import DASH, Table, table_of
 from fedlas.stats.estimates import REPLICATES
 
 _STAGES = {"test": "Before temperature scaling", "test_calibrated": "After temperature scaling"}
@@ -90,9 +90,8 @@ def _write(run: FinishedRun, *, data: str | None, back: bool) -> Path | None:
     if not isinstance(predictions, Predictions):
         return None
     cases = cases_of(run, predictions, data=data)
-    key = sha256(
-        repr((run, cases, back, run.folder.files, run.folder.fingerprint, template_texts(*_TEMPLATES))).encode()
-    )
+    templates = template_texts(*_TEMPLATES, room="fedlas.lab.report")
+    key = sha256(repr((run, cases, back, run.folder.files, run.folder.fingerprint, templates)).encode())
     mark = f"<!-- made of {key.hexdigest()} -->"
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").rstrip().endswith(mark):
         return path
@@ -116,6 +115,7 @@ def run_page(run: FinishedRun, predictions: Predictions, cases: Cases, *, back: 
     by_class = run.estimates.classes if run.estimates else {}
     return render(
         "run.html.j2",
+        room="fedlas.lab.report",
         run=run,
         num_samples=predictions.num_samples,
         num_classes=predictions.num_classes,

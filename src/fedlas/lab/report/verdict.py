@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
-from fedlas.lab.report.table import Column, column
 from fedlas.lab.runs.summary import STAGES, Summary
+from fedlas.present.page import Answer
+from fedlas.present.table import Column, column
 from fedlas.stats import LEVEL, Comparison, holm, paired_t_test, seeds_needed
 from fedlas.stats.p_text import p_text
 
@@ -21,14 +21,6 @@ _ALL_TESTS = ("ece", "o_ece", "u_ece", "smooth_ece")
 _MOST_SEEDS = 1000
 _BASELINE = "ce"
 """What costs nothing but a temperature; a loss that is not better before any temperature gains nothing."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One sentence on one question, such as ``"Accuracy"``."""
-
-    question: str
-    text: str
 
 
 def title(summary: Summary) -> str:

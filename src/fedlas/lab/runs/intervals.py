@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import is_file, parse_json, write_json
-from fedlas._core.terminal import Bar, say
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
-from fedlas.predictions.predictions import AnyPredictions
+from fedlas.present.intervals import SEED, progress_bar
 from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
     CONFIDENCE,
@@ -28,12 +26,8 @@ from fedlas.stats.estimates import (
 
 FILE = RunFolder.intervals_path.name
 FORMAT = 3
-SEED = 0
-"""Of the replicates of every run: runs on the same test set are resampled alike."""
 _TOLERANCE = 1e-4
 """Difference up to which a recomputed metric is the recorded one: another machine rounds otherwise."""
-_QUIET = 10.0
-"""Seconds between two lines where there is no terminal for a bar."""
 
 
 def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: Any = None) -> Summary:
@@ -77,44 +71,6 @@ def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
 def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
     """Whether a run has test predictions and no ``intervals.json`` that fits them."""
     return _is_stale(run, _stored(run), replicates)
-
-
-def estimates_by_stage(
-    stages: Mapping[str, AnyPredictions],
-    metrics: Sequence[str],
-    *,
-    num_bins: int,
-    replicates: int,
-    values: Mapping[str, Mapping[str, float]] | None = None,
-    console: Any = None,
-) -> dict[str, dict[str, Estimate]]:
-    """Estimates by stage, then by registry name, of predictions that belong to no run; with a progress bar.
-
-    Args:
-        stages: Predictions by stage.
-        metrics: What to compute, where it can be.
-        num_bins: Bins of the metrics that have any.
-        replicates: 0 computes nothing; nor are intervals of a single sample.
-        values: The metrics by stage, if they have been computed.
-        console: A ``rich.console.Console``; None makes one on standard error.
-    """
-    if not replicates:
-        return {}
-    many = {stage: each for stage, each in stages.items() if each.num_samples > 1}
-    found: dict[str, dict[str, Estimate]] = {stage: {} for stage in stages}
-    options: dict[str, Any] = {"num_bins": num_bins, "replicates": replicates, "seed": SEED}
-    with progress_bar(len(many), console) as advance:
-        for stage, each in many.items():
-            names = measurable(metrics, each)
-            found[stage] = estimated(
-                "intervals",
-                each,
-                names,
-                **options,
-                values=None if values is None else values[stage],
-                advance=partial(advance, stage),
-            )[0]
-    return found
 
 
 def scaled(run: FinishedRun, predictions: Predictions) -> Predictions | None:
@@ -262,26 +218,3 @@ def _estimates(entries: object) -> dict[str, Estimate]:
         with suppress(InputError):
             found[name] = Estimate.of(_dict(entry))
     return found
-
-
-@contextmanager
-def progress_bar(total: int, console: Any = None) -> Iterator[Callable[[str, float], None]]:
-    """A function ``advance(name, steps)`` that moves a bar with the time left; plain lines where there is no terminal.
-
-    Args:
-        total: Steps in all, which can be taken in parts; a bar of 0 is not shown.
-        console: A ``rich.console.Console``; None makes one on standard error.
-    """
-    done, shown = 0.0, time.monotonic()
-
-    def advance(name: str, steps: float) -> None:
-        nonlocal done, shown
-        done += steps
-        bar.advance(steps)
-        bar.update(text=name)
-        if not bar.live and time.monotonic() - shown > _QUIET:
-            shown = time.monotonic()
-            say(f"intervals: {done / max(total, 1):.0%}, {name}", on=bar.console)
-
-    with Bar("intervals", total=total, on=console, quiet=total == 0) as bar:
-        yield advance

@@ -11,11 +11,11 @@ from typing import Any
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.terminal import say
-from fedlas.lab.report.table import Table, table_of
 from fedlas.lab.train.selection import merit
 from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.space import Method, is_recipe_key, text_of
 from fedlas.lab.tune.study import load_studies
+from fedlas.present.table import Table, table_of
 
 __all__ = ["Outcome", "next_command", "outcome_table", "outcomes_of", "verdict", "write_best"]
 

@@ -17,16 +17,16 @@ from fedlas.lab.report.examples import cases_of
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import FEWEST_SEEDS, report_model
-from fedlas.lab.report.noise_text import noise_legend, noise_text
 from fedlas.lab.report.notes import legend
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import run_page
-from fedlas.lab.report.table import column, terminal
 from fedlas.lab.report.verdict import answers, verdict
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
 from fedlas.predictions import Predictions
+from fedlas.present.noise_text import noise_legend, noise_text
+from fedlas.present.table import column, terminal
 from fedlas.stats import bootstrap_interval, noise_floor
 from fedlas.stats.estimates import COSTLY, Estimate, is_calibration_error
 from fedlas.stats.p_text import p_text

@@ -18,9 +18,9 @@ from fedlas.lab.report.bench_tables import long_table, short_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect
 from fedlas.lab.report.report import write_report as write_everything
-from fedlas.lab.report.table import column, plain_summary, terminal
 from fedlas.lab.runs import provenance
 from fedlas.metrics import METRICS
+from fedlas.present.table import column, plain_summary, terminal
 
 write_report = partial(write_everything, replicates=0, pages=False)
 

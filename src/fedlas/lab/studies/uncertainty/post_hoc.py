@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.calibrate import HeldOut
+from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 
 
@@ -36,7 +36,7 @@ def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> R
         MissingExtraError: If it needs a package that is not installed.
     """
     entry = CALIBRATORS[calibrator]
-    held_out = HeldOut(None, runs[0].path, data=runs[0].data_root)
+    held_out = run_held_out(runs[0].path, data=runs[0].data_root)
     fitted, notes = fit_with_notes(entry.value(), held_out.predictions(entry, alone=True))
     val, test = (replace(fitted.transform(runs[0].predictions(part)), features=None) for part in ("val", "test"))
     return Result(test, val, notes)

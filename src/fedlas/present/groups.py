@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from fedlas.lab.report.noise_text import noise_in
-from fedlas.lab.report.table import DASH, Cell, Column, Table, column
+from fedlas.present.noise_text import noise_in
+from fedlas.present.table import DASH, Cell, Column, Table, column
 from fedlas.stats import LEVEL, GroupEstimate
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.p_text import p_said

@@ -10,13 +10,14 @@ from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CALIBRATORS, CalibrationWarning, TemperatureScaling
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.report.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
-from fedlas.lab.report.table import terminal
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.studies import calibrate
-from fedlas.lab.studies.calibrate import ALL, Calibrated, HeldOut, calibrated, part_of, remarks
+from fedlas.lab.studies import run_parts
+from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.metrics import evaluate
 from fedlas.predictions import Predictions
+from fedlas.present.calibrate import ALL, Calibrated, HeldOut, calibrated, part_of, remarks
+from fedlas.present.ranking import SELECTION, TRADES, WITHIN, ranking, ranking_table, signs
+from fedlas.present.table import terminal
 
 # Fits on tiny runs have much to warn of; the notes are what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore::fedlas.calibrators.CalibrationWarning")
@@ -41,7 +42,7 @@ def test(folder):
 @pytest.fixture(scope="module")
 def everything(folder):
     """All calibrators on the run."""
-    return calibrated(ALL, Predictions.load(folder / "predictions" / "test.npz"), HeldOut(None, folder))
+    return calibrated(ALL, Predictions.load(folder / "predictions" / "test.npz"), run_held_out(folder))
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def made_entries():
 
 def test_there_is_something_to_make():
     assert made_entries()
-    assert {part_of(entry) for entry in made_entries()} <= set(calibrate.MADE)
+    assert {part_of(entry) for entry in made_entries()} <= set(run_parts.MADE)
 
 
 @pytest.mark.parametrize("entry", made_entries(), ids=lambda entry: entry.name)
@@ -70,7 +71,7 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     path = folder / "predictions" / f"{part_of(entry)}.npz"
     path.unlink(missing_ok=True)
     shown = []
-    outcome = calibrated(entry.name, test, HeldOut(None, folder, show=shown.append))
+    outcome = calibrated(entry.name, test, run_held_out(folder, show=shown.append))
     assert path.is_file()
     assert any(path.name in text for text in shown)
     assert outcome.made == {entry.name: path.name}
@@ -80,28 +81,28 @@ def test_a_part_is_made_once_saved_and_used(folder, test, entry, monkeypatch):
     assert torch.equal(made.logits[: val.num_samples], val.logits)
     expected = entry.value().fit(made).transform(test)
     assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
-    monkeypatch.setattr(calibrate, "load_trained", None)  # from here on no model is needed
-    again = calibrated(entry.name, test, HeldOut(None, folder))
+    monkeypatch.setattr(run_parts, "load_trained", None)  # from here on no model is needed
+    again = calibrated(entry.name, test, run_held_out(folder))
     assert torch.equal(again.predictions[entry.name].logits, expected.logits)
 
 
 def test_a_made_part_without_what_is_needed_is_made_again(folder, test, registry):
     part = part_of(made_entries()[0])
     path = folder / "predictions" / f"{part}.npz"
-    calibrated(made_entries()[0].name, test, HeldOut(None, folder))
+    calibrated(made_entries()[0].name, test, run_held_out(folder))
     assert Predictions.load(path).features is None
     add(registry, "needy", needs=frozenset({"features"}), metadata={"part": part})
-    calibrated("needy", test, HeldOut(None, folder))
+    calibrated("needy", test, run_held_out(folder))
     assert Predictions.load(path).features.shape[1] == 12
     before = path.stat().st_mtime_ns
-    calibrated(made_entries()[0].name, test, HeldOut(None, folder))
+    calibrated(made_entries()[0].name, test, run_held_out(folder))
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_named_file_is_for_the_one_calibrator(folder, test):
     given = folder / "predictions" / "val.npz"
     for entry in made_entries():
-        outcome = calibrated(entry.name, test, HeldOut(given, folder))
+        outcome = calibrated(entry.name, test, run_held_out(folder, val=Predictions.load(given)))
         assert outcome.made == {}
         expected = entry.value().fit(Predictions.load(given)).transform(test)
         assert torch.equal(outcome.predictions[entry.name].logits, expected.logits)
@@ -113,7 +114,7 @@ def test_all_of_a_run_folder_equal_each_alone(folder, test, everything):
     assert not outcome.not_run
     assert list(outcome.predictions) == list(CALIBRATORS)
     for name in ("temperature", *(entry.name for entry in made_entries())):
-        alone = calibrated(name, test, HeldOut(None, folder)).predictions[name]
+        alone = calibrated(name, test, run_held_out(folder)).predictions[name]
         assert torch.equal(outcome.predictions[name].logits, alone.logits)
 
 
@@ -121,7 +122,7 @@ def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry)
     val = folder / "predictions" / "val.npz"
     bare = Predictions(test.logits, test.target)
     add(registry, "lacking", _fit=lambda self, val: (_ for _ in ()).throw(MissingExtraError("fedlas[x]: needs y")))
-    outcome = calibrated(ALL, bare, HeldOut(val, None))
+    outcome = calibrated(ALL, bare, HeldOut(Predictions.load(val)))
     needy = {entry.name for entry in CALIBRATORS.entries() if entry.value.needs}
     assert set(outcome.not_run) == needy | {entry.name for entry in made_entries()} | {"lacking"}
     assert needy
@@ -137,29 +138,27 @@ def test_those_that_cannot_run_are_named_with_the_reason(folder, test, registry)
 def test_if_none_can_run_the_first_reason_is_the_error(folder, test):
     seven = Predictions(torch.randn(50, 7), torch.zeros(50, dtype=torch.long))
     with pytest.raises(InputError, match="Fit it on predictions of the same model"):
-        calibrated(ALL, seven, HeldOut(folder / "predictions" / "val.npz", None))
-    with pytest.raises(InputError, match="must exist"):
-        calibrated(ALL, test, HeldOut(folder / "none.npz", None))
+        calibrated(ALL, seven, HeldOut(Predictions.load(folder / "predictions" / "val.npz")))
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_reason(folder, test, registry):
     add(registry, "broken", _fit=lambda self, val: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        calibrated(ALL, test, HeldOut(folder / "predictions" / "val.npz", None))
+        calibrated(ALL, test, HeldOut(Predictions.load(folder / "predictions" / "val.npz")))
 
 
 def test_names(folder, test):
     with pytest.raises(InputError, match="Did you mean 'temperature'"):
-        calibrated("temprature", test, HeldOut(None, folder))
+        calibrated("temprature", test, run_held_out(folder))
     with pytest.raises(InputError, match=r"calibrator drift.*: it needs predictions of the part 'val-drift'"):
-        calibrated(made_entries()[0].name, test, HeldOut(None, None))
+        calibrated(made_entries()[0].name, test, HeldOut(None, named=False))
 
 
 def test_warnings_become_notes(folder, test, registry):
     add(registry, "doubtful", _fit=lambda self, val: setattr(self, "_temperature", 1.0) or "look at it.")
     with warnings.catch_warnings():
         warnings.simplefilter("error", CalibrationWarning)
-        outcome = calibrated("doubtful", test, HeldOut(None, folder))
+        outcome = calibrated("doubtful", test, run_held_out(folder))
     assert outcome.notes == ["Doubtful: look at it."]
 
 

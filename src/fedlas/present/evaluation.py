@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedlas._core.files import write_text
-from fedlas.lab.report.model import FEWEST_CLASSES, is_detail
-from fedlas.lab.report.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.lab.report.page import diagram, render
-from fedlas.lab.report.positive_class import Found, measures_table, positive_diagrams
-from fedlas.lab.report.ranking import SELECTION, lead, ranking_table, signs
-from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
+from fedlas.present.page import diagram, render
+from fedlas.present.positive_class import Found, measures_table, positive_diagrams
+from fedlas.present.ranking import SELECTION, lead, ranking_table, signs
+from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Table, column, is_detail
 
 COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
 """Metrics of the table that compares calibrators, where they were measured."""

@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.lab.report.noise_text import cell_of_metric, noise_legend, noise_of_entry
-from fedlas.lab.report.page import diagram, render
-from fedlas.lab.report.table import DASH, Cell, Column, Table, column, table_of
-from fedlas.lab.report.verdict import Answer
 from fedlas.predictions import Predictions
+from fedlas.present.noise_text import cell_of_metric, noise_legend, noise_of_entry
+from fedlas.present.page import Answer, diagram, render
+from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 
 _GLANCE = ("accuracy", "nll", "ece")
 

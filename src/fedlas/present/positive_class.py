@@ -7,11 +7,11 @@ from math import isfinite, isnan
 from typing import Any
 
 from fedlas.binary import measures, net_benefit, positive_bins
-from fedlas.lab.report.page import axes, figure
-from fedlas.lab.report.table import Column, Table, table_of
 from fedlas.plots import positive_reliability_diagram
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.present.page import axes, figure
+from fedlas.present.table import Column, Table, table_of
 from fedlas.stats.estimates import Estimate
 
 Found = Mapping[str, Mapping[str, Estimate]]

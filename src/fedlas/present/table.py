@@ -23,6 +23,8 @@ SYMBOLS: dict[str, str] = {
 }  # fmt: skip
 ARROWS: dict[bool | None, str] = {True: "↑", False: "↓", None: "→ 0"}
 DASH = "—"
+FEWEST_CLASSES = 10
+"""With fewer classes the top-5 accuracy says nothing."""
 _INTERVAL = r"\[[-+]?[\d.]+, [-+]?[\d.]+\](?![:(\[])"
 """Brackets around two numbers, which Markdown takes for no link."""
 _STYLES = {"best": "bold green", "leading": "green", "same": "green", "calibrated": "green"}
@@ -166,6 +168,11 @@ def cell_of(value: Any) -> Cell:
     if isinstance(value, int | float):
         return Cell(str(value), number=value)
     return Cell("" if value is None else str(value))
+
+
+def is_detail(metric: str) -> bool:
+    """Return whether ``metric`` is registered as a detail of what the main metrics sum up."""
+    return metric in METRICS and bool(METRICS[metric].metadata.get("detail", False))
 
 
 def plain_summary(summary: str) -> str:

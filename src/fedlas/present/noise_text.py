@@ -1,4 +1,4 @@
-"""Formats the interval, noise floor and p-value of a table cell. The one place of the report that reads them."""
+"""Formats the interval, noise floor and p-value of a table cell."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedlas.lab.report.table import Cell, Column, column
-from fedlas.lab.runs.summary import FinishedRun, Summary
 from fedlas.metrics import METRICS
+from fedlas.present.table import Cell, Column, column
 from fedlas.stats import LEVEL
 from fedlas.stats.estimates import COSTLY, Estimate
 from fedlas.stats.noise_floor import rejects
@@ -65,19 +64,6 @@ class NoiseText:
     def text(self) -> str:
         """Everything on one line."""
         return ", ".join(self.lines)
-
-
-def noise_of_method(
-    summary: Summary, method: str, about: Column, stage: str = "test", *, seeds: Sequence[int] | None = None
-) -> NoiseText:
-    """What is known of a method's runs, see :meth:`fedlas.lab.runs.summary.Summary.estimates`."""
-    return noise_text(summary.estimates(method, about.metric, stage, seeds=seeds), about.format)
-
-
-def noise_of_run(run: FinishedRun, about: Column, stage: str = "test") -> NoiseText:
-    """What is known of one run."""
-    found = run.estimates.get(about.metric, stage) if run.estimates else None
-    return noise_text([found] if found else [], about.format)
 
 
 def noise_in(known: Mapping[str, Estimate], about: Column) -> NoiseText:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedlas.lab.report.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.lab.report.table import Cell, Column, Table, column
 from fedlas.predictions import Predictions
+from fedlas.present.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
+from fedlas.present.table import Cell, Column, Table, column
 
 RANKED = ("accuracy", "nll", "brier", "ece")
 """Metrics of the short table."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,8 +17,18 @@ from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
 from fedlas.predictions.predictions import AnyPredictions
 
+ROOM = "fedlas.present"
+"""Package whose templates every page may extend."""
 MOST_WIDTH = 3.7
 """Inches of a figure: on the 340 pixels of a phone, labels of 8 points are 10 pixels; in a wider one, unreadable."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sentence on one question, such as ``"Accuracy"``."""
+
+    question: str
+    text: str
 
 
 def require_page_packages() -> None:
@@ -31,14 +41,25 @@ def require_page_packages() -> None:
     require("matplotlib.figure", extra="plots")
 
 
-def render(template: str, **context: Any) -> str:
-    """The named template of this package with ``context``; every value is escaped, a missing one is an error.
+def render(template: str, *, room: str = ROOM, **context: Any) -> str:
+    """Fill the named template with ``context``; every value is escaped, a missing one is an error.
 
     Control and format characters other than line breaks are written out.
+
+    Args:
+        template: Name of the template.
+        room: Package whose ``templates`` hold it; it may extend those of this package.
+        **context: Values by name.
     """
+    page: str = _environment(room).get_template(template).render(**context)
+    return page
+
+
+def _environment(room: str) -> Any:
     jinja = require("jinja2", extra="bench")
+    loaders = [jinja.PackageLoader(name, "templates") for name in dict.fromkeys((room, ROOM))]
     environment = jinja.Environment(
-        loader=jinja.PackageLoader("fedlas.lab.report", "templates"),
+        loader=jinja.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja.StrictUndefined,
         finalize=_printable,
@@ -46,8 +67,7 @@ def render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(light=_variables(LIGHT), dark=_variables(DARK))
-    page: str = environment.get_template(template).render(**context)
-    return page
+    return environment
 
 
 def _printable(value: Any) -> Any:
@@ -55,10 +75,10 @@ def _printable(value: Any) -> Any:
     return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
 
 
-def template_texts(*names: str) -> list[str]:
-    """Sources of templates of this package: what a page depends on in addition to its context."""
-    folder = files("fedlas.lab.report") / "templates"
-    return [(folder / name).read_text(encoding="utf-8") for name in names]
+def template_texts(*names: str, room: str = ROOM) -> list[str]:
+    """Return the sources of templates: what a page depends on in addition to its context."""
+    environment = _environment(room)
+    return [environment.loader.get_source(environment, name)[0] for name in names]
 
 
 def axes(width: float = MOST_WIDTH, height: float = 2.9) -> Any:

@@ -4,96 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.ranks import new_accelerator
 from fedlas._core.registry import Entry
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.notes import fit_with_notes
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
 
-_LEVELS = 10
-
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Where the predictions that calibrators are fitted on come from.
+    """Predictions that calibrators are fitted on.
 
     Args:
-        given: A file that was named; the only one for a single calibrator, the validation part when all are fitted.
-        folder: A run folder, which has a file for each part or from whose model it can be made.
-        data: Where the run's data is; None searches the usual places.
+        val: Predictions of the validation part; None if there are none.
+        named: Whether the user named them: then they are for the one calibrator, whatever part it asks for.
+        parts: By name of another part, makes its predictions with the fields that the calibrator needs.
         show: Called with what is being done, where that may take long; see :func:`fedlas._core.terminal.status`.
-        read: Reads predictions from a file.
     """
 
-    given: Path | None
-    folder: Path | None
-    data: str | None = None
+    val: Predictions | None
+    named: bool = True
+    parts: Mapping[str, Callable[[frozenset[str]], Predictions]] = field(default_factory=dict)
     show: Callable[[str], None] = lambda _text: None
-    read: Callable[[Path], Predictions] = Predictions.load
-    _loaded: dict[Path, Predictions] = field(default_factory=dict)
 
-    def path(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Path:
-        """The file that ``entry`` is fitted on, whether it is there or not.
+    def is_made(self, entry: Entry[type[Calibrator]], *, alone: bool) -> bool:
+        """Return whether ``entry`` is fitted on predictions made for it instead of ``val``; arguments as below."""
+        return part_of(entry) != "val" and not (self.named and alone)
+
+    def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Predictions:
+        """Return the predictions that ``entry`` is fitted on.
 
         Args:
             entry: The calibrator.
-            alone: Whether it is the only one, so that a named file is meant for it.
+            alone: Whether it is the only one.
 
         Raises:
-            InputError: If there is neither a file for it nor a run folder.
+            InputError: If there are none for it, or they cannot be made.
         """
         part = part_of(entry)
-        if self.given is not None and (alone or part == "val"):
-            return self.given
-        if self.folder is None:
+        if not self.is_made(entry, alone=alone):
+            return self.validation()
+        if part not in self.parts:
             raise InputError(
                 f"calibrator {entry.name}",
                 f"it needs predictions of the part {part!r}, which are made from a run",
                 "a file",
                 f"Pass the run folder instead of its test.npz, or --calibrate {entry.name} --on {part}.npz.",
             )
-        return RunFolder(self.folder).part_path(part)
-
-    def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Predictions:
-        """What ``entry`` is fitted on; read once, made and saved first if the run's model must make it.
-
-        Raises:
-            InputError: If there is no such file and it cannot be made, or it cannot be read.
-        """
-        path, make = self.path(entry, alone=alone), MADE.get(part_of(entry))
-        if make is None or self.folder is None or path == self.given:
-            return self._load(path)
-        if not path.is_file() or not _holds(self._load(path), entry.value.needs):
-            self._loaded[path] = make(self.folder, self, bool(entry.value.needs))
-            self._loaded[path].save(path)
-        return self._load(path)
+        return self.parts[part](entry.value.needs)
 
     def validation(self) -> Predictions:
-        """The file that was named, or the run's validation part.
+        """Return the validation predictions.
 
         Raises:
-            InputError: If there is neither, or it cannot be read.
+            InputError: If there are none.
         """
-        if self.given is not None:
-            return self._load(self.given)
-        if self.folder is None:
+        if self.val is None:
             raise InputError("fedlas evaluate", "held-out predictions are needed", "no --on", "Pass --on val.npz.")
-        return self._load(RunFolder(self.folder).part_path("val"))
-
-    def _load(self, path: Path) -> Predictions:
-        if path not in self._loaded:
-            self._loaded[path] = self.read(path)
-        return self._loaded[path]
+        return self.val
 
 
 @dataclass(frozen=True)
@@ -140,9 +113,8 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
         try:
             found[entry.name], doubts = _fit_and_transform(entry, test, held_out, alone=alone)
             notes += doubts
-            path = held_out.path(entry, alone=alone)
-            if part_of(entry) in MADE and path != held_out.given:
-                made[entry.name] = path.name
+            if held_out.is_made(entry, alone=alone):
+                made[entry.name] = f"{part_of(entry)}.npz"
         except (InputError, MissingExtraError) as error:
             errors[entry.name] = error
     # Nothing to compare: the first reason is the error.
@@ -173,30 +145,3 @@ def _fit_and_transform(
     val = held_out.predictions(entry, alone=alone)
     fitted, notes = fit_with_notes(entry.value(), val, unlabeled=test)
     return fitted.transform(test), list(notes)
-
-
-def _holds(predictions: Predictions, needs: frozenset[str]) -> bool:
-    return all(getattr(predictions, name) is not None for name in needs)
-
-
-def _drifted(folder: Path, held_out: HeldOut, features: bool) -> Predictions:
-    """The run's model on its validation images under growing noise."""
-    trained = load_trained(folder, data=held_out.data).to(new_accelerator().device)
-    splits, train = trained.splits, trained.run.recipe.train
-    batches = splits.batches(splits.val, batch_size=train.batch_size)
-
-    def on_level(level: int, noise: float, accuracy: float) -> None:
-        held_out.show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
-
-    return drifted_predictions(
-        trained.objective,
-        batches,
-        levels=_LEVELS,
-        seed=trained.run.seed,
-        features=features,
-        on_level=on_level,
-    )
-
-
-MADE: dict[str, Callable[[Path, HeldOut, bool], Predictions]] = {"val-drift": _drifted}
-"""Parts that a run does not leave and that are made from its model when first asked for; with or without features."""

@@ -10,9 +10,9 @@ import numpy as np
 from fedlas.deploy.monitor import text
 from fedlas.deploy.monitor.look import Findings
 from fedlas.deploy.monitor.watches import Watch
-from fedlas.lab.report.page import MOST_WIDTH, axes, figure, render
-from fedlas.lab.report.table import Column, Table, table_of
 from fedlas.plots.theme import LIGHT, REFERENCE, canvas, caption, legend_below, legend_height, name_ticks
+from fedlas.present.page import MOST_WIDTH, axes, figure, render
+from fedlas.present.table import Column, Table, table_of
 
 _LIMIT = 3.0
 """Standard deviations of a row's mean beyond the interval on the card where its limit is drawn: one row in 700."""

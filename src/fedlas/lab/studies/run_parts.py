@@ -1,0 +1,77 @@
+"""Predictions of a run's parts for calibrators, made from its model where the run has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from fedlas._core.ranks import new_accelerator
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.objective.perturbed import drifted_predictions
+from fedlas.predictions import Predictions
+from fedlas.present.calibrate import HeldOut
+
+Show = Callable[[str], None]
+_LEVELS = 10
+
+
+def run_held_out(
+    folder: Path,
+    *,
+    val: Predictions | None = None,
+    data: str | None = None,
+    show: Show = lambda _text: None,
+) -> HeldOut:
+    """Return what calibrators of a run are fitted on: its validation part, and parts that its model makes.
+
+    Args:
+        folder: The run folder.
+        val: Predictions that the user named; None for the run's own.
+        data: Where the run's data is; None searches the usual places.
+        show: As in :class:`~fedlas.present.calibrate.HeldOut`.
+
+    Raises:
+        InputError: If the validation predictions cannot be read.
+
+    State:
+        A part that is made is saved in the run's folder, and read from there the next time.
+    """
+    parts = {name: partial(_made, folder, name, data=data, show=show) for name in MADE}
+    own = RunFolder(folder).predictions("val") if val is None else val
+    return HeldOut(own, named=val is not None, parts=parts, show=show)
+
+
+def _made(folder: Path, part: str, needs: frozenset[str], *, data: str | None, show: Show) -> Predictions:
+    """Read a part, or make and save it if it is missing or lacks a field of ``needs``."""
+    path = RunFolder(folder).part_path(part)
+    if path.is_file():
+        saved = Predictions.load(path)
+        if all(getattr(saved, name) is not None for name in needs):
+            return saved
+    predictions = MADE[part](folder, data, show, bool(needs))
+    predictions.save(path)
+    return predictions
+
+
+def _drifted(folder: Path, data: str | None, show: Show, features: bool) -> Predictions:
+    """The run's model on its validation images under growing noise."""
+    trained = load_trained(folder, data=data).to(new_accelerator().device)
+    splits, train = trained.splits, trained.run.recipe.train
+
+    def on_level(level: int, noise: float, accuracy: float) -> None:
+        show(f"val-drift.npz: level {level + 1} of {_LEVELS}, noise {noise:.2f}, accuracy {accuracy:.1%}")
+
+    return drifted_predictions(
+        trained.objective,
+        splits.batches(splits.val, batch_size=train.batch_size),
+        levels=_LEVELS,
+        seed=trained.run.seed,
+        features=features,
+        on_level=on_level,
+    )
+
+
+MADE: dict[str, Callable[[Path, str | None, Show, bool], Predictions]] = {"val-drift": _drifted}
+"""Parts that a run does not leave and that are made from its model when first asked for; with or without features."""
