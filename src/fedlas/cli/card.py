@@ -117,6 +117,8 @@ def card(
     check_card_place(path)
     options: dict[str, Any] = {"risks": risks, "replicates": replicates}
     if len(places) == 1:
+        if columns is not None:
+            raise InputError("fedlas card", "columns are for files", f"the run {places[0]}", "Leave their options out.")
         made = _of_run(places[0], calibrate or "temperature", data, options)
     else:
         made = _of_files(places, calibrate, columns, options)

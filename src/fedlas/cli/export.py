@@ -122,6 +122,8 @@ def export(
         MissingExtraError: If a package of the form, or of the card's page, is not installed.
     """
     # Everything that can be refused is refused before the export, which may take minutes.
+    if out is None:
+        RunFolder(folder).writable(folder / "export" / "model")
     out = _checked(folder / "export" / "model", out, form, tolerance)
     check_method(OWNER, calibrate)
     check_replicates(OWNER, replicates)

@@ -64,7 +64,7 @@ def init(folder: Path, *, out: Path | None = None) -> int:
     plan(load_recipe(str(out)))
     say(*_summary(found, chosen), wrap=True)
     say(*(f"note: {note}" for note in _notes(found, chosen)), style="yellow", wrap=True)
-    name = shlex.quote(str(out))
+    name = shlex.quote(f"./{out}" if str(out).startswith("-") else str(out))
     say(f"recipe: {out}", f"next:   fedlas train {name}", f"        fedlas bench {name}", wrap=False)
     return 0
 

@@ -124,6 +124,11 @@ def _status(given: list[str]) -> int:
         resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
         print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        where = f" ({error.filename!s:.200})" if error.filename else ""
+        got = printable(f"{error.strerror or error}{where}")
+        print(f"fedlas: error: file: it must be usable; got {got}. Check its path and permissions.", file=sys.stderr)
+        return 2
     except MemoryError as error:
         got = printable(str(error)) or "less"
         print(f"fedlas: error: memory: there must be enough; got {got}. Choose fewer or smaller.", file=sys.stderr)

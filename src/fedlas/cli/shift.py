@@ -93,7 +93,7 @@ def shift(
     loaded = [load_trained(folder) for folder in folders]
     for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = folder.part_path if save else None
+            save_to = (lambda part, folder=folder: folder.writable(folder.part_path(part))) if save else None
             found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
         write_json(folder.shift_path, found)
         show(terminal(_table(folder, found), details=True))

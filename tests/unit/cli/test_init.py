@@ -46,6 +46,12 @@ def test_init_then_train_and_look_again_without_naming_the_data(photos, capsys):
     assert trained.splits.classes == ("day", "night")
 
 
+def test_the_printed_command_works_for_a_name_with_a_dash(photos, capsys):
+    photos.rename(photos.parent / "-x")
+    assert main(["init", "./-x"]) == 0
+    assert "fedlas train ./-x.yaml" in capsys.readouterr().out
+
+
 def test_the_preset_needs_only_the_place(photos):
     settings = ["--set", "train.epochs=1", "--set", "model.width=4"]
     assert main(["train", "folder", "--data", str(photos), "--out", "run", *settings]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import write_text
+from fedlas._core.files import path_inside, write_text
 from fedlas._core.terminal import track
 from fedlas.lab.report.bench_tables import PAGE
 from fedlas.lab.report.examples import Cases, cases_of
@@ -95,6 +95,7 @@ def _write(run: FinishedRun, *, data: str | None, back: bool) -> Path | None:
     mark = f"<!-- made of {key.hexdigest()} -->"
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace").rstrip().endswith(mark):
         return path
+    path_inside(path.parent.parent if back else path.parent, path)
     return write_text(path, f"{run_page(run, predictions, cases, back=back)}\n{mark}\n")
 
 

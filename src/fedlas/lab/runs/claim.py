@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import foreign, not_writable, remove, remove_parts, write_json, write_text
+from fedlas._core.files import foreign, not_writable, path_inside, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
 from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
@@ -178,6 +178,7 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
     def acquire() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            _refuse_link(folder, RunFolder(folder).lock_path)
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             raise BusyError(
@@ -189,11 +190,22 @@ def locked(folder: Path, accelerator: Any) -> Iterator[None]:
         except OSError as error:
             raise not_writable(folder, error) from error
 
+    # The folder may be a stranger's, and most of what is written into it comes after hours of training.
+    def check_links() -> None:
+        for path in folder.rglob("*"):
+            _refuse_link(folder, path)
+
     on_main(accelerator, acquire)
     try:
+        on_main(accelerator, check_links)
         yield
     finally:
         lock.release()
+
+
+def _refuse_link(folder: Path, path: Path) -> None:
+    if path.is_symlink():
+        path_inside(folder, path / "file")
 
 
 def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:

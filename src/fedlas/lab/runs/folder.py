@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_count, describe
-from fedlas._core.files import check_name, is_file, parse_json, write_atomically
+from fedlas._core.files import check_name, is_file, parse_json, path_inside, write_atomically
 from fedlas._core.yaml_text import parse_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
@@ -29,6 +29,9 @@ FORMAT = 1
 BEFORE_AUTO = {"precision": "fp32", "channels_last": False}
 """What the section ``train`` of a ``config.yaml`` means where it does not say."""
 _DEFAULT_BINS = 15
+_LONGEST_PATH = 4096
+_NEVER = {"": ("trackers", "methods", "seeds", "losses", "title"), "data": ("root", "workers", "download")}
+"""Keys that no run writes into its ``config.yaml``: where data lies, whether it is fetched, who is shown the run."""
 
 
 class UnreadableError(InputError):
@@ -82,6 +85,10 @@ class RunFolder:
     predictions_path = _File("predictions")
     work_path = _File("work")
 
+    def writable(self, path: Path) -> Path:
+        """Return ``path`` if no link leads out of the folder, which may be a stranger's; else raise InputError."""
+        return path_inside(self.path, path)
+
     def part_path(self, part: str) -> Path:
         """The predictions on a part of the data, such as ``test``."""
         return self.predictions_path / f"{part}.npz"
@@ -120,11 +127,7 @@ class RunFolder:
 
     @property
     def is_derived(self) -> bool:
-        """Whether it was made of other runs.
-
-        Raises:
-            UnreadableError: As :attr:`config`.
-        """
+        """Whether it was made of other runs; raises as :attr:`config`."""
         return is_derived(self.config or {})
 
     @property
@@ -163,11 +166,13 @@ class RunFolder:
 
     @cached_property
     def kept_root(self) -> str | None:
-        """Where the data was when the run was last started; None if it needs no files, or that is not known."""
+        """Absolute path of the data when the run was last started; None if it needs no files, or that is not known."""
         try:
-            return os.fsdecode(self.data_root_path.read_bytes().removesuffix(b"\n")) or None
+            with self.data_root_path.open("rb") as file:
+                root = os.fsdecode(file.read(_LONGEST_PATH).removesuffix(b"\n"))
         except OSError:
             return None
+        return root if os.path.isabs(root) and "\0" not in root else None  # noqa: PTH117 - it is a text
 
     def keep_root(self, root: Path) -> None:
         """Note where the data is; the name of a folder need not be UTF-8."""
@@ -253,11 +258,7 @@ class RunFolder:
 
     @property
     def num_bins(self) -> int:
-        """Bins of the metrics; 15, the default, where the configuration does not say.
-
-        Raises:
-            UnreadableError: As :attr:`config`.
-        """
+        """Bins of the metrics; 15, the default, where the configuration does not say. Raises as :attr:`config`."""
         train = (self.config or {}).get("train")
         value = train.get("num_bins") if isinstance(train, dict) else None
         return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else _DEFAULT_BINS
@@ -283,12 +284,14 @@ class RunFolder:
         fix = f"Check {self.config_path}, or train the run again."
         name = check_name("run", "the loss", config["loss"].get("name"), fix)
         seed = check_count("run", "seed", config["seed"], low=0)
-        if "root" in config["data"]:
-            raise InputError("run", "config.yaml must not say where data lies", config["data"]["root"], fix)
         content = {key: value for key, value in config.items() if key not in ("recipe", "loss", "seed")}
         for section in ("data", "model"):
             own = {key: value for key, value in content[section].items() if key != "options"}
             content[section] = own | content[section].get("options", {})
+        for section, keys in _NEVER.items():
+            if strange := sorted((content[section] if section else content).keys() & set(keys)):
+                expected = "config.yaml must not say where data lies, how it is fetched or who is shown the run"
+                raise InputError("run", expected, f"{section or 'the key'} {strange[0]} in {self.config_path}", fix)
         if isinstance(train := content.get("train") or {}, dict):
             content["train"] = BEFORE_AUTO | train
         options = {key: value for key, value in config["loss"].items() if key != "name"}

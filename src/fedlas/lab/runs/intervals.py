@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.files import is_file, parse_json, write_json
+from fedlas._core.files import is_file, parse_json, path_inside, write_json
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, RunEstimates, Summary
 from fedlas.predictions import Predictions
@@ -56,7 +57,7 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
             unsaved: tuple[str, ...] = ()
             if run in todo:
                 content = _computed(run, replicates, advance) or content
-                unsaved = _kept(run, content)
+                unsaved = _kept(run, content, summary.folder)
             checked = _checked(run, content, asked=replicates > 0)
             found[run.name] = replace(checked, reasons=(*checked.reasons, *unsaved))
     return replace(summary, runs=tuple(replace(run, estimates=found[run.name]) for run in summary.runs))
@@ -65,7 +66,7 @@ def with_estimates(summary: Summary, *, replicates: int = REPLICATES, console: A
 def keep_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> None:
     """Compute the estimates of a run that lacks them, and keep them in its ``intervals.json``; shows nothing."""
     if lacks_estimates(run, replicates=replicates):
-        _kept(run, _computed(run, replicates, lambda *_: None))
+        _kept(run, _computed(run, replicates, lambda *_: None), run.path)
 
 
 def lacks_estimates(run: FinishedRun, *, replicates: int = REPLICATES) -> bool:
@@ -167,11 +168,11 @@ def _computed(run: FinishedRun, replicates: int, advance: Callable[[str, float],
     return content
 
 
-def _kept(run: FinishedRun, content: dict[str, Any] | None) -> tuple[str, ...]:
+def _kept(run: FinishedRun, content: dict[str, Any] | None, folder: Path) -> tuple[str, ...]:
     if content is None:
         return ()
     try:
-        write_json(run.folder.intervals_path, content)
+        write_json(path_inside(folder, run.folder.intervals_path), content)
     except InputError:
         return (f"{FILE} cannot be written, so intervals are computed anew each time",)
     except ValueError:

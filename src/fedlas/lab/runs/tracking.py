@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
-from fedlas._core.files import read_json, write_json
+from fedlas._core.files import path_inside, read_json, write_json
 from fedlas._core.text import printable
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
@@ -138,7 +138,10 @@ def place_of(run: Run) -> Place:
     except (OSError, ValueError, KeyError, TypeError) as error:
         expected = "trackers.json must hold an id of letters, digits, _ and -"
         raise InputError("run", expected, f"{path} ({error})", "Remove it to be tracked as a new run.") from error
-    return Place(tracked_in(run.folder.parent), run.recipe.name, run.name, known, flat(run.config()))
+    folder = tracked_in(run.folder.parent)
+    for inner in (folder, *folder.glob("*")):  # tools follow links, and a stranger's bench may have some
+        path_inside(run.folder.parent, inner / "file")
+    return Place(folder, run.recipe.name, run.name, known, flat(run.config()))
 
 
 def tracked_in(bench: Path) -> Path:

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from fedlas._core.files import path_inside
+
 
 class Worker:
     """A process that does one job after the other. It is replaced if it ends before its job does.
@@ -34,7 +36,8 @@ class Worker:
     def __init__(self, folder: Path, number: int, devices: str | None, work: Callable[[Any], Any]) -> None:
         self.number = number
         self.job: Any = None
-        self._log, self._devices, self._work = folder / ".workers" / f"{number}.log", devices, work
+        self._log = path_inside(folder, folder / ".workers" / f"{number}.log")
+        self._devices, self._work = devices, work
         self.connection: Connection
         self.process: Any
         self._start()

@@ -1,5 +1,6 @@
 """A look at a folder of images: what is in it, and what is wrong with it."""
 
+import os
 import shutil
 
 import numpy as np
@@ -90,3 +91,24 @@ def test_a_training_part_alone_is_said(divided):
     with pytest.raises(InputError, match=r"only train in .* pass .*train, of which a fifth is held out"):
         survey(divided)
     assert survey(divided / "train").counts == {"": {"ant": 4, "bée": 4}}
+
+
+def postscript(path):
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 6\nshowpage\n")
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def wide(path):
+    Image.new("L", (9_000, 9_000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"), [(postscript, "cannot identify"), (pipe, "no file"), (wide, "9,000 x 9,000")]
+)
+def test_only_images_of_the_allowed_formats_and_sizes_are_opened(divided, attack, reason):
+    attack(divided / "train" / "ant" / "5.png")
+    with pytest.raises(InputError, match=reason):
+        survey(divided)

@@ -17,6 +17,7 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.tracking import place_of
+from fedlas.lab.runs.workers import Worker
 
 TINY = [
     "train.epochs=1", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -66,7 +67,12 @@ def edit(folder, **changes):
         ({"seed": "../3"}, "seed must be a whole number"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"seed": 1.5}, "seed must be a whole number"),
-        ({"data": {"root": "/etc"}}, "config.yaml must not say where data lies"),
+        ({"data": {"root": "/etc"}}, "must not say where data lies"),
+        ({"data": {"options": {"root": "/etc"}}}, "must not say where data lies"),
+        ({"data": {"name": "fashion-mnist", "options": {"download": True}}}, "how it is fetched"),
+        ({"data": {"download": True}}, "how it is fetched"),
+        ({"data": {"workers": 100_000}}, "where data lies"),
+        ({"trackers": {"wandb": {"project": "x"}}}, "who is shown the run"),
         ({"data": 3}, "must be the folder of a run"),
         ({"model": None}, "must be the folder of a run"),
         ({"data": {"options": 3}}, "must be the folder of a run"),
@@ -135,6 +141,88 @@ def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
     assert main(["uncertainty", "deep-ensemble", str(bench / "ce-s0"), str(bench / "ls-s0")]) == 2
     assert "the loss must be a plain name" in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["report", "card", "export", "diagnose"])
+def test_what_a_run_says_of_its_data_is_neither_fetched_nor_made(bench, tmp_path, command, monkeypatch):
+    datasets = pytest.importorskip("torchvision.datasets")
+    monkeypatch.setattr(datasets, "FashionMNIST", lambda *_, **__: pytest.fail("it wants to download"))
+    run = edit(bench / "ce-s0", data={"name": "fashion-mnist", "options": {"download": True}})
+    (run / "data_root.txt").write_text(f"{tmp_path / 'chosen'}\n")
+    main([command, str(run)])
+    assert not (tmp_path / "chosen").exists()
+
+
+@pytest.mark.parametrize("place", ["relative/place", "~/x", "", "\0", "x" * 5000])
+def test_a_place_of_data_must_be_a_whole_path(bench, place):
+    (bench / "ce-s0" / "data_root.txt").write_text(place)
+    assert RunFolder(bench / "ce-s0").kept_root is None
+
+
+def files_in(folder):
+    return {path: path.read_bytes() for path in (folder, *folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("link", "command"),
+    [
+        ("ce-s0/export", ["export", "RUN", "--format", "safetensors", "--replicates", "0"]),
+        (
+            "ce-s0/predictions",
+            ["shift", "RUN", "--save", "--corruptions", "fog", "--severities", "1", "--replicates=0"],
+        ),
+        ("ce-s0/predictions", ["ood", "RUN", "--data", "digits", "--scores", "msp", "--replicates", "39"]),
+        ("ce-s0/predictions", ["train"]),
+        ("ce-s0/log.jsonl", ["train"]),
+        ("ce-s0/.lock", ["train"]),
+        (".trackers", ["track", "RUN"]),
+        (".trackers/mlflow", ["track", "RUN", "--to", "tensorboard"]),
+        ("ce-s0", ["report", "BENCH", "--pages"]),
+    ],
+)
+def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command, capsys):
+    path, home = bench / link, tmp_path / "home"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, home)
+        shutil.rmtree(path)
+    else:
+        home.write_text("kept") if path.name in ("log.jsonl", ".lock") else home.mkdir()
+        path.unlink(missing_ok=True)
+    path.symlink_to(home)
+    before = files_in(home)
+    words = {"RUN": str(bench / "ce-s0"), "BENCH": str(bench)}
+    given = [words.get(word, word) for word in command]
+    if command == ["train"]:
+        (bench / "ce-s0" / "metrics.json").unlink()
+        settings = [word for setting in TINY for word in ("--set", setting)]
+        given = ["train", "synthetic", "--loss", "ce", "--out", words["RUN"], *settings]
+    status = main(given)
+    assert files_in(home) == before
+    assert status == (0 if command[0] == "report" else 2)
+    assert "only what lies in" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "track", "shift"]
+)
+def test_a_name_that_is_too_long_ends_in_a_line(command, capsys):
+    assert main([command, "a" * 300]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File name too long" in line
+
+
+def test_columns_are_for_files(bench, capsys):
+    assert main(["card", str(bench / "ce-s0"), "--logits", "z*"]) == 2
+    assert "columns are for files" in capsys.readouterr().err
+
+
+def test_workers_follow_no_link_either(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / ".workers").symlink_to(tmp_path / "home")
+    with pytest.raises(InputError, match="only what lies in"):
+        Worker(tmp_path / "bench", 0, None, print)
 
 
 def garbled_yaml(folder):

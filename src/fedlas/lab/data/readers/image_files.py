@@ -13,8 +13,14 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
+from fedlas._core.files import is_file
 from fedlas.lab.data.readers.unreadable import unreadable
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Those whose suffixes are image suffixes. Pillow goes by content, and hands PostScript to another program."""
+_MOST_PIXELS = 80_000_000
+"""Decoded, they take 240 MB. Pillow warns from 89 million on."""
+_READABLE = "every file with an image suffix must be a readable image"
 _SET_SIZE = "Pass image_size, e.g. image_size=32 (--set data.image_size=32 on the command line)."
 
 
@@ -31,18 +37,23 @@ def open_image(owner: str, file: Path, *, channels: int = 3, upright: bool = Tru
         InputError: If the file is missing, is not a readable image, or has more than 8 bits per channel.
     """
     pil: Any = require("PIL.Image", extra="data")
+    fix = "Repair or remove the file."
+    if os.path.exists(file) and not is_file(file):  # noqa: PTH110 - as is_file; a pipe would be waited for
+        raise InputError(owner, _READABLE, f"{file}, which is no file", fix)
     try:
-        with pil.open(file) as opened:
+        with pil.open(file, formats=_FORMATS) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                got = f"{file} of {opened.width:,} x {opened.height:,}"
+                raise InputError(owner, f"an image must have at most {_MOST_PIXELS:,} pixels", got, "Make it smaller.")
             if opened.mode.startswith(("I", "F")):  # Pillow would clip such values to 255, not scale them
-                fix = "Convert it to 8 bits, and choose which value becomes white."
-                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", fix)
+                convert = "Convert it to 8 bits, and choose which value becomes white."
+                raise InputError(owner, "images must have 8 bits a channel", f"{file} in mode {opened.mode}", convert)
             turned = require("PIL.ImageOps", extra="data").exif_transpose(opened) if upright else opened
             return turned.convert("RGB" if channels == 3 else "L")
+    except InputError:
+        raise
     except (OSError, SyntaxError, ValueError, EOFError, pil.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        expected = "every file with an image suffix must be a readable image"
-        raise unreadable(owner, expected, file, error, "Repair or remove the file.") from error
+        raise unreadable(owner, _READABLE, file, error, fix) from error
 
 
 def check_channels(owner: str, channels: object) -> None:

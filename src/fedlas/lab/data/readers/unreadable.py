@@ -21,6 +21,8 @@ def damage(path: Path) -> tuple[str, str]:
         A clause and a sentence; two empty strings if nothing is recognized.
     """
     try:
+        if path.exists() and not path.is_file():
+            return "it is no file", "Remove it."
         with path.open("rb") as file:
             head = file.read(64)
     except OSError:

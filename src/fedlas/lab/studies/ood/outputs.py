@@ -93,7 +93,7 @@ class Speaker:
             self.show(f"{name}.npz: {score} of {len(part):,} images")
             scores[score] = self._score(score, part, options)
         found = Outputs(found.logits, found.features, scores)
-        found.save(path, about={**source, "scores": {**made_with, **missing}})
+        found.save(RunFolder(folder).writable(path), about={**source, "scores": {**made_with, **missing}})
         return found
 
     def training(self) -> Predictions:
