@@ -51,7 +51,7 @@ def _made(folder: Path, part: str, needs: frozenset[str], *, data: str | None, s
         if all(getattr(saved, name) is not None for name in needs):
             return saved
     predictions = MADE[part](folder, data, show, bool(needs))
-    predictions.save(path)
+    predictions.save(RunFolder(folder).writable(path))
     return predictions
 
 
