@@ -41,7 +41,7 @@ class InputError(ValueError):
         fix: What to do, as a full sentence.
 
     Note:
-        The message is one line; control characters in it are escaped.
+        The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.
 
     Example:
         >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
@@ -49,11 +49,16 @@ class InputError(ValueError):
     """
 
     def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
-        super().__init__(printable(f"{owner}: {expected}; got {got}. {fix}"))
-        self.parts = (owner, expected, str(got), fix)
+        self.parts = (owner, shortened(expected), shortened(str(got)), fix)
+        super().__init__(printable("{}: {}; got {}. {}".format(*self.parts)))
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
         return (type(self), self.parts)
+
+
+def shortened(text: str, most: int = 2000) -> str:
+    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 class NonFiniteError(InputError):
@@ -82,7 +87,7 @@ def describe(value: object) -> str:
     if isinstance(shape, tuple) and not isinstance(value, numbers.Number):
         return f"{tuple(shape)} {getattr(value, 'dtype', '')}".strip()
     text = reprlib.repr(value) if isinstance(value, list | tuple | dict | set | frozenset | int) else repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 200 else text[:199] + '…'}"
+    return f"{type(value).__name__} {shortened(text, 200)}"
 
 
 def check_number(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -29,7 +30,7 @@ def sections(content: Mapping[str, Any], file: str, repo_id: str) -> Iterator[st
         "numbers of this page and more."
     )
     if file == WEIGHTS:
-        yield _USE.replace("user/name", word(repo_id))
+        yield _USE.replace('"user/name"', json.dumps(str(repo_id)))
     # What was measured.
     heads = list(metrics)
     columns = [*map(word, heads), f"95 % interval, {word(heads[-1])}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from torch import nn
 
 from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import read_json, write_atomically, write_json, write_text
+from fedlas._core.files import check_name, is_file, read_json, write_atomically, write_json, write_text
 from fedlas.calibrated import CalibratedModel
 from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
 from fedlas.metrics import METRICS
@@ -26,11 +27,13 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
     ModelCardData,
     snapshot_download,
 )
+from yaml import YAMLError  # noqa: E402 (a dependency of huggingface_hub)
 
 __all__ = ["download", "from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
 README = "README.md"
 _LIBRARY = "fedlas"
+_MINE = f"library_name: {_LIBRARY}\n"
 _FORMAT = "fedlas.card/"
 
 
@@ -62,7 +65,7 @@ def model_card(
         task: The Hub's name of the task.
         license: The Hub's identifier of the license; None says nothing.
         tags: Further tags.
-        file: Name of the model's file, which the card mentions.
+        file: Name of the model's file, which the card mentions; :func:`push_to_hub` uploads it.
         repo_id: Where it will be, for the lines that load it.
 
     Raises:
@@ -91,9 +94,10 @@ def model_card(
             pipeline_tag=task,
             tags=["calibration", *tags],
             eval_results=list(_results(content, task)),
+            model_file=file,
         )
         text = "\n\n".join(sections(content, file, repo_id))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
     return ModelCard(f"---\n{about}\n---\n\n{text}\n")
 
@@ -114,8 +118,8 @@ def save_pretrained(
         The folder.
 
     Raises:
-        InputError: If the model is neither, the file is missing, it is no calibration card, or ``README.md`` is there
-            and not of this function. Nothing is written then.
+        InputError: If the model is neither, the file is missing, hidden or named as one of the other two, it is no
+            calibration card, or ``README.md`` is there and not of this function. Nothing is written then.
 
     Example:
         >>> card = {"format": "fedlas.card/1", "model": {"run": "net", "num_classes": 2}, "data": {"name": "mine"},
@@ -128,22 +132,24 @@ def save_pretrained(
     """
     owner, place = "save_pretrained", Path(folder)
     source = None if isinstance(model, Saved) else Path(model) if isinstance(model, str | Path) else model
-    if source is not None and not (isinstance(source, Path) and source.is_file()):
+    if source is not None and not (isinstance(source, Path) and is_file(source)):
         got = str(source) if isinstance(source, Path) else describe(source)
         fix = "Pass a CalibratedModel, or what fedlas export wrote."
         raise InputError(owner, "the model must have save(path), or be an existing file", got, fix)
     content = _card_of(card)
-    name = WEIGHTS if source is None else source.name
+    name = WEIGHTS if source is None else check_name(owner, "the model's file", source.name, "Rename it.")
+    if name in (README, CARD):
+        raise InputError(owner, f"the model's file must not be named {README} or {CARD}", source, "Rename it.")
     readme = model_card(content, file=name, **about)
-    if (place / README).exists() and f"library_name: {_LIBRARY}\n" not in (place / README).read_text(encoding="utf-8"):
+    before = (place / README).read_text(encoding="utf-8", errors="replace") if is_file(place / README) else _MINE
+    if _MINE not in before:
         fix = "Choose another folder, or move that file away."
         raise InputError(owner, "what is replaced must be a model card of this function", place / README, fix)
-    place.mkdir(parents=True, exist_ok=True)
+    write_json(place / CARD, content)
     if isinstance(model, Saved):
         model.save(place / name)
     elif source is not None:
         write_atomically(place / name, lambda file: file.write(source.read_bytes()))
-    write_json(place / CARD, content)
     write_text(place / README, str(readme))
     return place
 
@@ -162,7 +168,8 @@ def push_to_hub(
     """Upload what :func:`save_pretrained` writes to a repository of the Hub, which is made if there is none.
 
     Args:
-        model: As for :func:`save_pretrained`; a folder that it wrote is uploaded unchanged.
+        model: As for :func:`save_pretrained`; or a folder that it wrote, whose three files are uploaded unchanged and
+            no other file in it.
         repo_id: ``"user/name"``.
         card: As for :func:`model_card`; None if the model is a folder, which has one.
         private: Whether a new repository is private; None is the account's default.
@@ -175,7 +182,8 @@ def push_to_hub(
         Address of the repository.
 
     Raises:
-        InputError: As :func:`save_pretrained`. Nothing is uploaded then.
+        InputError: As :func:`save_pretrained`; or if one of the three files is missing or a link. Nothing is uploaded
+            then.
     """
     hub = HfApi(token=token) if api is None else api
     with tempfile.TemporaryDirectory() as temporary:
@@ -183,9 +191,25 @@ def push_to_hub(
             folder = download(model)
         else:
             folder = save_pretrained(model, temporary, card={} if card is None else card, repo_id=repo_id, **about)
+        # Other files there, such as .env or checkpoints, were not meant for publication.
+        names = [glob.escape(name) for name in _written(folder)]
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
+        hub.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message=commit_message)
     return str(address)
+
+
+def _written(folder: Path) -> tuple[str, str, str]:
+    """Return the names of the files that :func:`save_pretrained` wrote into a folder."""
+    fix = "Pass a folder that save_pretrained wrote, or write it again."
+    try:
+        model = ModelCard.load(folder / README).data.to_dict().get("model_file")
+    except (OSError, ValueError, YAMLError) as error:
+        raise InputError("push_to_hub", f"the folder must hold {README}", f"{folder} ({error})", fix) from error
+    names = (README, CARD, check_name("push_to_hub", f"model_file in {README}", model, fix))
+    for name in names:
+        if (folder / name).is_symlink() or not is_file(folder / name):
+            raise InputError("push_to_hub", f"the folder must hold the file {name}, not a link", folder, fix)
+    return names
 
 
 def download(source: str | Path, *, revision: str | None = None, token: str | None = None) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, shortened
 
 OWNER = "predictions"
 """Who complains about a table."""
@@ -81,7 +81,7 @@ class Labels:
             raise InputError(
                 OWNER,
                 f"labels in column {self.column!r} must be {allowed}",
-                self._at(row, repr(label)),
+                self._at(row, shortened(repr(label), 60)),
                 "Name the classes in the order of the columns with --classes, or correct the label.",
             )
         if self.by_name is None:
@@ -89,7 +89,10 @@ class Labels:
         elif self.by_name is not (name is not None):
             kind = "the name of a class" if self.by_name else "the number of one"
             raise InputError(
-                OWNER, f"all labels must be {kind}, as the first is", self._at(row, repr(label)), "Use one kind only."
+                OWNER,
+                f"all labels must be {kind}, as the first is",
+                self._at(row, shortened(repr(label), 60)),
+                "Use one kind only.",
             )
         return number
 
@@ -116,7 +119,7 @@ def outcomes(values: Values, rows: Sequence[int], *, column: str, where: str) ->
     found = [whole(name, two=True) for name in names_of(values, rows, column=column, where=where)]
     for place, number in enumerate(found):
         if number not in (0, 1):
-            got = f"{plain_values(values)[place]!r} in row {rows[place]} of {where}"
+            got = f"{plain_values(values)[place]!r:.60} in row {rows[place]} of {where}"
             fix = "Name columns of labels with --predicted and --target."
             raise InputError(OWNER, f"column {column!r} must hold 0 and 1, or true and false", got, fix)
     return np.array(found, dtype=bool)
@@ -174,7 +177,7 @@ def whole(text: str, *, two: bool = False) -> int | None:
 
 def few(names: Sequence[str], most: int = 12) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(map(str, names[:most]))
+    shown = ", ".join(shortened(str(name), 60) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown or describe(names)
 
 

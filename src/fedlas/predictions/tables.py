@@ -34,6 +34,11 @@ _SAID = {
         "column {column!r} must hold values of one kind; {first} and, in row {row} of {file}, {got}; Use one kind.",
     r"JSON parse error: (?P<got>.*) in row (?P<row>\d+)":
         "every line must be a JSON object; {got} in row {row} of {file}; Write one object a line.",
+    r"straddling object":
+        "every row must be shorter than 1 MiB; a longer one in {file}; "
+        "Look for a quote that is never closed, or leave out columns of long text.",
+    r"field larger than field limit":
+        "names of columns must be shorter than 131,072 characters; a longer one in {file}; Check the first line.",
 }  # fmt: skip
 """pyarrow's errors about a row, and ours for each: expected, got and fix."""
 
@@ -59,7 +64,7 @@ class Arrow:
                 for start in range(0, whole.num_rows, sources.ROWS):
                     batch = whole.slice(start, sources.ROWS)
                     groups = [self._side_by_side(batch, names) for names in numbers]
-                    others = {name: batch.column(name).to_pylist() for name in plain}
+                    others = {name: _plain_values(batch.column(name)) for name in plain}
                     values, lists = zip(*groups, strict=True)
                     yield Block(self._rows + 1, values, lists, others)
                     self._rows += batch.num_rows
@@ -91,7 +96,8 @@ class Arrow:
                 if found := re.search(pattern, text):
                     where = found.groupdict("") | {"file": self.path.name}
                     # pyarrow counts rows of CSV from the header, which is 1, and those of JSON from 0 in each block.
-                    where["row"] = str(int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1))
+                    if "row" in where:
+                        where["row"] = str(int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1))
                     if "number" in where:
                         where["column"] = self.names[int(where["number"])]
                     raise InputError(OWNER, *(part.format_map(where) for part in template.split("; "))) from error
@@ -188,11 +194,33 @@ class Parquet(Arrow):
         return list(_arrow(".parquet").read_schema(self.path).names)
 
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
-        with _arrow(".parquet").ParquetFile(self.path) as file:
-            size, held = 8 * file.metadata.num_rows * len([*scores, *labels]), self.path.stat().st_size
-            if size > max(_FREE, _MOST_RATIO * held):
-                raise ValueError(f"its rows would take {size:,} bytes, and it has {held:,}")
+        names = {*scores, *labels}
+        # Text stays in its dictionary: a label of a megabyte may stand in every row of a small file.
+        with _arrow(".parquet").ParquetFile(self.path, read_dictionary=labels) as file:
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+            # Lists have more values than rows, and text more bytes than values.
+            size = sum(
+                max(8 * column.num_values, column.total_uncompressed_size)
+                for column in columns
+                if names & {column.path_in_schema, column.path_in_schema.split(".")[0]}
+            )
+            on_disk = self.path.stat().st_size
+            if size > max(_FREE, _MOST_RATIO * on_disk):
+                expected = f"values must take at most {_MOST_RATIO:,} times the size of the file"
+                got = f"{size:,} bytes in {on_disk:,} of {self.path.name}"
+                raise InputError(OWNER, expected, got, "Write it without compression, if its content is right.")
             yield from file.iter_batches(batch_size=sources.ROWS, columns=[*scores, *labels])
+
+
+def _plain_values(column: Any) -> list[Any]:
+    """Return the values of a column as Python objects; equal texts of a dictionary are one object."""
+    if not _arrow().types.is_dictionary(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    numbers = column.indices.unique().drop_null()
+    texts = dict(zip(numbers.to_pylist(), column.dictionary.take(numbers).to_pylist(), strict=True))
+    return [texts.get(number) for number in column.indices.to_pylist()]
 
 
 def _arrow(module: str = "") -> Any:

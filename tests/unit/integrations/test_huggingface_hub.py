@@ -1,3 +1,4 @@
+import ast
 import json
 
 import pytest
@@ -13,6 +14,7 @@ from fedlas.metrics import evaluate
 
 pytest.importorskip("huggingface_hub")
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 
 from fedlas.integrations import huggingface_hub as hub
 
@@ -53,8 +55,9 @@ class Api:
         self.calls.append(("create", repo_id, private, exist_ok))
         return f"https://hub/{repo_id}"
 
-    def upload_folder(self, *, repo_id, folder_path, commit_message):
-        files = {path.name: path.read_bytes() for path in folder_path.iterdir()}
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
+        names = [str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()]
+        files = {n: (folder_path / n).read_bytes() for n in filter_repo_objects(names, allow_patterns=allow_patterns)}
         self.calls.append(("upload", repo_id, files, commit_message))
 
 
@@ -137,6 +140,42 @@ def test_an_upload_makes_the_repository_and_sends_the_folder(card, tmp_path, rea
     assert ('from_pretrained("me/net",' in files["README.md"].decode()) is not ready
 
 
+def test_a_folder_is_uploaded_without_what_else_lies_there(card, tmp_path):
+    exported = tmp_path / "net[1].onnx"
+    exported.write_bytes(b"graph")
+    folder, api = hub.save_pretrained(exported, tmp_path / "hub", card=card), Api()
+    (folder / ".git").mkdir()
+    for name in (".env", "checkpoint.pt", ".git/config", "net1.onnx"):
+        (folder / name).write_text("secret")
+    hub.push_to_hub(folder, "me/net", api=api)
+    assert set(api.calls[1][2]) == {"README.md", "card.json", "net[1].onnx"}
+    (folder / exported.name).unlink()
+    with pytest.raises(InputError, match=r"must hold the file net\[1\]\.onnx"):
+        hub.push_to_hub(folder, "me/net", api=api)
+    (folder / exported.name).symlink_to(folder / ".env")
+    with pytest.raises(InputError, match="not a link"):
+        hub.push_to_hub(folder, "me/net", api=api)
+    (folder / "README.md").write_text("---\nmodel_file: ../.env\n---\n")
+    with pytest.raises(InputError, match="model_file"):
+        hub.push_to_hub(folder, "me/net", api=api)
+    assert len(api.calls) == 2
+
+
+@pytest.mark.parametrize("name", ["README.md", "card.json", ".env"])
+def test_a_model_is_not_named_as_what_is_written_beside_it(card, tmp_path, name):
+    (tmp_path / name).write_bytes(b"graph")
+    with pytest.raises(InputError, match="model's file"):
+        hub.save_pretrained(tmp_path / name, tmp_path / "hub", card=card)
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_repository_is_quoted_for_python(card):
+    text = hub.model_card(card, repo_id='a", __import__("os"), "\n').text
+    block = text.split("```python\n")[1].split("```")[0]
+    call = ast.parse(block).body[1].value
+    assert ast.literal_eval(call.args[0]) == 'a", __import__("os"), "\n'
+
+
 def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
     place, api = tmp_path / "hub", Api()
     for model, given, message in (
@@ -145,6 +184,7 @@ def test_what_cannot_be_meant_is_said_and_leaves_nothing(card, tmp_path):
         (Model(), {"format": "other"}, "must be a calibration card"),
         (Model(), tmp_path / "nothing.json", "nothing.json"),
         (Model(), {"format": "fedlas.card/1"}, "KeyError: 'model'"),
+        (Model(), {**card, "metrics": {"calibrated": {"ece": {"value": 10**400}}}}, "OverflowError"),
     ):
         with pytest.raises(InputError, match=message):
             hub.save_pretrained(model, place, card=given)

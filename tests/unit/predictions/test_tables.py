@@ -1,6 +1,7 @@
 """What pyarrow would take amiss in a table, or say in other words."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -157,11 +158,39 @@ def test_without_pyarrow_the_extra_is_named(table, monkeypatch):
             table(name, content)
 
 
-def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["rows", "lists", "texts"])
+def test_a_parquet_file_that_repeats_one_value_is_a_bomb(tmp_path, monkeypatch, kind):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "t.parquet"
+    path, rows = tmp_path / "t.parquet", 10**6 if kind == "rows" else 1
     zeros = pyarrow.array(np.zeros(10**6))
-    parquet.write_table(pyarrow.table({"a": zeros, "b": zeros, "y": zeros.cast("int64")}), path)
+    scores = pyarrow.ListArray.from_arrays([0, 10**6], zeros) if kind == "lists" else zeros[:rows]
+    target = ["x" * 10**7] if kind == "texts" else np.zeros(rows, dtype=np.int64)
+    parquet.write_table(pyarrow.table({"a": scores, "b": zeros[:rows], "y": target}), path, compression="zstd")
     monkeypatch.setattr(tables, "_FREE", 2**20)
-    with pytest.raises(InputError, match=r"readable \.parquet file; got .*its rows would take 24,000,000 bytes"):
-        list(open_table(path, TWO).blocks())
+    with pytest.raises(InputError, match=r"1,000 times the size of the file; got [\d,]+ bytes"):
+        list(open_table(path, TWO if kind != "lists" else Columns(logits="a", target="y")).blocks())
+
+
+def test_a_long_label_of_a_dictionary_is_held_once_and_cut_in_messages(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    label = pyarrow.DictionaryArray.from_arrays(np.zeros(5000, dtype=np.int32), ["x" * 10**6])
+    numbers = np.random.default_rng(0).normal(size=5000)
+    parquet.write_table(pyarrow.table({"a": numbers, "b": numbers, "y": label}), tmp_path / "t.parquet")
+    tracemalloc.start()
+    with pytest.raises(InputError, match="x…") as caught:
+        read_predictions(tmp_path / "t.parquet", TWO)
+    assert tracemalloc.get_traced_memory()[1] < 10**8
+    tracemalloc.stop()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b,y\n1,2," + "x" * 3_000_000 + "\n", "1 MiB.* quote"),
+        ("a,b," + "y" * 200_000 + "\n1,2,0\n", "131,072 characters"),
+    ],
+)
+def test_long_cells_name_the_right_remedy(table, text, message):
+    with pytest.raises(InputError, match=message):
+        table("t.csv", text)
