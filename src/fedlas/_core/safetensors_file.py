@@ -72,6 +72,9 @@ def _tensor(name: str, entry: Any, data: bytearray) -> Tensor:
         raise ValueError(f"the entry of {name} is none of the format") from error
     if not whole or end > len(data) or end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"the bytes of {name} are not those of a tensor {shape}")
-    if end == start:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start).reshape(shape)
+    try:
+        if end == start:
+            return torch.empty(shape, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start).reshape(shape)
+    except (OverflowError, RuntimeError, TypeError) as error:  # [0, 10**30] has no bytes, and no tensor is so large
+        raise ValueError(f"{name} has a shape that no tensor has") from error

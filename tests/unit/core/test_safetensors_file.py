@@ -50,6 +50,8 @@ def damaged(change):
         b"\xff" * 20,
         (5).to_bytes(8, "little") + b"[1,2]",
         damaged(lambda header: header["w"].update(shape=[5])),
+        damaged(lambda header: header["w"].update(shape=[0, 10**30], data_offsets=[0, 0])),
+        damaged(lambda header: header["w"].update(shape=[0, 2**62, 2**62], data_offsets=[0, 0])),
         damaged(lambda header: header["w"].update(shape=[-4])),
         damaged(lambda header: header["w"].update(shape=[2.0, 2])),
         damaged(lambda header: header["w"].update(shape="four")),
