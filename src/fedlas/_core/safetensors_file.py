@@ -77,4 +77,4 @@ def _tensor(name: str, entry: Any, data: bytearray) -> Tensor:
             return torch.empty(shape, dtype=dtype)
         return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start).reshape(shape)
     except (OverflowError, RuntimeError, TypeError) as error:  # [0, 10**30] has no bytes, and no tensor is so large
-        raise ValueError(f"{name} has a shape that no tensor has") from error
+        raise ValueError(f"the shape of {name} is one that no tensor has") from error

@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fedlas._core.check import InputError, describe
+from fedlas._core.check import InputError, describe, reason
 from fedlas._core.extras import require
 from fedlas._core.files import check_name, is_file, read_json, write_atomically, write_json, write_text
+from fedlas._core.yaml_text import parse_yaml
 from fedlas.calibrated import CalibratedModel
 from fedlas.integrations._model_card_text import CARD, WEIGHTS, sections, word
 from fedlas.metrics import METRICS
@@ -27,7 +28,6 @@ from huggingface_hub import (  # noqa: E402 (after require, whose error names th
     ModelCardData,
     snapshot_download,
 )
-from yaml import YAMLError  # noqa: E402 (a dependency of huggingface_hub)
 
 __all__ = ["download", "from_pretrained", "model_card", "push_to_hub", "save_pretrained"]
 
@@ -202,9 +202,11 @@ def _written(folder: Path) -> tuple[str, str, str]:
     """Return the names of the files that :func:`save_pretrained` wrote into a folder."""
     fix = "Pass a folder that save_pretrained wrote, or write it again."
     try:
-        model = ModelCard.load(folder / README).data.to_dict().get("model_file")
-    except (OSError, ValueError, YAMLError) as error:
-        raise InputError("push_to_hub", f"the folder must hold {README}", f"{folder} ({error})", fix) from error
+        model = parse_yaml((folder / README).read_text(encoding="utf-8").split("\n---\n")[0])["model_file"]
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            "push_to_hub", f"the folder must hold a {README} with model_file", f"{folder} ({reason(error)})", fix
+        ) from error
     names = (README, CARD, check_name("push_to_hub", f"model_file in {README}", model, fix))
     for name in names:
         if (folder / name).is_symlink() or not is_file(folder / name):
