@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from fedlas._core.files import write_json
@@ -27,8 +28,8 @@ from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, unknown_predictions
 from fedlas.lab.runs.settle import settled
 from fedlas.lab.runs.tracking import Tracking, tracking_of
-from fedlas.lab.runs.training import train_as_planned, training_batches
-from fedlas.lab.train.loop import EpochBatches
+from fedlas.lab.runs.training import train_run, training_job
+from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.machine import precision_text
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
@@ -54,7 +55,7 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
         Everything lands in ``run.folder``. ``metrics.json`` is written last: a folder that has it is finished.
     """
     accelerator = new_accelerator()
-    asked = run.recipe.train.precision
+    requested = run.recipe.train.precision
     run = on_main(accelerator, lambda: settled(run, accelerator.device))
     # A finished run needs no data, so its metrics can be read on a machine that has none.
     metrics = on_main(accelerator, lambda: finished(run))
@@ -66,7 +67,8 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
         warn_of_small_validation(len(splits.val))
     as_tested(run, splits)
     objective = build_objective(run, splits, rank=accelerator.process_index)
-    batches = training_batches(run, splits, accelerator)
+    job = training_job(run, objective, splits, accelerator, watch_norms=run.recipe.train.save_features)
+    job = replace(job, name=label or run.name, show=show)
     with locked(run.folder, accelerator):
         # Another process may have finished the run before this one got the lock.
         metrics = on_main(accelerator, lambda: claim(run, fingerprints(run, splits)))
@@ -76,36 +78,17 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
             splits.save_indices(RunFolder(run.folder).splits_path)
             if (root := data_root(run)) is not None:
                 RunFolder(run.folder).keep_root(root)
-            used = precision_text(run.recipe.train.precision, asked, accelerator.device)
+            used = precision_text(run.recipe.train.precision, requested, accelerator.device)
             if label is None:  # a bench says it itself, once for its runs
                 say(f"precision {used}", style="dim", stderr=True)
             note_start(run.folder, accelerator.device, precision=used)
         with tracking_of(run, accelerator) as tracking:
-            return _train_and_measure(run, objective, splits, batches, accelerator, label, tracking, show)
+            return _train_and_measure(run, splits, replace(job, on_record=tracking.epoch), tracking)
 
 
-def _train_and_measure(
-    run: Run,
-    objective: Objective,
-    splits: Splits,
-    batches: EpochBatches,
-    accelerator: Any,
-    label: str | None,
-    tracking: Tracking,
-    show: ShowProgress,
-) -> dict[str, Any]:
-    train = run.recipe.train
-    fitted = train_as_planned(
-        run,
-        objective,
-        splits,
-        batches=batches,
-        accelerator=accelerator,
-        label=label,
-        on_record=tracking.epoch,
-        watch_norms=train.save_features,
-        show=show,
-    )
+def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tracking) -> dict[str, Any]:
+    train, objective, accelerator = run.recipe.train, job.objective, job.accelerator
+    fitted = train_run(run, splits, job)
     started = time.monotonic()
     # Predict with the weights of the best epoch, which are now in the objective.
     val, test = held_out_predictions(run, splits, objective, features=train.save_features)

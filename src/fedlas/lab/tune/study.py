@@ -31,7 +31,7 @@ from fedlas.lab.runs.claim import check_vacant, claim, locked
 from fedlas.lab.runs.data import data_fingerprint, fingerprints, prepare_data
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.threads import threads_for
-from fedlas.lab.runs.training import train_as_planned
+from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.runs.workers import Worker, end, visible_gpus
 from fedlas.lab.train import DivergedError
 from fedlas.lab.train.checkpoint import differences
@@ -89,8 +89,8 @@ def run_study(tuning: Tuning, *, workers: int | None = 1) -> None:
     if workers is None:
         launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
         workers = 1 if threads is None or visible_gpus() or launched else max(1, available_cores() // threads)
-    names = (RunFolder.lock_path.name, STORAGE, "trials", ".workers", "bench")
-    names = (*names, *(path.name for path in tuning.folder.glob("best*.yaml")))
+    recipes = [path.name for path in tuning.folder.glob("best*.yaml")]
+    names = [RunFolder.lock_path.name, STORAGE, "trials", ".workers", "bench", *recipes]
     on_main(accelerator, partial(check_vacant, "fedlas tune", tuning.folder, names))
     with locked(tuning.folder, accelerator):
         studies: dict[str, Any] = {}  # of the main process, which alone draws and keeps
@@ -251,9 +251,9 @@ def _value(run: Run, job: _Job, accelerator: Any) -> float:
     splits = without_test(whole, accelerator.device)
     objective = build_objective(run, splits, rank=accelerator.process_index)
     on_main(accelerator, lambda: claim(run, fingerprints(run, whole)))
-    train_as_planned(run, objective, splits, accelerator=accelerator, label=f"{job.name} seed {run.seed}")
-    val = splits.batches(splits.val, batch_size=run.recipe.train.batch_size)
-    value = job.tuning.value(predict(objective.model, val, device=accelerator.device))
+    training = training_job(run, objective, splits, accelerator)
+    train_run(run, splits, replace(training, name=f"{job.name} seed {run.seed}"))
+    value = job.tuning.value(predict(objective.model, training.val, device=accelerator.device))
     if not math.isfinite(value):
         fix = "Choose another --objective if that happens often."
         raise DivergedError("objective", f"{job.tuning.title} of the validation part must be a number", value, fix)

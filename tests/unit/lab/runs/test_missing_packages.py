@@ -9,7 +9,6 @@ from fedlas.cli import main
 SHORT = ["--losses", "ls", "--set", "train.epochs=1", "--set", "data.num_train=200", "--out"]
 COMMANDS = {
     "bench": ["bench", "synthetic", "--seeds", "0", *SHORT],
-    "tune": ["tune", "synthetic", "--trials", "1", *SHORT],
     "report": ["report"],
     "evaluate": ["evaluate", "--report", "page.html"],
     "diagnose": ["diagnose"],

@@ -8,7 +8,15 @@ from fedlas import Objective
 from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_schedule, fit, load_checkpoint
+from fedlas.lab.train import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainingJob,
+    build_schedule,
+    fit,
+    load_checkpoint,
+)
 from fedlas.lab.train.average import AVERAGES, estimate_batch_norms
 from fedlas.losses import FedLAS
 from fedlas.metrics import evaluate
@@ -44,15 +52,17 @@ def train(module, folder, *, epochs=5, stop=None, watch=None, **config):
             raise StoppedError
 
     return fit(
-        module,
-        batches(SPLITS.train, shuffle=True, seed=1),
-        batches(SPLITS.val, 100),
-        folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | config),
-        optimizer=OptimizerConfig(lr=0.05),
-        schedule=ScheduleConfig(name="constant"),
-        identity=config,
-        on_record=on_record,
+        TrainingJob(
+            module,
+            batches(SPLITS.train, shuffle=True, seed=1),
+            batches(SPLITS.val, 100),
+            folder=folder,
+            config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | config),
+            optimizer=OptimizerConfig(lr=0.05),
+            schedule=ScheduleConfig(name="constant"),
+            identity=config,
+            on_record=on_record,
+        )
     )
 
 

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Batches, load_dataset, split
 from fedlas.lab.models import build_model
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, build_optimizer, fit
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, build_optimizer, fit
 from fedlas.lab.train.engine import Engine
 from fedlas.losses import FedLAS
 from runs import FIXED
@@ -95,14 +95,16 @@ def test_inputs_of_any_layout_pass_as_they_are():
 def train(module, folder, **config):
     normalization = {"mean": SPLITS.mean, "std": SPLITS.std}
     return fit(
-        module,
-        Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
-        Batches(SPLITS.val, batch_size=20, **normalization),
-        folder=folder,
-        config=TrainConfig(epochs=2, batch_size=20, **FIXED | config),
-        optimizer=OptimizerConfig(lr=0.05),
-        schedule=ScheduleConfig(name="constant"),
-        identity={},
+        TrainingJob(
+            module,
+            Batches(SPLITS.train, batch_size=20, shuffle=True, seed=1, **normalization),
+            Batches(SPLITS.val, batch_size=20, **normalization),
+            folder=folder,
+            config=TrainConfig(epochs=2, batch_size=20, **FIXED | config),
+            optimizer=OptimizerConfig(lr=0.05),
+            schedule=ScheduleConfig(name="constant"),
+            identity={},
+        )
     )
 
 

@@ -14,6 +14,7 @@ from fedlas.lab.train import (
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
+    TrainingJob,
     fit,
     load_checkpoint,
     read_log,
@@ -41,16 +42,18 @@ def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=N
     hooks = monitors(module.criterion, norms=more.pop("watch_norms", False))
     options = {name: more.pop(name) for name in ("on_record",) if name in more}
     return fit(
-        module,
-        batches(SPLITS.train, shuffle=True, seed=1),
-        batches(SPLITS.val, 100),
-        folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | more),
-        optimizer=OptimizerConfig(**{"lr": 0.05, **(optimizer or {})}),
-        schedule=schedule or ScheduleConfig(name="constant"),
-        identity=identity or {"epochs": epochs},
-        hooks=hooks,
-        **options,
+        TrainingJob(
+            module,
+            batches(SPLITS.train, shuffle=True, seed=1),
+            batches(SPLITS.val, 100),
+            folder=folder,
+            config=TrainConfig(epochs=epochs, batch_size=32, **FIXED | more),
+            optimizer=OptimizerConfig(**{"lr": 0.05, **(optimizer or {})}),
+            schedule=schedule or ScheduleConfig(name="constant"),
+            identity=identity or {"epochs": epochs},
+            hooks=hooks,
+            **options,
+        )
     )
 
 

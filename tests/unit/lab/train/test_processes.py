@@ -14,7 +14,7 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit, load_checkpoint
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit, load_checkpoint
 from fedlas.losses import LOSSES
 from fedlas.objective import predict
 from runs import FIXED
@@ -45,16 +45,18 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
     splits, normalization = parts()
     rank, ranks = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     fit(
-        module,
-        Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
-        Batches(splits.val, batch_size=20, **normalization),
-        folder=folder,
-        config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **FIXED | config),
-        optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
-        schedule=ScheduleConfig(name="constant"),
-        identity={},
-        accelerator=accelerator,
-        hooks=monitors(module.criterion),
+        TrainingJob(
+            module,
+            Batches(splits.train, batch_size=21, shuffle=True, seed=1, rank=rank, world_size=ranks, **normalization),
+            Batches(splits.val, batch_size=20, **normalization),
+            folder=folder,
+            config=TrainConfig(epochs=epochs, batch_size=21, select="nll", **FIXED | config),
+            optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
+            schedule=ScheduleConfig(name="constant"),
+            identity={},
+            accelerator=accelerator,
+            hooks=monitors(module.criterion),
+        )
     )
 
 

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, fit
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit
 from fedlas.lab.train.restore import misfit
 from fedlas.losses import FedLAS
 
@@ -30,11 +30,11 @@ def train(module, folder, optimizer="sgd", average="none"):
         Batches(part, mean=SPLITS.mean, std=SPLITS.std, batch_size=50, shuffle=part is SPLITS.train, seed=1)
         for part in (SPLITS.train, SPLITS.val)
     )
-    return fit(
+    return fit(TrainingJob(
         module, train, val, folder=folder, config=TrainConfig(epochs=2, batch_size=50, average=average),
         optimizer=OptimizerConfig(name=optimizer, lr=0.05), schedule=ScheduleConfig(name="constant"),
         identity={"seed": 0}, hooks=monitors(module.criterion),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["sgd", "adamw"])

@@ -122,7 +122,7 @@ def test_a_trial_that_diverges_ends_alone_and_is_not_repeated(study, touchy, mon
     for setting, value in zip(params(tuning, "touchy"), values(tuning, "touchy"), strict=True):
         assert (value is None) == (setting["alpha"] > 0.5)
     assert outcomes_of(tuning)[0].diverged > 0
-    monkeypatch.setattr(study_module, "train_as_planned", None)
+    monkeypatch.setattr(study_module, "train_run", None)
     assert tune(tuning) == 0
 
 

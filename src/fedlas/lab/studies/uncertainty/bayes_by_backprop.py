@@ -15,7 +15,7 @@ from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.runs.measure import held_out_predictions
-from fedlas.lab.runs.training import train_as_planned
+from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.objective import Objective
 from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights
@@ -111,8 +111,7 @@ def bayesian_twin(run: Run, config: BayesianConfig, folder: Path) -> Run:
 def _train_twin(trained: Trained, accelerator: Any, folder: Path, config: BayesianConfig) -> tuple[Objective, str]:
     twin = bayesian_twin(trained.run, config, folder)
     objective = build_objective(twin, trained.splits, rank=accelerator.process_index)
-    fitted = train_as_planned(
-        twin, objective, trained.splits, accelerator=accelerator, label=f"{_NAME} like {trained.run.name}"
-    )
+    job = training_job(twin, objective, trained.splits, accelerator)
+    fitted = train_run(twin, trained.splits, replace(job, name=f"{_NAME} like {trained.run.name}"))
     epochs = twin.recipe.train.epochs
     return objective, f"trained anew like {trained.run.name}: epoch {fitted.best_epoch} of {epochs}"

@@ -16,7 +16,7 @@ from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.runs.measure import held_out_predictions
-from fedlas.lab.runs.training import train_as_planned
+from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.predictions import Predictions
 from fedlas.zoo.uncertainty.ensemble import average
@@ -76,11 +76,8 @@ def orthogonal_ensemble(
         member = _member(run, number, folder)
         objective = build_objective(member, splits, rank=accelerator.process_index)
         objective.penalty = OrthogonalityPenalty(earlier, self_weight=self_weight, inter_weight=inter_weight)
-        train_as_planned(
-            member,
-            objective,
-            splits,
-            accelerator=accelerator,
+        job = replace(
+            training_job(member, objective, splits, accelerator),
             identity={
                 **member.config(),
                 "like": run.config(),
@@ -88,8 +85,9 @@ def orthogonal_ensemble(
                 "self_weight": self_weight,
                 "inter_weight": inter_weight,
             },
-            label=f"member {number + 1} of {members}",
+            name=f"member {number + 1} of {members}",
         )
+        train_run(member, splits, job)
         # A copy, so that the next member compares itself with the filters as they were at the end.
         earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
         parameters += sum(parameter.numel() for parameter in objective.model.parameters())

@@ -18,7 +18,7 @@ from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.runs.measure import held_out_predictions
-from fedlas.lab.runs.training import train_as_planned
+from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import Result
 from fedlas.lab.train import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
@@ -105,14 +105,13 @@ def second_stage(
         schedule=ScheduleConfig(name="constant"),
     )
     stage = replace(member.run, recipe=recipe, seed=seed, folder=folder)
-    fitted = train_as_planned(
-        stage,
-        Objective(model, criterion, head=head, penalty=penalty),
-        splits,
-        accelerator=accelerator,
+    objective = Objective(model, criterion, head=head, penalty=penalty)
+    job = replace(
+        training_job(stage, objective, splits, accelerator),
         identity={**stage.config(), "first": member.run.config(), "loss": loss, **settings},
-        label=f"{name} of {member.run.name}",
+        name=f"{name} of {member.run.name}",
     )
+    fitted = train_run(stage, splits, job)
     return SecondStage(member.run, model, splits, epochs, fitted.best_epoch)
 
 
