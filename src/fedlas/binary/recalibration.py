@@ -47,7 +47,8 @@ def logistic_recalibration(
         level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
-        The four numbers, each with standard error and interval: Wald's, from the curvature of the likelihood.
+        The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
+        curvature of the likelihood; that of calibration in the large is White's, which holds for any slope.
 
     Raises:
         InputError: If only one outcome occurs, or if a threshold separates the outcomes, so that the likelihood rises
@@ -156,7 +157,12 @@ def _in_the_large(found: Positive) -> tuple[float, float]:
             break
         # A Newton step that leaves the bracket gives way to its middle.
         shift = shift + step if low < shift + step < high else 0.5 * (low + high)
-    return shift, 1.0 / math.sqrt(information) if information > 0.0 else math.inf
+    if information == 0.0:
+        return shift, math.inf
+    # Where the slope is not 1 the outcomes vary otherwise than the shifted probabilities say: the sandwich estimate
+    # takes their own squares, and holds for any slope.
+    squares = float(((found.outcome - _sigmoid(found.log_odds + shift)) ** 2).sum())
+    return shift, math.sqrt(squares) / information
 
 
 def _log_likelihood(log_odds: Floats, outcome: Floats) -> float:

@@ -79,10 +79,12 @@ class Accumulator(ABC):
         Raises:
             InputError: If it is of other options; nothing was replaced then.
         """
-        given = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
-        wanted = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self._tensors.items()}
-        if given != wanted:
-            wrong = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
+        if not isinstance(state, Mapping):
+            fix = "Pass what state_dict() returned."
+            raise InputError(self._owner, "the state must be a dict of tensors", describe(state), fix)
+        loaded, expected = ({name: _form(each) for name, each in part.items()} for part in (state, self._tensors))
+        if loaded != expected:
+            wrong = sorted(str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n))
             raise InputError(
                 self._owner,
                 f"the state must be of {self._options}",
@@ -96,6 +98,9 @@ class Accumulator(ABC):
         """Forget everything taken in."""
         for tensor in self._tensors.values():
             tensor.zero_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self._options, self.state_dict())
 
     @property
     @abstractmethod
@@ -133,6 +138,16 @@ class Accumulator(ABC):
     def _check_samples(self) -> None:
         if not self.num_samples:
             raise InputError(self._owner, "there must be samples", "none", "Call update first.")
+
+
+def _rebuild(kind: type[Accumulator], options: dict[str, Any], state: dict[str, Tensor]) -> Accumulator:
+    accumulator = kind(**options)
+    accumulator.load_state_dict(state)
+    return accumulator
+
+
+def _form(tensor: Any) -> tuple[Any, ...]:
+    return (tuple(tensor.shape), tensor.dtype) if isinstance(tensor, Tensor) else (type(tensor),)
 
 
 def _device_of_collectives() -> torch.device:

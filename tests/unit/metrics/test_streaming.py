@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fedlas import Predictions, evaluate
+from fedlas._core.check import InputError
 from fedlas.metrics import METRICS, StreamingMetrics
 
 C, RANKS = 6, 2
@@ -266,3 +268,16 @@ def test_one_process_sums_to_a_copy():
     summed = streaming.sum_across_ranks()
     streaming.reset()
     assert summed.compute() == filled(*data()).compute()
+
+
+def test_it_can_be_pickled():
+    streaming = filled(*data(50), metrics=["ece", "aurc"], num_bins=7)
+    again = pickle.loads(pickle.dumps(streaming))
+    assert again.compute() == streaming.compute()
+    assert again.num_bins == 7
+
+
+@pytest.mark.parametrize("state", [{}, None, [], {"num_samples": 3}])
+def test_a_state_that_is_none_is_refused(state):
+    with pytest.raises(InputError, match="the state must be"):
+        StreamingMetrics(3).load_state_dict(state)

@@ -8,6 +8,7 @@ from scipy import stats as scipy_stats
 
 from fedlas._core.check import InputError
 from fedlas.stats import seeds_needed
+from fedlas.stats.power import t_test_power
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15)])
@@ -15,6 +16,23 @@ def test_number_of_seeds_that_tables_give(effect, seeds):
     """Pairs for a two-sided paired t-test at 0.05 with power 0.8; small, medium and large effect, as in G*Power."""
     assert seeds_needed(effect, 1.0) == seeds
     assert seeds_needed(-3 * effect, 3.0) == seeds
+
+
+def test_a_small_level_is_no_trap():
+    """scipy's noncentral t is NaN far out in its tail, where the search began: 1,012 came out for 279."""
+    assert seeds_needed(0.25, 1.0, power=0.8, level=0.001) == 279
+
+
+@pytest.mark.parametrize("effect", [0.05, 0.25, 1.0, 5.0])
+@pytest.mark.parametrize("level", [0.1, 0.01, 1e-6])
+def test_the_power_is_that_of_statsmodels_where_that_has_one(effect, level):
+    """``TTestPower().power`` is the noncentral t distribution of scipy, as here."""
+    for n in (3, 10, 50, 1000):
+        critical, shift = scipy_stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
+        tails = (scipy_stats.nct.sf(critical, n - 1, shift), scipy_stats.nct.cdf(-critical, n - 1, shift))
+        if np.isfinite(tails).all():
+            assert t_test_power(effect, n, level) == pytest.approx(sum(tails), abs=3e-6)
+        assert 0 <= t_test_power(effect, n, level) <= t_test_power(effect, n + 1, level) <= 1 + 1e-9
 
 
 P_VALUES = {
