@@ -73,15 +73,16 @@ class Accumulator(ABC):
         """Everything taken in, as tensors on the CPU that add up over shards; copies."""
         return {name: tensor.clone() for name, tensor in self._tensors.items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Replace everything taken in by what :meth:`state_dict` returned.
 
         Raises:
             InputError: If it is of other options; nothing was replaced then.
         """
-        if not isinstance(state, Mapping):
+        given: Any = state
+        if not isinstance(given, Mapping):
             fix = "Pass what state_dict() returned."
-            raise InputError(self._owner, "the state must be a dict of tensors", describe(state), fix)
+            raise InputError(self._owner, "the state must be a dict of tensors", describe(given), fix)
         loaded, expected = ({name: _form(each) for name, each in part.items()} for part in (state, self._tensors))
         if loaded != expected:
             wrong = sorted(str(n) for n in loaded.keys() | expected.keys() if loaded.get(n) != expected.get(n))

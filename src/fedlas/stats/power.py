@@ -87,8 +87,8 @@ def _t_seeds(effect: float, power: float, level: float) -> int:
 def t_test_power(effect: float, n: int, level: float) -> float:
     """Return the probability that a two-sided paired t-test of ``n`` pairs is significant.
 
-    Given the sample's variance ``v / (n - 1)``, ``v`` chi-squared, the mean is normal: its two tails beyond the critical
-    value are averaged over ``v``. scipy's noncentral t distribution is NaN far out in its tails.
+    Given the sample's variance ``v / (n - 1)``, ``v`` chi-squared, the mean is normal: its two tails beyond the
+    critical value are averaged over ``v``. scipy's noncentral t distribution is NaN far out in its tails.
 
     Args:
         effect: Mean difference in standard deviations of the difference, at least 0.
