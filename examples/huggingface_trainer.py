@@ -50,7 +50,10 @@ def trainer(criterion, folder):
 
 if __name__ == "__main__":
     disable_progress_bar()
-    for name, criterion in {"before: cross-entropy": nn.CrossEntropyLoss, "after:  FedLAS": lambda: FedLAS(10)}.items():
+    for name, criterion in {
+        "before: cross-entropy": nn.CrossEntropyLoss,
+        "after:  FedLAS": lambda: FedLAS(num_classes=10),
+    }.items():
         with tempfile.TemporaryDirectory() as folder:
             first = trainer(criterion(), folder)
             first.args.num_train_epochs = 20

@@ -55,6 +55,9 @@ def train(criterion, folder, epochs=40):
 
 if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    for name, criterion in {"before: cross-entropy": nn.CrossEntropyLoss, "after:  FedLAS": lambda: FedLAS(10)}.items():
+    for name, criterion in {
+        "before: cross-entropy": nn.CrossEntropyLoss,
+        "after:  FedLAS": lambda: FedLAS(num_classes=10),
+    }.items():
         with tempfile.TemporaryDirectory() as folder:
             show(name, {key.removeprefix("test_"): value for key, value in train(criterion, folder).items()})

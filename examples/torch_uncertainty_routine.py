@@ -41,7 +41,10 @@ if __name__ == "__main__":
     warnings.filterwarnings(
         "ignore", ".*(LeafSpec|many workers|val_dataloader|log_every_n_steps|validation_step|no logger)"
     )
-    for name, criterion in (("before: cross-entropy", nn.CrossEntropyLoss()), ("after:  FedLAS", FedLAS(10))):
+    for name, criterion in (
+        ("before: cross-entropy", nn.CrossEntropyLoss()),
+        ("after:  FedLAS", FedLAS(num_classes=10)),
+    ):
         with tempfile.TemporaryDirectory() as folder:
             found = train(criterion, folder)
         show(name, {"accuracy": found["test/cls/Acc"], "ece": found["test/cal/ECE"]})

@@ -39,7 +39,10 @@ def train(criterion, epochs=40):
 
 
 if __name__ == "__main__":
-    for name, criterion in (("before: cross-entropy", nn.CrossEntropyLoss()), ("after:  FedLAS", FedLAS(10))):
+    for name, criterion in (
+        ("before: cross-entropy", nn.CrossEntropyLoss()),
+        ("after:  FedLAS", FedLAS(num_classes=10)),
+    ):
         found = train(criterion)
         show(name, found)
         print(f"  f1 {found['f1']:.4f}  nll {found['nll']:.4f}  brier {found['brier']:.4f}")

@@ -17,7 +17,6 @@ from fedlas._core.check import (
     check_finite,
     check_logits,
     check_number,
-    describe,
     suggestion,
 )
 
@@ -28,6 +27,5 @@ __all__ = [
     "check_finite",
     "check_logits",
     "check_number",
-    "describe",
     "suggestion",
 ]

@@ -36,7 +36,8 @@ def reference_loss(data, plus):
     kwargs = {key: float(data[key]) for key in ("alpha", "beta", "momentum")}
     if plus:
         kwargs["margin"] = float(data["margin"])
-    criterion = (FedLASPlus if plus else FedLAS).reference(int(data["num_classes"]), **kwargs)
+    kind = FedLASPlus if plus else FedLAS
+    criterion = kind(num_classes=int(data["num_classes"]), variant="reference", **kwargs)
     assert criterion.nci.init == (float(data["init_mean"]), float(data["init_std"]))
     criterion.gate.load_state_dict(
         {key: data[key.replace(".", "_")] for key in ("hidden.weight", "hidden.bias", "out.weight", "out.bias")}

@@ -32,7 +32,9 @@ def objective(name):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, C))
     name, options = VARIANTS.get(name, (name, {}))
-    return fedlas.Objective(model, LOSSES.build(name, options, num_classes=C, num_samples=2 * SAMPLES), head="3")
+    return fedlas.Objective(
+        model, LOSSES.build(name, options, num_classes=C, num_samples=2 * SAMPLES, num_epochs=100), head="3"
+    )
 
 
 def batch(step):

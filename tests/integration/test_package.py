@@ -87,7 +87,7 @@ import torch, fedlas
 from fedlas.losses import LOSSES, FedLAS
 assert ".whl" in fedlas.__file__, fedlas.__file__
 model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-objective = fedlas.Objective(model, FedLAS(3), head="2")
+objective = fedlas.Objective(model, FedLAS(num_classes=3), head="2")
 loss, logits = objective(torch.randn(6, 4), torch.arange(6) % 3)
 loss.backward()
 print(sorted(fedlas.evaluate(fedlas.Predictions(logits.detach(), torch.arange(6) % 3))))

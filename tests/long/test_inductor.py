@@ -17,7 +17,7 @@ N, C, D = 32, 10, 16
 def test_inductor_equals_eager(name):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = LOSSES.build(name, {}, num_classes=C, num_samples=N)
+    eager = LOSSES.build(name, {}, num_classes=C, num_samples=N, num_epochs=100)
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, fullgraph=True)
     for step in range(3):

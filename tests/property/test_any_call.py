@@ -284,7 +284,7 @@ def call_of_a_loss(name):
         options = {"reduction": draw.pick.choice(["mean", "sum", "none"])}
         if draw.pick.random() < 0.2:
             options["weight"] = draw.pick.choice([[0.0, 0.0, 1.0], [1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
-        criterion = LOSSES.build(name, options, num_classes=CLASSES, num_samples=64)
+        criterion = LOSSES.build(name, options, num_classes=CLASSES, num_samples=64, num_epochs=100)
         names = ["logits", "target", *sorted(criterion.needs)]
         if draw.pick.random() < 0.5:
             draw.samples = max(2, draw.samples)
@@ -312,7 +312,7 @@ def call_of_a_method(name, method, **arguments):
 
     def make(draw):
         torch.manual_seed(draw.pick.randrange(10))
-        criterion = LOSSES.build(name, num_classes=CLASSES, num_samples=64)
+        criterion = LOSSES.build(name, num_classes=CLASSES, num_samples=64, num_epochs=100)
         return getattr(criterion, method), {key: make(draw) for key, make in arguments.items()}, criterion
 
     return make

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_logits, describe
-from fedlas.objective import Objective, logits_of
+from fedlas.objective import Objective
 from fedlas.objective.batches import LABELS, moved, read_batch
-from fedlas.objective.calling import Arguments, unwrapped
+from fedlas.objective.calling import Arguments, logits_of, unwrapped
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -17,7 +17,7 @@ from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective import logits_of
+from fedlas.objective.calling import logits_of
 
 __all__ = ["CalibratedModel"]
 

@@ -14,7 +14,7 @@ from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators._fit.affine_map import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
-from fedlas.objective import logits_of
+from fedlas.objective.calling import logits_of
 
 EXTRA_LAYER = "calibration"
 """Name of the layer that calibrates where there is no head to fold it into."""

@@ -16,7 +16,7 @@ from fedlas.features import FeatureTap, find_head
 from fedlas.integrations._criterion import add_parameters, refuse_mixing
 from fedlas.integrations._huggingface_checkpoints import CRITERION_FILE, CriterionCheckpoints
 from fedlas.integrations._huggingface_metrics import CalibrationMetrics, rows_of
-from fedlas.objective import logits_of
+from fedlas.objective.calling import logits_of
 from fedlas.predictions import Predictions
 
 _transformers = require("transformers", extra="hf")
@@ -74,7 +74,7 @@ class CriterionMixin(CriterionCheckpoints):
         ...     def forward(self, pixel_values):
         ...         return {"logits": self.classifier(pixel_values)}
         >>> args = TrainingArguments(tempfile.mkdtemp(), report_to="none", use_cpu=True)
-        >>> CriterionTrainer(Model(), args, criterion=FedLAS(3)).head
+        >>> CriterionTrainer(Model(), args, criterion=FedLAS(num_classes=3)).head
         Linear(in_features=4, out_features=3, bias=True)
     """
 

@@ -4,7 +4,18 @@ In: logits and target of a batch, and the tensors that a loss names in ``needs``
 position. ``_base`` holds what the files share: the contract, the checked batch, penalties and composites.
 """
 
-from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, Mixed, prepare, reduce, without_autocast
+from fedlas.losses._base import (
+    LOSSES,
+    Batch,
+    LearnsFromValidation,
+    Loss,
+    LossOptions,
+    LossWithStrength,
+    Mixed,
+    OnBase,
+    Penalized,
+    reduce,
+)
 from fedlas.losses.ablation import FedLASAblation
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.adaface import AdaFace, adaptive_margin
@@ -14,7 +25,6 @@ from fedlas.losses.binary import OneLogit, two_logits
 from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.bsd import BayesianSelfDistillation
 from fedlas.losses.cals import CALS, phr_penalty
-from fedlas.losses.comp_sum import CompSum, comp_sum
 from fedlas.losses.controlled import Controlled
 from fedlas.losses.cpc import CPC, pairwise_constraints
 from fedlas.losses.crl import CRL, ranking_penalty
@@ -25,6 +35,7 @@ from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
+from fedlas.losses.gce import GCE, generalized_cross_entropy
 from fedlas.losses.instance_smoothing import InstanceSmoothing
 from fedlas.losses.label_relaxation import LabelRelaxation
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
@@ -43,9 +54,9 @@ from fedlas.losses.poly import PolyLoss
 from fedlas.losses.ps_kd import PSKD
 from fedlas.losses.rankmixup import RankMixupMRL, RankMixupNDCG
 from fedlas.losses.sphor import SpHOR, orthogonality_penalty, orthonormal_rows
-from fedlas.losses.tempered import Tempered, TemperedPast, wanted_bias, wanted_temperature
+from fedlas.losses.tempered import Tempered, TemperedPast, class_bias_step, log_temperature_step
 from fedlas.losses.vmf import VMF, uncertain_cross_entropy
-from fedlas.losses.vmf_normalizer import log_mgf, log_normalizer, resultant_rate
+from fedlas.losses.vmf_normalizer import log_normalizer, resultant_rate
 
 __all__ = [
     "ACLS",
@@ -55,6 +66,7 @@ __all__ = [
     "CRL",
     "DCA",
     "FLSD53",
+    "GCE",
     "LOSSES",
     "MDCA",
     "MMCE",
@@ -66,7 +78,6 @@ __all__ = [
     "BayesianSelfDistillation",
     "BidirectionalCalibrationGate",
     "BrierLoss",
-    "CompSum",
     "Controlled",
     "CrossEntropy",
     "CrossFitted",
@@ -81,9 +92,11 @@ __all__ = [
     "InstanceSmoothing",
     "LabelRelaxation",
     "LabelSmoothing",
+    "LearnsFromValidation",
     "LogitNorm",
     "Loss",
     "LossOptions",
+    "LossWithStrength",
     "MaxSup",
     "MbLS",
     "Mixed",
@@ -92,9 +105,11 @@ __all__ = [
     "MultiLabel",
     "MultiLabelFedLAS",
     "NormConfidenceIndicator",
+    "OnBase",
     "OneLogit",
     "OnlineLabelSmoothing",
     "OwnAverage",
+    "Penalized",
     "PolyLoss",
     "RankMixupMRL",
     "RankMixupNDCG",
@@ -105,19 +120,19 @@ __all__ = [
     "adaptive_margin",
     "adaptive_penalty",
     "adaptive_strength",
+    "class_bias_step",
     "class_gap",
-    "comp_sum",
+    "generalized_cross_entropy",
     "kernel_calibration_error",
     "label_pairs",
-    "log_mgf",
     "log_normalizer",
+    "log_temperature_step",
     "margin_penalty",
     "normalized_logits",
     "orthogonality_penalty",
     "orthonormal_rows",
     "pairwise_constraints",
     "phr_penalty",
-    "prepare",
     "ranking_penalty",
     "reduce",
     "resultant_rate",
@@ -128,7 +143,4 @@ __all__ = [
     "top_excess",
     "two_logits",
     "uncertain_cross_entropy",
-    "wanted_bias",
-    "wanted_temperature",
-    "without_autocast",
 ]

@@ -48,6 +48,7 @@ class FedLASAblation(FedLAS):
         beta: Sensitivity to the score, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
+        variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:
@@ -55,14 +56,14 @@ class FedLASAblation(FedLAS):
 
     Example:
         >>> import torch
-        >>> FedLASAblation(3, direction="zero", alpha=0.1).smoothing(torch.randn(2, 3), torch.rand(2, 4))
+        >>> FedLASAblation(num_classes=3, direction="zero", alpha=0.1).smoothing(torch.randn(2, 3), torch.rand(2, 4))
         tensor([0.1000, 0.1000])
     """
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         direction: Direction = "trained",
         score: Score = "norm",
         spread: Spread = "own",
@@ -75,7 +76,7 @@ class FedLASAblation(FedLAS):
         check_choice(name, "score", score, get_args(Score))
         scores = {"norm": None, "constant": partial(_constant, 1.0), "noise": _noise}
         gate = partial(_constant, _FIXED[direction]) if direction in _FIXED else None
-        super().__init__(num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options)
+        super().__init__(num_classes=num_classes, alpha=alpha, beta=beta, nci=scores[score], gate=gate, **options)
         self.direction, self.score = direction, score
         self.spread: Spread = check_choice(name, "spread", spread, get_args(Spread))
         if direction == "frozen" and isinstance(self.gate, BidirectionalCalibrationGate):

@@ -15,7 +15,7 @@ from fedlas._core.check import check_count, check_number
 from fedlas.losses._base import (
     LOSSES,
     Batch,
-    Loss,
+    LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
     calibration_gaps,
@@ -54,7 +54,7 @@ def signed_focal(nll: Tensor, gamma: Tensor) -> Tensor:
     signed=("gamma", "gamma_min"),
     tune={"rate": "0.1:10:log", "switch": "0.05:1:log"},
 )
-class AdaFocal(PreciseBuffers, Loss):
+class AdaFocal(PreciseBuffers, LearnsFromValidation):
     """AdaFocal: focal loss with one exponent a bin of confidence, learned from the validation set.
 
     A sample whose true class has probability ``p`` uses the exponent ``g_b`` of the bin b that contains ``p``:
@@ -149,3 +149,4 @@ class AdaFocal(PreciseBuffers, Loss):
         new = torch.where(new.abs() < self.switch, other_side, new).clamp(self.gamma_min, self.gamma_max)
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
+        self._note_validation()

@@ -29,8 +29,8 @@ class BayesianSelfDistillation(Remembering):
     The target is the mean of a Dirichlet distribution that starts at the label and takes predictions as observations.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
+        num_samples: Size of the training set that ``index`` points into.
         prior: Count that the label is worth at the start, above 0.
         discount: Weight of the old counts, in (0, 1]; 1 forgets nothing.
         alpha: Weight of this target against the label, in [0, 1]; 1 in the paper.
@@ -57,15 +57,15 @@ class BayesianSelfDistillation(Remembering):
 
     def __init__(
         self,
-        num_samples: int,
-        num_classes: int,
         *,
+        num_classes: int,
+        num_samples: int,
         prior: float = 10.0,
         discount: float = 0.9,
         alpha: float = 1.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
         self.prior = check_number("BayesianSelfDistillation", "prior", prior, low=0, low_open=True)
         self.discount = check_number("BayesianSelfDistillation", "discount", discount, low=0, high=1, low_open=True)
 

@@ -16,7 +16,7 @@ from fedlas._core.check import InputError, check_count, check_number
 from fedlas.losses._base import (
     LOSSES,
     Batch,
-    Loss,
+    LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
     equal_to,
@@ -82,7 +82,7 @@ def phr_penalty(logits: Tensor, multipliers: Tensor, rho: Tensor, *, margin: flo
     **paper("Class Adaptive Network Calibration", 2023, "2211.15088"),
     tune={"margin": "1:20", "rho": "0.1:10:log"},
 )
-class CALS(PreciseBuffers, Loss):
+class CALS(PreciseBuffers, LearnsFromValidation):
     """CALS-ALM: ``-log p_y + mean_k P(h_k, l_k, rho_k)`` with ``h_k = (max_j z_j - z_k) / margin - 1``.
 
     The margin of MbLS is a constraint ``h_k <= 0`` for each class k, and the penalty ``P(h, l, rho) = (max(0, l +
@@ -139,8 +139,8 @@ class CALS(PreciseBuffers, Loss):
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         margin: float = 10.0,
         rho: float = 1.0,
         growth: float = 1.2,
@@ -192,6 +192,7 @@ class CALS(PreciseBuffers, Loss):
             )
         number = int(self.num_updates) + 1
         self.num_updates.add_(1)
+        self._note_validation()
         if number % self.every:
             return
         # Means over the validation set, in float64 and some rows at a time.

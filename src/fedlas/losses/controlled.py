@@ -15,8 +15,9 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.losses._base import (
     LOSSES,
     Base,
+    BaseOptions,
     Batch,
-    LossOptions,
+    LearnsFromValidation,
     OnBase,
     PreciseBuffers,
     calibration_gaps,
@@ -39,7 +40,7 @@ CellsBy = Literal["confidence", "norm"]
     signed=("low",),
     tune={"rate": "0.1:2:log"},
 )
-class Controlled(PreciseBuffers, OnBase):
+class Controlled(PreciseBuffers, OnBase, LearnsFromValidation):
     """A loss whose strength is moved after each validation: ``a <- clip(a + rate * mean(confidence - correct))``.
 
     Where held-out predictions claim too much, the strength grows; where they claim too little, it shrinks. So data set
@@ -47,7 +48,6 @@ class Controlled(PreciseBuffers, OnBase):
 
     Args:
         num_classes: Number of classes C; None accepts any, if the base does.
-        num_samples: Size of the training set, for a base that needs it.
         base: A loss with a strength, such as ``ls``, ``mbls`` or ``own-average``: an object, a registry name, or
             ``{"name": ..., option: ...}``. Its own strength is the start.
         rate: How fast the strength follows the gap, at least 0.
@@ -55,7 +55,8 @@ class Controlled(PreciseBuffers, OnBase):
         high: Largest strength; None is the base's bound, or 1.
         num_cells: Number of cells of equal mass with a strength each; 1 is one strength for all samples.
         by: What cells are cut by: the ``confidence`` of a sample, or the L1 ``norm`` of its features.
-        **options: Those of every :class:`~fedlas.losses.Loss`.
+        **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
+            them.
 
     Attributes:
         base: The loss.
@@ -88,18 +89,17 @@ class Controlled(PreciseBuffers, OnBase):
 
     def __init__(
         self,
-        num_classes: int | None = None,
-        num_samples: int | None = None,
         *,
+        num_classes: int | None = None,
         base: Base = "ls",
         rate: float = 0.5,
         low: float = 0.0,
         high: float | None = None,
         num_cells: int = 1,
         by: CellsBy = "confidence",
-        **options: Unpack[LossOptions],
+        **options: Unpack[BaseOptions],
     ) -> None:
-        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
+        super().__init__(base, num_classes=num_classes, **options)
         name, strength = type(self).__name__, self.base.strength
         if strength is None:
             able = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
@@ -162,6 +162,7 @@ class Controlled(PreciseBuffers, OnBase):
         self.strengths.copy_(torch.where(filled, (old + self.rate * gap).clamp(self.low, self.high), old))
         self.edges.copy_(edges)
         super().update_from_validation(predictions)
+        self._note_validation()
 
 
 def _norm(features: Tensor) -> Tensor:

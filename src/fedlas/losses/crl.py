@@ -126,7 +126,7 @@ class CRL(PreciseBuffers, Loss):
     visits: Tensor
 
     def __init__(
-        self, num_samples: int, *, alpha: float = 1.0, confidence: Confidence = "max", **options: Unpack[LossOptions]
+        self, *, num_samples: int, alpha: float = 1.0, confidence: Confidence = "max", **options: Unpack[LossOptions]
     ) -> None:
         super().__init__(**options)
         name = type(self).__name__

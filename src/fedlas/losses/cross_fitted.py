@@ -28,8 +28,8 @@ class CrossFitted(Informed):
     """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` comes from models that were trained without the sample.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
+        num_samples: Size of the training set that ``index`` points into.
         alpha: Weight of q, in [0, 1].
         gamma: Above 0, the loss is multiplied by ``||(1 - alpha) t + alpha q - p||^gamma``, through which no gradient
             flows.
@@ -55,15 +55,15 @@ class CrossFitted(Informed):
 
     def __init__(
         self,
-        num_samples: int,
-        num_classes: int,
         *,
+        num_classes: int,
+        num_samples: int,
         alpha: float = 0.3,
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(alpha=alpha, gamma=gamma, **options)
-        self.memory = PredictionMemory(type(self).__name__, num_samples, num_classes)
+        self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
 
     def set_targets(self, probs: Tensor) -> None:
         """Adopt the probabilities ``(N, C)`` of all samples, in the order of ``index``.

@@ -31,6 +31,7 @@ class FedLAS(Modulated):
         beta: Sensitivity to the standardized norm, at least 0; 0 is plain label smoothing.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
+        variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate nor mean.
@@ -44,7 +45,7 @@ class FedLAS(Modulated):
 
     Note:
         Dense logits with features per image have one strength an image, from the mean logits of its valid positions.
-        NormConfidenceIndicator names the differences from the published code; :meth:`reference` has its start values.
+        NormConfidenceIndicator names the differences from the published code.
 
     Example:
         >>> import torch
@@ -57,10 +58,10 @@ class FedLAS(Modulated):
     """
 
     def __init__(
-        self, num_classes: int, *, alpha: float = 0.05, beta: float = 4.0, **options: Unpack[ModulatedOptions]
+        self, *, num_classes: int, alpha: float = 0.05, beta: float = 4.0, **options: Unpack[ModulatedOptions]
     ) -> None:
         base = LabelSmoothing(alpha=check_number("FedLAS", "alpha", alpha, low=0, high=0.5))
-        super().__init__(num_classes, base=base, beta=beta, **options)
+        super().__init__(num_classes=num_classes, base=base, beta=beta, **options)
 
 
 @LOSSES.register(
@@ -80,6 +81,7 @@ class FedLASPlus(Modulated):
         margin: Logit distance that costs nothing, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
+        variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate, penalty nor
@@ -97,8 +99,8 @@ class FedLASPlus(Modulated):
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         alpha: float = 0.1,
         beta: float = 0.5,
         margin: float = 6.0,
@@ -107,5 +109,5 @@ class FedLASPlus(Modulated):
         check_number("FedLASPlus", "alpha", alpha, low=0, high=0.5)
         check_number("FedLASPlus", "margin", margin, low=0)
         base = MbLS(alpha=alpha, margin=margin, form="convex")
-        super().__init__(num_classes, base=base, beta=beta, **options)
+        super().__init__(num_classes=num_classes, base=base, beta=beta, **options)
         self.margin = base.margin

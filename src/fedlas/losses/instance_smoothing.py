@@ -41,8 +41,8 @@ class InstanceSmoothing(CrossFitted):
     - ``a / (C - 1)`` with ``a = alpha q_y`` in the form ``amount``: sure samples are smoothed more.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C, at least 2.
+        num_samples: Size of the training set that ``index`` points into.
         alpha: Mass of the wrong classes, in [0, 1]; in the form ``amount`` the most that it can be.
         form: ``"classes"`` or ``"amount"``, the second and the first method of the authors' code.
         temperature: Of the teacher, at least 1.
@@ -73,15 +73,15 @@ class InstanceSmoothing(CrossFitted):
 
     def __init__(
         self,
-        num_samples: int,
-        num_classes: int,
         *,
+        num_classes: int,
+        num_samples: int,
         alpha: float = 0.1,
         form: _Form = "classes",
         temperature: float = 1.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
         name = type(self).__name__
         self.form = check_choice(name, "form", form, get_args(_Form))
         self.temperature = check_number(name, "temperature", temperature, low=1)

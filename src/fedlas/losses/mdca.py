@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import check_number
-from fedlas.losses._base import LOSSES, Base, Batch, LossOptions, OnBase, Penalized, paper
+from fedlas.losses._base import LOSSES, Base, BaseOptions, Batch, OnBase, Penalized, paper
 
 __all__ = ["MDCA", "class_gap"]
 
@@ -55,8 +55,8 @@ class MDCA(Penalized, OnBase):
         base: The loss to which the gap is added: a loss, its registry name, or ``{"name": ..., option: ...}``. The
             paper reports its best results with focal loss: ``"focal"``.
         alpha: Weight of the gap (the paper's beta), at least 0.
-        num_samples: Size of the training set, for a base that needs it.
-        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions count in neither mean. ``weight`` is
+        **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
+            them. Ignored positions count in neither mean. ``weight`` is
             applied to the base and to the gap's share in a sample's loss, not to the means.
 
     Attributes:
@@ -82,14 +82,13 @@ class MDCA(Penalized, OnBase):
 
     def __init__(
         self,
-        num_classes: int | None = None,
         *,
+        num_classes: int | None = None,
         base: Base = "ce",
         alpha: float = 1.0,
-        num_samples: int | None = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[BaseOptions],
     ) -> None:
-        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
+        super().__init__(base, num_classes=num_classes, **options)
         self.alpha = check_number("MDCA", "alpha", alpha, low=0)
 
     def parts(self, batch: Batch) -> tuple[Tensor, Tensor]:

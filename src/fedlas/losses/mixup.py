@@ -18,8 +18,8 @@ from fedlas._core.check import InputError, check_count, check_number
 from fedlas.losses._base import (
     LOSSES,
     Base,
+    BaseOptions,
     Batch,
-    LossOptions,
     Mixed,
     OnBase,
     can_look,
@@ -71,15 +71,14 @@ class _Mixing(OnBase):
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         base: Base = "ce",
         alpha: float = 1.0,
-        num_samples: int | None = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[BaseOptions],
     ) -> None:
         check_count(type(self).__name__, "num_classes", num_classes)
-        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
+        super().__init__(base, num_classes=num_classes, **options)
         self.alpha = check_number(type(self).__name__, "alpha", alpha, low=0, low_open=True)
 
     @abstractmethod
@@ -100,8 +99,8 @@ class Mixup(_Mixing):
         num_classes: Number of classes C.
         base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; small values mix little.
-        num_samples: Size of the training set, for a base that needs it.
-        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
+        **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
+            them. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.
@@ -114,7 +113,7 @@ class Mixup(_Mixing):
         Objective, the loss is that of the base. All samples of a batch have the same share, as in the published code.
 
     Example:
-        >>> criterion = Mixup(3, alpha=0.4)
+        >>> criterion = Mixup(num_classes=3, alpha=0.4)
         >>> mixed = criterion.mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
         >>> mixed.inputs.shape, mixed.target.sum(dim=1)
         (torch.Size([4, 1, 8, 8]), tensor([1., 1., 1., 1.]))
@@ -122,14 +121,13 @@ class Mixup(_Mixing):
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         base: Base = "ce",
         alpha: float = 0.2,
-        num_samples: int | None = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[BaseOptions],
     ) -> None:
-        super().__init__(num_classes, base=base, alpha=alpha, num_samples=num_samples, **options)
+        super().__init__(num_classes=num_classes, base=base, alpha=alpha, **options)
 
     def mix(self, inputs: Tensor, target: Tensor) -> Mixed:
         """Mix each sample with another one of the batch.
@@ -159,8 +157,8 @@ class CutMix(_Mixing):
         num_classes: Number of classes C.
         base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         alpha: Parameter of the Beta distribution, above 0; 1 is uniform.
-        num_samples: Size of the training set, for a base that needs it.
-        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored samples cannot be mixed.
+        **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
+            them. Ignored samples cannot be mixed.
 
     Raises:
         InputError: If alpha is not above 0 or the base cannot be built.
@@ -173,7 +171,7 @@ class CutMix(_Mixing):
         a batch have the same box, as in the published code.
 
     Example:
-        >>> mixed = CutMix(3).mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
+        >>> mixed = CutMix(num_classes=3).mix(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
         >>> mixed.target.sum(dim=1)
         tensor([1., 1., 1., 1.])
     """

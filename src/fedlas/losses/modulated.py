@@ -7,13 +7,23 @@ ECCV 2026), which applies it to label smoothing and to its margin-based form; ot
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, Unpack
+from typing import Any, ClassVar, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_logits, check_number, describe
-from fedlas.losses._base import LOSSES, Base, Batch, LossOptions, OnBase, prepare, without_autocast
+from fedlas._core.check import InputError, check_choice, check_count, check_logits, check_number, describe
+from fedlas.losses._base import (
+    LOSSES,
+    Base,
+    BaseOptions,
+    Batch,
+    LossOptions,
+    OnBase,
+    Variant,
+    prepare,
+    without_autocast,
+)
 from fedlas.losses.bcg import BidirectionalCalibrationGate
 from fedlas.losses.nci import NormConfidenceIndicator
 
@@ -27,6 +37,7 @@ ABOUT: dict[str, Any] = {
     "shift_invariant": False,
 }
 """Registry metadata of the losses with a gate."""
+_PUBLISHED_START = (20.0, 100.0)
 
 
 def adaptive_strength(scores: Tensor, psi: Tensor, *, alpha: float, beta: float) -> Tensor:
@@ -46,6 +57,7 @@ class IndicatorOptions(LossOptions, total=False):
 
     momentum: float
     norm_p: float
+    variant: Variant
 
 
 class ModulatedOptions(IndicatorOptions, total=False):
@@ -70,14 +82,16 @@ class Modulated(OnBase):
 
     Args:
         num_classes: Number of classes C.
-        num_samples: Size of the training set, for a base that needs it.
         base: The loss: an object, its registry name, or ``{"name": ..., option: ...}``.
         beta: Sensitivity to the standardized norm, at least 0.
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
+        variant: ``"paper"``, or ``"reference"`` as in published code: the indicator starts from mean 20 and standard
+            deviation 100, not from the first batch.
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
-        **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate nor mean.
+        **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
+            them. Ignored positions affect neither NCI, gate nor mean.
 
     Attributes:
         base: The loss.
@@ -90,10 +104,13 @@ class Modulated(OnBase):
 
     Note:
         Dense logits with features per image have one strength an image, from the mean logits of its valid positions.
+        The published training also puts the gate into the backbone's optimizer group (``param_groups(...,
+        decay_criterion=True)``), clips the gradients of the backbone alone, and under DDP keeps separate moments on
+        each rank; this class does not.
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> criterion = Modulated(3, base={"name": "focal", "gamma": 2.0})
+        >>> criterion = Modulated(num_classes=3, base={"name": "focal", "gamma": 2.0})
         >>> logits, features = torch.randn(4, 3), torch.rand(4, 8)
         >>> loss = criterion(logits, torch.tensor([0, 1, 2, 0]), features=features)
         >>> bool((criterion.smoothing(logits, features) < 4).all())
@@ -106,20 +123,20 @@ class Modulated(OnBase):
 
     def __init__(
         self,
-        num_classes: int,
-        num_samples: int | None = None,
         *,
+        num_classes: int,
         base: Base = "acls",
         beta: float = 4.0,
         momentum: float = 0.95,
         norm_p: float = 1,
+        variant: Variant = "paper",
         nci: Callable[..., Tensor] | None = None,
         gate: Callable[[Tensor], Tensor] | None = None,
-        **options: Unpack[LossOptions],
+        **options: Unpack[BaseOptions],
     ) -> None:
         name = type(self).__name__
         check_count(name, "num_classes", num_classes)
-        super().__init__(base, num_classes=num_classes, num_samples=num_samples, **options)
+        super().__init__(base, num_classes=num_classes, **options)
         self.beta = check_number(name, "beta", beta, low=0)
 
         # Twice the strength must be valid: alpha_i comes close to it.
@@ -139,25 +156,9 @@ class Modulated(OnBase):
                     describe(replacement),
                     f"Leave {part} out, or pass one.",
                 )
-        self.nci = NormConfidenceIndicator(momentum, norm_p=norm_p) if nci is None else nci
+        start = _PUBLISHED_START if check_choice(name, "variant", variant, get_args(Variant)) == "reference" else None
+        self.nci = NormConfidenceIndicator(momentum, start, norm_p=norm_p) if nci is None else nci
         self.gate = BidirectionalCalibrationGate(num_classes) if gate is None else gate
-
-    @classmethod
-    def reference(cls, num_classes: int, **kwargs: Any) -> Self:
-        """The published behavior: the indicator starts from mean 20 and standard deviation 100.
-
-        Args:
-            num_classes: Number of classes.
-            **kwargs: As for the class.
-
-        Note:
-            Under DDP the published code would keep separate moments on each rank; this class does not. The published
-            training also puts the gate into the backbone's optimizer group (``param_groups(...,
-            decay_criterion=True)``) and clips the gradients of the backbone alone.
-        """
-        momentum, norm_p = kwargs.get("momentum", 0.95), kwargs.get("norm_p", 1)
-        kwargs.setdefault("nci", NormConfidenceIndicator(momentum, (20.0, 100.0), norm_p=norm_p))
-        return cls(num_classes, **kwargs)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this moves NCI once."""

@@ -145,15 +145,15 @@ class MultiLabel(_PerLabel):
         The mean divides by the number of known labels, not by their weights, as ``nn.BCEWithLogitsLoss`` does.
 
     Example:
-        >>> criterion = MultiLabel(3, base="ce")
+        >>> criterion = MultiLabel(num_labels=3, base="ce")
         >>> criterion(torch.zeros(2, 3), torch.tensor([[1, 0, 0], [0, 1, -100]]))
         tensor(0.6931)
     """
 
     def __init__(
         self,
-        num_labels: int,
         *,
+        num_labels: int,
         base: Base = "ls",
         pos_weight: Tensor | Sequence[float] | None = None,
         **options: Unpack[LossOptions],
@@ -195,7 +195,7 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> criterion = MultiLabelFedLAS(3)
+        >>> criterion = MultiLabelFedLAS(num_labels=3)
         >>> logits, features = torch.randn(4, 3), torch.rand(4, 8)
         >>> criterion(logits, torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]), features=features).ndim
         0
@@ -205,15 +205,15 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
 
     def __init__(
         self,
-        num_labels: int,
         *,
+        num_labels: int,
         base: Base = "ls",
         beta: float = 4.0,
         pos_weight: Tensor | Sequence[float] | None = None,
         **options: Unpack[ModulatedOptions],
     ) -> None:
         check_count(type(self).__name__, "num_labels", num_labels)
-        super().__init__(num_labels, base=base, beta=beta, **options)
+        super().__init__(num_classes=num_labels, base=base, beta=beta, **options)
         self._keep_weights(pos_weight)
 
     def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:

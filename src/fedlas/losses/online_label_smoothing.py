@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import check_count
 from fedlas._core.collective import sum_across_ranks
-from fedlas.losses._base import LOSSES, Batch, Informed, LossOptions, PreciseBuffers, paper
+from fedlas.losses._base import LOSSES, Batch, Informed, LearnsFromValidation, LossOptions, PreciseBuffers, paper
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -21,7 +21,7 @@ __all__ = ["OnlineLabelSmoothing"]
 
 
 @LOSSES.register("ols", **paper("Delving Deep into Label Smoothing", 2021, "2011.12562"), tune={"alpha": "0.05:1:log"})
-class OnlineLabelSmoothing(PreciseBuffers, Informed):
+class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
     """OLS: ``CE((1 - alpha) t + alpha q_y, p)``, q_y the mean of last epoch's right predictions of class y.
 
     Args:
@@ -44,7 +44,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed):
         A class without a right prediction keeps its soft label. The class of a soft target is the one that it favors.
 
     Example:
-        >>> criterion = OnlineLabelSmoothing(2)
+        >>> criterion = OnlineLabelSmoothing(num_classes=2)
         >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
         >>> _ = criterion(logits, target)
         >>> criterion.update_from_validation(Predictions(logits, target))
@@ -57,7 +57,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed):
     soft_labels: Tensor
     sums: Tensor
 
-    def __init__(self, num_classes: int, *, alpha: float = 0.5, **options: Unpack[LossOptions]) -> None:
+    def __init__(self, *, num_classes: int, alpha: float = 0.5, **options: Unpack[LossOptions]) -> None:
         super().__init__(alpha=alpha, **options)
         self.num_classes = check_count("OnlineLabelSmoothing", "num_classes", num_classes)
         uniform = torch.full((self.num_classes, self.num_classes), 1 / self.num_classes, dtype=torch.float32)
@@ -90,3 +90,4 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed):
         total = self.sums.sum(dim=1, keepdim=True)
         self.soft_labels.copy_(torch.where(total > 0, self.sums / total.clamp(min=1e-6), self.soft_labels))
         self.sums.zero_()
+        self._note_validation()

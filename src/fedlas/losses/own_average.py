@@ -28,8 +28,8 @@ class OwnAverage(Remembering):
     """``CE((1 - alpha) t + alpha q, p)``; each visit of the sample moves q: ``q <- keep q + (1 - keep) p``.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
+        num_samples: Size of the training set that ``index`` points into.
         alpha: Weight of q, in [0, 1].
         keep: Weight of the old average, in [0, 1); the first visit sets q to the prediction.
         gamma: Above 0, the loss is multiplied by ``||(1 - alpha) t + alpha q - p||^gamma``, through which no gradient
@@ -58,15 +58,15 @@ class OwnAverage(Remembering):
 
     def __init__(
         self,
-        num_samples: int,
-        num_classes: int,
         *,
+        num_classes: int,
+        num_samples: int,
         alpha: float = 0.3,
         keep: float = 0.9,
         gamma: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_samples, num_classes, alpha=alpha, gamma=gamma, **options)
+        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, gamma=gamma, **options)
         self.keep = check_number("OwnAverage", "keep", keep, low=0, high=1)
 
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:  # noqa: ARG002

@@ -27,9 +27,10 @@ class PSKD(Remembering):
     """PS-KD: ``CE((1 - a_t) t + a_t q, p)``, q the prediction at the previous visit, ``a_t = alpha t / T`` in epoch t.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
-        num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its training.
+        num_samples: Size of the training set that ``index`` points into.
+        num_epochs: T, the epochs over which the weight of q rises to alpha; a recipe passes the length of its
+            training, and your own loop must.
         alpha: Weight of q in the last epoch, in [0, 1].
         keep: Above 0, q is a running average over visits and this the weight of the old one, in [0, 1); until
             ``1 / (1 - keep)`` visits it is their mean. 0 is the paper's.
@@ -60,15 +61,15 @@ class PSKD(Remembering):
 
     def __init__(
         self,
-        num_samples: int,
-        num_classes: int,
         *,
-        num_epochs: int = 100,
+        num_classes: int,
+        num_samples: int,
+        num_epochs: int,
         alpha: float = 0.8,
         keep: float = 0.0,
         **options: Unpack[LossOptions],
     ) -> None:
-        super().__init__(num_samples, num_classes, alpha=alpha, **options)
+        super().__init__(num_classes=num_classes, num_samples=num_samples, alpha=alpha, **options)
         self.keep = check_number("PSKD", "keep", keep, low=0, high=1, high_open=True)
         self.num_epochs = check_count("PSKD", "num_epochs", num_epochs)
 

@@ -118,7 +118,7 @@ class SpHOR(Loss):
     Example:
         >>> _ = torch.manual_seed(0)
         >>> features, head = torch.rand(4, 8), torch.nn.Linear(8, 3)
-        >>> criterion = SpHOR(3, num_features=8, projection=16)
+        >>> criterion = SpHOR(num_classes=3, num_features=8, projection=16)
         >>> loss = criterion(head(features), torch.tensor([0, 1, 2, 0]), features=features, head_weight=head.weight)
         >>> criterion.vectors.shape
         torch.Size([3, 16])
@@ -130,8 +130,8 @@ class SpHOR(Loss):
 
     def __init__(
         self,
-        num_classes: int,
         *,
+        num_classes: int,
         num_features: int | None = None,
         projection: int = 1024,
         temperature: float = 0.07,

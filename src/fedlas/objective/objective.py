@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_number, describe
 from fedlas.features import FeatureTap, find_head, find_pool
-from fedlas.losses import without_autocast
+from fedlas.losses._base import without_autocast
 from fedlas.objective.calling import Arguments, logits_of, unwrapped
 
 _OFFERED = frozenset({"features", "index", "mixed", "mixed_share", "head_weight"})

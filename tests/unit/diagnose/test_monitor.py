@@ -13,7 +13,7 @@ CLASSES, FEATURES = 4, 6
 
 def criterion(**options):
     torch.manual_seed(0)
-    loss = FedLAS(CLASSES, **options)
+    loss = FedLAS(num_classes=CLASSES, **options)
     loss(torch.randn(64, CLASSES), torch.randint(CLASSES, (64,)), features=torch.rand(64, FEATURES))
     return loss
 
@@ -33,7 +33,7 @@ def epoch(monitor, *, seed=0, flip=False, shift=0.0, samples=40):
 def test_only_losses_with_gate_and_indicator_are_watched():
     watched = set()
     for entry in LOSSES.entries():
-        loss = LOSSES.build(entry.name, {}, num_classes=CLASSES, num_samples=100)
+        loss = LOSSES.build(entry.name, {}, num_classes=CLASSES, num_samples=100, num_epochs=100)
         if monitor_of(loss) is not None:
             watched.add(entry.name)
     assert watched == {"fedlas", "fedlas+", "modulated", "fedlas-ablation"}

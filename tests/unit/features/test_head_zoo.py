@@ -131,8 +131,8 @@ def test_a_map_pooled_after_the_head_is_refused_and_can_be_read_whole(name):
     model = zoo.get_model(name, num_classes=C)
     images, target = torch.randn(2, 3, 48, 48), torch.tensor([0, 1])
     with pytest.raises(InputError, match=r"'classifier\.1' runs on a map .* Pass features='classifier\.1'"):
-        Objective(model, FedLAS(C))(images, target)
-    loss, _ = Objective(model, FedLAS(C), features="classifier.1")(images, target)
+        Objective(model, FedLAS(num_classes=C))(images, target)
+    loss, _ = Objective(model, FedLAS(num_classes=C), features="classifier.1")(images, target)
     loss.backward()
     assert torch.isfinite(loss)
 

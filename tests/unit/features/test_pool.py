@@ -91,7 +91,7 @@ def test_a_row_is_no_map():
 def test_the_criterion_is_given_the_map(norm_p):
     model, target = small(), torch.randint(C, (5,))
     torch.manual_seed(1)
-    objective = Objective(model, FedLAS(C, norm_p=norm_p), features="map")
+    objective = Objective(model, FedLAS(num_classes=C, norm_p=norm_p), features="map")
     twin = copy.deepcopy(objective)
     loss, logits = objective(images(), target)
     maps = []
@@ -107,7 +107,7 @@ def test_only_norms_other_than_the_first_can_tell_map_and_mean_apart():
     target = torch.randint(C, (16,), generator=torch.Generator().manual_seed(2))
 
     def scores(features, norm_p):
-        objective = Objective(small(), FedLAS(C, norm_p=norm_p), features=features)
+        objective = Objective(small(), FedLAS(num_classes=C, norm_p=norm_p), features=features)
         seen = []
         objective.criterion.nci.register_forward_hook(lambda module, args, out: seen.append(out))
         objective(images(16), target)
@@ -120,11 +120,11 @@ def test_only_norms_other_than_the_first_can_tell_map_and_mean_apart():
 
 
 def test_a_module_can_be_named_and_moves_with_a_copy():
-    objective = Objective(small(), FedLAS(C), features="stages.1")
+    objective = Objective(small(), FedLAS(num_classes=C), features="stages.1")
     objective(images(), torch.tensor([0, 1, 2, 3, 0]))
     other = small(1)
     assert objective.head_in(other) is other.stages[1]
-    assert Objective(small(), FedLAS(C)).head_in(other) is other.fc
+    assert Objective(small(), FedLAS(num_classes=C)).head_in(other) is other.fc
     assert Objective(small(), nn.CrossEntropyLoss()).head_in(other) is None
 
 
@@ -137,12 +137,12 @@ def test_refused_where_there_is_no_choice(criterion):
 @pytest.mark.parametrize("features", [None, 3, ["map"]])
 def test_nonsense(features):
     with pytest.raises(InputError, match="features must be 'head', 'map' or a module"):
-        Objective(small(), FedLAS(C), features=features)
+        Objective(small(), FedLAS(num_classes=C), features=features)
 
 
 @pytest.mark.filterwarnings("ignore:<class 'torch.autograd.function.Function'> should not be instantiated")
 def test_traced_without_a_break():
-    objective = Objective(small(), FedLAS(C), features="map")
+    objective = Objective(small(), FedLAS(num_classes=C), features="map")
     target = torch.tensor([0, 1, 2, 3, 0])
     objective(images(), target)
     twin = copy.deepcopy(objective)

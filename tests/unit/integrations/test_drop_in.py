@@ -25,7 +25,7 @@ def batches(count=4, samples=10):
 
 def criterion():
     torch.manual_seed(1)
-    return FedLAS(3, alpha=0.2)
+    return FedLAS(num_classes=3, alpha=0.2)
 
 
 def test_trains_bit_for_bit_like_an_objective():

@@ -60,11 +60,13 @@ def trainer(folder, model, criterion, train, *, made=CriterionTrainer, metrics=N
 
 
 def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
-    whole = trainer(tmp_path / "whole", image_model(), FedLAS(C), images(), num_train_epochs=4)
+    whole = trainer(tmp_path / "whole", image_model(), FedLAS(num_classes=C), images(), num_train_epochs=4)
     whole.train()
-    first = trainer(tmp_path / "half", image_model(), FedLAS(C), images(), num_train_epochs=2, save_strategy="epoch")
+    first = trainer(
+        tmp_path / "half", image_model(), FedLAS(num_classes=C), images(), num_train_epochs=2, save_strategy="epoch"
+    )
     first.train()
-    model, criterion = image_model(), FedLAS(C)
+    model, criterion = image_model(), FedLAS(num_classes=C)
     for parameter in [*model.parameters(), *criterion.parameters()]:
         nn.init.zeros_(parameter)  # what the checkpoint must overwrite
     rest = trainer(tmp_path / "half", model, criterion, images(), num_train_epochs=4, save_strategy="no")
@@ -79,7 +81,7 @@ def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
 
 
 def test_the_gate_learns_in_a_group_of_its_own_and_the_model_keeps_its_keys(tmp_path):
-    criterion, model = FedLAS(C), image_model()
+    criterion, model = FedLAS(num_classes=C), image_model()
     before = {name: value.clone() for name, value in criterion.gate.state_dict().items()}
     keys = set(model.state_dict())
     run = trainer(tmp_path, model, criterion, images())
@@ -103,7 +105,7 @@ def centerd(features, valid=None):
 LOSSES = {
     "cross-entropy": lambda: nn.CrossEntropyLoss(),
     "weighted": lambda: LabelSmoothing(alpha=0.1, weight=[1.0, 2.0, 0.5, 0.0, 3.0]),
-    "fedlas": lambda: FedLAS(C, alpha=0.2, nci=centerd),  # running moments would move with each part
+    "fedlas": lambda: FedLAS(num_classes=C, alpha=0.2, nci=centerd),  # running moments would move with each part
 }
 
 
@@ -142,7 +144,7 @@ def test_one_step_is_the_gradient_of_the_mean(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
 @pytest.mark.parametrize("weight", [None, [1.0, 9.0, 1.0, 1.0, 1.0]])
 def test_several_labels_divide_by_how_many_are_known(tmp_path, dtype, weight):
-    criterion = MultiLabel(C, base="ce", weight=weight)
+    criterion = MultiLabel(num_labels=C, base="ce", weight=weight)
     run = trainer(tmp_path, bert(transformers.BertForSequenceClassification), criterion, texts(tokens=False))
     labels = torch.randint(2, (8, C)).to(dtype)
     labels[0, 0] = -100
@@ -158,7 +160,7 @@ def test_metrics_of_tokens_that_count(tmp_path, batch_by_batch):
     run = trainer(
         tmp_path,
         model,
-        FedLAS(C),
+        FedLAS(num_classes=C),
         None,
         metrics=CalibrationMetrics(["accuracy", "ece"], num_bins=10),
         evaluated=texts(tokens=True),
@@ -179,7 +181,9 @@ def test_metrics_of_tokens_that_count(tmp_path, batch_by_batch):
 def test_the_best_checkpoint_brings_its_criterion(tmp_path):
     worse = [{**sample, "labels": (sample["labels"] + 1) % C} for sample in images()]
     options = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
-    run = trainer(tmp_path, image_model(), FedLAS(C), images(), evaluated=worse, num_train_epochs=3, **options)
+    run = trainer(
+        tmp_path, image_model(), FedLAS(num_classes=C), images(), evaluated=worse, num_train_epochs=3, **options
+    )
     run.train()
     best = torch.load(f"{run.state.best_model_checkpoint}/{CRITERION_FILE}", weights_only=True)
     assert int(best["nci.num_batches_tracked"]) < 9  # the first epochs are the best, since the labels are wrong
@@ -216,30 +220,30 @@ class LastToken(nn.Module):
 
 
 def test_a_head_on_every_token_needs_a_pool(tmp_path):
-    run = trainer(tmp_path, LastToken(), FedLAS(C), texts(), max_steps=1)
+    run = trainer(tmp_path, LastToken(), FedLAS(num_classes=C), texts(), max_steps=1)
     with pytest.raises(ValueError, match=r"the head's input must be \(N, D\).*pool="):
         run.train()
 
     def made(*args, **kwargs):
         return CriterionTrainer(*args, pool=lambda features, inputs: features[:, -1], **kwargs)
 
-    run = trainer(tmp_path, LastToken(), FedLAS(C), texts(), max_steps=1, made=made)
+    run = trainer(tmp_path, LastToken(), FedLAS(num_classes=C), texts(), max_steps=1, made=made)
     run.train()
     assert int(run.criterion.nci.num_batches_tracked) == 1
 
 
 def test_what_is_wrong_is_said(tmp_path):
     with pytest.raises(ValueError, match="criterion must be a loss with reduction 'mean'"):
-        trainer(tmp_path, image_model(), FedLAS(C, reduction="sum"), images())
+        trainer(tmp_path, image_model(), FedLAS(num_classes=C, reduction="sum"), images())
     with pytest.raises(ValueError, match="criterion must be the only loss"):
-        trainer(tmp_path, image_model(), FedLAS(C), images(), label_smoothing_factor=0.1)
+        trainer(tmp_path, image_model(), FedLAS(num_classes=C), images(), label_smoothing_factor=0.1)
     with pytest.raises(ValueError, match="each batch must have 'labels'"):
-        trainer(tmp_path, image_model(), FedLAS(C), [{"pixel_values": torch.zeros(1, 4, 4)}] * 8).train()
+        trainer(tmp_path, image_model(), FedLAS(num_classes=C), [{"pixel_values": torch.zeros(1, 4, 4)}] * 8).train()
     run = trainer(tmp_path / "other", image_model(), nn.CrossEntropyLoss(), images(), save_strategy="epoch")
     run.train()
     (tmp_path / "other" / "checkpoint-6" / CRITERION_FILE).unlink()
     with pytest.raises(ValueError, match=r"must hold the criterion's state in criterion.pt"):
-        trainer(tmp_path / "other", image_model(), FedLAS(C), images()).train(resume_from_checkpoint=True)
+        trainer(tmp_path / "other", image_model(), FedLAS(num_classes=C), images()).train(resume_from_checkpoint=True)
     with pytest.raises(ValueError, match="'adaptive'"):
         CalibrationMetrics(["adaptive"])
     with pytest.raises(ValueError, match="target must be class indices"):

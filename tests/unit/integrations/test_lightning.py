@@ -35,7 +35,7 @@ class Module(L.LightningModule):
         torch.manual_seed(0)
         model = model or nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
         head = head or ("2" if isinstance(model, nn.Sequential) else None)
-        self.objective = fedlas.Objective(model, criterion or FedLAS(3), head=head)
+        self.objective = fedlas.Objective(model, criterion or FedLAS(num_classes=3), head=head)
         self.calls = calls
 
     def training_step(self, batch, _):
@@ -80,7 +80,7 @@ def test_stopped_and_gone_on_is_as_never_stopped(tmp_path):
     first = trainer(tmp_path, CalibrationCallback(diagram=False), max_epochs=2)
     first.fit(Module(), loader(), loader(40, 1))
     first.save_checkpoint(tmp_path / "half.ckpt")
-    module, resumed = Module(FedLAS(3)), CalibrationCallback(diagram=False)
+    module, resumed = Module(FedLAS(num_classes=3)), CalibrationCallback(diagram=False)
     nn.init.zeros_(module.objective.criterion.gate.out.weight)  # what the checkpoint must overwrite
     run = trainer(tmp_path, resumed, max_epochs=4)
     run.fit(module, loader(), loader(40, 1), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
@@ -181,7 +181,7 @@ def test_dense_outputs_are_measured_where_they_count(tmp_path):
     target = torch.randint(0, 3, (40, 6), generator=torch.Generator().manual_seed(0))
     target[:, 4:] = 9
     parts = DataLoader(TensorDataset(data(40).tensors[0], target, torch.arange(40)), batch_size=20)
-    module = Module(FedLAS(3, ignore_index=9), Dense(), head="fc")
+    module = Module(FedLAS(num_classes=3, ignore_index=9), Dense(), head="fc")
     callback = CalibrationCallback(metrics=["accuracy"], diagram=False)
     run = trainer(tmp_path, callback, max_epochs=1)
     run.fit(module, parts, parts)

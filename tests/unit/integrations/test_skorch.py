@@ -20,7 +20,7 @@ def network():
 
 def criterion():
     torch.manual_seed(1)
-    return FedLAS(3, alpha=0.2)
+    return FedLAS(num_classes=3, alpha=0.2)
 
 
 def data(samples=40):

@@ -21,7 +21,7 @@ def batch(seed=0):
 
 def made(criterion=None):
     torch.manual_seed(1)
-    return CriterionTask(network(), criterion or FedLAS(3), verbose=False)
+    return CriterionTask(network(), criterion or FedLAS(num_classes=3), verbose=False)
 
 
 def step(task, optimizer, seed=0):
@@ -37,7 +37,7 @@ def test_loss_and_output_of_an_objective():
     task = made()
     result = task(*batch())
     torch.manual_seed(1)
-    loss, logits = fedlas.Objective(network(), FedLAS(3))(*batch())
+    loss, logits = fedlas.Objective(network(), FedLAS(num_classes=3))(*batch())
     assert torch.equal(result["loss"], loss)
     assert torch.equal(result["output"], logits)
 

@@ -13,7 +13,7 @@ LOGITS, TARGET, FEATURES = 4 * torch.randn(16, 5), torch.randint(5, (16,)), torc
 
 def strengths(**options):
     torch.manual_seed(1)
-    criterion = FedLASAblation(5, alpha=0.1, **options)
+    criterion = FedLASAblation(num_classes=5, alpha=0.1, **options)
     criterion(LOGITS, TARGET, features=FEATURES)
     return criterion, criterion.smoothing(LOGITS, FEATURES)
 
@@ -25,9 +25,9 @@ def scores():
 
 def test_nothing_replaced_is_fedlas():
     torch.manual_seed(1)
-    ours = FedLAS(5, alpha=0.1)
+    ours = FedLAS(num_classes=5, alpha=0.1)
     torch.manual_seed(1)
-    same = FedLASAblation(5, alpha=0.1)
+    same = FedLASAblation(num_classes=5, alpha=0.1)
     for _ in range(2):
         first, second = (c(LOGITS, TARGET, features=FEATURES) for c in (ours, same))
         torch.testing.assert_close(first, second, rtol=0, atol=0)
@@ -59,7 +59,7 @@ def test_a_frozen_gate_decides_but_does_not_learn():
     _, trained = strengths()
     torch.testing.assert_close(found, trained)
     assert not any(p.requires_grad for p in frozen.gate.parameters())
-    assert len(frozen.state_dict()) == len(FedLAS(5).state_dict())
+    assert len(frozen.state_dict()) == len(FedLAS(num_classes=5).state_dict())
 
 
 def test_constant_score():
@@ -83,7 +83,7 @@ def test_mean_spread():
     _, own = strengths(direction="plus")
     _, mean = strengths(direction="plus", spread="mean")
     torch.testing.assert_close(mean, own.mean().expand(16))
-    criterion = FedLASAblation(5, alpha=0.1, direction="plus", spread="mean", reduction="none")
+    criterion = FedLASAblation(num_classes=5, alpha=0.1, direction="plus", spread="mean", reduction="none")
     twin = copy.deepcopy(criterion)
     ignoring = torch.where(torch.arange(16) < 4, -100, TARGET)
     found = criterion(LOGITS, ignoring, features=FEATURES)
@@ -100,7 +100,7 @@ def test_mean_spread():
 )
 def test_unknown_parts(options, message):
     with pytest.raises(InputError, match=message):
-        FedLASAblation(5, **options)
+        FedLASAblation(num_classes=5, **options)
 
 
 @pytest.mark.parametrize("direction", ["plus", "against"])
@@ -108,7 +108,7 @@ def test_ranks_are_summed_over_in_training_only(monkeypatch, direction):
     """Elsewhere a single rank may call it, or for more batches than the others: a collective would wait forever."""
     calls = []
     monkeypatch.setattr(ablation, "add_up_across_ranks", lambda sums: calls.append(1) or sums)
-    criterion = FedLASAblation(5, direction=direction, spread="mean")
+    criterion = FedLASAblation(num_classes=5, direction=direction, spread="mean")
     criterion(LOGITS, TARGET, features=FEATURES)
     assert len(calls) == 1
     criterion.smoothing(LOGITS, FEATURES)

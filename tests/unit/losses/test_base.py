@@ -179,10 +179,11 @@ def test_options_may_be_imported_for_type_checking_only():
 
 @pytest.mark.parametrize(
     ("kind", "own"),
-    [(FedLAS, ["num_classes", "alpha", "beta", "momentum", "norm_p", "nci", "gate"]),
-     (FedLASPlus, ["num_classes", "alpha", "beta", "margin", "momentum", "norm_p", "nci", "gate"]),
-     (FedLASAblation, ["num_classes", "direction", "score", "spread", "alpha", "beta", "momentum", "norm_p"]),
-     (MultiLabelFedLAS, ["num_labels", "base", "beta", "pos_weight", "momentum", "norm_p", "nci", "gate"])],
+    [(FedLAS, ["num_classes", "alpha", "beta", "momentum", "norm_p", "variant", "nci", "gate"]),
+     (FedLASPlus, ["num_classes", "alpha", "beta", "margin", "momentum", "norm_p", "variant", "nci", "gate"]),
+     (FedLASAblation, ["num_classes", "direction", "score", "spread", "alpha", "beta", "momentum", "norm_p",
+      "variant"]),
+     (MultiLabelFedLAS, ["num_labels", "base", "beta", "pos_weight", "momentum", "norm_p", "variant", "nci", "gate"])],
 )  # fmt: skip
 def test_only_the_options_of_the_base_class_that_are_named_are_inherited(kind, own):
     parameters = inspect.signature(kind).parameters

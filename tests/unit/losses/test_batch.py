@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedlas.losses import prepare
+from fedlas.losses._base import prepare
 
 
 def batch(features, target, dense=(), weight=True):

@@ -57,7 +57,7 @@ def test_class_weights_and_ignored_positions():
 def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1))
-    criterion = FedLAS(2, alpha=0.2)
+    criterion = FedLAS(num_classes=2, alpha=0.2)
     objective = fedlas.Objective(model, OneLogit(criterion))  # finds the head, which has one output
     images, target = torch.randn(12, 6), data()[1]
     loss, logits = objective(images, target)
@@ -66,7 +66,7 @@ def test_fedlas_on_one_logit_is_fedlas_on_the_pair_in_an_objective():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.parameters())
     assert int(criterion.nci.num_batches_tracked) == 1
     features = model[:2](images)
-    again = FedLAS(2, alpha=0.2)
+    again = FedLAS(num_classes=2, alpha=0.2)
     again.load_state_dict(criterion.state_dict())
     strength = again.eval().smoothing(two_logits(logits), features)
     expected = F.binary_cross_entropy_with_logits(
@@ -83,12 +83,12 @@ def test_gradients_and_margins():
 
 def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="loss for two classes"):
-        OneLogit(FedLAS(3))
+        OneLogit(FedLAS(num_classes=3))
     with pytest.raises(ValueError, match=r"the logit must be a floating tensor \(N,\), \(N, 1\)"):
         OneLogit(CrossEntropy())(torch.zeros(4, 2), torch.zeros(4).long())
     with pytest.raises(ValueError, match=r"target must be \(4,\)"):
         OneLogit(CrossEntropy())(torch.zeros(4), torch.zeros(5).long())
     with pytest.raises(TypeError, match="features must be passed"):
-        OneLogit(FedLAS(2))(torch.zeros(4), torch.zeros(4).long())
+        OneLogit(FedLAS(num_classes=2))(torch.zeros(4), torch.zeros(4).long())
     with pytest.raises(ValueError, match=r"target must be in \[0, 2\)"):
         OneLogit(CrossEntropy())(torch.zeros(4), torch.full((4,), 2))

@@ -38,7 +38,7 @@ def test_penalty_by_hand():
     lam, rho = torch.tensor([1e-6, 0.3, 2.0, 0.1, 1.0]), torch.tensor([1.0, 0.5, 2.0, 4.0, 1.2])
     found = phr_penalty(logits, lam, rho, margin=6.0)
     np.testing.assert_allclose(found, penalties(logits, lam.tolist(), rho.tolist(), 6.0), rtol=1e-5, atol=1e-7)
-    criterion = CALS(5, margin=6.0, reduction="none")
+    criterion = CALS(num_classes=5, margin=6.0, reduction="none")
     criterion.multipliers.copy_(lam)
     criterion.rho.copy_(rho)
     target = torch.arange(20) % 5
@@ -66,7 +66,7 @@ def test_equal_maxima_share_the_gradient():
     "options", [{}, {"every": 2, "rho_every": 4}, {"rho_every": 1, "growth": 3.0}, {"rho_every": 2}]
 )
 def test_multipliers_by_hand(options):
-    criterion = CALS(4, margin=2.0, **options)
+    criterion = CALS(num_classes=4, margin=2.0, **options)
     every, rho_every = options.get("every", 1), options.get("rho_every", 10)
     lam, rho, last = np.full(4, 1e-6), np.ones(4), None
     for number in range(1, 13):
@@ -92,7 +92,7 @@ def test_multipliers_by_hand(options):
 
 
 def test_multipliers_grow_while_a_constraint_is_violated_and_fall_when_it_holds():
-    criterion = CALS(2, margin=1.0)
+    criterion = CALS(num_classes=2, margin=1.0)
     violated = Predictions([[3.0, 0.0]], [0])
     for expected in (2.0, 4.0, 6.0):
         criterion.update_from_validation(violated)
@@ -103,7 +103,7 @@ def test_multipliers_grow_while_a_constraint_is_violated_and_fall_when_it_holds(
 
 
 def test_a_constraint_that_holds_does_not_raise_rho():
-    criterion = CALS(2, margin=1.0, rho_every=1)
+    criterion = CALS(num_classes=2, margin=1.0, rho_every=1)
     for distance in (0.0, 0.9, 1.5, 1.46, 1.4):  # violations of -1, -0.1, 0.5, 0.46, 0.4
         criterion.update_from_validation(Predictions([[distance, 0.0]], [0]))
         grown = round(math.log(criterion.rho[1].item(), 1.2))
@@ -111,7 +111,7 @@ def test_a_constraint_that_holds_does_not_raise_rho():
 
 
 def test_a_multiplier_weighs_its_own_class():
-    criterion = CALS(3, margin=1.0)
+    criterion = CALS(num_classes=3, margin=1.0)
     criterion.multipliers.copy_(torch.tensor([1e-6, 5.0, 1e-6]))
     logits = torch.tensor([[3.0, 0.0, 0.0]], requires_grad=True)
     criterion(logits, torch.tensor([0])).backward()
@@ -123,7 +123,7 @@ def test_a_multiplier_weighs_its_own_class():
 
 
 def test_chunks_of_validation_add_up(monkeypatch):
-    whole, parts = CALS(4), CALS(4)
+    whole, parts = CALS(num_classes=4), CALS(num_classes=4)
     whole.update_from_validation(validation(0))
     monkeypatch.setattr("fedlas.losses.cals._ELEMENTS", 28)
     parts.update_from_validation(validation(0))
@@ -133,12 +133,14 @@ def test_chunks_of_validation_add_up(monkeypatch):
 def test_class_weights_weigh_the_penalty():
     weight = torch.tensor([1.0, 2.0, 0.5])
     logits, target = 20 * torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 0, 1])
-    plain = CALS(3, reduction="none")(logits, target)
-    torch.testing.assert_close(CALS(3, reduction="none", weight=weight)(logits, target), plain * weight[target])
+    plain = CALS(num_classes=3, reduction="none")(logits, target)
+    torch.testing.assert_close(
+        CALS(num_classes=3, reduction="none", weight=weight)(logits, target), plain * weight[target]
+    )
 
 
 def test_predictions_of_other_classes_are_refused():
-    criterion = CALS(3)
+    criterion = CALS(num_classes=3)
     with pytest.raises(InputError, match=r"CALS: predictions must have num_classes = 3 columns"):
         criterion.update_from_validation(validation(0))
     assert criterion.num_updates == 0

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE, prepare
-from fedlas.losses._base import nll_and_confidence
+from fedlas.losses import DCA, MDCA, MMCE, WeightedMMCE
+from fedlas.losses._base import nll_and_confidence, prepare
 
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 1.5], dtype=torch.float64)
 

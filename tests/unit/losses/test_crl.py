@@ -48,7 +48,7 @@ def by_hand(logits, target, index, right, visits, *, kind="max", alpha=1.0, igno
 @pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
 @pytest.mark.parametrize("ignored", [(), (0, 4, 5, 8)])
 def test_several_batches_by_hand(kind, ignored):
-    criterion = CRL(20, confidence=kind, alpha=0.7, reduction="none")
+    criterion = CRL(num_samples=20, confidence=kind, alpha=0.7, reduction="none")
     right, visits = np.zeros(20), np.zeros(20)
     penalised = False
     for seed in range(6):
@@ -83,7 +83,7 @@ def test_equally_often_right_costs_nothing():
 
 
 def test_history_is_used_before_it_moves():
-    criterion, twin = CRL(2), CRL(2)
+    criterion, twin = CRL(num_samples=2), CRL(num_samples=2)
     logits, target, index = torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1])
     assert criterion(logits, target, index=index).item() == pytest.approx(F.cross_entropy(logits, target).item())
     second = criterion(logits, target, index=index)
@@ -103,7 +103,7 @@ def test_next_valid_by_hand(valid):
 
 
 def test_dense_has_one_history_an_image():
-    criterion = CRL(4, reduction="none")
+    criterion = CRL(num_samples=4, reduction="none")
     criterion.right.copy_(torch.tensor([3.0, 0.0, 1.0, 0.0]))
     criterion.visits.copy_(torch.tensor([4.0, 2.0, 2.0, 0.0]))
     before = (criterion.right / criterion.visits.clamp(min=1)).tolist()
@@ -131,7 +131,7 @@ def test_dense_has_one_history_an_image():
 
 @pytest.mark.parametrize("bad", [[0, 1, 20], [-1, 0, 1]])
 def test_index_out_of_range_changes_nothing(bad):
-    criterion = CRL(20)
+    criterion = CRL(num_samples=20)
     logits, target, _ = batch(0, samples=3)
     with pytest.raises(InputError, match=r"CRL: index must be in \[0, 20\).*num_samples"):
         criterion(logits, target, index=torch.tensor(bad))
@@ -141,7 +141,7 @@ def test_index_out_of_range_changes_nothing(bad):
 def test_class_weights_weigh_the_penalty():
     weight = torch.tensor([0.5, 1.0, 2.0, 4.0])
     logits, target, index = batch(3)
-    plain, weighted = CRL(20, reduction="none"), CRL(20, reduction="none", weight=weight)
+    plain, weighted = CRL(num_samples=20, reduction="none"), CRL(num_samples=20, reduction="none", weight=weight)
     for criterion in (plain, weighted):
         criterion.right.copy_(torch.arange(20) % 3)
         criterion.visits.fill_(2.0)
@@ -151,14 +151,14 @@ def test_class_weights_weigh_the_penalty():
 
 
 def test_a_sample_twice_in_a_batch_counts_twice():
-    criterion = CRL(3)
+    criterion = CRL(num_samples=3)
     logits = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
     criterion(logits, torch.tensor([0, 0]), index=torch.tensor([1, 1]))
     assert criterion.right.tolist() == [0.0, 2.0, 0.0]
 
 
 def test_histories_stay_float32_through_half():
-    criterion = CRL(2).bfloat16()
+    criterion = CRL(num_samples=2).bfloat16()
     criterion.visits.fill_(1000.0)
     criterion(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), index=torch.tensor([1]))
     assert criterion.visits.tolist() == [1000.0, 1001.0]
@@ -166,7 +166,7 @@ def test_histories_stay_float32_through_half():
 
 @pytest.mark.parametrize("kind", ["max", "margin", "entropy"])
 def test_one_class_is_always_certain(kind):
-    value = CRL(2, confidence=kind)(torch.randn(2, 1), torch.tensor([0, 0]), index=torch.tensor([0, 1]))
+    value = CRL(num_samples=2, confidence=kind)(torch.randn(2, 1), torch.tensor([0, 0]), index=torch.tensor([0, 1]))
     assert value.item() == 0.0
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedlas.losses import BSCEGRA, CompSum, DualFocalGRA, DualFocalLoss, LabelRelaxation
+from fedlas.losses import BSCEGRA, GCE, DualFocalGRA, DualFocalLoss, LabelRelaxation
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.5]], dtype=torch.float64)
 TARGET = torch.tensor([0, 2])
@@ -49,6 +49,6 @@ def test_label_relaxation_is_the_divergence_from_the_nearest_permitted_target():
 def test_comp_sum_family(tau):
     p = LOGITS.softmax(1)[[0, 1], TARGET]
     expected = -p.log() if tau == 1 else (1 - p ** (tau - 1)) / (tau - 1)
-    torch.testing.assert_close(CompSum(tau=tau)(LOGITS, TARGET), expected.mean())
-    assert CompSum(tau=tau)(torch.tensor([[40.0, 0.0]]), torch.tensor([0])) == pytest.approx(0, abs=1e-6)
-    assert math.isfinite(CompSum(tau=tau)(torch.tensor([[0.0, 40.0]]), torch.tensor([0])))
+    torch.testing.assert_close(GCE(tau=tau)(LOGITS, TARGET), expected.mean())
+    assert GCE(tau=tau)(torch.tensor([[40.0, 0.0]]), torch.tensor([0])) == pytest.approx(0, abs=1e-6)
+    assert math.isfinite(GCE(tau=tau)(torch.tensor([[0.0, 40.0]]), torch.tensor([0])))

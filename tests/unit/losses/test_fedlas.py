@@ -51,7 +51,7 @@ class Constant(nn.Module):
 
 @BOTH
 def test_formula_by_hand(cls):
-    criterion = cls(C, alpha=0.1, beta=2.0)
+    criterion = cls(num_classes=C, alpha=0.1, beta=2.0)
     for seed in range(3):
         logits, target, features = batch(seed=seed)
         value = criterion(logits, target, features=features)
@@ -67,14 +67,18 @@ def test_plain_without_modulation():
     """With beta = 0, or a gate that returns 0, it is plain label smoothing."""
     logits, target, features = batch()
     expected = LabelSmoothing(alpha=0.07)(logits, target)
-    torch.testing.assert_close(FedLAS(C, alpha=0.07, beta=0.0)(logits, target, features=features), expected)
-    torch.testing.assert_close(FedLAS(C, alpha=0.07, gate=Constant(0.0))(logits, target, features=features), expected)
-    torch.testing.assert_close(FedLAS(C, alpha=0.07, nci=Constant(0.0))(logits, target, features=features), expected)
+    torch.testing.assert_close(FedLAS(num_classes=C, alpha=0.07, beta=0.0)(logits, target, features=features), expected)
+    torch.testing.assert_close(
+        FedLAS(num_classes=C, alpha=0.07, gate=Constant(0.0))(logits, target, features=features), expected
+    )
+    torch.testing.assert_close(
+        FedLAS(num_classes=C, alpha=0.07, nci=Constant(0.0))(logits, target, features=features), expected
+    )
 
 
 def test_fedlas_plus_without_modulation():
     logits, target, features = batch()
-    value = FedLASPlus(C, alpha=0.2, beta=0.0, margin=1.0)(logits, target, features=features)
+    value = FedLASPlus(num_classes=C, alpha=0.2, beta=0.0, margin=1.0)(logits, target, features=features)
     expected = 0.8 * F.cross_entropy(logits, target) + 0.2 * margin_penalty(logits, 1.0).mean()
     torch.testing.assert_close(value, expected)
     assert not torch.isclose(value, MbLS(alpha=0.2, margin=1.0)(logits, target))  # CE is weighed by 1 - alpha here
@@ -84,13 +88,15 @@ def test_fedlas_plus_without_modulation():
 @pytest.mark.parametrize("psi", [-1.0, 0.0, 1.0])
 def test_shift_of_the_logits_with_a_fixed_gate(cls, psi):
     logits, target, features = batch()
-    value, shifted = (cls(C, gate=Constant(psi))(given, target, features=features) for given in (logits, logits + 20))
+    value, shifted = (
+        cls(num_classes=C, gate=Constant(psi))(given, target, features=features) for given in (logits, logits + 20)
+    )
     torch.testing.assert_close(value, shifted, rtol=1e-5, atol=1e-5)
 
 
 @BOTH
 def test_strength_is_between_0_and_twice_alpha(cls):
-    criterion = cls(C, alpha=0.3)
+    criterion = cls(num_classes=C, alpha=0.3)
     logits, target, features = batch()
     criterion(logits, target, features=features)
     alpha = criterion.smoothing(logits, features)
@@ -108,7 +114,7 @@ def test_adaptive_strength_at_its_limits():
 
 @BOTH
 def test_smoothing_changes_nothing(cls):
-    criterion = cls(C)
+    criterion = cls(num_classes=C)
     logits, target, features = batch()
     criterion(logits, target, features=features)
     before = state(criterion)
@@ -124,7 +130,7 @@ def test_smoothing_changes_nothing(cls):
 
 @BOTH
 def test_smoothing_is_what_the_loss_used(cls):
-    criterion = cls(C, reduction="none").eval()
+    criterion = cls(num_classes=C, reduction="none").eval()
     criterion.nci.mean.fill_(14.0)
     criterion.nci.num_batches_tracked.fill_(1)
     logits, target, features = batch()
@@ -147,7 +153,7 @@ def test_smoothing_is_what_the_loss_used(cls):
     ],
 )
 def test_shape_of_smoothing(dense, features, shape):
-    assert FedLAS(C).smoothing(batch(*dense)[0], torch.rand(features)).shape == shape
+    assert FedLAS(num_classes=C).smoothing(batch(*dense)[0], torch.rand(features)).shape == shape
 
 
 @BOTH
@@ -162,12 +168,12 @@ def test_smoothing_refuses_nonsense(cls):
         (logits[:, :-1], features),
     ):
         with pytest.raises((InputError, TypeError), match=f"{cls.__name__}: (features|logits)"):
-            cls(C).smoothing(bad_logits, bad_features)
+            cls(num_classes=C).smoothing(bad_logits, bad_features)
 
 
 @BOTH
 def test_features_and_gate_send_no_gradient_to_the_model(cls):
-    criterion = cls(C)
+    criterion = cls(num_classes=C)
     logits, target, features = batch()
     features.requires_grad_()
     criterion(logits.requires_grad_(), target, features=features).backward()
@@ -183,7 +189,7 @@ def test_features_and_gate_send_no_gradient_to_the_model(cls):
 
 @BOTH
 def test_gradient_of_the_gate_by_hand(cls):
-    criterion = cls(C, alpha=0.1, beta=2.0)
+    criterion = cls(num_classes=C, alpha=0.1, beta=2.0)
     logits, target, features = batch()
     criterion(logits, target, features=features).backward()
     z = criterion.eval().nci(features)
@@ -198,7 +204,7 @@ def test_gradient_of_the_gate_by_hand(cls):
 
 @BOTH
 def test_frozen_gate(cls):
-    criterion = cls(C)
+    criterion = cls(num_classes=C)
     criterion.gate.requires_grad_(False)
     logits, target, features = batch()
     criterion(logits.requires_grad_(), target, features=features).backward()
@@ -220,36 +226,33 @@ def test_replaced_parts(cls):
         seen["nci"] = (given.shape, None if valid is None else valid.tolist())
         return torch.zeros(given.shape[0])
 
-    criterion = cls(C, nci=nci, gate=gate)
+    criterion = cls(num_classes=C, nci=nci, gate=gate)
     target[0] = -100
     criterion(logits, target, features=features)
     assert seen == {"gate": (N, C), "nci": ((N, D), [False] + [True] * (N - 1))}
     assert criterion.nci is nci
     assert not list(criterion.parameters())
-    modules = cls(C, nci=NormConfidenceIndicator(0.1), gate=BidirectionalCalibrationGate(C))
-    assert set(modules.state_dict()) == set(cls(C).state_dict())
-    swapped = cls(C)
+    modules = cls(num_classes=C, nci=NormConfidenceIndicator(0.1), gate=BidirectionalCalibrationGate(C))
+    assert set(modules.state_dict()) == set(cls(num_classes=C).state_dict())
+    swapped = cls(num_classes=C)
     swapped.gate = Constant(1.0)
     swapped(logits, target, features=features)
 
 
 @BOTH
 def test_reference_starts_from_the_published_moments(cls):
-    criterion = cls.reference(C, momentum=0.5, norm_p=2, alpha=0.1)
+    criterion = cls(num_classes=C, variant="reference", momentum=0.5, norm_p=2, alpha=0.1)
     assert (criterion.nci.mean.item(), criterion.nci.std.item()) == (20.0, 100.0)
     assert (criterion.nci.momentum, criterion.nci.norm_p, criterion.alpha) == (0.5, 2, 0.1)
-    assert type(criterion) is cls
-    usual = cls.reference(C).nci
-    assert (usual.momentum, usual.norm_p) == (0.95, 1)
-    own = NormConfidenceIndicator(0.3)
-    assert cls.reference(C, nci=own).nci is own
+    replaced = NormConfidenceIndicator(0.3)
+    assert cls(num_classes=C, variant="reference", nci=replaced).nci is replaced
     logits, target, features = batch()
     criterion(logits[:1], target[:1], features=features[:1])  # here a first batch of one sample is valid
 
 
 @BOTH
 def test_a_first_batch_of_one_is_refused(cls):
-    criterion = cls(C)
+    criterion = cls(num_classes=C)
     before = state(criterion)
     logits, target, features = batch()
     with pytest.raises(InputError, match="at least two samples"):
@@ -258,7 +261,7 @@ def test_a_first_batch_of_one_is_refused(cls):
 
 
 def test_dense_images_share_one_strength():
-    criterion = FedLAS(C, reduction="none")
+    criterion = FedLAS(num_classes=C, reduction="none")
     logits, target, features = batch(2, 3)
     target[0, 0, 0] = -100
     target[1] = -100
@@ -282,7 +285,7 @@ def test_dense_images_share_one_strength():
 @BOTH
 def test_ignored_samples_that_are_not_finite_do_not_poison_the_gate(cls, what, bad):
     torch.manual_seed(0)
-    criterion = cls(C)
+    criterion = cls(num_classes=C)
     clean = copy.deepcopy(criterion)
     logits, target, features = batch()
     target[0] = -100
@@ -323,12 +326,12 @@ def test_nonsense(cls, options, match):
 
 def test_negative_margin():
     with pytest.raises(InputError, match="FedLASPlus: margin"):
-        FedLASPlus(C, margin=-1)
+        FedLASPlus(num_classes=C, margin=-1)
 
 
 def test_repr_names_the_settings():
-    assert "num_classes=5" in repr(FedLAS(C))
-    assert "margin=6.0" in repr(FedLASPlus(C))
+    assert "num_classes=5" in repr(FedLAS(num_classes=C))
+    assert "margin=6.0" in repr(FedLASPlus(num_classes=C))
 
 
 @pytest.mark.parametrize("part", ["nci", "gate"])
@@ -338,7 +341,7 @@ def test_a_replacement_of_another_shape_is_refused_and_moves_nothing(part):
         "nci": lambda features, valid=None: features.sum(dim=1, keepdim=True),
         "gate": lambda logits: column(logits).tanh(),
     }[part]
-    criterion = FedLAS(5, **{part: replacement})
+    criterion = FedLAS(num_classes=5, **{part: replacement})
     logits, target, features = torch.randn(8, 5), torch.arange(8) % 5, torch.rand(8, 6)
     with pytest.raises(ValueError, match=rf"FedLAS: the {part} must return \(8,\); got \(8, 1\)"):
         criterion(logits, target, features=features)
@@ -348,7 +351,7 @@ def test_a_replacement_of_another_shape_is_refused_and_moves_nothing(part):
 
 def test_smoothing_is_the_same_under_autocast():
     torch.manual_seed(0)
-    criterion = FedLAS(5)
+    criterion = FedLAS(num_classes=5)
     logits, features = torch.randn(2000, 5) * 0.1, torch.rand(2000, 6)
     criterion(logits, torch.zeros(2000, dtype=torch.int64), features=features)
     with torch.autocast("cpu", torch.bfloat16):

@@ -66,7 +66,7 @@ def test_bsd_keeps_the_counts_of_a_dirichlet_distribution(discount):
 
 
 def test_online_label_smoothing_averages_right_predictions_of_the_epoch():
-    criterion = OnlineLabelSmoothing(3, alpha=0.5).double()
+    criterion = OnlineLabelSmoothing(num_classes=3, alpha=0.5).double()
     uniform = torch.full((2, 3), 1 / 3, dtype=torch.float64)
     torch.testing.assert_close(criterion(LOGITS, TARGET), mixed(LOGITS, uniform, 0.5))
     criterion(LATER, TARGET)  # sample 0 is right both times, sample 1 never
@@ -99,6 +99,6 @@ def test_an_index_outside_the_training_set_says_what_to_do(name):
 
 
 def test_nothing_is_added_where_operations_are_only_counted():
-    criterion = OnlineLabelSmoothing(3)
+    criterion = OnlineLabelSmoothing(num_classes=3)
     criterion(torch.empty(2, 3, device="meta"), torch.empty(2, dtype=torch.int64, device="meta"))
     assert not criterion.sums.any()

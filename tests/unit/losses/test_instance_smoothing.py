@@ -12,7 +12,7 @@ TARGET = torch.tensor([0, 2])
 
 
 def built(**options):
-    criterion = InstanceSmoothing(2, 3, **options)
+    criterion = InstanceSmoothing(num_samples=2, num_classes=3, **options)
     criterion.set_targets(TEACHER)
     return criterion
 
@@ -55,5 +55,5 @@ def test_a_teacher_that_is_certain_says_nothing_of_the_other_classes():
 
 
 def test_a_sample_without_a_teacher_has_its_label():
-    criterion = InstanceSmoothing(2, 3, alpha=0.5)
+    criterion = InstanceSmoothing(num_samples=2, num_classes=3, alpha=0.5)
     torch.testing.assert_close(criterion(LOGITS, TARGET, index=torch.arange(2)), CrossEntropy()(LOGITS, TARGET))

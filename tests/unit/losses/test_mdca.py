@@ -65,7 +65,7 @@ def test_options_of_the_base():
 
 
 def test_needs_what_its_base_needs():
-    criterion = MDCA(3, base="fedlas", alpha=2)
+    criterion = MDCA(num_classes=3, base="fedlas", alpha=2)
     assert criterion.needs == {"features"}
     assert MDCA().needs == frozenset()
     target, features = torch.tensor([0, 1]), torch.rand(2, 4)

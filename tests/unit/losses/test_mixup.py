@@ -15,7 +15,7 @@ TARGET = torch.tensor([0, 1, 2, 3, 4, 0])
 
 def test_mixup_by_the_generators_numbers():
     torch.manual_seed(3)
-    mixed = Mixup(5, alpha=0.7).mix(IMAGES, TARGET)
+    mixed = Mixup(num_classes=5, alpha=0.7).mix(IMAGES, TARGET)
     torch.manual_seed(3)
     share = float(torch.distributions.Beta(0.7, 0.7).sample())
     partner = torch.randperm(6)
@@ -30,7 +30,7 @@ def test_cutmix_targets_follow_the_pixels(seed):
     """Images of one color each: the share of foreign pixels is the share of the foreign target."""
     torch.manual_seed(seed)
     images = torch.arange(6.0)[:, None, None, None].expand(6, 1, 9, 7)
-    mixed = CutMix(6).mix(images, torch.arange(6))
+    mixed = CutMix(num_classes=6).mix(images, torch.arange(6))
     for i in range(6):
         for color in range(6):
             pixels = float((mixed.inputs[i] == color).float().mean())
@@ -44,7 +44,7 @@ def test_cutmix_boxes_have_the_right_size_and_any_position():
     images[1] = 1
     kept, covered = [], torch.zeros(32, 32)
     while len(kept) < 400:
-        mixed = CutMix(2).mix(images, torch.tensor([0, 1])).inputs[0, 0]
+        mixed = CutMix(num_classes=2).mix(images, torch.tensor([0, 1])).inputs[0, 0]
         covered += mixed
         kept.append(float((mixed == 0).float().mean()))
     assert min(covered[0, 0], covered[31, 31], covered[16, 16]) > 0
@@ -62,22 +62,22 @@ def test_shares_follow_the_beta_distribution():
 def test_soft_and_dense_targets_are_mixed_too():
     soft = torch.rand(6, 5).softmax(1)
     torch.manual_seed(0)
-    mixed = Mixup(5).mix(IMAGES, soft)
+    mixed = Mixup(num_classes=5).mix(IMAGES, soft)
     torch.testing.assert_close(mixed.target.sum(1), torch.ones(6))
     dense = torch.randint(5, (6, 8, 8))
-    assert Mixup(5).mix(IMAGES, dense).target.shape == (6, 5, 8, 8)
+    assert Mixup(num_classes=5).mix(IMAGES, dense).target.shape == (6, 5, 8, 8)
 
 
 def test_without_an_objective_it_is_the_base():
     logits = torch.randn(6, 5)
-    for criterion in (Mixup(5), CutMix(5)):
+    for criterion in (Mixup(num_classes=5), CutMix(num_classes=5)):
         torch.testing.assert_close(criterion(logits, TARGET), F.cross_entropy(logits, TARGET))
 
 
 def test_any_base_through_the_objective():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))
-    objective = Objective(model, Mixup(5, base={"name": "fedlas", "alpha": 0.1}), head="3")
+    objective = Objective(model, Mixup(num_classes=5, base={"name": "fedlas", "alpha": 0.1}), head="3")
     assert objective.needs == {"features"}
     assert isinstance(objective.criterion.base, FedLAS)
     torch.manual_seed(1)
@@ -96,7 +96,7 @@ def test_any_base_through_the_objective():
 def test_every_loss_takes_mixed_targets(kind, base):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))
-    objective = Objective(model, kind(5, base=base, num_samples=6), head="3")
+    objective = Objective(model, kind(num_classes=5, base=base, num_samples=6, num_epochs=9), head="3")
     assert objective.needs == LOSSES[base].value.needs
     for _ in range(2):
         loss, logits = objective(IMAGES, TARGET, index=torch.arange(6))
@@ -126,20 +126,20 @@ def extras(objective, model):
 def test_a_refused_batch_draws_nothing(kind, inputs, target, message):
     before = torch.get_rng_state()
     with pytest.raises(InputError, match=message):
-        kind(5).mix(inputs, target)
+        kind(num_classes=5).mix(inputs, target)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_cutmix_refuses_other_inputs_than_images():
     with pytest.raises(InputError, match="must be images"):
-        CutMix(5).mix(torch.rand(6, 10), TARGET)
+        CutMix(num_classes=5).mix(torch.rand(6, 10), TARGET)
     with pytest.raises(InputError, match="must be images"):
-        CutMix(5).mix(IMAGES, torch.zeros(6, 8, 8, dtype=torch.int64))
+        CutMix(num_classes=5).mix(IMAGES, torch.zeros(6, 8, 8, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
 def test_options(kind):
     with pytest.raises(InputError, match=r"alpha must be a finite number in \(0"):
-        kind(5, alpha=0.0)
+        kind(num_classes=5, alpha=0.0)
     with pytest.raises(InputError, match="num_classes"):
-        kind(0)
+        kind(num_classes=0)

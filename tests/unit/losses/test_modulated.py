@@ -38,20 +38,20 @@ def test_the_documented_bases_have_a_strength():
 
 def test_registered_name_and_published_defaults():
     assert LOSSES["modulated"].value is Modulated
-    criterion = Modulated(5)
+    criterion = Modulated(num_classes=5)
     assert isinstance(criterion.base, ACLS)
     assert (criterion.beta, criterion.nci.momentum, criterion.nci.norm_p) == (4.0, 0.95, 1)
 
 
 def test_the_gate_alone_decides_unless_a_subclass_says_otherwise():
-    assert Modulated(5).gate_decides
-    assert not FedLASAblation(5, direction="against").gate_decides
+    assert Modulated(num_classes=5).gate_decides
+    assert not FedLASAblation(num_classes=5, direction="against").gate_decides
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_each_sample_gets_its_own_strength(name):
     logits, target, features = batch()
-    criterion = Modulated(5, base=name, beta=2.0, reduction="none")
+    criterion = Modulated(num_classes=5, base=name, beta=2.0, reduction="none")
     criterion(logits, target, features=features)  # moves the indicator
     criterion.eval()
     strengths = criterion.smoothing(logits, features)
@@ -70,7 +70,7 @@ def test_each_sample_gets_its_own_strength(name):
 @pytest.mark.parametrize("name", BASES)
 def test_beta_zero_is_the_base_with_any_gate(name):
     logits, target, features = batch()
-    criterion = Modulated(5, base=name, beta=0.0)
+    criterion = Modulated(num_classes=5, base=name, beta=0.0)
     plain = LOSSES.build(name, num_classes=5)
     torch.testing.assert_close(criterion(logits, target, features=features), plain(logits, target))
 
@@ -78,14 +78,14 @@ def test_beta_zero_is_the_base_with_any_gate(name):
 @pytest.mark.parametrize("name", BASES)
 def test_the_gate_learns(name):
     logits, target, features = batch()
-    criterion = Modulated(5, base=name, beta=2.0)
+    criterion = Modulated(num_classes=5, base=name, beta=2.0)
     criterion(logits, target, features=features).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in criterion.gate.out.parameters())
 
 
 def test_a_base_with_a_memory():
     logits, target, features = batch()
-    criterion = Modulated(5, 12, base="own-average", beta=2.0)
+    criterion = Modulated(num_classes=5, num_samples=12, base="own-average", beta=2.0)
     assert criterion.needs == {"features", "index"}
     for _ in range(2):  # at the first visit there is nothing to mix with
         criterion.zero_grad()
@@ -96,10 +96,10 @@ def test_a_base_with_a_memory():
 def test_fedlas_and_fedlas_plus_are_instances_of_it():
     logits, target, features = batch()
     for ours, base in (
-        (FedLAS(5, alpha=0.1, beta=3.0), LabelSmoothing(alpha=0.1)),
-        (FedLASPlus(5, alpha=0.2, beta=3.0, margin=2.0), MbLS(alpha=0.2, margin=2.0, form="convex")),
+        (FedLAS(num_classes=5, alpha=0.1, beta=3.0), LabelSmoothing(alpha=0.1)),
+        (FedLASPlus(num_classes=5, alpha=0.2, beta=3.0, margin=2.0), MbLS(alpha=0.2, margin=2.0, form="convex")),
     ):
-        general = twin(Modulated(5, base=base, beta=3.0), ours)
+        general = twin(Modulated(num_classes=5, base=base, beta=3.0), ours)
         for _ in range(2):
             torch.testing.assert_close(
                 ours(logits, target, features=features), general(logits, target, features=features), rtol=0, atol=0
@@ -114,8 +114,8 @@ def test_a_base_that_needs_more_passes_its_needs_on():
 
         needs = frozenset({"index"})
 
-    assert Modulated(5, base=NeedsIndex()).needs == {"features", "index"}
-    assert Modulated(5, base="ls").needs == {"features"}
+    assert Modulated(num_classes=5, base=NeedsIndex()).needs == {"features", "index"}
+    assert Modulated(num_classes=5, base="ls").needs == {"features"}
     assert Modulated.needs == {"features"}
 
 
@@ -132,13 +132,13 @@ def test_a_base_that_needs_more_passes_its_needs_on():
         (ACLS(reduction="sum"), "base must leave reduction"),
         (FocalLoss(weight=[1.0] * 5), "base must leave reduction"),
         (EntropyPenalty(ignore_index=3), "base must leave reduction"),
-        (Mixup(5), "and mixing to the loss around it"),
+        (Mixup(num_classes=5), "and mixing to the loss around it"),
     ],
     ids=str,
 )
 def test_unsuitable_bases(base, message):
     with pytest.raises(InputError, match=message):
-        Modulated(5, base=base)
+        Modulated(num_classes=5, base=base)
 
 
 def test_a_loss_without_a_strength_raises():

@@ -18,7 +18,7 @@ def data(samples=9, seed=0):
 
 def fedlas_loss(**options):
     torch.manual_seed(0)
-    return MultiLabelFedLAS(L, base={"name": "ls", "alpha": 0.2}, **options).double()
+    return MultiLabelFedLAS(num_labels=L, base={"name": "ls", "alpha": 0.2}, **options).double()
 
 
 def features(samples=9):
@@ -30,7 +30,7 @@ def features(samples=9):
 def test_cross_entropy_is_pytorchs_own(reduction, weighted):
     logits, target = data()
     weights = {"weight": torch.rand(L), "pos_weight": 1 + torch.rand(L)} if weighted else {}
-    criterion = MultiLabel(L, base="ce", reduction=reduction, **weights)
+    criterion = MultiLabel(num_labels=L, base="ce", reduction=reduction, **weights)
     expected = F.binary_cross_entropy_with_logits(
         logits, target.double(), reduction=reduction, **{name: w.double() for name, w in weights.items()}
     )
@@ -43,8 +43,8 @@ def test_smoothing_and_soft_targets():
     logits, target = data()
     soft = target.double() * 0.8 + 0.1
     expected = F.binary_cross_entropy_with_logits(logits, soft)
-    torch.testing.assert_close(MultiLabel(L, base={"name": "ls", "alpha": 0.2})(logits, target), expected)
-    torch.testing.assert_close(MultiLabel(L, base="ce")(logits, soft), expected)
+    torch.testing.assert_close(MultiLabel(num_labels=L, base={"name": "ls", "alpha": 0.2})(logits, target), expected)
+    torch.testing.assert_close(MultiLabel(num_labels=L, base="ce")(logits, soft), expected)
 
 
 @pytest.mark.parametrize("floats", [False, True])
@@ -55,7 +55,7 @@ def test_unknown_labels_have_no_effect(floats):
     masked = torch.where(known, target, -100)
     masked = masked.double() if floats else masked
     expected = F.binary_cross_entropy_with_logits(logits[known], target[known].double())
-    torch.testing.assert_close(MultiLabel(L, base="ce")(logits, masked), expected)
+    torch.testing.assert_close(MultiLabel(num_labels=L, base="ce")(logits, masked), expected)
     criterion, reference = fedlas_loss(), fedlas_loss()
     found = criterion(logits, masked, features=features())
     others, poisoned = logits.clone(), features()
@@ -82,7 +82,7 @@ def test_fedlas_by_hand():
 def test_in_an_objective_the_gate_learns():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, L))
-    criterion = MultiLabelFedLAS(L, base="mbls")
+    criterion = MultiLabelFedLAS(num_labels=L, base="mbls")
     objective = fedlas.Objective(model, criterion)
     loss, logits = objective(torch.randn(9, 6), data()[1])
     loss.backward()
@@ -94,7 +94,7 @@ def test_in_an_objective_the_gate_learns():
 def test_gradients():
     logits, target = data(3)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: MultiLabel(L, pos_weight=[1.0, 2, 3, 4])(z, target), logits)
+    assert torch.autograd.gradcheck(lambda z: MultiLabel(num_labels=L, pos_weight=[1.0, 2, 3, 4])(z, target), logits)
 
 
 def test_pairs_for_metrics():
@@ -111,19 +111,19 @@ def test_pairs_for_metrics():
 def test_nonsense_is_refused_and_moves_nothing():
     logits, target = data()
     with pytest.raises(ValueError, match=r"must need logits and target alone.*MultiLabelFedLAS"):
-        MultiLabel(L, base={"name": "fedlas"})
+        MultiLabel(num_labels=L, base={"name": "fedlas"})
     with pytest.raises(ValueError, match=r"logits and target must both be \(N, L\)"):
-        MultiLabel(L)(logits, target[:, 0])
+        MultiLabel(num_labels=L)(logits, target[:, 0])
     with pytest.raises(ValueError, match=r"logits must be \(N, 4\)"):
-        MultiLabel(L)(logits[:, :3], target[:, :3])
+        MultiLabel(num_labels=L)(logits[:, :3], target[:, :3])
     with pytest.raises(ValueError, match=r"weight must be \(4,\)"):
-        MultiLabel(L, pos_weight=[1.0])
+        MultiLabel(num_labels=L, pos_weight=[1.0])
     with pytest.raises(ValueError, match="finite, non-negative"):
-        MultiLabel(L, pos_weight=[1.0, -1, 1, 1])
+        MultiLabel(num_labels=L, pos_weight=[1.0, -1, 1, 1])
     with pytest.raises(ValueError, match=r"target must be 0, 1 or ignore_index"):
         label_pairs(logits, target + 0.5)
     with pytest.raises(ValueError, match="must not be infinite"):
-        MultiLabel(L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
+        MultiLabel(num_labels=L)(logits.index_fill(0, torch.tensor(0), float("-inf")), target)
     criterion = fedlas_loss()
     for wrong in (target + 1, torch.full_like(target, -100), target * float("nan")):
         with pytest.raises(ValueError, match=r"target must be in \[0, 1\]"):

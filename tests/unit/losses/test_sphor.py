@@ -47,7 +47,14 @@ def test_penalty_by_hand():
 def test_loss_by_hand():
     """Two classes, the features (3, 4), embeddings along (1, 0) and (0.6, 0.8): cosines 0.6 and 1."""
     criterion = SpHOR(
-        2, num_features=2, projection=2, temperature=0.5, smoothing=0.1, embeddings="learned", ortho=2.0, probe=0.25
+        num_classes=2,
+        num_features=2,
+        projection=2,
+        temperature=0.5,
+        smoothing=0.1,
+        embeddings="learned",
+        ortho=2.0,
+        probe=0.25,
     )
     with torch.no_grad():
         criterion.projector.weight.copy_(torch.eye(2))
@@ -65,14 +72,14 @@ def test_loss_by_hand():
 @pytest.mark.parametrize("num_features", [None, 6])
 def test_smoothing_and_mixing_in_either_order(num_features):
     """The loss of a mixed target is the mixture of the losses of both targets, smoothed as the code smooths them."""
-    criterion = SpHOR(3, num_features=num_features, smoothing=0.2, probe=0)
+    criterion = SpHOR(num_classes=3, num_features=num_features, smoothing=0.2, probe=0)
     features = torch.rand(1, 6)
     one_hot = torch.eye(3)
     mixed = call(criterion, features, 0.3 * one_hot[:1] + 0.7 * one_hot[2:])
     alone = [call(criterion, features, torch.tensor([label])) for label in (0, 2)]
     torch.testing.assert_close(mixed, 0.3 * alone[0] + 0.7 * alone[1])
     # 1 - smoothing for the class itself, half of smoothing for each other one.
-    sharp = SpHOR(3, num_features=num_features, smoothing=0, probe=0)
+    sharp = SpHOR(num_classes=3, num_features=num_features, smoothing=0, probe=0)
     sharp.load_state_dict(criterion.state_dict())
     torch.testing.assert_close(alone[0], call(sharp, features, torch.tensor([[0.8, 0.1, 0.1]])))
 
@@ -80,20 +87,20 @@ def test_smoothing_and_mixing_in_either_order(num_features):
 def test_it_mixes_as_mixup_does():
     inputs = torch.rand(4, 1, 5, 5)
     torch.manual_seed(1)
-    ours = SpHOR(3, mix_alpha=0.6).mix(inputs, TARGET)
+    ours = SpHOR(num_classes=3, mix_alpha=0.6).mix(inputs, TARGET)
     torch.manual_seed(1)
-    theirs = Mixup(3, alpha=0.6).mix(inputs, TARGET)
+    theirs = Mixup(num_classes=3, alpha=0.6).mix(inputs, TARGET)
     assert torch.equal(ours.inputs, theirs.inputs)
     assert torch.equal(ours.target, theirs.target)
-    unmixed = SpHOR(3, mix_alpha=0).mix(inputs, TARGET)
+    unmixed = SpHOR(num_classes=3, mix_alpha=0).mix(inputs, TARGET)
     assert unmixed.inputs is inputs
     assert unmixed.target is TARGET
     with pytest.raises(InputError, match=r"SpHOR.mix: target must be in \[0, 3\)"):
-        SpHOR(3).mix(inputs, TARGET + 1)
+        SpHOR(num_classes=3).mix(inputs, TARGET + 1)
 
 
 def test_gradient_by_finite_differences():
-    criterion = SpHOR(3, num_features=4, projection=5, temperature=0.3, probe=0).double()
+    criterion = SpHOR(num_classes=3, num_features=4, projection=5, temperature=0.3, probe=0).double()
     features = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     head = torch.zeros(3, 4, dtype=torch.float64)
 
@@ -112,7 +119,9 @@ def test_the_head_learns_and_the_features_do_not_feel_it():
 
     def slopes(probe):
         torch.manual_seed(3)
-        objective = Objective(model(), SpHOR(3, num_features=6, projection=8, probe=probe, mix_alpha=0)).double()
+        objective = Objective(
+            model(), SpHOR(num_classes=3, num_features=6, projection=8, probe=probe, mix_alpha=0)
+        ).double()
         objective(inputs.double(), TARGET)[0].backward()
         return objective.model[0].weight.grad, objective.model[2].weight.grad
 
@@ -126,7 +135,7 @@ def test_the_head_learns_and_the_features_do_not_feel_it():
 
 
 def test_a_step_pulls_features_toward_their_embedding():
-    criterion = SpHOR(3, smoothing=0, probe=0)
+    criterion = SpHOR(num_classes=3, smoothing=0, probe=0)
     features = torch.rand(4, 6, requires_grad=True)
     call(criterion, features, TARGET).backward()
     rows = orthonormal_rows(3, 6)
@@ -138,7 +147,7 @@ def test_a_step_pulls_features_toward_their_embedding():
 
 
 def test_features_without_a_direction():
-    criterion = SpHOR(3, smoothing=0, probe=0)
+    criterion = SpHOR(num_classes=3, smoothing=0, probe=0)
     features = torch.zeros(2, 6, requires_grad=True)
     value = call(criterion, features, torch.tensor([0, 1]))
     value.backward()
@@ -147,7 +156,7 @@ def test_features_without_a_direction():
 
 
 def test_learned_embeddings_become_orthogonal():
-    criterion = SpHOR(4, num_features=5, projection=6, probe=0)
+    criterion = SpHOR(num_classes=4, num_features=5, projection=6, probe=0)
     with torch.no_grad():
         criterion.vectors.copy_(torch.ones(4, 6) + 0.1 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0)))
     optimizer = torch.optim.SGD([criterion.vectors], lr=0.5)
@@ -162,10 +171,10 @@ def test_learned_embeddings_become_orthogonal():
 
 @pytest.mark.parametrize("embeddings", ["learned", "fixed"])
 def test_state_is_saved_and_loaded(embeddings):
-    first = SpHOR(3, num_features=6, projection=8, embeddings=embeddings)
+    first = SpHOR(num_classes=3, num_features=6, projection=8, embeddings=embeddings)
     with torch.no_grad():
         first.vectors += 1
-    second = SpHOR(3, num_features=6, projection=8, embeddings=embeddings)
+    second = SpHOR(num_classes=3, num_features=6, projection=8, embeddings=embeddings)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     features = torch.rand(4, 6)
     assert torch.equal(call(first, features, TARGET), call(second, features, TARGET))
@@ -175,7 +184,7 @@ def test_state_is_saved_and_loaded(embeddings):
 
 def test_two_halves_with_averaged_gradients_are_the_whole():
     """What two ranks do: the gradients of projection and embeddings are means over equal halves."""
-    criterion, features = SpHOR(3, num_features=6, projection=8), torch.rand(4, 6)
+    criterion, features = SpHOR(num_classes=3, num_features=6, projection=8), torch.rand(4, 6)
 
     def slopes(rows):
         criterion.zero_grad()
@@ -199,14 +208,14 @@ def test_two_halves_with_averaged_gradients_are_the_whole():
 )
 def test_what_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
-        SpHOR(3, **options)
+        SpHOR(num_classes=3, **options)
 
 
 def test_features_of_another_length():
     with pytest.raises(InputError, match=r"features must have num_features = 6 columns; got \(4, 5\)"):
-        call(SpHOR(3, num_features=6), torch.rand(4, 5), TARGET)
+        call(SpHOR(num_classes=3, num_features=6), torch.rand(4, 5), TARGET)
     with pytest.raises(InputError, match="a dimension for each of 3"):
-        call(SpHOR(3), torch.rand(4, 2), TARGET)
+        call(SpHOR(num_classes=3), torch.rand(4, 2), TARGET)
 
 
 def test_without_a_number_of_features_there_is_nothing_to_learn():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.calibrators import TemperatureScaling
-from fedlas.losses import PSKD, Tempered, TemperedPast, wanted_bias, wanted_temperature
+from fedlas.losses import PSKD, Tempered, TemperedPast, class_bias_step, log_temperature_step
 
 
 def over_confident(sharpness, samples=4000):
@@ -24,11 +24,11 @@ def over_confident(sharpness, samples=4000):
 def test_one_step_is_close_to_the_fitted_temperature(sharpness):
     predictions = over_confident(sharpness)
     fitted = float(TemperatureScaling().fit(predictions).temperature)
-    assert wanted_temperature(predictions) == pytest.approx(math.log(fitted), abs=0.02)
+    assert log_temperature_step(predictions) == pytest.approx(math.log(fitted), abs=0.02)
 
 
 def test_equal_logits_ask_for_nothing():
-    assert wanted_temperature(Predictions(torch.zeros(3, 2), torch.tensor([0, 1, 1]))) == 0.0
+    assert log_temperature_step(Predictions(torch.zeros(3, 2), torch.tensor([0, 1, 1]))) == 0.0
 
 
 def test_it_is_the_base_at_that_temperature_with_a_gradient_of_the_same_size():
@@ -50,7 +50,7 @@ def test_it_moves_by_a_share_of_what_is_wanted_and_never_far():
     criterion = Tempered(rate=0.25)
     predictions = over_confident(1.2)
     criterion.update_from_validation(predictions)
-    assert criterion.log_temperature.item() == pytest.approx(-0.25 * wanted_temperature(predictions))
+    assert criterion.log_temperature.item() == pytest.approx(-0.25 * log_temperature_step(predictions))
     before = criterion.log_temperature.item()
     criterion.update_from_validation(over_confident(30.0))
     assert criterion.log_temperature.item() == pytest.approx(before - 0.2)
@@ -75,7 +75,7 @@ def test_a_model_that_is_trained_with_it_is_calibrated_under_soft_targets():
                 optimizer.step()
             held_out = Predictions(model(inputs[2000:]).detach(), target[2000:])
             criterion.update_from_validation(held_out)
-        gaps[name] = abs(wanted_temperature(held_out))
+        gaps[name] = abs(log_temperature_step(held_out))
     assert gaps["plain"] > 0.2
     assert gaps["tempered"] < 0.02
 
@@ -91,8 +91,8 @@ def shifted(bias, samples=4000):
     return Predictions(predictions.logits - torch.tensor(bias), predictions.target)
 
 
-def test_the_wanted_bias_is_what_each_class_lacks():
-    found = wanted_bias(shifted([0.2, -0.2, 0.0, 0.0, 0.0], samples=200_000))
+def test_the_class_bias_step_is_what_each_class_lacks():
+    found = class_bias_step(shifted([0.2, -0.2, 0.0, 0.0, 0.0], samples=200_000))
     # Each class for itself: by C / (C - 1) too far, as if the others stood still.
     torch.testing.assert_close(found[:2], torch.tensor([0.25, -0.25], dtype=torch.float64), atol=0.02, rtol=0)
     assert found[2:].abs().max() < 0.02
@@ -102,14 +102,14 @@ def test_between_two_classes_the_step_is_twice_as_long():
     logits = torch.tensor([[0.1, 0.0]], dtype=torch.float64).repeat(20_000, 1)
     target = torch.arange(20_000) % 2
     torch.testing.assert_close(
-        wanted_bias(Predictions(logits, target)), torch.tensor([-0.1, 0.1], dtype=torch.float64), atol=3e-3, rtol=0
+        class_bias_step(Predictions(logits, target)), torch.tensor([-0.1, 0.1], dtype=torch.float64), atol=3e-3, rtol=0
     )
 
 
 def test_a_class_that_is_never_expected_lacks_much():
     never = Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([1]))
-    assert wanted_bias(never)[1] > 100
-    assert wanted_bias(Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))).tolist() == [0, 0]
+    assert class_bias_step(never)[1] > 100
+    assert class_bias_step(Predictions(torch.tensor([[800.0, 0.0]]), torch.tensor([0]))).tolist() == [0, 0]
 
 
 def weighted_and_copied():
@@ -122,12 +122,12 @@ def weighted_and_copied():
 
 def test_to_the_temperature_a_weight_is_copies():
     weighted, copied = weighted_and_copied()
-    assert wanted_temperature(weighted) == pytest.approx(wanted_temperature(copied))
+    assert log_temperature_step(weighted) == pytest.approx(log_temperature_step(copied))
 
 
 def test_to_the_bias_a_weight_is_less_than_copies():
     """One observation that counts twice: chance explains more than with two of them."""
-    weighted, copied = (wanted_bias(each) for each in weighted_and_copied())
+    weighted, copied = (class_bias_step(each) for each in weighted_and_copied())
     assert (weighted.abs() <= copied.abs() + 1e-12).all()
     assert (weighted * copied >= 0).all()
     assert weighted.count_nonzero() > 0
@@ -136,10 +136,10 @@ def test_to_the_bias_a_weight_is_less_than_copies():
 def test_what_chance_explains_moves_no_class():
     right = over_confident(1.0)
     parts = zip(right.logits.split(50), right.target.split(50), strict=True)
-    moved = torch.stack([wanted_bias(Predictions(*part)) for part in parts]) != 0
+    moved = torch.stack([class_bias_step(Predictions(*part)) for part in parts]) != 0
     assert 0.25 < moved.double().mean() < 0.4  # |z| is above 1 in 32 of 100
     exact = Predictions(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
-    assert wanted_bias(exact).tolist() == [0, 0]
+    assert class_bias_step(exact).tolist() == [0, 0]
 
 
 def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced():
@@ -152,7 +152,7 @@ def test_a_model_that_is_trained_on_a_long_tail_knows_that_classes_are_balanced(
         return F.one_hot(target, 3) + torch.randn(samples, 3, generator=generator), target
 
     (inputs, target), (others, labels) = drawn(shares, 6000), drawn(torch.ones(3), 6000)
-    model, criterion = torch.nn.Linear(3, 3), Tempered(3, bias_rate=0.5)
+    model, criterion = torch.nn.Linear(3, 3), Tempered(num_classes=3, bias_rate=0.5)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for _ in range(30):
         for _ in range(10):

@@ -66,7 +66,7 @@ def test_torchvision(name):
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
     keys = list(model.state_dict())
-    objective = fedlas.Objective(model, FedLAS(C))
+    objective = fedlas.Objective(model, FedLAS(num_classes=C))
     images, target = torch.randn(2, 3, size, size), torch.tensor([0, 1])
     objective.eval()  # the same features from both passes, whatever the drop-out
     loss, logits = objective(images, target)
@@ -80,10 +80,11 @@ def test_torchvision(name):
     assert list(model.state_dict()) == keys
 
 
+@pytest.mark.filterwarnings("ignore:.*update_from_validation")
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_trains(name):
     torch.manual_seed(0)
-    objective = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64), head="2")
+    objective = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2")
     inputs, target = data(64)
     optimizer = torch.optim.SGD(fedlas.param_groups(objective), lr=0.2, momentum=0.9)
     before = (objective.model(inputs).argmax(1) == target).float().mean()
@@ -137,26 +138,26 @@ def test_what_is_not_a_module_is_refused(pair):
 
 def test_heads():
     with pytest.raises(InputError, match=r"Sequential with 0 \(Linear.*2 \(Linear"):
-        fedlas.Objective(nn.Sequential(nn.Linear(6, C), nn.ReLU(), nn.Linear(C, C)), FedLAS(C))
+        fedlas.Objective(nn.Sequential(nn.Linear(6, C), nn.ReLU(), nn.Linear(C, C)), FedLAS(num_classes=C))
     model = mlp()
-    assert fedlas.Objective(model, FedLAS(C))._tap is not None  # the only layer with C outputs
-    fedlas.Objective(model, FedLAS(C), head=model[2])
+    assert fedlas.Objective(model, FedLAS(num_classes=C))._tap is not None  # the only layer with C outputs
+    fedlas.Objective(model, FedLAS(num_classes=C), head=model[2])
     named = nn.ModuleDict({"encoder": nn.Linear(4, 4), "final": nn.Linear(4, C)})
     with pytest.raises(InputError, match="Did you mean 'final'"):
-        fedlas.Objective(named, FedLAS(C), head="fianl")
+        fedlas.Objective(named, FedLAS(num_classes=C), head="fianl")
 
 
 def test_a_head_for_another_number_of_classes():
     """It was said that the model has no linear layer."""
     message = r"head with 100 outputs, .*got Sequential with 2 \(Linear.*out_features=4.*4 outputs.*num_classes=4"
     with pytest.raises(InputError, match=message):
-        fedlas.Objective(mlp(), FedLAS(100))
+        fedlas.Objective(mlp(), FedLAS(num_classes=100))
     with pytest.raises(InputError, match=r"with 100 outputs, .*fc \(Linear.*out_features=10"):
-        fedlas.Objective(zoo.resnet18(num_classes=10), FedLAS(100))
+        fedlas.Objective(zoo.resnet18(num_classes=10), FedLAS(num_classes=100))
     with pytest.raises(InputError, match=r"with 100 outputs, .*classifier.1 \(Conv2d.*10 outputs"):
-        fedlas.Objective(zoo.squeezenet1_1(num_classes=10), FedLAS(100))
+        fedlas.Objective(zoo.squeezenet1_1(num_classes=10), FedLAS(num_classes=100))
     with pytest.raises(InputError, match="got ReLU with no linear layer"):
-        fedlas.Objective(nn.ReLU(), FedLAS(100))
+        fedlas.Objective(nn.ReLU(), FedLAS(num_classes=100))
 
 
 class TwoInputs(nn.Module):
@@ -169,10 +170,10 @@ class TwoInputs(nn.Module):
         return self.fc((images * masks).flatten(1)) * scale
 
 
-@pytest.mark.parametrize("criterion", [FedLAS, lambda _: nn.CrossEntropyLoss()], ids=["features", "none"])
+@pytest.mark.parametrize("criterion", [FedLAS, lambda **_: nn.CrossEntropyLoss()], ids=["features", "none"])
 def test_models_of_two_inputs(criterion):
     model = TwoInputs()
-    objective = fedlas.Objective(model, criterion(C))
+    objective = fedlas.Objective(model, criterion(num_classes=C))
     images, target = data()
     masks = (images > 0).float()
     expected = model(images, masks)
@@ -199,7 +200,7 @@ class Repeated(nn.Module):
 
 @pytest.mark.parametrize("runs", [0, 2])
 def test_a_head_that_does_not_run_once(runs):
-    objective = fedlas.Objective(Repeated(), FedLAS(C))
+    objective = fedlas.Objective(Repeated(), FedLAS(num_classes=C))
     objective.model.runs = runs
     before = copy.deepcopy(objective.state_dict())
     with pytest.raises(InputError, match=f"exactly once.*{runs} runs"):
@@ -217,7 +218,7 @@ def test_a_model_that_fails_is_not_listened_to_afterwards():
                 raise ArithmeticError("out of luck")
             return logits
 
-    objective = fedlas.Objective(Fails(), FedLAS(C))
+    objective = fedlas.Objective(Fails(), FedLAS(num_classes=C))
     with pytest.raises(ArithmeticError, match="out of luck"):
         objective(*data())
     assert objective._tap._heard.captured is None
@@ -256,14 +257,14 @@ def test_threads_have_features_of_their_own(call):
 
 
 def test_model_keywords_are_passed_on():
-    objective = fedlas.Objective(Repeated(), FedLAS(C))
+    objective = fedlas.Objective(Repeated(), FedLAS(num_classes=C))
     inputs, target = data()
     _, logits = objective(inputs, target, scale=2.0)
     torch.testing.assert_close(logits, objective.model(inputs) * 2)
 
 
 def test_nothing_is_kept_outside_a_call():
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     inputs, target = data()
     loss, _ = objective(inputs, target)
     loss.backward()
@@ -272,7 +273,7 @@ def test_nothing_is_kept_outside_a_call():
 
 
 def test_a_refused_batch_changes_nothing_and_keeps_nothing():
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     inputs, target = data()
     objective(inputs, target)
     before = copy.deepcopy(objective.state_dict())
@@ -293,14 +294,14 @@ class Wrapped(nn.Module):
 
 def test_outputs_with_logits():
     inputs, target = data()
-    objective = fedlas.Objective(Wrapped(lambda z: SimpleNamespace(logits=z)), FedLAS(C))
+    objective = fedlas.Objective(Wrapped(lambda z: SimpleNamespace(logits=z)), FedLAS(num_classes=C))
     loss, logits = objective(inputs, target)
     assert isinstance(logits, torch.Tensor)
     assert loss.requires_grad
 
 
 @pytest.mark.parametrize("wrap", [lambda z: (z,), lambda z: {"a": z}, lambda z: None], ids=["tuple", "dict", "None"])
-@pytest.mark.parametrize("criterion", [FedLAS(C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"])
+@pytest.mark.parametrize("criterion", [FedLAS(num_classes=C), nn.CrossEntropyLoss()], ids=["fedlas", "ce"])
 def test_other_outputs_are_refused(wrap, criterion):
     objective = fedlas.Objective(Wrapped(wrap), criterion)
     with pytest.raises(InputError, match="the model must return logits"):
@@ -310,19 +311,19 @@ def test_other_outputs_are_refused(wrap, criterion):
 def test_state():
     model = mlp()
     keys = list(model.state_dict())
-    objective = fedlas.Objective(model, FedLAS(C))
+    objective = fedlas.Objective(model, FedLAS(num_classes=C))
     objective(*data())
     assert list(model.state_dict()) == keys
     state = objective.state_dict()
     assert {key.split(".")[0] for key in state} == {"model", "criterion"}
     assert {"criterion.nci.mean", "criterion.nci.std", "criterion.gate.out.weight"} <= state.keys()
-    other = fedlas.Objective(mlp(), FedLAS(C))
+    other = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     other.load_state_dict(state)
     torch.testing.assert_close(other.eval()(*data()), objective.eval()(*data()), rtol=0, atol=0)
 
 
 def test_modes_and_devices_follow():
-    objective = fedlas.Objective(mlp(), FedLAS(C)).eval()
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C)).eval()
     assert not objective.criterion.nci.training
     assert next(objective.double().criterion.gate.parameters()).dtype == torch.float64
     inputs, target = data()
@@ -331,7 +332,7 @@ def test_modes_and_devices_follow():
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["deepcopy", "pickle"])
 def test_copies_are_on_their_own(copied):
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     objective(*data())
     twin = copied(objective)
     torch.testing.assert_close(twin(*data()), objective(*data()), rtol=0, atol=0)
@@ -344,14 +345,14 @@ def test_copies_are_on_their_own(copied):
 
 def test_two_objectives_on_one_model():
     model = mlp()
-    first, second = fedlas.Objective(model, FedLAS(C)), fedlas.Objective(model, FedLAS(C))
+    first, second = fedlas.Objective(model, FedLAS(num_classes=C)), fedlas.Objective(model, FedLAS(num_classes=C))
     first(*data())
     second(*data())
     assert first.criterion.nci.mean == second.criterion.nci.mean
 
 
 def test_no_grad_and_autocast():
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     with torch.no_grad():
         loss, _ = objective(*data())
     assert torch.isfinite(loss)
@@ -368,7 +369,7 @@ def test_no_grad_and_autocast():
 def test_compiled_equals_eager(name):
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64), head="2")
+    eager = fedlas.Objective(mlp(), LOSSES.build(name, {}, num_classes=C, num_samples=64, num_epochs=100), head="2")
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     index = torch.arange(5)
@@ -385,7 +386,7 @@ def test_compiled_equals_eager(name):
 
 
 def test_param_groups():
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     model, gate = fedlas.param_groups(objective, weight_decay=0.1)
     assert (model["name"], model["weight_decay"], len(model["params"])) == ("model", 0.1, 4)
     assert (gate["name"], gate["weight_decay"], len(gate["params"])) == ("criterion", 0.0, 4)
@@ -411,7 +412,7 @@ def one_process():
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
 def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
-    objective = fedlas.Objective(mlp(), FedLAS(C))
+    objective = fedlas.Objective(mlp(), FedLAS(num_classes=C))
     images, target = data()
     expected = fedlas.predict(objective, [(images, target)]).logits
     for wrap in (nn.parallel.DistributedDataParallel, nn.DataParallel, partial(torch.compile, backend="eager")):
@@ -419,7 +420,7 @@ def test_what_is_wrapped_for_processes_is_an_objective_too(one_process):
         assert torch.equal(fedlas.predict(wrapped, [(images, target)]).logits, expected)
         groups = fedlas.param_groups(wrapped, weight_decay=0.1)
         assert [len(group["params"]) for group in groups] == [4, 4]
-    inside = fedlas.Objective(nn.parallel.DistributedDataParallel(mlp()), FedLAS(C), head="module.2")
+    inside = fedlas.Objective(nn.parallel.DistributedDataParallel(mlp()), FedLAS(num_classes=C), head="module.2")
     assert torch.equal(fedlas.predict(inside, [(images, target)]).logits, expected)
 
 
@@ -431,7 +432,7 @@ def test_param_groups_of_what_is_no_objective(what):
 
 def test_a_shared_parameter_is_in_one_group():
     model = mlp()
-    criterion = FedLAS(C)
+    criterion = FedLAS(num_classes=C)
     criterion.shared = model[0].weight
     groups = fedlas.param_groups(fedlas.Objective(model, criterion))
     torch.optim.SGD(groups, lr=0.1)
@@ -440,7 +441,7 @@ def test_a_shared_parameter_is_in_one_group():
 @pytest.mark.parametrize("options", [{"weight_decay": -1.0}, {"weight_decay": "1e-4"}, {"lr": -0.1}, {"lr": "fast"}])
 def test_param_groups_refuses_nonsense(options):
     with pytest.raises(InputError, match=f"param_groups: {next(iter(options))}"):
-        fedlas.param_groups(fedlas.Objective(mlp(), FedLAS(C)), **options)
+        fedlas.param_groups(fedlas.Objective(mlp(), FedLAS(num_classes=C)), **options)
 
 
 class Recorder(nn.Module):

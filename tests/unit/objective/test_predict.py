@@ -31,7 +31,9 @@ def test_plain_loader_objective_and_batches_agree(model):
     before = modes(model)
     whole = predict(model, [(X, Y)])
     loader = predict(model, DataLoader(TensorDataset(X, Y), batch_size=3))
-    wrapped = predict(Objective(model, FedLAS(3), head="3"), [(X[:7], Y[:7], torch.arange(7)), (X[7:], Y[7:], None)])
+    wrapped = predict(
+        Objective(model, FedLAS(num_classes=3), head="3"), [(X[:7], Y[:7], torch.arange(7)), (X[7:], Y[7:], None)]
+    )
     for other in (loader, wrapped):
         torch.testing.assert_close(other.logits, whole.logits)
         assert torch.equal(other.target, Y)
@@ -41,7 +43,7 @@ def test_plain_loader_objective_and_batches_agree(model):
 
 
 def test_buffers_and_global_generator_stay(model):
-    objective = Objective(model, FedLAS(3), head="3")
+    objective = Objective(model, FedLAS(num_classes=3), head="3")
     before = {key: value.clone() for key, value in objective.state_dict().items()}
     state = torch.get_rng_state()
     predict(objective, [(X, Y)])

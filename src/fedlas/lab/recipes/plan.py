@@ -153,23 +153,6 @@ def plan(
     return runs
 
 
-def _build(name: str, options: dict[str, Any], *, num_classes: int, **offered: Any) -> torch.nn.Module:
-    """A loss by its registry name. ``variant: reference`` calls its ``reference`` constructor, if it has one."""
-    reference = getattr(LOSSES[name].value, "reference", None)
-    as_published = reference is not None and options.get("variant") == "reference"
-    plain = {key: value for key, value in options.items() if not (as_published and key == "variant")}
-    loss: torch.nn.Module = LOSSES.build(name, plain, num_classes=num_classes, **offered)
-    if reference is None or not as_published:
-        return loss
-    try:
-        built: torch.nn.Module = reference(num_classes, **plain)
-    except TypeError as error:
-        raise InputError(
-            f"loss {name}", "it must have a variant 'reference'", "one that cannot be", "Leave variant out."
-        ) from error
-    return built
-
-
 def _check_options(section: str, config: DataConfig | ModelConfig, known: Sequence[str]) -> None:
     """Refuse an unknown option; the nearest name may also be a key of every data set or model."""
     names = [field.name for field in fields(config) if field.name != "options"] + [*known]
@@ -215,7 +198,7 @@ def build_loss(run: Run, *, num_classes: int, num_samples: int, num_features: in
         "num_epochs": run.recipe.train.epochs,
         "num_features": num_features,
     }
-    loss = _build(name, run.loss_options, **offered)
+    loss: torch.nn.Module = LOSSES.build(name, run.loss_options, **offered)
     # An option without effect is refused, since a reader of the recipe would believe in it.
     if run.features != "head" and "features" not in getattr(loss, "needs", ()):
         raise InputError(

@@ -6,9 +6,10 @@ what other packages and users need.
 
 from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
 from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
-from fedlas.losses._base.composite import Base, OnBase, pass_validation_on
+from fedlas.losses._base.composite import Base, BaseOptions, OnBase, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
+from fedlas.losses._base.held_out import LearnsFromValidation
 from fedlas.losses._base.informed import Informed, Remembering, recalled, target_distance
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
 from fedlas.losses._base.memory import PredictionMemory
@@ -22,8 +23,10 @@ __all__ = [
     "LEAST",
     "LOSSES",
     "Base",
+    "BaseOptions",
     "Batch",
     "Informed",
+    "LearnsFromValidation",
     "Loss",
     "LossOptions",
     "LossWithStrength",

@@ -15,14 +15,13 @@ Base = Loss | str | Mapping[str, Any]
 """A loss, its registry name, or a mapping with its ``name`` and options."""
 
 
-def as_loss(owner: str, base: Base, *, num_classes: int | None = None, num_samples: int | None = None) -> Loss:
+def as_loss(owner: str, base: Base, **sizes: int | None) -> Loss:
     """Build the loss that ``base`` names, or return ``base`` itself if it is a loss.
 
     Args:
         owner: Name of the outer loss, for errors.
         base: A loss, a registry name such as ``"focal"``, or ``{"name": "focal", "gamma": 2}``.
-        num_classes: Passed to a named loss that takes it.
-        num_samples: Passed to a named loss that takes it.
+        **sizes: ``num_classes`` and others, passed to a named loss that takes them and has no option of that name.
 
     Raises:
         InputError: If it is none of these, or a loss that mixes samples itself or has a reduction, an ``ignore_index``
@@ -32,7 +31,8 @@ def as_loss(owner: str, base: Base, *, num_classes: int | None = None, num_sampl
         base = {"name": base}
     if isinstance(base, Mapping) and isinstance(base.get("name"), str):
         options = {key: value for key, value in base.items() if key != "name"}
-        base = LOSSES.build(base["name"], options, num_classes=num_classes, num_samples=num_samples)
+        offered = {key: value for key, value in sizes.items() if key not in options}
+        base = LOSSES.build(base["name"], options, **offered)
     if not isinstance(base, Loss):
         raise InputError(
             owner,
@@ -57,6 +57,13 @@ def pass_validation_on(criterion: nn.Module, predictions: Predictions) -> None:
         update(predictions)
 
 
+class BaseOptions(LossOptions, total=False):
+    """Sizes that a base may need, and the options of every loss; see :class:`OnBase`."""
+
+    num_samples: int | None
+    num_epochs: int | None
+
+
 class OnBase(Loss):
     """A loss around another one: it has the needs of its base, and passes validation predictions on to it.
 
@@ -64,6 +71,7 @@ class OnBase(Loss):
         base: The loss around which this one is built; see :func:`as_loss`.
         num_classes: Number of classes C; None accepts any, if the base does.
         num_samples: Size of the training set, for a base that needs it.
+        num_epochs: Length of the training, for a base that needs it.
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Attributes:
@@ -76,12 +84,14 @@ class OnBase(Loss):
         *,
         num_classes: int | None = None,
         num_samples: int | None = None,
+        num_epochs: int | None = None,
         **options: Unpack[LossOptions],
     ) -> None:
         super().__init__(**options)
         owner = type(self).__name__
         self.num_classes = None if num_classes is None else check_count(owner, "num_classes", num_classes)
-        self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples)
+        self.num_samples = num_samples
+        self.base: Loss = as_loss(owner, base, num_classes=num_classes, num_samples=num_samples, num_epochs=num_epochs)
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 

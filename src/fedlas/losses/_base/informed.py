@@ -70,8 +70,8 @@ class Remembering(Informed):
     """An informed loss whose ``q`` comes from a memory of the model's own predictions.
 
     Args:
-        num_samples: Size of the training set that ``index`` points into.
         num_classes: Number of classes C.
+        num_samples: Size of the training set that ``index`` points into.
         alpha: As in :class:`Informed`.
         gamma: As there.
         **options: As there.
@@ -80,10 +80,10 @@ class Remembering(Informed):
     needs = frozenset({"index"})
 
     def __init__(
-        self, num_samples: int, num_classes: int, *, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]
+        self, *, num_classes: int, num_samples: int, alpha: float, gamma: float = 0.0, **options: Unpack[LossOptions]
     ) -> None:
         super().__init__(alpha=alpha, gamma=gamma, **options)
-        self.memory = PredictionMemory(type(self).__name__, num_samples, num_classes)
+        self.memory = PredictionMemory(type(self).__name__, num_classes=num_classes, num_samples=num_samples)
 
     @abstractmethod
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:

@@ -18,8 +18,8 @@ class PredictionMemory(PreciseBuffers):
 
     Args:
         owner: Name of the loss, for errors.
-        num_samples: Size N of the training set.
         num_classes: C.
+        num_samples: Size N of the training set.
 
     Attributes:
         rows: Buffer ``(N, C)`` float16: ``2 N C`` bytes, also in every checkpoint (1 MB for CIFAR-10, 10 for
@@ -34,7 +34,7 @@ class PredictionMemory(PreciseBuffers):
     rows: Tensor
     visits: Tensor
 
-    def __init__(self, owner: str, num_samples: int, num_classes: int) -> None:
+    def __init__(self, owner: str, *, num_classes: int, num_samples: int) -> None:
         super().__init__()
         self.owner = owner
         self.num_samples = check_count(owner, "num_samples", num_samples)

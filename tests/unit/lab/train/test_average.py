@@ -37,7 +37,7 @@ def objective(seed=0):
     torch.manual_seed(seed)
     size = SPLITS.train.images[0].numel()
     layers = [nn.Flatten(), nn.Linear(size, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3)]
-    return Objective(nn.Sequential(*layers), FedLAS(3), head="5")
+    return Objective(nn.Sequential(*layers), FedLAS(num_classes=3), head="5")
 
 
 class StoppedError(Exception):

@@ -65,8 +65,8 @@ def test_parts_add_up_to_the_gradient_of_the_whole_batch(samples, pieces, indexe
 def test_the_indicator_moves_once_a_part():
     torch.manual_seed(0)
     batch = torch.randn(12, 6), torch.randint(0, 3, (12,)), None
-    module = linear(FedLAS(3, momentum=0.9))
-    by_hand = linear(FedLAS(3, momentum=0.9)).train()
+    module = linear(FedLAS(num_classes=3, momentum=0.9))
+    by_hand = linear(FedLAS(num_classes=3, momentum=0.9)).train()
     gradients(module, batch, accumulate=3)
     for part in range(3):
         by_hand(*(tensor[4 * part : 4 * part + 4] for tensor in batch[:2]))
@@ -110,7 +110,7 @@ def train(module, folder, **config):
 
 def convolutional():
     torch.manual_seed(0)
-    return Objective(build_model("resnet8", num_classes=3, in_channels=1, image_size=8, width=4), FedLAS(3))
+    return Objective(build_model("resnet8", num_classes=3, in_channels=1, image_size=8, width=4), FedLAS(num_classes=3))
 
 
 def test_channels_last_is_a_layout_and_no_other_result(tmp_path):

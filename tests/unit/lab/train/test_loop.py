@@ -35,7 +35,7 @@ def objective(criterion=None, seed=0):
     torch.manual_seed(seed)
     inputs = SPLITS.train.images[0].numel()
     model = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
-    return Objective(model, criterion or FedLAS(3), head="4")
+    return Objective(model, criterion or FedLAS(num_classes=3), head="4")
 
 
 def train(module, folder, *, epochs=3, optimizer=None, schedule=None, identity=None, **more):

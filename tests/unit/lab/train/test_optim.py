@@ -12,7 +12,9 @@ from fedlas.losses import FedLAS
 
 def objective(criterion=None):
     torch.manual_seed(0)
-    return Objective(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), criterion or FedLAS(3), head="2")
+    return Objective(
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), criterion or FedLAS(num_classes=3), head="2"
+    )
 
 
 def rates(schedule, epochs, lr=1.0, **optimizer):

@@ -22,7 +22,7 @@ SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes
 def objective(seed=0):
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Flatten(), nn.Linear(SPLITS.train.images[0].numel(), 3))
-    return Objective(model, FedLAS(3), head="1")
+    return Objective(model, FedLAS(num_classes=3), head="1")
 
 
 def train(module, folder, optimizer="sgd", average="none"):

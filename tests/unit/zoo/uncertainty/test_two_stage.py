@@ -86,7 +86,7 @@ def test_a_part_predict_and_losses_that_need_features():
     found = predict(model, [batch()], features=True, head=model.head)
     assert found.features.shape == (12, 64)
     assert find_head(model) is model.head.out
-    objective = Objective(model, FedLAS(C), head=model.head, penalty=LatentKL())
+    objective = Objective(model, FedLAS(num_classes=C), head=model.head, penalty=LatentKL())
     assert torch.isfinite(objective(*batch())[0])
 
 

@@ -1,4 +1,4 @@
-"""Comp-sum losses: a family from the sum-exponential loss over cross-entropy and generalized cross-entropy to the MAE.
+"""Generalized cross-entropy: the comp-sum family, from the sum-exponential loss over cross-entropy to the MAE.
 
 Source: Mao, Mohri, Zhong 2023, "Cross-Entropy Loss Functions: Theoretical Analysis and Applications", ICML
 (arXiv 2304.07288); for tau in (1, 2) Zhang and Sabuncu 2018, "Generalized Cross Entropy Loss" (arXiv 1805.07836).
@@ -15,10 +15,10 @@ from torch import Tensor
 from fedlas._core.check import check_number
 from fedlas.losses._base import LOSSES, Batch, Loss, LossOptions, paper
 
-__all__ = ["CompSum", "comp_sum"]
+__all__ = ["GCE", "generalized_cross_entropy"]
 
 
-def comp_sum(nll: Tensor, tau: float) -> Tensor:
+def generalized_cross_entropy(nll: Tensor, tau: float) -> Tensor:
     """``(1 - p^(tau - 1)) / (tau - 1)`` from ``nll = -log p``; ``nll`` itself for ``tau = 1``.
 
     Args:
@@ -26,7 +26,7 @@ def comp_sum(nll: Tensor, tau: float) -> Tensor:
         tau: In [0, 2].
 
     Example:
-        >>> comp_sum(torch.tensor([0.6931]), 2.0)  # 1 - p
+        >>> generalized_cross_entropy(torch.tensor([0.6931]), 2.0)  # 1 - p
         tensor([0.5000])
     """
     power = tau - 1
@@ -38,8 +38,8 @@ def comp_sum(nll: Tensor, tau: float) -> Tensor:
     **paper("Cross-Entropy Loss Functions: Theoretical Analysis and Applications", 2023, "2304.07288"),
     tune={"tau": "1:2"},
 )
-class CompSum(Loss):
-    """Comp-sum loss: ``(1 - p_y^(tau - 1)) / (tau - 1)``; generalized cross-entropy for tau between 1 and 2.
+class GCE(Loss):
+    """Generalized cross-entropy, as a comp-sum loss: ``(1 - p_y^(tau - 1)) / (tau - 1)``.
 
     Args:
         tau: 0 is the sum-exponential loss ``1 / p_y - 1``, 1 is cross-entropy, 2 is ``1 - p_y``. The default is
@@ -53,7 +53,7 @@ class CompSum(Loss):
         Above 1 it is bounded, so wrong labels weigh less. Soft targets: each class contributes its share.
 
     Example:
-        >>> CompSum(tau=2.0)(torch.zeros(1, 4), torch.tensor([0]))
+        >>> GCE(tau=2.0)(torch.zeros(1, 4), torch.tensor([0]))
         tensor(0.7500)
     """
 
@@ -61,8 +61,8 @@ class CompSum(Loss):
 
     def __init__(self, *, tau: float = 1.7, **options: Unpack[LossOptions]) -> None:
         super().__init__(**options)
-        self.tau = check_number("CompSum", "tau", tau, low=0, high=2)
+        self.tau = check_number("GCE", "tau", tau, low=0, high=2)
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
-        return batch.cost_of_target(lambda nll: comp_sum(nll, self.tau))
+        return batch.cost_of_target(lambda nll: generalized_cross_entropy(nll, self.tau))

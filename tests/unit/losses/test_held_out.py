@@ -1,0 +1,47 @@
+"""A loss that learns from validation says so where the training loop passes nothing on."""
+
+import warnings
+
+import pytest
+import torch
+
+from fedlas.errors import CalibrationWarning
+from fedlas.losses import AdaFocal, Controlled, Tempered, TemperedPast
+from fedlas.predictions import Predictions
+
+LOGITS, TARGET = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0])
+
+
+def one_pass(criterion):
+    criterion(LOGITS, TARGET, index=torch.arange(4))
+
+
+def test_the_third_pass_without_validation_warns_once():
+    criterion = TemperedPast(num_classes=3, num_samples=4, num_epochs=5)
+    one_pass(criterion)
+    one_pass(criterion)
+    with pytest.warns(CalibrationWarning, match="update_from_validation") as caught:
+        one_pass(criterion)
+    assert caught[0].filename == __file__
+    one_pass(criterion)  # warnings are errors
+
+
+@pytest.mark.parametrize("criterion", [AdaFocal(), Tempered(), Controlled(base="ls")], ids=lambda x: type(x).__name__)
+def test_the_second_evaluation_without_validation_warns_once(criterion):
+    for epoch in range(3):
+        one_pass(criterion.train())
+        if epoch == 1:
+            with pytest.warns(CalibrationWarning, match="update_from_validation"):
+                criterion.eval()
+        criterion.eval()
+        criterion.eval()
+
+
+def test_a_loop_that_validates_is_left_alone():
+    criterion = TemperedPast(num_classes=3, num_samples=4, num_epochs=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            one_pass(criterion.train())
+            criterion.eval()
+            criterion.update_from_validation(Predictions(LOGITS, TARGET))
