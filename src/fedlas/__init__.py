@@ -1,25 +1,32 @@
-"""Train and measure calibrated classifiers in PyTorch: FedLAS, other losses, metrics and calibrators."""
+"""Measure, calibrate and train classifiers in PyTorch: FedLAS, other losses, metrics and calibrators.
+
+Every public name is imported at its first use, so that ``import fedlas`` costs nothing until then.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedlas import calibrators as calibrators
-from fedlas import checks, errors
-from fedlas.calibrated import CalibratedModel, calibrate
-from fedlas.features import FeatureTap, find_head
-from fedlas.metrics import evaluate
-from fedlas.objective import Objective, param_groups, predict
-from fedlas.predictions import Predictions, TopLabel
-from fedlas.stats import estimates
-from fedlas.stats.two_models import compare
-
 if TYPE_CHECKING:
     from fedlas import binary as binary
+    from fedlas import calibrators as calibrators
+    from fedlas import checks as checks
     from fedlas import deploy as deploy
     from fedlas import diagnose as diagnose
+    from fedlas import errors as errors
+    from fedlas import features as features
     from fedlas import integrations as integrations
+    from fedlas import losses as losses
+    from fedlas import metrics as metrics
     from fedlas import plots as plots
+    from fedlas import stats as stats
     from fedlas import zoo as zoo
+    from fedlas.calibrated import CalibratedModel, calibrate
+    from fedlas.features import FeatureTap, find_head
+    from fedlas.metrics import evaluate
+    from fedlas.objective import Objective, param_groups, predict
+    from fedlas.predictions import Predictions, TopLabel, read_predictions
+    from fedlas.stats import estimates
+    from fedlas.stats.two_models import compare
 
 __version__ = "0.1.0"
 
@@ -39,18 +46,41 @@ __all__ = [
     "find_head",
     "param_groups",
     "predict",
+    "read_predictions",
 ]
 
-_AT_FIRST_USE = ("binary", "deploy", "diagnose", "integrations", "plots", "zoo")
-"""Packages that ``import fedlas`` does not import; the other public ones it needs itself."""
+_HOMES = {
+    "CalibratedModel": "calibrated",
+    "FeatureTap": "features",
+    "Objective": "objective",
+    "Predictions": "predictions",
+    "TopLabel": "predictions",
+    "calibrate": "calibrated",
+    "compare": "stats.two_models",
+    "estimates": "stats",
+    "evaluate": "metrics",
+    "find_head": "features",
+    "param_groups": "objective",
+    "predict": "objective",
+    "read_predictions": "predictions",
+}
+"""The module of each public name that is no module itself."""
+_MODULES = (
+    "binary", "calibrators", "checks", "deploy", "diagnose", "errors", "features", "integrations", "losses", "metrics",
+    "plots", "stats", "zoo",
+)  # fmt: skip
+"""Public modules."""
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of the package
 
     def __getattr__(name: str) -> Any:
-        if name in _AT_FIRST_USE:
+        if name in _MODULES:
             return import_module(f"fedlas.{name}")
-        raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'fedlas' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"fedlas.{_HOMES[name]}"), name)
+        return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_AT_FIRST_USE})
+        return sorted({*__all__, *_MODULES})

@@ -77,7 +77,7 @@ def test_every_option_shows_one_default(verb):
         (["bench", "digits", "--lossses", "ce"], "Did you mean '--losses'?"),
         (["train", "digits", "--se", "1"], "Did you mean '--se"),
         (["train", "digits", "--seed", "x"], "invalid int value: 'x'"),
-        (["train", "digits", "more"], "no place for 'more'"),
+        (["train", "digits", "more"], "unrecognized arguments: 'more'"),
         (["train", "digits", "--seed"], "expected one argument"),
         (["list"], "required: KIND"),
         (["list", "loses"], "Did you mean 'losses'?"),

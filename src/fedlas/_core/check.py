@@ -1,6 +1,4 @@
-"""Argument checks, and the errors they raise.
-
-An error message names its owner, then says what was expected, what came and what to do.
+"""Argument checks; the errors that they raise are in :mod:`fedlas._core.errors`, which needs no torch.
 
 **Which numbers are accepted.** Logits, features and whatever else is measured are dense tensors on a device that holds
 values (not sparse, nested or on the meta device), finite, and between ``-LARGEST`` and ``LARGEST``: so differences and
@@ -13,7 +11,6 @@ skips the step. Losses accept the meta device, where operations are counted.
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import reprlib
@@ -23,50 +20,16 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from fedlas._core.text import printable
+from fedlas._core.errors import CalibrationWarning as CalibrationWarning
+from fedlas._core.errors import InputError as InputError
+from fedlas._core.errors import NonFiniteError as NonFiniteError
+from fedlas._core.errors import shortened as shortened
+from fedlas._core.errors import suggestion as suggestion
 
 T = TypeVar("T", bound=str)
 
 LARGEST = 2.0**100
 """The largest size of a logit or feature, 1.3e30: a hundred million of them add up to a float32."""
-
-
-class InputError(ValueError):
-    """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
-
-    Args:
-        owner: What raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
-        expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
-        got: What came instead; its ``str()`` is shown.
-        fix: What to do, as a full sentence.
-
-    Note:
-        The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.
-
-    Example:
-        >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
-        FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
-    """
-
-    def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
-        self.parts = (owner, shortened(expected), shortened(str(got)), fix)
-        super().__init__(printable("{}: {}; got {}. {}".format(*self.parts)))
-
-    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
-        return (type(self), self.parts)
-
-
-def shortened(text: str, most: int = 2000) -> str:
-    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-class NonFiniteError(InputError):
-    """Values that must be finite contain NaN or infinities."""
-
-
-class CalibrationWarning(UserWarning):
-    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
 
 
 def reason(error: Exception) -> str:
@@ -153,17 +116,6 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[T]) -> 
     if isinstance(value, str) and value in names:
         return names[names.index(value)]
     raise InputError(owner, f"{name} must be one of {', '.join(names)}", repr(value), suggestion(str(value), names))
-
-
-def suggestion(name: str, names: Iterable[str]) -> str:
-    """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
-    known = list(names)
-    # 0.5 is low enough for a misspelled name of three or four letters.
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if near:
-        return f"Did you mean {near[0]!r}?"
-    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
-    return f"Choose one of: {', '.join(known[:30]) or '(none)'}{more}."
 
 
 def check_logits(owner: str, logits: Any) -> Tensor:

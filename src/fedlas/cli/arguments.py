@@ -7,59 +7,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from fedlas.lab.recipes.recipe import Recipe, load_recipe
 from fedlas.predictions.columns import Columns, split_names
 from fedlas.stats.estimates import REPLICATES
 
-AddSubcommand = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
-"""``add(name, run, summary, positional)``: the parser of a new subcommand."""
-
-
-def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe, what overrides it, and the trackers that its runs are shown to."""
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
-    )
-    add_set(parser, "KEY=VALUE", "override a key of the recipe, e.g. optimizer.lr=0.05")
-    parser.add_argument(
-        "--precision", help="auto, fp32 or bf16; short for --set train.precision=... (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--data",
-        metavar="FOLDER",
-        help="where the data is; short for --set data.root=... (default: $FEDLAS_DATA, then the usual places)",
-    )
-
-
-def add_track(parser: argparse.ArgumentParser) -> None:
-    """Add ``--track``."""
-    parser.add_argument(
-        "--track",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME",
-        help="show the runs to these trackers too, see 'fedlas list trackers'; --set trackers.NAME.KEY=VALUE sets one "
-        "up (default: the recipe's)",
-    )
-
-
-def overrides_of(args: argparse.Namespace) -> list[str]:
-    """What parsed arguments change in the recipe, as ``--set`` would; its data excepted."""
-    short = [f"train.precision={args.precision}"] if args.precision is not None else []
-    return [*args.set, *short]
-
-
-def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe that parsed arguments choose, with their overrides, data and trackers."""
-    return load_recipe(args.recipe, overrides_of(args)).with_data_root(args.data).with_trackers(args.track)
-
-
-def add_set(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
-    """Add ``--set``, which may be repeated."""
-    parser.add_argument(
-        "--set", action="append", default=[], metavar=metavar, help=f"{what}; may be repeated (default: none)"
-    )
+AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+"""``add(run, positional)``: the parser of a subcommand, whose name and summary are in :mod:`fedlas.cli.main`."""
 
 
 def add_data(parser: argparse.ArgumentParser, what: str, *, flag: str = "--data") -> None:

@@ -11,7 +11,8 @@ from fedlas._core.check import InputError
 from fedlas._core.collective import is_main_process
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, overrides_of
+from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.report import add_report_options, report, require_report_packages
 from fedlas.lab.bench.dry_run import dry_run
 from fedlas.lab.bench.executors import EXECUTORS, Executor
@@ -27,7 +28,7 @@ _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
 def add_bench(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("bench", _bench, "Run a recipe with several losses and seeds, and report. Rerun to resume.", "RECIPE")
+    parser = add(_bench, "RECIPE")
     add_recipe(parser)
     add_track(parser)
     add_losses(parser, "losses to run")

@@ -29,12 +29,7 @@ from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 def add_card(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "card",
-        _card,
-        "Write a calibration card, what a model may be trusted with: of a run, or of two files of predictions.",
-        "RUN | [MODEL] VAL TEST",
-    )
+    parser = add(_card, "RUN | [MODEL] VAL TEST")
     parser.add_argument(
         "places",
         type=Path,

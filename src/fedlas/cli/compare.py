@@ -40,12 +40,7 @@ _OWNER = "fedlas compare"
 
 def add_compare(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "compare",
-        _compare,
-        "Test differences: between methods of a bench over seeds, or between two files of predictions.",
-        "FOLDER A:B [A:B ...] | FILE FILE",
-    )
+    parser = add(_compare, "FOLDER A:B [A:B ...] | FILE FILE")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or a file of predictions")
     parser.add_argument(
         "pairs",

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.terminal import Bar, say, show, table
-from fedlas.cli.arguments import AddSubcommand, add_set
+from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.bench_group import add_set
 from fedlas.lab.data.check import Checked, PartFacts, check_dataset, where
 from fedlas.lab.recipes.recipe import parse_options
 
 
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("data", _data, "Check that a data set is there and whole; say what to do if not.", "check NAME [PATH]")
+    parser = add(_data, "check NAME [PATH]")
     parser.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
     parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
     parser.add_argument(

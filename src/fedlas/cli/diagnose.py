@@ -29,12 +29,7 @@ from fedlas.stats.intervals import Interval
 
 def add_diagnose(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "diagnose",
-        _diagnose,
-        "Show whether the feature-norm indicator tracks confidence, and what the gate did, in finished runs.",
-        "RUN [RUN ...]",
-    )
+    parser = add(_diagnose, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or the folder of a bench")
     parser.add_argument("--out", type=path_argument, help="folder of diagnose.html, .json, .npz (default: the runs')")
     parser.add_argument(

@@ -46,9 +46,7 @@ from fedlas.stats.estimates import REPLICATES, check_replicates
 
 def add_evaluate(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "evaluate", _evaluate, "Measure predictions: .npz, .csv, .parquet, .jsonl, or a run's test set.", "FILE"
-    )
+    parser = add(_evaluate, "FILE")
     parser.add_argument("file", type=Path, metavar="FILE", help="predictions, or a run folder")
     add_columns(parser, top_label=True)
     add_samples(parser)

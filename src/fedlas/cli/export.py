@@ -33,12 +33,7 @@ from fedlas.stats.estimates import check_replicates
 
 def add_export(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "export",
-        _export,
-        "Write the model of a run, or a saved CalibratedModel, for production: its calibration inside, checked.",
-        "RUN | FILE",
-    )
+    parser = add(_export, "RUN | FILE")
     parser.add_argument(
         "place", type=Path, metavar="RUN | FILE", help="folder of a finished run, or a file of CalibratedModel.save"
     )

@@ -24,7 +24,7 @@ _UNEVEN = 5
 
 def add_init(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("init", _init, "Look at a folder of images and write a recipe that trains on it.", "FOLDER")
+    parser = add(_init, "FOLDER")
     parser.add_argument(
         "folder", metavar="FOLDER", type=path_argument, help="CLASS/*, or train/CLASS/* and test/CLASS/* (or val)"
     )

@@ -50,7 +50,7 @@ _SHARED = {"reduction", "ignore_index", "weight", "num_classes", "num_samples", 
 
 def add_list(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("list", _list, "List what can be named on the command line or in a recipe.", "KIND")
+    parser = add(_list, "KIND")
     parser.add_argument(
         "kind",
         metavar="KIND",

@@ -1,7 +1,7 @@
-"""The command line: finds the subcommand, and turns errors into exit codes.
+"""The command line: loads the subcommand's module, parses, and turns errors into exit codes.
 
 The standard library parses. A parser made from signatures (jsonargparse was tried) has no ``--losses ce fedlas`` and no
-positional FOLDER, shows types in place of sentences, and starts no faster: torch is 1.5 of its 1.7 seconds.
+positional FOLDER, and shows types in place of sentences. Neither this module nor ``fedlas --help`` imports torch.
 """
 
 from __future__ import annotations
@@ -9,55 +9,59 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
 
 import fedlas
-from fedlas._core.check import CalibrationWarning, InputError, suggestion
+from fedlas._core.errors import CalibrationWarning, InputError, suggestion
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.output import LostOutputError, standard_streams
 from fedlas._core.text import printable
-from fedlas.cli.bench import add_bench
-from fedlas.cli.card import add_card
-from fedlas.cli.compare import add_compare
-from fedlas.cli.data import add_data
-from fedlas.cli.diagnose import add_diagnose
-from fedlas.cli.evaluate import add_evaluate
-from fedlas.cli.export import add_export
-from fedlas.cli.init import add_init
-from fedlas.cli.listing import add_list
-from fedlas.cli.monitor import add_monitor
-from fedlas.cli.ood import add_ood
-from fedlas.cli.pack import add_pack
-from fedlas.cli.report import add_report
-from fedlas.cli.shift import add_shift
-from fedlas.cli.track import add_track
-from fedlas.cli.train import add_train
-from fedlas.cli.tune import add_tune
-from fedlas.cli.uncertainty import add_uncertainty
 
-_SUBCOMMANDS = (
-    add_bench,
-    add_train,
-    add_tune,
-    add_evaluate,
-    add_report,
-    add_diagnose,
-    add_uncertainty,
-    add_shift,
-    add_ood,
-    add_data,
-    add_init,
-    add_list,
-    add_export,
-    add_card,
-    add_monitor,
-    add_track,
-    add_compare,
-    add_pack,
-)
+
+class Subcommand(NamedTuple):
+    """A subcommand of ``fedlas``.
+
+    Attributes:
+        summary: A sentence for ``--help``.
+        module: Module of this package with ``add_MODULE(add)``.
+        writes: Whether its results are files or the exit status: then it works on if nothing can be printed.
+        resumes: Whether the same command continues one that was stopped.
+    """
+
+    summary: str
+    module: str
+    writes: bool = True
+    resumes: bool = False
+
+
+SUBCOMMANDS = {
+    "evaluate": Subcommand("Measure predictions, before and after calibration.", "evaluate", writes=False),
+    "compare": Subcommand("Compare two models, or the methods of a bench.", "compare", writes=False),
+    "card": Subcommand("Write a card: what a model may be trusted with.", "card"),
+    "export": Subcommand("Write a model for production, calibration inside.", "export"),
+    "monitor": Subcommand("Watch live predictions; exit status 3 is an alarm.", "monitor"),
+    "list": Subcommand("List losses, metrics, calibrators and more.", "listing", writes=False),
+    "init": Subcommand("Write a recipe for a folder of images.", "init"),
+    "data": Subcommand("Check that a data set is there and whole.", "data", writes=False),
+    "train": Subcommand("Train one recipe, loss and seed.", "train", resumes=True),
+    "bench": Subcommand("Run a recipe with losses and seeds, and report.", "bench", resumes=True),
+    "tune": Subcommand("Search the options of losses on validation.", "tune", resumes=True),
+    "report": Subcommand("Write the report of finished runs.", "report"),
+    "diagnose": Subcommand(
+        "Show what FedLAS's indicator and gate did in runs.",
+        "diagnose",
+    ),
+    "uncertainty": Subcommand("Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True),
+    "shift": Subcommand("Measure runs on corrupted test images.", "shift"),
+    "ood": Subcommand("Measure how well runs detect other data.", "ood"),
+    "track": Subcommand("Show finished runs to experiment trackers.", "track"),
+    "pack": Subcommand("Pack the runs of a bench into two text files.", "pack"),
+}
+"""By name, in the order of ``--help``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if a run of a bench failed, 2 for arguments or input that cannot be used or results that
             cannot be printed and are nowhere else, 3 if fedlas monitor raised an alarm, 130 after Ctrl-C.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    leaves = given[:1] != [] and given[0] in _LEAVE_RESULTS
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = SUBCOMMANDS.get(words[0]) if words else None
+    leaves = chosen is not None and chosen.writes
     with standard_streams(keep_going=leaves) as output:
         try:
-            status, stop = _status(given), None
+            status, stop = _status(words, resumes=chosen is not None and chosen.resumes), None
         except SystemExit as error:  # of --help, --version, and arguments that cannot be parsed
             status, stop = int(error.code or 0), error
         # Output may still be in the buffer, and only writing it shows that the disk is full.
@@ -88,53 +93,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-_LEAVE_RESULTS = frozenset(
-    {
-        "bench",
-        "train",
-        "tune",
-        "report",
-        "uncertainty",
-        "ood",
-        "shift",
-        "diagnose",
-        "export",
-        "card",
-        "track",
-        "monitor",
-        "init",
-        "pack",
-    }
-)
-"""Subcommands whose results are files, or the exit status: these work on if nothing can be printed."""
-
-
-def _status(given: list[str]) -> int:
+def _status(words: list[str], *, resumes: bool) -> int:
     try:
-        parsed = _parse(given)
+        parsed = _parse(words)
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             return int(parsed.run(parsed))
     except LostOutputError:
         return 0
     except (InputError, MissingExtraError) as error:
-        print(f"fedlas: error: {printable(str(error))}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        place = f" ({error.filename!s:.200})" if error.filename else ""
+        return _fail(f"file: it must be usable; got {error.strerror or error}{place}. Check its path and permissions.")
     except KeyboardInterrupt:
-        resumes = given[:1] in (["bench"], ["train"], ["tune"], ["uncertainty"])
         print(f"\nStopped.{' The same command resumes from the last checkpoint.' if resumes else ''}", file=sys.stderr)
         return 130
-    except OSError as error:  # a name that is too long, a folder that may not be searched
-        where = f" ({error.filename!s:.200})" if error.filename else ""
-        got = printable(f"{error.strerror or error}{where}")
-        print(f"fedlas: error: file: it must be usable; got {got}. Check its path and permissions.", file=sys.stderr)
-        return 2
-    except MemoryError as error:
-        got = printable(str(error)) or "less"
-        print(f"fedlas: error: memory: there must be enough; got {got}. Choose fewer or smaller.", file=sys.stderr)
-        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in _NO_MEMORY):
+            raise
+        return _fail(f"memory: there must be enough; got {error or 'less'}. Choose fewer or smaller.")
     finally:
         _leave_processes()
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory")
+"""How PyTorch says so, on an accelerator and on a processor."""
+
+
+def _fail(text: str) -> int:
+    print(f"fedlas: error: {printable(text)}", file=sys.stderr)
+    return 2
 
 
 def _show_warning(other: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
@@ -170,27 +159,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {printable(message)}{stop} {usage} '{self.prog} --help'.\n")
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser, subcommands = _parsers()
-    if not arguments:
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser, subcommands = _parsers(words[:1])
+    if not words:
         parser.print_help(sys.stderr)
         parser.exit(2)
-    if not arguments[0].startswith("-") and arguments[0] not in subcommands:
-        parser.error(f"there is no subcommand {arguments[0]!r}. {suggestion(arguments[0], subcommands)}")
-    parsed, unknown = parser.parse_known_args(arguments)
+    if not words[0].startswith("-") and words[0] not in SUBCOMMANDS:
+        parser.error(f"there is no subcommand {words[0]!r}. {suggestion(words[0], SUBCOMMANDS)}")
+    parsed, unknown = parser.parse_known_args(words)
     if unknown:
         chosen = subcommands.get(parsed.subcommand, parser)
         option = next((word for word in unknown if word.startswith("-")), None)
         if option is None:
-            chosen.error(f"there is no place for {' '.join(map(repr, unknown))}")
+            chosen.error(f"unrecognized arguments: {' '.join(map(repr, unknown))}")
         chosen.error(f"there is no option {option!r}. {suggestion(option.split('=')[0], chosen.options)}")
     if parsed.subcommand is None:
-        parser.error(f"a subcommand is missing. {suggestion('', subcommands)}")
+        parser.error(f"a subcommand is missing. {suggestion('', SUBCOMMANDS)}")
     return parsed
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(prog="fedlas", description="Train and measure calibrated classifiers.")
+def _parsers(names: Collection[str] = tuple(SUBCOMMANDS)) -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser of everything, and those of the named subcommands, whose modules are imported for it."""
+    parser = _Parser(prog="fedlas", description="Measure, calibrate and train classifiers.")
     parser.add_argument("--version", action="version", version=f"fedlas {fedlas.__version__}")
     group = parser.add_subparsers(
         dest="subcommand",
@@ -200,15 +190,21 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     )
     # The parsers are kept by name: an error is then shown with the usage of its own subcommand.
     subcommands: dict[str, _Parser] = {}
+    for name, each in SUBCOMMANDS.items():
+        summary = f"{each.summary} Rerun to resume." if each.resumes else each.summary
 
-    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str, positional: str) -> _Parser:
-        usage = f"fedlas {name} {positional} [options]"
-        subcommands[name] = group.add_parser(name, help=summary, description=summary, usage=usage)
-        subcommands[name].set_defaults(run=run)
-        return subcommands[name]
+        def add(
+            run: Callable[[argparse.Namespace], int], positional: str, name: str = name, summary: str = summary
+        ) -> _Parser:
+            usage = f"fedlas {name} {positional} [options]"
+            subcommands[name] = group.add_parser(name, help=summary, description=summary, usage=usage)
+            subcommands[name].set_defaults(run=run)
+            return subcommands[name]
 
-    for subcommand in _SUBCOMMANDS:
-        subcommand(add)
+        if name in names:
+            getattr(import_module(f"fedlas.cli.{each.module}"), f"add_{name}")(add)
+        else:
+            group.add_parser(name, help=summary)
     return parser, subcommands
 
 

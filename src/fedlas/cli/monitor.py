@@ -19,13 +19,7 @@ from fedlas.present.table import terminal
 
 def add_monitor(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "monitor",
-        _monitor,
-        "Watch live predictions: has calibration, accuracy, confidence or a class share changed since the card? Exit "
-        "status: 0 no alarm, 3 alarm, 2 error.",
-        "CARD PREDS [PREDS ...]",
-    )
+    parser = add(_monitor, "CARD PREDS [PREDS ...]")
     parser.add_argument("card", type=Path, metavar="CARD", help="card.json, or the run folder that holds it")
     parser.add_argument(
         "files", type=Path, nargs="+", metavar="PREDS", help="live predictions in the order of time, with labels or not"

@@ -12,7 +12,8 @@ from typing import Any
 from fedlas._core.check import InputError, check_choice, suggestion
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show, status
-from fedlas.cli.arguments import AddSubcommand, add_data, add_details, add_set
+from fedlas.cli.arguments import AddSubcommand, add_data, add_details
+from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.report.ood_files import write_files
 from fedlas.lab.report.ood_summary import (
@@ -42,12 +43,7 @@ _OWNER = "fedlas ood"
 
 def add_ood(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "ood",
-        _ood,
-        "Measure how well runs distinguish their test images from other data sets.",
-        "RUN [RUN ...]",
-    )
+    parser = add(_ood, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs, or of a bench")
     parser.add_argument(
         "--data",

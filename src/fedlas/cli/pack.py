@@ -10,12 +10,7 @@ from fedlas.cli.arguments import AddSubcommand
 
 def add_pack(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "pack",
-        lambda args: pack(args.folder),
-        "Pack the finished runs of a bench into two text files, to be kept or shared without their folders.",
-        "FOLDER",
-    )
+    parser = add(lambda args: pack(args.folder), "FOLDER")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench")
 
 

@@ -24,12 +24,7 @@ from fedlas.stats.estimates import REPLICATES, check_replicates
 
 def add_report(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "report",
-        _report,
-        "Write report.md, report.html and results.csv over finished runs.",
-        "FOLDER",
-    )
+    parser = add(_report, "FOLDER")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
     parser.add_argument(
         "--against",

@@ -29,7 +29,7 @@ _CAPTION = (
 
 def add_shift(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add("shift", _shift, "Measure finished runs on corrupted test images, in fifteen ways.", "RUN [RUN ...]")
+    parser = add(_shift, "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument(
         "--corruptions", nargs="+", default=[], metavar="NAME", help="see 'fedlas list corruptions' (default: all)"

@@ -12,7 +12,8 @@ from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.terminal import say
 from fedlas._core.terminal import track as tracked
-from fedlas.cli.arguments import AddSubcommand, add_set
+from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.bench_group import add_set
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.claim import finished
 from fedlas.lab.runs.find import find_runs
@@ -23,12 +24,7 @@ from fedlas.lab.trackers.base import trackers_of
 
 def add_track(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "track",
-        lambda args: track(args.runs, to=args.to, options=args.set),
-        "Show runs to experiment trackers afterward, from their logs.",
-        "RUN [RUN ...]",
-    )
+    parser = add(lambda args: track(args.runs, to=args.to, options=args.set), "RUN [RUN ...]")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of a bench")
     parser.add_argument(
         "--to",

@@ -9,7 +9,8 @@ from fedlas._core.check import check_count
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas._core.threads import limited_to
-from fedlas.cli.arguments import AddSubcommand, add_recipe, add_track, recipe_of
+from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.bench.warnings import alarms_of
 from fedlas.lab.recipes.plan import Run, plan
@@ -21,9 +22,7 @@ from fedlas.lab.runs.tracking import hints
 
 def add_train(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "train", _train, "Train one recipe with one loss and seed. Rerun with the same --out to resume.", "RECIPE"
-    )
+    parser = add(_train, "RECIPE")
     add_recipe(parser)
     add_track(parser)
     parser.add_argument("--loss", default="fedlas", help="loss to train with (default: %(default)s)")

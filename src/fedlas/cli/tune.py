@@ -8,8 +8,9 @@ from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_recipe, overrides_of
+from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench import add_losses, workers_number
+from fedlas.cli.bench_group import add_recipe, overrides_of
 from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, verdict, write_best
 from fedlas.lab.tune.plan import Tuning, dry_run, plan_tuning
 from fedlas.lab.tune.study import STORAGE, run_study
@@ -18,8 +19,7 @@ from fedlas.present.table import terminal
 
 def add_tune(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    summary = "Search the options of losses on validation, the same budget for each. Rerun to resume."
-    parser = add("tune", _tune, summary, "RECIPE")
+    parser = add(_tune, "RECIPE")
     add_recipe(parser)
     add_losses(parser, "losses to tune")
     option = parser.add_argument

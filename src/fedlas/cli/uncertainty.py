@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand, add_data, add_set
+from fedlas.cli.arguments import AddSubcommand, add_data
+from fedlas.cli.bench_group import add_set
 from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
@@ -18,12 +19,7 @@ from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
 
 def add_uncertainty(add: AddSubcommand) -> None:
     """Add the subcommand."""
-    parser = add(
-        "uncertainty",
-        _uncertainty,
-        "Make an ensemble, MC dropout, Laplace or another method of finished runs. Rerun to resume.",
-        "METHOD RUN [RUN ...]",
-    )
+    parser = add(_uncertainty, "METHOD RUN [RUN ...]")
     parser.add_argument("method", metavar="METHOD", help="method, see 'fedlas list uncertainty'")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs")
     parser.add_argument(

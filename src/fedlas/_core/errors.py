@@ -1,0 +1,60 @@
+"""Errors and warnings that users can catch by name, without torch: the command line starts with them.
+
+An error message names its owner, then says what was expected, what came and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from fedlas._core.text import printable
+
+
+class InputError(ValueError):
+    """An argument, option or file from the user cannot be used. The command line prints it without a traceback.
+
+    Args:
+        owner: What raises it, e.g. ``"FedLAS"`` or ``"fedlas train"``.
+        expected: The condition that was violated, e.g. ``"alpha must be in [0, 1]"``.
+        got: What came instead; its ``str()`` is shown.
+        fix: What to do, as a full sentence.
+
+    Note:
+        The message is one line; control characters in it are escaped, and parts of over 2,000 characters are cut.
+
+    Example:
+        >>> print(InputError("FedLAS", "alpha must be in [0, 1]", -1, "Pass a fraction such as 0.05."))
+        FedLAS: alpha must be in [0, 1]; got -1. Pass a fraction such as 0.05.
+    """
+
+    def __init__(self, owner: str, expected: str, got: object, fix: str) -> None:
+        self.parts = (owner, shortened(expected), shortened(str(got)), fix)
+        super().__init__(printable("{}: {}; got {}. {}".format(*self.parts)))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
+        return (type(self), self.parts)
+
+
+def shortened(text: str, most: int = 2000) -> str:
+    """Return ``text``, cut after ``most`` characters: names and values from files may have any length."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+class NonFiniteError(InputError):
+    """Values that must be finite contain NaN or infinities."""
+
+
+class CalibrationWarning(UserWarning):
+    """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
+    known = list(names)
+    # 0.5 is low enough for a misspelled name of three or four letters.
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
+    return f"Choose one of: {', '.join(known[:30]) or '(none)'}{more}."
