@@ -50,7 +50,7 @@ def exported(name):
 def definition(module, name):
     """``(module, node)`` where a name is defined: imports within the package are followed. None if it is not ours."""
     nodes = tree_of(module).body
-    for node in (*nodes, *(each for node in nodes if isinstance(node, ast.If) for each in node.body)):
+    for node in (*nodes, *(each for block in nodes if isinstance(block, ast.If) for each in block.body)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fedlas":
