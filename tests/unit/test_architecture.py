@@ -21,7 +21,7 @@ LAYERS = [  # each may import only from later lines, and itself; docs/architectu
     {"lab.studies"},
     {"lab.runs"},
     {"lab.recipes"},
-    {"lab.trackers", "lab.train"},
+    {"lab.train"},
     {"lab.data", "lab.models"},
     {"present"},
     {"integrations", "deploy"},

@@ -21,7 +21,6 @@ from fedlas.lab.bench.suite import Group, load_group
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import Recipe, parse_options
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.tracking import hints
 
 _SHORT = ("workers", "gpus_per_run", "cpus_per_run")
 
@@ -190,7 +189,6 @@ def bench(
     # Report what finished.
     if is_main_process():
         report(folder, details=details, pages=pages)
-        say(*hints(recipe.trackers, folder))
     if outcome.failed:
         failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
         say(failed, style="bold red", wrap=True, stderr=True)

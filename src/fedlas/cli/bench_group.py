@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from fedlas.lab.recipes.recipe import Recipe, load_recipe
+from fedlas.lab.train.tracking import TRACKERS
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
-    """Add the recipe, what overrides it, and the trackers that its runs are shown to."""
+    """Add the recipe and its overrides."""
     parser.add_argument(
         "recipe", metavar="RECIPE", help="recipe of the package (see 'fedlas list recipes'), or a .yaml file"
     )
@@ -31,8 +32,8 @@ def add_track(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="show the runs to these trackers too, see 'fedlas list trackers'; --set trackers.NAME.KEY=VALUE sets one "
-        "up (default: the recipe's)",
+        help=f"show the runs to these trackers too: {', '.join(TRACKERS)}; --set trackers.NAME.KEY=VALUE sets an "
+        "option (default: the recipe's)",
     )
 
 

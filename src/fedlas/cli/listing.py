@@ -21,7 +21,6 @@ from fedlas.lab.data.shift import CORRUPTIONS
 from fedlas.lab.models import LIBRARIES, MODELS
 from fedlas.lab.recipes.text import read_content, shipped_names
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
-from fedlas.lab.trackers import TRACKERS
 from fedlas.lab.tune.domain import tuned_rows
 from fedlas.losses import LOSSES
 from fedlas.losses._base import OnBase
@@ -38,7 +37,6 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "executors": EXECUTORS,
     "ood": OOD_SCORES,
     "corruptions": CORRUPTIONS,
-    "trackers": TRACKERS,
 }
 
 KINDS = (*_REGISTRIES, "recipes", "tuning")

@@ -58,7 +58,6 @@ SUBCOMMANDS = {
     "uncertainty": Subcommand("Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True),
     "shift": Subcommand("Measure runs on corrupted test images.", "shift"),
     "ood": Subcommand("Measure how well runs detect other data.", "ood"),
-    "track": Subcommand("Show finished runs to experiment trackers.", "track"),
     "pack": Subcommand("Pack the runs of a bench into two text files.", "pack"),
 }
 """By name, in the order of ``--help``."""

@@ -17,7 +17,6 @@ from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.threads import threads_for
-from fedlas.lab.runs.tracking import hints
 
 
 def add_train(add: AddSubcommand) -> None:
@@ -49,5 +48,4 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
     say(*metrics["notes"], *alarms_of([run]), wrap=True)
     say(f"run folder: {run.folder}")
-    say(*hints(recipe.trackers, run.folder.parent))
     return 0

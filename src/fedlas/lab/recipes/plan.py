@@ -17,8 +17,8 @@ from fedlas.lab.data.base import COMMON_OPTIONS
 from fedlas.lab.models import builder_of
 from fedlas.lab.recipes.config import DataConfig, ModelConfig
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.trackers import trackers_of
 from fedlas.lab.train import check_select
+from fedlas.lab.train.tracking import check_trackers
 from fedlas.losses import LOSSES
 
 __all__ = ["Run", "build_loss", "check_targets", "plan", "taker_of_targets"]
@@ -141,7 +141,7 @@ def plan(
     _check_options("data", recipe.data, [*_options(loader, {"root"}), *COMMON_OPTIONS])
     _check_options("model", recipe.model, _options(model, {"num_classes", "in_channels", "image_size"}))
     check_select(recipe.train.select)
-    trackers_of(recipe.trackers)
+    check_trackers(recipe.trackers)
     folder = out or Path("runs") / recipe.name
     # The seed is the outer loop, so that a bench that is stopped early has a comparison over complete seeds.
     runs = [Run(recipe, loss, seed, folder / f"{loss}-s{seed}") for seed in chosen for loss in names]

@@ -27,11 +27,11 @@ from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, unknown_predictions
 from fedlas.lab.runs.settle import settled
-from fedlas.lab.runs.tracking import Tracking, tracking_of
 from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.machine import precision_text
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
+from fedlas.lab.train.tracking import Tracking
 from fedlas.objective import Objective
 from fedlas.zoo.ood import Outputs
 
@@ -82,7 +82,8 @@ def execute(run: Run, *, label: str | None = None, show: ShowProgress = Training
             if label is None:  # a bench says it itself, once for its runs
                 say(f"precision {used}", style="dim", stderr=True)
             note_start(run.folder, accelerator.device, precision=used)
-        with tracking_of(run, accelerator) as tracking:
+        trackers = run.recipe.trackers if accelerator.is_main_process else {}
+        with Tracking(trackers, run.folder, project=run.recipe.name, name=run.name, config=run.config()) as tracking:
             return _train_and_measure(run, splits, replace(job, on_record=tracking.epoch), tracking)
 
 
@@ -115,7 +116,7 @@ def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tra
             _save_unknown(run, objective, splits)
         # The metrics come last: a run counts as finished by this file, so all others must be there before it.
         write_json(folder.metrics_path, metrics)
-        tracking.final(metrics, test)
+        tracking.final(metrics)
     # No process may return before the files are there: what it does next may read them.
     accelerator.wait_for_everyone()
     return metrics

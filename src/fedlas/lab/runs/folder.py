@@ -79,7 +79,6 @@ class RunFolder:
     checkpoint_path = _File(CHECKPOINT)
     metrics_path = _File("metrics.json")
     intervals_path = _File("intervals.json")
-    trackers_path = _File("trackers.json")
     shift_path = _File("shift.json")
     card_path = _File("card.json")
     predictions_path = _File("predictions")

@@ -16,7 +16,6 @@ from fedlas.lab.recipes.recipe import load_recipe, recipe_from
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.tracking import place_of
 from fedlas.lab.runs.workers import Worker
 
 TINY = [
@@ -94,47 +93,6 @@ def test_a_recipe_file_cannot_name_the_folder_above():
         recipe_from("..", {"title": "x", "data": {"name": "synthetic"}, "model": {"name": "mlp"}})
 
 
-@pytest.mark.parametrize("known", ["../x", "*", "", 7, None, "a" * 65])
-def test_the_id_of_trackers_is_checked(bench, known):
-    run = RunFolder(bench / "ce-s0").run
-    (run.folder / "trackers.json").write_text(json.dumps({"id": known}))
-    with pytest.raises(InputError, match="Remove it to be tracked as a new run"):
-        place_of(run)
-
-
-@pytest.mark.parametrize("absolute", [True, False])
-def test_track_removes_nothing_outside(bench, treasure, absolute, capsys):
-    pytest.importorskip("tensorboard")
-    name = str(treasure).removesuffix("-s0") if absolute else "../../../../treasure"
-    edit(bench / "ce-s0", loss={"name": name})
-    (bench / "ce-s0" / "metrics.json").unlink()
-    assert main(["track", str(bench / "ce-s0")]) == 2
-    assert "the loss must be a plain name" in capsys.readouterr().err
-    assert (treasure / "kept.txt").exists()
-
-
-@pytest.mark.parametrize("link", [".trackers", ".trackers/tensorboard", ".trackers/tensorboard/synthetic"])
-def test_track_follows_no_link(bench, tmp_path, link, capsys):
-    pytest.importorskip("tensorboard")
-    home = tmp_path / "home"
-    for below in ("", "synthetic/", "tensorboard/synthetic/"):
-        (home / below / "ce-s0").mkdir(parents=True)
-        (home / below / "ce-s0" / "kept.txt").write_text("x")
-    (bench / link).parent.mkdir(parents=True, exist_ok=True)
-    (bench / link).symlink_to(home)
-    assert main(["track", str(bench / "ce-s0")]) == 2
-    assert "only what lies in" in capsys.readouterr().err
-    assert len(list(home.rglob("kept.txt"))) == 3
-
-
-def test_a_project_cannot_lead_elsewhere(bench, capsys):
-    pytest.importorskip("tensorboard")
-    (bench / ".trackers" / "ce-s0").mkdir(parents=True)
-    assert main(["track", str(bench / "ce-s0"), "--set", "tensorboard.project=.."]) == 2
-    assert "only what lies in" in capsys.readouterr().err
-    assert (bench / ".trackers" / "ce-s0").exists()
-
-
 def test_uncertainty_writes_nothing_elsewhere(bench, tmp_path, capsys):
     edit(bench / "ce-s0", loss={"name": "../../../../escaped"})
     before = sorted(tmp_path.rglob("*"))
@@ -175,8 +133,7 @@ def files_in(folder):
         ("ce-s0/predictions", ["train"]),
         ("ce-s0/log.jsonl", ["train"]),
         ("ce-s0/.lock", ["train"]),
-        (".trackers", ["track", "RUN"]),
-        (".trackers/mlflow", ["track", "RUN", "--to", "tensorboard"]),
+        (".trackers", ["train", "--track", "tensorboard"]),
         ("ce-s0", ["report", "BENCH", "--pages"]),
     ],
 )
@@ -193,19 +150,17 @@ def test_no_link_leads_what_is_written_elsewhere(bench, tmp_path, link, command,
     before = files_in(home)
     words = {"RUN": str(bench / "ce-s0"), "BENCH": str(bench)}
     given = [words.get(word, word) for word in command]
-    if command == ["train"]:
+    if command[0] == "train":
         (bench / "ce-s0" / "metrics.json").unlink()
         settings = [word for setting in TINY for word in ("--set", setting)]
-        given = ["train", "synthetic", "--loss", "ce", "--out", words["RUN"], *settings]
+        given = ["train", "synthetic", "--loss", "ce", "--out", words["RUN"], *settings, *command[1:]]
     status = main(given)
     assert files_in(home) == before
     assert status == (0 if command[0] == "report" else 2)
     assert "only what lies in" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize(
-    "command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "track", "shift"]
-)
+@pytest.mark.parametrize("command", ["evaluate", "diagnose", "card", "export", "report", "ood", "pack", "shift"])
 def test_a_name_that_is_too_long_ends_in_a_line(command, capsys):
     assert main([command, "a" * 300]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -281,16 +236,14 @@ def leave_out_of(command, bench):
         edit(twin, loss={"name": "twin"})
     options = {
         "report": ["--replicates", "0"], "compare": ["ce:twin"], "diagnose": ["--replicates", "60"],
-        "ood": ["--data", "digits", "--scores", "msp", "--replicates", "39"], "track": ["--to", "tensorboard"],
+        "ood": ["--data", "digits", "--scores", "msp", "--replicates", "39"],
     }  # fmt: skip
     return [command, str(bench), *options[command]]
 
 
 @pytest.mark.parametrize("damage", [garbled_yaml, no_json])
-@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "track"])
+@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood"])
 def test_commands_do_without_a_damaged_run(bench, command, damage, told):
-    if command == "track":
-        pytest.importorskip("tensorboard")
     arguments = leave_out_of(command, bench)
     damage(bench / "ls-s0")
     assert main(arguments) == 0
@@ -319,7 +272,7 @@ def test_a_damaged_run_fails_alone_in_a_bench(bench, damage):
     assert outcome.finished == ["ce-s0", "mbls-s0"]  # where it is not asked for it is no hindrance
 
 
-@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "track", "bench"])
+@pytest.mark.parametrize("command", ["report", "compare", "diagnose", "ood", "bench"])
 @pytest.mark.parametrize("closed", [".", "predictions"])
 def test_a_folder_that_may_not_be_looked_into(bench, command, closed, told, capsys):
     words = [word for setting in TINY for word in ("--set", setting)]

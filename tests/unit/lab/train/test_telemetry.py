@@ -60,7 +60,7 @@ def test_no_tool_sends_anything(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN, json.dumps(tools), json.dumps(small)],
         cwd=tmp_path,
-        env={**kept, "HOME": str(tmp_path), "TRACKIO_DIR": str(tmp_path / "trackio")},
+        env={**kept, "HOME": str(tmp_path), "TRACKIO_DIR": str(tmp_path / "trackio"), "WANDB_MODE": "offline"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,170 @@
+"""Experiment trackers: accelerate shows the log of a run in TensorBoard, Weights & Biases, MLflow and other tools."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout, suppress
+from functools import partial
+from pathlib import Path
+from sys import stderr
+from types import TracebackType
+from typing import Any, Self
+
+from fedlas._core.check import InputError, check_choice
+from fedlas._core.extras import MissingExtraError, require
+from fedlas._core.files import path_inside, remove
+from fedlas._core.text import printable
+from fedlas.lab.train.log import LOG, read_log
+
+__all__ = ["TRACKERS", "Tracking", "check_trackers"]
+
+TRACKERS = {
+    "aim": "",
+    "clearml": "task_name",
+    "comet_ml": "",
+    "dvclive": "",
+    "mlflow": "run_name",
+    "swanlab": "experiment_name",
+    "tensorboard": "",
+    "trackio": "name",
+    "wandb": "name",
+}
+"""Accelerate's trackers, each with its option for the name of a run; without one the name is part of the project."""
+
+
+def check_trackers(trackers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that trackers are known and installed.
+
+    Raises:
+        InputError: Otherwise.
+    """
+    for name in trackers:
+        check_choice("trackers", "a tracker", name, list(TRACKERS))
+        try:
+            require(name, extra="trackers")
+        except MissingExtraError as error:
+            fix = f"Run: pip install {name.replace('_', '-')}"
+            raise InputError("trackers", f"the package of {name} must be installed", "no such package", fix) from error
+
+
+class Tracking:
+    """Shows a run to trackers while it trains. A context manager.
+
+    Args:
+        trackers: Options by name: ``project`` (the recipe's name by default), and what the tool's own function takes.
+        folder: Folder of the run, which holds its log.
+        project: Name that the runs of a recipe share.
+        name: Name of the run.
+        config: Resolved configuration of the run.
+
+    State:
+        Every start begins a new run in the tool, and shows the epochs of earlier starts first, from ``log.jsonl``.
+
+    Note:
+        A tracker that fails (a full disk, a lost connection) is dropped with a warning; the run continues. One that
+        cannot be opened is an error, before anything is trained.
+    """
+
+    def __init__(
+        self, trackers: Mapping[str, Mapping[str, Any]], folder: Path, *, project: str, name: str, config: Any
+    ) -> None:
+        self.options, self.folder, self.project, self.name, self.config = trackers, folder, project, name, config
+        self._trackers: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        for name, options in self.options.items():
+            try:
+                with redirect_stdout(stderr):
+                    self._trackers[name] = self._start(name, dict(options))
+            except Exception as error:
+                self._close()
+                got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                fix = f"See the documentation of {name}, or train without it: the log has everything."
+                raise InputError(f"tracker {name}", "it must open", got, fix) from error
+        for record in read_log(self.folder / LOG):
+            self.epoch(record)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Show a record of the log."""
+        self._log(record, int(record["epoch"]))
+
+    def final(self, metrics: Mapping[str, Any]) -> None:
+        """Show the metrics of the finished run."""
+        values = {key: metrics[key] for key in ("test", "test_calibrated", "temperature", "best_epoch")}
+        self._log(values, int(metrics["epochs"]))
+
+    def _start(self, name: str, options: dict[str, Any]) -> Any:
+        """Return the started tracker of accelerate."""
+        kind = require("accelerate.tracking", extra="bench").LOGGER_TYPE_TO_CLASS[name]
+        project = str(options.pop("project", self.project)).replace("/", "-")  # tools allow no slash in it
+        if TRACKERS[name]:
+            options.setdefault(TRACKERS[name], self.name)
+        else:
+            project = f"{project}/{self.name}"
+        if kind.requires_logging_directory:
+            folder = self.folder.parent / ".trackers" / name
+            path_inside(self.folder.parent, folder / project / "file")  # tools follow links
+            remove(folder / project, inside=folder)  # the files of an earlier start
+            tracker = kind(project, str(folder), **options)
+        else:
+            tracker = kind(project, **options)
+        tracker.start()
+        tracker.store_init_configuration(_flat(self.config))
+        return tracker
+
+    def _log(self, record: Mapping[str, Any], step: int) -> None:
+        for name, tracker in list(self._trackers.items()):
+            self._try(name, partial(tracker.log, values_of(record), step=step))
+
+    def _close(self) -> None:
+        for name, tracker in list(self._trackers.items()):
+            self._try(name, tracker.finish)
+        self._trackers = {}
+
+    def _try(self, name: str, action: Callable[[], object]) -> None:
+        try:
+            with redirect_stdout(stderr):
+                action()
+        except Exception as error:  # noqa: BLE001 - training must survive the failure of a tool
+            with suppress(Exception):  # or the tool would take the next run of this process for the same one
+                self._trackers.pop(name).finish()
+            logging.getLogger("fedlas").warning(
+                "tracker %s of %s failed and is dropped: %s: %s. The run continues; its log has everything.",
+                *(printable(str(part)) for part in (name, self.name, type(error).__name__, error)),
+            )
+
+
+def values_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a record of the log, under names such as ``val/ece``, and the number of alarms.
+
+    Example:
+        >>> values_of({"epoch": 2, "val": {"ece": 0.1, "mce": None}, "alarms": ["stuck"]})
+        {'epoch': 2, 'val/ece': 0.1, 'alarms': 1}
+    """
+    numbers: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            numbers.update({f"{key}/{name}": number for name, number in values_of(value).items()})
+        elif key == "alarms" and isinstance(value, list):
+            numbers[key] = len(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0:
+            numbers[key] = value
+    return numbers
+
+
+def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return a nested configuration with dotted keys and plain values."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            values.update(_flat(value, f"{above}{key}."))
+        else:
+            values[f"{above}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return values
