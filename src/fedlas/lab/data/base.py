@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from fedlas._core.check import InputError, check_count, check_number, describe, 
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.registry import Registry
 from fedlas.lab.data.files import Files
+
+Flip = bool | Literal["alternating"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,8 @@ class Source:
         train: Training part, from which :func:`fedlas.lab.data.split` takes validation images.
         test: Official test part.
         classes: Class names, ``C`` of them, in the order of the labels.
-        flip: Whether training images may be mirrored left to right.
+        flip: Whether training images may be mirrored left to right; ``"alternating"`` mirrors each in every other epoch
+            instead of with probability 1/2 (images in memory only).
         crop_padding: Black pixels added on each side before a random crop to the original size; 0 for no crop. For
             images in memory; those on disk have a :class:`~fedlas.lab.data.View`.
         mean: Mean of each channel in [0, 1] units; None computes it from the training images in use.
@@ -126,7 +129,7 @@ class Source:
     train: Part
     test: Part
     classes: tuple[str, ...]
-    flip: bool = False
+    flip: Flip = False
     crop_padding: int = 0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -162,6 +165,9 @@ class Source:
             )
         # Augmentation and normalization.
         check_count(self.name, "crop_padding", self.crop_padding, low=0)
+        if isinstance(self.train, Files) and self.flip == "alternating":
+            fix = "Pass flip=true."
+            raise InputError(self.name, "flip must be true or false for images on disk", self.flip, fix)
         if isinstance(self.train, Files) and self.crop_padding:
             raise InputError(
                 self.name,
@@ -235,8 +241,8 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Source:
         if option not in known and option not in COMMON_OPTIONS:
             expected = f"options must be among {', '.join([*known, *COMMON_OPTIONS])}"
             raise InputError(name, expected, repr(option), suggestion(option, [*known, *COMMON_OPTIONS]))
-    if not isinstance(options.get("flip", False), bool):
-        raise InputError(name, "flip must be true or false", describe(options["flip"]), "Pass a bool.")
+    if options.get("flip", False) not in (True, False, "alternating"):
+        raise InputError(name, "flip must be true, false or alternating", describe(options["flip"]), "Choose one.")
     check_count(name, "crop_padding", options.get("crop_padding", 0), low=0)
     for option in ("mean", "std"):
         if options.get(option) is not None:

@@ -12,7 +12,8 @@ from fedlas._core.registry import Registry
 
 Builder = Callable[..., nn.Module]
 """``build(num_classes, in_channels, *, image_size=32, option=default, ...) -> nn.Module``. The classifier of the module
-is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``."""
+is one ``nn.Linear`` called ``fc``, whose input is the features ``(N, D)``. If the module has a method
+``fit_inputs(images)``, it gets normalized training images ``(N, C, H, W)`` once, before training."""
 
 MODELS: Registry[Builder] = Registry("model")
 """Models by name; each family is registered by its own module."""

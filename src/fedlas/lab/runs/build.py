@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
+import torch
 from torch import nn
 
 from fedlas._core.check import InputError
@@ -18,6 +19,9 @@ from fedlas.objective import Objective
 from fedlas.zoo.uncertainty.bayes_by_backprop import KLPenalty
 from fedlas.zoo.uncertainty.bayesian_layers import to_bayesian
 
+_FIRST_IMAGES = 5_000
+"""Training images that a model with ``fit_inputs`` gets before it is trained."""
+
 
 def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool = True) -> Objective:
     """Model and loss of a run. Every loss gets the same model weights, as it draws from its own stream.
@@ -26,7 +30,8 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
         run: The run.
         splits: Its data.
         rank: Of this process.
-        pretrained: Read the recipe's file of weights, if it names one; not needed where a checkpoint follows.
+        pretrained: Read the recipe's file of weights, if it names one, and fit the model's input layer, if it has one
+            to be fitted; not needed where a checkpoint follows.
 
     State:
         Seeds the global generators for training; for each rank differently, or all would drop out the same units.
@@ -40,6 +45,9 @@ def build_objective(run: Run, splits: Splits, *, rank: int = 0, pretrained: bool
         image_size=splits.image_size,
         **run.recipe.model.options,
     )
+    if pretrained and (fit_inputs := getattr(model, "fit_inputs", None)) is not None:
+        first = splits.train.take(torch.arange(min(len(splits.train), _FIRST_IMAGES)))
+        fit_inputs(torch.cat([images for images, *_ in splits.batches(first, batch_size=256)]))
     if run.recipe.model.weights is not None and pretrained:
         for note in load_weights(model, run.recipe.model.weights):
             _say(note)

@@ -72,15 +72,16 @@ class ScheduleConfig:
     """How the learning rate changes from epoch to epoch.
 
     Args:
-        name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end), ``constant``, or ``swa`` (falls
-            linearly from the first of two milestones to ``factor`` at the second, then stays there; in this last phase
-            ``train.average=swa`` averages weights).
+        name: ``milestones`` (times ``factor`` at each), ``cosine`` (to 0 at the end), ``one-cycle`` (rises linearly for
+            a quarter of the run, then falls to 0), ``constant``, or ``swa`` (falls linearly from the first of
+            two milestones to ``factor`` at the second, then stays there; in this last phase ``train.average=swa``
+            averages weights).
         milestones: Fractions of the run in (0, 1), or epochs if at least 1.
         factor: Factor by which a milestone multiplies the rate.
         warmup_epochs: Epochs at the start in which the rate rises linearly.
     """
 
-    name: Literal["milestones", "cosine", "constant", "swa"] = "milestones"
+    name: Literal["milestones", "cosine", "one-cycle", "constant", "swa"] = "milestones"
     milestones: list[float] = field(default_factory=lambda: [0.5, 0.75])
     factor: float = 0.1
     warmup_epochs: int = 0

@@ -13,6 +13,10 @@ from fedlas.objective import Objective, param_groups
 __all__ = ["build_optimizer", "build_schedule"]
 
 
+_RISE = 0.25
+"""Share of a run in which the rate of ``one-cycle`` rises."""
+
+
 def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
     groups = param_groups(
@@ -40,6 +44,9 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, 
             return warm
         if config.name == "cosine":
             return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if config.name == "one-cycle":
+            middle = (epoch + 0.5) / epochs  # the rate changes between epochs only
+            return warm * min(middle / _RISE, (1 - middle) / (1 - _RISE))
         if config.name == "swa":
             start, end = milestones
             fallen = (epoch - start) / (end - start) if start < epoch < end else float(epoch >= end)

@@ -68,6 +68,9 @@ class Batches(Epochs):
         random, count = stream(Purpose.EPOCH, self.seed, self._epoch), len(self.images)
         order = random.permutation(count)
         mirrored = random.random_sample(count) < 0.5
+        if self.flip == "alternating":  # the first epoch decides which images begin mirrored
+            first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
+            mirrored = first[order] ^ bool(self._epoch % 2)
         corner = random.random_sample((2, count))
         # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
         top, left = (corner * (2 * self.crop_padding + 1)).astype(np.int64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.pixels import multiply_add
-from fedlas.lab.data.base import Part
+from fedlas.lab.data.base import Flip, Part
 
 
 class BatchOptions(TypedDict, total=False):
@@ -19,7 +19,7 @@ class BatchOptions(TypedDict, total=False):
         mean: Mean of each channel in [0, 1] units; required.
         std: Standard deviation of each channel, above 0; required.
         batch_size: Samples per step over all processes together; required.
-        flip: Mirror each image left to right with probability 1/2. Default False.
+        flip: Mirror each image left to right with probability 1/2, or in every other epoch. Default False.
         shuffle: Use another order in each epoch. Default False.
         drop_last: Leave out a last batch of fewer than ``batch_size`` samples. Default False.
         seed: Whole number >= 0. Default 0.
@@ -31,7 +31,7 @@ class BatchOptions(TypedDict, total=False):
     mean: Required[Sequence[float]]
     std: Required[Sequence[float]]
     batch_size: Required[int]
-    flip: bool
+    flip: Flip
     shuffle: bool
     drop_last: bool
     seed: int
@@ -60,7 +60,7 @@ class Epochs:
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int,
-        flip: bool = False,
+        flip: Flip = False,
         shuffle: bool = False,
         drop_last: bool = False,
         seed: int = 0,

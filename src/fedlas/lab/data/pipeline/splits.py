@@ -14,7 +14,7 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.base import Images, Part, Source
+from fedlas.lab.data.base import Flip, Images, Part, Source
 from fedlas.lab.data.pipeline.batches import Batches
 from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.stratify import IntArray, allocate, choose, shuffled_classes
@@ -37,7 +37,7 @@ class Splits:
         mean: Mean of each channel in [0, 1] units.
         std: Standard deviation of each channel.
         classes: Class names.
-        flip: Whether training images may be mirrored left to right.
+        flip: Whether training images may be mirrored left to right, as the source has it.
         crop_padding: Black pixels added on each side before a random crop; 0 for no crop.
         clean_target: Labels of ``train`` before label noise, ``(N,)`` int64; None without label noise.
         mistaken_for: Pairs of class names, as the source has them.
@@ -52,7 +52,7 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    flip: bool
+    flip: Flip
     crop_padding: int
     clean_target: NDArray[np.int64] | None = None
     mistaken_for: tuple[tuple[str, str], ...] = ()

@@ -66,7 +66,7 @@ class StreamedBatches(Epochs):
 
     @cached_property
     def _loader(self) -> DataLoader[Any]:
-        pipeline = self.files.view.pipeline(augment=self.augment, flip=self.flip)
+        pipeline = self.files.view.pipeline(augment=self.augment, flip=bool(self.flip))
         return DataLoader(
             _Rows(self.files.to("cpu"), pipeline),  # workers do not use the accelerator
             batch_sampler=_Plan(self),
