@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, check_count
 from fedlas.lab.models.base import MODELS, check_dropout
 
-_SMALLEST = 9
-"""Pixels a side that three halvings leave one of."""
 _OUTPUT_SCALE = 1 / 9
 _LEAST_VARIANCE = 5e-4
 """Added to the variances of patches, so that directions without contrast are not blown up."""
@@ -25,6 +23,7 @@ class AirNet(nn.Module):
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
+        image_size: Height and width, at least 2; a map of one pixel is not pooled.
         widths: Channels of the three groups.
         dropout: Rate of dropout on the features, before ``fc``.
 
@@ -42,7 +41,7 @@ class AirNet(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, in_channels: int, *, widths: Sequence[int] = (64, 192, 192), dropout: float = 0.0
+        self, num_classes: int, in_channels: int, *, image_size: int, widths: Sequence[int], dropout: float = 0.0
     ) -> None:
         super().__init__()
         patch = 4 * in_channels
@@ -51,8 +50,9 @@ class AirNet(nn.Module):
         self.whitening: Tensor
         self.bias = nn.Parameter(torch.zeros(2 * patch))
         channels = [2 * patch, *widths]
-        groups = (_group(width, out) for width, out in pairwise(channels))
-        self.groups = nn.Sequential(*groups)
+        self.groups = nn.Sequential()
+        for group, (width, out) in enumerate(pairwise(channels)):
+            self.groups.append(_group(width, out, pool=(image_size - 1) >> group > 1))
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.fc = nn.Linear(channels[-1], num_classes)
@@ -82,7 +82,7 @@ def _both_signs(filters: Tensor, channels: int) -> Tensor:
     return torch.cat((filters, -filters)).unflatten(1, (channels, 2, 2))
 
 
-def _group(width: int, out: int) -> nn.Sequential:
+def _group(width: int, out: int, *, pool: bool) -> nn.Sequential:
     """Convolution, max-pool, batch norm, GELU; convolution, batch norm, GELU."""
     first, second = (nn.Conv2d(before, out, 3, padding=1, bias=False) for before in (width, out))
     norms = [nn.BatchNorm2d(out, momentum=0.4) for _ in range(2)]
@@ -91,7 +91,9 @@ def _group(width: int, out: int) -> nn.Sequential:
             nn.init.dirac_(convolution.weight[: convolution.in_channels])
         for norm in norms:
             norm.weight.requires_grad_(False)
-    return nn.Sequential(first, nn.MaxPool2d(2), norms[0], nn.GELU(), second, norms[1], nn.GELU())
+    return nn.Sequential(
+        first, nn.MaxPool2d(2) if pool else nn.Identity(), norms[0], nn.GELU(), second, norms[1], nn.GELU()
+    )
 
 
 @MODELS.register("airnet", paper="Jordan 2024", url="https://arxiv.org/abs/2404.00498")
@@ -108,15 +110,16 @@ def build_airnet(
     Args:
         num_classes: ``C``.
         in_channels: Channels of an image.
-        image_size: At least 9.
+        image_size: At least 2.
         widths: Channels of the three groups of convolutions.
         dropout: Rate of dropout on the features, before the classifier, in [0, 1).
 
     Raises:
         InputError: For other than three widths, or a number out of range.
     """
-    check_count("airnet", "image_size", image_size, low=_SMALLEST)
+    check_count("airnet", "image_size", image_size, low=2)
     if not isinstance(widths, list | tuple) or len(widths) != 3:
         raise InputError("airnet", "widths must be three numbers", repr(widths), "Write e.g. widths=[64,192,192].")
     widths = [check_count("airnet", "widths", width) for width in widths]
-    return AirNet(num_classes, in_channels, widths=widths, dropout=check_dropout("airnet", dropout))
+    rate = check_dropout("airnet", dropout)
+    return AirNet(num_classes, in_channels, image_size=image_size, widths=widths, dropout=rate)

@@ -54,6 +54,19 @@ def test_pixels_equal_those_of_the_slow_way(count, channels, height, width, batc
     assert sorted(index.tolist()) == list(range(count))
 
 
+def test_alternating_flips_mirror_each_image_in_every_other_epoch():
+    images = Images(torch.arange(40 * 4).reshape(40, 1, 2, 2).to(torch.uint8), torch.zeros(40, dtype=torch.int64))
+    batches, epochs = raw(images, batch_size=16, flip="alternating", shuffle=True), []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        x, _, index = together(batches)
+        epochs.append(x.to(torch.uint8)[index.argsort()])
+    assert torch.equal(epochs[1], epochs[0].flip(3))
+    assert torch.equal(epochs[2], epochs[0])
+    mirrored = (epochs[0] != images.images).flatten(1).any(1)
+    assert 8 < mirrored.sum() < 32
+
+
 def test_normalization():
     images = part()
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)

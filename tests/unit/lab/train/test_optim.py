@@ -69,3 +69,8 @@ def test_groups(name, decay_criterion):
     assert [group["weight_decay"] for group in built.param_groups] == [0.3, 0.3 if decay_criterion else 0.0]
     trained = {id(p) for group in built.param_groups for p in group["params"]}
     assert trained == {id(p) for p in model.parameters()}
+
+
+def test_one_cycle_rises_for_a_quarter_and_falls_to_nothing():
+    rates = first(ScheduleConfig(name="one-cycle"), 8)
+    assert rates == pytest.approx([0.25, 0.75, 11 / 12, 9 / 12, 7 / 12, 5 / 12, 3 / 12, 1 / 12])

@@ -66,7 +66,8 @@ class Batches(Epochs):
     def _plan(self) -> _Plan:
         """All random numbers of the epoch. All are drawn, used or not, so options do not affect each other."""
         random, count = stream(Purpose.EPOCH, self.seed, self._epoch), len(self.images)
-        order = random.permutation(count)
+        shuffled = random.permutation(count)
+        order = shuffled.astype(np.int64) if self.shuffle else np.arange(count)
         mirrored = random.random_sample(count) < 0.5
         if self.flip == "alternating":  # the first epoch decides which images begin mirrored
             first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
@@ -74,7 +75,7 @@ class Batches(Epochs):
         corner = random.random_sample((2, count))
         # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
         top, left = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
-        arrays = (order.astype(np.int64) if self.shuffle else np.arange(count), mirrored, top, left)
+        arrays = (order, mirrored, top, left)
         return _Plan(*(torch.from_numpy(array).to(self.images.target.device) for array in arrays))
 
 
