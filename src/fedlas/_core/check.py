@@ -25,6 +25,7 @@ from fedlas._core.errors import InputError as InputError
 from fedlas._core.errors import NonFiniteError as NonFiniteError
 from fedlas._core.errors import shortened as shortened
 from fedlas._core.errors import suggestion as suggestion
+from fedlas._core.errors import warn_user as warn_user
 
 T = TypeVar("T", bound=str)
 

@@ -6,7 +6,10 @@ An error message names its owner, then says what was expected, what came and wha
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+from types import FrameType
 
 from fedlas._core.text import printable
 
@@ -47,6 +50,19 @@ class NonFiniteError(InputError):
 
 class CalibrationWarning(UserWarning):
     """A result looks unusual, such as a calibrator's parameters or logits that look like probabilities; it says why."""
+
+
+def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> None:
+    """Warn at the line of the user's code that led here: the innermost frame outside of this package."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_internal(frame):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_internal(frame: FrameType) -> bool:
+    """Return whether a frame runs code of this package, or code that dataclasses generated for it."""
+    return frame.f_globals.get("__name__", "").split(".")[0] == "fedlas" or frame.f_code.co_filename == "<string>"
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from fedlas.predictions.columns import Columns, split_names
+from fedlas.predictions.columns import Columns
 from fedlas.stats.estimates import REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -36,26 +36,24 @@ def add_details(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> None:
-    """Add ``--logits``, ``--probs``, ``--target``, ``--classes``, ``--normalize`` and ``--drop-missing``.
+    """Add the options that name the columns of a table and say how to read it.
 
     Args:
-        parser: Of the subcommand.
+        parser: Parser of the subcommand.
         top_label: Whether confidences alone are enough: adds ``--confidence``, ``--correct`` and ``--predicted``.
     """
-    parser.add_argument(
+    add_names(
+        parser,
         "--logits",
-        metavar="COLUMNS",
-        help="columns of logits in the order of the classes, a,b,c or 'logit_*'; one column: of two classes' second, "
-        "or of lists (default: an .npz's array logits)",
+        "columns of logits in the order of the classes: a,b,c or 'logit_*', or the option once a name; one column: of "
+        "two classes' second, or of lists (default: an .npz's array logits)",
     )
-    parser.add_argument(
-        "--probs", metavar="COLUMNS", help="columns of probabilities instead, named in the same ways (default: none)"
-    )
+    add_names(parser, "--probs", "columns of probabilities instead, named in the same ways (default: none)")
     parser.add_argument(
         "--target", metavar="COLUMN", help="column of the labels: class names, or numbers from 0 (default: none)"
     )
-    parser.add_argument(
-        "--classes", metavar="A,B,C", help="class names in the order of the columns (default: what * stands for)"
+    add_names(
+        parser, "--classes", "class names in the order of the columns (default: what * stands for)", metavar="A,B,C"
     )
     if top_label:
         parser.add_argument(
@@ -65,7 +63,9 @@ def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> 
             "confidence)",
         )
         parser.add_argument(
-            "--correct", metavar="COLUMN", help="with --confidence: 0 and 1, or true and false (default: none)"
+            "--correct",
+            metavar="COLUMN",
+            help="with --confidence: 0 and 1, true and false, yes and no, or correct and incorrect (default: none)",
         )
         parser.add_argument(
             "--predicted",
@@ -78,17 +78,29 @@ def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> 
         help="divide each row of probabilities by its sum (default: none is far off)",
     )
     parser.add_argument(
-        "--drop-missing", action="store_true", help="leave out rows that lack a value (default: they are refused)"
+        "--percent",
+        action="store_true",
+        help="divide probabilities and confidences by 100; 56%% needs no option (default: they are fractions)",
     )
+    parser.add_argument(
+        "--drop-missing",
+        action="store_true",
+        help="leave out rows that lack a value, not those that lack a group alone (default: they are refused)",
+    )
+    parser.add_argument(
+        "--sep", dest="separator", metavar="CHAR", help="separator of a CSV file (default: , ; tab or | as noticed)"
+    )
+
+
+def add_names(parser: argparse.ArgumentParser, flag: str, what: str, *, metavar: str = "COLUMNS") -> None:
+    """Add an option that takes names: a list with commas, or one name each time it is given."""
+    parser.add_argument(flag, action="append", metavar=metavar, help=what)
 
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
-    """Add ``--label-probs``, ``--weights`` and ``--groups``: what is known of each sample in addition to its label."""
-    parser.add_argument(
-        "--label-probs",
-        metavar="COLUMNS",
-        help="columns of the distribution of each label, as annotators voted, named like --probs (default: none)",
-    )
+    """Add ``--label-probs``, ``--weights`` and ``--groups``."""
+    what = "columns of the distribution of each label, as annotators voted, named like --probs (default: none)"
+    add_names(parser, "--label-probs", what)
     parser.add_argument(
         "--weights", metavar="COLUMN", help="column of the weight of each sample (default: all count once)"
     )
@@ -98,13 +110,15 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
 
 
 def columns_of(args: argparse.Namespace) -> Columns | None:
-    """What these options say; None if none was given, as for an ``.npz`` with ``logits`` and ``target``.
+    """Return the columns that these options name; None if there are none, as for an ``.npz`` with known arrays.
 
     Raises:
         InputError: If they contradict each other.
     """
-    given: dict[str, Any] = {each.name: getattr(args, each.name, each.default) for each in fields(Columns)}
-    columns = Columns(**{**given, "classes": split_names(args.classes)})
+    values: dict[str, Any] = {each.name: getattr(args, each.name, each.default) for each in fields(Columns)}
+    # An option that is given once holds a list; given again, each time one name.
+    values = {name: v[0] if isinstance(v, list) and len(v) == 1 else v for name, v in values.items()}
+    columns = Columns(**values)
     return None if columns == Columns() else columns
 
 

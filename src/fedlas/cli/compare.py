@@ -26,7 +26,7 @@ from fedlas.lab.report.compare import (
 )
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
-from fedlas.predictions import Columns, Read, Reader
+from fedlas.predictions import Columns, Reader, Table
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.page import write_picture
 from fedlas.present.table import markdown as markdown_table
@@ -159,7 +159,7 @@ def compare_files(
     return 0
 
 
-def _check_labels(a: Read, b: Read) -> None:
+def _check_labels(a: Table, b: Table) -> None:
     """Compare the labels of top labels, which their predictions do not hold."""
     if a.labels is None or b.labels is None:
         if a.predictions.num_samples == b.predictions.num_samples and (a.has_no_labels or b.has_no_labels):

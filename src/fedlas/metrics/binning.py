@@ -234,7 +234,7 @@ class EqualMass:
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
-        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.logits
+        scores = predictions.confidence if isinstance(predictions, TopLabel) else predictions.scores
         self.confidence = torch.empty(predictions.num_samples, dtype=scores.dtype, device="cpu")
         self.correct = torch.empty(predictions.num_samples, dtype=torch.bool, device="cpu")
         self.weights = averaging_one(predictions)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fedlas._core.check import check_count
+from fedlas._core.check import InputError, check_count, describe
 from fedlas.metrics.base import METRICS, AnyOnePass, MetricEntry, top_label_is_enough
 from fedlas.metrics.scan import Statistic, scan
 from fedlas.metrics.weighted import check_takes_weights
@@ -15,13 +15,14 @@ from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 
 
-def evaluate(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> dict[str, float]:
+def evaluate(predictions: Predictions | TopLabel, target: None = None, *, num_bins: int = 15) -> dict[str, float]:
     """Every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``, which decides only some of the metrics;
             with ``label_probs`` the true calibration error is added, and with ``weights`` every sample counts by its
             weight.
+        target: None: labels belong to the predictions, and an error says how to pass them.
         num_bins: Number of bins of the calibration errors, at least 1.
 
     Returns:
@@ -46,6 +47,11 @@ def evaluate(predictions: Predictions | TopLabel, *, num_bins: int = 15) -> dict
         >>> scores["accuracy"]
         0.5
     """
+    if target is not None:
+        fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+        raise InputError(
+            "evaluate", "labels must be part of the predictions", f"{describe(predictions)} and labels", fix
+        )
     check_measurable("evaluate", predictions)
     check_count("evaluate", "num_bins", num_bins)
     entries = [

@@ -16,6 +16,7 @@ from torch import Tensor
 from fedlas.metrics.exact import FLOAT_DIGITS, POINT_BITS
 from fedlas.metrics.weighted import WeightedSum, counts_for, sums_for, times
 from fedlas.predictions.predictions import AnyPredictions
+from fedlas.predictions.probabilities import logarithm
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
 
 # Elements of logits per chunk. On a CPU, 4 MiB of float32 beside two buffers of that size stay in a shared cache, and
@@ -31,27 +32,30 @@ PROB_BITS = 40
 class Chunk:
     """Some rows of the logits, with what metrics ask of them; each quantity is computed when first asked for.
 
-    ``logits`` and ``probs`` ``(n, C)`` stay on the device of the logits. Quantities per row ``(n,)`` are on the CPU,
+    ``scores`` (logits, or probabilities that were passed) and ``probs`` ``(n, C)`` stay on their device. Quantities per
+    row ``(n,)`` are on the CPU,
     where they are summed in float64 (which not every accelerator has) in a fixed order. So are ``weights (n,)``, None
     if every sample counts once.
 
     Note:
-        ``probs`` lives in a buffer that the next chunk overwrites. Keep sums of it, not views.
+        ``probs`` may live in a buffer that the next chunk overwrites. Keep sums of it, not views.
     """
 
     def __init__(
         self,
-        logits: Tensor,
+        scores: Tensor,
         target: Tensor,
         label_probs: Tensor | None,
         buffers: tuple[Tensor, Tensor],
         weights: Tensor | None = None,
+        *,
+        are_probs: bool = False,
     ) -> None:
-        self.logits = logits
+        self.scores = scores
         self.label_probs = label_probs
         self.weights = weights
-        self._index = target.unsqueeze(1)
-        self._probs_buffer, self._scratch = (buffer[: logits.shape[0]] for buffer in buffers)
+        self._index, self._are_probs = target.unsqueeze(1), are_probs
+        self._probs_buffer, self._scratch = (buffer[: scores.shape[0]] for buffer in buffers)
 
     @cached_property
     def target(self) -> Tensor:
@@ -59,9 +63,14 @@ class Chunk:
         return self._index.squeeze(1).cpu()
 
     @cached_property
+    def logits(self) -> Tensor:
+        """Logits ``(n, C)``."""
+        return logarithm(self.scores) if self._are_probs else self.scores
+
+    @cached_property
     def probs(self) -> Tensor:
-        """Softmax of the logits ``(n, C)``."""
-        return torch.softmax(self.logits, 1, out=self._probs_buffer)
+        """Softmax of the logits ``(n, C)``, or the probabilities that were passed."""
+        return self.scores if self._are_probs else torch.softmax(self.scores, 1, out=self._probs_buffer)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -87,19 +96,19 @@ class Chunk:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Arg-max class ``(n,)``, on the device of the logits; the first one among equals."""
-        return self.logits.argmax(dim=1)
+        """Arg-max class ``(n,)``, on the device of the scores; the first one among equals."""
+        return self.scores.argmax(dim=1)
 
     @cached_property
     def rank(self) -> Tensor:
-        """How many classes stand before the label ``(n,)``, 0 if it is predicted; of equal logits the first leads."""
-        own = self.logits.gather(1, self._index)
+        """How many classes stand before the label ``(n,)``, 0 if it is predicted; of equal scores the first leads."""
+        own = self.scores.gather(1, self._index)
         # Comparing into a float buffer and adding floats is twice as fast as adding booleans, and exact up to 2**24.
-        ahead = torch.gt(self.logits, own, out=self._scratch).sum(dim=1)
-        tied = (torch.eq(self.logits, own, out=self._scratch).sum(dim=1) > 1).nonzero().squeeze(1)
+        ahead = torch.gt(self.scores, own, out=self._scratch).sum(dim=1)
+        tied = (torch.eq(self.scores, own, out=self._scratch).sum(dim=1) > 1).nonzero().squeeze(1)
         if len(tied):
-            before = torch.arange(self.logits.shape[1], device=self.logits.device) < self._index[tied]
-            ahead[tied] += (before & (self.logits[tied] == own[tied])).sum(dim=1).to(ahead.dtype)
+            before = torch.arange(self.scores.shape[1], device=self.scores.device) < self._index[tied]
+            ahead[tied] += (before & (self.scores[tied] == own[tied])).sum(dim=1).to(ahead.dtype)
         return ahead.cpu()
 
     @cached_property
@@ -110,6 +119,8 @@ class Chunk:
     @cached_property
     def nll(self) -> Tensor:
         """``-log p_y`` ``(n,)`` float64, from the logits, so that it is finite where ``p_y`` underflows."""
+        if self._are_probs:
+            return -logarithm(self.target_probs.double())
         highest, own = self.logits.amax(dim=1), self.logits.gather(1, self._index).squeeze(1)
         below = highest.cpu().double() - own.cpu().double()  # which float32 could not hold for its largest numbers
         return below.clamp(max=torch.finfo(torch.float64).max) - self.confidence.double().log()
@@ -118,6 +129,13 @@ class Chunk:
     def squared_error(self) -> Tensor:
         """``sum_k (p_k - 1[k = y])**2`` ``(n,)`` float64."""
         own = self.probs.gather(1, self._index)
+        if self._are_probs:  # the user's own tensor is not written to
+            return (
+                torch.square(self._probs_buffer.copy_(self.probs).scatter_(1, self._index, own - 1))
+                .sum(dim=1)
+                .cpu()
+                .double()
+            )
         # Expanding the square would cancel where p_y is near 1; instead the label's column is shifted for a moment.
         self.probs.scatter_(1, self._index, own - 1)
         error = torch.square(self.probs, out=self._scratch).sum(dim=1)
@@ -168,16 +186,17 @@ def chunks(predictions: AnyPredictions) -> Iterator[Chunk]:
             weights = None if predictions.weights is None else predictions.weights[part]
             yield TopChunk(predictions.confidence[part], predictions.correct[part], weights)
         return
-    logits = predictions.logits
-    on_cpu = logits.device.type == "cpu"
+    scores = predictions.scores
+    on_cpu = scores.device.type == "cpu"
     rows = max(1, (CHUNK_ELEMENTS if on_cpu else ACCELERATOR_CHUNK_ELEMENTS) // predictions.num_classes)
     rows = min(rows, predictions.num_samples, CHUNK_ROWS if on_cpu else rows)
-    buffers = (logits.new_empty(rows, predictions.num_classes), logits.new_empty(rows, predictions.num_classes))
+    buffers = (scores.new_empty(rows, predictions.num_classes), scores.new_empty(rows, predictions.num_classes))
     for start in range(0, predictions.num_samples, rows):
         part = slice(start, start + rows)
         label_probs = None if predictions.label_probs is None else predictions.label_probs[part]
         weights = None if predictions.weights is None else predictions.weights[part]
-        yield Chunk(logits[part], predictions.target[part], label_probs, buffers, weights)
+        target, are_probs = predictions.target[part], predictions.are_probs
+        yield Chunk(scores[part], target, label_probs, buffers, weights, are_probs=are_probs)
 
 
 @torch.no_grad()

@@ -1,14 +1,15 @@
-"""Which columns of a table hold what: scores, labels, outcomes, weights and groups."""
+"""Columns of a table, by meaning: scores, labels, outcomes, weights and groups."""
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from fedlas._core.check import InputError, suggestion
+from fedlas._core.check import InputError, describe, suggestion
 from fedlas.predictions.class_labels import OWNER, few, whole
 
 _DEFAULTS = (
@@ -16,9 +17,12 @@ _DEFAULTS = (
     {"confidence": "confidence", "correct": "correct", "weights": "weights"},
     {"confidence": "confidence", "predicted": "predicted", "target": "target", "weights": "weights"},
 )
-"""Names of arrays in an ``.npz`` that need no naming: those of a line, of which some need not be there."""
+"""Names of arrays in an ``.npz`` that need no naming, in sets of which some are optional."""
 _OPTIONAL = {"target", "label_probs", "weights"}
 _SCORES = ("logits", "probs", "confidence")
+
+
+Names = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -29,21 +33,24 @@ class Columns:
     ``.npz`` that are called ``logits`` (and ``target``), or ``confidence`` and ``correct``.
 
     Args:
-        logits: Column names separated by commas, in the order of the classes; a name with ``*`` or ``?`` stands for all
-            that match, in the order of the file. A single name is either one column of lists, or the logit of the
-            positive one of two classes.
+        logits: Column names in the order of the classes: a sequence, or text with commas between them, where a name
+            with a comma stands in double quotes. A name with ``*`` or ``?`` stands for all that match, in the order of
+            the file. A single name is either one column of lists, or the logit of the positive one of two classes.
         probs: The same for probabilities.
         target: Column of the labels; None if there are none.
         classes: Names of the classes in the order of the columns; none if labels are numbers from 0, or the names of
             the columns.
         confidence: Column of the probability of the predicted class, where the others are unknown.
-        correct: Column that says whether the predicted class is the label: 0 and 1, or true and false.
+        correct: Column that says whether the predicted class is the label: 0 and 1, true and false, yes and no, or
+            correct and incorrect.
         predicted: Column of the predicted class, in place of ``correct``: it is compared with ``target`` as text.
         label_probs: Columns of the distribution of each label, as annotators voted; named like ``probs``.
         weights: Column of the weights of samples.
-        groups: Column of the groups of samples; any of the others too.
+        groups: Column of the groups of samples; it may be one of the others.
         normalize: Divide each row of ``probs`` and ``label_probs`` by its sum, whatever that is.
-        drop_missing: Leave out rows in which a value is missing.
+        percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
+        drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
+        separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -54,20 +61,23 @@ class Columns:
         'probs'
     """
 
-    logits: str | None = None
-    probs: str | None = None
+    logits: Names = None
+    probs: Names = None
     target: str | None = None
     classes: tuple[str, ...] = ()
     confidence: str | None = None
     correct: str | None = None
     predicted: str | None = None
-    label_probs: str | None = None
+    label_probs: Names = None
     weights: str | None = None
     groups: str | None = None
     normalize: bool = False
+    percent: bool = False
     drop_missing: bool = False
+    separator: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", split_names(self.classes or ()))
         named = [name for name in _SCORES if getattr(self, name) is not None]
         if len(named) > 1:
             got = " and ".join(f"{name} {getattr(self, name)!r}" for name in named)
@@ -77,6 +87,7 @@ class Columns:
             ("correct", ("confidence",), "Name the column of confidences too."),
             ("predicted", ("confidence",), "Name the column of confidences too; where all scores are, they tell."),
             ("normalize", ("probs", "label_probs"), "Name columns of probabilities, or leave it out."),
+            ("percent", ("probs", "confidence"), "Name columns of probabilities, or leave it out."),
         ):
             if getattr(self, option) and named and not any(getattr(self, other) for other in others):
                 needed = " or ".join(map(option_of, others))
@@ -95,13 +106,19 @@ class Columns:
             words = _words(getattr(self, option))
             if not all(words) or len(set(words)) < len(words):
                 expected, got = f"{option_of(option)} must name columns, each once", repr(getattr(self, option))
-                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'.")
+                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
+        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator"):
+            if not isinstance(name := getattr(self, option), str | None):
+                raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
+        if self.separator is not None and len(self.separator) != 1:
+            fix = "Write ';' or ',', or leave it out."
+            raise InputError(OWNER, "the separator must be one character", repr(self.separator), fix)
         if any(not name for name in self.classes) or len(set(self.classes)) < len(self.classes):
             raise InputError(OWNER, "--classes must name classes, each once", ",".join(self.classes), "Write a,b,c.")
 
     @property
     def kind(self) -> str | None:
-        """``"logits"``, ``"probs"``, ``"confidence"``, or None where the names of arrays decide."""
+        """Kind of the scores: ``"logits"``, ``"probs"``, ``"confidence"``, or None where names of arrays decide."""
         return next((name for name in _SCORES if getattr(self, name) is not None), None)
 
     @property
@@ -112,8 +129,8 @@ class Columns:
         return self.target is not None
 
     @property
-    def plain(self) -> tuple[str, ...]:
-        """Columns whose values are read as they stand, each once."""
+    def others(self) -> tuple[str, ...]:
+        """Columns whose values are text or numbers of any kind, each once."""
         named = (self.target, self.correct, self.predicted, self.groups)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
@@ -123,17 +140,17 @@ class Columns:
             return self
         for line in _DEFAULTS:
             if {*line.values()} - _OPTIONAL <= {*names}:
-                own: dict[str, Any] = {
+                default: dict[str, Any] = {
                     option: name for option, name in line.items() if name in names and not getattr(self, option)
                 }
-                return replace(self, **own)
+                return replace(self, **default)
         return None
 
-    def find(self, names: Sequence[str], *, where: str) -> Found:
-        """The columns among ``names``.
+    def find(self, names: Sequence[str], *, where: str) -> NumberColumns:
+        """Return the number columns among ``names``.
 
         Args:
-            names: Of all columns, in the order of the file.
+            names: Names of all columns, in the order of the file.
             where: The file, for messages.
 
         Raises:
@@ -147,28 +164,30 @@ class Columns:
                 )
         kind = self.kind or "logits"
         single = [name for option in ("target", "correct", "predicted", "weights") if (name := getattr(self, option))]
-        scores, parts = _find(_words(getattr(self, kind)), names, {*single, self.groups}, option_of(kind), where)
+        words = _words(getattr(self, kind), names)
+        scores, parts = _find(words, names, {*single, self.groups}, option_of(kind), where)
         if kind == "confidence" and len(scores) > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must name one column", ", ".join(scores), fix)
-        votes, _ = _find(_words(self.label_probs), names, {*single, self.groups, *scores}, "--label-probs", where)
+        words = _words(self.label_probs, names)
+        votes, _ = _find(words, names, {*single, self.groups, *scores}, "--label-probs", where)
         for name, times in Counter([*scores, *votes, *single]).most_common(1):
             if times > 1:
                 fix = "Name each column for one thing."
                 raise InputError(OWNER, "a column must be named once", f"{name!r} twice", fix)
         for option in ("target", "correct", "predicted", "weights", "groups"):
             if (name := getattr(self, option)) is not None:
-                _known(name, names, option_of(option), where)
-        return Found(tuple(scores), tuple(parts), tuple(votes))
+                _existing(name, names, option_of(option), where)
+        return NumberColumns(tuple(scores), tuple(parts), tuple(votes))
 
 
 @dataclass(frozen=True)
-class Found:
+class NumberColumns:
     """Columns of numbers in a file.
 
     Attributes:
-        scores: Their names, in the order of the classes.
-        parts: What each is called as a class: the part that ``*`` stands for, or the whole name.
+        scores: Names of the score columns, in the order of the classes.
+        parts: Name of each as a class: the part that ``*`` stands for, or the whole name.
         label_probs: Names of the columns of label distributions, in the order of the classes.
     """
 
@@ -178,27 +197,33 @@ class Found:
 
 
 def option_of(name: str) -> str:
-    """What a field of :class:`Columns` is called on the command line."""
+    """Return the command-line option of a field of :class:`Columns`."""
     return f"--{name.replace('_', '-')}"
 
 
-def _words(text: str | None) -> list[str]:
-    """Names and patterns of columns."""
-    return [] if text is None else [word.strip() for word in text.split(",")]
+def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
+    """Return names and patterns of columns; a text that is one of the ``names`` is that column alone."""
+    if text is None or (isinstance(text, str) and text in names):
+        return [] if text is None else [text]
+    if isinstance(text, str):
+        return list(split_names(text))
+    if not isinstance(text, Sequence) or not all(isinstance(word, str) for word in text):
+        raise InputError(OWNER, "columns must be named by text", describe(text), "Pass 'a,b,c' or ['a', 'b', 'c'].")
+    return list(text)
 
 
 def _find(
-    wanted: Sequence[str], names: Sequence[str], taken: Container[str | None], option: str, where: str
+    words: Sequence[str], names: Sequence[str], used: Container[str | None], option: str, where: str
 ) -> tuple[list[str], list[str]]:
-    """The columns that ``wanted`` names, without ``taken`` ones for a pattern, and what each is called as a class."""
-    found: list[str] = []
+    """Return the columns that ``words`` name, and the name of each as a class; patterns leave out ``used`` columns."""
+    columns: list[str] = []
     parts: list[str] = []
-    for word in wanted:
+    for word in words:
         if word in names or not set(word) & set("*?["):
-            matches = [_known(word, names, option, where)]
+            matches = [_existing(word, names, option, where)]
             parts.append(word)
         else:
-            matches = [name for name in names if fnmatchcase(name, word) and name not in taken]
+            matches = [name for name in names if fnmatchcase(name, word) and name not in used]
             if len(matches) < 2:
                 raise InputError(
                     OWNER,
@@ -206,26 +231,33 @@ def _find(
                     f"{len(matches)} of {few(names)} in {where}",
                     "Name the columns; a single one is the positive class of two.",
                 )
-            stands = _matched(word, matches)
-            _check_order(stands, word, where)
-            parts += stands
-        found += matches
-    return found, parts
+            matched = _matched(word, matches)
+            _check_order(matched, word, where)
+            parts += matched
+        columns += matches
+    return columns, parts
 
 
-def split_names(text: str | None) -> tuple[str, ...]:
-    """The names in ``a,b,c``; none for None."""
-    return () if text is None else tuple(word.strip() for word in text.split(","))
+def split_names(text: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names in ``a,"b, c",d``; several texts, as of a repeated option, are one name each.
+
+    Example:
+        >>> split_names('a, "b, c"'), split_names(["a,b", "c"])
+        (('a', 'b, c'), ('a,b', 'c'))
+    """
+    if text is None or not isinstance(text, str):
+        return tuple(text or ())
+    return tuple(word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""]))
 
 
-def _known(name: str, names: Sequence[str], option: str, where: str) -> str:
+def _existing(name: str, names: Sequence[str], option: str, where: str) -> str:
     if name in names:
         return name
     raise InputError(OWNER, f"{option} must name a column of {where}", repr(name), suggestion(name, names))
 
 
 def _matched(pattern: str, names: Sequence[str]) -> list[str]:
-    """What the only ``*`` of a pattern stands for in each name; the names themselves for other patterns."""
+    """Return the part of each name that the only ``*`` of a pattern stands for; whole names for other patterns."""
     before, star, after = pattern.partition("*")
     if not star or set(before + after) & set("*?["):
         return list(names)

@@ -1,25 +1,27 @@
-"""What a classifier said about a test set: the seam between models and everything that measures them."""
+"""The scores of a classifier on a data set: the seam between models and all measures of them."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import CalibrationWarning, InputError, check_finite, check_logits, describe
+from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
+from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
-from fedlas.predictions.given import detached
-from fedlas.predictions.labels import Target, checked_target, no_labels
-from fedlas.predictions.probabilities import are_probabilities, logits_from
+from fedlas.predictions.arguments import Target, check_weights, checked_target, detached, no_labels
+from fedlas.predictions.columns import Columns
+from fedlas.predictions.probabilities import are_probabilities, logarithm, probabilities_from
+from fedlas.predictions.sources import Frame
+from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
-from fedlas.predictions.weights import check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,13 @@ class Predictions:
         logits: Raw scores ``(N, C)``, finite, between -1.3e30 and 1.3e30; a dense tensor on a real device, or anything
             ``torch.as_tensor`` takes. Half precision becomes float32 so that every metric has at least that.
             :mod:`fedlas.checks` says which numbers are accepted.
-        target: Class of each sample ``(N,)``, integers in ``[0, C)``; stored as int64. None if the labels are unknown,
-            as where a model is used: such predictions can be calibrated, scored and saved. Whatever needs the labels
-            reads ``target``, which then raises an InputError; ``has_target`` says whether they are there.
+        target: Class of each sample ``(N,)``, whole numbers in ``[0, C)`` (booleans of two classes); stored as int64.
+            None if the labels are unknown, as in production: such predictions can be calibrated, scored and saved. A
+            function that needs the labels reads ``target``, which then raises an InputError; ``has_target`` says
+            whether they are there.
         features: Optional input of the classifier head, ``(N, D)`` with ``D > 0``; numbers as in ``logits``.
         label_probs: Optional distribution of each sample's label ``(N, C)``, rows summing to 1 within 0.001: the true
-            one of synthetic data, or how annotators voted. Metrics that need it are free of the noise of one label.
+            one of synthetic data, or the votes of annotators. Metrics that need it are free of the noise of one label.
         weights: Optional weight of each sample ``(N,)``, finite and at least 0, not all 0; kept in float64 on the CPU.
             Metrics, intervals and noise floors count a sample by its weight; only ratios of weights matter, and a
             sample of weight 0 is as if it were not there.
@@ -45,7 +48,7 @@ class Predictions:
             label_probs that are no probabilities, weights that are none, or no samples at all.
 
     Note:
-        Logits that are all in [0, 1] with rows that sum to 1 are almost surely probabilities: a
+        Logits that are all in [0, 1] with rows that sum to 1, up to rounding, are almost surely probabilities: a
         :class:`~fedlas.errors.CalibrationWarning` says so.
 
         Immutable. ``probs``, ``confidence``, ``predicted`` and ``correct`` are computed at first use and kept;
@@ -66,7 +69,7 @@ class Predictions:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        logits = check_logits("Predictions", detached("logits", self.logits))
+        logits = check_logits("Predictions", detached("Predictions", "logits", self.logits))
         if logits.ndim != 2 or logits.shape[0] == 0:
             raise InputError(
                 "Predictions",
@@ -76,30 +79,42 @@ class Predictions:
             )
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
-        given = vars(self)["target"]
-        target = None if given is None else checked_target(detached("target", given), logits)
+        target = vars(self)["target"]
+        if target is not None:
+            target = checked_target("Predictions", target, (logits.shape[0], logits.shape[1]), logits.device)
         check_finite("Predictions", "logits", logits)
         if are_probabilities(logits):
-            warnings.warn(
+            warn_user(
                 "Predictions: logits should be scores before the softmax; every row is in [0, 1] and sums to 1, so "
                 "these are almost surely probabilities, whose softmax is nearly flat. Pass "
-                "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits.",
-                CalibrationWarning,
-                stacklevel=3,
+                "Predictions.from_probs(probs, target); on the command line name them with --probs, not --logits."
             )
         object.__setattr__(self, "logits", logits)
         object.__setattr__(self, "target", target)
+        self._check_others()
+
+    def _check_others(self) -> None:
         for name in ("features", "label_probs"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, self._checked_rows(name, detached(name, value)))
+                object.__setattr__(self, name, self._checked_rows(name, detached("Predictions", name, value)))
         if self.weights is not None:
-            object.__setattr__(self, "weights", check_weights(detached("weights", self.weights), self.num_samples))
+            weights = check_weights("Predictions", detached("Predictions", "weights", self.weights), self.num_samples)
+            object.__setattr__(self, "weights", weights)
+
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # Logits of probabilities: their logarithm is taken when something reads it, which the ECE does not.
+            if name != "logits" or "probs" not in vars(self):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            object.__setattr__(self, "logits", logarithm(self.probs))
+            return self.logits
 
     def __repr__(self) -> str:
-        held = ", ".join(name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None)
-        with_held, labels = f" and {held}" if held else "", "with" if self.has_target else "without"
-        return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{with_held})"
+        names = [name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None]
+        others, labels = f" and {', '.join(names)}" if names else "", "with" if self.has_target else "without"
+        return f"Predictions({self.num_samples} samples, {self.num_classes} classes, {labels} target{others})"
 
     def _checked_rows(self, name: str, value: Tensor) -> Tensor:
         columns = self.num_classes if name == "label_probs" else "D"
@@ -112,7 +127,7 @@ class Predictions:
                 describe(value),
                 f"Pass one row of {name} for each row of logits.",
             )
-        value = value.to(self.logits.device)
+        value = value.to(self.scores.device)
         if name != "label_probs":
             check_finite("Predictions", name, value)
             return value
@@ -134,24 +149,34 @@ class Predictions:
         return vars(self)["target"] is not None
 
     @property
+    def are_probs(self) -> bool:
+        """Whether they were made from probabilities, which ``probs`` then returns unchanged."""
+        return bool(vars(self).get("_are_probs", False))
+
+    @property
+    def scores(self) -> Tensor:
+        """Logits ``(N, C)``, or the probabilities that they were made from: the order in each row is the same."""
+        return self.probs if self.are_probs else self.logits
+
+    @property
     def num_samples(self) -> int:
         """``N``."""
-        return int(self.logits.shape[0])
+        return int(self.scores.shape[0])
 
     @property
     def num_classes(self) -> int:
         """``C``, the number of columns of the logits."""
-        return int(self.logits.shape[1])
+        return int(self.scores.shape[1])
 
     @cached_property
     def probs(self) -> Tensor:
-        """Softmax of the logits ``(N, C)``."""
+        """Softmax of the logits ``(N, C)``; probabilities that were passed are returned unchanged."""
         return self.logits.softmax(dim=1)
 
     @cached_property
     def predicted(self) -> Tensor:
         """Arg-max class ``(N,)``; the first one among equals."""
-        return self.logits.argmax(dim=1)
+        return self.scores.argmax(dim=1)
 
     @cached_property
     def confidence(self) -> Tensor:
@@ -159,6 +184,8 @@ class Predictions:
 
         The softmax runs on chunks that fit the cache, so ``(N, C)`` probabilities are never held.
         """
+        if self.are_probs:
+            return self.probs.amax(dim=1)
         rows = max(1, 2**18 // self.num_classes)
         return torch.cat([chunk.softmax(dim=1).amax(dim=1) for chunk in self.logits.split(rows)])
 
@@ -168,16 +195,27 @@ class Predictions:
         return self.predicted == self.target
 
     def with_logits(self, logits: Tensor) -> Predictions:
-        """The same samples with other logits, e.g. after calibration."""
-        return type(self)(**{**self._held(), "logits": logits})
+        """Return the same samples with other logits, e.g. after calibration."""
+        values: dict[str, Any] = {name: value for name, value in self._tensors().items() if name != "probs"}
+        return type(self)(**{**values, "logits": logits})
 
     def without_target(self) -> Predictions:
-        """The same samples without what is known of their labels, ``target`` and ``label_probs``."""
-        return type(self)(**{**self._held(), "target": None, "label_probs": None})
+        """Return the same samples without their labels, ``target`` and ``label_probs``."""
+        return self._replaced(target=None, label_probs=None)
 
-    def _held(self) -> dict[str, Any]:
-        """The tensors that are there, by name."""
-        return {name: value for name in _FIELDS if (value := vars(self)[name]) is not None}
+    def rows(self, index: Tensor) -> Predictions:
+        """Return the samples of ``index``: their numbers ``(n,)``, or a mask ``(N,)``."""
+        tensors = {name: value[index.to(value.device)] for name, value in self._tensors().items()}
+        return self._replaced(**tensors)
+
+    def _replaced(self, **tensors: Tensor | None) -> Predictions:
+        values: dict[str, Any] = self._tensors() | tensors
+        return self._of_probs(values.pop("probs"), **values) if self.are_probs else type(self)(**values)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that are there, by name; probabilities that were passed in place of logits."""
+        names = ["probs" if self.are_probs else "logits", *_FIELDS[1:]]
+        return {name: value for name in names if (value := vars(self)[name]) is not None}
 
     def save(self, path: str | Path) -> Path:
         """Write ``path`` (``.npz``) atomically and return it: a reader never sees half a file.
@@ -185,21 +223,29 @@ class Predictions:
         Raises:
             InputError: If the folder cannot be written to.
         """
-        arrays = {name: value.cpu().numpy() for name, value in self._held().items()}
+        tensors = {name: value for name, value in self._tensors().items() if name != "probs"} | {"logits": self.logits}
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in tensors.items()}
         return write_atomically(path, lambda file: np.savez(file, **arrays))
 
     @classmethod
     def from_probs(
-        cls, probs: Tensor, target: Tensor, *, normalize: bool = False, **others: Tensor | None
+        cls,
+        probs: Any,
+        target: Any = None,
+        *,
+        normalize: bool = False,
+        classes: Sequence[Any] | None = None,
+        **others: Tensor | None,
     ) -> Predictions:
-        """Predictions of a model that gives probabilities, whose logarithms are logits.
+        """Return predictions of a model that gives probabilities, which stay as they are; logits are their logarithms.
 
         Args:
             probs: Probabilities of all classes ``(N, C)``, or of the second of two ``(N,)``; a tensor, or an array. A
                 row may miss 1 by 0.001, or by what rounding to as many decimals as it has explains; it is then divided
-                by its sum. Exact zeros become 1.2e-38.
-            target: As in :class:`Predictions`.
+                by its sum. The logarithm of an exact zero is that of 1.2e-38.
+            target: As in :class:`Predictions`; or names of ``classes``.
             normalize: Divide every row by its sum, whatever that is: for counts, percentages or scores.
+            classes: Names of the classes in the order of the columns, if ``target`` holds names.
             **others: Further arguments of :class:`Predictions`, such as ``features``.
 
         Raises:
@@ -207,15 +253,72 @@ class Predictions:
                 or as :class:`Predictions`.
 
         Example:
-            >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], [0, 0]).correct.tolist()
-            [True, False]
+            >>> Predictions.from_probs([[0.75, 0.25], [0.2, 0.8]], ["cat", "cat"], classes=["cat", "dog"]).correct
+            tensor([ True, False])
         """
-        logits = logits_from("Predictions.from_probs", detached("probs", probs), normalize=normalize)
-        return cls(logits, target, **others)
+        owner = "Predictions.from_probs"
+        checked = probabilities_from(owner, detached(owner, "probs", probs), normalize=normalize)
+        if target is not None:
+            target = checked_target(owner, target, (checked.shape[0], checked.shape[1]), checked.device, classes)
+        return cls._of_probs(checked, target=target, **others)
+
+    @classmethod
+    def from_frame(cls, frame: Any, **columns: Any) -> Predictions:
+        """Return predictions of a data frame of pandas or polars, or of a mapping from names to columns.
+
+        Args:
+            frame: The frame.
+            **columns: Meaning of its columns: ``probs`` or ``logits``, ``target`` and other fields of
+                ``fedlas.predictions.Columns``.
+
+        Raises:
+            InputError: If a column does not exist or holds no such values; row and column are named.
+
+        Example:
+            >>> frame = {"p_cat": [0.75, 0.2], "p_dog": [0.25, 0.8], "label": ["cat", "cat"]}
+            >>> Predictions.from_frame(frame, probs="p_*", target="label").correct
+            tensor([ True, False])
+        """
+        named = Columns(**columns)
+        if named.kind not in ("logits", "probs"):
+            fix = "Pass probs='p_*' or logits='...'; confidences are for TopLabel(frame['confidence'], ...)."
+            raise InputError("Predictions.from_frame", "probs or logits must name columns", named.kind or "none", fix)
+        reader = TableReader(Frame(frame), named)
+        return cls.of_samples(Samples.joined(reader.samples(), reader.label), are_probs=named.kind == "probs")
+
+    def to_frame(self) -> Any:
+        """Return a pandas ``DataFrame``: a row a sample, with predicted class, confidence, target and probabilities.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        columns = {"predicted": self.predicted, "confidence": self.confidence}
+        columns |= {"target": self.target, "correct": self.correct} if self.has_target else {}
+        columns |= {} if self.weights is None else {"weight": self.weights}
+        columns |= {f"prob_{number}": column for number, column in enumerate(self.probs.unbind(dim=1))}
+        arrays = {name: column.cpu().numpy() for name, column in columns.items()}
+        return require("pandas", extra="tables").DataFrame(arrays)
+
+    @classmethod
+    def of_samples(cls, samples: Samples, *, are_probs: bool) -> Predictions:
+        """Return predictions of samples of a table, whose scores are probabilities or logits."""
+        others = {"target": samples.outcome, "label_probs": samples.label_probs, "weights": samples.weights}
+        return cls._of_probs(samples.scores, **others) if are_probs else cls(samples.scores, **others)
+
+    @classmethod
+    def _of_probs(cls, probs: Tensor, **others: Tensor | None) -> Predictions:
+        """Return predictions of checked probabilities."""
+        if unknown := others.keys() - set(_FIELDS[1:]):
+            fix = f"Leave it out, or name one of {', '.join(_FIELDS[1:])}."
+            raise InputError("Predictions.from_probs", "arguments must be its own", sorted(unknown)[0], fix)
+        predictions = cls.__new__(cls)
+        vars(predictions).update({"_are_probs": True, "probs": probs, **dict.fromkeys(_FIELDS[1:]), **others})
+        predictions._check_others()
+        return predictions
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
-        """Read a file written by :meth:`save`, or any ``.npz`` with an array ``logits`` and perhaps ``target``.
+        """Read a file of :meth:`save`, or any ``.npz`` with an array ``logits`` and perhaps ``target``.
 
         Pickled objects are refused, so a file from a stranger cannot run code.
 
@@ -259,10 +362,10 @@ def check_labeled(owner: str, predictions: object) -> Predictions:
     Raises:
         InputError: Otherwise.
     """
-    given = check_predictions(owner, predictions)
-    if not given.has_target:
-        raise no_labels(owner, given.num_samples)
-    return given
+    checked = check_predictions(owner, predictions)
+    if not checked.has_target:
+        raise no_labels(owner, checked)
+    return checked
 
 
 def check_predictions(owner: str, predictions: object) -> Predictions:
@@ -275,13 +378,12 @@ def check_predictions(owner: str, predictions: object) -> Predictions:
         return predictions
     if isinstance(predictions, TopLabel):
         raise needs_all_classes(owner)
-    raise InputError(
-        owner, "predictions must be Predictions", describe(predictions), "Wrap arrays: Predictions(logits, target)."
-    )
+    fix = "Pass fedlas.Predictions(logits, target), or fedlas.Predictions.from_probs(probs, target)."
+    raise InputError(owner, "predictions must be Predictions", describe(predictions), fix)
 
 
 AnyPredictions = Predictions | TopLabel
-"""What measures of the top label take."""
+"""Predictions of which the top label can be measured."""
 
 
 def check_measurable(owner: str, predictions: object) -> AnyPredictions:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.check import CalibrationWarning, InputError, check_finite, describe
+from fedlas._core.check import InputError, check_finite, describe, warn_user
 
-Probs = NDArray[np.floating[Any]]
-FLOOR = float(np.finfo(np.float32).tiny)
+FLOOR = float(torch.finfo(torch.float32).tiny)
 """Replaces a probability of exactly 0, whose logarithm is no logit: the smallest normal float32."""
 ROUNDING = 1e-6
 """How far a probability may be below 0, or a sum miss 1 without a word, as numbers in single precision do."""
@@ -24,8 +19,10 @@ _MOST_LOST = 0.5
 """No more of a row can be taken for lost to rounding."""
 _WORTH_A_WORD = 0.01
 _MOST_DIGITS = 6
+_FEWEST = 8
+"""Rows below which logits that look like probabilities may do so by chance."""
 Where = Callable[[int], str]
-"""From the number of a row in a block to what messages call it."""
+"""From the number of a row in a chunk to its name in messages."""
 
 
 class Probabilities:
@@ -36,98 +33,86 @@ class Probabilities:
     for each number that is not 0.
 
     Args:
-        owner: Who complains.
+        owner: Named in errors.
         normalize: Take rows of any numbers that are not negative.
+        fixes: Sentences on the remedy for ``"logits"`` and ``"percent"`` that were passed as probabilities, and
+            on how to ``"normalize"``.
         precision: Relative one of the numbers, where it is coarser than 0.001.
         file: Its name, if the rows are those of one.
-        logits_fix: What to do with logits that were passed as probabilities.
-        normalize_fix: How to ask for ``normalize``.
 
     State:
         How many rows came and were divided, and by what; :meth:`notes` says it.
     """
 
     def __init__(
-        self,
-        owner: str,
-        *,
-        normalize: bool,
-        logits_fix: str,
-        normalize_fix: str,
-        precision: float = 0.0,
-        file: str = "",
+        self, owner: str, *, normalize: bool, fixes: Mapping[str, str], precision: float = 0.0, file: str = ""
     ) -> None:
         self.owner, self.normalize, self._of = owner, normalize, f" of {file}" if file else ""
-        self._precision = max(SUM_TOLERANCE, precision)
-        self._logits_fix, self._normalize_fix = logits_fix, normalize_fix
-        self._rows = self._divided = self._zeros = 0
-        self._low, self._high = np.inf, -np.inf
+        self._precision, self._fixes = max(SUM_TOLERANCE, precision), fixes
+        self._rows = self._divided = 0
+        self._low, self._high = torch.inf, -torch.inf
         self._places: int | None = None
 
-    def checked(self, probs: Probs, where: Where, column: Callable[[int], str] = str) -> Probs:
-        """The rows ``(n, C)``, each summing to 1.
+    def checked(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
+        """Return the rows ``(n, C)``, each summing to 1; ``probs`` itself if nothing must change.
 
         Raises:
             InputError: For a row that is none; the message says what it looks like.
         """
-        most = np.inf if self.normalize else 1.0 + self._precision
-        probs = self.in_range(probs, where, column, "probabilities", most).clip(0.0)
-        sums = probs.sum(axis=1, dtype=np.float64)
-        below, above = self._tolerances(probs, sums)
+        most = torch.inf if self.normalize else 1.0 + self._precision
+        probs = self.in_range(probs, where, column, "probabilities", most)
+        sums = probs.sum(dim=1)
+        low, high = (float(end) for end in sums.aminmax())
+        below, above = self._tolerances(probs, low, high)
         far = (sums <= 0) if self.normalize else (sums < 1.0 - below) | (sums > 1.0 + above)
-        if far.any():
-            row = int(np.flatnonzero(far)[0])
+        if bool(far.any()):
+            row = int(far.nonzero()[0])
             expected = (
                 "a row must have a positive number" if self.normalize else "the probabilities of a row must sum to 1"
             )
-            got = f"{sums[row]:.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
+            got = f"{float(sums[row]):.6g} in {where(row)}{self._of} ({int(far.sum()):,} such rows among {len(far):,})"
             fix = (
                 "Remove the row."
                 if self.normalize
                 else "Name the columns of all classes, and no other; for independent classes there is no softmax. "
-                f"{self._normalize_fix}"
+                f"{self._fixes['normalize']}"
             )
             raise InputError(self.owner, expected, got, fix)
         self._rows += len(sums)
-        divide = np.abs(sums - 1.0) > ROUNDING
-        if divide.any():
-            self._divided += int(divide.sum())
-            self._low, self._high = min(self._low, float(sums.min())), max(self._high, float(sums.max()))
-            probs = np.where(divide[:, None], probs / sums[:, None].astype(probs.dtype), probs)
+        # A softmax in single precision misses 1 by a few units of its last place; such rows stay as they are.
+        rounding = max(ROUNDING, 4 * torch.finfo(probs.dtype).eps * probs.shape[1] ** 0.5)
+        if low < 1.0 - rounding or high > 1.0 + rounding:
+            rows = ((sums - 1.0).abs() > rounding).nonzero().squeeze(1)
+            self._divided += len(rows)
+            self._low, self._high = min(self._low, low), max(self._high, high)
+            probs = probs.index_copy(0, rows, probs[rows] / sums[rows, None])
         return probs
 
-    def both(self, probs: Probs, where: Where, column: Callable[[int], str] = str) -> Probs:
-        """Both probabilities ``(n, 2)`` from that of the second class ``(n, 1)``.
+    def both(self, probs: Tensor, where: Where, column: Callable[[int], str] = str) -> Tensor:
+        """Return both probabilities ``(n, 2)`` from that of the second class ``(n, 1)``.
 
         Raises:
             InputError: If one is outside [0, 1].
         """
-        return both_of(self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clip(0.0, 1.0))
+        probs = self.in_range(probs, where, column, "probabilities", 1.0 + self._precision).clamp(max=1.0)
+        return torch.cat([1.0 - probs, probs], dim=1)
 
-    def in_range(self, values: Probs, where: Where, column: Callable[[int], str], what: str, most: float) -> Probs:
-        """The values, if all are in ``[0, most]``.
+    def in_range(self, values: Tensor, where: Where, column: Callable[[int], str], what: str, most: float) -> Tensor:
+        """Return the values without rounding below 0, if all are in ``[0, most]``.
 
         Raises:
             InputError: Otherwise; the message says what they look like.
         """
+        low, high = (float(end) for end in values.aminmax())
+        if low >= 0 and high <= most:
+            return values
         outside = (values < -ROUNDING) | (values > most)
-        if outside.any():
-            row, number = (int(place[0]) for place in np.nonzero(outside))
-            got = f"{values[row, number]:.6g} in {where(row)}, column {column(number)}"
-            expected = f"{what} must be in [0, 1]" if most < np.inf else f"{what} must not be negative"
+        if bool(outside.any()):
+            row, number = (int(index) for index in outside.nonzero()[0])
+            got = f"{float(values[row, number]):.6g} in {where(row)}, column {column(number)}"
+            expected = f"{what} must be in [0, 1]" if most < torch.inf else f"{what} must not be negative"
             raise InputError(self.owner, expected, got, self._looks_like(values))
-        return values
-
-    def logits(self, probs: Probs) -> Probs:
-        """Their logarithms, which are logits; zeros become :data:`FLOOR`, and are counted."""
-        self._zeros += int((probs <= 0).sum())
-        found: Probs = np.log(np.maximum(probs, FLOOR))
-        return found
-
-    @property
-    def zeros(self) -> int:
-        """Probabilities of exactly 0 so far."""
-        return self._zeros
+        return values.clamp(min=0.0)
 
     @property
     def lost(self) -> float:
@@ -135,7 +120,7 @@ class Probabilities:
         return 0.0 if self.normalize or not self._divided else max(1.0 - self._low, self._high - 1.0)
 
     def notes(self) -> list[str]:
-        """What was made of the rows so far, as sentences."""
+        """Say how the rows so far were changed, as sentences."""
         if not self._divided:
             return []
         text = f"{self._divided:,} of {self._rows:,} rows were divided by their sums"
@@ -150,48 +135,47 @@ class Probabilities:
             )
         return lines
 
-    def _tolerances(self, probs: Probs, sums: NDArray[np.float64]) -> tuple[float, Probs | float]:
-        """How far below 1 the sum of any row may be, and how far above each."""
+    def _tolerances(self, probs: Tensor, low: float, high: float) -> tuple[float, Tensor | float]:
+        """Return how far below 1 the sum of any row may be, and how far above each."""
         precision = self._precision
-        # Decimals take longer to find than all else here, and most files need no excuse.
-        near = bool((np.abs(sums - 1.0) <= precision).all())
+        # Decimals take longer to count than all else here, and most files need no excuse.
+        near = low >= 1.0 - precision and high <= 1.0 + precision
         if near or (places := decimal_places(probs)) is None:
             return precision, precision
         unit = 0.5 * 10.0**-places
         below = min(_MOST_LOST, unit * probs.shape[1]) + ROUNDING
         if below > precision:
             self._places = max(places, self._places or 0)
-        return max(precision, below), np.maximum(precision, unit * (probs > 0).sum(axis=1) + ROUNDING)
+        return max(precision, below), (unit * (probs > 0).sum(dim=1) + ROUNDING).clamp(min=precision)
 
-    def _looks_like(self, values: Probs) -> str:
-        """What to do with values that are no probabilities, by what they look like."""
-        if (values < -ROUNDING).any():
-            return f"These look like logits: {self._logits_fix}"
-        sums = values.sum(axis=1, dtype=np.float64)
-        if (np.abs(sums - 100.0) < 1.0).all() or (values.shape[1] == 1 and values.max() <= 100.0):
-            return "These look like percentages: divide by 100."
-        return f"Of logits: {self._logits_fix} {self._normalize_fix}"
+    def _looks_like(self, values: Tensor) -> str:
+        """Return the remedy for values that are no probabilities, by their looks."""
+        if bool((values < -ROUNDING).any()):
+            return f"These look like logits: {self._fixes['logits']}"
+        sums = values.sum(dim=1)
+        if bool(((sums - 100.0).abs() < 1.0).all()) or (values.shape[1] == 1 and float(values.max()) <= 100.0):
+            return f"These look like percentages: {self._fixes['percent']}"
+        return f"For logits, {self._fixes['logits']} {self._fixes['normalize']}"
 
 
-def decimal_places(values: Probs) -> int | None:
-    """With how many decimals (2 to 6) all ``values`` in [0, 1] are written; None if with more, or if all are whole.
+def decimal_places(values: Tensor) -> int | None:
+    """Return the number of decimals (2 to 6) of ``values`` in [0, 1]; None if there are more, or if all are whole.
 
     Example:
-        >>> decimal_places(np.array([[0.125, 0.875]])), decimal_places(np.array([[1 / 3, 2 / 3]]))
+        >>> decimal_places(torch.tensor([[0.125, 0.875]])), decimal_places(torch.tensor([[1 / 3, 2 / 3]]))
         (3, None)
     """
-    single = values.dtype.itemsize <= 4
+    single, eps = values.dtype.itemsize <= 4, torch.finfo(values.dtype).eps
     # In single precision a number of six decimals is hardly distinguishable from any other.
     for places in range(2, _MOST_DIGITS - single + 1):
-        scaled = values.astype(np.float64) * 10.0**places
-        rounding = 10.0**places * float(np.finfo(values.dtype).eps)
-        if bool((np.abs(scaled - np.rint(scaled)) <= rounding).all()):
+        scaled = values.double() * 10.0**places
+        if bool(((scaled - scaled.round()).abs() <= 10.0**places * eps).all()):
             return None if places == 2 and bool((scaled % 100 == 0).all()) else places
     return None
 
 
-def logits_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
-    """The logarithms of ``probs (N, C)``, or of the second of two classes ``(N,)``, on their device; for ``owner``.
+def probabilities_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
+    """Return ``probs (N, C)``, or both of two classes from the second ``(N,)``, checked; for ``owner``.
 
     Raises:
         InputError: If they are no probabilities of all classes.
@@ -200,37 +184,40 @@ def logits_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
         fix = "Pass one row of probabilities a sample, or the probability of the second of two classes."
         raise InputError(owner, "probs must be floats (N, C) or (N,)", describe(probs), fix)
     check_finite(owner, "probs", probs)
-    single = probs.dtype not in (torch.float32, torch.float64)
-    values = probs.cpu().float().numpy() if single else probs.cpu().numpy()
     rows = Probabilities(
         owner,
         normalize=normalize,
         precision=float(torch.finfo(probs.dtype).eps),
-        logits_fix="pass Predictions(logits, target).",
-        normalize_fix="Pass normalize=True to divide each row by its sum.",
+        fixes={
+            "logits": "pass Predictions(logits, target).",
+            "percent": "divide by 100.",
+            "normalize": "Pass normalize=True to divide each row by its sum.",
+        },
     )
-    check, values = (rows.both, values.reshape(-1, 1)) if values.size == len(values) else (rows.checked, values)
+    values = probs if probs.dtype in (torch.float32, torch.float64) else probs.float()
+    check, values = (rows.both, values.reshape(-1, 1)) if values.numel() == len(values) else (rows.checked, values)
     checked = check(values, lambda row: f"row {row}")
     if rows.lost > _WORTH_A_WORD:
-        warnings.warn(f"{owner}: {' '.join(rows.notes())}", CalibrationWarning, stacklevel=3)
-    return torch.from_numpy(rows.logits(checked)).to(probs.device)
+        warn_user(f"{owner}: {' '.join(rows.notes())}")
+    return checked
 
 
-def both_of(probs: Probs) -> Probs:
-    """Both probabilities ``(n, 2)`` from that of the second class ``(n, 1)``."""
-    return np.concatenate([1.0 - probs, probs], axis=1)
-
-
-_FEWEST = 8
-"""Rows below which logits that look like probabilities may do so by chance."""
+def logarithm(probs: Tensor) -> Tensor:
+    """Return logits ``(N, C)`` of probabilities; exact zeros count as :data:`FLOOR`."""
+    return probs.clamp(min=FLOOR).log()
 
 
 def are_probabilities(logits: Tensor) -> bool:
-    """Whether logits are almost surely probabilities; rows of zeros and ones, which a test may make, do not count."""
+    """Return whether logits are almost surely probabilities, perhaps rounded; rows of zeros and ones do not count."""
     if len(logits) < _FEWEST or logits.shape[1] < 2:
         return False
-    for rows in (logits[:_FEWEST], logits):  # the first rows tell in nearly all cases
-        low, high = rows.aminmax()
-        if low < 0 or high > 1 or bool(((rows.sum(dim=1) - 1).abs() > 1e-3).any()):
+    tolerance = SUM_TOLERANCE
+    for rows in (logits[:_FEWEST], logits):  # the first rows decide in nearly all cases
+        low, high = (float(end) for end in rows.aminmax())
+        if low < 0 or high > 1:
+            return False
+        if len(rows) == _FEWEST and (places := decimal_places(rows)) is not None:
+            tolerance = max(tolerance, min(_MOST_LOST, 0.5 * 10.0**-places * rows.shape[1]) + ROUNDING)
+        if bool(((rows.sum(dim=1) - 1).abs() > tolerance).any()):
             return False
     return bool(((logits > 0) & (logits < 1)).any())

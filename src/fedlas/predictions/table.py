@@ -1,140 +1,170 @@
-"""A table with what its columns mean: rows of logits and labels, or of confidences and outcomes, checked one by one."""
+"""Tables with the meaning of their columns: scores and labels, or confidences and outcomes, checked chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.predictions.class_labels import OWNER, Labels
+from fedlas.predictions.chunk import Chunk
+from fedlas.predictions.class_labels import OWNER, Labels, few
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.part import Part
-from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities
-from fedlas.predictions.tables import source_of
+from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
+from fedlas.predictions.sources import Source
 
 MISSING = ("NA", "N/A", "na", "nan", "NaN", "NULL", "null", "None")
 """Texts in a CSV that stand for no number, where rows without a value are left out."""
+NO_GROUP = "missing"
+"""Group of the rows without one, where rows without a value are left out."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some rows of a table.
+class Samples:
+    """Samples of a table.
 
     Attributes:
-        scores: Logits ``(n, C)``, or confidences ``(n,)``.
-        outcome: Labels ``(n,)`` int64, or of confidences whether they came true, bool; None if no column says so.
+        scores: Logits or probabilities ``(n, C)``, or confidences ``(n,)``, as ``Columns.kind`` says.
+        outcome: Labels ``(n,)`` int64, or for confidences whether they came true, bool; None if no column says so.
         label_probs: Label distributions ``(n, C)``, if columns hold them.
         weights: Weights ``(n,)``, if a column holds them.
         groups: ``n`` names, if a column holds groups.
-        labels: ``n`` labels as text, as in :class:`Read`.
+        labels: Labels of confidences as text, where columns name both what is predicted and the label.
     """
 
     scores: Tensor
-    outcome: Tensor | None
+    outcome: Tensor | None = None
     label_probs: Tensor | None = None
     weights: Tensor | None = None
     groups: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
 
+    @classmethod
+    def joined(cls, parts: Iterable[Samples], where: str) -> Samples:
+        """Return all samples of some parts.
 
-class Table:
-    """A table that is read once, a block of rows at a time.
+        Raises:
+            InputError: If there are none.
+        """
+        parts = list(parts)
+        if not parts:
+            raise InputError(OWNER, "there must be at least one row", f"none in {where}", "Check the file.")
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            columns = [getattr(part, field.name) for part in parts]
+            if columns[0] is not None:
+                tensors = isinstance(columns[0], Tensor)
+                values[field.name] = torch.cat(columns) if tensors else tuple(chain.from_iterable(columns))
+        return cls(**values)
+
+
+class TableReader:
+    """Reads a table once, a chunk of rows at a time.
 
     Args:
-        path: CSV, TSV, JSON lines, Parquet or ``.npz``.
-        columns: Which columns hold what.
+        source: The table.
+        columns: Meaning of its columns.
 
     Raises:
-        InputError: If the file cannot be read, or a column is not there.
+        InputError: If a column does not exist.
 
     State:
-        What :meth:`notes` says: it is filled by :meth:`blocks`.
+        Sentences of :meth:`notes`, which :meth:`samples` and :meth:`blocks` fill.
     """
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self.path, self.columns = path, columns
-        self._source = source_of(path)
+    def __init__(self, source: Source, columns: Columns) -> None:
+        self.columns, self._source, self.label = columns, source, source.label
         if columns.drop_missing:
-            self._source.missing = MISSING
-        self._found = columns.find(self._source.names, where=path.name)
+            source.missing = MISSING
+        self._names = columns.find(source.names, where=source.label)
         self.num_rows = 0
-        self._dropped = self._zero_labels = 0
+        self._dropped, self._zeros, self._zero_labels = Counter[str](), 0, 0
         self._labels: Labels | None = None
         self._binary = False
         self._classes: tuple[str, ...] = ()
-        options: dict[str, Any] = {
-            "normalize": columns.normalize,
-            "file": path.name,
-            "logits_fix": "name them with --logits.",
-            "normalize_fix": "Add --normalize to divide each row by its sum.",
+        fixes = {
+            "logits": "name them with --logits.",
+            "percent": "add --percent, or divide by 100.",
+            "normalize": "Add --normalize to divide each row by its sum.",
         }
-        self._probs, self._votes = Probabilities(OWNER, **options), Probabilities(OWNER, **options)
+        self._probs, self._votes = (
+            Probabilities(OWNER, normalize=columns.normalize, fixes=fixes, file=source.label) for _ in range(2)
+        )
+        scores = self._names.scores
+        self._scale = 0.01 if columns.percent and not source.in_percent.intersection(scores) else 1.0
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, known after the first block; none if they have none."""
+        """Names of the classes, set by the first chunk; empty if they have none."""
         return self._classes
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Logits ``(n, C)`` and labels ``(n,)`` of some rows after another; None if no column holds labels.
+        """Yield logits ``(n, C)`` and labels ``(n,)`` of some rows at a time; None if no column holds labels.
 
-        Where ``columns.kind`` is ``"confidence"``: confidences ``(n,)``, and whether they came true ``(n,)`` bool.
+        For confidences: they ``(n,)``, and whether they came true ``(n,)`` bool.
 
         Raises:
             InputError: For the first row that cannot be used; row and column are named.
         """
-        for rows in self.rows():
-            yield rows.scores, rows.outcome
+        for part in self.samples():
+            yield logarithm(part.scores) if self._is_probs else part.scores, part.outcome
 
-    def rows(self) -> Iterator[Rows]:
-        """All that the columns hold, some rows after another.
+    def samples(self) -> Iterator[Samples]:
+        """Yield the samples of some rows at a time.
 
         Raises:
             InputError: As :meth:`blocks`.
         """
-        named, found = self.columns, self._found
-        weights = [] if named.weights is None else [(named.weights,)]
-        votes = [found.label_probs] if found.label_probs else []
-        for whole in self._source.blocks([found.scores, *votes, *weights], named.plain):
-            block = Part.of(whole, self.path.name, drop=named.drop_missing)
-            self._dropped += len(whole.numbers[0]) - len(block.rows)
-            if not len(block.rows):
+        columns, names = self.columns, self._names
+        groups = [names.scores, *([names.label_probs] if names.label_probs else [])]
+        groups += [] if columns.weights is None else [(columns.weights,)]
+        optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
+        for chunk in self._source.chunks(groups, columns.others):
+            if columns.drop_missing:
+                before = len(chunk.rows)
+                chunk, lacking = chunk.complete(groups, optional=optional)
+                self._dropped += lacking + Counter({"": before - len(chunk.rows)})
+            if not len(chunk.rows):
                 continue
-            self.num_rows += len(block.rows)
-            scores, outcome, labels = self._top_label(block) if named.kind == "confidence" else self._all_classes(block)
-            yield Rows(
+            self.num_rows += len(chunk.rows)
+            scores, outcome, labels = self._top_label(chunk) if columns.kind == "confidence" else self._all(chunk)
+            missing = NO_GROUP if columns.drop_missing and optional is not None else None
+            yield Samples(
                 scores,
                 outcome,
-                self._label_probs(block) if votes else None,
-                _tensor(block.finite(-1, (str(named.weights),), "weights")[:, 0]) if weights else None,
-                tuple(block.names(named.groups)) if named.groups is not None else None,
+                self._label_probs(chunk) if names.label_probs else None,
+                None if columns.weights is None else chunk.finite(-1, (columns.weights,), "weights")[:, 0],
+                None if columns.groups is None else tuple(chunk.names(columns.groups, missing=missing)),
                 labels,
             )
 
     def notes(self) -> tuple[str, ...]:
-        """What was made of the rows so far, as sentences."""
-        lines = []
-        if self._dropped:
-            lines.append(f"{self._dropped:,} of {self.num_rows + self._dropped:,} rows lack a value and were left out.")
+        """Say how the rows so far were read, as sentences."""
+        lines = list(self._source.notes)
+        dropped = self._dropped[""]
+        if dropped:
+            columns = [f"{name!r} ({count:,})" for name, count in self._dropped.most_common() if name]
+            lines.append(
+                f"{dropped:,} of {self.num_rows + dropped:,} rows lack a value and were left out: {few(columns)}."
+            )
         if self.columns.target is not None and self._labels is not None:
-            lines.append(self._labels.said())
+            lines.append(self._labels.note())
+        if self._source.in_percent.intersection(self._names.scores):
+            lines.append("Numbers with a percent sign were divided by 100.")
         if self._binary:
             lines.append(
-                f"The one column {self._found.scores[0]!r} is the {'probability' if self._is_probs else 'logit'} "
+                f"The one column {self._names.scores[0]!r} is the {'probability' if self._is_probs else 'logit'} "
                 "of the second of two classes."
             )
         lines += self._probs.notes() + [f"Label distributions: {note}" for note in self._votes.notes()]
-        if self._is_probs:
-            lines.append("Probabilities became logits by their logarithm.")
-        if self._probs.zeros:
-            text = f"{self._probs.zeros:,} probabilities of exactly 0 became {FLOOR:.2g}"
+        if self._zeros:
+            text = f"{self._zeros:,} probabilities are exactly 0 and count as {FLOOR:.2g} in logarithms"
             if self._zero_labels:
                 text += (
                     f"; {self._zero_labels:,} of them are those of the label, where the NLL would be infinite and "
@@ -147,72 +177,69 @@ class Table:
     def _is_probs(self) -> bool:
         return self.columns.kind == "probs"
 
-    def _top_label(self, block: Part) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
-        """Confidences, whether they came true, and the labels."""
-        named, name = self.columns, self._found.scores
-        confidence = block.finite(0, name, "confidences")
+    def _top_label(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
+        """Return confidences, whether they came true, and the labels."""
+        columns, names = self.columns, self._names.scores
+        confidence = chunk.finite(0, names, "confidences") * self._scale
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
-        self._probs.in_range(confidence, block.where, block.column_of(name), "confidences", 1.0 + SUM_TOLERANCE)
-        scores = _tensor(confidence[:, 0].clip(0.0, 1.0))
-        if named.correct is not None:
-            return scores, _tensor(block.outcomes(named.correct)), None
-        if named.predicted is None or named.target is None:
+        most = 1.0 + SUM_TOLERANCE
+        confidence = self._probs.in_range(confidence, chunk.where, chunk.column_of(names), "confidences", most)
+        scores = confidence[:, 0].clamp(max=1.0)
+        if columns.correct is not None:
+            return scores, chunk.outcomes(columns.correct), None
+        if columns.predicted is None or columns.target is None:
             return scores, None, None
-        labels = block.names(named.target)
-        right = [one == other for one, other in zip(block.names(named.predicted), labels, strict=True)]
+        labels = chunk.names(columns.target)
+        right = [one == other for one, other in zip(chunk.names(columns.predicted), labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
 
-    def _all_classes(self, block: Part) -> tuple[Tensor, Tensor | None, None]:
-        """Logits and class numbers."""
-        scores = self._scores(block)
+    def _all(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, None]:
+        """Return logits or probabilities of all classes, and class numbers."""
+        scores = self._scores(chunk)
         if self._labels is None:
-            self._set_classes(scores.shape[1], block)
+            self._set_classes(scores.shape[1], chunk)
         if scores.shape[1] != self._num_classes:
-            got = f"{scores.shape[1]} in {block.where(0)}"
+            got = f"{scores.shape[1]} in {chunk.where(0)}"
             raise InputError(OWNER, f"all rows must have {self._num_classes} classes", got, "Check the file.")
         target = None
         if self.columns.target is not None and self._labels is not None:
-            target = self._labels.numbers(block.plain[self.columns.target], block.rows.tolist())
+            target = torch.from_numpy(self._labels.numbers(chunk.values[self.columns.target], chunk.rows.tolist()))
         if self._is_probs:
+            self._zeros += int((scores <= 0).sum())
             if target is not None:
-                self._zero_labels += int((scores[np.arange(len(scores)), target] <= 0).sum())
-            scores = self._probs.logits(scores)
-        return _tensor(scores), None if target is None else torch.from_numpy(target), None
+                self._zero_labels += int((scores.gather(1, target.unsqueeze(1)) <= 0).sum())
+        return scores, target, None
 
-    def _set_classes(self, num_classes: int, block: Part) -> None:
-        given, parts = self.columns.classes, () if self._binary or block.lists[0] else self._found.parts
-        if given and len(given) != num_classes:
-            got = f"{len(given)} for {num_classes} classes"
+    def _set_classes(self, num_classes: int, chunk: Chunk) -> None:
+        names, parts = self.columns.classes, () if self._binary or chunk.lists[0] else self._names.parts
+        if names and len(names) != num_classes:
+            got = f"{len(names)} for {num_classes} classes"
             raise InputError(OWNER, "--classes must name every class, in the order of the columns", got, "Name all.")
-        self._classes, self._num_classes = given or parts, num_classes
+        self._classes, self._num_classes = names or parts, num_classes
         column = self.columns.target or ""
-        self._labels = Labels(num_classes, self._classes, column=column, where=self.path.name)
+        self._labels = Labels(num_classes, self._classes, column=column, where=self._source.label)
 
-    def _scores(self, block: Part) -> NDArray[Any]:
-        """Scores of every class ``(n, C)``, checked; the missing class of two added."""
-        scores = block.finite(0, self._found.scores, "scores")
-        binary, column = scores.shape[1] == 1, block.column_of(self._found.scores)
-        if self._labels is not None and binary is not self._binary:  # blocks after the first must be of its kind
+    def _scores(self, chunk: Chunk) -> Tensor:
+        """Return scores of every class ``(n, C)``, checked; the missing class of two added."""
+        scores = chunk.finite(0, self._names.scores, "scores")
+        binary, column = scores.shape[1] == 1, chunk.column_of(self._names.scores)
+        if self._labels is not None and binary is not self._binary:  # chunks after the first must be of its kind
             raise InputError(
                 OWNER,
                 f"every row must have as many scores as the first, {'one' if self._binary else self._num_classes}",
-                f"{scores.shape[1]} in {block.where(0)}",
+                f"{scores.shape[1]} in {chunk.where(0)}",
                 "Check the file.",
             )
         self._binary = binary
         if self._is_probs:
             check = self._probs.both if binary else self._probs.checked
-            return check(scores, block.where, column)
-        return np.concatenate([np.zeros_like(scores), scores], axis=1) if binary else scores
+            return check(scores if self._scale == 1.0 else scores * self._scale, chunk.where, column)
+        return torch.cat([torch.zeros_like(scores), scores], dim=1) if binary else scores
 
-    def _label_probs(self, block: Part) -> Tensor:
-        names = self._found.label_probs
-        votes = block.finite(1, names, "label probabilities")
+    def _label_probs(self, chunk: Chunk) -> Tensor:
+        names = self._names.label_probs
+        votes = chunk.finite(1, names, "label probabilities")
         check = self._votes.both if votes.shape[1] == 1 else self._votes.checked
-        return _tensor(check(votes, block.where, block.column_of(names)))
-
-
-def _tensor(values: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+        return check(votes, chunk.where, chunk.column_of(names))

@@ -6,23 +6,31 @@ import csv
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, describe
 from fedlas._core.extras import require
-from fedlas._core.files import parse_json
+from fedlas._core.files import is_file, parse_json
 from fedlas.predictions import sources
+from fedlas.predictions.chunk import Chunk
 from fedlas.predictions.class_labels import OWNER
-from fedlas.predictions.sources import Archive, Block, Source
+from fedlas.predictions.sources import Archive, Source
 
 BYTES = 1 << 20
-"""What pyarrow parses at a time, unless rows are so long that it must be more. It reads some 32 of them ahead."""
+"""Bytes that pyarrow parses at a time, more for long rows. It reads some 32 such blocks ahead."""
 
-_SAID = {
+_SAMPLE = 200
+"""Rows in which decimal commas and percent signs are noticed."""
+_DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*%?\s*")
+_DECIMAL_POINT = re.compile(r"\s*[-+]?\d*\.\d+([eE][-+]?\d+)?\s*%?\s*")
+_PERCENT = re.compile(r"\s*[-+]?\d*[.,]?\d+\s*%\s*")
+
+_TEMPLATES = {
     r"column #(?P<number>\d+): Row #(?P<row>\d+): .* to double: invalid value (?P<got>'.*')":
         "scores must be numbers; {got:.60} in row {row}, column {column!r} of {file}; "
         "Name columns of scores, or leave out rows of NA with --drop-missing.",
@@ -48,33 +56,36 @@ class Arrow:
 
     names: list[str]
     missing: tuple[str, ...] = ()
+    in_percent: frozenset[str] = frozenset()
+    decimal_point = "."
 
     def __init__(self, path: Path) -> None:
-        self.path, self._rows = path, 0
+        self.path, self.label, self.notes, self._rows = path, path.name, list[str](), 0
         _arrow()
         with self._guard():
             self.names = self._names()
 
-    def blocks(self, numbers: Sequence[Sequence[str]], plain: Sequence[str]) -> Iterator[Block]:
-        """As :meth:`~fedlas.predictions.sources.Source.blocks`."""
+    def chunks(self, numbers: Sequence[Sequence[str]], others: Sequence[str]) -> Iterator[Chunk]:
+        """As :meth:`~fedlas.predictions.sources.Source.chunks`."""
         self._rows = 0
         scores = [name for group in numbers for name in group]
         with self._guard():
-            for whole in self._batches(scores, list(plain)):
+            for whole in self._batches(scores, list(others)):
                 for start in range(0, whole.num_rows, sources.ROWS):
                     batch = whole.slice(start, sources.ROWS)
                     groups = [self._side_by_side(batch, names) for names in numbers]
-                    others = {name: _plain_values(batch.column(name)) for name in plain}
-                    values, lists = zip(*groups, strict=True)
-                    yield Block(self._rows + 1, values, lists, others)
+                    values = {name: _plain_values(batch.column(name)) for name in others}
+                    arrays, lists = zip(*groups, strict=True)
+                    rows = np.arange(self._rows + 1, self._rows + 1 + batch.num_rows)
+                    yield Chunk(rows, arrays, lists, values, self.label)
                     self._rows += batch.num_rows
 
     def _side_by_side(self, batch: Any, names: Sequence[str]) -> tuple[NDArray[Any], bool]:
-        """Numbers ``(n, columns)`` of some columns, and whether they come from one of lists."""
+        """Return numbers ``(n, columns)`` of some columns, and whether they come from one column of lists."""
         columns = [self._column(batch.column(name), name) for name in names]
         lists = columns[0].ndim == 2
         if lists and len(columns) > 1:
-            got = f"{len(columns)} columns in {self.path.name}"
+            got = f"{len(columns)} columns in {self.label}"
             raise InputError(OWNER, "a column of lists must be the only one", got, "Name it alone.")
         return columns[0] if lists else np.stack(columns, axis=1), lists
 
@@ -92,9 +103,9 @@ class Arrow:
             raise
         except (OSError, ValueError, RecursionError, csv.Error) as error:  # pyarrow's own errors are among them
             text = " ".join(str(error).split())
-            for pattern, template in _SAID.items():
-                if found := re.search(pattern, text):
-                    where = found.groupdict("") | {"file": self.path.name}
+            for pattern, template in _TEMPLATES.items():
+                if match := re.search(pattern, text):
+                    where = match.groupdict("") | {"file": self.label}
                     # pyarrow counts rows of CSV from the header, which is 1, and those of JSON from 0 in each block.
                     if "row" in where:
                         where["row"] = str(int(where["row"]) + (self._rows + 1 if text.startswith("JSON") else -1))
@@ -105,49 +116,86 @@ class Arrow:
             raise InputError(OWNER, expected, got, "Check the file; text must be UTF-8, not Latin-1.") from error
 
     def _column(self, values: Any, name: str) -> NDArray[Any]:
-        """Numbers ``(n,)``, or ``(n, C)`` of lists; NaN where there is none."""
+        """Return numbers ``(n,)``, or ``(n, C)`` of lists; NaN for a missing one."""
         types, shape = _arrow().types, [len(values)]
         if hasattr(values, "value_lengths"):
             lengths = values.value_lengths().fill_null(0).to_numpy()
             shape.append(int(lengths.max()))
-            for place in np.flatnonzero(lengths != lengths.max())[:1]:
+            for row in np.flatnonzero(lengths != lengths.max())[:1]:
                 expected = f"lists of column {name!r} must all hold {shape[1]} numbers"
-                got = f"{lengths[place]} in row {self._rows + place + 1} of {self.path.name}"
+                got = f"{lengths[row]} in row {self._rows + row + 1} of {self.label}"
                 raise InputError(OWNER, expected, got, "Write one number for each class.")
             values = values.flatten()
-        if types.is_string(values.type):  # of JSON lines, whose numbers some write in quotes
-            values = _arrow().array(map(_number, values.to_pylist()), "float64")
+        if types.is_string(values.type):  # with percent signs, or numbers that JSON lines have in quotes
+            numbers = [_number(text, self.decimal_point) for text in values.to_pylist()]
+            values = _arrow().array(numbers, "float64")
         if types.is_integer(values.type) or types.is_decimal(values.type):
             values = values.cast("float64")
         if not types.is_floating(values.type):
-            got = f"{values.type} in {self.path.name}"
+            got = f"{values.type} in {self.label}"
             raise InputError(OWNER, f"column {name!r} must hold numbers", got, "Name columns of scores.")
-        found: NDArray[Any] = values.to_numpy(zero_copy_only=False)
-        return found.reshape(shape)
+        array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return array.reshape(shape)
 
 
 class Delimited(Arrow):
-    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay what they are."""
+    """CSV or TSV with a header, UTF-8. Labels are read as text: ``007`` and ``nan`` stay as they are.
+
+    The separator (comma, semicolon, tab or bar), a decimal comma and percent signs are noticed in the first rows.
+
+    Args:
+        path: The file.
+        separator: The separator; None notices it.
+    """
+
+    def __init__(self, path: Path, separator: str | None = None) -> None:
+        self.delimiter = separator or ""
+        super().__init__(path)
 
     def _names(self) -> list[str]:
-        self.delimiter = "\t" if self.path.suffix.lower() == ".tsv" else ","
-        # What is decoded with the header may be rows already, whose errors have a number.
+        # The text decoded with the header may be rows already, whose errors have a number.
         with self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            names = next(filter(None, csv.reader(file, delimiter=self.delimiter, strict=True)), [])
+            first = next(filter(str.strip, file), "")
+            file.seek(0)
+            if not self.delimiter:
+                unquoted = re.sub('"[^"]*"', "", first)
+                self.delimiter = max("\t,;|" if self.path.suffix.lower() == ".tsv" else ",;\t|", key=unquoted.count)
+                if self.delimiter not in ",\t":
+                    self.notes.append(f"Columns are separated by {self.delimiter!r}.")
+            rows = filter(None, csv.reader(file, delimiter=self.delimiter, strict=True))
+            names = next(rows, [])
+            with suppress(csv.Error):  # pyarrow reports the row
+                self._notice(names, list(islice(rows, _SAMPLE)))
         self._bytes = max(BYTES, 16 * len("".join(names).encode()))
         if not names:
             got = f"{self.path}, which is empty"
             raise InputError(OWNER, "the first line must name the columns", got, "Add a header.")
         return names
 
+    def _notice(self, names: list[str], rows: list[list[str]]) -> None:
+        """Notice a decimal comma and percent signs in the first rows."""
+        cells = [cell for row in rows for cell in row]
+        comma = self.delimiter != "," and any(map(_DECIMAL_COMMA.fullmatch, cells))
+        if comma and not any(map(_DECIMAL_POINT.fullmatch, cells)):
+            self.decimal_point = ","
+            self.notes.append("Numbers have a decimal comma.")
+        percent = {name for row in rows for name, cell in zip(names, row, strict=False) if _PERCENT.fullmatch(cell)}
+        self.in_percent = frozenset(percent)
+
     def _batches(self, scores: Sequence[str], labels: list[str]) -> Iterator[Any]:
         reader, last, spans = _arrow(".csv"), self.names[-1], 0
         types = dict.fromkeys((*labels, last), "string") | dict.fromkeys(scores, "float64")
+        types |= dict.fromkeys(self.in_percent.intersection(scores), "string")
         with reader.open_csv(
             self.path,
             reader.ReadOptions(use_threads=False, block_size=self._bytes),
             reader.ParseOptions(delimiter=self.delimiter, newlines_in_values=True),
-            reader.ConvertOptions(include_columns=list(types), column_types=types, null_values=["", *self.missing]),
+            reader.ConvertOptions(
+                include_columns=list(types),
+                column_types=types,
+                null_values=["", *self.missing],
+                decimal_point=self.decimal_point,
+            ),
         ) as batches:
             for batch in batches:
                 if last not in scores:
@@ -156,12 +204,12 @@ class Delimited(Arrow):
         # A quote that is never closed swallows rows. They lack cells then, except where it is in the last column.
         with self.path.open("rb") as file:
             if spans and sum(part.count(b'"') for part in iter(lambda: file.read(BYTES), b"")) % 2:
-                got = f"an odd number in {self.path.name}, and cells of several lines in column {last!r}"
+                got = f"an odd number in {self.label}, and cells of several lines in column {last!r}"
                 raise InputError(OWNER, "every quote must be closed", got, 'Quote cells that hold ", and double it.')
 
 
 class JsonLines(Arrow):
-    """One JSON object a line; the keys of the first are the columns, its values say of which kind each is."""
+    """One JSON object a line; the keys of the first are the columns, and its values set their types."""
 
     def _names(self) -> list[str]:
         # pyarrow guesses types in each block anew, and deep nesting crashes it where it guesses.
@@ -184,7 +232,7 @@ class JsonLines(Arrow):
 
 
 _FREE, _MOST_RATIO = 2**26, 1000
-"""Bytes that a file may always become, and how often a larger one may stand for a byte. Real one-hot scores: 230."""
+"""Bytes that a file may always expand to, and the largest ratio of a larger one. Real one-hot scores have 230."""
 
 
 class Parquet(Arrow):
@@ -227,14 +275,16 @@ def _arrow(module: str = "") -> Any:
     return require(f"pyarrow{module}", extra="tables")
 
 
-def _number(text: str | None) -> float | None:
-    with suppress(TypeError, ValueError):
-        return float(text)  # type: ignore[arg-type]
+def _number(text: str | None, decimal_point: str) -> float | None:
+    """Return the number that a text is, 56% as 0.56; None for other text."""
+    plain = (text or "").replace(decimal_point, ".").strip()
+    with suppress(ValueError):
+        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     return None
 
 
 def _kind(value: Any) -> Any:
-    """The Arrow type of a JSON value."""
+    """Return the Arrow type of a JSON value."""
     if isinstance(value, list):
         return _arrow().list_(_kind(value[0] if value else 0.0))
     kinds = {bool: "bool", int: "float64", float: "float64", type(None): "null"}
@@ -249,19 +299,35 @@ FORMATS: dict[str, Callable[[Path], Source]] = {
     ".parquet": Parquet,
     ".npz": Archive,
 }
-"""What reads a file, by the end of its name."""
+"""Reader of a file, by the end of its name."""
+_OTHERS = {
+    ".xlsx": "Save it as CSV (File, Save As), or read it with pandas and pass the frame to Predictions.from_frame.",
+    ".json": "Write one object a line, and name it .jsonl.",
+    ".pkl": "Save the arrays with numpy.savez; pickles can run code.",
+}
+_OTHERS |= dict.fromkeys((".xls", ".ods"), _OTHERS[".xlsx"]) | dict.fromkeys((".pt", ".pth"), _OTHERS[".pkl"])
 
 
-def source_of(path: Path) -> Source:
-    """The table in a file.
+def source_of(path: str | Path, separator: str | None = None) -> Source:
+    """Return the table in a file.
+
+    Args:
+        path: The file.
+        separator: Separator of a CSV file; None notices it.
 
     Raises:
         InputError: If there is no such file, its name ends otherwise, or it cannot be read.
         MissingExtraError: For all but ``.npz`` without pyarrow.
     """
-    if not path.is_file():
+    if not isinstance(path, str | Path):
+        raise InputError(OWNER, "the file must be named by a path", describe(path), "Pass its path.")
+    path = Path(path)
+    if not is_file(path):
         raise InputError(OWNER, "the file must exist", path, "Check the path.")
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, "Rename or convert the file.")
-    return form(path)
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        fix = _OTHERS.get(suffix, "Rename or convert the file.")
+        raise InputError(OWNER, f"the name must end in {', '.join(FORMATS)}", path.name, fix)
+    if suffix in (".csv", ".tsv"):
+        return Delimited(path, separator)
+    return FORMATS[suffix](path)

@@ -1,20 +1,19 @@
-"""The confidence in the predicted class, and whether it was right: all that many measures of calibration need."""
+"""The confidence in the predicted class and its correctness, which many measures of calibration need and no more."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_dense, check_finite, describe
-from fedlas.predictions.weights import check_weights
+from fedlas._core.check import InputError, check_finite, describe
+from fedlas.predictions.arguments import check_weights, detached
 
 _OWNER = "TopLabel"
 _ROUNDING = 1e-3
-"""By how much a confidence may leave [0, 1], as rounded ones do; it is moved to the nearer end."""
+"""Largest distance of a rounded confidence from [0, 1]; it is moved to the nearer end."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,6 +43,7 @@ class TopLabel:
         >>> top = TopLabel([0.9, 0.8, 0.6], [True, False, True])
         >>> round(fedlas.evaluate(top)["ece"], 3)
         0.433
+        >>> import numpy as np
         >>> predicted, target = np.array(["cat", "dog"]), np.array(["cat", "cat"])
         >>> TopLabel([0.9, 0.8], predicted == target).correct.tolist()
         [True, False]
@@ -61,7 +61,7 @@ class TopLabel:
         object.__setattr__(self, "confidence", _checked_confidence(confidence))
         object.__setattr__(self, "correct", _checked_outcome(correct))
         if self.weights is not None:
-            weights = check_weights(_flat("weights", self.weights), len(confidence), owner=_OWNER)
+            weights = check_weights(_OWNER, _flat("weights", self.weights), len(confidence))
             object.__setattr__(self, "weights", weights)
 
     @property
@@ -74,7 +74,7 @@ class TopLabel:
 
 
 def needs_all_classes(owner: str, what: str = "it") -> InputError:
-    """The error of whatever cannot be had from the top label alone; ``what`` is the subject of its sentence."""
+    """Return the error of a function that needs more than the top label; ``what`` is the subject of its sentence."""
     return InputError(
         owner,
         f"{what} needs the probabilities of all classes",
@@ -84,18 +84,8 @@ def needs_all_classes(owner: str, what: str = "it") -> InputError:
 
 
 def _flat(name: str, value: Any) -> Tensor:
-    """``value`` as a tensor ``(N,)`` on the CPU."""
-    if isinstance(value, Tensor):
-        check_dense(_OWNER, name, value)
-        tensor = value.detach().cpu()
-    else:
-        try:
-            array = np.asarray(value)
-            # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory.
-            tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-        except (TypeError, ValueError) as error:  # text, objects, rows of different lengths
-            fix = "Pass numbers; of labels pass predicted == target as correct."
-            raise InputError(_OWNER, f"{name} must be numbers", describe(value), fix) from error
+    """Return ``value`` as a tensor ``(N,)`` on the CPU."""
+    tensor = detached(_OWNER, name, value, "Pass numbers; of labels pass predicted == target as correct.").cpu()
     if tensor.ndim != 1 or not len(tensor) or tensor.is_complex():
         fix = "Pass one number a sample: probs.max(1), not probs; flatten (N, 1)."
         raise InputError(_OWNER, f"{name} must be (N,) with at least one sample", describe(tensor), fix)

@@ -28,19 +28,21 @@ class RedrawnLabels(Chunk):
         self._row = np.tile(np.arange(rows.num_samples), len(labels))
         self._label = labels.ravel()
 
-    def __getattr__(self, name: str) -> Tensor | None:
+    def __getattr__(self, name: str) -> Tensor | bool | None:
         """What the base's constructor would set, ``(R * N, C)``: made when a metric asks for it, then kept."""
         given = self._rows.of_all_classes
         value: Tensor | None
         match name:
-            case "logits":
-                value = given.logits[torch.from_numpy(self._row).to(given.logits.device)]
+            case "scores":
+                value = given.scores[torch.from_numpy(self._row).to(given.scores.device)]
+            case "_are_probs":
+                return given.are_probs
             case "label_probs":
                 value = None if given.label_probs is None else self.probs.clone()
             case "_index":
-                value = self.target.to(given.logits.device).unsqueeze(1)
+                value = self.target.to(given.scores.device).unsqueeze(1)
             case "_probs_buffer" | "_scratch":
-                value = torch.empty_like(self.logits)
+                value = torch.empty_like(self.scores)
             case _:
                 raise AttributeError(f"{type(self).__name__} has no {name}")
         vars(self)[name] = value

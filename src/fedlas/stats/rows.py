@@ -271,13 +271,7 @@ def rows_of(predictions: AnyPredictions, index: Tensor) -> AnyPredictions:
     if isinstance(predictions, TopLabel):
         weights = None if predictions.weights is None else predictions.weights[index]
         return TopLabel(predictions.confidence[index], predictions.correct[index], weights)
-    optional = {name: getattr(predictions, name) for name in ("features", "label_probs", "weights")}
-    index = index.to(predictions.logits.device)
-    return Predictions(
-        predictions.logits[index],
-        predictions.target[index],
-        **{name: value if value is None else value[index.to(value.device)] for name, value in optional.items()},
-    )
+    return predictions.rows(index)
 
 
 def starts_of_runs(values: NDArray[Any]) -> Integers:

@@ -132,7 +132,7 @@ def test_what_was_made_of_rows_is_printed(files, capsys):
     options = ["--probs", "p_*", "--target", "y", "--label-probs", "v_*", "--normalize", "--drop-missing", "--json"]
     assert main(["evaluate", "counts.csv", *options, "--replicates", "0"]) == 0
     found = capsys.readouterr()
-    assert "1 of 4 rows lack a value and were left out." in found.err
+    assert "1 of 4 rows lack a value and were left out" in found.err
     assert "3 of 3 rows were divided by their sums, which are from 40 to 100." in found.err
     assert "Label distributions: 3 of 3 rows were divided" in found.err
     assert "true_ece" in json.loads(found.out)["as predicted"]

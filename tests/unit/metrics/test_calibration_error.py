@@ -85,5 +85,5 @@ def test_a_misspelt_convention():
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 2), None, {"logits": 1}])
 def test_anything_but_predictions_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"expected_calibration_error: predictions must be Predictions; got .* Wrap"):
+    with pytest.raises(ValueError, match=r"expected_calibration_error: predictions must be Predictions; got .* Pass"):
         expected_calibration_error(wrong)

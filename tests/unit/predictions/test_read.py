@@ -141,7 +141,7 @@ def test_exact_zeros_are_floored_and_said(tmp_path):
     np.testing.assert_allclose(read.predictions.probs.numpy(), [[1, 0, 0], [0, 0.5, 0.5]], atol=1e-30)
     nll = torch.nn.functional.cross_entropy(read.predictions.logits, read.predictions.target, reduction="sum")
     assert float(nll) == pytest.approx(-np.log(FLOOR), rel=1e-6)
-    assert any("3 probabilities of exactly 0" in note and "1 of them" in note for note in read.notes)
+    assert any("3 probabilities are exactly 0" in note and "1 of them" in note for note in read.notes)
 
 
 @given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 999))

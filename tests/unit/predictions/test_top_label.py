@@ -40,7 +40,7 @@ def test_arrays_of_other_kinds():
         ([[0.5, 0.5]], [True], r"confidence must be \(N,\) .*; got \(1, 2\) .*probs.max\(1\), not probs"),
         ([], [], r"at least one sample"),
         (["a"], [True], r"confidence must be numbers"),
-        ([0.5], ["cat"], r"correct must be numbers; .* pass predicted == target"),
+        ([0.5], ["cat"], r"correct must be numbers .* pass predicted == target"),
         (torch.zeros(2).to_sparse(), [True, True], "dense tensor"),
     ],
 )  # fmt: skip

@@ -103,9 +103,9 @@ def test_annotators_distributions(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "named", "message"),
     [
-        ({"c": [90, 75], "ok": [1, 0]}, {"correct": "ok"}, r"got 90 in row 1, column 'c'.*: divide by 100"),
+        ({"c": [90, 75], "ok": [1, 0]}, {"correct": "ok"}, r"got 90 in row 1, column 'c'.*--percent"),
         ({"c": [0.5, -3], "ok": [1, 0]}, {"correct": "ok"}, r"in \[0, 1\]; got -3 in row 2.*look like logits"),
-        ({"c": [0.5, 0.6], "ok": [1, 7]}, {"correct": "ok"}, r"0 and 1, or true and false; got '7' in row 2"),
+        ({"c": [0.5, 0.6], "ok": [1, 7]}, {"correct": "ok"}, r"yes and no, .*; got '7' in row 2"),
         ({"c": [0.5, 0.6], "ok": [1, ""]}, {"correct": "ok"}, "must have a value in column 'ok'; got none in row 2"),
         ({"c": [0.5, ""], "ok": [1, 0]}, {"correct": "ok"}, "must be finite numbers; got no number in row 2"),
         ({"c": [0.5], "y": [1]}, {"target": "y"}, "which predictions are right; got none. Add --correct"),

@@ -1,0 +1,146 @@
+"""Tensors, labels and weights that users pass: checked, and converted to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedlas._core.check import LARGEST, InputError, check_dense, describe, shortened
+
+_ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
+
+
+class Target:
+    """Labels that a type checker knows as a tensor: reading them where there are none raises an InputError."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> None: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> Tensor: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Tensor | None:
+        if instance is None:  # the default of the argument
+            return None
+        target: Tensor | None = vars(instance)["target"]
+        if target is None:
+            raise no_labels(owner.__name__, instance)
+        return target
+
+    def __set__(self, instance: object, value: Tensor | None) -> None:
+        vars(instance)["target"] = value
+
+
+def no_labels(owner: str, predictions: Any) -> InputError:
+    """The error of a function that needs labels, for predictions without them."""
+    return InputError(
+        owner,
+        "predictions must hold labels",
+        f"{predictions.num_samples} samples without target",
+        "Pass the labels: Predictions(logits, target). Without them, predictions can be calibrated, scored and saved.",
+    )
+
+
+def detached(owner: str, name: str, value: Any, fix: str = _ARRAY) -> Tensor:
+    """Return a tensor without gradients, or an array, a column of a frame or nested lists as a tensor.
+
+    Raises:
+        InputError: If a dense tensor cannot hold it.
+    """
+    if isinstance(value, Tensor):
+        check_dense(owner, name, value)
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        # PyTorch takes neither foreign byte order nor negative strides, and warns of read-only memory: copy only then.
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # text, objects, rows of different lengths
+        raise InputError(owner, f"{name} must be numbers that a tensor can hold", describe(value), fix) from error
+
+
+def checked_target(
+    owner: str, target: Any, shape: tuple[int, int], device: torch.device, classes: Sequence[Any] | None = None
+) -> Tensor:
+    """Return labels ``(N,)`` as int64.
+
+    Args:
+        owner: Named in errors.
+        target: Class numbers; also as floats without fractions, or as booleans of two classes. With ``classes``, their
+            names.
+        shape: ``(N, C)`` of the scores.
+        device: Device of the scores.
+        classes: Names of the classes in the order of the columns; None if labels are numbers.
+
+    Raises:
+        InputError: If there is not one label for each row, or one is no class.
+    """
+    samples, num_classes = shape
+    if classes is not None:
+        target = _numbers_of(owner, target, list(classes), num_classes)
+    elif not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OSUT":
+        fix = "Pass class numbers, or the names too: Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
+        raise InputError(owner, "target must be class numbers", f"text, {describe(target)}", fix)
+    target = detached(owner, "target", target)
+    boolean, whole = target.dtype == torch.bool, not target.is_floating_point()
+    if target.is_floating_point() and target.shape == (samples,):
+        whole = bool((target == target.trunc()).all()) and float(target.abs().max()) < LARGEST
+    if target.shape != (samples,) or target.is_complex() or not whole or (boolean and num_classes != 2):
+        raise InputError(
+            owner,
+            f"target must be class numbers of shape ({samples},), for scores {shape}",
+            describe(target),
+            "Pass class indices, not one-hot rows or probabilities; booleans are for two classes.",
+        )
+    target = target.to(device=device, dtype=torch.int64)
+    low, high = (int(end) for end in target.aminmax())
+    if low < 0 or high >= num_classes:
+        raise InputError(
+            owner,
+            f"target must be in [0, {num_classes}), as there are {num_classes} columns of scores",
+            f"values from {low} to {high}",
+            "Remove ignored positions first, or check the number of classes.",
+        )
+    return target
+
+
+def _numbers_of(owner: str, target: Any, classes: list[Any], num_classes: int) -> list[int]:
+    """Return the number of each label among the names of the classes."""
+    if len(classes) != num_classes:
+        got = f"{len(classes)} for {num_classes} columns"
+        raise InputError(owner, "classes must name every class, in the order of the columns", got, "Name all.")
+    numbers = {str(name): number for number, name in enumerate(classes)}
+    labels = [str(label) for label in np.asarray(target).ravel().tolist()]
+    for label in labels:
+        if label not in numbers:
+            names = ", ".join(list(numbers)[:12])
+            fix = "Correct the label, or name the classes in the order of the columns."
+            raise InputError(owner, f"labels must be among the classes {names}", shortened(repr(label), 60), fix)
+    return [numbers[label] for label in labels]
+
+
+def check_weights(owner: str, weights: Tensor, num_samples: int) -> Tensor:
+    """Return ``weights (N,)`` as float64 on the CPU; what is below ``1 / LARGEST`` becomes 0.
+
+    Raises:
+        InputError: If there is not one for each of ``num_samples``, one is negative, not finite or above
+            ``LARGEST``, or all are 0.
+    """
+    if weights.shape != (num_samples,) or weights.is_complex():
+        fix = "Pass one weight for each sample."
+        raise InputError(owner, f"weights must be ({num_samples},)", describe(weights), fix)
+    weights = weights.cpu().double()
+    low, high = float(weights.min()), float(weights.max())
+    if not (low >= 0 and high <= LARGEST):  # so worded that NaN fails
+        got = f"values from {low:.6g} to {high:.6g}"
+        fix = "Leave out the samples whose weight is unknown; divide large weights by a constant."
+        raise InputError(owner, f"weights must be in [0, {LARGEST:g}]", got, fix)
+    # Squares of smaller ones underflow in the sums of an effective sample size.
+    weights = weights.where(weights >= 1 / LARGEST, 0.0)
+    if not bool((weights > 0).any()):
+        fix = "Pass weights of which only the ratios matter, such as ones."
+        raise InputError(owner, f"a weight must be at least {1 / LARGEST:g}", f"at most {high:g}", fix)
+    return weights

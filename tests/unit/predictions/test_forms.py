@@ -1,0 +1,199 @@
+"""Predictions in the forms that people have them: spreadsheets, frames, percent, words, other labels."""
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from fedlas import Predictions, TopLabel
+from fedlas.cli import main
+from fedlas.errors import CalibrationWarning, InputError
+from fedlas.predictions import Columns, read_predictions
+
+PROBS = [[0.9, 0.1], [0.3, 0.7], [0.56, 0.44]]
+
+
+def read(tmp_path, text, name="t.csv", **columns):
+    (tmp_path / name).write_text(text)
+    return read_predictions(tmp_path / name, Columns(**columns))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat,dog,y\n90%,10%,cat\n30%,70 %,dog\n56%,44%,cat\n",
+        "cat;dog;y\n0,9;0,1;cat\n0,3;0,7;dog\n0,56;0,44;cat\n",
+        "cat;dog;y\n90,0%;10%;cat\n30%;70%;dog\n56%;44%;cat\n",
+        "cat\tdog\ty\n.9\t.1\tcat\n.3\t.7\tdog\n.56\t.44\tcat\n",
+        "cat|dog|y\n0.9|0.1|cat\n0.3|0.7|dog\n0.56|0.44|cat\n",
+    ],
+)
+def test_what_spreadsheets_write_is_noticed_and_said(tmp_path, text):
+    table = read(tmp_path, text, probs="cat,dog", target="y")
+    np.testing.assert_allclose(table.predictions.probs, PROBS, atol=1e-12)
+    assert table.predictions.target.tolist() == [0, 1, 0]
+    notes = " ".join(table.notes)
+    assert ("percent sign" in notes) == ("%" in text)
+    assert ("decimal comma" in notes) == ("0,9" in text or "90,0" in text)
+    assert ("separated by ';'" in notes) == (";" in text)
+
+
+def test_a_separator_and_percent_may_be_named(tmp_path):
+    text = "a,1;b;y\n90;10;0\n30;70;1\n"
+    table = read(tmp_path, text, probs=["a,1", "b"], target="y", percent=True, separator=";")
+    np.testing.assert_allclose(table.predictions.probs, PROBS[:2])
+    with pytest.raises(InputError, match="--percent"):
+        read(tmp_path, text, probs=["a,1", "b"], target="y")
+    with pytest.raises(InputError, match="one character"):
+        Columns(probs="a,b", separator=";;")
+    confidence = read(tmp_path, "c,ok\n90,1\n30,0\n", confidence="c", correct="ok", percent=True).predictions
+    assert confidence.confidence.tolist() == pytest.approx([0.9, 0.3])
+
+
+@pytest.mark.parametrize(
+    "words", [("yes", "No"), ("Y", "n"), ("Correct", "incorrect"), ("TRUE", "F"), ("right", "wrong"), ("1.0", "0")]
+)
+def test_words_for_right_and_wrong(tmp_path, words):
+    right, wrong = words
+    table = read(tmp_path, f"c,ok\n0.9,{right}\n0.6,{wrong}\n", confidence="c", correct="ok")
+    assert table.predictions.correct.tolist() == [True, False]
+
+
+def test_names_with_commas(tmp_path):
+    text = '"a, b",c,y\n0.9,0.1,0\n0.3,0.7,1\n'
+    for names in ('"a, b",c', ["a, b", "c"], ["a*", "c"]):
+        if names == ["a*", "c"]:
+            with pytest.raises(InputError, match="at least two"):
+                read(tmp_path, text, probs=names, target="y")
+            continue
+        assert read(tmp_path, text, probs=names, target="y").predictions.num_classes == 2
+    assert read(tmp_path, "p_a,p_b,last,y\n0.5,0.2,0.3,last\n", probs="p_*,last", target="y").classes == (
+        "a",
+        "b",
+        "last",
+    )
+    assert read(tmp_path, text, probs="a, b", target="y").predictions.num_classes == 2  # one column of two classes
+
+
+def test_rows_that_lack_a_group_alone_stay(tmp_path):
+    text = "c,ok,g\n0.9,1,a\n,1,a\n0.6,0,\n0.7,,b\n"
+    table = read(tmp_path, text, confidence="c", correct="ok", groups="g", drop_missing=True)
+    assert table.groups == ("a", "missing")
+    assert table.notes[0].endswith("2 of 4 rows lack a value and were left out: 'c' (1), 'ok' (1).")
+    with pytest.raises(InputError, match="column 'g'"):
+        read(tmp_path, "c,ok,g\n0.9,1,a\n0.6,0,\n", confidence="c", correct="ok", groups="g")
+
+
+@pytest.mark.parametrize(("name", "fix"), [("t.xlsx", "Save it as CSV"), ("t.json", ".jsonl"), ("t.pt", "savez")])
+def test_other_files_say_what_to_do(tmp_path, name, fix):
+    with pytest.raises(InputError, match=fix):
+        read(tmp_path, "", name, probs="a,b")
+    with pytest.raises(InputError, match="must exist"):
+        read_predictions("x" * 300 + ".csv", Columns(probs="a,b"))
+    with pytest.raises(InputError, match="columns"):
+        read_predictions(5)
+
+
+def frames():
+    frame = pandas.DataFrame({"p_cat": [0.9, 0.3, 0.56], "p_dog": [0.1, 0.7, 0.44], "y": ["cat", "dog", "cat"]})
+    yield frame
+    yield frame.set_index(np.array([7, 3, 9]))
+    yield frame.astype({"p_cat": "Float64", "y": "category"})
+    yield {name: frame[name].tolist() for name in frame}
+    polars = pytest.importorskip("polars")
+    yield polars.DataFrame({name: frame[name].tolist() for name in frame})
+
+
+def test_frames_give_predictions_and_get_results():
+    for frame in frames():
+        predictions = Predictions.from_frame(frame, probs="p_*", target="y", classes=("cat", "dog"))
+        np.testing.assert_allclose(predictions.probs, PROBS, atol=1e-12)
+        assert predictions.target.tolist() == [0, 1, 0]
+    result = predictions.to_frame()
+    assert list(result) == ["predicted", "confidence", "target", "correct", "prob_0", "prob_1"]
+    np.testing.assert_allclose(result[["prob_0", "prob_1"]], PROBS)
+    lists = pandas.DataFrame({"l": [[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]], "g": ["a", None]})
+    assert Predictions.from_frame(lists, logits="l").predicted.tolist() == [1, 2]
+    table = read_predictions(
+        pandas.DataFrame({"c": [0.9, 0.2], "ok": [True, False], "g": [1, 2]}), confidence="c", correct="ok", groups="g"
+    )
+    assert isinstance(table.predictions, TopLabel)
+    assert table.groups == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("frame", "columns", "message"),
+    [
+        ({"a": [0.5], "b": [0.5]}, {"probs": "a,c"}, "must name a column of the frame"),
+        ({"a": ["x"], "b": [0.5]}, {"probs": "a,b"}, "must hold numbers"),
+        ({"a": [0.5, None], "b": [0.5, 1]}, {"probs": "a,b"}, "no number in row 2"),
+        ({"a": [0.5], "b": [0.5, 0.5]}, {"probs": "a,b"}, "one length"),
+        ({"a": [[1, 2], [3]]}, {"logits": "a"}, "must hold numbers"),
+        ({"a": [0.5]}, {"confidence": "a"}, "TopLabel"),
+        ({"a": [0.5]}, {}, "must name columns"),
+        ([0.5], {"probs": "a"}, "must have columns"),
+        ({"a": [], "b": []}, {"probs": "a,b"}, "at least one row"),
+    ],
+)
+def test_frames_that_cannot_be_used(frame, columns, message):
+    with pytest.raises(InputError, match=message):
+        Predictions.from_frame(frame, **columns)
+
+
+@pytest.mark.parametrize("target", [[0, 1, 0], [0.0, 1.0, 0.0], [False, True, False], torch.tensor([0, 1, 0]).int()])
+def test_labels_of_other_types(target):
+    assert Predictions.from_probs(PROBS, target).target.tolist() == [0, 1, 0]
+    assert Predictions(np.log(PROBS), target).target.tolist() == [0, 1, 0]
+
+
+def test_labels_may_be_names_of_classes():
+    assert Predictions.from_probs(PROBS, ["cat", "dog", "cat"], classes=["cat", "dog"]).target.tolist() == [0, 1, 0]
+    with pytest.raises(InputError, match="classes="):
+        Predictions(PROBS, ["cat", "dog", "cat"])
+    for target, classes, message in (
+        ("cd", "cd", "shape"),
+        (["cat"] * 3, ["cat"], "every class"),
+        (["cow"] * 3, ["cat", "dog"], "cow"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Predictions.from_probs(PROBS, list(target), classes=list(classes))
+
+
+def test_probabilities_stay_as_they_are():
+    probs = np.array([[0.1, 0.3, 0.6], [0.0, 0.5, 0.5]])
+    predictions = Predictions.from_probs(probs)
+    assert not predictions.has_target
+    assert predictions.probs.numpy().tolist() == probs.tolist()
+    assert predictions.confidence.tolist() == [0.6, 0.5]
+    assert "logits" not in vars(predictions)  # their logarithm is taken when something reads it
+    assert torch.isfinite(predictions.logits).all()
+    assert predictions.rows(torch.tensor([0])).probs.tolist() == [probs[0].tolist()]
+    assert predictions.without_target().are_probs
+    assert not predictions.with_logits(predictions.logits).are_probs
+    with pytest.raises(InputError, match="its own"):
+        Predictions.from_probs(probs, colour=probs)
+
+
+@pytest.mark.parametrize("decimals", [2, 3, 4, 6])
+@pytest.mark.parametrize("classes", [2, 10])
+def test_rounded_probabilities_given_as_logits_are_noticed(decimals, classes):
+    probs = torch.randn(50, classes, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
+    with pytest.warns(CalibrationWarning, match="from_probs") as caught:
+        Predictions(probs.numpy().round(decimals))
+    assert caught[0].filename == __file__  # the user's line
+
+
+def test_arrays_that_are_no_predictions_say_what_to_pass():
+    import fedlas
+
+    with pytest.raises(InputError, match="from_probs"):
+        fedlas.evaluate(np.zeros((3, 2)), [0, 1, 0])
+
+
+def test_the_command_takes_the_same_options(tmp_path, capsys):
+    path = tmp_path / "t.csv"
+    path.write_text('"a, b";c;y;g\n' + '90;10;"a, b";x\n30;70;c;\n' * 20)
+    columns = ["--probs", "a, b", "--probs", "c", "--target", "y", "--percent", "--sep", ";", "--replicates", "0"]
+    assert main(["evaluate", str(path), *columns, "--groups", "g", "--drop-missing"]) == 0
+    shown = capsys.readouterr().out
+    assert "missing" in shown
