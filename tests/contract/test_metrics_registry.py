@@ -9,7 +9,7 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import METRICS, Approximation, OnePass, StreamingMetrics
 
-REFUSED = r"predictions must be Predictions; got .*\. Wrap"
+REFUSED = r"predictions must be Predictions; got .*\. Pass"
 
 
 @pytest.fixture(params=METRICS.entries(), ids=lambda entry: entry.name)

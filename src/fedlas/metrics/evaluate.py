@@ -15,7 +15,7 @@ from fedlas.predictions.predictions import AnyPredictions, check_measurable
 from fedlas.predictions.top_label import needs_all_classes
 
 
-def evaluate(predictions: Predictions | TopLabel, target: None = None, *, num_bins: int = 15) -> dict[str, float]:
+def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_bins: int = 15) -> dict[str, float]:
     """Every default metric of ``predictions``, in one pass over chunks of the logits.
 
     Args:

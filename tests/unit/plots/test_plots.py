@@ -113,7 +113,7 @@ def test_diagram_refuses(bad):
 
 
 def test_diagram_refuses_raw_logits():
-    with pytest.raises(InputError, match="Wrap arrays"):
+    with pytest.raises(InputError, match="Pass fedlas.Predictions"):
         reliability_diagram(torch.zeros(3, 2))
 
 
