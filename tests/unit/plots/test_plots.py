@@ -113,7 +113,7 @@ def test_diagram_refuses(bad):
 
 
 def test_diagram_refuses_raw_logits():
-    with pytest.raises(InputError, match="Pass fedlas.Predictions"):
+    with pytest.raises(InputError, match="from_probs"):
         reliability_diagram(torch.zeros(3, 2))
 
 
