@@ -62,7 +62,8 @@ def warn_user(message: str, category: type[Warning] = CalibrationWarning) -> Non
 
 def _is_internal(frame: FrameType) -> bool:
     """Return whether a frame runs code of this package, or code that dataclasses generated for it."""
-    return frame.f_globals.get("__name__", "").split(".")[0] == "fedlas" or frame.f_code.co_filename == "<string>"
+    module: str = frame.f_globals.get("__name__", "")
+    return f"{module}.".startswith("fedlas.") or frame.f_code.co_filename == "<string>"
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
