@@ -207,32 +207,32 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
         return [] if text is None else [text]
     if isinstance(text, str):
         return list(split_names(text))
-    if not isinstance(text, Sequence) or not all(isinstance(word, str) for word in text):
+    if not isinstance(text, Sequence) or not all(isinstance(name, str) for name in text):
         raise InputError(OWNER, "columns must be named by text", describe(text), "Pass 'a,b,c' or ['a', 'b', 'c'].")
     return list(text)
 
 
 def _find(
-    words: Sequence[str], names: Sequence[str], used: Container[str | None], option: str, where: str
+    patterns: Sequence[str], names: Sequence[str], used: Container[str | None], option: str, where: str
 ) -> tuple[list[str], list[str]]:
-    """Return the columns that ``words`` name, and the name of each as a class; patterns leave out ``used`` columns."""
+    """Return the columns that ``patterns`` name, and the name of each as a class; patterns leave out ``used`` columns."""
     columns: list[str] = []
     parts: list[str] = []
-    for word in words:
-        if word in names or not set(word) & set("*?["):
-            matches = [_existing(word, names, option, where)]
-            parts.append(word)
+    for pattern in patterns:
+        if pattern in names or not set(pattern) & set("*?["):
+            matches = [_existing(pattern, names, option, where)]
+            parts.append(pattern)
         else:
-            matches = [name for name in names if fnmatchcase(name, word) and name not in used]
+            matches = [name for name in names if fnmatchcase(name, pattern) and name not in used]
             if len(matches) < 2:
                 raise InputError(
                     OWNER,
-                    f"{option} {word!r} must match at least two columns",
+                    f"{option} {pattern!r} must match at least two columns",
                     f"{len(matches)} of {few(names)} in {where}",
                     "Name the columns; a single one is the positive class of two.",
                 )
-            matched = _matched(word, matches)
-            _check_order(matched, word, where)
+            matched = _matched(pattern, matches)
+            _check_order(matched, pattern, where)
             parts += matched
         columns += matches
     return columns, parts
