@@ -215,7 +215,7 @@ def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
 def _find(
     patterns: Sequence[str], names: Sequence[str], used: Container[str | None], option: str, where: str
 ) -> tuple[list[str], list[str]]:
-    """Return the columns that ``patterns`` name, and the name of each as a class; patterns leave out ``used`` columns."""
+    """Return the columns that ``patterns`` name, and their names as classes; wildcards leave out ``used`` columns."""
     columns: list[str] = []
     parts: list[str] = []
     for pattern in patterns:
