@@ -43,8 +43,8 @@ def feature_norm_score(features: Tensor, *, order: float = 1.0) -> Tensor:
     """
     if order != math.inf:
         check_number("feature_norm_score", "order", order, low=0.1)
-    rows = check_features("feature_norm_score", features)
-    # Of rows whose largest value is 1, no power overflows.
+    rows = check_features("feature_norm_score", features).double()
+    # Scaled so that the largest value of a row is 1, no power overflows.
     largest = rows.abs().amax(dim=1)
     rows = rows / torch.where(largest > 0, largest, 1.0)[:, None]
     return -largest * torch.linalg.vector_norm(rows, ord=float(order), dim=1)
@@ -76,12 +76,12 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
     Source:
         Park, Chai, Yoon and Teoh 2023, equations 9 and 10.
     """
-    rows = check_features("negative_aware_norm_score", features).clamp(min=0)
+    rows = check_features("negative_aware_norm_score", features).double().clamp(min=0)
     return -rows.sum(dim=1) / (rows > 0).sum(dim=1).clamp(min=1)
 
 
 def check_features(owner: str, features: Tensor, *, columns: int | None = None) -> Tensor:
-    """Return ``features`` in float64 if they are a finite floating tensor ``(N, D)``, neither of which is 0.
+    """Return ``features`` if they are a finite floating tensor ``(N, D)``, neither of which is 0.
 
     Raises:
         InputError: Otherwise, or if there are not ``columns`` of them.
@@ -89,7 +89,7 @@ def check_features(owner: str, features: Tensor, *, columns: int | None = None) 
     shaped = is_dense(features) and features.ndim == 2 and features.shape[0] > 0 and features.shape[1] > 0
     if shaped and features.is_floating_point() and columns in (None, features.shape[1]):
         check_finite(owner, "features", features)
-        return features.double()
+        return features
     raise InputError(
         owner,
         f"features must be a dense floating tensor (N, {columns or 'D'}), not empty",

@@ -1,14 +1,24 @@
-"""Scores of logits alone, without a fit."""
+"""Scores of logits alone, without a fit.
+
+Rows are scored in blocks that fit a processor's cache, in the precision of the logits (half precision in float32).
+Float64 is used where float32 would make scores equal. No score has a gradient.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_count, check_finite, check_logits, check_number, describe
+from fedlas._core.check import LARGEST, InputError, check_count, check_finite, check_logits, check_number, describe
 from fedlas.zoo.ood.base import OOD_SCORES
 
 __all__ = ["energy_score", "entropy_score", "gen_score", "max_logit_score", "msp_score"]
+
+_BLOCK, _ACCELERATOR_BLOCK = 2**17, 2**24
+"""Logits of a block: a copy in float64 takes 1 MiB of a processor's cache."""
+_TINY = 1e-30
 
 
 @OOD_SCORES.register(
@@ -38,8 +48,12 @@ def msp_score(logits: Tensor) -> Tensor:
     Source:
         Hendrycks and Gimpel 2017.
     """
-    probs = _double("msp_score", logits).softmax(dim=1)
-    return probs.scatter(1, probs.argmax(dim=1, keepdim=True), 0.0).sum(dim=1)
+
+    def score(rows: Tensor) -> Tensor:
+        others = _relative(rows)[1].sum(dim=1)
+        return others / (1 + others)
+
+    return _by_rows("msp_score", logits, score)
 
 
 @OOD_SCORES.register(
@@ -64,10 +78,14 @@ def entropy_score(logits: Tensor) -> Tensor:
     Source:
         Used as a baseline by Ren et al. 2019, section 4.
     """
-    log_probs = _double("entropy_score", logits).log_softmax(dim=1)
-    probs = log_probs.exp()
-    # A log-probability may overflow to minus infinity, and 0 times that is NaN; the limit of p log p is 0.
-    return -torch.where(probs > 0, probs * log_probs, 0.0).sum(dim=1)
+
+    def score(rows: Tensor) -> Tensor:
+        # With e_k = exp(z_k - max z): log(sum e) - sum e_k log(e_k) / sum e.
+        exponents, others = _relative(rows)
+        total = others.sum(dim=1)
+        return total.log1p() - torch.linalg.vecdot(others, exponents) / (1 + total)
+
+    return _by_rows("entropy_score", logits, score)
 
 
 @OOD_SCORES.register(
@@ -87,7 +105,7 @@ def max_logit_score(logits: Tensor) -> Tensor:
         ``(N,)``, higher = more OOD.
 
     Raises:
-        InputError: If the logits are not a finite floating tensor ``(N, C)``.
+        InputError: If the logits are not a floating tensor ``(N, C)``, or the highest of a row is not finite.
 
     Note:
         Dividing all logits by one temperature does not change the order of samples, nor any detection metric.
@@ -95,7 +113,10 @@ def max_logit_score(logits: Tensor) -> Tensor:
     Source:
         Hendrycks et al. 2022, section 3.
     """
-    return -_double("max_logit_score", logits).amax(dim=1)
+    highest = _checked("max_logit_score", logits).detach().amax(dim=1).double()
+    if not bool((highest.abs() <= LARGEST).all()):  # NaN and positive infinities reach the maximum
+        check_finite("max_logit_score", "logits", logits)
+    return -highest
 
 
 @OOD_SCORES.register(
@@ -126,10 +147,16 @@ def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         Liu et al. 2020, equation 4.
     """
     t = check_number("energy_score", "temperature", temperature, low=0.0, low_open=True, high=1e30)
-    rows = _double("energy_score", logits)
-    # Less the highest: z / t would overflow for a small t.
-    highest = rows.amax(dim=1, keepdim=True)
-    return -highest.squeeze(1) - t * ((rows - highest) / t).exp().sum(dim=1).log()
+
+    def score(rows: Tensor) -> Tensor:
+        # Less the highest: z / t would overflow for a small t.
+        highest = rows.amax(dim=1, keepdim=True)
+        exponents = rows - highest
+        exponents = exponents if t == 1 else exponents.div_(t)
+        return -highest.squeeze(1).double() - t * exponents.exp_().sum(dim=1).double().log()
+
+    # A high temperature multiplies the rounding of the sum.
+    return _by_rows("energy_score", logits, score, double=t != 1)
 
 
 @OOD_SCORES.register(
@@ -158,16 +185,48 @@ def gen_score(logits: Tensor, *, gamma: float = 0.1, top: int = 100) -> Tensor:
     """
     power = check_number("gen_score", "gamma", gamma, low=0.0, high=1.0, low_open=True)
     check_count("gen_score", "top", top)
-    logits = _double("gen_score", logits).log_softmax(dim=1)
-    logits = logits.topk(min(top, logits.shape[1]), dim=1).values
-    # log(1 - p) without the cancellation of 1 - p near p = 1; a class of probability 1 contributes nothing.
-    complement = torch.log(-torch.expm1(logits.clamp(max=-1e-300)))
-    return (power * (logits + complement)).exp().sum(dim=1)
+
+    def score(rows: Tensor) -> Tensor:
+        log_probs = rows.log_softmax(dim=1)
+        log_probs = log_probs.topk(min(top, rows.shape[1]), dim=1).values
+        # log(1 - p) without the cancellation of 1 - p near p = 1; a class of probability 1 contributes nothing.
+        complement = torch.log(-torch.expm1(log_probs.clamp(max=-1e-300)))
+        return (power * (log_probs + complement)).exp().sum(dim=1)
+
+    return _by_rows("gen_score", logits, score, double=True)
 
 
-def _double(owner: str, logits: Tensor) -> Tensor:
-    """Finite float64 logits ``(N, C)``: in float32 different confident samples would get equal scores."""
+def _relative(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """``z_k - max z`` and ``exp(z_k - max z)``, the latter with 0 in place of one highest class."""
+    highest, label = rows.max(dim=1, keepdim=True)
+    exponents = rows - highest
+    return exponents, exponents.exp().scatter_(1, label, 0.0)
+
+
+def _by_rows(owner: str, logits: Tensor, score: Callable[[Tensor], Tensor], *, double: bool = False) -> Tensor:
+    """The float64 scores ``(N,)`` of ``logits (N, C)``, checked and computed in blocks.
+
+    Args:
+        owner: The calling function, for errors.
+        logits: Finite logits.
+        score: Scores ``(n,)`` of rows ``(n, C)``, all of which are 0 or more where float32 may underflow.
+        double: Whether all rows are scored in float64; else those alone whose score in float32 is below 1e-30.
+    """
+    check_finite(owner, "logits", _checked(owner, logits))
+    scores = []
+    size = max(1, (_BLOCK if logits.device.type == "cpu" else _ACCELERATOR_BLOCK) // logits.shape[1])
+    for block in logits.detach().split(size):
+        rows = block.double() if double else block if block.dtype == torch.float64 else block.float()
+        values = score(rows).double()
+        # In float32, confident samples with a gap of 87 or more between their logits would all get the score 0.
+        underflow = values.abs() < _TINY
+        if rows.dtype != torch.float64 and bool(underflow.any()):
+            values[underflow] = score(block[underflow].double())
+        scores.append(values)
+    return torch.cat(scores)
+
+
+def _checked(owner: str, logits: Tensor) -> Tensor:
     if check_logits(owner, logits).ndim != 2:
         raise InputError(owner, "logits must be (N, C)", describe(logits), "Flatten dense ones to a row a position.")
-    check_finite(owner, "logits", logits)
-    return logits.double()
+    return logits

@@ -48,8 +48,10 @@ def angular_separability(
         Bahavan et al. 2026 (arXiv 2503.08049), the metric Angular Separability; see the Note.
     """
     owner = "angular_separability"
-    train = check_features(owner, train_features)
-    known, unknown = (check_features(owner, rows, columns=train.shape[1]) for rows in (id_features, ood_features))
+    train = check_features(owner, train_features).double()
+    known, unknown = (
+        check_features(owner, rows, columns=train.shape[1]).double() for rows in (id_features, ood_features)
+    )
     whole = is_dense(train_target) and train_target.dtype == torch.int64 and train_target.shape == train.shape[:1]
     if not whole or int(train_target.min()) < 0:
         raise InputError(

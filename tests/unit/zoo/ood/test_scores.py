@@ -73,10 +73,18 @@ def test_shifts_and_scales(shift, scale):
 
 
 def test_confident_samples_are_told_apart():
-    z = torch.tensor([[60.0, 0.0, 0.0], [61.0, 0.0, 0.0]])
+    z = torch.tensor([[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [61.0, 0.0, 0.0], [300.0, 0.0, 0.0], [301.0, 0.0, 0.0]])
     for score in (msp_score, entropy_score, gen_score):
-        first, second = score(z).tolist()
-        assert first > second >= 0, score
+        assert (score(z).diff() < 0).all(), score
+        torch.testing.assert_close(score(z), score(z.double()), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_precision_of_the_logits_is_enough(dtype):
+    z = logits(samples=400, classes=1000).to(dtype)  # several blocks
+    for score in (msp_score, entropy_score, max_logit_score, energy_score, gen_score):
+        assert score(z).dtype == torch.float64
+        torch.testing.assert_close(score(z), score(z.double()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("order", [0.5, 1, 2, 3.5, math.inf])
@@ -111,11 +119,10 @@ def test_mahalanobis_equals_scikit_learn(train):
     within = EmpiricalCovariance(assume_centered=True).fit(x - means[y])
     expected = np.stack([within.mahalanobis(test.double().numpy() - mean) for mean in means], 1).min(1)
     known = Predictions(train.logits, train.target, features=train.features[:, :6])
-    found = mahalanobis_score(test, train=known).double().numpy() * 2 * len(y)
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    np.testing.assert_allclose(2 * mahalanobis_score(test, train=known).numpy(), expected, rtol=1e-9)
     # A column that says nothing new, and one that never varies, change nothing.
     np.testing.assert_allclose(
-        mahalanobis_score(train.features[:20], train=train).double().numpy() * 2 * len(y), expected[:20], rtol=1e-3
+        2 * mahalanobis_score(train.features[:20], train=train).numpy(), expected[:20], rtol=1e-9
     )
 
 
@@ -123,10 +130,9 @@ def test_relative_mahalanobis_subtracts_the_background(train):
     columns = train.features[:, :6].double()
     known = Predictions(train.logits, train.target, features=columns.float())
     centered = columns - columns.mean(0)
-    background = (centered @ torch.linalg.inv(centered.T @ centered) * centered).sum(1)
-    found = relative_mahalanobis_score(columns.float(), train=known)
-    expected = 2 * mahalanobis_score(columns.float(), train=known) - background
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-3)
+    background = (centered @ torch.linalg.inv(centered.T @ centered / 300) * centered).sum(1)
+    expected = mahalanobis_score(columns.float(), train=known) - background / 2
+    torch.testing.assert_close(relative_mahalanobis_score(columns.float(), train=known), expected)
 
 
 def test_mahalanobis_does_not_depend_on_units(train):
@@ -134,7 +140,36 @@ def test_mahalanobis_does_not_depend_on_units(train):
     scaled = Predictions(train.logits, train.target, features=train.features * units)
     for score in (mahalanobis_score, relative_mahalanobis_score):
         one, other = (score(p.features[:50], train=p) for p in (train, scaled))
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_mahalanobis_equals_pytorch_ood_where_its_ridge_is_small(train):
+    columns = train.features[:, :6]
+    known, test = Predictions(train.logits, train.target, features=columns), columns[:50] + 0.5
+    for score, detector in ((mahalanobis_score, oracle.Mahalanobis), (relative_mahalanobis_score, oracle.RMD)):
+        theirs = detector(None).fit_features(columns, train.target).predict_features(test).double()
+        half = 300 if detector is oracle.Mahalanobis else 150  # theirs divides no scatter, and RMD is not halved
+        torch.testing.assert_close(score(test, train=known), half * theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_mahalanobis_does_not_depend_on_the_order_of_compact_classes():
+    """In float32 the AUROC of such features moved by 0.04 % with the order of the training samples."""
+    generator = torch.Generator().manual_seed(0)
+    target, other = torch.arange(1000) % 10, torch.arange(500) % 10
+    centers, mixing = 3 * torch.randn(10, 64, generator=generator), torch.randn(64, 64, generator=generator)
+    mixing *= torch.logspace(-4, -6, 64) / 8
+
+    def compact(labels, scale=1.0):
+        return centers[labels] + scale * torch.randn(len(labels), 64, generator=generator) @ mixing
+
+    features, tested = compact(target), torch.cat([compact(other), compact(other, 1.1)])
+    order = torch.randperm(1000, generator=generator)
+    for score in (mahalanobis_score, relative_mahalanobis_score):
+        one, again = (
+            score(tested, train=Predictions(torch.zeros(1000, 10), target[rows], features=features[rows]))
+            for rows in (torch.arange(1000), order)
+        )
+        torch.testing.assert_close(one, again, rtol=1e-6, atol=1e-6)
 
 
 def test_knn_is_the_distance_to_the_kth(train):
