@@ -27,7 +27,7 @@ Link = Literal["probit", "mc", "bridge"]
 _OWNER = "last-layer laplace"
 
 _MOST_FULL = 20_000  # parameters; their square is 1.6 GB in float32
-_JACOBIAN_NUMBERS = 2**25  # numbers in the Jacobian of a batch, 128 MB in float32
+_JACOBIAN_NUMBERS = 2**22  # numbers in the Jacobian of a block, 16 MiB in float32; laplace-torch makes some copies
 
 
 class LastLayerLaplace:
@@ -122,6 +122,8 @@ class LastLayerLaplace:
             if self.prior_precision is None:
                 posterior.optimize_prior_precision(method="marglik")
                 self.prior_precision = float(posterior.prior_precision)
+        # laplace-torch differentiates every logit of a batch with respect to every row: memory grows with its square.
+        posterior.backend.jacobians = self._jacobians
         self._posterior = posterior
         return self
 
@@ -154,18 +156,26 @@ class LastLayerLaplace:
             InputError: Before :meth:`fit`; or for features that are missing or of another size.
         """
         posterior, features = self._fitted(), _features(predictions, self._head)
-        # In chunks, because the Jacobian of a batch takes rows * C * weights numbers.
+        # In blocks, because the Jacobian takes rows * C * weights numbers.
         rows = max(1, _JACOBIAN_NUMBERS // (self._head.out_features * self.num_weights))
         devices = [features.device] if features.is_cuda else []
         with warnings.catch_warnings(action="ignore"), torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(self.seed)
             probs = torch.cat([
-                posterior(chunk, pred_type="glm", link_approx=self.link, n_samples=self.samples)
-                for chunk in features.split(rows)
+                posterior(block, pred_type="glm", link_approx=self.link, n_samples=self.samples)
+                for block in features.split(rows)
             ])  # fmt: skip
         # A class of probability 0 gets a finite logit.
         tiny = torch.finfo(probs.dtype).tiny
         return predictions.with_logits(probs.clamp_min(tiny).log().to(predictions.logits))
+
+    def _jacobians(self, features: Tensor, **_options: Any) -> tuple[Tensor, Tensor]:
+        """Derivatives ``(n, C, P)`` of the logits to weights and bias, and the logits; the head is linear."""
+        own = torch.eye(self._head.out_features).to(features)
+        derivatives = torch.einsum("ck,nd->nckd", own, features).flatten(2)
+        if self._head.bias is not None:
+            derivatives = torch.cat([derivatives, own.expand(len(features), -1, -1)], dim=2)
+        return derivatives, self._head(features)
 
     def _fitted(self) -> Any:
         if self._posterior is None:
