@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import Predictions, TopLabel, read_predictions
+    from fedlas.present.evaluation import Evaluation, report
     from fedlas.stats import estimates
     from fedlas.stats.two_models import compare
 
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CalibratedModel",
+    "Evaluation",
     "FeatureTap",
     "Objective",
     "Predictions",
@@ -47,10 +49,12 @@ __all__ = [
     "param_groups",
     "predict",
     "read_predictions",
+    "report",
 ]
 
 _HOMES = {
     "CalibratedModel": "calibrated",
+    "Evaluation": "present.evaluation",
     "FeatureTap": "features",
     "Objective": "objective",
     "Predictions": "predictions",
@@ -63,6 +67,7 @@ _HOMES = {
     "param_groups": "objective",
     "predict": "objective",
     "read_predictions": "predictions",
+    "report": "present.evaluation",
 }
 """The module of each public name that is no module itself."""
 _MODULES = (

@@ -8,7 +8,7 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError
-from fedlas.cli.evaluate import evaluate_file
+from fedlas.cli import main
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.measure import recorded
 from fedlas.lab.studies.uncertainty import UNCERTAINTY, apply_method, plan_method
@@ -109,5 +109,5 @@ def test_report_and_evaluation_take_it(made, name, capsys):
     derived, _ = made
     (run,) = [run for run in collect(derived.folder.parent).runs if run.name == derived.folder.name]
     assert (run.loss, run.made_by) == (f"{name}(ce)", name)
-    assert evaluate_file(derived.folder, calibrate="temperature", as_json=True) == 0
+    assert main(["evaluate", str(derived.folder), "--calibrate", "temperature", "--json"]) == 0
     assert "after temperature" in json.loads(capsys.readouterr().out)

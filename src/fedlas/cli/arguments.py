@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
 from typing import Any
 
 from fedlas.predictions.columns import Columns
@@ -131,3 +132,13 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     )
     add_replicates(parser)
     add_data(parser, "where the run's data is")
+
+
+def laboratory(module: str, name: str) -> Any:
+    """Return a function of the laboratory, which subcommands of files import for the folder of a run alone.
+
+    Args:
+        module: Module of ``fedlas.lab``, such as ``"studies.run_parts"``.
+        name: Name of the function.
+    """
+    return getattr(import_module(f"fedlas.lab.{module}"), name)

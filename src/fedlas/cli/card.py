@@ -11,16 +11,14 @@ from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say, show
 from fedlas.calibrated.file import read_file
-from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of
+from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of, laboratory
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import splits_at_hand
-from fedlas.lab.studies.card import run_card
 from fedlas.predictions import Columns, read_predictions
 from fedlas.predictions.predictions import check_predictions
 from fedlas.present.card import MadeCard, file_card, write_card
 from fedlas.present.card_page import card_answers, card_metrics, thresholds_table
+from fedlas.present.evaluation import DEFAULT
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
@@ -114,7 +112,8 @@ def card(
     if len(places) == 1:
         if columns is not None:
             raise InputError("fedlas card", "columns are for files", f"the run {places[0]}", "Leave their options out.")
-        made = _of_run(places[0], calibrate or "temperature", data, options)
+        card_of_run = laboratory("studies.card", "card_of_run")
+        made = card_of_run(places[0], calibrate=calibrate or DEFAULT, data=data, **options)
     else:
         made = _of_files(places, calibrate, columns, options)
     page, content = write_card(made, path), made.content
@@ -148,14 +147,6 @@ def _check_places(places: Sequence[Path]) -> None:
     )
 
 
-def _of_run(folder: Path, calibrate: str, data: str | None, options: Mapping[str, Any]) -> MadeCard:
-    run = RunFolder(folder)
-    calibration = fit_calibration(calibrate, run.predictions("val"))
-    # Class names need the data set, which may be on another machine; the card can do without them.
-    splits, _ = splits_at_hand(folder, data=data)
-    return run_card(run, calibration, classes=None if splits is None else splits.classes, **options)
-
-
 def _of_files(
     places: Sequence[Path], calibrate: str | None, columns: Columns | None, options: Mapping[str, Any]
 ) -> MadeCard:
@@ -171,7 +162,7 @@ def _of_files(
         raise InputError("fedlas card", "both files must name the same classes", differing, "Name the columns a,b,c.")
     for note in dict.fromkeys((*val.notes, *test.notes)):
         say(f"note: {note}")
-    calibration = saved or fit_calibration(calibrate or "temperature", of_val)
+    calibration = saved or fit_calibration(calibrate or DEFAULT, of_val)
     name = models[0].stem if models else test_file.stem
     return file_card(
         of_val, of_test, calibration,

@@ -7,30 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show
-from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of
-from fedlas.lab.report.compare import (
-    A_AND_B,
-    CAPTION,
-    NARROW,
-    SHORT_CAPTION,
-    STAGES,
-    differences,
-    differences_figure,
-    differences_table,
-    sentence,
-)
-from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.intervals import with_estimates
+from fedlas._core.terminal import say
+from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of, laboratory
 from fedlas.predictions import Columns, Reader, Table
 from fedlas.predictions.tables import FORMATS
-from fedlas.present.page import write_picture
-from fedlas.present.table import markdown as markdown_table
-from fedlas.present.table import terminal
+from fedlas.present.blocks import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.two_models import compare as compare_models
@@ -55,7 +39,10 @@ def add_compare(add: AddSubcommand) -> None:
         help="what to compare (default: ece; of files accuracy, nll, brier, ece)",
     )
     parser.add_argument(
-        "--stage", choices=list(STAGES), default="before", help="before or after temperature scaling (default: before)"
+        "--stage",
+        choices=["before", "after"],
+        default="before",
+        help="around temperature scaling (default: before)",
     )
     parser.add_argument("--markdown", action="store_true", help="a Markdown table (default: one for the terminal)")
     parser.add_argument(
@@ -64,7 +51,6 @@ def add_compare(add: AddSubcommand) -> None:
         metavar="FILE",
         help="also draw the differences, seed by seed: .svg, .png or .pdf (default: none)",
     )
-    parser.add_argument("--theme", choices=["light", "dark"], default="light", help="of the picture (default: light)")
     add_details(parser, "show the other tests, A and B, too (default: the verdict)")
     add_columns(parser, top_label=True)
     parser.add_argument(
@@ -80,16 +66,16 @@ def _compare(args: argparse.Namespace) -> int:
         if columns is not None or args.json:
             fix = "Leave the options of columns out, or name two files."
             raise InputError(_OWNER, "columns and --json are for two files of predictions", f"the folder {file}", fix)
-        return compare(
+        blocks = laboratory("report.compare", "compare_methods")(
             file,
             args.pairs,
             metrics=args.metrics or ("ece",),
             stage=args.stage,
-            markdown=args.markdown,
+            details=args.details or args.markdown,
             plot=args.plot,
-            theme=args.theme,
-            details=args.details,
         )
+        show_blocks(blocks, as_markdown=args.markdown, details=args.details)
+        return 0
     if len(args.pairs) != 1 or args.plot is not None:
         got = "--plot" if args.plot is not None else f"{1 + len(args.pairs)} files"
         fix = "Name two; compare more in pairs, and --plot needs runs."
@@ -143,19 +129,14 @@ def compare_files(
     _check_labels(*reads)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
     options: dict[str, int] = {"num_bins": num_bins, "replicates": replicates}
-    found = compare_models(reads[0].predictions, reads[1].predictions, metrics, **options)
+    compared = compare_models(reads[0].predictions, reads[1].predictions, metrics, **options)
     if as_json:
-        content = {name: {**asdict(each), "difference": each.difference} for name, each in found.items()}
+        content = {name: {**asdict(each), "difference": each.difference} for name, each in compared.items()}
         say(*json.dumps(content, indent=2).split("\n"))
         return 0
     names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
     title = f"A: {names[0]}, B: {names[1]}, {reads[0].predictions.num_samples:,} samples"
-    whole = differences_of_models(found, title=title)
-    say(*better_in(found, names), wrap=True)
-    if markdown:
-        say("", *markdown_table(whole).split("\n"))
-    else:
-        show(terminal(whole))
+    show_blocks([*better_in(compared, names), differences_of_models(compared, title=title)], as_markdown=markdown)
     return 0
 
 
@@ -172,51 +153,3 @@ def _check_labels(a: Table, b: Table) -> None:
         got = f"labels that differ in {len(differ):,} of {len(a.labels):,} rows, first in row {differ[0]:,}"
         fix = "Sort both files by sample, or write them without shuffling."
         raise InputError(_OWNER, "both files must hold the same samples, in the same order", got, fix)
-
-
-def compare(
-    folder: Path,
-    pairs: Sequence[str],
-    *,
-    metrics: Sequence[str] = ("ece",),
-    stage: str = "before",
-    markdown: bool = False,
-    plot: Path | None = None,
-    theme: Literal["light", "dark"] = "light",
-    details: bool = False,
-) -> int:
-    """Print the differences between methods of a bench, with tests over seeds.
-
-    Args:
-        folder: Folder of the bench.
-        pairs: ``A:B`` each: A minus B.
-        metrics: Registered metrics that the runs measured.
-        stage: ``before`` or ``after`` temperature scaling.
-        markdown: A Markdown table rather than one for the terminal.
-        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
-            .png, .pdf) says of which kind.
-        theme: Palette of the picture.
-        details: Show the other tests, and A and B with their intervals and noise floors, too.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
-            no seed in common, or the picture cannot be written.
-    """
-    summary = with_estimates(collect(folder), replicates=0)  # that which is kept: nothing new is computed here
-    asked = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
-    if plot is not None:
-        write_picture(differences_figure(asked, theme=theme), plot)
-    for metric, found in asked.items():
-        whole = differences_table(found, metric, f"{stage} temperature scaling, {summary.recipe}")
-        if markdown:
-            say(whole.title, "", *markdown_table(whole).split("\n"), "")
-            continue
-        say(*(sentence(difference, metric) for difference in found), wrap=True)
-        show(terminal(whole if details else whole.where(NARROW)))
-    say(CAPTION if details or markdown else SHORT_CAPTION, wrap=not markdown)
-    if (markdown or details) and any(any(difference.noise) for found in asked.values() for difference in found):
-        say("", A_AND_B, wrap=not markdown)
-    return 0

@@ -13,20 +13,18 @@ from torch import Tensor, nn
 
 import fedlas
 from fedlas._core.arrays import open_arrays
-from fedlas._core.check import InputError, check_choice, check_number
+from fedlas._core.check import InputError, check_choice
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.calibrated import CalibratedModel
-from fedlas.cli.arguments import AddSubcommand, add_card_options
+from fedlas.cli.arguments import AddSubcommand, add_card_options, laboratory
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.export import OWNER, TOLERANCE, Exported, export_calibrated
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.deploy.model import EXTRA_LAYER
-from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.card import run_card
-from fedlas.lab.studies.export import export_run
 from fedlas.present.card import write_card
+from fedlas.present.evaluation import DEFAULT
 from fedlas.present.page import require_page_packages
 from fedlas.stats.estimates import check_replicates
 
@@ -56,13 +54,6 @@ def add_export(add: AddSubcommand) -> None:
         metavar="NPZ",
         help="of FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
     )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        metavar="X",
-        help="most that a probability may differ from the model's (default: %(default)s)",
-    )
     add_card_options(parser)
 
 
@@ -72,9 +63,8 @@ def _export(args: argparse.Namespace) -> int:
             args.place,
             form=args.format,
             out=args.out,
-            calibrate=args.calibrate or "temperature",
+            calibrate=args.calibrate or DEFAULT,
             data=args.data,
-            tolerance=args.tolerance,
             replicates=args.replicates,
         )
     if args.model is None or args.inputs is None:
@@ -84,7 +74,7 @@ def _export(args: argparse.Namespace) -> int:
             f"no {'--model' if args.model is None else '--inputs'}",
             "It holds weights and no code: name the function that builds the architecture, and some real inputs.",
         )
-    return export_file(args.place, args.model, args.inputs, form=args.format, out=args.out, tolerance=args.tolerance)
+    return export_file(args.place, args.model, args.inputs, form=args.format, out=args.out)
 
 
 def export(
@@ -92,9 +82,8 @@ def export(
     *,
     form: str = "onnx",
     out: Path | None = None,
-    calibrate: str = "temperature",
+    calibrate: str = DEFAULT,
     data: str | None = None,
-    tolerance: float = TOLERANCE,
     replicates: int = 1000,
 ) -> int:
     """Write a run's model to a file of another form, and its calibration card beside it.
@@ -105,7 +94,6 @@ def export(
         out: The file; None is ``export/model.SUFFIX`` in the run's folder.
         calibrate: Calibrator to fold in or to put behind the model, fitted on the run's validation predictions.
         data: Where the run's data is; None searches the usual places.
-        tolerance: Most that a probability may differ.
         replicates: Of the intervals on the card; 0 computes none.
 
     Returns:
@@ -118,20 +106,19 @@ def export(
     """
     # Everything that can be refused is refused before the export, which may take minutes.
     if out is None:
-        RunFolder(folder).writable(folder / "export" / "model")
-    out = _checked(folder / "export" / "model", out, form, tolerance)
+        laboratory("runs.folder", "RunFolder")(folder).writable(folder / "export" / "model")
+    out = _checked(folder / "export" / "model", out, form)
     check_method(OWNER, calibrate)
     check_replicates(OWNER, replicates)
     require_page_packages()
     card_place = out.with_name(f"{out.name}.card.json")
     check_card_place(card_place)
-    run = RunFolder(folder, data_root=data)
-    trained, calibration, found = export_run(run, out, form=form, calibrate=calibrate, tolerance=tolerance)
+    export_run = laboratory("studies.export", "export_run")
+    options = {"form": form, "calibrate": calibrate, "data": data, "replicates": replicates}
+    name, calibration, exported, card = export_run(folder, out, **options)
     for note in calibration.notes:
         say(f"note: {note}")
-    _say_export(trained.run.name, calibration, found, tolerance, "raw pixels; the model normalizes them")
-    # The card describes the exported file, whose calibration may not be that of the run.
-    card = run_card(run, calibration, replicates=replicates, classes=trained.splits.classes, exported=found.plain())
+    _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
     page = write_card(card, card_place)
     say(f"card:   {card_place}", f"        {page}")
     return 0
@@ -144,7 +131,6 @@ def export_file(
     *,
     form: str = "onnx",
     out: Path | None = None,
-    tolerance: float = TOLERANCE,
 ) -> int:
     """Write a saved calibrated model to a file that holds its computation.
 
@@ -154,7 +140,6 @@ def export_file(
         inputs: ``.npz`` of real inputs, which say what the model takes and are compared.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`, but not safetensors.
         out: The file; None is ``file`` with the suffix of the form.
-        tolerance: Most that a probability may differ.
 
     Returns:
         0.
@@ -164,23 +149,22 @@ def export_file(
             written gives other probabilities. No file is left then.
         MissingExtraError: If a package of the form is not installed.
     """
-    out = _checked(file.with_suffix(""), out, form, tolerance)
+    out = _checked(file.with_suffix(""), out, form)
     arrays = _inputs(inputs)
     calibrated = CalibratedModel.load(file, _built(model))
     found = export_calibrated(
-        calibrated, out, form=form, inputs=arrays, by_name=len(arrays) > 1, tolerance=tolerance,
+        calibrated, out, form=form, inputs=arrays, by_name=len(arrays) > 1,
         about={"file": file.name, "fedlas": fedlas.__version__},
     )  # fmt: skip
     said = f"as in {inputs.name}; prepare inputs as there"
-    _say_export(file.name, Calibration(calibrated.calibrator), found, tolerance, said)
+    _say_export(file.name, Calibration(calibrated.calibrator), found, said)
     say(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")
     return 0
 
 
-def _checked(default: Path, out: Path | None, form: str, tolerance: float) -> Path:
+def _checked(default: Path, out: Path | None, form: str) -> Path:
     """Where the file goes."""
     form = check_choice(OWNER, "--format", form, FORMATS)
-    check_number(OWNER, "--tolerance", tolerance, low=0.0)
     suffix = FORMATS[form].suffix
     out = default.with_name(f"{default.name}{suffix}") if out is None else out
     if out.suffix.lower() != suffix:
@@ -223,11 +207,11 @@ def _built(spec: str) -> nn.Module:
     return model
 
 
-def _say_export(name: str, calibration: Calibration, found: Exported, tolerance: float, inputs: str) -> None:
+def _say_export(name: str, calibration: Calibration, found: Exported, inputs: str) -> None:
     say(f"{name}: {_calibration_text(calibration, found.folded)}")
     say(
         f"checked with {FORMATS[found.form].reader}: {found.samples:,} samples, largest difference of a probability "
-        f"{found.difference:.2g} (at most {tolerance:g})"
+        f"{found.difference:.2g} (at most {TOLERANCE:g})"
     )
     say(f"model:  {found.path} ({found.size / 2**20:.1f} MiB)")
     for each in found.inputs:

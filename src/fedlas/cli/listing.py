@@ -7,39 +7,30 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from fedlas._core.check import check_choice
-from fedlas._core.registry import Entry, Registry
+from fedlas._core.registry import Entry
 from fedlas._core.terminal import Cell, say, show, table
 from fedlas._core.text import printable
-from fedlas.calibrators import CALIBRATORS
 from fedlas.cli.arguments import AddSubcommand
-from fedlas.lab.bench.executors import EXECUTORS
-from fedlas.lab.data import DATASETS
-from fedlas.lab.data.shift import CORRUPTIONS
-from fedlas.lab.models import LIBRARIES, MODELS
-from fedlas.lab.recipes.text import read_content, shipped_names
-from fedlas.lab.studies.uncertainty import UNCERTAINTY
-from fedlas.lab.tune.domain import tuned_rows
-from fedlas.losses import LOSSES
-from fedlas.losses._base import OnBase
-from fedlas.metrics import METRICS
-from fedlas.zoo.ood import GIVEN, OOD_SCORES, needs_of
 
-_REGISTRIES: dict[str, Registry[Any]] = {
-    "losses": LOSSES,
-    "metrics": METRICS,
-    "calibrators": CALIBRATORS,
-    "datasets": DATASETS,
-    "models": MODELS,
-    "uncertainty": UNCERTAINTY,
-    "executors": EXECUTORS,
-    "ood": OOD_SCORES,
-    "corruptions": CORRUPTIONS,
+_REGISTRIES: dict[str, tuple[str, str, str]] = {
+    "losses": ("losses", "LOSSES", "what to train with"),
+    "metrics": ("metrics", "METRICS", "accuracy, calibration error and proper scores"),
+    "calibrators": ("calibrators", "CALIBRATORS", "what repairs predictions of a trained model"),
+    "datasets": ("lab.data", "DATASETS", "what recipes train on"),
+    "models": ("lab.models", "MODELS", "backbones of recipes"),
+    "uncertainty": ("lab.studies.uncertainty", "UNCERTAINTY", "methods on top of finished runs"),
+    "executors": ("lab.bench.executors", "EXECUTORS", "where the runs of a bench happen"),
+    "ood": ("zoo.ood", "OOD_SCORES", "scores that distinguish other data"),
+    "corruptions": ("lab.data.shift", "CORRUPTIONS", "damage to test images"),
 }
-
-KINDS = (*_REGISTRIES, "recipes", "tuning")
+"""By kind: module and name of its registry, imported when it is listed, and what the kind is."""
+_KINDS = {kind: about for kind, (_, _, about) in _REGISTRIES.items()}
+_KINDS |= {"recipes": "settings of a training run", "tuning": "options that fedlas tune searches"}
+KINDS = tuple(_KINDS)
 """What can be listed."""
 
 # Not options of one thing but of all of its kind, or given by the bench.
@@ -51,8 +42,9 @@ def add_list(add: AddSubcommand) -> None:
     parser = add(_list, "KIND")
     parser.add_argument(
         "kind",
+        nargs="?",
         metavar="KIND",
-        help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]}",
+        help=f"{', '.join(KINDS[:-1])} or {KINDS[-1]} (default: the kinds)",
     )
     parser.add_argument(
         "--markdown", action="store_true", help="a Markdown table with every column (default: one that fits)"
@@ -63,17 +55,17 @@ def _list(args: argparse.Namespace) -> int:
     return print_listing(args.kind, markdown=args.markdown)
 
 
-def print_listing(kind: str, *, markdown: bool = False) -> int:
+def print_listing(kind: str | None, *, markdown: bool = False) -> int:
     """Print what can be named in a recipe or on the command line.
 
     Args:
-        kind: See :data:`KINDS`.
+        kind: See :data:`KINDS`; None lists them.
         markdown: As a Markdown table, with every column, instead of one that fits a terminal.
 
     Raises:
         InputError: For an unknown kind; the nearest is named.
     """
-    found = listing(kind)
+    found = listing(kind) if kind else Listing([{"name": k, "what it is": about} for k, about in _KINDS.items()])
     if markdown:
         say(*found.markdown().split("\n"))
         return 0
@@ -118,13 +110,16 @@ def listing(kind: str) -> Listing:
     """
     check_choice("fedlas list", "kind", kind, KINDS)
     if kind == "recipes":
-        return Listing([{"name": name, "what it is": str(read_content(name)[1]["title"])} for name in shipped_names()])
+        recipes = import_module("fedlas.lab.recipes.text")
+        titles = {name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()}
+        return Listing([{"name": name, "what it is": title} for name, title in titles.items()])
     if kind == "tuning":
-        return Listing(tuned_rows())
-    more = _MORE.get(kind, lambda _entry: {})
-    rows = [_row(entry) | more(entry) for entry in _REGISTRIES[kind].entries()]
+        return Listing(import_module("fedlas.lab.tune.domain").tuned_rows())
+    module, registry, _ = _REGISTRIES[kind]
+    room, more = import_module(f"fedlas.{module}"), _MORE.get(kind, lambda _entry: {})
+    rows = [_row(entry) | more(entry) for entry in getattr(room, registry).entries()]
     if kind == "models":
-        rows += [_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""} for entry in LIBRARIES.entries()]
+        rows += [_row(entry) | {"name": f"{entry.name}:NAME", "defaults": ""} for entry in room.LIBRARIES.entries()]
     return Listing(rows)
 
 
@@ -146,7 +141,7 @@ def _loss(entry: Entry[Any]) -> dict[str, str]:
     needs += ["mixes inputs"] if hasattr(kind, "mix") and not needs else []
     if "base" in inspect.signature(kind).parameters:
         needs.append("what its base needs")
-    passes_on = OnBase.update_from_validation
+    passes_on = import_module("fedlas.losses._base").OnBase.update_from_validation
     if getattr(kind, "update_from_validation", passes_on) is not passes_on:
         needs.append("validation")
     note = str(entry.metadata.get("note", "written from the paper"))
@@ -161,7 +156,8 @@ def _calibrator(entry: Entry[Any]) -> dict[str, str]:
 
 
 def _ood(entry: Entry[Any]) -> dict[str, str]:
-    needs = [word for given, word in GIVEN.items() if given in needs_of(entry) and word]
+    room = import_module("fedlas.zoo.ood")
+    needs = [word for name, word in room.GIVEN.items() if name in room.needs_of(entry) and word]
     return {"needs": ", ".join([*needs, *entry.metadata.get("packages", ())])}
 
 

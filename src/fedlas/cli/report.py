@@ -8,7 +8,6 @@ from pathlib import Path
 from fedlas._core.extras import require
 from fedlas._core.terminal import say, show
 from fedlas.cli.arguments import AddSubcommand, add_data, add_replicates
-from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.report.bench_tables import long_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import missing_notes, short_legend
@@ -17,6 +16,8 @@ from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.verdict import answers
 from fedlas.lab.runs.folder import RunFolder
+from fedlas.present.blocks import show_blocks
+from fedlas.present.metric_tables import metric_blocks
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
@@ -85,7 +86,9 @@ def report(
         keys = {"test": "test", "after temperature": "test_calibrated"}
         columns = {stage: run.measured[key] for stage, key in keys.items() if run.measured[key]}
         noise = {stage: run.estimates.stages.get(key, {}) for stage, key in keys.items()} if run.estimates else {}
-        show_metrics(columns, title=f"{run.name}, test set", noise=noise, details=details)
+        show_blocks(
+            metric_blocks(columns, title=f"{run.name}, test set", noise=noise, details=details), details=details
+        )
         say(*(f"{reason}." for reason in (run.estimates.reasons if run.estimates else ())), f"report: {page}")
         return 0
     written = write_report(folder, replicates=replicates, data=data, pages=pages)

@@ -11,12 +11,13 @@ from fedlas._core.terminal import say
 from fedlas._core.threads import limited_to
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
-from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.bench.warnings import alarms_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.threads import threads_for
+from fedlas.present.blocks import show_blocks
+from fedlas.present.metric_tables import metric_blocks
 
 
 def add_train(add: AddSubcommand) -> None:
@@ -45,7 +46,7 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
     with limited_to(threads_for(run)):
         metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
-    show_metrics(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}")
+    show_blocks(metric_blocks(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
     say(*metrics["notes"], *alarms_of([run]), wrap=True)
     say(f"run folder: {run.folder}")
     return 0

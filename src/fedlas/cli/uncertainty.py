@@ -10,11 +10,12 @@ from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_data
 from fedlas.cli.bench_group import add_set
-from fedlas.cli.metrics_table import show_metrics
 from fedlas.lab.recipes.recipe import parse_options
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.uncertainty.apply import apply_method, plan_method
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
+from fedlas.present.blocks import show_blocks
+from fedlas.present.metric_tables import metric_blocks
 
 
 def add_uncertainty(add: AddSubcommand) -> None:
@@ -66,7 +67,7 @@ def uncertainty(
     if metrics["test_calibrated"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_calibrated"]
     title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
-    show_metrics(columns, title=title)
+    show_blocks(metric_blocks(columns, title=title))
     say(*metrics["notes"], f"folder: {derived.folder}")
     return 0
 

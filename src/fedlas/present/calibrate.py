@@ -1,4 +1,4 @@
-"""Calibrators by name: what each is fitted on, one of them or all that can run, and what they leave of a test set."""
+"""Calibrators by name: the predictions that each is fitted on, and test predictions after one or all that can run."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ class HeldOut:
             )
         return self.parts[part](entry.value.needs)
 
+    def is_of(self, predictions: Predictions) -> bool:
+        """Return whether the held-out predictions are these very ones."""
+        return self.val is not None and is_same(self.val, predictions)
+
     def validation(self) -> Predictions:
         """Return the validation predictions.
 
@@ -71,21 +75,28 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What calibrators left of a test set.
+    """Test predictions after each calibrator.
 
     Attributes:
-        predictions: Test predictions after each, by registry name.
+        predictions: By registry name.
+        fitted: The calibrators, by registry name.
         notes: What fits warned of.
         not_run: Why the others did not run, by registry name.
         needed: The same without what to do, which is shorter.
         made: Files that some were fitted on instead of the run's validation predictions, by registry name.
     """
 
-    predictions: Mapping[str, Predictions]
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    fitted: Mapping[str, Calibrator] = field(default_factory=dict)
     notes: Sequence[str] = ()
     made: Mapping[str, str] = field(default_factory=dict)
     not_run: Mapping[str, str] = field(default_factory=dict)
     needed: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_same(a: Predictions, b: Predictions) -> bool:
+    """Return whether two sets of predictions hold the same logits, sample by sample."""
+    return a.logits.shape == b.logits.shape and bool((a.logits == b.logits).all())
 
 
 def part_of(entry: Entry[type[Calibrator]]) -> str:
@@ -94,7 +105,7 @@ def part_of(entry: Entry[type[Calibrator]]) -> str:
 
 
 def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
-    """Test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
+    """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
 
     Raises:
         InputError: For an unknown name; if the named calibrator cannot be fitted or applied; or if none of all can.
@@ -102,7 +113,8 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     """
     check_choice("fedlas evaluate", "--calibrate", name, (*CALIBRATORS, ALL))
     alone = name != ALL
-    found: dict[str, Predictions] = {}
+    predictions: dict[str, Predictions] = {}
+    fitted: dict[str, Calibrator] = {}
     notes: list[str] = []
     made: dict[str, str] = {}
     errors: dict[str, InputError | MissingExtraError] = {}
@@ -111,37 +123,30 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     for number, entry in enumerate(entries, start=1):
         held_out.show(f"{entry.name} ({number} of {len(entries)})")
         try:
-            found[entry.name], doubts = _fit_and_transform(entry, test, held_out, alone=alone)
+            val = held_out.predictions(entry, alone=alone)
+            calibrator, doubts = fit_with_notes(entry.value(), val, unlabeled=test)
+            predictions[entry.name], fitted[entry.name] = calibrator.transform(test), calibrator
             notes += doubts
             if held_out.is_made(entry, alone=alone):
                 made[entry.name] = f"{part_of(entry)}.npz"
         except (InputError, MissingExtraError) as error:
             errors[entry.name] = error
     # Nothing to compare: the first reason is the error.
-    if not found:
+    if not predictions:
         raise next(iter(errors.values()))
     whole = {name: str(error) for name, error in errors.items()}
     needed = {name: error.parts[1] if isinstance(error, InputError) else str(error) for name, error in errors.items()}
-    return Calibrated(found, notes, made, whole, needed)
+    return Calibrated(predictions, fitted, notes, made, whole, needed)
 
 
 def remarks(outcome: Calibrated, *, short: bool = False) -> list[str]:
-    """What to say below a table: which calibrators are fitted on another file, and which did not run and why.
+    """Return sentences for below a table: which calibrators are fitted on another file, and which did not run.
 
     Args:
-        outcome: What the calibrators left.
+        outcome: From :func:`calibrated`.
         short: Whether to leave out what to do about those that did not run.
     """
     lines = [f"{name} is fitted on {file}, not on val.npz." for name, file in outcome.made.items()]
     if short:
         return lines + [f"{name} did not run: {reason}." for name, reason in outcome.needed.items()]
     return lines + [f"{name} did not run. {reason}" for name, reason in outcome.not_run.items()]
-
-
-def _fit_and_transform(
-    entry: Entry[type[Calibrator]], test: Predictions, held_out: HeldOut, *, alone: bool
-) -> tuple[Predictions, list[str]]:
-    """Test predictions after a fresh calibrator, and what its fit warned of."""
-    val = held_out.predictions(entry, alone=alone)
-    fitted, notes = fit_with_notes(entry.value(), val, unlabeled=test)
-    return fitted.transform(test), list(notes)

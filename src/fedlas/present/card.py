@@ -13,6 +13,7 @@ from fedlas._core.files import write_json, write_text
 from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.predictions import Predictions
+from fedlas.present.calibrate import is_same
 from fedlas.present.card_page import card_page
 from fedlas.present.intervals import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES
@@ -60,8 +61,11 @@ def file_card(
         num_bins: Bins of the calibration errors.
 
     Raises:
-        InputError: If the two have different numbers of classes, or a number is out of range.
+        InputError: If the two are the same or have different numbers of classes, or a number is out of range.
     """
+    if is_same(val, test):
+        fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
+        raise InputError("card", "validation and test must be different predictions", "the same logits", fix)
     if val.num_classes != test.num_classes:
         got = f"{val.num_classes} and {test.num_classes}"
         raise InputError("card", "both files must have the same classes", got, "Pass predictions of one model.")

@@ -1,161 +1,389 @@
-"""Metrics of predictions before and after calibrators: tables, the verdict, and the page of ``fedlas evaluate``."""
+"""``fedlas.report``: predictions measured, before and after calibrators, as one object to print, show or save."""
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from html import escape
+from typing import Any
 
-from fedlas._core.files import write_text
-from fedlas.predictions import Predictions, TopLabel
+from fedlas._core.check import InputError, check_number
+from fedlas._core.extras import require
+from fedlas._core.text import printable
+from fedlas.metrics import evaluate
+from fedlas.predictions import Predictions
+from fedlas.predictions import Table as PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
-from fedlas.present.noise_text import Known, Measured, cell_of_metric, legend_of, noise_in
-from fedlas.present.page import diagram, render
-from fedlas.present.positive_class import Found, measures_table, positive_diagrams
-from fedlas.present.ranking import SELECTION, lead, ranking_table, signs
-from fedlas.present.table import FEWEST_CLASSES, Cell, Column, Table, column, is_detail
+from fedlas.present.blocks import Block, text_of
+from fedlas.present.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
+from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
+from fedlas.present.intervals import estimates_by_stage
+from fedlas.present.metric_tables import COMPARED, classes_of, metric_blocks, metrics_table, short_table, size_of
+from fedlas.present.noise_text import Known, Measured
+from fedlas.present.page import diagram, diagram_svg, render
+from fedlas.present.positive_class import (
+    benefit_table,
+    bins_table,
+    measures_table,
+    plain_measures,
+    positive_class,
+    positive_diagrams,
+)
+from fedlas.present.ranking import SELECTION, lead, ranking, ranking_table, signs
+from fedlas.present.reject import Rejections, plain_rejections, rejection_blocks, rejections
+from fedlas.present.table import Table, column, html_table, latex
+from fedlas.present.verdict import Stage, Verdict, effect, training_data, verdict
+from fedlas.stats import GroupEstimate, group_estimates
+from fedlas.stats.estimates import REPLICATES, Estimate, check_replicates
 
-COMPARED = ("accuracy", "nll", "ece", "adaptive_ece", "brier", "true_ece")
-"""Metrics of the table that compares calibrators, where they were measured."""
-WITHIN = "~ within noise: the test does not reject calibration. That is no proof of it."
-# Of more stages each gets a row instead of a column.
-_MOST_COLUMNS = 3
+RAW = "as predicted"
+"""The stage before any calibrator."""
+DEFAULT = "temperature"
+"""The calibrator where held-out predictions are given and none is named."""
+_OWNER = "report"
+_MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 
 
-def metrics_table(measured: Measured, *, title: str, noise: Known | None = None) -> Table:
-    """A row a metric, a column a stage.
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation:
+    """Metrics of predictions with intervals and tests, before and after calibrators; see :func:`fedlas.report`.
 
-    Args:
-        measured: Metrics by stage, then by registry name.
-        title: Above the table.
-        noise: Intervals and noise floors of some of them.
+    Attributes:
+        name: Name of the predictions.
+        stages: Predictions by stage: ``"as predicted"``, and ``"after NAME"`` for each calibrator.
+        measured: Metrics by stage, then by registry name, as fractions.
+        estimates: Their intervals, noise floors and calibration tests, where there are any.
+        positive: Measures of the positive class by stage, of two classes.
+        groups: Accuracy and ECE by stage, then by group, the worst group first.
+        rejected: Confidence to accept predictions from, by stage.
+        outcome: The calibrators, and why others did not run.
+        num_bins: Bins of the calibration errors.
+        replicates: Of intervals and tests.
+        notes: Sentences on the predictions and the fits.
+        classes: Names of the classes; empty if they have none.
+        grouped_by: Name of the groups.
+        repair: How to fit a calibrator, for a reader of the verdict.
     """
-    names = list(dict.fromkeys(name for values in measured.values() for name in values))
-    rows = []
-    for about in map(column, names):
-        cells = [
-            cell_of_metric(about, values.get(about.metric), noise_in((noise or {}).get(stage, {}), about))
-            for stage, values in measured.items()
-        ]
-        rows.append((Cell(about.head, tip=about.about), *cells))
-    return Table((Column("metric", words=True), *map(Column, measured)), tuple(rows), title, legend_of(noise or {}))
 
+    name: str
+    stages: Mapping[str, AnyPredictions]
+    measured: Measured
+    estimates: Known
+    positive: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[Any, GroupEstimate]] = field(default_factory=dict)
+    rejected: Rejections = field(default_factory=dict)
+    outcome: Calibrated = field(default_factory=Calibrated)
+    num_bins: int = 15
+    replicates: int = REPLICATES
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    grouped_by: str = "group"
+    repair: str = "fedlas.report(predictions, on=held_out)"
 
-def size_of(predictions: AnyPredictions) -> str:
-    """How many samples and classes there are, e.g. ``"50,000 samples, 10 classes"``."""
-    samples = f"{predictions.num_samples:,} samples"
-    if isinstance(predictions, TopLabel):
-        return f"{samples}, confidences of the predicted class only"
-    return f"{samples}, {predictions.num_classes} classes"
+    def __repr__(self) -> str:
+        return self.text()
 
-
-def classes_of(predictions: AnyPredictions) -> int:
-    """Number of classes; 0 where only the top label is known."""
-    return predictions.num_classes if isinstance(predictions, Predictions) else 0
-
-
-def short_table(measured: Measured, *, title: str, noise: Known | None = None, num_classes: int = 10) -> Table:
-    """The main metrics, one line each: of one stage with interval, floor and p, of several the values.
-
-    Args:
-        measured: As in :func:`metrics_table`.
-        title: As there.
-        noise: As there.
-        num_classes: Of few classes the top-5 accuracy is left out.
-    """
-    # Top-5 accuracy says nothing with few classes, so the short table leaves it out.
-    main = {
-        stage: {
-            name: value
-            for name, value in values.items()
-            if not is_detail(name) and (name != "top5" or num_classes >= FEWEST_CLASSES)
-        }
-        for stage, values in measured.items()
-    }
-    whole = replace(metrics_table(main, title=title, noise=noise), notes=())
-    if len(measured) > 1 or not any((noise or {}).values()):
-        return whole
-    # A single stage leaves room for interval, floor and p-value in columns of their own.
-    ((stage, known),) = ((stage, (noise or {}).get(stage, {})) for stage in measured)
-    rows = []
-    for name, row in zip(main[stage], whole.rows, strict=True):
-        found = noise_in(known, column(name))
-        texts = (found.interval, found.floor, found.p_value.removeprefix("p = ").removeprefix("p "))
-        rows.append((row[0], row[1], *map(Cell, texts)))
-    heads = (*whole.columns, *map(Column, ("95 % interval", "floor", "p")))
-    return Table(heads, tuple(rows), title)
-
-
-def verdicts(measured: Measured, noise: Known, samples: int) -> list[str]:
-    """Whether the calibration error of each stage is more than noise, in a sentence."""
-    about = column("ece")
-    found = {stage: noise_in(noise.get(stage, {}), about) for stage in measured}
-    said = []
-    for stage, noise_text in found.items():
-        if noise_text.floor:
-            where = f" {stage}" if len(measured) > 1 else ""
-            kind = "within" if noise_text.calibrated else "more than"
-            said.append(
-                f"Calibration: ECE {about.format(measured[stage]['ece'])} %{where} is {kind} the noise of a calibrated "
-                f"model on {samples:,} samples (floor {noise_text.floor} %, {noise_text.p_value})."
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """Whether the predictions of each stage are calibrated, by every test of the tables."""
+        name = f"class {self.classes[1]!r}" if len(self.classes) == 2 else "class 1"
+        return {
+            stage: verdict(
+                self.measured[stage],
+                self.estimates.get(stage, {}),
+                self.positive.get(stage, {}),
+                predictions,
+                positive=name,
             )
-    return said
+            for stage, predictions in self.stages.items()
+        }
+
+    @cached_property
+    def verdict(self) -> list[str]:
+        """Sentences: how calibrated the predictions are, what a calibrator does to them, and the worst group."""
+        first = self.verdicts[RAW]
+        sentences = [first.text]
+        after = [stage for stage in self.stages if stage != RAW]
+        if len(after) > 1:
+            sentences.append(lead(self.measured, self.estimates))
+        elif after:
+            (name,) = self.outcome.predictions
+            calibrator = self.outcome.fitted.get(name)
+            stages = self._stage(RAW), self._stage(after[0])
+            sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
+        elif first.is_clear and isinstance(self.stages[RAW], Predictions):
+            sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
+        return [*sentences, *(worst_group(by_group) for by_group in self.groups.values())]
+
+    @property
+    def title(self) -> str:
+        """Name, samples, classes and bins."""
+        return f"{self.name}: {size_of(self.stages[RAW])}, {self.num_bins} bins"
+
+    def text(self, *, details: bool = False) -> str:
+        """Return the verdict and tables for a terminal.
+
+        Args:
+            details: Every metric with interval, noise floor and p-value instead of the main ones.
+        """
+        return text_of(self.blocks(details=details), details=details)
+
+    def json(self) -> str:
+        """Return everything as JSON: metrics by stage as fractions in full precision, intervals, tests, verdict."""
+        content: dict[str, Any] = {**self.measured, "verdict": self.verdict}
+        if self.estimates:
+            content["intervals"] = {
+                stage: {name: each.plain() for name, each in known.items()} for stage, known in self.estimates.items()
+            }
+        if self.groups:
+            content["groups"] = {stage: plain_groups(by_group) for stage, by_group in self.groups.items()}
+        if self.positive:
+            content["positive class"] = plain_measures(self.positive)
+        if self.rejected:
+            content["reject"] = plain_rejections(self.rejected)
+        if self._compares:
+            content["not run"] = dict(self.outcome.not_run)
+            content["ranking"] = [asdict(place) for place in ranking(self.measured, self._of_all_classes)]
+        return json.dumps(content, indent=2)
+
+    def html(self) -> str:
+        """Return a page that needs no other file: verdict, reliability diagrams and tables."""
+        names = list(self.measured[RAW])
+        if self._compares:
+            options: dict[str, Any] = {"noise": self.estimates}
+            notes = tuple(filter(None, [signs(self.measured, self._of_all_classes, self.estimates)]))
+            short = ranking_table(self.measured, self._of_all_classes, title="Main metrics", **options)
+            short = replace(short, notes=notes)
+            whole = ranking_table(self.measured, self._of_all_classes, title="All metrics", metrics=names, **options)
+        else:
+            short = self._short("Main metrics")
+            whole = metrics_table(self.measured, title="All metrics", noise=self.estimates)
+        diagrams = [diagram(stage, predictions, self.num_bins, band=True) for stage, predictions in self.stages.items()]
+        return render(
+            "evaluation.html.j2",
+            name=self.name,
+            size=size_of(self.stages[RAW]),
+            num_bins=self.num_bins,
+            verdict=self.verdict,
+            short=short,
+            whole=whole,
+            groups=self._group_tables(most=None),
+            selection=SELECTION if self._compares else "",
+            columns=[(c.title, c.about) for c in map(column, names)],
+            remarks=[*remarks(self.outcome), *self.notes],
+            beside=[] if self._compares else diagrams,
+            diagrams=diagrams if self._compares else [],
+            positive=measures_table(self.positive, details=True) if self.positive else None,
+            positive_diagrams=positive_diagrams(self.stages, self.positive),
+        )
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a row for each stage and metric: value, interval, noise floor and p-value.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        rows = []
+        for stage, values in self.measured.items():
+            for name, value in values.items():
+                known = self.estimates.get(stage, {}).get(name)
+                numbers = (known.low, known.high, known.floor, known.p) if known else (None,) * 4
+                rows.append((stage, name, value, *numbers))
+        return require("pandas", extra="tables").DataFrame(
+            rows, columns=["stage", "metric", "value", "low", "high", "floor", "p"]
+        )
+
+    def to_latex(self) -> str:
+        """Return the table of main metrics in LaTeX; it needs the package ``booktabs``."""
+        return latex(self._short(self.title))
+
+    def _repr_html_(self) -> str:
+        pictures = [
+            diagram_svg(stage, predictions, self.num_bins)
+            for stage, predictions in list(self.stages.items())[:_MOST_COLUMNS]
+        ]
+        images = "".join(
+            f'<img style="width: 20em" alt="Reliability diagram" src="data:image/svg+xml;base64,'
+            f'{base64.b64encode(svg.encode()).decode()}">'
+            for svg in pictures
+        )
+        sentences = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in self.verdict)
+        tables = [self._short(self.title), *(table for _, table in self._group_tables(most=MOST))]
+        return "".join([sentences, images, *map(html_table, tables)])
+
+    def blocks(self, *, details: bool = False) -> list[Block]:
+        """Return the sentences and tables that :meth:`text` prints."""
+        blocks: list[Block] = [*self.verdict]
+        if self._compares:
+            options: dict[str, Any] = {"title": self.title, "noise": self.estimates}
+            options |= {"metrics": COMPARED} if details else {}
+            table = ranking_table(self.measured, self._of_all_classes, **options)
+            meaning = signs(self.measured, self._of_all_classes, self.estimates)
+            blocks += [table if details else replace(table, notes=()), *filter(None, [meaning]), SELECTION]
+        elif details or not self.groups:  # a table of groups and one of metrics do not fit a terminal
+            options = {"details": details, "num_classes": classes_of(self.stages[RAW])}
+            blocks += metric_blocks(self.measured, title=self.title, noise=self.estimates, **options)
+        if self.positive and not self.groups:
+            blocks.append(measures_table(self.positive, details=details))
+            if details:
+                first = check_predictions(_OWNER, self.stages[next(iter(self.positive))])
+                blocks += [bins_table(first), benefit_table(first)]
+        blocks += [table for _, table in self._group_tables(most=None if details else MOST)]
+        return [*blocks, *remarks(self.outcome, short=self._compares), *rejection_blocks(self.rejected)]
+
+    @property
+    def _compares(self) -> bool:
+        """Whether there are more stages than a table has columns for."""
+        return len(self.stages) > _MOST_COLUMNS
+
+    @property
+    def _of_all_classes(self) -> dict[str, Predictions]:
+        return {stage: check_predictions(_OWNER, each) for stage, each in self.stages.items()}
+
+    def _stage(self, stage: str) -> Stage:
+        ici = self.positive.get(stage, {}).get("ici")
+        verdict = self.verdicts[stage]
+        return Stage(self.stages[stage], verdict, self.measured[stage]["ece"], None if ici is None else ici.value)
+
+    def _short(self, title: str) -> Table:
+        classes = classes_of(self.stages[RAW])
+        return short_table(self.measured, title=title, noise=self.estimates, num_classes=classes)
+
+    def _group_tables(self, *, most: int | None) -> list[tuple[str, Table]]:
+        samples = self.stages[RAW].num_samples
+        return [
+            (
+                worst_group(by_group),
+                groups_table(
+                    by_group,
+                    title=f"Groups by {self.grouped_by}, {stage}",
+                    whole=whole_of(self.measured[stage], self.estimates.get(stage, {}), samples),
+                    most=most,
+                ),
+            )
+            for stage, by_group in self.groups.items()
+        ]
 
 
-def write_evaluation(
-    path: Path,
-    stages: Mapping[str, AnyPredictions],
-    measured: Measured,
+def report(
+    predictions: AnyPredictions | PredictionTable,
     *,
-    name: str,
-    num_bins: int,
-    remarks: Sequence[str] = (),
-    noise: Known | None = None,
-    groups: Sequence[tuple[str, Table]] = (),
-    positive: Found | None = None,
-) -> Path:
-    """Write the page atomically and return its path.
+    on: Predictions | HeldOut | None = None,
+    calibrate: str | None = None,
+    reject: Sequence[float] = (),
+    groups: Sequence[Any] | None = None,
+    num_bins: int = 15,
+    replicates: int = REPLICATES,
+    name: str = "predictions",
+    **about: Any,
+) -> Evaluation:
+    """Measure predictions, with intervals and calibration tests, and what a calibrator makes of them.
 
     Args:
-        path: File to write.
-        stages: Predictions by stage, such as ``"as predicted"`` and ``"after temperature"``.
-        measured: Metrics by stage, then by registry name.
-        name: What was measured, for the heading.
-        num_bins: Bins of the calibration errors and the diagrams.
-        remarks: Sentences below the table.
-        noise: Intervals and noise floors by stage, then by registry name.
-        groups: A sentence and a table of groups for each stage that has some.
-        positive: Measures of the positive class by stage, where there are two classes.
+        predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
+            :func:`~fedlas.read_predictions` returned, whose groups and class names are used.
+        on: Held-out predictions of the same model, which a calibrator is fitted on.
+        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: temperature.
+        reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
+        groups: Group of each sample ``(N,)``: accuracy and ECE of each.
+        num_bins: Number of bins of calibration errors, at least 1.
+        replicates: Of intervals and tests, at least 39; 0 makes none.
+        name: Name of the predictions, for titles.
+        **about: Further fields of :class:`Evaluation`, such as ``classes``.
+
+    Returns:
+        An object that prints, shows itself in a notebook, and gives ``text()``, ``json()``, ``html()``, ``to_frame()``
+        and ``to_latex()``.
 
     Raises:
-        InputError: If the folder cannot be written to.
+        InputError: For predictions without labels, an unknown calibrator or one that cannot run, ``calibrate`` or
+            ``reject`` without ``on``, ``on`` that is ``predictions``, or a number out of range.
+
+    Example:
+        >>> import torch
+        >>> logits = 3 * torch.randn(400, 5, generator=torch.Generator().manual_seed(0))
+        >>> target = torch.multinomial((logits / 2).softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+        >>> found = report(Predictions(logits, target), replicates=99)
+        >>> found.verdict[0]
+        'Over-confident: it claims 83.4 % on average and is right in 65.0 % (400 samples).'
     """
-    first = next(iter(stages.values()))
-    names, noise = list(next(iter(measured.values()))), noise or {}
-    if len(stages) > _MOST_COLUMNS:
-        of_all_classes = {stage: check_predictions("--calibrate", each) for stage, each in stages.items()}
-        said = [lead(measured, noise)]
-        notes = tuple(filter(None, [signs(measured, of_all_classes, noise)]))
-        short = replace(ranking_table(measured, of_all_classes, title="Main metrics", noise=noise), notes=notes)
-        whole = ranking_table(measured, of_all_classes, title="All metrics", noise=noise, metrics=names)
-    else:
-        said = verdicts(measured, noise, first.num_samples)
-        short = short_table(measured, title="Main metrics", noise=noise, num_classes=classes_of(first))
-        whole = metrics_table(measured, title="All metrics", noise=noise)
-    page = render(
-        "evaluation.html.j2",
-        name=name,
-        size=size_of(first),
+    check_replicates(_OWNER, replicates)
+    for risk in reject:
+        check_number(_OWNER, "reject", risk, low=0, high=1, low_open=True, high_open=True)
+    if isinstance(predictions, PredictionTable):
+        about = {"classes": predictions.classes, **about}
+        groups = predictions.groups if groups is None else groups
+        predictions = predictions.predictions
+    held_out = HeldOut(on) if isinstance(on, Predictions) else on
+    if held_out is not None and calibrate is None and not reject:
+        calibrate = DEFAULT
+    _check(predictions, held_out, calibrate, reject, groups)
+    # The stages: what the calibrators make of the predictions.
+    stages: dict[str, AnyPredictions] = {RAW: predictions}
+    outcome, notes = Calibrated(), list(about.pop("notes", ()))
+    if held_out is not None:
+        test = check_predictions("--calibrate" if calibrate else "--reject", predictions)
+        notes += filter(None, [training_data(held_out.val, test) if held_out.val is not None else ""])
+        if calibrate is not None:
+            outcome = calibrated(calibrate, test, held_out)
+            stages |= {f"after {each}": made for each, made in outcome.predictions.items()}
+    if predictions.weights is not None and classes_of(predictions) == 2:
+        notes.append("Measures of the positive class count every sample once, so with weights there are none.")
+    # Their metrics, intervals and tests.
+    measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
+    estimates = estimates_by_stage(
+        stages,
+        COMPARED if calibrate == ALL else list(measured[RAW]),
         num_bins=num_bins,
-        groups=groups,
-        verdicts=said,
-        short=short,
-        whole=whole,
-        selection=SELECTION if len(stages) > _MOST_COLUMNS else "",
-        columns=[(c.title, c.about) for c in map(column, names)],
-        remarks=remarks,
-        diagrams=[diagram(stage, predictions, num_bins, band=True) for stage, predictions in stages.items()],
-        positive=measures_table(positive, details=True) if positive else None,
-        positive_diagrams=positive_diagrams(stages, positive or {}),
+        replicates=replicates,
+        values=measured,
     )
-    return write_text(path, page)
+    by_group: dict[str, Any] = {}
+    if groups is not None:
+        options = {"num_bins": num_bins, "replicates": replicates}
+        by_group = {stage: group_estimates(each, groups, **options) for stage, each in stages.items()}
+    rejected: Rejections = {}
+    if reject and held_out is not None:
+        of_all_classes = {stage: check_predictions("--reject", each) for stage, each in stages.items()}
+        fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
+        rejected = rejections(of_all_classes, reject, held_out.validation(), fitted)
+    return Evaluation(
+        name,
+        stages,
+        measured,
+        estimates,
+        positive_class(stages, replicates=replicates),
+        by_group,
+        rejected,
+        outcome,
+        num_bins,
+        replicates,
+        notes=(*notes, *outcome.notes),
+        **about,
+    )
+
+
+def _check(
+    predictions: AnyPredictions,
+    held_out: HeldOut | None,
+    calibrate: str | None,
+    reject: Sequence[float],
+    groups: Sequence[Any] | None,
+) -> None:
+    """Refuse what cannot be meant before anything is computed."""
+    if held_out is None and (calibrate is not None or reject):
+        option = "calibrate" if calibrate is not None else "reject"
+        fix = "Pass --on val.npz, or on= in Python; those of the test set would flatter it."
+        raise InputError(_OWNER, f"--{option} needs held-out predictions", "no --on", fix)
+    if calibrate == ALL and reject:
+        fix = "Name one calibrator, or leave --calibrate out."
+        raise InputError(_OWNER, "--reject is for one model", "--calibrate all", fix)
+    if calibrate == ALL and groups is not None:
+        fix = "Name one calibrator, or leave --groups out."
+        raise InputError(_OWNER, "--groups goes with one calibrator at most", "--calibrate all", fix)
+    if held_out is not None and isinstance(predictions, Predictions) and held_out.is_of(predictions):
+        fix = "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it."
+        raise InputError(_OWNER, "--on must be other predictions than FILE", "the same logits", fix)

@@ -126,10 +126,18 @@ def _svg(drawn: Any, alt: str) -> str:
 
 def diagram(name: str, predictions: AnyPredictions, num_bins: int, *, band: bool = False) -> Any:
     """A small reliability diagram titled ``name``, with the consistency band if asked for."""
-    drawn = reliability_diagram(
+    return figure(_diagram(name, predictions, num_bins, band), f"Reliability diagram of {name}")
+
+
+def diagram_svg(name: str, predictions: AnyPredictions, num_bins: int) -> str:
+    """Return the same diagram as an SVG file of its own, for a notebook."""
+    return themed_svg(_diagram(name, predictions, num_bins, band=True), f"Reliability diagram of {name}")
+
+
+def _diagram(name: str, predictions: AnyPredictions, num_bins: int, band: bool) -> Any:
+    return reliability_diagram(
         predictions, num_bins=num_bins, ax=axes(3.1, 3.3), title=name, legend=False, band=band, shares=False
     )
-    return figure(drawn, f"Reliability diagram of {name}")
 
 
 def write_picture(drawn: Any, path: Path) -> Path:

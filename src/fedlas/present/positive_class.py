@@ -1,4 +1,4 @@
-"""What an evaluation says about the positive class of predictions of two classes: tables and diagrams."""
+"""The positive class of predictions of two classes: measures, tables and diagrams."""
 
 from __future__ import annotations
 
@@ -44,14 +44,12 @@ def positive_class(stages: Mapping[str, AnyPredictions], *, replicates: int) -> 
     return {name: values for name, values in found.items() if values}
 
 
-def positive_as_json(found: Found) -> dict[str, Any]:
-    """The measures as JSON has them, under one key; nothing for other than two classes."""
-    # Some have no interval, or one without ends, and JSON has neither NaN nor infinity.
-    plain = {
+def plain_measures(found: Found) -> dict[str, Any]:
+    """Return the measures by stage for JSON; numbers that are not finite are left out."""
+    return {
         stage: {name: {k: v for k, v in each.plain().items() if isfinite(v)} for name, each in values.items()}
         for stage, values in found.items()
     }
-    return {"positive class": plain} if plain else {}
 
 
 def measures_table(found: Found, *, details: bool) -> Table:
@@ -70,6 +68,17 @@ def measures_table(found: Found, *, details: bool) -> Table:
         rows.append((title, *cells))
     several = ("95 % interval", "if calibrated") if len(found) == 1 else ()
     return table_of(("positive class", *found, *several), rows, title="Probability of class 1")
+
+
+def described(found: Mapping[str, Estimate]) -> dict[str, tuple[str, float | None, str]]:
+    """Return title, ideal value if there is one, and value with interval as text, of each measure by name."""
+    texts = {}
+    for name, title, unit, places, ideal, _ in _ROWS:
+        if name in found:
+            about, each = Column("", unit, places=places), found[name]
+            interval = "" if isnan(each.low) else f" [{about.format(each.low)}, {about.format(each.high)}]"
+            texts[name] = (title, float(ideal) if ideal else None, about.format(each.value) + interval)
+    return texts
 
 
 def bins_table(predictions: Predictions) -> Table:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from math import isnan
 from typing import Any, Literal
 
@@ -228,6 +229,45 @@ def markdown(table: Table) -> str:
         for row in (body[0], rule, *body[1:])
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def html_table(table: Table) -> str:
+    """Return a plain HTML table, for notebooks; every text is escaped."""
+    head = "".join(f"<th>{escape(printable(c.head))}</th>" for c in table.columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(printable(cell.text))} {cell.symbol}</td>' for cell in row)}</tr>"
+        for row in table.rows
+    )
+    title = f"<p><b>{escape(printable(table.title))}</b></p>" if table.title else ""
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def latex(table: Table) -> str:
+    r"""Return a LaTeX table with the rules of ``booktabs``; every text is escaped.
+
+    Example:
+        >>> print(latex(table_of(["loss", "ECE %"], [["ls_a", 1.5]])))
+        \begin{tabular}{lr}
+        \toprule
+        loss & ECE \% \\
+        \midrule
+        ls\_a & 1.5 \\
+        \bottomrule
+        \end{tabular}
+    """
+    replaced = {"\\": r"\textbackslash{}", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "≤": r"$\le$"}
+    replaced |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "→": r"$\to$", "—": "---"}
+    replaced |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+
+    def line(texts: Iterable[str]) -> str:
+        return " & ".join("".join(replaced.get(sign, sign) for sign in printable(text)) for text in texts) + r" \\"
+
+    kinds = "".join("l" if number == 0 or c.words else "r" for number, c in enumerate(table.columns))
+    rows = [line(cell.text for cell in row) for row in table.rows]
+    head = line(c.head for c in table.columns)
+    return "\n".join(
+        [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    )
 
 
 def csv_text(table: Table) -> str:

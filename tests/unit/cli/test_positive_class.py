@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fedlas import Predictions, binary
-from fedlas.cli.evaluate import evaluate_file
 from fedlas.present.positive_class import positive_class
+from unit.cli.test_commands import evaluate_file
 
 
 @pytest.fixture(scope="module")

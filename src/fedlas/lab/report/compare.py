@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
 from fedlas._core.check import InputError, suggestion
+from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 from fedlas.metrics import METRICS
 from fedlas.plots import new_axes, seed_values
-from fedlas.plots.theme import legend_outside, theme_named
+from fedlas.plots.theme import LIGHT, legend_outside
+from fedlas.present.blocks import Block
 from fedlas.present.noise_text import noise_text
+from fedlas.present.page import write_picture
 from fedlas.present.table import DASH, Table, column, table_of
 from fedlas.stats import (
     EffectSize,
@@ -67,7 +72,7 @@ class Difference:
 
 CAPTION = (
     "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
-    "(--markdown shows them too) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
+    "(--details shows them) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
     "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
     "few seeds a rough guess."
 )
@@ -80,6 +85,44 @@ SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pair
 _HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
 NARROW = (0, 1, 4, 5, 6, 9, 10)
 """Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
+
+
+def compare_methods(
+    folder: Path,
+    pairs: Sequence[str],
+    *,
+    metrics: Sequence[str] = ("ece",),
+    stage: Literal["before", "after"] = "before",
+    details: bool = False,
+    plot: Path | None = None,
+) -> list[Block]:
+    """Return sentences and tables on the differences between methods of a bench, with tests over seeds.
+
+    Args:
+        folder: Folder of the bench.
+        pairs: ``A:B`` each: A minus B.
+        metrics: Registered metrics that the runs measured.
+        stage: Before or after temperature scaling.
+        details: Include the other tests, and A and B with their intervals and noise floors.
+        plot: Picture to write of the differences, seed by seed, a panel for each metric; the end of its name (.svg,
+            .png, .pdf) says of which kind.
+
+    Raises:
+        InputError: If the folder holds no finished run, a pair is none, a method or metric is not there, a pair has
+            no seed in common, or the picture cannot be written.
+    """
+    summary = with_estimates(collect(folder), replicates=0)  # intervals that runs have: none are computed here
+    by_metric = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
+    if plot is not None:
+        write_picture(differences_figure(by_metric), plot)
+    blocks: list[Block] = []
+    for metric, each in by_metric.items():
+        table = differences_table(each, metric, f"{stage} temperature scaling, {summary.recipe}")
+        blocks += [*(sentence(difference, metric) for difference in each), table if details else table.where(NARROW)]
+    blocks.append(CAPTION if details else SHORT_CAPTION)
+    if details and any(any(difference.noise) for each in by_metric.values() for difference in each):
+        blocks.append(A_AND_B)
+    return blocks
 
 
 def differences_table(found: Sequence[Difference], metric: str, about: str) -> Table:
@@ -213,24 +256,22 @@ def _cells(difference: Difference, metric: str) -> list[str]:
     ]
 
 
-def differences_figure(asked: Mapping[str, Sequence[Difference]], *, theme: Literal["light", "dark"] = "light") -> Any:
-    """A figure of the differences seed by seed, one panel for each metric, one row for each pair.
+def differences_figure(asked: Mapping[str, Sequence[Difference]]) -> Any:
+    """Draw the differences seed by seed, one panel for each metric, one row for each pair.
 
     Args:
         asked: For each metric the differences, the same pairs in the same order.
-        theme: Palette.
     """
-    palette = theme_named("fedlas compare", theme)
     rows = max(map(len, asked.values()))
-    axes = new_axes(palette, size=(1.1 + 2.6 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
+    axes = new_axes(LIGHT, size=(1.1 + 2.6 * len(asked), 1.1 + 0.26 * rows), panels=len(asked))
     for ax, (metric, found) in zip(axes, asked.items(), strict=True):
         scale = 100 if column(metric).unit == "%" else 1
         values = {" - ".join(d.pair): [scale * (a - b) for a, b in zip(*d.values, strict=True)] for d in found}
         unit = " (points)" if scale == 100 else ""
         first = ax is axes[0]
-        seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, theme=theme, legend=False)
+        seed_values(values, label=f"{column(metric).title}{unit}, A - B", zero=True, ax=ax, legend=False)
         ax.tick_params(axis="y", labelleft=first)
-    legend_outside(axes[0], palette, most=3)
+    legend_outside(axes[0], LIGHT, most=3)
     return axes[0].figure
 
 

@@ -19,7 +19,7 @@ from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.metrics import calibration_by_class
 from fedlas.plots import class_gap_plot, class_gaps, confidence_histogram, reliability_diagram, risk_coverage_curve
 from fedlas.predictions import Predictions
-from fedlas.present.evaluation import metrics_table, short_table
+from fedlas.present.metric_tables import metrics_table, short_table
 from fedlas.present.noise_text import NoiseText, noise_text
 from fedlas.present.page import MOST_WIDTH, axes, figure, render, template_texts
 from fedlas.present.table import DASH, Table, table_of

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas.deploy.calibration import Calibration
+from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
+from fedlas.lab.runs.load import splits_at_hand
 from fedlas.present.card import MadeCard
 from fedlas.present.intervals import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
+
+
+def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **options: Any) -> MadeCard:
+    """Return the calibration card of a finished run whose calibration is yet to be fitted.
+
+    Args:
+        folder: The run folder.
+        calibrate: Calibrator to fit on its validation predictions, or none.
+        data: Where its data is, for the names of its classes; None searches the usual places.
+        **options: Of :func:`run_card`.
+
+    Raises:
+        InputError: As :func:`run_card`, or for an unknown calibrator.
+    """
+    run = RunFolder(folder)
+    calibration = fit_calibration(calibrate, run.predictions("val"))
+    # Class names need the data set, which may be on another machine; the card can do without them.
+    splits, _ = splits_at_hand(folder, data=data)
+    return run_card(run, calibration, classes=None if splits is None else splits.classes, **options)
 
 
 def run_card(

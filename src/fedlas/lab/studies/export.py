@@ -14,34 +14,42 @@ import fedlas
 from fedlas._core.check import InputError
 from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
-from fedlas.deploy.export import OWNER, TOLERANCE, Exported, export_model
+from fedlas.deploy.export import OWNER, Exported, export_model
 from fedlas.lab.models import build_model
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.lab.studies.card import run_card
+from fedlas.present.card import MadeCard
+from fedlas.stats.estimates import REPLICATES
 
 
 def export_run(
-    folder: RunFolder, out: Path, *, form: str, calibrate: str = "temperature", tolerance: float = TOLERANCE
-) -> tuple[Trained, Calibration, Exported]:
-    """Write a run's model to a file, its calibration folded in.
+    folder: Path, out: Path, *, form: str, calibrate: str, data: str | None = None, replicates: int = REPLICATES
+) -> tuple[str, Calibration, Exported, MadeCard]:
+    """Write a run's model to a file, its calibration folded in, and make the card of that file.
 
     Args:
-        folder: A finished run with validation and test predictions.
+        folder: Folder of a finished run with validation and test predictions.
         out: The file.
         form: One of :data:`~fedlas.deploy.formats.FORMATS`.
         calibrate: Calibrator to fold in or to put behind the model, fitted on the run's validation predictions.
-        tolerance: Most that a probability may differ from the run's own.
+        data: Where the run's data is; None searches the usual places.
+        replicates: Of the intervals on the card; 0 computes none.
+
+    Returns:
+        Name of the run, its calibration, the file, and the card.
 
     Raises:
         InputError: As :func:`~fedlas.deploy.export.export_model`, or if the run, its predictions or its data cannot be
             used.
     """
-    trained = load_trained(folder)
+    run = RunFolder(folder, data_root=data)
+    trained = load_trained(run)
     if trained.run.recipe.model.bayesian is not None:
         fix = "Export a run without model.bayesian."
-        raise InputError(OWNER, "the model must say the same each time", f"{folder.path}, which draws weights", fix)
-    calibration = fit_calibration(calibrate, folder.predictions("val"))
+        raise InputError(OWNER, "the model must say the same each time", f"{run.path}, which draws weights", fix)
+    calibration = fit_calibration(calibrate, run.predictions("val"))
     # The graph takes raw pixels, so the normalization goes into it.
     mean, std = _normalization(trained)
     exported = export_model(
@@ -52,12 +60,14 @@ def export_run(
         mean=mean,
         std=std,
         images=partial(test_images, trained),
-        expected=folder.predictions("test"),
+        expected=run.predictions("test"),
         build=build_model,
-        about=_description(folder, trained),
-        tolerance=tolerance,
+        about=_description(run, trained),
     )
-    return trained, calibration, exported
+    # The card describes the exported file, whose calibration may not be that of the run.
+    classes = trained.splits.classes
+    card = run_card(run, calibration, replicates=replicates, classes=classes, exported=exported.plain())
+    return trained.run.name, calibration, exported, card
 
 
 def test_images(trained: Trained) -> Iterator[Tensor]:

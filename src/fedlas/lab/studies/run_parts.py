@@ -6,7 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fedlas._core.check import InputError
+from fedlas._core.files import is_file
 from fedlas._core.ranks import new_accelerator
+from fedlas.lab.runs.bench_folder import is_run
+from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
@@ -15,6 +19,19 @@ from fedlas.present.calibrate import HeldOut
 
 Show = Callable[[str], None]
 _LEVELS = 10
+
+
+def test_part(folder: Path) -> Predictions:
+    """Return a run's test predictions.
+
+    Raises:
+        InputError: If the folder is a bench's or no run's, or they cannot be read.
+    """
+    run = RunFolder(folder)
+    if not is_file(run.part_path("test")) and any(is_run(child) for child in run_folders(folder)):
+        fix = f"Run fedlas report {folder}, or name one of its runs."
+        raise InputError("fedlas evaluate", "it must be the folder of one run", f"the bench {folder}", fix)
+    return run.predictions("test")
 
 
 def run_held_out(

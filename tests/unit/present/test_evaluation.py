@@ -1,0 +1,131 @@
+"""``fedlas.report`` and the verdict: whatever a headline says, the table under it supports."""
+
+import json
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fedlas
+from fedlas import Predictions, TopLabel
+from fedlas.errors import InputError
+from fedlas.metrics import METRICS
+from fedlas.present.card import file_card
+from fedlas.present.evaluation import report
+from fedlas.present.verdict import verdict
+from fedlas.stats.estimates import Estimate
+
+
+def drawn(samples=1000, classes=4, sharpness=1.0, seed=0, shift=0.0):
+    """Predictions that are too sharp by a factor, or shifted toward class 1."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(samples, classes, generator=generator)
+    moved = logits - shift * torch.eye(classes)[1]
+    target = torch.multinomial(moved.softmax(1), 1, generator=generator)[:, 0]
+    return Predictions(sharpness * logits, target)
+
+
+@pytest.fixture(scope="module")
+def sharp():
+    return report(drawn(sharpness=3), on=drawn(sharpness=3, seed=1), replicates=99, name="<test>")
+
+
+def test_an_over_confident_model_and_its_temperature(sharp):
+    first, second = sharp.verdict
+    values = sharp.measured["as predicted"]
+    confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
+    claim = f"claims {100 * confidence:.1f} % on average and is right in {100 * values['accuracy']:.1f} %"
+    assert first.startswith(f"Over-confident: it {claim} (1,000 samples)")
+    temperature = sharp.outcome.fitted["temperature"].temperature
+    assert f"A temperature of {temperature:.3g} repairs it: ECE {100 * values['ece']:.1f} -> " in second
+
+
+def test_it_prints_and_gives_json_html_frame_and_latex(sharp):
+    assert "repairs it" in repr(sharp)
+    assert str(sharp) == sharp.text() != sharp.text(details=True)
+    content = json.loads(sharp.json())
+    assert content["verdict"] == sharp.verdict
+    assert content["as predicted"] == fedlas.evaluate(drawn(sharpness=3))
+    page, notebook = sharp.html(), sharp._repr_html_()
+    assert "&lt;test&gt;" in page
+    assert "<test>" not in page + notebook
+    assert page.count("<figure>") == notebook.count("<img") == 2
+    frame = sharp.to_frame()
+    assert list(frame.columns) == ["stage", "metric", "value", "low", "high", "floor", "p"]
+    assert len(frame) == 2 * len(content["as predicted"])
+    assert r"\begin{tabular}{lrr}" in sharp.to_latex()
+
+
+def test_two_classes_are_judged_by_the_positive_class():
+    """The ECE of the top label is within noise, and the probability of class 1 is too high by a third."""
+    found = report(drawn(2000, 2, shift=0.5), replicates=199)
+    assert found.estimates["as predicted"]["ece"].p > 0.05
+    assert found.verdict[0].startswith("Over-predicts: it expects class 1 in ")
+    named = report(drawn(2000, 2, shift=0.5), replicates=39, classes=("no", "yes"))
+    assert "expects class 'yes' in" in named.verdict[0]
+
+
+@st.composite
+def tables(draw):
+    """Estimates of metrics with p-values of any size."""
+    share = st.floats(0, 1)
+    names = draw(st.sets(st.sampled_from(["ece", "adaptive_ece", "classwise_ece", "smooth_ece"]), max_size=4))
+    values = dict.fromkeys(METRICS, 0.0) | {"accuracy": draw(share), "o_ece": 0.0, "u_ece": 0.0}
+    known = {name: Estimate(0.1, 0.0, 0.2, 0.05, draw(st.floats(1e-3, 1)), 1e-3, 999) for name in names}
+    hits = values["accuracy"]
+    known["accuracy"] = Estimate(hits, min(hits, draw(share)), max(hits, draw(share)), replicates=999)
+    return values, known
+
+
+@given(tables())
+def test_no_headline_is_contradicted_by_its_table(table):
+    values, known = table
+    found = verdict(values, known, {}, TopLabel([0.5], [1]))
+    rejecting = [each.p for each in known.values() if each.p is not None and each.p <= 0.05]
+    assert ("No miscalibration shows" in found.text) == (not found.rejected)
+    assert len(found.rejected) >= len(rejecting)
+    if rejecting and min(rejecting) * len(found.tests) <= 0.05:
+        assert re.match("Over-confident|Under-confident|Miscalibrated", found.text)
+    elif rejecting:
+        assert "tests reject, as chance may do" in found.text
+
+
+def test_without_tests_nothing_is_claimed():
+    found = report(drawn(sharpness=3), replicates=0)
+    assert found.verdict == [found.verdicts["as predicted"].text]
+    assert "No test was made" in found.verdict[0]
+
+
+def test_a_calibrator_that_makes_it_worse_is_named():
+    found = report(drawn(), on=drawn(sharpness=0.3, seed=1), replicates=99)
+    assert re.search(r"makes it worse \(NLL .*leave it out", found.verdict[1])
+
+
+def test_held_out_predictions_that_look_like_training_data_are_noted():
+    training = Predictions(drawn().logits, drawn().predicted)
+    found = report(drawn(seed=2), on=training, replicates=0)
+    assert any("if they are of training data" in note for note in found.notes)
+    assert report(drawn(seed=2), on=drawn(), replicates=0).notes == ()
+
+
+def test_the_same_predictions_twice_are_refused():
+    with pytest.raises(InputError, match="other predictions"):
+        report(drawn(), on=drawn())
+    with pytest.raises(InputError, match="different predictions"):
+        file_card(drawn(), drawn(), None, name="x", data="y")
+
+
+def test_weights_drop_the_positive_class_and_say_so():
+    weighted = Predictions(drawn(classes=2).logits, drawn(classes=2).target, weights=torch.ones(1000))
+    found = report(weighted, replicates=0)
+    assert found.positive == {}
+    assert "with weights there are none" in found.notes[0]
+
+
+def test_confidences_alone_and_groups():
+    top = TopLabel(drawn().confidence, drawn().correct)
+    found = report(top, groups=["a", "b"] * 500, replicates=99)
+    assert found.text().count("Groups by group") == 1
+    assert "Groups" in found.verdict[-1]
