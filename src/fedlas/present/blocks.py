@@ -13,7 +13,7 @@ from fedlas.present.table import Table, markdown, terminal
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence that explains what stands above it."""
+    """A sentence that explains the block above it."""
 
     text: str
 
