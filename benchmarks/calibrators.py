@@ -36,7 +36,7 @@ from fedlas.calibrators import (
     VectorScaling,
 )
 from fedlas.calibrators._fit.golden_section import golden_section
-from fedlas.lab.data.sets.cifar import load_cifar100
+from fedlas.lab.data.sets.torchvision_sets import load_cifar100
 from fedlas.metrics import accuracy, brier_score, negative_log_likelihood
 
 SIZES = (20, 50, 100, 300, 1000)

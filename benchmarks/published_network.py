@@ -31,7 +31,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator, StructuredScaling, Tempe
 from fedlas.cli.main import main as command_line
 from fedlas.deploy.calibration import fit_calibration
 from fedlas.deploy.make_card import make_card
-from fedlas.lab.data.sets.cifar import load_cifar10
+from fedlas.lab.data.sets.torchvision_sets import load_cifar10
 from fedlas.lab.data.shift import CORRUPTIONS, Corruption
 from fedlas.metrics import accuracy, brier_score, expected_calibration_error, negative_log_likelihood
 from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics

@@ -12,7 +12,7 @@ import torch
 from published_network import MEAN, STD, network
 
 import fedlas
-from fedlas.lab.data.sets.cifar import load_cifar10
+from fedlas.lab.data.sets.torchvision_sets import load_cifar10
 
 BATCH = 500
 

@@ -152,17 +152,6 @@ def imagenet(folder):
     return folder
 
 
-def flatten_imagenet(folder):
-    """Move the validation images out of their folders, as the published archive has them; image -> synset."""
-    moved = {}
-    for path in sorted((folder / "val").glob("*/*.JPEG")):
-        moved[path.name] = path.parent.name
-        path.rename(folder / "val" / path.name)
-        if not any(path.parent.iterdir()):
-            path.parent.rmdir()
-    return moved
-
-
 @fake("cub")
 def cub(folder):
     root = folder / "CUB_200_2011"

@@ -1,6 +1,6 @@
 """Data sets, their splits and batches.
 
-In it: one reader a data set (``sets``), file formats (``readers``), splits and batches (``pipeline``), corruptions and
+In it: readers of data sets (``sets``), file formats (``readers``), splits and batches (``pipeline``), corruptions and
 label noise (``shift``). In: a registry name and files on disk. Out: normalized batches ``(x, target, index)``.
 """
 
@@ -15,21 +15,7 @@ from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 from fedlas.lab.data.pipeline.view import View
 
 # Importing a module registers its data set.
-from fedlas.lab.data.sets import (  # noqa: F401
-    aircraft,
-    cifar,
-    cub,
-    digits,
-    fashion_mnist,
-    folder,
-    image_folder,
-    imagenet,
-    mnist,
-    npz,
-    svhn,
-    synthetic,
-    tiny_imagenet,
-)
+from fedlas.lab.data.sets import archives, digits, folders, mnist, npz, synthetic, torchvision_sets  # noqa: F401
 
 __all__ = [
     "DATASETS",

@@ -103,6 +103,23 @@ Part = Images | Files
 """One part of a data set: images in memory, or on disk."""
 
 
+@dataclass(frozen=True)
+class Expected:
+    """Published counts of a data set: its metadata ``expected``, for ``fedlas data check``.
+
+    Attributes:
+        train: Number of images outside the test part.
+        test: Number of images of the test part.
+        classes: Number of classes.
+        per_class: Fewest and most training images of a class; None if unknown.
+    """
+
+    train: int
+    test: int
+    classes: int
+    per_class: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A data set as its authors or the user's folders divide it: a training and a test part.

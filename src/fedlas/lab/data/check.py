@@ -14,10 +14,9 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.text import printable
-from fedlas.lab.data.base import DATASETS, Part, Source, load_dataset
+from fedlas.lab.data.base import DATASETS, Expected, Part, Source, load_dataset
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.readers.expected import Expected
-from fedlas.lab.data.readers.unreadable import damage
+from fedlas.lab.data.readers.places import damage
 
 _MOST = 10
 """Number of files or classes that a problem names."""

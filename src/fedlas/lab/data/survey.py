@@ -92,7 +92,7 @@ def survey(root: str | Path, *, on_image: Callable[[int, int], None] | None = No
         InputError: If folders or images are missing, there is only one class, or the parts differ in their classes;
             or if images cannot be read: the first are named, with the reasons.
     """
-    place, found = images_by_part(_OWNER, str(root), ["val", "test"], layout=_LAYOUT, deep=True)
+    place, found = images_by_part(_OWNER, str(root), layout=_LAYOUT, deep=True)
     place = place.resolve()
     # Every image is decoded once: a damaged one would otherwise stop training in the middle of an epoch.
     names = [name for by_class in found.values() for listed in by_class.values() for name in listed]

@@ -64,15 +64,14 @@ class Run:
     def config(self) -> dict[str, Any]:
         """Resolved configuration of plain values: ``config.yaml`` holds it, and a checkpoint is compared with it.
 
-        It leaves out the folder of the data, the number of its readers and whether it may be downloaded, because a run
-        on another machine is the same run.
+        It leaves out the folder of the data and the number of its readers, because a run on another machine is the
+        same run.
         """
         recipe = asdict(self.recipe)
         # The plan of a bench and the place of the data do not change a run, so they do not bind it.
         for key in ("methods", "seeds", "losses", "title", "trackers"):
             del recipe[key]
         del recipe["data"]["root"], recipe["data"]["workers"]
-        recipe["data"]["options"].pop("download", None)
         # Unused options are left out, so that a run folder stays valid when a new release has another option.
         averaging = self.recipe.train.average != "none"
         recipe["train"]["channels_last"] = bool(

@@ -15,7 +15,7 @@ from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.pipeline.splits import too_small_to_choose
-from fedlas.lab.data.readers.roots import data_folder
+from fedlas.lab.data.readers.places import data_folder
 from fedlas.lab.data.shift.corrupted import corrupted
 from fedlas.lab.data.shift.label_noise import with_label_noise
 from fedlas.lab.data.shift.long_tail import long_tailed

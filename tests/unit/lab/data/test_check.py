@@ -59,4 +59,4 @@ def test_what_cannot_be_loaded_is_an_error(tmp_path):
     with pytest.raises(InputError, match="Did you mean 'svhn'"):
         check_dataset("svnh")
     with pytest.raises(InputError, match="got none of them in"):
-        check_dataset("svhn", str(tmp_path))
+        check_dataset("cub", str(tmp_path))

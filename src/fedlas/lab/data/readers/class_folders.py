@@ -11,7 +11,7 @@ import numpy as np
 from fedlas._core.check import InputError
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.pipeline.stratify import hold_out
-from fedlas.lab.data.readers.roots import required_root
+from fedlas.lab.data.readers.places import required_root
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes of image files."""
@@ -20,7 +20,7 @@ Listed = Sequence[tuple[str, int]]
 """Relative path and class of each image of a part."""
 
 _TEST_FRACTION = 0.2
-_SPELLINGS = {"val": ("val", "valid", "validation")}
+_PARTS = ("train", "val", "valid", "validation", "test")
 
 
 def is_image_name(name: str) -> bool:
@@ -57,24 +57,23 @@ def class_folders(owner: str, place: Path, *, layout: str = "Arrange the images 
 
 
 def divided_images(
-    owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
+    owner: str, root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, tuple[Listed, Listed], tuple[str, ...]]:
     """The user's own images: root, training and test part, and class names.
 
-    The folders ``train`` and one of ``others`` are the parts. If ``others`` are two and both are there, the first joins
-    the training part. Without such folders, a stratified fifth of all images is the test part, the same for every seed.
+    The folders ``train`` and ``test`` or ``val`` are the parts; of all three, ``val`` joins the training part. Without
+    such folders, a stratified fifth of all images is the test part, the same for every seed.
 
     Args:
         owner: Data set, named in errors.
         root: Folder from the user.
-        others: Names of the folders next to ``train``; ``val`` may also be called ``valid`` or ``validation``.
         layout: A sentence that says how the folders should be arranged.
         deep: Look for images in folders below the class folders too.
 
     Raises:
         InputError: As :func:`images_by_part`.
     """
-    place, found = images_by_part(owner, root, others, layout=layout, deep=deep)
+    place, found = images_by_part(owner, root, layout=layout, deep=deep)
     classes = tuple(next(iter(found.values())))
     first, *rest = (
         [(name, label) for label, names in enumerate(by_class.values()) for name in names]
@@ -89,25 +88,24 @@ def divided_images(
     return place, ([first[row] for row in kept], [first[row] for row in held_out]), classes
 
 
-def count_training(owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool) -> tuple[int, int]:
+def count_training(owner: str, root: str | None, *, layout: str, deep: bool) -> tuple[int, int]:
     """Number of training images, those for validation included, and of classes; arguments as :func:`divided_images`.
 
     Raises:
         InputError: As :func:`images_by_part`.
     """
-    _, (train, _), classes = divided_images(owner, root, others, layout=layout, deep=deep)
+    _, (train, _), classes = divided_images(owner, root, layout=layout, deep=deep)
     return len(train), len(classes)
 
 
 def images_by_part(
-    owner: str, root: str | None, others: Sequence[str], *, layout: str, deep: bool
+    owner: str, root: str | None, *, layout: str, deep: bool
 ) -> tuple[Path, dict[str, dict[str, list[str]]]]:
     """The root, and of each part (``""`` for a root without parts) class to sorted paths relative to the root.
 
     Args:
         owner: As :func:`divided_images`.
         root: As there.
-        others: As there.
         layout: As there.
         deep: As there.
 
@@ -119,11 +117,10 @@ def images_by_part(
     if not place.is_dir():
         raise InputError(owner, "root must be a folder", f"the file {place}", layout)
     try:
-        names = ("train", *(name for part in others for name in _SPELLINGS.get(part, (part,))))
         # A folder without folders in it is a class of that name, not a part.
-        held = [part for part in names if (place / part).is_dir() and _folders(place / part)]
+        held = [part for part in _PARTS if (place / part).is_dir() and _folders(place / part)]
         if held and ("train" not in held or len(held) == 1):
-            expected = f"root must hold train and {' or '.join(others)}"
+            expected = "root must hold train and val or test"
             fix = f"Add one, or pass {place / held[0]}, of which a fifth is held out." if len(held) == 1 else layout
             raise InputError(owner, expected, f"only {' and '.join(held)} in {place}", fix)
         found = {part: _by_class(owner, place, part, layout, deep) for part in held or [""]}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas._core.files import is_file
-from fedlas.lab.data.readers.unreadable import unreadable
+from fedlas.lab.data.readers.places import unreadable
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Those whose suffixes are image suffixes. Pillow goes by content, and hands PostScript to another program."""

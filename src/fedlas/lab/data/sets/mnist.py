@@ -1,18 +1,30 @@
-"""MNIST, from its four IDX files."""
+"""MNIST and Fashion-MNIST, each from its four IDX files: big-endian sizes, then bytes; often gzipped."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
 from fedlas._core.check import InputError
-from fedlas.lab.data.base import DATASETS, Source
-from fedlas.lab.data.readers.expected import Expected
-from fedlas.lab.data.readers.idx import idx_places, read_idx
-from fedlas.lab.data.readers.layout import misplaced
-from fedlas.lab.data.readers.roots import ENVIRONMENT, data_folder
+from fedlas.lab.data.base import DATASETS, Expected, Images, Source
+from fedlas.lab.data.readers.places import ENVIRONMENT, data_folder, unreadable
 from fedlas.lab.data.sets.npz import images_from_arrays
 
-_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_target": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_target": "t10k-labels-idx1-ubyte",
+}
+_DIGITS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
 _MISTAKEN = (("2", "7"), ("3", "8"), ("5", "6"), ("6", "5"), ("7", "1"))  # Patrini et al. 2017, section 5
-_FETCH = "torchvision.datasets.MNIST(FOLDER, download=True) fetches them."
+_CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 
 @DATASETS.register(
@@ -35,25 +47,76 @@ def load_mnist(root: str | None = None) -> Source:
     Raises:
         InputError: If the files are missing or damaged, or are those of Fashion-MNIST, which have the same names.
     """
-    folder = data_folder(root)
-    places = [folder / below for below in ("mnist", "MNIST/raw", "")] if folder else []
-    found = next(idx_places(places), None)
-    if found is None:
+    train, test = _parts("mnist", "MNIST", root, _DIGITS)
+    return Source("mnist", train, test, tuple("0123456789"), mean=(0.1307,), std=(0.3081,), mistaken_for=_MISTAKEN)
+
+
+@DATASETS.register(
+    "fashion-mnist",
+    paper="Xiao, Rasul and Vollgraf 2017",
+    url="https://arxiv.org/abs/1708.07747",
+    files="the four IDX files, raw or .gz",
+    expected=Expected(train=60_000, test=10_000, classes=10, per_class=(6_000, 6_000)),
+)
+def load_fashion_mnist(root: str | None = None) -> Source:
+    """70,000 gray images of clothes, 28 x 28 pixels in 10 classes: 60,000 to train, 10,000 to test.
+
+    Args:
+        root: Folder with the four IDX files, raw or gzipped, or with ``fashion-mnist`` or ``FashionMNIST/raw`` that
+            holds them. None: ``$FEDLAS_DATA``, then the folder of Debian's package ``dataset-fashion-mnist``.
+
+    Raises:
+        InputError: If the files are missing or damaged, or are those of MNIST, which have the same names.
+    """
+    train, test = _parts("fashion-mnist", "FashionMNIST", root, [6_000] * 10)
+    return Source("fashion-mnist", train, test, tuple(_CLOTHES.split(",")), flip=True, mean=(0.2860,), std=(0.3530,))
+
+
+def _parts(name: str, torchvisions: str, root: str | None, counts: Sequence[int]) -> tuple[Images, Images]:
+    """Read the training and the test part; ``counts`` are the images of each class in the published training part."""
+    folder, debian = data_folder(root), name == "fashion-mnist" and root is None
+    places = [folder / below for below in (name, f"{torchvisions}/raw", "")] if folder else []
+    places += [DEBIAN_FOLDER] if debian else []
+    paths = next(filter(None, map(_paths, places)), None)
+    if paths is None:
         got = f"none in {', '.join(map(str, places))}" if places else f"no root, and ${ENVIRONMENT} is not set"
-        fix = "Put train-images-idx3-ubyte.gz and the other three into FOLDER/mnist and pass root=FOLDER or set "
-        near = misplaced(folder, lambda place: any(idx_places([place])), ("mnist",)) if folder else None
-        raise InputError(
-            "mnist", "its four IDX files must be on disk", *(near or (got, f"{fix}{ENVIRONMENT}. {_FETCH}"))
+        fix = f"Put train-images-idx3-ubyte.gz and the other three into FOLDER/{name} and pass root=FOLDER or set "
+        fix += f"{ENVIRONMENT}. torchvision.datasets.{torchvisions}(FOLDER, download=True) fetches them"
+        fix += ", and so does Debian's package (apt install dataset-fashion-mnist)." if debian else "."
+        raise InputError(name, "its four IDX files must be on disk", got, fix)
+    arrays = {key: _read_idx(name, path) for key, path in paths.items()}
+    train, test = (images_from_arrays(name, arrays, part) for part in ("train", "test"))
+    # Only the class counts distinguish the two: files, shapes and number of images are the same.
+    if len(train) == 60_000 and train.target.bincount().tolist() != [*counts]:
+        got = (
+            f"{paths['train_target'].parent} with other counts (MNIST's and Fashion-MNIST's files have the same names)"
         )
-    arrays = {key: read_idx("mnist", path, 3 if "images" in key else 1) for key, path in found.items()}
-    train, test = (images_from_arrays("mnist", arrays, part) for part in ("train", "test"))
-    # Only the class counts reveal Fashion-MNIST: its files, shapes and number of images are the same.
-    if len(train) == sum(_COUNTS) and train.target.bincount().tolist() != _COUNTS:
-        raise InputError(
-            "mnist",
-            f"its training part must have {_COUNTS} images of its classes",
-            f"{next(iter(found.values())).parent} with other counts (Fashion-MNIST's files have the same names)",
-            f"Keep the two in separate folders, mnist and fashion-mnist below the root. {_FETCH}",
-        )
-    classes = tuple(str(digit) for digit in range(10))
-    return Source("mnist", train, test, classes, mean=(0.1307,), std=(0.3081,), mistaken_for=_MISTAKEN)
+        fix = "Keep the two in separate folders, mnist and fashion-mnist below the root."
+        raise InputError(name, f"its training part must have {[*counts]} images of its classes", got, fix)
+    return train, test
+
+
+def _paths(place: Path) -> dict[str, Path] | None:
+    """The four files in a folder by content; None if one is missing."""
+    paths = {}
+    for key, name in _FILES.items():
+        candidates = (place / name, place / f"{name}.gz", place / name.replace("-idx", ".idx"))
+        if (path := next((path for path in candidates if path.is_file()), None)) is None:
+            return None
+        paths[key] = path
+    return paths
+
+
+def _read_idx(owner: str, path: Path) -> NDArray[np.uint8]:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # Magic number: two zero bytes, 8 (unsigned bytes), the number of dimensions. Each size follows in four bytes.
+        dimensions = 3 if "images" in path.name else 1
+        if content[:4] != bytes((0, 0, 8, dimensions)):
+            raise ValueError(f"it begins with {content[:4].hex(' ')}")
+        shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
+        array = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        fix = "The file is truncated or a different one: fetch it again."
+        raise unreadable(owner, f"{path.name} must be the published IDX file", path, error, fix) from error
+    return array.copy()  # torch needs a writable array

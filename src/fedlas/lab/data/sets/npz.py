@@ -11,8 +11,7 @@ import torch
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, describe
 from fedlas.lab.data.base import DATASETS, Images, Source
-from fedlas.lab.data.readers.roots import required_root
-from fedlas.lab.data.readers.unreadable import unreadable
+from fedlas.lab.data.readers.places import required_root, unreadable
 
 _NEEDED = ("train_images", "train_target", "test_images", "test_target")
 _RECIPE = (

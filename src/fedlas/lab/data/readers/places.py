@@ -1,0 +1,152 @@
+"""Places and text files of data sets on disk: where they are, and what is wrong if they are not as published."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedlas._core.check import InputError
+
+ENVIRONMENT = "FEDLAS_DATA"
+_LFS = "it is a pointer of Git LFS, not the file itself", "Run 'git lfs pull' in its repository."
+_PAGE = "it is a web page", "The download got an error page: fetch it again."
+_BEGINNINGS = {b"version https://git-lfs": _LFS, b"<!doctype": _PAGE, b"<html": _PAGE}
+
+
+def data_folder(root: str | None) -> Path | None:
+    """Return ``root`` if given, else ``$FEDLAS_DATA`` if set and not empty, else None; ``~`` is expanded."""
+    place = root if root is not None else os.environ.get(ENVIRONMENT)
+    return Path(place).expanduser() if place else None
+
+
+def required_root(owner: str, root: str | None, what: str) -> Path:
+    """Return ``root`` as a path that exists.
+
+    Args:
+        owner: Data set, named in errors.
+        root: Path from the user.
+        what: What the path must lead to, e.g. ``"an .npz file"``.
+
+    Raises:
+        InputError: If ``root`` is None or does not exist.
+    """
+    expected = f"root must be the path of {what}"
+    if root is None:
+        raise InputError(owner, expected, "no root", f"Pass root=PATH of {what} (--data PATH on the command line).")
+    path = Path(root).expanduser()
+    try:
+        problem = "" if path.exists() else ", which does not exist"
+    except OSError as error:  # a folder on the way cannot be entered
+        problem = f" ({error.strerror})"
+    if problem:
+        raise InputError(owner, expected, f"{path}{problem}", "Check the path.")
+    return path
+
+
+def located(owner: str, root: str | None, names: Sequence[str], marks: Sequence[str], source: str) -> Path:
+    """Return the folder of a published data set: ``root`` (None: ``$FEDLAS_DATA``), or one of ``names`` below it.
+
+    Args:
+        owner: Data set, named in errors.
+        root: Path from the user.
+        names: Usual names of the folder, the published one first.
+        marks: Files and folders that it must hold.
+        source: Where to get it, as a full sentence.
+
+    Raises:
+        InputError: If it is not there; what an incomplete one lacks is named.
+    """
+    folder, expected = data_folder(root), f"its folder must hold {', '.join(marks)}"
+    if folder is None:
+        got = f"no root, and ${ENVIRONMENT} is not set"
+        raise InputError(owner, expected, got, f"Pass root=FOLDER or set {ENVIRONMENT}. {source}")
+    places = [folder, *(folder / name for name in names)]
+    lacking = {place: [mark for mark in marks if not os.path.exists(place / mark)] for place in places}  # noqa: PTH110
+    best = min(places, key=lambda place: len(lacking[place]))
+    if len(lacking[best]) == len(marks):
+        fix = f"Check the path, and extract archives first. {source}"
+        raise InputError(owner, expected, f"none of them in {folder}", fix)
+    if lacking[best]:
+        fix = f"The archive was extracted only in part: extract it again. {source}"
+        raise InputError(owner, expected, f"{best} without {', '.join(lacking[best])}", fix)
+    return best
+
+
+def require_listed(owner: str, folder: Path, names: Sequence[str], listing: str) -> None:
+    """Check that every image that a data set lists exists.
+
+    Args:
+        owner: Data set, named in errors.
+        folder: What the names are relative to.
+        names: Relative paths.
+        listing: Name of the list.
+
+    Raises:
+        InputError: If some are missing; the first is named and they are counted.
+    """
+    if missing := [name for name in names if not os.path.isfile(folder / name)]:  # noqa: PTH113 - as is_file of files
+        got = f"{len(missing)} of {len(names)} missing in {folder}, the first {missing[0]}"
+        fix = "The archive was extracted only in part, or images were moved: extract it again."
+        raise InputError(owner, f"every image that {listing} lists must be there", got, fix)
+
+
+def damage(path: Path) -> tuple[str, str]:
+    """Recognize by the first bytes of a file what is wrong with it.
+
+    Args:
+        path: A path that exists but could not be read.
+
+    Returns:
+        What is wrong, as a clause, and what to do, as a sentence; two empty strings if nothing is recognized.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            return "it is no file", "Remove it."
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return "", ""
+    if not head:
+        return "it is empty", "The download or the extraction was cut off: do it again."
+    return next((kind for start, kind in _BEGINNINGS.items() if head.lower().startswith(start)), ("", ""))
+
+
+def unreadable(owner: str, expected: str, path: Path, error: Exception, fix: str) -> InputError:
+    """Make the error for a file that could not be read, with the kind of damage if it is recognized.
+
+    Args:
+        owner: Data set, named in the error.
+        expected: What the file should be.
+        path: The file.
+        error: What reading it raised.
+        fix: What to do if the damage is not recognized.
+    """
+    what, better_fix = damage(path)
+    reason = str(error).replace(f" {str(path)!r}", "")  # Pillow and the system name the file again
+    return InputError(owner, expected, f"{path} ({what or f'{type(error).__name__}: {reason}'})", better_fix or fix)
+
+
+def read_table(owner: str, path: Path, columns: int = 1, *, separator: str | None = None) -> list[list[str]]:
+    """Read the lines of a small text file as cells, without empty lines; more separators stay in the last cell.
+
+    Args:
+        owner: Data set, named in errors.
+        path: The file.
+        columns: Number of cells in each line.
+        separator: Separator of the cells; None is white space.
+
+    Raises:
+        InputError: If the file cannot be read, is empty, a Git LFS pointer or a web page, or a line has fewer cells.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if what := damage(path)[0]:
+            raise ValueError(what)
+        rows = [line.strip().split(separator, columns - 1) for line in text.splitlines() if line.strip()]
+        if short := next((row for row in rows if len(row) != columns), None):
+            raise ValueError(f"{len(short)} of {columns} columns in the line {' '.join(short)[:80]!r}")
+    except (OSError, ValueError) as error:
+        fix = "The data set is incomplete: extract its archive again."
+        raise unreadable(owner, f"{path.name} must be the text file of the data set", path, error, fix) from error
+    return rows

@@ -1,0 +1,209 @@
+"""CUB-200-2011, ImageNet-1k and Tiny-ImageNet, from the folders and lists of their archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fedlas._core.check import InputError
+from fedlas._core.extras import require
+from fedlas.lab.data.base import DATASETS, Expected, Images, Source
+from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
+from fedlas.lab.data.readers.class_folders import class_folders, image_names
+from fedlas.lab.data.readers.image_files import read_images
+from fedlas.lab.data.readers.places import located, read_table, require_listed
+from fedlas.lab.data.sets.folders import streamed_source
+
+_CUB = "It is CUB_200_2011.tgz, https://data.caltech.edu/records/65de6-vp158."
+_CUB_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+_IMAGENET = (
+    "torchvision.datasets.ImageNet(FOLDER, split='train'), and split='val', make both folders from the archives, "
+    "https://www.image-net.org (an account is needed)."
+)
+_IMAGENET_NAMES = ("imagenet", "imagenet-1k", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+_WHOLE = Expected(train=1_281_167, test=50_000, classes=1_000, per_class=(732, 1_300))
+_TINY = "It is http://cs231n.stanford.edu/tiny-imagenet-200.zip."
+
+
+@DATASETS.register(
+    "cub",
+    paper="Wah et al. 2011",
+    url="https://www.vision.caltech.edu/datasets/cub_200_2011/",
+    files="the folder CUB_200_2011 of its archive",
+    expected=Expected(train=5_994, test=5_794, classes=200, per_class=(29, 30)),
+)
+def load_cub(
+    root: str | None = None,
+    *,
+    resize: int = 448,
+    crop: int = 384,
+    train_crop: TrainCrop = "random",
+    squash: bool = False,
+    min_area: float = 0.08,
+    interpolation: Interpolation = "bilinear",
+) -> Source:
+    """11,788 photographs of birds in 200 species (CUB-200-2011): 5,994 to train, 5,794 to test; read when needed.
+
+    Args:
+        root: The folder ``CUB_200_2011``, or one that holds it (None: ``$FEDLAS_DATA``).
+        resize: Shorter side in pixels before a crop.
+        crop: Height and width that the model gets.
+        train_crop: ``random``, ``random-resized`` or ``center``; see :class:`~fedlas.lab.data.View`.
+        squash: Resize to a square whatever the aspect ratio.
+        min_area: Least share of the area that ``random-resized`` keeps.
+        interpolation: ``bilinear`` or ``bicubic``.
+
+    Returns:
+        A source with flips and ImageNet's mean and standard deviation.
+
+    Raises:
+        InputError: If the folder is missing or incomplete, or its lists disagree.
+    """
+    # The four lists of the archive, which must agree.
+    view = View(resize, crop, train_crop, squash, min_area, interpolation)
+    folder = located("cub", root, ("CUB_200_2011", "cub"), (*_CUB_LISTS, "images"), _CUB)
+    paths, labels, splits, names = (dict(read_table("cub", folder / name, 2)) for name in _CUB_LISTS)
+    again = f"The lists are cut off or of different versions: extract the archive again. {_CUB}"
+    if not paths.keys() == labels.keys() == splits.keys():
+        got = f"{len(paths)}, {len(labels)} and {len(splits)} in {folder}"
+        raise InputError("cub", f"{', '.join(_CUB_LISTS[:3])} must list the same images", got, again)
+    if strange := sorted(set(labels.values()) - names.keys()):
+        raise InputError("cub", "the lists must name classes of classes.txt", strange[0], again)
+    require_listed("cub", folder / "images", list(paths.values()), "images.txt")
+    # The published split: 1 is training. Labels follow the order of classes.txt.
+    number = {identity: label for label, identity in enumerate(names)}
+    train, test = (
+        [(paths[identity], number[labels[identity]]) for identity in paths if splits[identity] == part]
+        for part in ("1", "0")
+    )
+    classes = tuple(name.partition(".")[2].replace("_", " ") or name for name in names.values())
+    return streamed_source("cub", folder / "images", (train, test), classes, view)
+
+
+@DATASETS.register(
+    "imagenet",
+    paper="Russakovsky et al. 2015",
+    url="https://arxiv.org/abs/1409.0575",
+    files="train/SYNSET/*.JPEG and val/SYNSET/*.JPEG",
+    expected=_WHOLE,
+)
+def load_imagenet(
+    root: str | None = None,
+    *,
+    partial: bool = False,
+    resize: int = 256,
+    crop: int = 224,
+    train_crop: TrainCrop = "random-resized",
+    squash: bool = False,
+    min_area: float = 0.08,
+    interpolation: Interpolation = "bilinear",
+) -> Source:
+    """1,331,167 photographs in 1,000 classes (ILSVRC 2012): 1,281,167 to train, 50,000 to test; read when needed.
+
+    The official validation part is the test part, since the official test part has no labels; validation images are
+    drawn from the training part.
+
+    Args:
+        root: The folder with ``train`` and ``val``, or one that holds it under a usual name (None: ``$FEDLAS_DATA``).
+            Both hold one folder per class.
+        partial: Accept fewer classes or images than the whole data set has, such as ImageNet-100.
+        resize: Shorter side in pixels before a crop.
+        crop: Height and width that the model gets.
+        train_crop: ``random-resized``, ``random`` or ``center``; see :class:`~fedlas.lab.data.View`.
+        squash: Resize to a square whatever the aspect ratio.
+        min_area: Least share of the area that ``random-resized`` keeps.
+        interpolation: ``bilinear`` or ``bicubic``.
+
+    Returns:
+        A source with flips; classes are in the order of their synsets, as in ``ImageFolder`` and pre-trained models.
+        A part of the data set has the synsets as class names.
+
+    Raises:
+        InputError: If the folder is missing or, without ``partial``, incomplete; if train and val differ in classes.
+    """
+    view = View(resize, crop, train_crop, squash, min_area, interpolation)
+    folder = located("imagenet", root, _IMAGENET_NAMES, ("train", "val"), _IMAGENET)
+    synsets = [path.name for path in class_folders("imagenet", folder / "train", layout=_IMAGENET)]
+    # The counts are checked on names alone; no image is opened before training needs it.
+    train, test = (_listed(folder, part, synsets) for part in ("train", "val"))
+    counts, whole = (len(synsets), len(train), len(test)), (_WHOLE.classes, _WHOLE.train, _WHOLE.test)
+    if counts != whole and not partial:  # its numbers would look like those of the whole
+        expected = "there must be {:,} classes, {:,} images in train and {:,} in val".format(*whole)
+        fix = "Extract the archives again ('fedlas data check' names the classes that lack images), or set "
+        fix += f"data.partial=true for a part of ImageNet. {_IMAGENET}"
+        raise InputError("imagenet", expected, "{:,} classes, {:,} and {:,} in {}".format(*counts, folder), fix)
+    names = synsets
+    if len(synsets) == _WHOLE.classes:  # torchvision has the names in the order of the synsets
+        names = (
+            require("torchvision.models", extra="data").get_weight("ResNet18_Weights.IMAGENET1K_V1").meta["categories"]
+        )
+    twice = {name for name in names if names.count(name) > 1}
+    classes = (f"{name} ({synset})" if name in twice else name for name, synset in zip(names, synsets, strict=True))
+    return streamed_source("imagenet", folder, (train, test), tuple(classes), view)
+
+
+@DATASETS.register(
+    "tiny-imagenet",
+    paper="Le and Yang 2015",
+    url="http://cs231n.stanford.edu/reports/2015/pdfs/yle_project.pdf",
+    files="the folder tiny-imagenet-200 of its archive",
+    expected=Expected(train=100_000, test=10_000, classes=200, per_class=(500, 500)),
+)
+def load_tiny_imagenet(root: str | None = None, *, max_gib: float = 4.0) -> Source:
+    """110,000 color photographs of 64 x 64 pixels in 200 classes: 100,000 to train, 10,000 to test.
+
+    The official validation part is the test part, since the official test part has no labels; validation images are
+    drawn from the training part (with ``val_size`` 10000, 50 per class, which leaves 450 to train on).
+
+    Args:
+        root: The folder ``tiny-imagenet-200``, or one that holds it (None: ``$FEDLAS_DATA``). Validation images may
+            also lie in one folder per class, as many scripts arrange them.
+        max_gib: Most memory the images may take, in GiB; all of them are 1.3.
+
+    Returns:
+        A source with crops (padding 4) and flips; classes are in the order of their synsets, as in ``ImageFolder``.
+
+    Raises:
+        InputError: If the folder is missing or incomplete, or holds an unreadable image.
+    """
+    name, marks = "tiny-imagenet", ("wnids.txt", "words.txt", "train", "val")
+    folder = located(name, root, ("tiny-imagenet-200", name), marks, _TINY)
+    synsets = sorted(row[0] for row in read_table(name, folder / "wnids.txt"))
+    train = _listed(folder, "train", synsets, "images")
+    if (folder / "val" / "images").is_dir():
+        rows = read_table(name, folder / "val" / "val_annotations.txt", 3, separator="\t")
+        require_listed(name, folder / "val" / "images", [row[0] for row in rows], "val_annotations.txt")
+        if foreign := [row[1] for row in rows if row[1] not in synsets]:
+            got = f"{len(foreign)} others, the first {foreign[0]}"
+            raise InputError(
+                name, "val_annotations.txt must name classes of wnids.txt", got, f"Fetch it again. {_TINY}"
+            )
+        test = [(f"val/images/{row[0]}", synsets.index(row[1])) for row in rows]
+    else:
+        nested = (folder / "val" / synsets[0] / "images").is_dir()
+        test = _listed(folder, "val", synsets, *(["images"] if nested else []))
+    parts = []
+    for listed in (train, test):
+        files, share = [folder / path for path, _ in listed], len(listed) / (len(train) + len(test))
+        images = torch.from_numpy(read_images(name, files, upright=False, max_gib=max_gib * share))
+        parts.append(Images(images, torch.tensor([label for _, label in listed])))
+    words = dict(read_table(name, folder / "words.txt", 2, separator="\t"))
+    first = [words.get(synset, synset).split(",")[0] for synset in synsets]
+    classes = tuple(f"{n} ({s})" if first.count(n) > 1 else n for n, s in zip(first, synsets, strict=True))
+    mean, std = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
+    return Source(name, parts[0], parts[1], classes, flip=True, crop_padding=4, mean=mean, std=std)
+
+
+def _listed(folder: Path, part: str, synsets: Sequence[str], *below: str) -> list[tuple[str, int]]:
+    """Path and class of each image in the class folders of a part; every class must have some."""
+    listed = []
+    for label, synset in enumerate(synsets):
+        place = Path(part, synset, *below)
+        names = image_names(folder / place)
+        if not names:
+            fix = "An archive was extracted only in part, or its images are not in class folders."
+            raise InputError("data", f"{part} must have images of each class", f"none in {folder / place}", fix)
+        listed += [(f"{place.as_posix()}/{name}", label) for name in names]
+    return listed
