@@ -1,117 +1,168 @@
-"""Loss forward + backward as a ratio to ``F.cross_entropy``: medians, interleaved in one process.
+"""Forward and backward of losses, over the same formula written straight down in torch, and over ``F.cross_entropy``.
 
-Run with ``python benchmarks/losses.py [--losses NAME ...|all] [--threads N] [--features D] [--rounds N] [--apart]
-[--compile]`` on an otherwise idle machine. ``all`` times every registered loss at (256, 1000). ``--apart`` gives each
-loss a loop of its own instead of taking turns, so caches and allocator stay warm.
-"composed" is FedLAS written straight down from its formulas, one torch call after the other, as published code does.
+    OMP_NUM_THREADS=1 python benchmarks/losses.py [--losses NAME ...|all] [--rounds 60] [--compile] [--json FILE]
+
+Processor time, the fastest of rounds in which all losses take turns in one process: other programs only add to it, as
+``timeit`` says. ``all`` times every registered loss at
+(256, 1000), over ``F.cross_entropy``. ``ratios()`` returns {name: ratio}, where a name is "LOSS SIZE over PEER".
 """
 
 import argparse
-import statistics
+import json
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from fedlas.losses import LOSSES
 
+SIZES = [(128, 10), (128, 100), (256, 1000), (1024, 1000)]
+WIDTH = 512  # of the features
 
-class Composed(torch.nn.Module):
-    """FedLAS without any thought of speed."""
 
-    def __init__(self, num_classes):
+class StraightFedLAS(torch.nn.Module):
+    """FedLAS as its formulas read, with the gate of the paper."""
+
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.hidden = torch.nn.Linear(num_classes, num_classes // 2)
-        self.out = torch.nn.Linear(num_classes // 2, 2)
+        width = max(num_classes // 2, 1)
+        self.hidden, self.out = torch.nn.Linear(num_classes, width), torch.nn.Linear(width, 2)
         self.mean, self.std = torch.tensor(20.0), torch.tensor(100.0)
 
-    def forward(self, logits, target, features):
-        norms = torch.norm(features.detach(), p=1, dim=1)
+    def forward(self, logits: Tensor, target: Tensor, features: Tensor) -> Tensor:
+        norms = features.detach().abs().sum(dim=1)
         self.mean = 0.95 * norms.mean() + 0.05 * self.mean
         self.std = 0.95 * norms.std() + 0.05 * self.std
-        scores = (norms - self.mean) / (self.std + 1e-3)
         two = F.softmax(self.out(F.leaky_relu(self.hidden(logits.detach()))), dim=1)
         u = two[:, 1] - two[:, 0]
-        psi = (torch.sign(u) - u).detach() + u
-        alpha = 2 * 0.05 * torch.sigmoid(4 * psi * scores)
+        psi = u + (torch.sign(u) - u).detach()
+        alpha = 2 * 0.05 * torch.sigmoid(4 * psi * (norms - self.mean) / (self.std + 1e-3))
         log_probs = F.log_softmax(logits, dim=1)
-        smooth = torch.full_like(log_probs, 1 / logits.shape[1])
-        hard = F.one_hot(target, logits.shape[1])
-        soft = (1 - alpha)[:, None] * hard + alpha[:, None] * smooth
-        return -(soft * log_probs).sum(dim=1).mean()
+        hit = log_probs.gather(1, target[:, None]).squeeze(1)
+        return -((1 - alpha) * hit + alpha * log_probs.mean(dim=1)).mean()
 
 
-def contestants(names, samples, classes, width, frozen, compiled):
+def mbls(logits: Tensor, target: Tensor) -> Tensor:
+    gaps = F.relu(logits.amax(dim=1, keepdim=True) - logits - 10)
+    return F.cross_entropy(logits, target) + 0.1 * gaps.mean()
+
+
+def focal(logits: Tensor, target: Tensor) -> Tensor:
+    nll = F.cross_entropy(logits, target, reduction="none")
+    return ((1 - (-nll).exp()) ** 3 * nll).mean()
+
+
+def maxsup(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target) + 0.1 * (logits.amax(dim=1) - logits.mean(dim=1)).mean()
+
+
+def entropy_penalty(logits: Tensor, target: Tensor) -> Tensor:
+    log_probs = F.log_softmax(logits, dim=1)
+    return F.nll_loss(log_probs, target) + 0.1 * (log_probs.exp() * log_probs).sum(dim=1).mean()
+
+
+def dca(logits: Tensor, target: Tensor) -> Tensor:
+    confidence, top = logits.softmax(dim=1).max(dim=1)
+    return F.cross_entropy(logits, target) + (confidence.mean() - (top == target).float().mean()).abs()
+
+
+STRAIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": F.cross_entropy,
+    "ls": lambda logits, target: F.cross_entropy(logits, target, label_smoothing=0.05),
+    "mbls": mbls,
+    "focal": focal,
+    "maxsup": maxsup,
+    "entropy-penalty": entropy_penalty,
+    "dca": dca,
+}
+
+
+def contestants(names: list[str], samples: int, classes: int, compiled: bool) -> dict[str, Callable[[], Tensor]]:
+    """Calls by name: each loss, its straight form under ``NAME by hand``, and ``F.cross_entropy``."""
     generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     logits = torch.randn(samples, classes, generator=generator, requires_grad=True)
     target = torch.randint(classes, (samples,), generator=generator)
-    given = {
-        "features": torch.randn(samples, width, generator=generator).relu(),
+    extras = {
+        "features": torch.randn(samples, WIDTH, generator=generator).relu(),
         "index": torch.arange(samples),
         "mixed": torch.randn(samples, 1, classes, generator=generator),
         "mixed_share": torch.rand(samples, 1, generator=generator),
-        "head_weight": torch.randn(classes, width, generator=generator) / width**0.5,  # rows of length about 1
+        "head_weight": torch.randn(classes, WIDTH, generator=generator) / WIDTH**0.5,  # rows of length about 1
     }
-    criteria = {name: LOSSES.build(name, {}, num_classes=classes, num_samples=samples) for name in names}
-    composed = Composed(classes)
-    if frozen:
-        for criterion in (*criteria.values(), composed):
-            criterion.requires_grad_(False)
-    calls = {
-        "F.cross_entropy": lambda: F.cross_entropy(logits, target),
-        "F.cross_entropy, smoothing": lambda: F.cross_entropy(logits, target, label_smoothing=0.05),
-        "fedlas composed": lambda: composed(logits, target, given["features"]),
-    }
-    for name, criterion in criteria.items():
-        needed = {key: value for key, value in given.items() if key in criterion.needs}
-        calls[name] = lambda criterion=criterion, needed=needed: criterion(logits, target, **needed)
+    calls: dict[str, Callable[[], Tensor]] = {"F.cross_entropy": lambda: F.cross_entropy(logits, target)}
+    for name in names:
+        criterion = LOSSES.build(name, {}, num_classes=classes, num_samples=samples, num_epochs=100)
+        needs = {key: value for key, value in extras.items() if key in criterion.needs}
+        calls[name] = lambda criterion=criterion, needs=needs: criterion(logits, target, **needs)
+        if name == "fedlas":
+            by_hand = StraightFedLAS(classes)
+            calls[f"{name} by hand"] = lambda by_hand=by_hand: by_hand(logits, target, extras["features"])
+        elif name in STRAIGHT:
+            calls[f"{name} by hand"] = lambda by_hand=STRAIGHT[name]: by_hand(logits, target)
+        if compiled:
+            fast = torch.compile(criterion, fullgraph=True)
+            calls[f"{name} compiled"] = lambda fast=fast, needs=needs: fast(logits, target, **needs)
     if compiled:
-        torch._dynamo.reset()
-        fast = torch.compile(criteria["fedlas"], fullgraph=True)
-        calls["fedlas compiled"] = lambda: fast(logits, target, features=given["features"])
-    leaves = [logits, *composed.parameters(), *(p for criterion in criteria.values() for p in criterion.parameters())]
-    return calls, leaves
+        plain = torch.compile(F.cross_entropy)
+        calls["F.cross_entropy compiled"] = lambda: plain(logits, target)
+    return calls
 
 
-def ratios(calls, leaves, rounds, apart):
-    times = {name: [] for name in calls}
-    turns = [(turn, name) for turn in range(rounds + 10) for name in calls]
-    if apart:
-        turns.sort(key=lambda pair: list(calls).index(pair[1]))
-    for turn, name in turns:
-        for leaf in leaves:
-            leaf.grad = None
-        start = time.perf_counter()
-        calls[name]().backward()
-        if turn >= 10:
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    base = medians["F.cross_entropy"]
-    return base, {name: value / base for name, value in medians.items()}
+def fastest(calls: dict[str, Callable[[], Tensor]], rounds: int, seconds: float = 0.002) -> dict[str, float]:
+    """Processor seconds of forward and backward, the fastest of rounds; a turn repeats a call for about ``seconds``."""
+    repeats = {}
+    for name, call in calls.items():
+        for _ in range(3):
+            call().backward()
+        started = time.process_time()
+        call().backward()
+        repeats[name] = max(1, round(seconds / max(time.process_time() - started, 1e-6)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            started = time.process_time()
+            for _ in range(repeats[name]):
+                call().backward()
+            times[name].append((time.process_time() - started) / repeats[name])
+    return {name: min(values) for name, values in times.items()}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--losses", nargs="+", default=["ls", "mbls", "acls", "fedlas", "fedlas+"])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--features", type=int, default=512, help="width D of the features")
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--apart", action="store_true", help="a loop for each loss, instead of taking turns")
-    parser.add_argument("--compile", action="store_true", help="also FedLAS compiled (needs a C++ compiler)")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    print(f"torch {torch.__version__}, {args.threads} threads, features {args.features} wide; ratio to F.cross_entropy")
-    sizes = [(128, 10, False), (128, 100, False), (256, 1000, False), (1024, 1000, False), (1024, 1000, True)]
-    if args.losses == ["all"]:
-        args.losses, sizes = list(LOSSES), [(256, 1000, False)]
-    for samples, classes, frozen in sizes:
-        calls, leaves = contestants(args.losses, samples, classes, args.features, frozen, args.compile)
-        base, found = ratios(calls, leaves, args.rounds, args.apart)
-        gate = "gate frozen" if frozen else "gate trained"
-        print(f"\n({samples}, {classes}), {gate}; F.cross_entropy {base * 1e6:.0f} us")
-        for name, ratio in found.items():
-            pairwise = name in LOSSES and LOSSES[name].metadata.get("pairwise")
-            print(f"  {name:28} {ratio:5.1f} x{'  (pairwise)' if pairwise else ''}")
+def ratios(names: list[str], sizes: list[tuple[int, int]], rounds: int, compiled: bool = False) -> dict[str, float]:
+    """Ratios by "LOSS SIZE over PEER": over the straight form where there is one, and over ``F.cross_entropy``."""
+    found = {}
+    for samples, classes in sizes:
+        torch._dynamo.reset() if compiled else None
+        times = fastest(contestants(names, samples, classes, compiled), rounds)
+        for name in names:
+            size = f"{samples}x{classes}"
+            found[f"{name} {size} over F.cross_entropy"] = times[name] / times["F.cross_entropy"]
+            if (peer := f"{name} by hand") in times:
+                found[f"{name} {size} over by hand"] = times[name] / times[peer]
+            if compiled:
+                base = times["F.cross_entropy compiled"]
+                found[f"{name} {size} compiled over F.cross_entropy compiled"] = times[f"{name} compiled"] / base
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--losses", nargs="+", default=[*STRAIGHT, "fedlas"])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--compile", action="store_true", help="also compiled (needs a C++ compiler)")
+    parser.add_argument("--json", type=Path, help="write {name: ratio}")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    names, sizes = (list(LOSSES), [(256, 1000)]) if options.losses == ["all"] else (options.losses, SIZES)
+    found = ratios(names, sizes, options.rounds, options.compile)
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
+    for name, ratio in found.items():
+        print(f"{name:48} {ratio:6.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

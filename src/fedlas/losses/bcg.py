@@ -61,7 +61,8 @@ class BidirectionalCalibrationGate(nn.Module):
         logits = logits.detach().to(self.out.weight.dtype)
         two = self.out(F.leaky_relu(self.hidden(logits), 0.01))
         # With two outputs the difference of their softmax is a hyperbolic tangent.
-        return sign_straight_through(torch.tanh((two[:, 1] - two[:, 0]) * 0.5))
+        down, up = two.unbind(1)
+        return sign_straight_through(torch.tanh((up - down) * 0.5))
 
 
 def sign_straight_through(u: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Unpack, get_args
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_choice, check_count, check_number, describe
@@ -57,9 +58,9 @@ def smoothed_cross_entropy(
         InputError: For wrong shapes, and on CPU for targets or strengths out of range or nothing but ignored targets.
 
     Note:
-        Between forward and backward no log-softmax is kept, only ``logits`` (as float32 and with the classes last, so
-        a copy for half precision and for dense inputs). For hard targets the partition function cancels from the factor
-        of alpha: ``d l_i / d alpha_i = z_y - mean_k z_k``.
+        The log-softmax is kept for backward, as in ``F.cross_entropy``; of more than 16 million logits it is computed
+        again. For hard targets the partition function cancels from the factor of alpha: ``d l_i / d alpha_i = z_y -
+        mean_k z_k``.
 
     Example:
         >>> import torch
@@ -116,6 +117,12 @@ class CrossEntropy(Loss):
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         return batch.cross_entropy()
+
+    def reduced(self, batch: Batch) -> Tensor:
+        """The reduced loss; the usual mean in one operation."""
+        if self.reduction == "mean" and batch.valid is None and batch.weight is None and not batch.soft:
+            return F.cross_entropy(batch.logits, batch.target)
+        return super().reduced(batch)
 
 
 @LOSSES.register("ls", **paper("When Does Label Smoothing Help?", 2019, "1906.02629"), tune={"alpha": "0.005:0.3:log"})

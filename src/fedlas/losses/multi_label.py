@@ -71,10 +71,10 @@ class _PerLabel(OnBase):
     def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:
         """Loss of each label ``(N L,)``, unweighted."""
 
-    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
         pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
         known = target != self.ignore_index
-        values = self._per_label(pairs, logits, known, given["features"]).reshape(logits.shape)
+        values = self._per_label(pairs, logits, known, extras["features"]).reshape(logits.shape)
         if self.weight is not None:
             values = values * self.weight.to(values.dtype)
         if self.pos_weight is not None:

@@ -5,6 +5,7 @@ Source: "FedLAS: Feature-Modulated Bidirectional Label Smoothing for Neural Netw
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
-from fedlas.losses._base import PreciseBuffers
+from fedlas.losses._base import PreciseBuffers, can_look
 
 __all__ = ["NormConfidenceIndicator", "feature_norms"]
 
@@ -95,9 +96,9 @@ class NormConfidenceIndicator(PreciseBuffers):
             self._update(norms, valid)
         # The moments have moved before they are used, as in the published code.
         scores = (norms - self.mean) / (self.std + _EPS)
-        if self.init is None:
-            scores = torch.where(self.num_batches_tracked > 0, scores, 0.0)
-        return scores
+        if self.init is not None or (can_look(norms) and int(self.num_batches_tracked)):
+            return scores
+        return torch.where(self.num_batches_tracked > 0, scores, 0.0)
 
     def _update(self, norms: Tensor, valid: Tensor | None) -> None:
         """Move the moments toward those of a batch; on a device nothing branches on values, which would stall it."""
@@ -113,9 +114,16 @@ class NormConfidenceIndicator(PreciseBuffers):
                 )
             return
         # Without start values the first batch replaces the moments.
+        if can_look(norms):  # the usual case on a CPU, with a third of the operations
+            if math.isfinite(float(mean) + float(std)):  # neither is for fewer than two samples
+                share = self.momentum if self.init or int(self.num_batches_tracked) else 1.0
+                self.mean.lerp_(mean, share)
+                self.std.lerp_(std, share)
+                self.num_batches_tracked.add_(1)
+            return
         first = (self.num_batches_tracked == 0) & (self.init is None)
         rate = torch.where(first, 1.0, self.momentum)
-        usable = torch.isfinite(mean + std)  # neither is for fewer than two samples
+        usable = torch.isfinite(mean + std)
         self.mean.copy_(torch.where(usable, torch.lerp(self.mean, mean, rate), self.mean))
         self.std.copy_(torch.where(usable, torch.lerp(self.std, std, rate), self.std))
         self.num_batches_tracked.add_(usable)

@@ -68,8 +68,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         """The soft label of each position's class; in training the batch adds to the sums."""
         batch.check_classes("OnlineLabelSmoothing", self.num_classes)
         label = batch.favored()
-        # On the meta device operations are counted, and there is nothing to add.
-        if self.training and torch.is_grad_enabled() and not batch.logits.is_meta:
+        if self.training and torch.is_grad_enabled():
             self._add(batch, label)
         return self.soft_labels[label].to(batch.logits.dtype), None
 

@@ -42,8 +42,8 @@ class LearnsFromValidation(Loss):
             self._remind(calls.evaluations >= 2, "two validations")
         return super().train(mode)
 
-    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
-        value = super()._forward(logits, target, given)
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
+        value = super()._forward(logits, target, extras)
         if self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self._calls.trained = True
             self._calls.samples += len(logits)

@@ -179,22 +179,30 @@ class Loss(nn.Module, ABC):
             InputError: For wrong shapes, dtypes or devices, and on CPU for targets that are out of range or all
                 ignored and for masked classes that the loss does not accept. The state is then unchanged.
         """
-        with without_autocast(logits.device.type if isinstance(logits, Tensor) else "cpu"):
-            given = {
-                "features": features, "index": index, "mixed": mixed, "mixed_share": mixed_share,
-                "head_weight": head_weight,
-            }  # fmt: skip
-            return self._forward(logits, target, given)
+        extras = {
+            "features": features, "index": index, "mixed": mixed, "mixed_share": mixed_share,
+            "head_weight": head_weight,
+        }  # fmt: skip
+        device = logits.device.type if isinstance(logits, Tensor) else "cpu"
+        if device in _WITH_AUTOCAST and torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self._forward(logits, target, extras)
+        return self._forward(logits, target, extras)
 
-    def _forward(self, logits: Tensor, target: Tensor, given: dict[str, Tensor | None]) -> Tensor:
+    def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
         owner = type(self).__name__
-        for need, value in given.items():
-            if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
-                raise missing(owner, need)
+        if self.needs:
+            for need, value in extras.items():
+                if value is None and need in self.needs and (self.training or not need.startswith("mixed")):
+                    raise missing(owner, need)
         batch = prepare(
-            owner, logits, target, **given, ignore_index=self.ignore_index, weight=self.weight,
+            owner, logits, target, **extras, ignore_index=self.ignore_index, weight=self.weight,
             averaged=self.reduction == "mean", masked_classes=self.masked_classes,
         )  # fmt: skip
+        return self.reduced(batch)
+
+    def reduced(self, batch: Batch) -> Tensor:
+        """Loss of the batch: that of its positions, reduced."""
         return reduce(self.per_sample(batch), batch, self.reduction)
 
     def extra_repr(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count
@@ -58,7 +59,9 @@ class PredictionMemory(PreciseBuffers):
                     "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
                     "fixed position, such as a stream, cannot be used.",
                 )
-        rows = self.rows[index].to(dtype)
+        # Compiled code may read a small memory again in backward, after record() has changed it. Of all ways to gather
+        # rows, the compiler never repeats this one.
+        rows = F.embedding(index.to(self.rows.device), self.rows).to(dtype)
         # Half precision rounds: a row that no longer sums to 1 would scale its sample's loss.
         return rows / rows.sum(dim=1, keepdim=True).clamp(min=1e-6), self.visits[index]
 

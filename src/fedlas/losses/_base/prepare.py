@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from fedlas._core.check import InputError, NonFiniteError, check_count, check_logits, describe, is_dense
+from fedlas._core.check import InputError, NonFiniteError, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
 
@@ -50,7 +50,6 @@ def prepare(
     Raises:
         InputError: As :meth:`Loss.forward`.
     """
-    check_count(owner, "ignore_index", ignore_index, low=None)
     # Logits and class weights.
     logits = check_logits(owner, logits)
     classes, shape = logits.shape[1], (logits.shape[0], *logits.shape[2:])
@@ -72,14 +71,15 @@ def prepare(
         _check_device(owner, "weight", weight, logits)
         weight = weight.to(flat.dtype)
 
-    # Targets: probabilities shaped like the logits, or class indices.
+    # Targets: class indices, or probabilities shaped like the logits.
     valid: Tensor | None = None
-    if _floating(target) and target.shape == logits.shape:
+    look = can_look(flat)
+    if is_dense(target) and target.shape == shape and not _is_real(target):
         _check_device(owner, "target", target, logits)
-        target = _soft_target(owner, _rows(target)).to(flat.dtype)
-    elif is_dense(target) and target.shape == shape and not _is_real(target):
+        target, valid = _hard_target(owner, target, classes, ignore_index, look)
+    elif _floating(target) and target.shape == logits.shape:
         _check_device(owner, "target", target, logits)
-        target, valid = _hard_target(owner, target.reshape(-1).to(torch.int64), classes, ignore_index)
+        target = _soft_target(owner, _rows(target), look).to(flat.dtype)
     else:
         raise InputError(
             owner,
@@ -89,7 +89,7 @@ def prepare(
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
-    if can_look(flat) and float(flat.detach().amin()) == float("-inf"):
+    if look and float(flat.detach().amin()) == float("-inf"):
         _check_masked(owner, flat.detach(), target, valid, masked_classes)
     if weight is not None and averaged:
         valid = _unless_weightless(target, valid, weight)
@@ -135,9 +135,9 @@ def _is_real(target: Tensor) -> bool:
     return target.is_floating_point() or target.is_complex() or target.dtype == torch.bool
 
 
-def _soft_target(owner: str, target: Tensor) -> Tensor:
-    """Soft targets ``(M, C)``; on a CPU their range is checked, with room for rounding."""
-    if can_look(target):
+def _soft_target(owner: str, target: Tensor, look: bool) -> Tensor:
+    """Soft targets ``(M, C)``; their range is checked, with room for rounding, where values may be read."""
+    if look:
         low, high = (float(bound) for bound in target.detach().aminmax())
         if not -1e-3 <= low <= high <= 1 + 1e-3:  # so worded that NaN fails
             raise InputError(
@@ -191,11 +191,17 @@ def _unless_weightless(target: Tensor, valid: Tensor | None, weight: Tensor) -> 
     return some.expand(len(target)) if valid is None else valid & some
 
 
-def _hard_target(owner: str, target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+def _hard_target(
+    owner: str, target: Tensor, classes: int, ignore_index: int, look: bool
+) -> tuple[Tensor, Tensor | None]:
     """Targets with ignored positions set to 0, and the mask of the others; None if all are known to count."""
-    look = can_look(target)
+    if target.ndim > 1:
+        target = target.reshape(-1)
+    if target.dtype != torch.int64:
+        target = target.long()
     if look:
-        low, high = (int(bound) for bound in target.aminmax())
+        smallest, largest = target.aminmax()
+        low, high = int(smallest), int(largest)
         if low >= 0 and high < classes and not low <= ignore_index <= high:
             return target, None  # the usual case: no mask from here on, which is worth the two comparisons
     valid = target != ignore_index

@@ -1,7 +1,7 @@
 """Smoothed cross-entropy in closed form; the strength may differ from sample to sample.
 
-For hard targets ``l_i = logsumexp(z) - z_y + alpha_i (z_y - mean_k z_k)``: one softmax pass forward, one backward, and
-no tensor ``(N, C)`` but the logits is kept in between.
+For hard targets ``l_i = logsumexp(z) - z_y + alpha_i (z_y - mean_k z_k)``: one softmax pass forward, one
+``exp`` backward, and no one-hot rows in between.
 """
 
 from __future__ import annotations
@@ -16,67 +16,79 @@ LEAST = -1e30
 """Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
 
 
+_LARGE = 1 << 24
+"""Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
+
+
 class _SmoothedNLL(torch.autograd.Function):
     """Per-sample smoothed negative log-likelihood.
 
-    With ``q_k = w_k ((1 - a) t_k + a / C)`` the loss is ``-sum_k q_k log p_k`` and its gradient ``(sum_k q_k) p - q``:
-    one softmax pass each way. Only the logits, which the caller holds anyway, stay alive in between; saving the
-    log-softmax as ``F.cross_entropy`` does would double the memory.
+    With ``q_k = w_k ((1 - a) t_k + a / C)`` the loss is ``-sum_k q_k log p_k`` and its gradient ``(sum_k q_k) p - q``.
+    The log-softmax is kept for backward, as ``F.cross_entropy`` does. Of large logits it is not: another softmax costs
+    less than the memory of a second vocabulary-sized tensor.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> Tensor:
-        hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
-        varies = isinstance(alpha, Tensor)
-        difference = hit - mean if varies or alpha else None  # alpha = 0 needs no mean
-        ctx.alpha = None if varies else alpha
-        ctx.save_for_backward(logits, target, alpha if varies else None, weight, difference if varies else None)
-        return -hit if difference is None else difference.mul(alpha).sub_(hit)
+        log_probs = F.log_softmax(logits, dim=1)
+        if target.ndim == 1:
+            target = target[:, None]
+        hit, mean = _hit_and_mean(log_probs, target, weight)
+        kept = log_probs if logits.numel() <= _LARGE else None
+        if isinstance(alpha, Tensor):
+            difference = hit - mean
+            ctx.save_for_backward(logits, kept, target, alpha, weight, difference)
+            return difference.mul(alpha).sub_(hit)
+        ctx.alpha = alpha
+        ctx.save_for_backward(logits, kept, target, None, weight, None)
+        return torch.lerp(hit, mean, alpha).neg_() if alpha else -hit
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        logits, target, alpha, weight, difference = ctx.saved_tensors
+        logits, log_probs, target, alpha, weight, difference = ctx.saved_tensors
+        if log_probs is None or torch.is_grad_enabled():  # create_graph=True: what was kept has no graph of its own
+            log_probs = F.log_softmax(logits, dim=1)
         strength = ctx.alpha if alpha is None else alpha
         grad_logits = grad_target = grad_alpha = None
-        if ctx.needs_input_grad[0]:
-            grad_logits = _grad_logits(grad, logits, target, strength, weight)
         if ctx.needs_input_grad[1]:
-            log_probs = F.log_softmax(logits, dim=1)
             grad_target = ((strength - 1) * grad)[:, None] * (log_probs if weight is None else log_probs * weight)
         if ctx.needs_input_grad[2]:
-            if torch.is_grad_enabled():  # create_graph=True: the saved difference has no graph of its own
-                hit, mean = _hit_and_mean(F.log_softmax(logits, dim=1), target, weight)
+            if torch.is_grad_enabled():
+                hit, mean = _hit_and_mean(log_probs, target, weight)
                 difference = hit - mean
             grad_alpha = grad * difference
+        if ctx.needs_input_grad[0]:
+            grad_logits = _grad_logits(grad, log_probs, target, strength, weight)
         return grad_logits, grad_target, grad_alpha, None
 
 
 def _hit_and_mean(log_probs: Tensor, target: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``sum_k w_k t_k log p_k`` and ``mean_k w_k log p_k``, both ``(N,)``."""
+    """``sum_k w_k t_k log p_k`` and ``mean_k w_k log p_k``, both ``(N,)``; ``target (N, 1)`` holds classes."""
     mean = log_probs.mean(dim=1) if weight is None else log_probs @ weight / log_probs.shape[1]
-    if target.ndim == 2:
-        if torch.is_grad_enabled():
-            terms = log_probs.clamp(min=LEAST) * target
-        else:  # in place: nothing else reads them
-            terms = log_probs.clamp_(min=LEAST).mul_(target)
+    if target.is_floating_point():
+        terms = log_probs.clamp(min=LEAST) * target
         return (terms.sum(dim=1) if weight is None else terms @ weight), mean
-    hit = log_probs.gather(1, target[:, None]).squeeze(1)
-    return (hit if weight is None else hit * weight[target]), mean
+    hit = log_probs.gather(1, target).squeeze(1)
+    return (hit if weight is None else hit * weight[target.squeeze(1)]), mean
 
 
-def _grad_logits(grad: Tensor, logits: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None) -> Tensor:
+def _grad_logits(
+    grad: Tensor, log_probs: Tensor, target: Tensor, alpha: Tensor | float, weight: Tensor | None
+) -> Tensor:
     """``grad * ((sum_k q_k) p - q)``, ``(N, C)``; in place on the softmax unless a second derivative is wanted."""
-    classes = logits.shape[1]
-    probs = F.softmax(logits, dim=1)
-    smoothed = grad * alpha
-    if target.ndim == 1 and weight is None:
+    classes = log_probs.shape[1]
+    probs = log_probs.exp()
+    if not target.is_floating_point() and weight is None:
         # sum_k q_k = 1, and q differs from alpha / C at the target alone: no one-hot rows are needed.
-        off_target, on_target = (smoothed * (1 / classes))[:, None], (smoothed - grad)[:, None]
+        share = alpha / classes
+        share = share[:, None] if isinstance(share, Tensor) else share
+        on_target = (grad * (alpha - 1))[:, None]
         if torch.is_grad_enabled():
-            return (probs * grad[:, None] - off_target).scatter_add(1, target[:, None], on_target)
-        return probs.mul_(grad[:, None]).sub_(off_target).scatter_add_(1, target[:, None], on_target)
-    if target.ndim == 1:
-        target = F.one_hot(target, classes).to(logits.dtype)
+            return ((probs - share) * grad[:, None]).scatter_add(1, target, on_target)
+        return probs.sub_(share).mul_(grad[:, None]).scatter_add_(1, target, on_target)
+    if not target.is_floating_point():
+        target = F.one_hot(target.squeeze(1), classes).to(log_probs.dtype)
+    smoothed = grad * alpha
     mass = (grad - smoothed)[:, None] * target + (smoothed * (1 / classes))[:, None]
     if weight is not None:
         mass = mass * weight
@@ -92,5 +104,7 @@ def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: 
         alpha: Strength, a float or one for each row ``(N,)``.
         weight: Class weights ``(C,)``, in both terms.
     """
+    if target.ndim == 1 and not isinstance(alpha, Tensor) and not alpha and logits.numel() <= _LARGE:
+        return F.cross_entropy(logits, target, weight, reduction="none")  # a batch of few logits costs a third less
     values: Tensor = _SmoothedNLL.apply(logits, target, alpha, weight)
     return values
