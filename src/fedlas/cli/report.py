@@ -11,7 +11,6 @@ from fedlas.cli.arguments import AddSubcommand, add_data, add_replicates
 from fedlas.lab.report.bench_tables import long_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import missing_notes, short_legend
-from fedlas.lab.report.paper import against_paper
 from fedlas.lab.report.report import write_report
 from fedlas.lab.report.run_page import write_run_report
 from fedlas.lab.report.verdict import answers
@@ -27,12 +26,6 @@ def add_report(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_report, "FOLDER")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of a bench, or of one run")
-    parser.add_argument(
-        "--against",
-        metavar="WHAT",
-        help="'paper': published numbers beside those of a bench, or of a folder of them, in place of the report "
-        "(default: the report)",
-    )
     add_report_options(parser)
     add_replicates(parser)
     add_data(parser, "where the runs' data is, for the images of the pages")
@@ -47,10 +40,13 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    if args.against is not None:
-        return against_paper(args.folder, against=args.against)
-
-    return report(args.folder, replicates=args.replicates, data=args.data, details=args.details, pages=args.pages)
+    return report(
+        args.folder,
+        replicates=args.replicates,
+        data=args.data,
+        details=args.details,
+        pages=args.pages,
+    )
 
 
 def require_report_packages() -> None:

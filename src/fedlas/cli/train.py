@@ -47,6 +47,6 @@ def train(recipe: Recipe, *, loss: str, seed: int, out: Path | None = None) -> i
         metrics = execute(run)
     columns = {"test": metrics["test"], f"after temperature {metrics['temperature']:.3f}": metrics["test_calibrated"]}
     show_blocks(metric_blocks(columns, title=f"{run.name} on {recipe.name}, test set, epoch {metrics['best_epoch']}"))
-    say(*metrics["notes"], *alarms_of([run]), wrap=True)
+    say(*metrics["notes"], *alarms_of([run], run.folder), wrap=True)
     say(f"run folder: {run.folder}")
     return 0

@@ -1,4 +1,4 @@
-"""All runs of a plan: checked before the first one starts, handed to an executor, each ending told."""
+"""All runs of a plan: checked before the first one starts, handed to an executor, each result printed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.runs.intervals import lacks_estimates
 from fedlas.lab.runs.settle import as_begun
 from fedlas.lab.runs.threads import threads_for
-from fedlas.lab.train.progress import duration
 
 
 @dataclass
@@ -69,38 +68,37 @@ def run_all(runs: Sequence[Run], *, executor: Executor | None = None, console: A
         for folder in _siblings(runs):
             with suppress(UnreadableError):  # a run of the plan fails by itself; another is no part of the report
                 check_data(folder, data_fingerprint(run))
-    labels = {run.name: f"[{number}/{len(runs)}] {run.name}" for number, run in enumerate(runs, start=1)}
     results: dict[str, Result] = {}
 
-    def note(result: Result, style: str | None = None, more: str = "") -> None:
+    def note(result: Result, style: str | None = None) -> None:
         results[result.name] = result
-        text = f"{result.line}{more}"
+        text = str(result.line)
         if result.busy is not None:
             text, style = f"skipped: {result.busy}", "yellow"
         elif result.error is not None:
             text, style = f"failed: {result.message}", "red"
-        say(*f"{labels[result.name]}  {text}".split("\n"), style=style, stderr=True, on=console)
+        text = f"[{len(results)}/{len(runs)}] {result.name}  {text}"
+        say(*text.split("\n"), style=style, stderr=True, on=console)
 
     for run in runs:
         if run not in todo:
             # A finished run is only read, which needs no worker.
-            note(attempt(run, labels[run.name]), "dim")
+            note(attempt(run, run.name), "dim")
     if todo:
-        tasks = [replace(Task.of(run, labels[run.name]), threads=threads) for run in todo]
-        progress, said = JointProgress(console, tasks), False
+        tasks = [replace(Task.of(run, run.name), threads=threads) for run in todo]
+        progress, precision_shown = JointProgress(console, tasks), False
         # Closing the generator ends the workers, also after Ctrl-C.
         with progress, closing(executor.results(tasks, progress)) as ended:
-            for count, result in enumerate(ended, start=1):
+            for result in ended:
                 progress.ended(result)
-                left, seconds = len(todo) - count, progress.remaining()
-                told = result.line is not None and left and seconds and not progress.live  # the bar shows it itself
-                note(result, more=f", about {duration(seconds)} for {left} more" if told and seconds else "")
+                note(result)
                 trained = [run for run in new if run.name == result.name]
-                if trained and not said:
+                if trained and not precision_shown:
                     _say_precision(trained[0], console)
-                    said = True
+                    precision_shown = True
         ended_well = [run for run in todo if run.name in results and results[run.name].line is not None]
-        say(*notes_of(ended_well), *alarms_of(ended_well), style="yellow", wrap=True, stderr=True, on=console)
+        lines = [*notes_of(ended_well), *alarms_of(ended_well, runs[0].folder.parent)]
+        say(*lines, style="yellow", wrap=True, stderr=True, on=console)
     return _outcome(runs, results)
 
 

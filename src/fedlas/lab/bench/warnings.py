@@ -1,36 +1,37 @@
-"""What the finished runs of a bench warned of, each kind once: a run's own files say more."""
+"""One line about the warnings of finished runs, with the command that shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.alarms import alarm_epochs
 
-_NAMED = 2
 
+def alarms_of(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Return a line if gate or indicator raised alarms after the warm-up of finished runs; none without alarms.
 
-def alarms_of(runs: Iterable[Run]) -> list[str]:
-    """A line about the alarms of gate and indicator after the warm-up of finished runs; none without alarms."""
-    kinds: dict[str, list[str]] = {}
+    Args:
+        runs: Finished runs.
+        folder: Of the run, or of all runs of a bench.
+    """
+    names = []
     for run in runs:
         epochs, warmup = run.recipe.train.epochs, run.recipe.schedule.warmup_epochs
-        for kind in alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
-            kinds.setdefault(kind, []).append(run.name)
-    return [f"Alarms: {', '.join(_counted(kinds))}. Each run's log.jsonl has every one."] if kinds else []
+        if alarm_epochs(RunFolder(run.folder).log, epochs=epochs, warmup_epochs=warmup):
+            names.append(run.name)
+    command = shlex.join(["fedlas", "diagnose", str(folder), "--details"])
+    return [f"Gate or indicator raised alarms in {_counted(names)}; look at them: {command}"] if names else []
 
 
-def notes_of(runs: Iterable[Run]) -> list[str]:
-    """A line for each warning of the fits of finished runs; the report has them whole."""
-    notes: dict[str, list[str]] = {}
-    for run in runs:
-        for note in RunFolder(run.folder).metrics.get("notes", ()):
-            notes.setdefault(str(note).split(". ")[0].rstrip("."), []).append(run.name)
-    return [f"{line}." for line in _counted(notes)]
+def notes_of(runs: Sequence[Run]) -> list[str]:
+    """Return a line if fits of finished runs warned; none without warnings."""
+    names = [run.name for run in runs if RunFolder(run.folder).metrics.get("notes")]
+    return [f"A fit warned in {_counted(names)}; the report lists it under the runs."] if names else []
 
 
-def _counted(found: Mapping[str, Sequence[str]]) -> list[str]:
-    return [
-        f"{what} ({', '.join(runs) if len(runs) <= _NAMED else f'{len(runs)} runs'})" for what, runs in found.items()
-    ]
+def _counted(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} runs"

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
-from fedlas.lab.report.verdict import verdict
 from fedlas.lab.runs.bench_folder import HEAD
 from fedlas.lab.runs.packed import EPOCHS, RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
@@ -93,10 +92,8 @@ def long_table(model: ReportModel) -> Table:
         before = before.where([0, *range(2, len(before.columns))])
     columns = (*before.columns, *(replace(c, title=f"{c.title} after T") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
-    best = [(column(metric).title, model.comparisons[metric, "test"], verdict(model, metric)) for metric in metrics]
     notes = [
         spread_note(model),
-        *(f"{name}: {comparison.best}, {said}." for name, comparison, said in best if comparison and said),
         *marks_notes(model),
         *noise_notes(model),
         *missing_notes(model),

@@ -9,7 +9,8 @@ from fedlas._core.registry import Entry
 from fedlas.lab.report.bench_tables import environment_table, link, runs_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, short_legend, spread_note
-from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
+from fedlas.lab.report.published import published_table
+from fedlas.lab.report.verdict import answers, title, what_was_run
 from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
@@ -43,7 +44,7 @@ def html_report(model: ReportModel) -> str:
         tables=[table for _, table in model.tables],
         notes=[spread_note(model), *marks_notes(model), *noise_notes(model)],
         missing=missing_notes(model),
-        verdicts=verdicts(model),
+        published=published_table(summary),
         columns=[(c.title, c.about or "not a registered metric, shown as recorded") for c in first.columns if c.metric],
         methods=_methods(summary),
         diagrams=diagrams,

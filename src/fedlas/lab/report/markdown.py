@@ -5,7 +5,8 @@ from __future__ import annotations
 from fedlas.lab.report.bench_tables import environment_table, runs_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
-from fedlas.lab.report.verdict import answers, title, verdicts, what_was_run
+from fedlas.lab.report.published import published_table
+from fedlas.lab.report.verdict import answers, title, what_was_run
 from fedlas.lab.runs import provenance
 from fedlas.present.table import bullets, code_block, markdown, plain
 
@@ -23,8 +24,8 @@ def markdown_report(model: ReportModel) -> str:
     for _, table in model.tables:
         parts += [f"## {table.title}", markdown(table)]
     parts.append(bullets([spread_note(model), *marks_notes(model), *noise_notes(model), *missing_notes(model)]))
-    for heading, lines in verdicts(model):
-        parts += [f"## Best methods, {heading.lower()}", bullets(f"{metric}: {said}" for metric, said in lines)]
+    if published := published_table(summary):
+        parts += [f"## {published.title}", markdown(published)]
     runs = runs_table(summary)
     parts += ["## Runs", markdown(runs.where(range(len(runs.columns) - 1)))]
     if notes := [f"{run.name}: {note}" for run in summary.runs for note in run.notes]:

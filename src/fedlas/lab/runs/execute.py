@@ -105,7 +105,6 @@ def _train_and_measure(run: Run, splits: Splits, job: TrainingJob, tracking: Tra
         "parameters": sum(p.numel() for p in objective.model.parameters()),
         **measure(val, test, num_bins=train.num_bins),
     }
-    metrics["notes"] += [record["slow_step"] for record in fitted.history if "slow_step" in record]
     trained = sum(record["seconds"] for record in fitted.history)  # of all starts, not of this one alone
     metrics["seconds"] = round(trained + time.monotonic() - started, 2)
     if accelerator.is_main_process:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.lab.train.config import TrainConfig
 from fedlas.lab.train.machine import emulation_warning, suited
-from fedlas.lab.train.slow import StepWatch
 from fedlas.objective import Objective
 
 __all__ = ["Engine"]
@@ -31,7 +30,6 @@ class Engine:
 
     Attributes:
         config: The configuration, decided.
-        watch: Warns of steps that are far too slow.
         wrapped: Module to call in training, after :meth:`start`.
         optimizer: Optimizer to step, after :meth:`start`.
 
@@ -53,9 +51,6 @@ class Engine:
         emulated = emulation_warning(precision, device)
         if emulated is not None and accelerator.is_main_process:
             _warn(emulated)
-        # A step can be timed if it is over when its call returns, and all of it happens in this process.
-        timed = emulated is None and device.type == "cpu" and self.processes == 1 and not config.compile
-        self.watch = StepWatch(objective.model, precision=precision, active=timed)
         if self.config.channels_last:
             objective.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
 

@@ -156,8 +156,6 @@ class _Training:
             "val": scores,
             **added,
         }
-        if self.engine.watch.text and not any("slow_step" in earlier for earlier in self.history):
-            record["slow_step"] = self.engine.watch.text
         self.history.append(record)
         return record
 
@@ -185,24 +183,23 @@ class _Training:
         totals = torch.zeros(3, device=accelerator.device)  # loss, hits, samples: read once, at the end
         for step, batch in enumerate(self.job.train, start=1):
             # A step averages the gradient over its parts; only the last part makes the processes exchange theirs.
-            with engine.watch.step(batch[0]):
-                parts = list(engine.parts(*batch))
-                for number, (inputs, target, index, share) in enumerate(parts, start=1):
-                    with engine.collecting(last=number == len(parts)):
-                        try:
-                            with engine.autocast():
-                                loss, logits = objective(inputs, target, index=index)
-                        except NonFiniteError as error:  # a loss refuses logits of -inf before any sum of it is NaN
-                            raise _diverged(f"{error.parts[2]} in epoch {epoch}") from error
-                        for hook in hooks:
-                            hook.on_batch(logits, index)
-                        engine.backward(loss, share)
-                    # The sums stay on the device: reading a number after each step would stall an accelerator.
-                    with torch.no_grad():
-                        hits = (logits.argmax(1) == target).sum()
-                        totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
-                engine.step(self.job.optimizer.clip_norm)
-                self.weights.step(epoch)
+            parts = list(engine.parts(*batch))
+            for number, (inputs, target, index, share) in enumerate(parts, start=1):
+                with engine.collecting(last=number == len(parts)):
+                    try:
+                        with engine.autocast():
+                            loss, logits = objective(inputs, target, index=index)
+                    except NonFiniteError as error:  # a loss refuses logits of -inf before any sum of it is NaN
+                        raise _diverged(f"{error.parts[2]} in epoch {epoch}") from error
+                    for hook in hooks:
+                        hook.on_batch(logits, index)
+                    engine.backward(loss, share)
+                # The sums stay on the device: reading a number after each step would stall an accelerator.
+                with torch.no_grad():
+                    hits = (logits.argmax(1) == target).sum()
+                    totals += torch.stack((loss * len(target), hits.to(loss.dtype), loss.new_tensor(len(target))))
+            engine.step(self.job.optimizer.clip_norm)
+            self.weights.step(epoch)
             bar.step(epoch, step, float(loss.detach()) if bar.due() else None)
         # One check per epoch finds divergence, because NaN and infinity stay in a sum.
         loss_sum, hits, samples = accelerator.reduce(totals, reduction="sum").tolist()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from fedlas._core.terminal import Bar, say
 
-__all__ = ["Progress", "ShowProgress", "TrainingProgress", "duration"]
+__all__ = ["Progress", "ShowProgress", "TrainingProgress"]
 
 
 class Progress(Protocol):
@@ -32,18 +32,6 @@ class ShowProgress(Protocol):
         self, name: str, *, epochs: int, steps: int, done: int = 0, quiet: bool = False
     ) -> AbstractContextManager[Progress]:
         """Show a run, whose name, epochs and steps an epoch are given, until the context ends."""
-
-
-def duration(seconds: float) -> str:
-    """A time as text, as precise as an estimate can be.
-
-    Example:
-        >>> duration(42), duration(900), duration(9000)
-        ('42 s', '15 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class TrainingProgress(Bar):

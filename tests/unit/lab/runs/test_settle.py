@@ -17,7 +17,7 @@ from fedlas.lab.runs.claim import finished
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.settle import as_begun, settled
-from fedlas.lab.train import engine, slow
+from fedlas.lab.train import engine
 
 TINY = [
     "train.epochs=2", "train.batch_size=50", "data.train_size=100", "data.val_size=50", "data.test_size=50",
@@ -90,15 +90,6 @@ def test_runs_of_a_bench_have_one_precision_and_say_it_once(machine, tmp_path, c
     assert run_all([first, second]).finished == ["ce-s0", "ls-s3"]
     assert used(second) == ("fp32", True)
     assert " ".join(capsys.readouterr().err.split()).count("precision fp32 (auto: as the run") == 1
-
-
-def test_a_slow_step_is_in_the_log_once_and_in_the_notes_of_the_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(slow, "_BRIEF", 0.0)
-    monkeypatch.setattr(slow, "matmul_rate", lambda clock: 1e18)
-    run = planned(tmp_path, "train.epochs=8", "train.precision=fp32")
-    notes = [note for note in execute(run)["notes"] if "slower than their arithmetic" in note]
-    assert [record["slow_step"] for record in RunFolder(run.folder).log if "slow_step" in record] == notes
-    assert len(notes) == 1
 
 
 def test_a_run_of_another_experiment_decides_nothing(machine, tmp_path):

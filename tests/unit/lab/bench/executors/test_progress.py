@@ -34,12 +34,10 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
     with progress:
         progress.started(ce)
         progress.started(ls)
-        assert progress.remaining() is None
         write(ls, 1)
         clock[0] += 1
         progress.idle()
         assert text.getvalue() == "ce-s0  resumes after epoch 4\n"  # ten minutes have not passed
-        assert progress.remaining() == pytest.approx(1 * 17)
         clock[0] += 601
         progress.idle()
         progress.idle()
@@ -47,11 +45,9 @@ def test_lines_where_there_is_no_terminal(tmp_path, tasks, clock):
         progress.lost(ls, "signal 9")
         assert text.getvalue().splitlines()[2:] == ["ls-s0  its process ended (signal 9); it resumes after epoch 1"]
         progress.ended(Result("ls-s0", line="ok"))
-        assert progress.remaining() == pytest.approx(602 / 11 * 7)
         clock[0] += 599  # a run ended since the last line
         progress.idle()
         progress.ended(Result("ce-s0", error="x"))
-        assert progress.remaining() == 0
         assert len(text.getvalue().splitlines()) == 3
 
 
@@ -65,7 +61,7 @@ def test_one_line_on_a_terminal(tmp_path, tasks, clock):
         progress.idle()
         progress.progress.refresh()
     assert "0 of 8 runs" in text.getvalue()
-    assert "ce-s0 1/2, 7 more" in text.getvalue()
+    assert "dca-s0 1/2" in text.getvalue()
     assert all(len(line) <= 80 for line in re.split(r"[\r\n]|\x1b\[\w+", text.getvalue()))
 
 
@@ -77,10 +73,8 @@ def test_a_run_of_this_process_is_a_part_of_the_bar(tmp_path, tasks, clock):
         clock[0] += 1
         assert part.due()
         part.step(1, 5, 0.7)
-        assert progress.remaining() == pytest.approx(1 / 0.5 * 5.5)
         part.epoch({"epoch": 1})
-        assert progress.remaining() == pytest.approx(5)
         clock[0] += 1
         part.step(2, 10, 0.6)
         progress.progress.refresh()
-        assert "ce-s0 is measured" in text.getvalue()
+        assert "ce-s0 2/2" in text.getvalue()
