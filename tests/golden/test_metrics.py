@@ -10,7 +10,7 @@ from fedlas import Predictions
 from fedlas.calibrators import TemperatureScaling
 from fedlas.metrics import (
     accuracy,
-    adaptive_calibration_error,
+    adaptive_ece,
     brier_score,
     classwise_calibration_error,
     evaluate,
@@ -42,10 +42,10 @@ OURS = {
     "ece_15_netcal": expected_calibration_error,
     "mce_15_torchmetrics": maximum_calibration_error,
     "rmsce_15_torchmetrics_l2": root_mean_square_with_a_bin_for_one,
-    "smece_relplot": lambda p: smooth_calibration_error(p, convention="reference"),
-    "ece_15_equal_mass_rank": adaptive_calibration_error,
-    "ace_15_equal_mass_reference": lambda p: adaptive_calibration_error(p, convention="reference"),
-    "classwise_ece_15_reference": lambda p: classwise_calibration_error(p, convention="reference"),
+    "smece_relplot": lambda p: smooth_calibration_error(p, variant="reference"),
+    "ece_15_equal_mass_rank": adaptive_ece,
+    "ace_15_equal_mass_reference": lambda p: adaptive_ece(p, variant="reference"),
+    "classwise_ece_15_reference": lambda p: classwise_calibration_error(p, variant="reference"),
     "temperature_nll": lambda p: TemperatureScaling().fit(p).temperature,
     "nll_after_temperature": lambda p: negative_log_likelihood(TemperatureScaling().fit(p).transform(p)),
 }
@@ -86,7 +86,7 @@ def test_smooth_error_is_the_papers_unless_asked_for_the_published_one(case):
     predictions, expected = case
     name = next(name for name, values in EXPECTED.items() if values is expected)
     assert smooth_calibration_error(predictions) == pytest.approx(SMOOTH_ECE[name], abs=1e-7)
-    reference = smooth_calibration_error(predictions, convention="reference")
+    reference = smooth_calibration_error(predictions, variant="reference")
     assert reference == pytest.approx(expected["smece_relplot"], rel=1e-9)
     assert reference != pytest.approx(SMOOTH_ECE[name], rel=1e-4)
 

@@ -9,7 +9,7 @@ import torch
 
 from fedlas._core.check import check_choice, check_count
 from fedlas.binary.positive import Floats, positive_class
-from fedlas.metrics.binning import BinSums, equal_mass_edges, equal_width_edges
+from fedlas.metrics.binning import BinSums, bins_of, equal_mass_bins
 from fedlas.predictions import Predictions
 from fedlas.stats.intervals import check_level
 from fedlas.stats.proportion import wilson
@@ -80,10 +80,13 @@ def positive_bins(
     check_level(owner, level)
     found = positive_class(owner, predictions, positive)
     probability = torch.from_numpy(found.probability)
-    mass = scheme == "equal-mass"
-    sums = BinSums(equal_mass_edges(probability.sort().values, num_bins) if mass else equal_width_edges(num_bins))
-    sums.add(probability, torch.from_numpy(found.outcome))
-    bins = sums.bins()
+    outcome = torch.from_numpy(found.outcome)
+    if scheme == "equal-mass":
+        bins = bins_of(*equal_mass_bins(probability, outcome > 0, num_bins))
+    else:
+        sums = BinSums(num_bins)
+        sums.add(probability, outcome)
+        bins = sums.bins()
     count, frequency = bins.count.double().numpy(), bins.accuracy.numpy()
     ends = [wilson(f, int(n), level=level) if n else (np.nan, np.nan) for f, n in zip(frequency, count, strict=True)]
     low, high = np.array(ends).T

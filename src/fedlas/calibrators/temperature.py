@@ -17,7 +17,7 @@ from fedlas.calibrators._fit.source import InMemory, Source, Stream
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, Calibrator
 from fedlas.calibrators.stream_fit import StreamFit
-from fedlas.metrics.binning import BinSums, equal_width_edges, mean_gap
+from fedlas.metrics.binning import BinSums, mean_gap
 from fedlas.metrics.scan import chunks
 from fedlas.predictions import Predictions
 
@@ -153,7 +153,7 @@ class TemperatureScaling(StreamFit, SingleTemperature):
 
 def ece_temperature(parts: Iterable[Predictions], num_bins: int = 15) -> float:
     """The temperature of :data:`ECE_GRID` with the lowest ECE on all parts together, the first among equals."""
-    sums = {temperature: BinSums(equal_width_edges(num_bins)) for temperature in ECE_GRID}
+    sums = {temperature: BinSums(num_bins) for temperature in ECE_GRID}
     for chunk in chain.from_iterable(
         map(chunks, parts)
     ):  # outside, so that the logits come from memory once and not once for each temperature

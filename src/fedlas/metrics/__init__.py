@@ -5,7 +5,7 @@
 from fedlas.metrics.accuracy import accuracy, top_k_accuracy
 from fedlas.metrics.proper import brier_score, negative_log_likelihood
 from fedlas.metrics.calibration_error import (
-    adaptive_calibration_error,
+    adaptive_ece,
     expected_calibration_error,
     maximum_calibration_error,
 )
@@ -60,7 +60,7 @@ __all__ = [
     "StreamingMetrics",
     "Sums",
     "accuracy",
-    "adaptive_calibration_error",
+    "adaptive_ece",
     "area_under_generalized_risk_coverage",
     "area_under_risk_coverage",
     "brier_calibration",

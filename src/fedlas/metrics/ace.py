@@ -12,7 +12,8 @@ from torch import Tensor
 from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.class_grid import ClassGrid
 from fedlas.metrics.ranking import Floats, Ranking, Runs, equal_mass_gaps, ranking
-from fedlas.metrics.scan import PROB_BITS, Chunk
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import UNIT_BITS
 from fedlas.metrics.weighted import averaging_one
 from fedlas.predictions import Predictions
 
@@ -73,7 +74,7 @@ def mean_equal_mass_gap(classes: Rankings) -> Floats:
 def _grid_error(grid: ClassGrid) -> float:
     """That of the cuts, and of the rounding of every probability."""
     errors = [each.equal_mass_error(grid.num_bins) / each.num_samples for each in grid.rankings()]
-    return sum(errors) / len(errors) + 2.0**-PROB_BITS
+    return sum(errors) / len(errors) + 2.0**-UNIT_BITS
 
 
 _OWNER = "classwise_adaptive_calibration_error"
@@ -96,7 +97,7 @@ def classwise_adaptive_calibration_error(predictions: Predictions, *, num_bins: 
     """Classwise ECE with bins of equal mass, ``1 / C * sum_c sum_b n_cb / N * |mean_{i in cb} (1[y_i = c] - p_ic)|``.
 
     The samples are sorted by their probability of class ``c`` and cut at ranks into ``num_bins`` bins, for every class
-    anew; all probabilities count, not only the highest of each sample. :func:`adaptive_calibration_error` is another
+    anew; all probabilities count, not only the highest of each sample. :func:`adaptive_ece` is another
     thing: it has such bins for the confidence alone.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import Tensor
 
@@ -34,6 +34,8 @@ is not, so that their bias must not be taken off the value).
 
 MetricEntry = Entry[Callable[..., float]]
 S = TypeVar("S", bound=Statistic)
+Variant = Literal["exact", "reference"]
+"""The definition, or the published code where that differs."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,21 +11,14 @@ from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import OnePass
-from fedlas.metrics.ranking import Floats, Ranking, equal_mass_ranks, ranking
+from fedlas.metrics.ranking import ROUNDING, Floats, Ranking, equal_mass_places, ranking, sorted_samples
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.weighted import (
-    averaging_one,
-    counts_for,
-    filled,
-    has_weights,
-    once,
-    sums_for,
-    times,
-    weighted_mass_edges,
-)
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import averaging_one, has_weights, nonzero
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import AnyPredictions
 
+Scheme = Literal["equal-width", "equal-mass"]
 # Rows binned at a time: keeps the index and float64 weights small beside the confidences themselves.
 _ROWS = 2**16
 
@@ -80,7 +73,7 @@ class BinTable:
     @property
     def effective_count(self) -> Floats:
         """``(sum w)**2 / sum w**2`` of each bin: of how many equally weighted samples a mean would be as sure."""
-        return self.count if self.squares is None else self.count**2 / filled(self.squares)
+        return self.count if self.squares is None else self.count**2 / nonzero(self.squares)
 
 
 def mean_gap(bins: BinTable) -> Floats:
@@ -88,75 +81,76 @@ def mean_gap(bins: BinTable) -> Floats:
     return np.abs(bins.gaps).sum(axis=-1) / bins.num_samples
 
 
+def bins_of(edges: Tensor, table: BinTable, rows: float | None = None) -> Bins:
+    """Return the means of a table of sums; ``rows``, the samples of a weight above 0, scales the counts if given."""
+    scale = 1.0 if rows is None else rows / table.num_samples
+    count = torch.from_numpy(table.count * scale)
+    confidence, accuracy = (
+        torch.from_numpy(each) * scale / count for each in (table.gaps + table.outcome, table.outcome)
+    )
+    if rows is None:
+        return Bins(edges, count.long(), confidence, accuracy, count.long())
+    return Bins(edges, count, confidence, accuracy, torch.from_numpy(table.effective_count))
+
+
 class BinSums:
-    """Exact sums over bins with given edges, from which errors and :class:`Bins` follow.
+    """Exact sums over bins, from which errors and :class:`Bins` follow.
 
     Args:
-        edges: ``(B + 1,)`` float64, ascending.
+        bins: Number of bins of equal width, or the edges of any others: ``(B + 1,)`` float64, ascending.
         weighted: Whether samples have weights: the sums are weighted, and float64 then.
-
-    Attributes:
-        count: ``(B,)`` int64, or sums of weights.
     """
 
-    def __init__(self, edges: Tensor, weighted: bool = False) -> None:
-        self.edges = edges
-        bins = len(edges) - 1
-        self.count = counts_for(bins, weighted)
-        self._confidence, self._outcome = sums_for(bins, weighted), sums_for(bins, weighted)
-        self._squares: Tensor | None = counts_for(bins, True) if weighted else None
-        self._rows: Tensor | None = counts_for(1, False) if weighted else None
+    def __init__(self, bins: int | Tensor, weighted: bool = False) -> None:
+        self.edges = equal_width_edges(bins) if isinstance(bins, int) else bins
+        self._equal_width = isinstance(bins, int)
+        size = len(self.edges) - 1
+        self._count = CellSums(size, weighted, bits=0)
+        self._confidence, self._outcome = CellSums(size, weighted), CellSums(size, weighted)
+        self._squares = torch.zeros(size, dtype=torch.float64, device="cpu") if weighted else None
+        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
 
     def add(self, confidence: Tensor, outcome: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)`` and ``outcome (n,)``, bool or float, and their weights, if any."""
         for start in range(0, len(confidence), _ROWS):
             rows = slice(start, start + _ROWS)
             part, weight = confidence[rows], None if weights is None else weights[rows]
-            index = bin_index(part, self.edges)
-            self.count.index_add_(0, index, once(index, weight))
-            self._confidence.add(times(part, weight), index)
-            self._outcome.add(times(outcome[rows], weight), index)
+            index = width_bin(part, len(self.edges) - 1) if self._equal_width else bin_index(part, self.edges)
+            self._count.add(index, weights=weight)
+            self._confidence.add(index, part, weight)
+            self._outcome.add(index, outcome[rows], weight)
             if weight is not None and self._squares is not None and self._rows is not None:
                 self._squares.index_add_(0, index, weight**2)
                 self._rows += torch.count_nonzero(weight)
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self.count, "confidence": self._confidence.digits, "outcome": self._outcome.digits}
+        sums = {"count": self._count, "confidence": self._confidence, "outcome": self._outcome}
+        tensors = {name: each.values for name, each in sums.items()}
         if self._squares is not None and self._rows is not None:
-            sums |= {"squares": self._squares, "rows": self._rows}
-        return sums
-
-    @property
-    def confidence(self) -> Tensor:
-        """Sum of the confidences ``(B,)`` float64."""
-        return self._confidence.floats()
-
-    @property
-    def outcome(self) -> Tensor:
-        """Sum of the outcomes ``(B,)`` float64: 0 or 1 for wrong and right, or their known probability."""
-        return self._outcome.floats()
-
-    @property
-    def num_samples(self) -> float:
-        """``N``, or the sum of the weights."""
-        return self.count.sum().item()
-
-    @property
-    def gaps(self) -> Tensor:
-        """``count_b * (confidence_b - outcome_b)`` ``(B,)`` float64: positive where the confidence is too high."""
-        return self.confidence - self.outcome
+            tensors |= {"squares": self._squares, "rows": self._rows}
+        return tensors
 
     def table(self) -> BinTable:
-        """The sums as formulas take them."""
+        """Return the sums as formulas take them."""
+        count, confidence, outcome = (each.floats().numpy() for each in (self._count, self._confidence, self._outcome))
         squares = None if self._squares is None else self._squares.numpy()
-        return BinTable(self.count.double().numpy(), self.gaps.numpy(), self.outcome.numpy(), self.num_samples, squares)
+        return BinTable(count, confidence - outcome, outcome, float(count.sum()), squares)
 
     def bins(self) -> Bins:
-        """The sums as means."""
-        count = self.count if self._rows is None else self.count * (self._rows / self.count.sum())
-        effective = self.count if self._squares is None else torch.from_numpy(self.table().effective_count)
-        return Bins(self.edges, count, self.confidence / self.count, self.outcome / self.count, effective)
+        """Return the sums as means."""
+        return bins_of(self.edges, self.table(), None if self._rows is None else float(self._rows))
+
+
+def width_bin(values: Tensor, num_bins: int) -> Tensor:
+    """The bin of equal width ``(b / B, (b + 1) / B]`` of each value in ``[0, 1]``, int64; 0 belongs to the first.
+
+    Note:
+        A value up to :data:`~fedlas.metrics.ranking.ROUNDING` times its type's precision above an edge lies on it: the
+        softmax of ``log 0.6`` may be the float64 after 0.6, and the float32 nearest to 0.2 is above 0.2.
+    """
+    below = 1.0 + num_bins * ROUNDING * torch.finfo(values.dtype).eps
+    return torch.mul(values, float(num_bins)).sub_(below).ceil_().clamp_(0, num_bins - 1).long()
 
 
 def bin_index(values: Tensor, edges: Tensor) -> Tensor:
@@ -173,30 +167,46 @@ def equal_width_edges(num_bins: int) -> Tensor:
     return torch.arange(num_bins + 1, dtype=torch.float64, device="cpu") / num_bins
 
 
-def equal_mass_edges(ordered: Tensor, num_bins: int) -> Tensor:
-    """Edges between bins of as equal counts as ties allow.
+def equal_mass_bins(
+    confidence: Tensor, outcome: Tensor, num_bins: int, weights: Tensor | None = None
+) -> tuple[Tensor, BinTable]:
+    """Edges and sums of bins of as equal counts as ties allow.
 
     The sorted sample is cut at the ranks that make the counts differ by at most one, the larger first. A cut that falls
     among equal values moves to the nearer end of them (the upper one if both are as near), so equal confidences are
     never separated by their order in the file.
 
     Args:
-        ordered: Confidences ``(N,)``, ascending.
+        confidence: ``(N,)`` in any order, at least 0.
+        outcome: ``(N,)`` bool.
         num_bins: ``B``; may exceed ``N``: the surplus bins are empty.
+        weights: ``(N,)``, averaging 1 over those above 0; None if every sample counts once.
 
     Returns:
-        ``(B + 1,)`` float64, from 0 to 1; an inner edge is the highest confidence of the bin below it.
+        Edges ``(B + 1,)`` float64, from 0 to 1, an inner one being the highest confidence of the bin below it; and sums
+        over the bins.
     """
-    cut = torch.from_numpy(equal_mass_ranks(len(ordered), num_bins))
-    # Equal values span from start to end; within them only these two places may hold a cut.
-    start = torch.searchsorted(ordered, ordered[cut], right=False)
-    end = torch.searchsorted(ordered, ordered[cut], right=True)
-    # Where what is below the cut differs, it is its own start: there the distance of 0 keeps it.
-    cut = torch.where(cut - start < end - cut, start, end)
-    edges = torch.zeros(num_bins + 1, dtype=torch.float64, device="cpu")
-    edges[1 : 1 + len(cut)] = torch.where(cut > 0, ordered[(cut - 1).clamp(min=0)], 0).double()
-    edges[1 + len(cut) :] = 1.0
-    return edges
+    values, right, share = sorted_samples(confidence, outcome, weights)
+    places = equal_mass_places(values, share, num_bins)
+    ends = np.concatenate(([0], places, np.full(num_bins - len(places), len(values))))
+    table = np.zeros((4, num_bins))
+    for b, (start, end) in enumerate(zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)):
+        part, hits = values[start:end], right[start:end]
+        if share is None:
+            table[:3, b] = end - start, part.sum(dtype=np.float64), np.count_nonzero(hits)
+        else:
+            weight = share[start:end]
+            table[:, b] = weight.sum(), (part * weight).sum(), weight[hits].sum(), (weight**2).sum()
+    edges = np.zeros(num_bins + 1)
+    edges[1:] = np.where(ends[1:] > 0, values[ends[1:] - 1], 0.0)
+    edges[1 + len(places) :] = 1.0
+    count, total, hit, squares = table
+    return torch.from_numpy(edges), BinTable(count, total - hit, hit, len(values), None if share is None else squares)
+
+
+def equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
+    """The edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
+    return equal_mass_bins(confidence, torch.zeros(len(confidence), dtype=torch.bool), num_bins)[0]
 
 
 class EqualWidth:
@@ -207,7 +217,7 @@ class EqualWidth:
 
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self._weighted = has_weights(predictions)
-        self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
+        self.sums = BinSums(num_bins, self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
@@ -220,6 +230,10 @@ class EqualWidth:
     def table(self) -> BinTable:
         """Sums over the bins."""
         return self.sums.table()
+
+    def bins(self) -> Bins:
+        """Means over the bins."""
+        return self.sums.bins()
 
 
 class EqualMass:
@@ -247,43 +261,33 @@ class EqualMass:
         self.correct[rows] = chunk.correct
         self._filled = rows.stop
 
-    def ordered(self) -> Tensor:
-        """The confidences, ascending; NumPy's sort is several times faster than torch's and keeps no index."""
-        ordered = self.confidence.numpy().copy()
-        ordered.sort()
-        return torch.from_numpy(ordered)
-
-    @property
-    def sums(self) -> BinSums:
-        """Sums over bins of equal mass."""
-        if self.weights is None:
-            edges = equal_mass_edges(self.ordered(), self.num_bins)
-        else:
-            edges = weighted_mass_edges(self.confidence, self.weights, self.num_bins)
-        sums = BinSums(edges, self.weights is not None)
-        sums.add(self.confidence, self.correct, self.weights)
-        return sums
-
-    def table(self) -> BinTable:
-        """Sums over bins of equal mass."""
-        return self.sums.table()
-
     def ranking(self) -> Ranking:
         """The samples, those of equal confidence together."""
         return ranking(self.confidence, self.correct, self.weights)
+
+    def table(self) -> BinTable:
+        """Sums over bins of equal mass."""
+        return equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)[1]
+
+    def bins(self) -> Bins:
+        """Means over bins of equal mass."""
+        edges, table = equal_mass_bins(self.confidence, self.correct, self.num_bins, self.weights)
+        return bins_of(edges, table, None if self.weights is None else table.num_samples)
 
 
 _SCHEMES: dict[str, Any] = {"equal-width": EqualWidth, "equal-mass": EqualMass}
 
 
-def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width") -> Bins:
+def reliability_bins(
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
+) -> Bins:
     """Mean confidence and accuracy in bins of confidence: what a reliability diagram draws.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1.
         scheme: ``"equal-width"`` (bins of :func:`~fedlas.metrics.expected_calibration_error`) or ``"equal-mass"``
-            (those of :func:`~fedlas.metrics.adaptive_calibration_error`).
+            (those of :func:`~fedlas.metrics.adaptive_ece`).
 
     Returns:
         The bins, those without samples included.
@@ -297,4 +301,4 @@ def reliability_bins(predictions: Predictions | TopLabel, *, num_bins: int = 15,
         ([0, 0, 1, 1], [nan, nan, 0.0, 1.0])
     """
     statistic = _SCHEMES[check_choice("reliability_bins", "scheme", scheme, _SCHEMES)]
-    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).sums.bins()
+    return OnePass("reliability_bins", statistic, lambda _: 0.0).gather(predictions, num_bins=num_bins).bins()

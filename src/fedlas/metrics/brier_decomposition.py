@@ -11,7 +11,7 @@ from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import RowMean, scan
-from fedlas.metrics.weighted import filled, has_weights
+from fedlas.metrics.weighted import has_weights, nonzero
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import check_predictions
 
@@ -40,7 +40,7 @@ def calibration_part(table: ClassTable) -> Floats:
     """``1 / N * sum_cb n_cb * (p_cb - y_cb)**2`` with the bins' means ``p`` of probabilities and ``y`` of labels."""
     count = table.count()
     # With sums in place of means, the count divides once; empty bins are divided by 1 and left out.
-    squares = (table.probs - table.labels) ** 2 / filled(count)
+    squares = (table.probs - table.labels) ** 2 / nonzero(count)
     return np.where(count > 0, squares, 0.0).sum(axis=-1) / table.num_samples
 
 
@@ -55,12 +55,12 @@ def calibration_bias(table: ClassTable) -> Floats:
     With weights, the last ``n_cb`` is the effective number of samples.
     """
     count = table.count()
-    effective = count if table.squares is None else count**2 / filled(table.squares)
-    return (_variance(table) / filled(effective - 1.0, least=1e-9)).sum(axis=-1) / table.num_samples
+    effective = count if table.squares is None else count**2 / nonzero(table.squares)
+    return (_variance(table) / nonzero(effective - 1.0, least=1e-9)).sum(axis=-1) / table.num_samples
 
 
 def _variance(table: ClassTable) -> Floats:
-    return table.labels * (1.0 - table.labels / filled(table.count()))
+    return table.labels * (1.0 - table.labels / nonzero(table.count()))
 
 
 _CALIBRATION = OnePass("brier_calibration", ClasswiseSums, lambda sums: calibration_part(sums.table()))

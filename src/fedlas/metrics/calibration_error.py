@@ -6,29 +6,29 @@ import numpy as np
 import torch
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, Approximation, OnePass
+from fedlas.metrics.base import METRICS, Approximation, OnePass, Variant
 from fedlas.metrics.binning import BinSums, BinTable, EqualMass, EqualWidth, mean_gap
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, equal_mass_gaps
-from fedlas.metrics.weighted import filled, refuse_weights
+from fedlas.metrics.weighted import nonzero, refuse_weights
 from fedlas.predictions import Predictions, TopLabel
 
 
 def _reference_adaptive(statistic: EqualMass) -> float:
     """Bins between interpolated order statistics, open below even at the first: the least confident belongs to none."""
-    refuse_weights("adaptive_calibration_error", statistic)
-    samples, ordered = len(statistic.confidence), statistic.ordered().numpy()
+    refuse_weights("adaptive_ece", statistic)
+    samples, ordered = len(statistic.confidence), np.sort(statistic.confidence.numpy())
     edges = np.interp(np.linspace(0, samples, statistic.num_bins + 1), np.arange(samples), ordered)
     inside = statistic.confidence > torch.from_numpy(edges[:1]).to(statistic.confidence.dtype)
     sums = BinSums(torch.from_numpy(edges))
     sums.add(statistic.confidence[inside], statistic.correct[inside])
-    return float(sums.gaps.abs().sum()) / samples
+    return float(np.abs(sums.table().gaps).sum()) / samples
 
 
 def largest_gap(bins: BinTable) -> Floats:
     """``max_b |confidence_b - accuracy_b|`` over the bins that are not empty ``(...,)``."""
     # A count of 1 leaves an empty bin out: it has no gap either.
-    return (np.abs(bins.gaps) / filled(bins.count)).max(axis=-1)
+    return (np.abs(bins.gaps) / nonzero(bins.count)).max(axis=-1)
 
 
 def _fine_cut(grid: FineGrid) -> float:
@@ -43,10 +43,10 @@ def _fine_cut_error(grid: FineGrid) -> float:
 
 _ECE = OnePass("expected_calibration_error", EqualWidth, lambda bins: mean_gap(bins.table()))
 _MCE = OnePass("maximum_calibration_error", EqualWidth, lambda bins: largest_gap(bins.table()))
-_FINE = Approximation(OnePass("adaptive_calibration_error", FineGrid, _fine_cut), _fine_cut_error)
+_FINE = Approximation(OnePass("adaptive_ece", FineGrid, _fine_cut), _fine_cut_error)
 _ADAPTIVE = {
-    "exact": OnePass("adaptive_calibration_error", EqualMass, lambda bins: mean_gap(bins.table())),
-    "reference": OnePass("adaptive_calibration_error", EqualMass, _reference_adaptive),
+    "exact": OnePass("adaptive_ece", EqualMass, lambda bins: mean_gap(bins.table())),
+    "reference": OnePass("adaptive_ece", EqualMass, _reference_adaptive),
 }
 
 
@@ -95,15 +95,13 @@ def expected_calibration_error(predictions: Predictions | TopLabel, *, num_bins:
     one_pass=_ADAPTIVE["exact"],
     streaming=_FINE,
 )
-def adaptive_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15, convention: str = "exact"
-) -> float:
+def adaptive_ece(predictions: Predictions | TopLabel, *, num_bins: int = 15, variant: Variant = "exact") -> float:
     """ECE over bins of equal mass: the sorted confidences are cut at ranks into bins of (almost) equal counts.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         num_bins: Number of bins, at least 1; may exceed ``N``.
-        convention: ``"exact"``: every sample counts, and equal confidences are in the same bin (a cut among them moves
+        variant: ``"exact"``: every sample counts, and equal confidences are in the same bin (a cut among them moves
             to their nearer end). ``"reference"``: the published code, whose edges are interpolated order statistics and
             whose first bin is open below, so that the least confident sample is in no bin.
 
@@ -111,7 +109,7 @@ def adaptive_calibration_error(
         A fraction in ``[0, 1]``.
 
     Raises:
-        InputError: If ``num_bins`` is below 1, or for another convention.
+        InputError: If ``num_bins`` is below 1, or for another variant.
 
     Note:
         Not ACE, which has such bins for the probability of every class:
@@ -121,15 +119,13 @@ def adaptive_calibration_error(
         every cut by less than a cell.
 
     Example:
-        >>> adaptive_calibration_error(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
+        >>> adaptive_ece(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5
 
     Source:
         Nguyen & O'Connor 2015; for networks Mukhoti et al. 2020, "Calibrating deep neural networks using focal loss".
     """
-    return _ADAPTIVE[check_choice("adaptive_calibration_error", "convention", convention, _ADAPTIVE)](
-        predictions, num_bins=num_bins
-    )
+    return _ADAPTIVE[check_choice("adaptive_ece", "variant", variant, _ADAPTIVE)](predictions, num_bins=num_bins)
 
 
 @METRICS.register(

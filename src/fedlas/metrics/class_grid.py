@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fedlas.metrics.exact import ExactSum
 from fedlas.metrics.ranking import Ranking
-from fedlas.metrics.scan import PROB_BITS, Chunk
-from fedlas.metrics.weighted import counts_for, has_weights, sums_for
+from fedlas.metrics.scan import Chunk
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions
 
 _OCTAVES = 24
@@ -67,36 +67,34 @@ class ClassGrid:
         self._cells = num_cells(self._bits)
         size = 2 * self.num_classes * self._cells  # for each cell of a class, where it is not the label and where it is
         weighted = has_weights(predictions)
-        self._count, self._probs = counts_for(size, weighted), sums_for(size, weighted)
-        self._rows = counts_for(1, False) if weighted else None
+        self._count, self._probs = CellSums(size, weighted, bits=0), CellSums(size, weighted)
+        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         probs = class_probs(chunk.logits)
-        place = cell_of(probs, bits=self._bits) + 2 * self._cells * torch.arange(self.num_classes, device="cpu")
-        place.scatter_add_(1, chunk.target[:, None], torch.full_like(place[:, :1], self._cells))
+        cell = cell_of(probs, bits=self._bits) + 2 * self._cells * torch.arange(self.num_classes, device="cpu")
+        cell.scatter_add_(1, chunk.target[:, None], torch.full_like(cell[:, :1], self._cells))
         # Logits of any layout: what is computed of column-major ones is column-major, too, and has no flat view.
-        place = place.reshape(-1)
-        if isinstance(self._probs, ExactSum):
-            units = (probs * 2.0**PROB_BITS).round_().long().reshape(-1)
-            self._count.index_add_(0, place, torch.ones_like(place))
-            self._probs.add_fixed(units, place, bits=PROB_BITS)
-        elif chunk.weights is not None and self._rows is not None:
-            self._count.index_add_(0, place, chunk.weights[:, None].expand_as(probs).reshape(-1))
-            self._probs.add((probs * chunk.weights[:, None]).reshape(-1), place)
+        cell, weights = cell.reshape(-1), None
+        if chunk.weights is not None and self._rows is not None:
+            weights = chunk.weights[:, None].expand_as(probs).reshape(-1)
             self._rows += torch.count_nonzero(chunk.weights)
+        self._count.add(cell, weights=weights)
+        self._probs.add(cell, probs.reshape(-1), weights)
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count, "probs": self._probs.digits}
+        sums = {"count": self._count.values, "probs": self._probs.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def rankings(self) -> Iterator[Ranking]:
         """For one class after the other, its cells that are not empty, by ascending probability."""
+        total = self._count.floats()
         # Every sample is in one cell of every class.
-        scale = 1.0 if self._rows is None else self.num_classes * float(self._rows / self._count.sum())
-        count = scale * self._count.double().view(self.num_classes, 2, self._cells).numpy()
+        scale = 1.0 if self._rows is None else self.num_classes * float(self._rows / total.sum())
+        count = scale * total.view(self.num_classes, 2, self._cells).numpy()
         probs = scale * self._probs.floats().view(self.num_classes, 2, self._cells).numpy()
-        for (others, own), (other_probs, own_probs) in zip(count, probs, strict=True):
-            filled = (others + own) > 0
-            yield Ranking(own[filled], others[filled], own_probs[filled], other_probs[filled])
+        for (others, label), (other_probs, label_probs) in zip(count, probs, strict=True):
+            filled = (others + label) > 0
+            yield Ranking(label[filled], others[filled], label_probs[filled], other_probs[filled])

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedlas._core.check import check_choice
 from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
+from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth, Scheme
 from fedlas.metrics.ranking import Floats
 from fedlas.predictions import Predictions, TopLabel
 
@@ -47,7 +47,7 @@ _DEBIASED: dict[str, OnePass[EqualWidth] | OnePass[EqualMass]] = {
     one_pass=_DEBIASED["equal-width"],
 )
 def debiased_squared_calibration_error(
-    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: str = "equal-width"
+    predictions: Predictions | TopLabel, *, num_bins: int = 15, scheme: Scheme = "equal-width"
 ) -> float:
     """Squared gap of the bins less what chance adds to it, so that a calibrated model has 0 on average.
 

@@ -34,10 +34,10 @@ def evaluate(predictions: Predictions | TopLabel, target: object = None, *, num_
             none, or ``num_bins`` is not a count.
 
     Note:
-        Memory beside the logits: two chunks of at most 4 MiB, nine bytes a sample, 1 MiB for the smooth error, and
-        ``4 * C * num_bins`` int64. Sums are exact, so neither the order of samples nor the size of chunks changes a
-        bit; weighted sums are plain float64 sums. A metric that was registered without an ``one_pass`` is called after
-        the pass, with ``num_bins`` if it takes it.
+        Memory in addition to the logits: two chunks of at most 4 MiB, five bytes a sample while the logits are read and
+        some fifty when they are ranked, 1 MiB for the smooth error, and ``4 * C * num_bins`` int64. Sums are exact, so
+        neither the order of samples nor the size of chunks changes a bit; weighted sums are plain float64 sums. A
+        metric that was registered without an ``one_pass`` is called after the pass, with ``num_bins`` if it takes it.
 
     Example:
         >>> scores = evaluate(Predictions([[2.0, 0.0], [0.0, 1.0]], [0, 0]))

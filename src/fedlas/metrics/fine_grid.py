@@ -9,7 +9,8 @@ from torch import Tensor
 
 from fedlas.metrics.ranking import Ranking
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import has_weights
 from fedlas.predictions.predictions import AnyPredictions
 
 WIDTH_BITS = 14
@@ -61,8 +62,8 @@ class FineGrid:
     def __init__(self, predictions: AnyPredictions, num_bins: int) -> None:
         self.num_bins = num_bins
         weighted = has_weights(predictions)
-        self._count, self._confidence = counts_for(2 * NUM_CELLS, weighted), sums_for(2 * NUM_CELLS, weighted)
-        self._rows = counts_for(1, False) if weighted else None
+        self._count, self._confidence = CellSums(2 * NUM_CELLS, weighted, bits=0), CellSums(2 * NUM_CELLS, weighted)
+        self._rows = torch.zeros(1, dtype=torch.int64, device="cpu") if weighted else None
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
@@ -70,28 +71,30 @@ class FineGrid:
 
     def add(self, confidence: Tensor, correct: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)`` and ``correct (n,)`` bool, and their weights, if any."""
-        place = cell_of(confidence) + NUM_CELLS * correct
-        self._count.index_add_(0, place, once(place, weights))
-        self._confidence.add(times(confidence, weights), place)
+        cell = cell_of(confidence) + NUM_CELLS * correct
+        self._count.add(cell, weights=weights)
+        self._confidence.add(cell, confidence, weights)
         if weights is not None and self._rows is not None:
             self._rows += torch.count_nonzero(weights)
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count, "confidence": self._confidence.digits}
+        sums = {"count": self._count.values, "confidence": self._confidence.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def ranking(self) -> Ranking:
         """The cells that are not empty, by ascending confidence; weights are scaled to average 1."""
-        scale = 1.0 if self._rows is None else float(self._rows / self._count.sum())
-        wrong, right = scale * self._count.double().view(2, NUM_CELLS).numpy()
+        total = self._count.floats()
+        scale = 1.0 if self._rows is None else float(self._rows / total.sum())
+        wrong, right = scale * total.view(2, NUM_CELLS).numpy()
         wrong_confidence, right_confidence = scale * self._confidence.floats().view(2, NUM_CELLS).numpy()
         filled = (right + wrong) > 0
         return Ranking(right[filled], wrong[filled], right_confidence[filled], wrong_confidence[filled])
 
     def masses(self) -> Masses:
         """Right and wrong predictions of each cell as a group each: within one, gaps and positions go together."""
-        filled = self._count > 0
-        count, confidence = self._count[filled].double(), self._confidence.floats()[filled]
+        total = self._count.floats()
+        filled = total > 0
+        count, confidence = total[filled], self._confidence.floats()[filled]
         right = filled.nonzero().squeeze(1) >= NUM_CELLS
-        return Masses(confidence / count, confidence - count * right, self._count.sum().item())
+        return Masses(confidence / count, confidence - count * right, total.sum().item())

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, check_dense, describe
-from fedlas.metrics.binning import bin_index, equal_width_edges
+from fedlas.metrics.binning import width_bin
 from fedlas.metrics.classwise import ClasswiseSums, errors_by_class
 from fedlas.metrics.scan import Chunk, scan
-from fedlas.metrics.weighted import counts_for, has_weights, once, sums_for, times
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable, check_predictions
 
@@ -185,36 +186,35 @@ class GroupSums:
 
     def __init__(self, num_groups: int, num_bins: int, weighted: bool = False) -> None:
         self.shape, self.weighted = (num_groups, num_bins), weighted
-        self._edges = equal_width_edges(num_bins)
         cells = num_groups * num_bins
-        self._count, self._right = (counts_for(cells, weighted) for _ in range(2))
-        self._confidence = sums_for(cells, weighted)
-        self._rows = counts_for(num_groups, False) if weighted else None
+        self._count, self._right = (CellSums(cells, weighted, bits=0) for _ in range(2))
+        self._confidence = CellSums(cells, weighted)
+        self._rows = torch.zeros(num_groups, dtype=torch.int64, device="cpu") if weighted else None
 
     def add(self, confidence: Tensor, correct: Tensor, group: Tensor, weights: Tensor | None = None) -> None:
         """Take in samples with ``confidence (n,)``, ``correct (n,)`` and the number of their group ``(n,)`` int64."""
-        cell = group * self.shape[1] + bin_index(confidence, self._edges)
-        self._count.index_add_(0, cell, once(cell, weights))
-        self._right.index_add_(0, cell, times(correct.long(), weights))
-        self._confidence.add(times(confidence, weights), cell)
+        cell = group * self.shape[1] + width_bin(confidence, self.shape[1])
+        self._count.add(cell, weights=weights)
+        self._right.add(cell, correct, weights)
+        self._confidence.add(cell, confidence, weights)
         if weights is not None and self._rows is not None:
             self._rows += torch.bincount(group[weights > 0], minlength=self.shape[0])
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        sums = {"count": self._count, "right": self._right, "confidence": self._confidence.digits}
+        sums = {"count": self._count.values, "right": self._right.values, "confidence": self._confidence.values}
         return sums if self._rows is None else {**sums, "rows": self._rows}
 
     def table(self, names: Sequence[Any]) -> dict[Any, GroupCalibration]:
         """The groups that have samples, by name ``(G,)``."""
         count, right, confidence = (
-            part.view(self.shape) for part in (self._count, self._right, self._confidence.floats())
+            part.floats().view(self.shape) for part in (self._count, self._right, self._confidence)
         )
         gaps = confidence - right
-        parts = (right.double(), confidence, gaps.abs(), gaps.clamp(min=0), (-gaps).clamp(min=0))
+        parts = (right, confidence, gaps.abs(), gaps.clamp(min=0), (-gaps).clamp(min=0))
         samples = count.sum(dim=1)
         means = zip(*((part.sum(dim=1) / samples).tolist() for part in parts), strict=True)
-        numbers = samples if self._rows is None else self._rows
+        numbers = samples.long() if self._rows is None else self._rows
         rows = zip(names, numbers.tolist(), means, strict=True)
         return {name: GroupCalibration(number, *values) for name, number, values in rows if number}
 

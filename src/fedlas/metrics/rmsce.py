@@ -7,13 +7,13 @@ import numpy as np
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
-from fedlas.metrics.weighted import filled
+from fedlas.metrics.weighted import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
 def root_mean_square_gap(bins: BinTable) -> Floats:
     """``sqrt(sum_b n_b / N * (confidence_b - accuracy_b)**2)``."""
-    squares = bins.gaps**2 / filled(bins.count)
+    squares = bins.gaps**2 / nonzero(bins.count)
     return np.sqrt(squares.sum(axis=-1) / bins.num_samples)
 
 

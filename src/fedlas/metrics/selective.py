@@ -9,7 +9,7 @@ from fedlas.metrics.base import METRICS, Approximation, OnePass
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import FineGrid
 from fedlas.metrics.ranking import Floats, Runs
-from fedlas.metrics.weighted import filled
+from fedlas.metrics.weighted import nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -31,7 +31,7 @@ def area_of(count: Floats, wrong: Floats) -> Floats:
     before, errors = np.cumsum(count, axis=-1) - count, np.cumsum(wrong, axis=-1) - wrong
     first, last = (torch.from_numpy(each).digamma_().numpy() for each in (before + 1.0, before + count + 1.0))
     harmonic = np.where(count == 1, 1.0 / (before + 1.0), last - first)  # of which the difference has fewer digits
-    risks = wrong + (errors - before * wrong / filled(count)) * harmonic
+    risks = wrong + (errors - before * wrong / nonzero(count)) * harmonic
     return risks.sum(axis=-1) / count.sum(axis=-1)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fedlas.metrics.base import METRICS, OnePass
 from fedlas.metrics.binning import BinTable, EqualWidth
 from fedlas.metrics.ranking import Floats
 from fedlas.metrics.scan import Chunk
-from fedlas.metrics.weighted import counts_for, filled, has_weights, sums_for, times
+from fedlas.metrics.sums import CellSums
+from fedlas.metrics.weighted import has_weights, nonzero
 from fedlas.predictions import Predictions, TopLabel
 
 
@@ -54,12 +54,12 @@ def mean_signed_gap(outcomes: Outcomes) -> Floats:
 
 def confidence_when_wrong(outcomes: Outcomes) -> Floats:
     """Mean confidence of wrong predictions; 0 if there is none."""
-    return outcomes.wrong_confidence / filled(outcomes.wrong)
+    return outcomes.wrong_confidence / nonzero(outcomes.wrong)
 
 
 def doubt_when_right(outcomes: Outcomes) -> Floats:
     """Mean of ``1 - confidence`` of right predictions; 0 if there is none."""
-    return outcomes.right_doubt / filled(outcomes.right)
+    return outcomes.right_doubt / nonzero(outcomes.right)
 
 
 class ConfidenceByOutcome:
@@ -70,22 +70,22 @@ class ConfidenceByOutcome:
 
     def __init__(self, predictions: Predictions | TopLabel, _num_bins: int) -> None:
         self._weighted = has_weights(predictions)
-        self._count, self._confidence = counts_for(2, self._weighted), sums_for(2, self._weighted)
+        self._count, self._confidence = CellSums(2, self._weighted, bits=0), CellSums(2, self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""
         outcome, weights = chunk.correct.long(), chunk.weights if self._weighted else None
-        self._count += torch.bincount(outcome, weights, minlength=2)
-        self._confidence.add(times(chunk.confidence, weights), outcome)
+        self._count.add(outcome, weights=weights)
+        self._confidence.add(outcome, chunk.confidence, weights)
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, see :class:`~fedlas.metrics.scan.Sums`."""
-        return {"count": self._count, "confidence": self._confidence.digits}
+        return {"count": self._count.values, "confidence": self._confidence.values}
 
     def table(self) -> Outcomes:
         """The sums as formulas take them."""
-        (wrong, right), confidence = self._count.double().numpy(), self._confidence.floats().numpy()
-        return Outcomes(wrong, right, confidence[0], right - confidence[1], self._count.sum().item())
+        (wrong, right), confidence = self._count.floats().numpy(), self._confidence.floats().numpy()
+        return Outcomes(wrong, right, confidence[0], right - confidence[1], float(wrong + right))
 
 
 _OVER_ECE = OnePass("overconfident_calibration_error", EqualWidth, lambda bins: over_gap(bins.table()))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedlas._core.check import check_choice
-from fedlas.metrics.base import METRICS, OnePass
+from fedlas.metrics.base import METRICS, OnePass, Variant
 from fedlas.metrics.binning import EqualMass
 from fedlas.metrics.fine_grid import WIDTH_BITS, FineGrid
 from fedlas.metrics.ranking import Floats, Integers
@@ -216,7 +216,7 @@ _SMOOTH: dict[str, OnePass[FineGrid] | OnePass[EqualMass]] = {
     paper="Błasiok & Nakkiran 2024, Smooth ECE: principled reliability diagrams via kernel smoothing",
     one_pass=_SMOOTH["exact"],
 )
-def smooth_calibration_error(predictions: Predictions | TopLabel, *, convention: str = "exact") -> float:
+def smooth_calibration_error(predictions: Predictions | TopLabel, *, variant: Variant = "exact") -> float:
     """Calibration error without bins: the gaps are smoothed over confidence, at the one scale that equals the result.
 
     ``smECE_s = integral_0^1 |1 / N * sum_i K_s(t, confidence_i) * (correct_i - confidence_i)| dt``, where ``K_s`` is
@@ -226,13 +226,13 @@ def smooth_calibration_error(predictions: Predictions | TopLabel, *, convention:
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
-        convention: ``"exact"``: the paper's definition. ``"reference"``: the numbers of the published package.
+        variant: ``"exact"``: the paper's definition. ``"reference"``: the numbers of the published package.
 
     Returns:
         A fraction in ``[0, 1]``, at least ``|mean confidence - accuracy|``.
 
     Raises:
-        InputError: For another convention.
+        InputError: For another variant.
 
     Note:
         Computed on nodes ``h = 2**-14`` apart. Grid and definition differ by at most ``(h / s)**2 * mean gap``, where
@@ -251,4 +251,4 @@ def smooth_calibration_error(predictions: Predictions | TopLabel, *, convention:
         Błasiok & Nakkiran 2024 (ICLR), with the reflected Gaussian kernel at its fixed-point scale;
         https://arxiv.org/abs/2309.12236
     """
-    return _SMOOTH[check_choice("smooth_calibration_error", "convention", convention, _SMOOTH)](predictions)
+    return _SMOOTH[check_choice("smooth_calibration_error", "variant", variant, _SMOOTH)](predictions)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.metrics.base import METRICS, OnePass
-from fedlas.metrics.binning import BinSums, BinTable, equal_width_edges, mean_gap
+from fedlas.metrics.binning import BinSums, BinTable, mean_gap
 from fedlas.metrics.scan import Chunk
 from fedlas.metrics.weighted import has_weights
 from fedlas.predictions import Predictions
@@ -36,7 +36,7 @@ class TrueOutcome:
     def __init__(self, predictions: Predictions, num_bins: int) -> None:
         label_probs_of("true_calibration_error", predictions)
         self._weighted = has_weights(predictions)
-        self.sums = BinSums(equal_width_edges(num_bins), self._weighted)
+        self.sums = BinSums(num_bins, self._weighted)
 
     def update(self, chunk: Chunk) -> None:
         """Take in the rows of ``chunk``."""

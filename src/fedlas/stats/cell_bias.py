@@ -18,7 +18,7 @@ import numpy as np
 from fedlas.metrics.ace import EveryClass
 from fedlas.metrics.base import AnyOnePass, MetricEntry
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums, mean_over_classes
-from fedlas.metrics.ranking import equal_mass_sums
+from fedlas.metrics.ranking import equal_mass_cuts, sums_between
 from fedlas.stats.draws import Purpose, random_state
 from fedlas.stats.replicates import Resampled
 from fedlas.stats.rows import Floats, Rows
@@ -167,7 +167,8 @@ def _mass_cells(rows: Rows) -> ClassTable:
     sums = []
     for runs in SortedClasses(_all_once(rows)).rankings():
         right = runs.count - runs.wrong
-        sums.append(equal_mass_sums(runs, rows.num_bins, runs.gaps + right, right, runs.count))
+        cuts = equal_mass_cuts(runs, rows.num_bins)
+        sums.append([sums_between(cuts, each) for each in (runs.gaps + right, right, runs.count)])
     probs, labels, count = (np.concatenate(each, axis=1)[0] for each in zip(*sums, strict=True))
     table = ClassTable(probs, labels, lambda: count, rows.num_samples, rows.num_classes)
     return _by_effective_samples(table, rows)

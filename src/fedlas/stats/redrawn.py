@@ -79,9 +79,8 @@ class RedrawnLabels(Chunk):
         """Whether the predicted class was drawn ``(R * N,)``."""
         return torch.from_numpy(self._rows.predicted[self._row] == self._label)
 
-    @cached_property
-    def nll(self) -> Tensor:
-        """``-log`` of the drawn label's probability ``(R * N,)``."""
+    @property
+    def _nll_of_logits(self) -> Tensor:
         logits = self._rows.logits
         highest = logits[np.arange(len(logits)), self._rows.predicted].astype(np.float64)
         below = highest[self._row] - logits[self._row, self._label]

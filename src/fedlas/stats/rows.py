@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas.metrics.binning import bin_index, equal_width_edges
+from fedlas.metrics.binning import width_bin
+from fedlas.metrics.ranking import starts_of_ties
 from fedlas.metrics.scan import Chunk, scan
 from fedlas.metrics.true_error import label_probs_of
 from fedlas.metrics.weighted import averaging_one
@@ -170,11 +171,11 @@ class Rows:
     @cached_property
     def tie_starts(self) -> Integers:
         """First ordered row of each run of equal confidences."""
-        return starts_of_runs(self.ordered_confidence)
+        return starts_of_ties(self.confidence[self.order])
 
     def bins_of(self, values: NDArray[Any]) -> Integers:
-        """Bin of equal width of each value, as :func:`fedlas.metrics.binning.bin_index` has it."""
-        return bin_index(torch.from_numpy(values), equal_width_edges(self.num_bins)).numpy()
+        """Bin of equal width of each value, see :func:`fedlas.metrics.binning.width_bin`."""
+        return width_bin(torch.from_numpy(values), self.num_bins).numpy()
 
     @cached_property
     def ordered_correct(self) -> Floats:

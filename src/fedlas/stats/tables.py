@@ -21,7 +21,7 @@ from fedlas.metrics.binning import BinTable, EqualMass, EqualWidth
 from fedlas.metrics.classwise import ClassTable, ClasswiseSums
 from fedlas.metrics.evaluate import values_of
 from fedlas.metrics.fine_grid import FineGrid, cell_of
-from fedlas.metrics.ranking import equal_mass_gaps_of_rows
+from fedlas.metrics.ranking import equal_mass_gaps_of_rows, starts_of_ties
 from fedlas.metrics.scan import Statistic
 from fedlas.metrics.signed import ConfidenceByOutcome, Outcomes
 from fedlas.metrics.smooth import Nodes, on_nodes, smooth_calibration_error
@@ -182,7 +182,7 @@ class SortedClasses:
         """Rows of equal probability of the class together."""
         block = self._block
         for label, (order, probs) in enumerate(zip(*block.rows.table(_sorted_columns), strict=True)):
-            weights, starts = block.weights.take(order, axis=1), starts_of_runs(probs)
+            weights, starts = block.weights.take(order, axis=1), starts_of_ties(probs)
             own = block.labels.take(order, axis=1) == label
             count, wrong, gaps = (
                 np.add.reduceat(each, starts, axis=1) for each in (weights, weights * ~own, weights * (probs - own))

@@ -42,7 +42,7 @@ def test_logistic_recalibration(imdb, cifar):
     assert found.slope.standard_error == pytest.approx(0.007501387986908372, rel=1e-6)
     assert found.intercept.value == pytest.approx(0.017413410643946685, rel=1e-6)
     assert found.in_the_large.value == pytest.approx(-0.02210547952906557, rel=1e-6)
-    assert found.in_the_large.standard_error == pytest.approx(0.029304412380831955, rel=1e-6)
+    assert found.in_the_large.standard_error == pytest.approx(0.03828291230152903, rel=1e-6)  # HC0
     assert found.observed_to_expected.value == pytest.approx(0.9979454399372764, rel=1e-8)
     cat = binary.logistic_recalibration(cifar, positive=3)
     assert cat.slope.value == pytest.approx(0.35463809104311805, rel=1e-6)

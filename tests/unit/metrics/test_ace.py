@@ -5,7 +5,7 @@ import torch
 from fedlas import Predictions
 from fedlas.metrics import (
     ace,
-    adaptive_calibration_error,
+    adaptive_ece,
     classwise_adaptive_calibration_error,
     classwise_calibration_error,
 )
@@ -32,7 +32,7 @@ def test_is_the_papers_formula_where_bins_have_equal_counts(num_bins):
 def test_is_neither_adaptive_nor_classwise_ece():
     p = sampled()
     value = classwise_adaptive_calibration_error(p)
-    assert value != pytest.approx(adaptive_calibration_error(p), rel=0.1)
+    assert value != pytest.approx(adaptive_ece(p), rel=0.1)
     assert value != pytest.approx(classwise_calibration_error(p), rel=0.01)
     # With a single bin the two classwise errors are the same comparison of means.
     one = classwise_adaptive_calibration_error(p, num_bins=1)

@@ -3,7 +3,7 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from fedlas import Predictions
-from fedlas.metrics import adaptive_calibration_error, expected_calibration_error, maximum_calibration_error
+from fedlas.metrics import adaptive_ece, expected_calibration_error, maximum_calibration_error
 
 
 def generated(samples, classes, scale=3.0, seed=0):
@@ -39,48 +39,46 @@ def test_a_handful_of_samples_by_hand():
     assert expected_calibration_error(p, num_bins=10) == pytest.approx((0.1 + 0.8) / 2, rel=1e-6)
     assert maximum_calibration_error(p, num_bins=10) == pytest.approx(0.8, rel=1e-6)
     assert expected_calibration_error(p, num_bins=1) == pytest.approx(abs(0.85 - 0.5), rel=1e-6)
-    assert adaptive_calibration_error(p, num_bins=2) == pytest.approx((0.1 + 0.8) / 2, rel=1e-6)
+    assert adaptive_ece(p, num_bins=2) == pytest.approx((0.1 + 0.8) / 2, rel=1e-6)
 
 
 def test_one_sample():
     p = Predictions([[2.0, 0.0, 0.0]], [0])
     expected = 1 - float(p.confidence)
-    for metric in (expected_calibration_error, maximum_calibration_error, adaptive_calibration_error):
+    for metric in (expected_calibration_error, maximum_calibration_error, adaptive_ece):
         assert metric(p) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_single_class_is_always_right_and_sure():
     p = Predictions(torch.randn(5, 1), torch.zeros(5, dtype=torch.long))
-    for metric in (expected_calibration_error, maximum_calibration_error, adaptive_calibration_error):
+    for metric in (expected_calibration_error, maximum_calibration_error, adaptive_ece):
         assert metric(p) == 0.0
 
 
 def test_reference_convention_drops_the_least_confident():
     p = Predictions(torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2]]).log(), [1, 0, 0])
-    exact, reference = (adaptive_calibration_error(p, num_bins=1, convention=c) for c in ("exact", "reference"))
+    exact, reference = (adaptive_ece(p, num_bins=1, variant=c) for c in ("exact", "reference"))
     assert exact == pytest.approx(abs(2.3 - 2) / 3, rel=1e-6)
     assert reference == pytest.approx(abs(1.7 - 2) / 3, rel=1e-6)
 
 
 def test_reference_convention_of_nothing_but_ties_counts_nobody():
     p = Predictions(torch.zeros(4, 2), [1, 1, 1, 1])
-    assert adaptive_calibration_error(p, convention="reference") == 0.0
-    assert adaptive_calibration_error(p) == 0.5
+    assert adaptive_ece(p, variant="reference") == 0.0
+    assert adaptive_ece(p) == 0.5
 
 
 def test_order_in_the_file_does_not_separate_ties():
     # Half of the equal confidences are right: the one bin they share says so, however they are sorted.
     target = torch.tensor([0] * 10 + [1] * 10)
     for order in (torch.arange(20), torch.arange(20).flip(0)):
-        assert adaptive_calibration_error(Predictions(torch.zeros(20, 2), target[order])) == 0.0
+        assert adaptive_ece(Predictions(torch.zeros(20, 2), target[order])) == 0.0
 
 
 def test_a_misspelt_convention():
     p = generated(5, 3)
-    with pytest.raises(
-        ValueError, match=r"adaptive_calibration_error: convention must be one of exact, reference; got"
-    ):
-        adaptive_calibration_error(p, convention="refernce")
+    with pytest.raises(ValueError, match=r"adaptive_ece: variant must be one of exact, reference; got"):
+        adaptive_ece(p, variant="refernce")
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(3, 2), None, {"logits": 1}])

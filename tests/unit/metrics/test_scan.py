@@ -5,6 +5,7 @@ from fedlas import Predictions
 from fedlas._core.check import LARGEST
 from fedlas.metrics import scan
 from fedlas.metrics.scan import chunks
+from fedlas.metrics.sums import UNIT_BITS
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_rows_need_not_be_contiguous(small_chunks):
 @pytest.mark.parametrize("classes", [1, 3, 40])
 def test_class_sums_are_integers_that_no_chunking_changes(monkeypatch, classes, dtype):
     predictions = random_predictions(9000, classes, dtype)  # more rows than are added in one go
-    expected = (predictions.probs.double() * 2.0**scan.PROB_BITS).round().long().sum(dim=0)
+    expected = (predictions.probs.double() * 2.0**UNIT_BITS).round().long().sum(dim=0)
     for elements in (scan.CHUNK_ELEMENTS, 7 * classes, classes):
         monkeypatch.setattr(scan, "CHUNK_ELEMENTS", elements)
         sums = [chunk.class_sums for chunk in chunks(predictions)]
@@ -123,5 +124,5 @@ def test_row_means_add_up_exactly():
 
 
 def test_a_row_quantity_that_is_not_finite_is_an_error_and_no_number():
-    with pytest.raises(ValueError, match="terms must be finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         scan.scan(random_predictions(5), [scan.RowMean(lambda chunk: chunk.nll / 0)])

@@ -14,7 +14,7 @@ from fedlas.metrics import (
     StreamingClasses,
     StreamingGroups,
     StreamingMetrics,
-    adaptive_calibration_error,
+    adaptive_ece,
     area_under_risk_coverage,
     brier_decomposition,
     calibration_by_class,
@@ -190,7 +190,7 @@ def test_cuts_of_equal_mass_by_hand():
     bins = reliability_bins(p, num_bins=2, scheme="equal-mass")
     assert bins.count.tolist() == pytest.approx([2, 2])
     assert bins.confidence.tolist() == pytest.approx([0.6, 0.8])
-    assert adaptive_calibration_error(p, num_bins=2) == pytest.approx(0.5 * 0.6 + 0.5 * abs(0.8 - 2 / 3))
+    assert adaptive_ece(p, num_bins=2) == pytest.approx(0.5 * 0.6 + 0.5 * abs(0.8 - 2 / 3))
 
 
 def test_debiased_square_is_unbiased_with_weights():
@@ -220,11 +220,11 @@ def test_brier_decomposition_adds_up_and_its_bias_has_the_effective_number():
     assert equal.calibration_bias == pytest.approx(plain.calibration_bias, abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", [adaptive_calibration_error, classwise_calibration_error, smooth_calibration_error])
+@pytest.mark.parametrize("metric", [adaptive_ece, classwise_calibration_error, smooth_calibration_error])
 def test_published_conventions_know_of_no_weights(metric):
-    with pytest.raises(InputError, match='no weights with convention="reference"'):
-        metric(CASES[1], convention="reference")
-    assert metric(replace(CASES[1], weights=None), convention="reference") > 0
+    with pytest.raises(InputError, match='no weights with variant="reference"'):
+        metric(CASES[1], variant="reference")
+    assert metric(replace(CASES[1], weights=None), variant="reference") > 0
 
 
 class _Ignorant:
