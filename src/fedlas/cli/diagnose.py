@@ -40,58 +40,31 @@ def add_diagnose(add: AddSubcommand) -> None:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    return diagnose(args.runs, out=args.out, replicates=args.replicates, data=args.data, details=args.details)
-
-
-def diagnose(
-    folders: Sequence[Path],
-    *,
-    out: Path | None = None,
-    replicates: int = 1000,
-    data: str | None = None,
-    details: bool = False,
-) -> int:
-    """Study finished runs; print verdict and table, write ``diagnose.json``, ``diagnose.html`` and ``diagnose.npz``.
-
-    Args:
-        folders: Run folders, or bench folders, of which every finished run whose predictions hold features is taken,
-            and the others are named.
-        out: Folder of the files; None is the run's own for one run, else the folder the first one lies in.
-        replicates: Of the bootstrap behind every interval.
-        data: Where the runs' data is, for the failure cases' images; None searches the usual places.
-        details: Print the gate's columns, every alarm and how to read the table.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If there is no finished run, one lacks features, or the files cannot be written.
-    """
-    check_count("fedlas diagnose", "replicates", replicates, low=39)
+    check_count("fedlas diagnose", "replicates", args.replicates, low=39)
     require_page_packages()
     wanted = "finished runs with predictions and features"
-    found, left_out = find_runs("fedlas diagnose", folders, _why_not, wanted=wanted, data=data)
+    found, left_out = find_runs("fedlas diagnose", args.runs, _why_not, wanted=wanted, data=args.data)
     # A run that is named twice, alone and by its bench, is studied once.
     runs = list({folder.path: folder for folder in found}.values())
     studies: list[Study] = []
     for folder in track(runs, "studying runs"):
         try:
-            studies.append(study_run(folder, replicates=replicates))
+            studies.append(study_run(folder, replicates=args.replicates))
         except InputError as error:
             # What is wrong with one run of a bench is no reason not to study the others.
-            if folder.path in folders or (folder == runs[-1] and not studies):
+            if folder.path in args.runs or (folder == runs[-1] and not studies):
                 raise
             left_out.append(leave_out(folder.name, error))
     groups = grouped(studies)
-    target = out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
+    target = args.out or (runs[0].path if len(runs) == 1 else runs[0].path.parent)
     whole = summary_table(groups)
     say(*_verdicts(groups), wrap=True)
-    show(terminal(whole if details else replace(whole.where(_NARROW), notes=())))
-    say(*left_out, *_alarm_lines(groups, details=details), style="yellow")
+    show(terminal(whole if args.details else replace(whole.where(_NARROW), notes=())))
+    say(*left_out, *_alarm_lines(groups, details=args.details), style="yellow")
     # Files are written after the verdict is shown, so a full disk does not hide it.
     written = (
         write_json(target / "diagnose.json", [study.as_dict() for study in studies]),
-        write_text(target / "diagnose.html", diagnose_page(groups, data=data)),
+        write_text(target / "diagnose.html", diagnose_page(groups, data=args.data)),
         write_atomically(target / "diagnose.npz", lambda file: np.savez_compressed(file, **_samples(groups))),
     )
     say(*(f"written: {path}" for path in written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,79 +66,39 @@ def add_ood(add: AddSubcommand) -> None:
 
 
 def _ood(args: argparse.Namespace) -> int:
-    return ood(
-        args.runs,
-        data=args.data,
-        scores=args.scores,
-        options=args.set,
-        out=args.out,
-        run_data=args.run_data,
-        replicates=args.replicates,
-        details=args.details,
-    )
-
-
-def ood(
-    folders: Sequence[Path],
-    *,
-    data: Sequence[str] = (),
-    scores: Sequence[str] = (),
-    options: Iterable[str] = (),
-    out: Path | None = None,
-    run_data: str | None = None,
-    replicates: int = 1000,
-    details: bool = False,
-) -> int:
-    """Measure how well runs distinguish their test images from others, write the results and print the tables.
-
-    Args:
-        folders: Run folders, or folders of benches, all runs of which are taken.
-        data: Other data sets, each ``NAME``, ``NAME:ROOT`` or ``LABEL=NAME:ROOT``.
-        scores: Registry names; none means all that can be computed.
-        options: Options of scores as ``SCORE.KEY=VALUE``.
-        out: Where the files go; None is the run folder, or the folder that all runs are in.
-        run_data: Where the runs' own data is; None searches the usual places.
-        replicates: Of each bootstrap interval.
-        details: Print every table, and how to read them.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: For an unknown data set, score or option, runs that cannot be compared, and whatever the runs or
-            the data sets lack.
-    """
     require_page_packages()
-    named = parse_sets(data)
-    chosen = choose(scores, parse_options(options))
-    check_bootstrap(_OWNER, level=0.95, replicates=replicates, seed=0, method="percentile")
-    runs, skipped = _chosen_runs(folders, run_data)
-    target = out or _common_folder(runs)
+    named = parse_sets(args.data)
+    chosen = choose(args.scores, parse_options(args.set))
+    check_bootstrap(_OWNER, level=0.95, replicates=args.replicates, seed=0, method="percentile")
+    runs, skipped = _chosen_runs(args.runs, args.run_data)
+    target = args.out or _common_folder(runs)
     with status() as tell:
         measured = []
         for run in runs:
             try:
-                measured.append(measure_run(run, named, chosen, replicates=replicates, strict=bool(scores), show=tell))
+                measured.append(
+                    measure_run(run, named, chosen, replicates=args.replicates, strict=bool(args.scores), show=tell)
+                )
             except InputError as error:
                 # What is wrong with one run of a bench is no reason not to measure the others.
-                if run.path in folders or (run == runs[-1] and not measured):
+                if run.path in args.runs or (run == runs[-1] and not measured):
                     raise
                 skipped.append(leave_out(run.name, error))
     # Losses keep the order in which they were named, and each has its seeds in a row.
     losses = list(dict.fromkeys(result.loss for result in measured))
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
-    summary = OodSummary(measured, chosen, replicates, skipped)
+    summary = OodSummary(measured, chosen, args.replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
     written = write_files(target, summary, command=command)
     say(*verdicts(summary), wrap=True)
     # The files hold every table; the terminal shows only those that answer the question.
     compared = method_tables(summary) if len(losses) > 1 else []
-    tables = [*compared, *score_tables(summary)] if details else compared[::2] or score_tables(summary, MAIN[:1])
+    tables = [*compared, *score_tables(summary)] if args.details else compared[::2] or score_tables(summary, MAIN[:1])
     for table in tables:
         show(terminal(table))
-    say(SELECTION, *(statement(summary) if details else warnings(summary)), wrap=True)
+    say(SELECTION, *(statement(summary) if args.details else warnings(summary)), wrap=True)
     say(f"report: {written.html}")
-    if details:
+    if args.details:
         say(f"        {written.markdown}  {written.csv}  {written.json}")
     return 0
 

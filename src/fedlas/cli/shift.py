@@ -14,7 +14,7 @@ from fedlas.cli.arguments import AddSubcommand, add_data, add_replicates
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
-from fedlas.lab.studies.shift import REPLICATES, measure_shift
+from fedlas.lab.studies.shift import measure_shift
 from fedlas.present.table import Cell, Table, table_of, terminal
 from fedlas.stats.estimates import check_replicates
 
@@ -44,60 +44,21 @@ def add_shift(add: AddSubcommand) -> None:
 
 
 def _shift(args: argparse.Namespace) -> int:
-    return shift(
-        args.runs,
-        corruptions=args.corruptions,
-        severities=args.severities,
-        seed=args.seed,
-        data=args.data,
-        save=args.save,
-        replicates=args.replicates,
-    )
-
-
-def shift(
-    runs: Sequence[Path],
-    *,
-    corruptions: Sequence[str] = (),
-    severities: Sequence[int] = (),
-    seed: int = 0,
-    data: str | None = None,
-    save: bool = False,
-    replicates: int = REPLICATES,
-) -> int:
-    """Measure finished runs on corrupted test images, write ``shift.json`` into each, and print their means.
-
-    Args:
-        runs: Run folders.
-        corruptions: Names; none means all fifteen.
-        severities: None means 1 to 5.
-        seed: Of what the corruptions draw; the same for all runs, so that all see the same images.
-        data: Where the data is; None searches the usual places.
-        save: Keep the predictions too, ``predictions/test-NAME-SEVERITY.npz``.
-        replicates: Of the interval and the noise floor of every ECE, at least 39; 0 computes none.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: For an unknown corruption or severity, too few replicates, a run that is not finished, or data that
-            is not its own. Nothing is measured then.
-    """
-    check_replicates("fedlas shift", replicates)
+    check_replicates("fedlas shift", args.replicates)
     chosen = [
-        Corruption(name, severity, seed)
-        for name in dict.fromkeys(corruptions or CORRUPTIONS)
-        for severity in dict.fromkeys(severities or SEVERITIES)
+        Corruption(name, severity, args.seed)
+        for name in dict.fromkeys(args.corruptions or CORRUPTIONS)
+        for severity in dict.fromkeys(args.severities or SEVERITIES)
     ]
-    folders = [RunFolder(path, data_root=data) for path in runs]
+    folders = [RunFolder(path, data_root=args.data) for path in args.runs]
     loaded = [load_trained(folder) for folder in folders]
     for folder, trained in zip(folders, loaded, strict=True):
         with Bar(folder.name, total=len(chosen)) as bar:
-            save_to = (lambda part, folder=folder: folder.writable(folder.part_path(part))) if save else None
-            found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=replicates)
+            save_to = (lambda part, folder=folder: folder.writable(folder.part_path(part))) if args.save else None
+            found = measure_shift(trained, chosen, on_step=bar.advance, save_to=save_to, replicates=args.replicates)
         write_json(folder.shift_path, found)
         show(terminal(_table(folder, found), details=True))
-        say(*([_CAPTION] if replicates else []), *found["notes"], wrap=True)
+        say(*([_CAPTION] if args.replicates else []), *found["notes"], wrap=True)
         say(f"all figures: {folder.shift_path}")
     return 0
 

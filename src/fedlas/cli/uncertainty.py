@@ -32,41 +32,15 @@ def add_uncertainty(add: AddSubcommand) -> None:
 
 
 def _uncertainty(args: argparse.Namespace) -> int:
-    return uncertainty(args.method, args.runs, out=args.out, options=args.set, name=args.name, data=args.data)
-
-
-def uncertainty(
-    method: str,
-    folders: Sequence[Path],
-    *,
-    out: Path | None = None,
-    options: Iterable[str] = (),
-    name: str | None = None,
-    data: str | None = None,
-) -> int:
-    """Apply a method to finished runs, or find it done, and print the metrics beside the runs'.
-
-    Args:
-        method: Registry name.
-        folders: Folders of finished runs.
-        out: Folder of the result; None is one beside the first run.
-        options: Options of the method as ``key=value`` with a YAML value.
-        name: Its name in a report; None is the method with the losses of the runs.
-        data: Where the runs' data is; None searches the usual places.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: As :func:`plan_method` and :func:`apply_method`.
-    """
-    derived = plan_method(method, folders, out=out, options=parse_options(options), name=name, data=data)
+    derived = plan_method(
+        args.method, args.runs, out=args.out, options=parse_options(args.set), name=args.name, data=args.data
+    )
     metrics = apply_method(derived)
     before = "mean of the runs" if len(derived.members) > 1 else derived.members[0].name
     columns = {before: _mean(derived.members, metrics["test"]), derived.loss: metrics["test"]}
     if metrics["test_calibrated"]:
         columns[f"after temperature {metrics['temperature']:.3f}"] = metrics["test_calibrated"]
-    title = f"{UNCERTAINTY[method].metadata['title']} on {metrics['recipe']}, test set"
+    title = f"{UNCERTAINTY[args.method].metadata['title']} on {metrics['recipe']}, test set"
     show_blocks(metric_blocks(columns, title=title))
     say(*metrics["notes"], f"folder: {derived.folder}")
     return 0

@@ -1,5 +1,6 @@
 """What a recipe can say about data, and runs on images that stay on disk."""
 
+import argparse
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 
 from fakes_data import FAKES, picture
 from fedlas._core.check import InputError
-from fedlas.cli.shift import shift
+from fedlas.cli.shift import add_shift
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
@@ -159,10 +160,18 @@ def test_nonsense_is_refused_before_anything_starts(tmp_path, override, words):
         synthetic(tmp_path, override)
 
 
+def shift(*words):
+    """Run the subcommand, whose errors are raised."""
+    parser = argparse.ArgumentParser()
+    add_shift(lambda run, _positional: parser.set_defaults(run=run) or parser)
+    parsed = parser.parse_args(map(str, words))
+    return parsed.run(parsed)
+
+
 def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, capsys):
     run = synthetic(tmp_path)
     metrics = execute(run)
-    assert shift([run.folder], corruptions=["contrast", "fog"], severities=[1, 5], save=True) == 0
+    assert shift(run.folder, "--corruptions", "contrast", "fog", "--severities", 1, 5, "--save") == 0
     found = json.loads((run.folder / "shift.json").read_text())
     assert found["clean"]["test"]["nll"] == pytest.approx(metrics["test"]["nll"], rel=1e-6)
     assert found["clean"]["test_calibrated"]["nll"] == pytest.approx(metrics["test_calibrated"]["nll"], rel=1e-6)
@@ -185,11 +194,11 @@ def test_shift_measures_every_corruption_before_and_after_temperature(tmp_path, 
         )
         mildest = [noise for noise, row in zip(known[1:], rows, strict=True) if row["severity"] == 1]
         assert f"floor {100 * sum(noise['floor'] for noise in mildest) / 2:.2f}" in printed
-    assert shift([run.folder], corruptions=["fog"], severities=[1], replicates=0) == 0
+    assert shift(run.folder, "--corruptions", "fog", "--severities", 1, "--replicates", 0) == 0
     assert "floor" not in capsys.readouterr().out
     assert "noise" not in json.loads((run.folder / "shift.json").read_text())["clean"]
     with pytest.raises(InputError, match="replicates must be 0 or at least 39"):
-        shift([run.folder], corruptions=["fog"], replicates=5)
+        shift(run.folder, "--corruptions", "fog", "--replicates", 5)
 
 
 def test_shift_of_images_on_disk(done, birds):
@@ -202,9 +211,9 @@ def test_shift_of_images_on_disk(done, birds):
 
 def test_shift_refuses_what_cannot_be_measured(tmp_path, done, birds):
     with pytest.raises(InputError, match="Did you mean 'fog'"):
-        shift([done[0].folder], corruptions=["foog"], data=birds)
+        shift(done[0].folder, "--corruptions", "foog", "--data", birds)
     with pytest.raises(InputError, match="folder of a run"):
-        shift([tmp_path], corruptions=["fog"])
+        shift(tmp_path, "--corruptions", "fog")
     trained = load_trained(done[0].folder, data=birds)
     recipe = replace(trained.run.recipe, data=replace(trained.run.recipe.data, corruption=Corruption("fog", 1)))
     with pytest.raises(InputError, match="clean test images"):

@@ -36,3 +36,11 @@ gets a folder of its own inside the result's, where what it trains can go on aft
 UNCERTAINTY: Registry[Method] = Registry("uncertainty method")
 """Methods by name. Metadata: ``title`` (its name as a heading), ``paper`` (its title), ``year``, ``url``, ``least`` and
 ``most`` (how many runs it takes; None for any number)."""
+
+
+def method(
+    name: str, title: str, paper: str, year: int, arxiv: str, *, least: int = 1, most: int | None = 1
+) -> Callable[[Method], Method]:
+    """Register a method under ``name``; ``arxiv`` is the paper's number there, the rest as in :data:`UNCERTAINTY`."""
+    url = f"https://arxiv.org/abs/{arxiv}"
+    return UNCERTAINTY.register(name, title=title, paper=paper, year=year, url=url, least=least, most=most)

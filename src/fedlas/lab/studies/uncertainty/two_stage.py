@@ -1,26 +1,35 @@
-"""Two-stage training from a finished run: its body stays, a new head is trained (Jordahn and Olmos 2024)."""
+"""Two-stage training: a new head on the frozen body of a finished run (Jordahn and Olmos 2024; Bahavan et al. 2026)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
-from fedlas._core.check import check_count, check_number
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count, check_number
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive, seed_everything
+from fedlas.features import find_head
+from fedlas.lab.data import Splits
+from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
-from fedlas.lab.studies.uncertainty.second_stage import second_stage
-from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, VariationalHead
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import held_out_predictions, predictions_of, unknown_predictions
+from fedlas.lab.runs.training import train_run, training_job
+from fedlas.lab.studies.uncertainty.base import Result, method
+from fedlas.lab.train import OptimizerConfig, ScheduleConfig
+from fedlas.losses import LOSSES
+from fedlas.objective import Objective
+from fedlas.zoo.ood import angular_separability, detection_metrics, max_logit_score, norm_separability
+from fedlas.zoo.uncertainty.two_stage import LatentKL, MLPHead, TwoStage, VariationalHead
 
-_PAPER = {
-    "paper": "Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks",
-    "year": 2024,
-    "url": "https://arxiv.org/abs/2405.01196",
-    "least": 1,
-    "most": 1,
-}
+_PAPER = ("Decoupling Feature Extraction and Classification Layers for Calibrated Neural Networks", 2024, "2405.01196")
 
 
-@UNCERTAINTY.register("two-stage", title="Two-stage training", **_PAPER)
+@method("two-stage", "Two-stage training", *_PAPER)
 def two_stage(
     runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, hidden: int = 256, loss: str = "ce"
 ) -> Result:
@@ -58,7 +67,7 @@ def two_stage(
     ).result()
 
 
-@UNCERTAINTY.register("two-stage-variational", title="Variational two-stage training", **_PAPER)
+@method("two-stage-variational", "Variational two-stage training", *_PAPER)
 def two_stage_variational(
     runs: Sequence[RunFolder],
     *,
@@ -106,3 +115,174 @@ def two_stage_variational(
         penalty=LatentKL(kl_weight),
         settings={"hidden": hidden, "samples": samples, "kl_weight": kl_weight},
     ).result()
+
+
+@method(
+    "linear-head",
+    "Linear head on a frozen body",
+    "SpHOR: A Representation Learning Perspective on Open-set Recognition",
+    2026,
+    "2503.08049",
+)
+def linear_head(
+    runs: Sequence[RunFolder], *, folder: Path, epochs: int = 40, lr: float = 1e-3, loss: str = "ce"
+) -> Result:
+    """Second stage of SpHOR: the body of a run, frozen, under a new linear head; measures a run's held-out classes.
+
+    Args:
+        runs: One finished run, the first stage; of any loss.
+        folder: Where the second stage keeps its checkpoint.
+        epochs: Of the second stage.
+        lr: Learning rate of AdamW, constant, without weight decay.
+        loss: Registry name of the loss of the second stage, with its default options.
+
+    Returns:
+        Predictions of the epoch with the lowest NLL on validation. If the run holds out classes, the details have
+        ``auroc`` and ``oscr`` of the new head's maximum logit on their test images, and ``angular_separability`` and
+        ``norm_separability`` of the features, which the head does not change.
+
+    Raises:
+        InputError: For options out of range, an unknown loss, or a model without a linear head.
+
+    Note:
+        Data, batch norms, batch size and precision are as in two-stage training. The published code extracts the
+        features once, from one augmented pass, and trains by SGD at 0.01 with a cosine schedule, 20 epochs long.
+    """
+    stage = second_stage(
+        runs[0],
+        "linear-head",
+        folder,
+        epochs=epochs,
+        lr=lr,
+        loss=loss,
+        make_head=lambda size, classes, _seed: nn.Linear(size, classes),
+        settings={},
+    )
+    result = stage.result()
+    if not stage.run.recipe.data.hold_out_classes:
+        return result
+    count, found = _open_set(stage)
+    notes = [
+        f"{count:,} images of held-out classes, maximum logit: AUROC {found['auroc']:.4f}, OSCR {found['oscr']:.4f}",
+        f"separability of the features: by angle {found['angular_separability']:.4f}, "
+        f"by norm {found['norm_separability']:.4f}",
+    ]
+    return replace(result, notes=[*result.notes, *notes], details={**result.details, **found})
+
+
+def _open_set(stage: SecondStage) -> tuple[int, dict[str, float]]:
+    """Number of images of held-out classes, and how well the head and its features detect them."""
+    run, splits, model = stage.run, stage.splits, stage.model
+    _, known = held_out_predictions(run, splits, model, features=True)
+    unknown = unknown_predictions(run, splits, model, features=True)
+    # Class means are those of training images as they are, without augmentation.
+    train = predictions_of(model, splits, splits.train, batch_size=run.recipe.train.batch_size, features=True)
+    at_known, at_unknown, at_train = (cast(Tensor, each.features) for each in (known, unknown, train))
+    detected = detection_metrics(
+        max_logit_score(known.logits), max_logit_score(unknown.logits), id_correct=known.correct.numpy()
+    )
+    return len(unknown.logits), {
+        "auroc": detected["auroc"],
+        "oscr": detected["oscr"],
+        "angular_separability": angular_separability(
+            at_known, at_unknown, train_features=at_train, train_target=train.target
+        ),
+        "norm_separability": norm_separability(at_known, at_unknown),
+    }
+
+
+@dataclass(frozen=True)
+class SecondStage:
+    """A new head, trained on the frozen body of a run.
+
+    Attributes:
+        run: The run of the first stage.
+        model: The body with the new head.
+        splits: The run's data.
+        epochs: How many the head was trained for.
+        best_epoch: The one whose weights the model has.
+    """
+
+    run: Run
+    model: TwoStage
+    splits: Splits
+    epochs: int
+    best_epoch: int
+
+    def result(self) -> Result:
+        """Predictions of the best epoch on the run's own parts."""
+        val, test = held_out_predictions(self.run, self.splits, self.model)
+        return Result(
+            test=test,
+            val=val,
+            notes=[f"second stage: epoch {self.best_epoch} of {self.epochs}, chosen by NLL on validation"],
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            details={"best_epoch": self.best_epoch},
+        )
+
+
+def second_stage(
+    member: RunFolder,
+    name: str,
+    folder: Path,
+    *,
+    epochs: int,
+    lr: float,
+    loss: str,
+    make_head: Callable[[int, int, int], nn.Module],
+    settings: Mapping[str, Any],
+    penalty: nn.Module | None = None,
+) -> SecondStage:
+    """Train a new head on the frozen body of a finished run, or go on where an earlier start stopped.
+
+    Args:
+        member: The run.
+        name: Of the method, for errors and its random streams.
+        folder: Where the checkpoint is.
+        epochs: At least 1.
+        lr: Learning rate of AdamW, above 0.
+        loss: Registry name of the loss.
+        make_head: Called with the length of the features, the number of classes and a seed.
+        settings: The head's own options, which a checkpoint is compared with.
+        penalty: Added to the loss, see :class:`~fedlas.Objective`.
+
+    Raises:
+        InputError: For options out of range, an unknown loss, or a model without a linear head.
+    """
+    check_count(name, "epochs", epochs)
+    check_number(name, "lr", lr, low=0, low_open=True)
+    accelerator = new_accelerator()
+    trained = load_trained(member).to(accelerator.device)
+    # The second stage has random streams of its own, and the first one's loss does not matter to it.
+    splits, seed = trained.splits, derive(member.run.seed, name)
+    criterion = LOSSES.build(loss, {}, num_classes=splits.num_classes, num_samples=len(splits.train))
+    seed_everything(derive(seed, "head"))
+    head = make_head(_head_inputs(name, trained.objective.model), splits.num_classes, seed)
+    # Ranks draw different noise; rank 0 draws what one process would.
+    rank = int(accelerator.process_index)
+    seed_everything(derive(seed, f"training/{rank}" if rank else "training"))
+    model = TwoStage(trained.objective.model, head)
+    # The training loop of any run, with the settings of this stage.
+    recipe = replace(
+        member.run.recipe,
+        train=replace(member.run.recipe.train, epochs=epochs, select="nll", average="none"),
+        optimizer=OptimizerConfig(name="adamw", lr=lr, weight_decay=0.0),
+        schedule=ScheduleConfig(name="constant"),
+    )
+    stage = replace(member.run, recipe=recipe, seed=seed, folder=folder)
+    objective = Objective(model, criterion, head=head, penalty=penalty)
+    job = replace(
+        training_job(stage, objective, splits, accelerator),
+        identity={**stage.config(), "first": member.run.config(), "loss": loss, **settings},
+        name=f"{name} of {member.run.name}",
+    )
+    fitted = train_run(stage, splits, job)
+    return SecondStage(member.run, model, splits, epochs, fitted.best_epoch)
+
+
+def _head_inputs(owner: str, model: nn.Module) -> int:
+    head = find_head(model)
+    size = getattr(head, "in_features", None)
+    if isinstance(size, int):
+        return size
+    raise InputError(owner, "the model must end in a linear layer", type(head).__name__, "Use another method.")

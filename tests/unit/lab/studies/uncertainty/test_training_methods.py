@@ -18,7 +18,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.runs.measure import predictions_of
 from fedlas.lab.studies.uncertainty import UNCERTAINTY
-from fedlas.lab.studies.uncertainty.orthogonal_ensemble import orthogonal_ensemble
+from fedlas.lab.studies.uncertainty.ensembles import orthogonal_ensemble
 from fedlas.lab.train import load_checkpoint, read_log
 from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions
@@ -123,12 +123,12 @@ def test_stopped_and_started_again(member, tmp_path, monkeypatch, name):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped").rglob("*.pt")}.items() <= before.items()
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", ["linear-head", "two-stage", "two-stage-variational", "orthogonal-ensemble"])
 def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, name):
     build(name, [member], FAST[name], folder=tmp_path)
-    other = {"orthogonal-ensemble": {"self_weight": 0.5}, "bayes-by-backprop": {"prior_sigma": 0.7}}
+    other = {"self_weight": 0.5} if name == "orthogonal-ensemble" else {"lr": 0.5}
     with pytest.raises(InputError, match="same configuration"):
-        build(name, [member], {**FAST[name], **other.get(name, {"lr": 0.5})}, folder=tmp_path)
+        build(name, [member], {**FAST[name], **other}, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_another_configuration_in_the_same_folder_is_refused(member, tmp_path, n
         ("orthogonal-ensemble", {"members": 1}, "members"),
         ("orthogonal-ensemble", {"inter_weight": -1.0}, "inter_weight"),
         ("bayes-by-backprop", {"samples": 0}, "samples"),
-        ("bayes-by-backprop", {"prior_pi": 2.0}, "prior_pi"),
+        ("bayes-by-backprop", {"prior_pi": 2.0}, "options must be its own"),
         ("last-layer-laplace", {"structure": "kroon"}, "Did you mean 'kron'"),
         ("matrix-gaussian", {"covariance": "dag"}, "Did you mean 'diag'"),
         ("probabilistic-backprop", {"prior": "learnt"}, "Did you mean 'learned'"),
@@ -286,8 +286,6 @@ def test_a_bayesian_run_predicts_as_it_is(member, tmp_path):
     assert not folder.exists()  # nothing to train
     twin = build("bayes-by-backprop", [member], {"samples": 3}, folder=folder)
     torch.testing.assert_close(twin.test.logits, found.test.logits)  # trained anew like it
-    with pytest.raises(InputError, match="has its prior already; got prior_sigma"):
-        build("bayes-by-backprop", [bayesian], {"prior_sigma": 0.2}, folder=folder)
     with pytest.raises(InputError, match="plain weights"):
         build("orthogonal-ensemble", [bayesian], {}, folder=tmp_path / "none")
     second = build("two-stage", [bayesian], FAST["two-stage"], folder=tmp_path / "second")  # on the mean weights

@@ -1,0 +1,219 @@
+"""Ensembles: of runs on disk that differ in seed or in anything, and of networks whose filters are kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_count
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive
+from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import load_trained
+from fedlas.lab.runs.measure import held_out_predictions
+from fedlas.lab.runs.training import train_run, training_job
+from fedlas.lab.studies.uncertainty.base import Result, method
+from fedlas.lab.studies.uncertainty.members import shared_predictions
+from fedlas.lab.train.checkpoint import differences
+from fedlas.predictions import Predictions
+from fedlas.zoo.uncertainty.ensemble import average
+from fedlas.zoo.uncertainty.hyper_ensemble import greedy_selection
+from fedlas.zoo.uncertainty.orthogonality import OrthogonalityPenalty, filters
+
+_DEEP, _HYPER, _ORTHOGONAL = "deep-ensemble", "hyper-ensemble", "orthogonal-ensemble"
+
+APART = (
+    "no temperature: each run was validated on images of its own, which others were trained on; train them with "
+    "--set data.split_seed=0, say"
+)
+"""Note of a result without validation part."""
+
+
+@method(
+    _DEEP,
+    "Deep ensemble",
+    "Simple and Scalable Predictive Uncertainty Estimation",
+    2017,
+    "1612.01474",
+    least=2,
+    most=None,
+)
+def deep_ensemble(runs: Sequence[RunFolder]) -> Result:
+    """Deep ensemble: the mean of the probabilities of runs that differ in their seed only.
+
+    Args:
+        runs: At least two finished runs.
+
+    Returns:
+        Log of the mean probabilities, on test and, if all runs were validated on the same images, on validation.
+
+    Raises:
+        InputError: If the runs differ in more than the seed, or were tested on different images.
+
+    Note:
+        The paper also trains on adversarial examples; its gain was small and ensembles since go without.
+    """
+    for member in runs[1:]:
+        if found := differences(_settings(runs[0]), _settings(member)):
+            raise InputError(
+                _DEEP,
+                "runs must differ in nothing but the seed",
+                f"{member.name}, which differs from {runs[0].name} in {'; '.join(found)}",
+                "Use hyper-ensemble for runs of different settings.",
+            )
+    test, val = _test_predictions(_DEEP, runs), shared_predictions(runs, "val")
+    if val is None:
+        return Result(average(*test), notes=[APART])
+    return Result(average(*test), average(*val))
+
+
+def _test_predictions(owner: str, runs: Sequence[RunFolder]) -> list[Predictions]:
+    """Each run's predictions on the test part.
+
+    Raises:
+        InputError: If they were not tested on the same images.
+    """
+    found = shared_predictions(runs, "test")
+    if found is None:
+        raise InputError(
+            owner,
+            "runs must be tested on the same images",
+            "different parts of the test set",
+            "Leave data.test_size out, or train the runs with one data.split_seed.",
+        )
+    return found
+
+
+def _settings(member: RunFolder) -> dict[str, object]:
+    return {key: value for key, value in member.run.config().items() if key != "seed"}
+
+
+@method(
+    _HYPER, "Hyper-deep ensemble", "Hyperparameter Ensembles for Robustness", 2020, "2006.13570", least=2, most=None
+)
+def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str = "greedy") -> Result:
+    """Hyper-ensemble: the mean of the probabilities of runs of different settings, picked greedily on validation.
+
+    Args:
+        runs: The pool: at least two finished runs on the same data.
+        size: Most different runs in the ensemble.
+        selection: ``greedy`` (with replacement, by validation NLL, so runs may weigh differently) or ``all`` (every
+            run, all alike; ``size`` does not matter).
+
+    Returns:
+        Log of the weighted mean probabilities; ``details`` holds how often each run was picked.
+
+    Raises:
+        InputError: For options out of range, runs tested on different images or, with ``greedy``, validated on
+            different ones.
+
+    Note:
+        The paper draws the pool by a random search and trains the chosen settings again from other seeds, before it
+        selects from those. Here the pool is what was trained: variants in the recipe's ``losses``, seeds, other
+        recipes. The validation part then serves three times: to choose epochs, to pick runs, and to fit a temperature.
+    """
+    check_count(_HYPER, "size", size)
+    check_choice(_HYPER, "selection", selection, ("greedy", "all"))
+    test, val = _test_predictions(_HYPER, runs), shared_predictions(runs, "val")
+    if selection == "all":
+        notes = [] if val is not None else [APART]
+        return Result(average(*test), None if val is None else average(*val), notes)
+    if val is None:
+        raise InputError(
+            _HYPER,
+            "a selection needs runs validated on the same images",
+            "different validation parts",
+            "Train them with one data.split_seed, or set selection=all.",
+        )
+    # The selection sees validation only, so the test part stays honest.
+    counts = greedy_selection(val, size=size)
+    picked = {member.name: count for member, count in zip(runs, counts, strict=True) if count}
+    kept = sum(int(member.metrics["parameters"]) for member in runs if member.name in picked)
+    said = ", ".join(f"{name} ({count})" for name, count in picked.items())
+    return Result(
+        average(*test, weights=counts),
+        average(*val, weights=counts),
+        notes=[f"picked by validation NLL, with their weights: {said}"],
+        parameters=kept,
+        details={"picked": picked},
+    )
+
+
+@method(
+    _ORTHOGONAL,
+    "Orthogonal ensemble",
+    "Orthogonal Ensemble Networks for Biomedical Image Segmentation",
+    2021,
+    "2105.10827",
+)
+def orthogonal_ensemble(
+    runs: Sequence[RunFolder],
+    *,
+    folder: Path,
+    members: int = 5,
+    self_weight: float = 0.1,
+    inter_weight: float = 0.1,
+) -> Result:
+    """Orthogonal ensemble: members trained one after the other, their filters kept apart; the mean predicts.
+
+    Args:
+        runs: One finished run: its recipe, loss and data are taken, not its weights.
+        folder: Holds ``member0``, ``member1``, ... with a checkpoint each.
+        members: Networks, at least 2.
+        self_weight: Weight of the correlation among a member's own filters.
+        inter_weight: Weight of that with the filters of the members before it.
+
+    Returns:
+        Log of the mean probabilities of the members, each with its best epoch by the recipe's choice.
+
+    Raises:
+        InputError: For options out of range, or a run with ``model.bayesian``.
+
+    Note:
+        All members train and select on the run's split, and differ in initial weights and in the order of the data;
+        the first has the run's own. See :class:`~fedlas.zoo.uncertainty.OrthogonalityPenalty` for the terms.
+    """
+    check_count(_ORTHOGONAL, "members", members, low=2)
+    OrthogonalityPenalty(self_weight=self_weight, inter_weight=inter_weight)  # its checks, before anything is trained
+    if runs[0].run.recipe.model.bayesian is not None:  # its own penalty would be lost
+        raise InputError(_ORTHOGONAL, "the run must have plain weights", "model.bayesian", "Take a run without it.")
+    accelerator = new_accelerator()
+    trained = load_trained(runs[0]).to(accelerator.device)
+    run, splits = trained.run, trained.splits
+    # Members are trained in turn, because each is kept apart from those before it.
+    earlier: list[dict[str, Tensor]] = []
+    parts: list[tuple[Predictions, Predictions]] = []
+    parameters = 0
+    for number in range(members):
+        member = _member(run, number, folder)
+        objective = build_objective(member, splits, rank=accelerator.process_index)
+        objective.penalty = OrthogonalityPenalty(earlier, self_weight=self_weight, inter_weight=inter_weight)
+        job = replace(
+            training_job(member, objective, splits, accelerator),
+            identity={
+                **member.config(),
+                "like": run.config(),
+                "member": number,
+                "self_weight": self_weight,
+                "inter_weight": inter_weight,
+            },
+            name=f"member {number + 1} of {members}",
+        )
+        train_run(member, splits, job)
+        # A copy, so that the next member compares itself with the filters as they were at the end.
+        earlier.append({name: rows.detach().clone() for name, rows in filters(objective.model).items()})
+        parameters += sum(parameter.numel() for parameter in objective.model.parameters())
+        parts.append(held_out_predictions(run, splits, objective))
+    val, test = (average(*found) for found in zip(*parts, strict=True))
+    return Result(test=test, val=val, parameters=parameters, details={"members": members})
+
+
+def _member(run: Run, number: int, folder: Path) -> Run:
+    """A run whose seed decides weights and order of a member; the split stays that of ``run``."""
+    seed = run.seed if number == 0 else derive(run.seed, f"{_ORTHOGONAL}/{number}")
+    return replace(run, seed=seed, folder=folder / f"member{number}")

@@ -1,0 +1,199 @@
+"""Methods that leave the network as it is: a calibrator on its logits, or a Bayesian head on its features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from fedlas._core.ranks import new_accelerator
+from fedlas._core.streams import derive
+from fedlas._core.terminal import track
+from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators.notes import fit_with_notes
+from fedlas.features import find_head
+from fedlas.lab.runs.folder import RunFolder
+from fedlas.lab.runs.load import Trained, load_trained
+from fedlas.lab.runs.measure import held_out_predictions, predictions_of
+from fedlas.lab.studies.run_parts import run_held_out
+from fedlas.lab.studies.uncertainty.base import Result, method
+from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure
+from fedlas.zoo.uncertainty.matrix_gaussian import Covariance, MatrixGaussian
+from fedlas.zoo.uncertainty.probabilistic_backprop import Prior, ProbabilisticBackprop
+
+_MATRIX, _PROBABILISTIC = "matrix-gaussian", "probabilistic-backprop"
+
+
+@method("post-hoc", "Post-hoc calibration", "On Calibration of Modern Neural Networks", 2017, "1706.04599")
+def post_hoc(runs: Sequence[RunFolder], *, calibrator: str = "temperature") -> Result:
+    """A calibrator fitted on the run's validation part: what a loss is up against that should need none.
+
+    Args:
+        runs: One finished run.
+        calibrator: Registry name, see ``fedlas list calibrators``.
+
+    Returns:
+        The calibrated predictions; those on validation are what the calibrator was fitted on.
+
+    Raises:
+        InputError: For an unknown calibrator, or one that needs what the run has not saved.
+        MissingExtraError: If it needs a package that is not installed.
+    """
+    entry = CALIBRATORS[calibrator]
+    held_out = run_held_out(runs[0].path, data=runs[0].data_root)
+    fitted, notes = fit_with_notes(entry.value(), held_out.predictions(entry, alone=True))
+    val, test = (replace(fitted.transform(runs[0].predictions(part)), features=None) for part in ("val", "test"))
+    return Result(test, val, notes)
+
+
+@method(
+    "last-layer-laplace", "Last-layer Laplace", "Laplace Redux - Effortless Bayesian Deep Learning", 2021, "2106.14806"
+)
+def last_layer_laplace(
+    runs: Sequence[RunFolder],
+    *,
+    structure: Structure = "kron",
+    link: Link = "probit",
+    samples: int = 100,
+    prior_precision: float | None = None,
+) -> Result:
+    """Laplace approximation of the last layer: a Gaussian around the head's weights, nothing is trained.
+
+    Args:
+        runs: One finished run.
+        structure: Form of the curvature: ``kron``, ``full`` (for small heads) or ``diag``.
+        link: From Gaussian logits to probabilities: ``probit``, ``mc`` or ``bridge``.
+        samples: Draws for ``mc``.
+        prior_precision: Of the weights; null maximizes the marginal likelihood of the training part.
+
+    Returns:
+        Log of the mean probabilities. The accuracy may differ from the run's.
+
+    Raises:
+        InputError: For options out of range, or a head that is not a linear layer, or too large for ``full``.
+        MissingExtraError: Without laplace-torch.
+
+    Note:
+        It is fitted on the run's training part without augmentation, with dropout off. See
+        :class:`~fedlas.zoo.uncertainty.LastLayerLaplace`.
+    """
+    trained = load_trained(runs[0]).to(new_accelerator().device)
+    laplace = LastLayerLaplace(
+        find_head(trained.objective.model),
+        structure=structure,
+        prior_precision=prior_precision,
+        link=link,
+        samples=samples,
+        seed=derive(runs[0].run.seed, "last-layer-laplace"),
+    )
+    result = _fitted(trained, laplace)
+    details = {
+        "prior_precision": laplace.prior_precision,
+        "log_marginal_likelihood": laplace.log_marginal_likelihood,
+    }
+    return replace(result, details=details)
+
+
+@method(
+    _MATRIX,
+    "Matrix-Gaussian posterior",
+    "Structured and Efficient Variational Deep Learning with Matrix Gaussian Posteriors",
+    2016,
+    "1603.04733",
+)
+def matrix_gaussian(
+    runs: Sequence[RunFolder],
+    *,
+    hidden: int = 50,
+    covariance: Covariance = "diag",
+    epochs: int = 100,
+    lr: float = 0.01,
+    kl_weight: float = 1.0,
+    samples: int = 100,
+) -> Result:
+    """Matrix-Gaussian posterior: a new head on the run's features, its weights Gaussian matrices trained by the ELBO.
+
+    Args:
+        runs: One finished run.
+        hidden: Units of the head's hidden layer; 0 for none.
+        covariance: Of a matrix's rows and of its columns: ``diag`` as in the paper, or ``full``.
+        epochs: Passes over the training part.
+        lr: Learning rate of Adam at the start; it falls to 0 along a cosine.
+        kl_weight: Factor of the KL term; 1 is the evidence lower bound.
+        samples: Draws of all weights for a prediction.
+
+    Returns:
+        Log of the mean probabilities over the draws.
+
+    Raises:
+        InputError: For options out of range.
+
+    Note:
+        The run's body does not change. Batch size is the run's. With few training samples the bound itself keeps
+        predictions far less sure than the labels warrant; ``kl_weight`` below 1 or a temperature mends that. See
+        :class:`~fedlas.zoo.uncertainty.MatrixGaussian`.
+    """
+    trained = load_trained(runs[0]).to(new_accelerator().device)
+    head = MatrixGaussian(
+        hidden=hidden,
+        covariance=covariance,
+        epochs=epochs,
+        lr=lr,
+        batch_size=trained.run.recipe.train.batch_size,
+        kl_weight=kl_weight,
+        samples=samples,
+        seed=derive(runs[0].run.seed, _MATRIX),
+    )
+    result = _fitted(trained, head, progress=lambda epochs: track(epochs, _MATRIX))
+    note = f"a new head on the features: {epochs} epochs, {hidden} hidden units"
+    return replace(result, notes=[note], details={"kl": head.kl})
+
+
+@method(
+    _PROBABILISTIC,
+    "Probabilistic backpropagation",
+    "Probabilistic Backpropagation for Scalable Learning of Bayesian Neural Networks",
+    2015,
+    "1502.05336",
+)
+def probabilistic_backprop(
+    runs: Sequence[RunFolder], *, hidden: int = 50, passes: int = 10, prior: Prior = "fixed"
+) -> Result:
+    """Probabilistic backpropagation: a new head on the run's features, its Gaussian weights updated sample by sample.
+
+    Args:
+        runs: One finished run.
+        hidden: Units of the head's hidden layer; 0 for none.
+        passes: Passes over the training part.
+        prior: Of the weights: ``fixed``, or ``learned`` with the weights as in the paper.
+
+    Returns:
+        Log of the probabilities under the posterior; nothing is sampled.
+
+    Raises:
+        InputError: For options out of range.
+
+    Note:
+        The run's body does not change. The paper treats regression; labels enter as multinomial probit. See
+        :class:`~fedlas.zoo.uncertainty.ProbabilisticBackprop`. A pass takes about half a millisecond a sample.
+    """
+    trained = load_trained(runs[0]).to(new_accelerator().device)
+    head = ProbabilisticBackprop(
+        hidden=hidden, passes=passes, prior=prior, seed=derive(runs[0].run.seed, _PROBABILISTIC)
+    )
+    result = _fitted(trained, head, progress=lambda passes: track(passes, _PROBABILISTIC))
+    note = f"a new head on the features: {passes} passes, {hidden} hidden units"
+    shape, rate = head.precision
+    return replace(result, notes=[note], details={"prior_precision": shape / rate})
+
+
+def _fitted(trained: Trained, head: Any, **options: Any) -> Result:
+    """Fit ``head`` on the features of a run's training part, without augmentation; predict the other parts."""
+    splits, size = trained.splits, trained.run.recipe.train.batch_size
+    train = predictions_of(trained.objective, splits, splits.train, batch_size=size, features=True)
+    parts = held_out_predictions(trained.run, splits, trained.objective, features=True)
+    head.fit(train, **options)
+    # The new logits are no linear function of the features, so the features are left out.
+    val, test = (replace(head.predict(part), features=None) for part in parts)
+    parameters = sum(parameter.numel() for parameter in trained.objective.model.parameters()) + head.num_kept
+    return Result(test=test, val=val, parameters=parameters)
