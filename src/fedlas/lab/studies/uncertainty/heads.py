@@ -1,4 +1,4 @@
-"""Methods that leave the network as it is: a calibrator on its logits, or a Bayesian head on its features."""
+"""Methods that do not train the network: a calibrator on its logits, or a Bayesian head on its features."""
 
 from __future__ import annotations
 
