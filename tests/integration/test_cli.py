@@ -79,7 +79,6 @@ def test_every_option_shows_one_default(verb):
         (["train", "digits", "--seed", "x"], "invalid int value: 'x'"),
         (["train", "digits", "more"], "unrecognized arguments: 'more'"),
         (["train", "digits", "--seed"], "expected one argument"),
-        (["list"], "required: KIND"),
         (["list", "loses"], "Did you mean 'losses'?"),
         (["bench", "digts"], "Did you mean 'digits'?"),
         (["bench", "digits", "--losses", "ce", "fedlass"], "Did you mean 'fedlas'?"),

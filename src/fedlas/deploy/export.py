@@ -228,7 +228,7 @@ def check_export(probs: Probs, deployed: Deployed, samples: Samples, tolerance: 
     if not largest <= tolerance:
         why = (
             f"The run's model in PyTorch differs by {ours:.2g} on this machine already: it predicted on another device "
-            "or in another precision. Allow it with tolerance= if that is why"
+            "or in another precision. Export it where it was trained, or measure it again here"
             if ours > tolerance
             else "PyTorch gives the model's probabilities, so the conversion is at fault. Try another --format"
         )

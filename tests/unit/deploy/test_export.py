@@ -123,7 +123,6 @@ def test_what_gives_other_probabilities_is_not_left(run_folder, tmp_path, monkey
     with pytest.raises(InputError, match="within 1e-05; got a difference of"):
         export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0)
     assert not list(tmp_path.iterdir())
-    assert export(run_folder, form="safetensors", out=tmp_path / "net.safetensors", replicates=0, tolerance=0.1) == 0
 
 
 def test_predictions_made_elsewhere_are_told_from_a_wrong_conversion(run_folder, tmp_path):
@@ -151,7 +150,6 @@ def test_nonsense(run_folder, tmp_path):
     for options, message in (
         ({"form": "onx"}, "Did you mean 'onnx'"),
         ({"out": tmp_path / "net.pt"}, r"--out must end in \.onnx"),
-        ({"tolerance": -1.0}, "tolerance"),
         ({"calibrate": "drift-temperature"}, "--calibrate"),
     ):
         with pytest.raises(InputError, match=message):

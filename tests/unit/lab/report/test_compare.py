@@ -5,8 +5,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.cli import main
-from fedlas.cli.compare import compare
-from fedlas.lab.report.compare import differences, differences_figure
+from fedlas.lab.report.compare import compare_methods, differences, differences_figure
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.stats import holm, paired_t_test, wilcoxon_test
@@ -79,7 +78,7 @@ def test_the_table(tmp_path, capsys):
     assert all(len(line) <= 80 for line in out.splitlines())
     assert main(["compare", str(tmp_path), "fedlas:ls", "--markdown", "--stage", "after"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("ECE %, after temperature scaling, digits\n\n| A - B")
+    assert "ECE %, after temperature scaling, digits\n\n| A - B" in out
     assert "| fedlas - ls |     5 | 1.03 | 2.02 | -0.99 [-1.14, -0.84] |" in out
     assert "cannot reach 0.05 with fewer than 6 seeds" in out
 
@@ -103,12 +102,11 @@ def test_the_table_in_full_has_interval_and_floor_of_what_is_compared(tmp_path, 
     assert "floor" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_picture_shows_the_differences_of_each_metric(tmp_path, theme):
+def test_the_picture_shows_the_differences_of_each_metric(tmp_path):
     pairs, names = ["fedlas:ls", "fedlas:mbls"], ["ece", "nll"]
     summary = collect(write(tmp_path))
     asked = {name: differences(summary, pairs, metric=name) for name in names}
-    ece, nll = differences_figure(asked, theme=theme).axes
+    ece, nll = differences_figure(asked).axes
     assert [tick.get_text() for tick in ece.get_yticklabels()] == ["fedlas - ls", "fedlas - mbls"]
     assert ece.get_xlabel() == "ECE (points), A - B"
     assert nll.get_xlabel() == "NLL, A - B"
@@ -116,7 +114,7 @@ def test_the_picture_shows_the_differences_of_each_metric(tmp_path, theme):
     assert nll.collections[0].get_offsets()[0, 0] == pytest.approx(10 * (0.019 - 0.040))
     files = [tmp_path / f"{name}.svg" for name in "ab"]
     for file in files:
-        assert main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file), "--theme", theme]) == 0
+        assert main(["compare", str(tmp_path), *pairs, "--metrics", *names, "--plot", str(file)]) == 0
     first, second = (file.read_bytes() for file in files)
     assert first == second
     assert first.startswith(b"<?xml")
@@ -142,11 +140,11 @@ def test_a_picture_of_no_known_kind_writes_nothing(tmp_path, capsys):
 def test_what_cannot_be_compared(tmp_path, pairs, options, message):
     write(tmp_path)
     with pytest.raises(InputError, match=message):
-        compare(tmp_path, pairs, **options)
+        compare_methods(tmp_path, pairs, **options)
 
 
 def test_no_seed_in_common(tmp_path):
     write(tmp_path, {"ls": [0.04, 0.05], "ce": [0.03]})
     (tmp_path / "ls-s0" / "metrics.json").unlink()
     with pytest.raises(InputError, match="a pair must have a seed in common; got ls:ce"):
-        compare(tmp_path, ["ls:ce"])
+        compare_methods(tmp_path, ["ls:ce"])
