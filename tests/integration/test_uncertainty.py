@@ -34,7 +34,6 @@ def test_from_runs_to_a_report(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setitem(COSTLY, "smooth_ece", 39)  # this and the figures of ten runs would take most of the time
-    monkeypatch.setattr("fedlas.lab.report.run_page.figure", lambda drawn, alt: "")
     seeds = ["0", "1", "2"]
     call(capsys, "bench", "synthetic", "--losses", "ce", "ls", "--seeds", *seeds, "--out", "b", *OVERRIDES)
     runs = [f"b/ce-s{seed}" for seed in seeds]

@@ -11,9 +11,9 @@ from fedlas._core.check import InputError
 from fedlas._core.collective import is_main_process
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
-from fedlas.cli.arguments import AddSubcommand
+from fedlas.cli.arguments import AddSubcommand, add_details
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
-from fedlas.cli.report import add_report_options, report, require_report_packages
+from fedlas.cli.report import report, require_report_packages
 from fedlas.lab.bench.dry_run import dry_run
 from fedlas.lab.bench.executors import EXECUTORS, Executor
 from fedlas.lab.bench.run_all import run_all
@@ -38,7 +38,7 @@ def add_bench(add: AddSubcommand) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print every run, its steps and where it goes; do nothing (default: do)"
     )
-    add_report_options(parser)
+    add_details(parser, "print every number and how to read it (default: verdict and table)")
     add_executor(parser)
 
 
@@ -124,7 +124,7 @@ def _bench(args: argparse.Namespace) -> int:
     }
     if args.dry_run:
         return dry_run(group, **chosen)
-    return bench_group(group, **chosen, details=args.details, pages=args.pages)
+    return bench_group(group, **chosen, details=args.details)
 
 
 def bench(
@@ -135,7 +135,6 @@ def bench(
     out: Path | None = None,
     executor: Executor | None = None,
     details: bool = False,
-    pages: bool = False,
 ) -> int:
     """Run a recipe with several losses and seeds, write the report, print its verdict and table.
 
@@ -146,7 +145,6 @@ def bench(
         out: As :func:`fedlas.lab.recipes.plan.plan`.
         executor: Where the runs happen; None is one after the other in this process.
         details: As in :func:`report`.
-        pages: As there.
 
     Returns:
         0, or 1 if a run failed (the others are done and reported all the same).
@@ -188,7 +186,7 @@ def bench(
         )
     # Report what finished.
     if is_main_process():
-        report(folder, details=details, pages=pages)
+        report(folder, details=details)
     if outcome.failed:
         failed = f"failed: {', '.join(outcome.failed)} (see error.txt in each)"
         say(failed, style="bold red", wrap=True, stderr=True)

@@ -62,13 +62,13 @@ def test_arguments_that_choose_nothing(arguments, text):
         chosen(*arguments)
 
 
-def test_results_in_any_order_are_told_in_the_plans(tmp_path):
+def test_results_are_counted_as_they_end(tmp_path):
     runs = plan(RECIPE, losses=["ce", "ls", "mbls", "acls"], seeds=[0], out=tmp_path)
     text = io.StringIO()
     outcome = run_all(runs, executor=Backwards(), console=Console(file=text, width=200))
     assert (outcome.finished, outcome.pending) == (["mbls-s0", "acls-s0"], ["ce-s0", "ls-s0"])
     lines = text.getvalue().splitlines()
-    assert [line.split("  ")[0] for line in lines if line.startswith("[")] == ["[4/4] acls-s0", "[3/4] mbls-s0"]
+    assert [line.split("  ")[0] for line in lines if line.startswith("[")] == ["[1/4] acls-s0", "[2/4] mbls-s0"]
 
 
 def test_runs_that_are_not_waited_for_make_no_report(tmp_path, capsys):

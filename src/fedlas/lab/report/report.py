@@ -11,7 +11,6 @@ from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import ReportModel, report_model
-from fedlas.lab.report.run_page import write_run_pages
 from fedlas.lab.runs.bench_folder import RESULTS
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import with_estimates
@@ -24,13 +23,12 @@ __all__ = ["Report", "collect", "write_report"]
 
 @dataclass(frozen=True)
 class Report:
-    """Paths of the three files of a report, the model they were made from, and why runs have no page of their own."""
+    """Paths of the three files of a report, and the model they were made from."""
 
     markdown: Path
     html: Path
     csv: Path
     model: ReportModel
-    notes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> Summary:
@@ -42,8 +40,6 @@ def write_report(
     folder: str | Path,
     *,
     replicates: int = REPLICATES,
-    pages: bool = False,
-    data: str | None = None,
     console: Any = None,
 ) -> Report:
     """Read the runs in ``folder`` and write ``report.md``, ``report.html`` and ``results.csv`` beside them.
@@ -54,8 +50,6 @@ def write_report(
     Args:
         folder: A bench folder, see :func:`collect`.
         replicates: Of intervals and noise floors; 0 computes none and shows those that are kept in the run folders.
-        pages: Whether each run with predictions gets a page of its own, ``report.html`` in its folder.
-        data: Where the runs' data is, for the images of these pages; None searches the usual places.
         console: A ``rich.console.Console`` for progress bars; None makes one on standard error.
 
     Raises:
@@ -63,11 +57,10 @@ def write_report(
     """
     model = report_model(with_estimates(collect(folder), replicates=replicates, console=console))
     summary = model.summary
-    notes = write_run_pages(summary, data=data, console=console) if pages else []
     texts = {
         "report.md": markdown_report(model),
         "report.html": html_report(model),
         RESULTS: csv_text(results_table(summary)),
     }
     markdown, html, results = (write_text(summary.folder / name, text) for name, text in texts.items())
-    return Report(markdown, html, results, model, tuple(notes))
+    return Report(markdown, html, results, model)

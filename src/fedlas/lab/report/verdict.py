@@ -76,11 +76,12 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
     )
     if not comparison.tests:
         return f"{best}."
+    first = (about.metric, stage) == ("nll", "test")  # what holds for all numbers is said once
     if comparison.n == 1:
-        return f"{best}, with one seed, which cannot show more than chance."
+        return f"{best}, with one seed, which cannot show more than chance." if first else f"{best}."
     equal = [name for name in model.methods if name in comparison.tests and name not in comparison.distinguishable]
     over = f"over {comparison.n} seeds"
-    if comparison.n < FEWEST_SEEDS:
+    if comparison.n < FEWEST_SEEDS and first:
         over += f"; use {FEWEST_SEEDS} to call one best"
     if not equal:
         return f"{best}, beyond chance {over}."
@@ -89,8 +90,10 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
 
 
 def _calibration(model: ReportModel) -> str:
-    """Return whether the first method of the table is calibrated by every test, and in which direction it errs."""
-    name, about = model.methods[0], column("ece", places=3)
+    """Return whether the method with the lowest NLL is calibrated by every test, and in which direction it errs."""
+    comparison = model.comparisons.get(("nll", "test"))
+    name = comparison.best if comparison and comparison.best else model.methods[0]
+    about = column("ece", places=3)
     if not model.values(name, "ece"):
         return ""
     noise, text = model.noise(name, about), f"{name} has an ECE of {model.cell(name, about).value} %"

@@ -12,13 +12,11 @@ import rich.console
 
 from fedlas._core.check import InputError
 from fedlas.lab.report.bench_tables import long_table
-from fedlas.lab.report.examples import cases_of
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.notes import legend
 from fedlas.lab.report.report import write_report
-from fedlas.lab.report.run_page import run_page
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.intervals import FILE, reasons, with_estimates
 from fedlas.metrics import METRICS
@@ -36,7 +34,7 @@ REPLICATES = 39
 def measured(tmp_path_factory, bench_writer):
     """Two methods, two seeds, with the ``intervals.json`` and the report of all; tests copy it to change it."""
     folder = bench_writer(tmp_path_factory.mktemp("noise") / "digits", losses=("ce", "ls"), seeds=(0, 1), samples=300)
-    return write_report(folder, replicates=REPLICATES, pages=False)
+    return write_report(folder, replicates=REPLICATES)
 
 
 @pytest.fixture
@@ -155,17 +153,15 @@ def test_what_is_stale_is_computed_again(folder, change):
 def test_without_predictions_what_is_kept_is_taken(folder, measured):
     for path in folder.rglob("*.npz"):
         path.unlink()
-    again = write_report(folder, replicates=REPLICATES, pages=True)
+    again = write_report(folder, replicates=REPLICATES)
     assert [run.estimates for run in again.summary.runs] == [run.estimates for run in measured.summary.runs]
     assert again.csv.read_bytes() == measured.csv.read_bytes()
-    assert len(again.notes) == 4
-    assert "no page" in again.notes[0]
 
 
 def test_without_either_there_is_a_dash_and_a_reason(folder):
     shutil.rmtree(folder / "ce-s1" / "predictions")
     (folder / "ce-s1" / FILE).unlink()
-    report = write_report(folder, replicates=REPLICATES, pages=False)
+    report = write_report(folder, replicates=REPLICATES)
     (reason,) = reasons(report.summary)
     assert reason == "ce-s1: no intervals: predictions/test.npz is missing, and there is no usable intervals.json"
     for path in (report.markdown, report.html):
@@ -227,12 +223,6 @@ def test_the_sign_of_what_is_not_told_from_calibrated_is_in_all_three_forms_and_
     assert f"~ floor {told.floor}" not in terminal
     for text in (markdown, html, terminal):
         assert not re.search(r"≈ ?(floor|\d)", text)
-    test = Predictions.load(summary.runs[0].path / "predictions" / "test.npz")
-    page = run_page(summary.runs[0], test, cases_of(summary.runs[0], test))
-    own = noise_text([summary.runs[0].estimates.get("ece")], lambda v: f"{100 * v:.2f}")
-    assert own.calibrated
-    assert f">~ floor {own.floor}, {own.p_value}<" in page
-    assert "≈" not in page
 
 
 def test_text_of_several_runs():

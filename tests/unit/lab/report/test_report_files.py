@@ -22,7 +22,7 @@ from fedlas.lab.runs import provenance
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal
 
-write_report = partial(write_everything, replicates=0, pages=False)
+write_report = partial(write_everything, replicates=0)
 
 
 class Page(HTMLParser):
