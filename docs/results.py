@@ -460,6 +460,6 @@ if __name__ == "__main__":
         (ROOT / name / "figure.svg").write_text(draw(name), encoding="utf-8")
     (ROOT / "published-network" / "figure.svg").write_text(draw_shift("published-network"), encoding="utf-8")
     (ROOT / "methods" / "figure.svg").write_text(draw_methods("methods"), encoding="utf-8")
-    for file in ROOT.glob("*/runs.jsonl"):
+    for file in ROOT.glob("*/runs.zip"):
         text = csv_text(results_table(model_of(file.parent.name).summary))
         (file.parent / "results.csv").write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 PAGES = sorted(RESULTS.rglob("*.md"))
-STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/runs.jsonl"))
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/runs.zip"))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def test_results_csv_is_what_a_report_writes(tools, study):
     text = tools.csv_text(tools.results_table(tools.model_of(study).summary))
     assert (RESULTS / study / "results.csv").read_text(encoding="utf-8") == text, "run make results"
     runs = {row["run"] for row in csv.DictReader(text.splitlines())}
-    epochs = {row.split(",", 1)[0] for row in (RESULTS / study / "epochs.csv").read_text().splitlines()[1:]}
-    assert runs == epochs
+    with zipfile.ZipFile(RESULTS / study / "runs.zip") as archive:
+        assert runs == {name.partition("/")[0] for name in archive.namelist()}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(RESULTS).as_posix())

@@ -1,4 +1,4 @@
-"""``fedlas pack``: the finished runs of a bench as two text files, small enough to keep in a repository."""
+"""``fedlas pack``: the finished runs of a bench as one zip, small enough to keep in a repository."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_pack(add: AddSubcommand) -> None:
 
 
 def pack(folder: Path) -> int:
-    """Write ``runs.jsonl`` and ``epochs.csv`` and print what is in them.
+    """Write ``runs.zip`` and print what is in it.
 
     Args:
         folder: Folder of a bench; ``fedlas report``, ``compare`` and ``bench`` work with it as before.
@@ -31,15 +31,10 @@ def pack(folder: Path) -> int:
     packed = room.pack(folder)
     summary = packed.summary
     left_out = [*(each.name for each in (*summary.failed, *summary.unreadable)), *summary.unfinished]
-    say(f"{packed.runs}: {len(summary.runs)} runs, {_size(packed.runs)}")
-    say(f"{packed.epochs}: {packed.num_epochs:,} epochs, {_size(packed.epochs)}")
+    say(f"{packed.path}: {len(summary.runs)} runs, {packed.path.stat().st_size / 1e6:.2f} MB")
     if left_out:
         say(f"not packed, as they are not finished or cannot be read: {', '.join(left_out)}", wrap=True)
     if count := len(packed.folders):
         text = f"The folder{'s' * (count != 1)} of {count} of them can go, unless you need checkpoints or predictions."
         say(text, wrap=True)
     return 0
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.2f} MB"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.runs.bench_folder import HEAD
-from fedlas.lab.runs.packed import EPOCHS, RUNS
+from fedlas.lab.runs.packed import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats.estimates import is_calibration_error
@@ -136,7 +136,7 @@ def _run_link(run: FinishedRun) -> Cell:
 
 def _files(run: FinishedRun) -> tuple[tuple[str, str], ...]:
     if run.folder.is_packed:
-        return (("all", link(RUNS)), ("log", link(EPOCHS)))
+        return (("all", link(RUNS)), ("log", link(RUNS)))
     page = [("page", link(run.name, PAGE))] if (run.path / PAGE).is_file() else []
     return (*page, *((PurePosixPath(name).stem, link(run.name, name)) for name in run.folder.files))
 

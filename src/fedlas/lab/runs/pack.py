@@ -1,4 +1,4 @@
-"""Packs the finished runs of a bench folder into the two files that :mod:`fedlas.lab.runs.packed` reads."""
+"""Packs the finished runs of a bench folder into the zip that :mod:`fedlas.lab.runs.packed` reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedlas._core.files import parse_json
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.packed import write_pack
 from fedlas.lab.runs.summary import Summary
@@ -17,19 +15,15 @@ from fedlas.stats.estimates import REPLICATES
 
 @dataclass(frozen=True)
 class Packed:
-    """What was packed.
+    """A pack that was written.
 
     Attributes:
-        runs: ``runs.jsonl``.
-        epochs: ``epochs.csv``.
-        num_epochs: Its rows.
+        path: ``runs.zip``.
         summary: The bench folder; its finished runs are packed, no others.
         folders: Names of packed runs that still have a folder.
     """
 
-    runs: Path
-    epochs: Path
-    num_epochs: int
+    path: Path
     summary: Summary
     folders: tuple[str, ...]
 
@@ -46,23 +40,13 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> P
         console: A ``rich.console.Console`` for the progress bar; None makes one on standard error.
 
     Raises:
-        InputError: As :func:`~fedlas.lab.runs.collect.collect`, or if the files cannot be written.
+        InputError: As :func:`~fedlas.lab.runs.collect.collect`, or if the file cannot be written.
     """
     summary = with_estimates(collect(bench), replicates=replicates, console=console)
-    folders = [run.folder for run in summary.runs]
-    logs = {folder.name: folder.log for folder in folders}
-    runs, epochs = write_pack(bench, {folder.name: _content(folder) for folder in folders}, logs)
-    remaining = tuple(folder.name for folder in folders if folder.path.is_dir())
-    return Packed(runs, epochs, sum(map(len, logs.values())), summary, remaining)
-
-
-def _content(folder: RunFolder) -> dict[str, Any]:
-    intervals = folder.text(folder.intervals_path)
-    held = {
-        folder.config_path: folder.config,
-        folder.data_path: folder.data,
-        folder.environment_path: folder.starts,
-        folder.metrics_path: folder.metrics,
-        folder.intervals_path: None if intervals is None else parse_json(intervals),
-    }
-    return {path.name: content for path, content in held.items() if content}
+    texts: dict[str, dict[str, str]] = {}
+    for folder in (run.folder for run in summary.runs):
+        small = (folder.config_path, folder.data_path, folder.environment_path, folder.metrics_path)
+        paths = (*small, folder.intervals_path, folder.log_path)
+        texts[folder.name] = {path.name: text for path in paths if (text := folder.text(path)) is not None}
+    folders = tuple(run.name for run in summary.runs if run.path.is_dir())
+    return Packed(write_pack(bench, texts), summary, folders)

@@ -1,8 +1,8 @@
 """Packed runs are read as if their folders were there."""
 
-import json
 import re
 import shutil
+import zipfile
 
 import pytest
 
@@ -16,8 +16,8 @@ from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.find import find_runs, run_folders
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.pack import pack
-from fedlas.lab.runs.packed import EPOCHS, write_pack
 from fedlas.lab.runs.packed import RUNS as PACK
+from fedlas.lab.runs.packed import write_pack
 from runs import RUNS
 
 
@@ -69,14 +69,12 @@ def test_reports_and_comparisons_are_those_of_the_folders(bench, capsys):
     pack(bench, replicates=0)
     for run in held:
         shutil.rmtree(bench / run)
-    assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == [
-        EPOCHS, "results.csv", PACK,
-    ]  # fmt: skip
+    assert sorted(path.name for path in bench.iterdir() if path.suffix not in (".html", ".md")) == ["results.csv", PACK]
     assert (reported(bench), compared()) == (before, words)
     again = run_folders(bench)
     assert {run.name: (run.config, run.data, run.starts, run.metrics, run.log) for run in again} == held
     assert {run.name: run.text(run.config_path) + run.text(run.metrics_path) for run in again} == files
-    assert "./runs.jsonl" in (bench / "report.html").read_text()
+    assert "./runs.zip" in (bench / "report.html").read_text()
     assert "./ce-s0" not in (bench / "report.html").read_text()
 
 
@@ -124,78 +122,84 @@ def test_a_packed_run_can_be_named_and_what_needs_its_predictions_says_so(packed
     assert not (packed / "ce-s0").exists()
 
 
+def put(folder, files, comment=b"fedlas runs 1"):
+    with zipfile.ZipFile(folder / PACK, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = comment
+        for name, text in files:
+            archive.writestr(name, text)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize(
-    "record",
+    ("names", "message"),
     [
-        {"epoch": 1, "lr": 1e-17, "none": None, "list": [0.1, 'a,b\n"c"'], "text": "1", "whole": 1.0, "empty": {}},
-        {"epoch": 1, "deep": {"er": {"est": float("nan")}}, "é": True},
+        (["a/x", "a/x"], "twice"),
+        (["../a/x"], "the name of a run must be a plain name"),
+        (["/etc/x"], "the name of a run must be a plain name"),
+        (["a/b/../../x"], "the name of a file must be a plain name"),
+        (["a"], "the name of a file must be a plain name"),
     ],
 )
-def test_records_of_a_log_keep_every_value_and_its_type(tmp_path, record):
-    logs = {"a-s0": [record, {"epoch": 2, "other": 3}], "b-s0": [{"epoch": 1}], "c-s0": []}
-    write_pack(tmp_path, {name: {"metrics.json": {}} for name in logs}, logs)
-    for name, records in logs.items():
-        assert repr(RunFolder(tmp_path / name).log) == repr(records)
-
-
-def test_what_cannot_be_packed_is_refused(tmp_path):
-    with pytest.raises(InputError, match="must have no dots"):
-        write_pack(tmp_path, {"a-s0": {}}, {"a-s0": [{"epoch": 1, "a.b": 2}]})
-    with pytest.raises(InputError, match="must be plain values"):
-        write_pack(tmp_path, {"a-s0": {"config.yaml": {"when": {1, 2}}}}, {"a-s0": []})
-    assert list(tmp_path.iterdir()) == []
-
-
-HEAD = '{"packed":"fedlas runs","format":1}\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (HEAD + "{", "line 2 of .* is damaged"),
-        (HEAD + "[]", "line 2 of .* is damaged"),
-        (HEAD + '{"run":"a"}\n{"run":"a"}', "line 3 of .* names a run twice"),
-        (HEAD + '{"run":"../a"}', "the name of a run must be a plain name"),
-        (HEAD + '{"run":3}', "the name of a run must be a plain name"),
-        (HEAD + '{"run":[]}', "the name of a run must be a plain name"),
-        (HEAD.replace("1", "2"), "it must be of format 1"),
-    ],
-)
-def test_a_damaged_pack_is_named(tmp_path, text, message):
-    (tmp_path / PACK).write_text(text)
+def test_a_pack_chooses_no_paths(tmp_path, names, message):
+    put(tmp_path, [(name, "") for name in names])
     with pytest.raises(InputError, match=message):
         run_folders(tmp_path)
 
 
-@pytest.mark.parametrize(("row", "message"), [("ce-s0,1", "line 2 of .*2 cells under 3"), ("ce-s0,1,x", "line 2 of ")])
-def test_a_damaged_row_of_epochs_is_named(tmp_path, row, message):
-    write_pack(tmp_path, {"ce-s0": {}}, {"ce-s0": [{"epoch": 1, "lr": 2}]})
-    (tmp_path / EPOCHS).write_text(f"run,epoch,lr\n{row}\n")
-    with pytest.raises(InputError, match=message):
-        _ = RunFolder(tmp_path / "ce-s0").log
+def test_a_damaged_or_inflated_pack_is_named(tmp_path):
+    (tmp_path / PACK).write_text("no zip")
+    with pytest.raises(InputError, match="readable zip"):
+        run_folders(tmp_path)
+    put(tmp_path, [("a/config.yaml", "x" * (2**26 + 1)), ("a/log.jsonl", "{}\n")])
+    with pytest.raises(InputError, match="at most"):
+        _ = RunFolder(tmp_path / "a").config
+    content = bytearray((tmp_path / PACK).read_bytes())
+    content[content.index(b"a/log.jsonl") + 11] ^= 0xFF  # the first of its compressed bytes
+    (tmp_path / PACK).write_bytes(content)
+    with pytest.raises(InputError, match="whole zip"):
+        _ = RunFolder(tmp_path / "a").log
 
 
-@pytest.mark.parametrize("text", ["", "{}\n", "not json", '[1]\n{"run":"a"}'])
-def test_the_runs_jsonl_of_somebody_else_is_none(tmp_path, text):
-    (tmp_path / PACK).write_text(text)
+def test_deep_and_long_values_in_a_pack_end_in_a_line(tmp_path):
+    put(tmp_path, [("a/log.jsonl", "[" * 100_000), ("a/metrics.json", "[" * 100_000), ("a/config.yaml", "[" * 100_000)])
+    assert RunFolder(tmp_path / "a").log == []
+    for field in ("metrics", "config"):
+        with pytest.raises(InputError, match=field):
+            getattr(RunFolder(tmp_path / "a"), field)
+
+
+@pytest.mark.parametrize("comment", [b"", b"another zip"])
+def test_the_zip_of_somebody_else_is_none(tmp_path, comment):
+    put(tmp_path, [("a/x", "")], comment)
     assert run_folders(tmp_path) == []
 
 
+def changed(bench, change):
+    """The pack of a bench with its texts changed."""
+    texts = {}
+    with zipfile.ZipFile(bench / PACK) as archive:
+        for name in archive.namelist():
+            run, file = name.split("/")
+            texts.setdefault(run, {})[file] = archive.read(name).decode()
+    write_pack(bench, change(texts))
+
+
+def test_the_same_runs_give_the_same_bytes(packed):
+    before = (packed / PACK).read_bytes()
+    pack(packed, replicates=0)
+    assert (packed / PACK).read_bytes() == before
+
+
 def test_a_damaged_entry_is_one_run_less(packed):
-    lines = (packed / PACK).read_text().splitlines()
-    entry = json.loads(lines[1])
-    entry["metrics.json"]["loss"] = 3
-    (packed / PACK).write_text("\n".join([lines[0], json.dumps(entry), *lines[2:]]))
+    changed(packed, lambda texts: texts | {"ce-s0": texts["ce-s0"] | {"metrics.json": '{"loss": 3}'}})
     summary = collect(packed)
     assert len(summary.runs) == 5
     assert summary.unreadable[0].name == "ce-s0"
 
 
 def test_runs_without_a_configuration_are_reported_and_a_bench_refuses_them(packed):
-    lines = [json.loads(line) for line in (packed / PACK).read_text().splitlines()]
-    for line in lines[1:]:
-        del line["config.yaml"], line["data.json"], line["intervals.json"]
-    (packed / PACK).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    few = ("metrics.json", "log.jsonl")
+    changed(packed, lambda texts: {run: {name: files[name] for name in few} for run, files in texts.items()})
     assert len(write_report(packed, replicates=0).summary.runs) == 6
     with pytest.raises(InputError, match=r"must say in config\.yaml what it was made with"):
         run_all(planned(packed, losses=["ce"], seeds=[0]))
@@ -207,7 +211,6 @@ def test_the_subcommand_says_what_it_wrote_and_what_is_left(bench, tmp_path, cap
     assert main(["pack", str(bench)]) == 0
     out = capsys.readouterr().out
     assert "6 runs" in out
-    assert "12 epochs" in out
     assert "ls-s9" in out
     assert "folders of 6 of them" in out.replace("\n", " ")
     assert main(["pack", str(tmp_path / "none")]) == 2
