@@ -5,8 +5,10 @@ logits, and the fitted calibrator as a JSON file. ``_fit`` holds the optimizers 
 """
 
 from fedlas._core.check import CalibrationWarning
-from fedlas.calibrators.base import CALIBRATORS, Calibrator
+from fedlas.calibrators.auto import AutoCalibration
+from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
 from fedlas.calibrators.beta import BetaCalibration
+from fedlas.calibrators.bias_corrected import BiasCorrectedTemperature
 from fedlas.calibrators.dirichlet import DirichletCalibration
 from fedlas.calibrators.drift_temperature import DriftTemperature
 from fedlas.calibrators.ensemble_temperature import EnsembleTemperatureScaling
@@ -19,6 +21,7 @@ from fedlas.calibrators.matrix import MatrixScaling
 from fedlas.calibrators.multicalibration import Multicalibration
 from fedlas.calibrators.platt import PlattScaling
 from fedlas.calibrators.semantic_grouping import SemanticGrouping
+from fedlas.calibrators.spline import SplineCalibration
 from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
@@ -26,7 +29,9 @@ from fedlas.calibrators.vector import VectorScaling
 
 __all__ = [
     "CALIBRATORS",
+    "AutoCalibration",
     "BetaCalibration",
+    "BiasCorrectedTemperature",
     "CalibrationLayer",
     "CalibrationWarning",
     "Calibrator",
@@ -37,10 +42,12 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "LabelShift",
+    "MappedCalibrator",
     "MatrixScaling",
     "Multicalibration",
     "PlattScaling",
     "SemanticGrouping",
+    "SplineCalibration",
     "StreamFit",
     "StructuredScaling",
     "TemperatureScaling",

@@ -13,7 +13,7 @@ from fedlas.calibrators._fit.affine_map import AffineMap
 from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
-from fedlas.calibrators._fit.source import Source
+from fedlas.calibrators._fit.source import Source, weights_of
 from fedlas.calibrators._fit.temperature_search import nll_temperature
 from fedlas.calibrators.base import MappedCalibrator
 from fedlas.predictions import Predictions
@@ -100,7 +100,7 @@ class AffineCalibrator(MappedCalibrator[AffineMap]):
             weight = factors if self._diagonal else torch.diag(factors)
             return AffineMap(weight, torch.zeros_like(factors)), [doubt, start.doubt]
         affine = AffineMap(fit.weight / unit, fit.bias, fit.converged)
-        count = torch.bincount(val.target.cpu(), minlength=val.num_classes)
+        count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
         off = far_off(count, fit.weight / start.width)
         return affine, [unconverged(affine.converged), doubt, off, self._separated(val, affine)]
 

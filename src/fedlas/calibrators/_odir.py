@@ -16,6 +16,7 @@ from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import FREEDOMS, NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.parameters import fitted
 from fedlas.calibrators._fit.softmax_regression import FREEDOM, SoftmaxRegression
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.predictions import Predictions
 
 OFF_DIAGONAL_FREEDOM = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -69,14 +70,17 @@ class RegularizedMatrix(AffineCalibrator):
         affine = (
             None
             if doubt == NO_GAIN
-            else regression(inputs, val.target, penalties, scale=start.scale, width=start.width).solve()
+            else regression(
+                inputs, val.target, weights_of(val), penalties, scale=start.scale, width=start.width
+            ).solve()
         )
         self._penalties = replace(penalties, off_diagonal=_bounded(penalties.off_diagonal * start.unit * start.unit))
         return affine, doubt
 
     def _chosen(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[Penalties, str | None]:
         """The penalties given, or those of the grid with the lowest held-out NLL, and what to warn about."""
-        samples, classes = inputs.shape
+        weights, classes = weights_of(val), inputs.shape[1]
+        samples = float(weights.sum())
         off_diagonal, intercept = penalty_grids(samples, classes, start.width)
         if self.off_diagonal is not None:
             off_diagonal = [_bounded(self.off_diagonal / start.unit / start.unit)]
@@ -86,7 +90,7 @@ class RegularizedMatrix(AffineCalibrator):
         if len(off_diagonal) == len(intercept) == 1:
             return strongest, None
         target = val.target.cpu()
-        folds = stratified_folds(inputs, target, self.num_folds)
+        folds = stratified_folds(inputs, target, self.num_folds, weights)
         filled = int(folds.max()) + 1
         if filled < self.num_folds:
             few = f"{filled} distinct samples do not fill {self.num_folds} folds: the strongest penalties stand."
@@ -94,7 +98,11 @@ class RegularizedMatrix(AffineCalibrator):
 
         # One penalty after the other: the fits are nested, and the grid of all at once costs many times as much.
         score = HeldOutLoss(
-            inputs, target, folds=folds, problem=partial(regression, scale=start.scale, width=start.width)
+            inputs,
+            target,
+            folds=folds,
+            weights=weights,
+            problem=partial(regression, scale=start.scale, width=start.width),
         )
         middle = intercept[len(intercept) // 2]
         best = score.first_best([Penalties(off_diagonal[0], middle, value) for value in FREEDOMS])
@@ -123,7 +131,7 @@ class RegularizedMatrix(AffineCalibrator):
         self._penalties = Penalties(off_diagonal, intercept, freedom)
 
 
-def penalty_grids(samples: int, classes: int, scale: float) -> tuple[list[float], list[float]]:
+def penalty_grids(samples: float, classes: int, scale: float) -> tuple[list[float], list[float]]:
     """Penalties to choose from, the strongest first: lambda off the diagonal, and mu of the intercepts.
 
     As a Gaussian prior of the ``N`` samples, ``lambda / (C (C - 1)) W_ij^2`` allows a weight the standard deviation
@@ -139,7 +147,7 @@ def penalty_grids(samples: int, classes: int, scale: float) -> tuple[list[float]
 
 
 def regression(
-    inputs: Tensor, target: Tensor, penalties: Penalties, *, scale: float, width: float
+    inputs: Tensor, target: Tensor, weights: Tensor, penalties: Penalties, *, scale: float, width: float
 ) -> SoftmaxRegression:
     """The problem of the lowest negative log-likelihood of ``W x + b`` plus ODIR."""
     classes = inputs.shape[1]
@@ -147,6 +155,7 @@ def regression(
     return SoftmaxRegression(
         inputs,
         target,
+        weights,
         diagonal=False,
         scale=scale,
         off_diagonal=off_diagonal,

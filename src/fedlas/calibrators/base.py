@@ -6,24 +6,27 @@ import copy
 import inspect
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import CalibrationWarning, InputError, check_count
+from fedlas._core.check import CalibrationWarning, InputError, check_count, check_number
 from fedlas._core.files import write_json
 from fedlas._core.registry import Registry
 from fedlas.calibrators._file import FORMAT, check_outside, read_content
 from fedlas.calibrators._fit.doubts import absent_classes, joined, unchanged
 from fedlas.calibrators._fit.parameters import fitted
+from fedlas.calibrators._fit.prepare import floored, least_log, prepared
 from fedlas.calibrators._fit.rowwise import map_rows
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators.layer import CalibrationLayer
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_labeled, check_predictions
 
-__all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator"]
+__all__ = ["CALIBRATORS", "CalibrationWarning", "Calibrator", "MappedCalibrator"]
 
 CALIBRATORS: Registry[type[Calibrator]] = Registry("calibrator")
 """Calibrator classes, constructible without arguments.
@@ -44,8 +47,13 @@ class Calibrator(ABC):
         keeps_argmax: Class attribute: whether ``transform`` leaves the accuracy unchanged. (Logits that differ in the
             last bit may become equal in floating point, and of equal logits the first is predicted.)
         needs: Class attribute: what predictions must hold in addition to logits and target, out of ``{"features"}``.
-        num_classes: ``C`` of the predictions it was fitted on; None before.
+        takes_weights: Class attribute: whether a fit heeds weights of any size. Others repeat each sample as often as
+            its weight says, which must be a whole number then.
+        num_classes: ``C`` of the predictions it was fitted on; None before. A :class:`~fedlas.TopLabel` has two: wrong
+            and right.
         num_features: ``D`` of their features if it needs them, else None.
+        top_label: Whether it was fitted on a :class:`~fedlas.TopLabel`.
+        least_log: Least log-probability that it takes, see :meth:`fit`; None: any.
 
     State:
         Changed by ``fit`` only, and only if the fit succeeds. Not a ``torch.nn.Module``: no gradient flows through it.
@@ -53,42 +61,64 @@ class Calibrator(ABC):
 
     keeps_argmax: ClassVar[bool]
     needs: ClassVar[frozenset[str]] = frozenset()
+    takes_weights: ClassVar[bool] = False
     num_classes: int | None = None
     num_features: int | None = None
+    top_label: bool = False
+    least_log: float | None = None
 
     def __repr__(self) -> str:
         return f"{self._owner}({', '.join(f'{name}={value!r}' for name, value in self._arguments().items())})"
 
-    def fit(self, val: Predictions) -> Self:
-        """Fit the parameters on ``val``, which must be neither training nor test data; return ``self``.
+    def fit(self, val: Predictions | TopLabel | Tensor, target: Tensor | None = None) -> Self:
+        """Fit the parameters on held-out samples, which must be neither training nor test data; return ``self``.
+
+        Args:
+            val: Predictions with labels; a :class:`~fedlas.TopLabel`, whose confidence is calibrated as the probability
+                to be right; or logits ``(N, C)``.
+            target: The labels ``(N,)`` if ``val`` is logits.
 
         Raises:
-            InputError: If ``val`` is not :class:`~fedlas.Predictions`, or lacks labels or features that are needed.
+            InputError: If ``val`` is something else, or lacks labels or features that are needed.
 
         Note:
-            Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, or if ``val`` has weights: a
-            fit counts every sample once.
+            A sample of weight 2 counts as two samples. Weights that are not whole numbers are scaled to a mean of 1.
+
+            Where predictions are probabilities of which some are exactly 0, all are raised to ``1 / (C (N + 1))`` at
+            least, here and in :meth:`transform`: one label of probability 0 would decide the fit.
+
+            Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, and if a label has probability
+            0.
         """
         owner = f"{self._owner}.fit"
+        top_label, val = isinstance(val, TopLabel), _as_predictions(owner, val, target)
         num_features = self._check_needs(owner, check_labeled(owner, val))
-        doubt = self._fit(val)
+        val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
+        doubt = joined(zeros, self._fit(val))
         self.num_classes, self.num_features = val.num_classes, num_features
-        if val.weights is not None:
-            text = f"{owner}: val should have no weights; every sample counted once in the fit, whatever its weight"
-            warnings.warn(text, CalibrationWarning, stacklevel=2)
+        self.top_label, self.least_log = top_label, least
         if doubt is not None:
             warnings.warn(f"{self._owner}: {doubt}", CalibrationWarning, stacklevel=2)
         return self
 
-    def transform(self, test: Predictions) -> Predictions:
-        """The same samples with calibrated logits, of the same dtype and on the same device.
+    @overload
+    def transform(self, test: Predictions) -> Predictions: ...
+
+    @overload
+    def transform(self, test: TopLabel) -> TopLabel: ...
+
+    def transform(self, test: Predictions | TopLabel) -> Predictions | TopLabel:
+        """The same samples with calibrated logits, of the same dtype and on the same device; or confidences.
 
         Raises:
             InputError: Before ``fit``, or if the number of classes (or of features, where they are needed) differs from
                 that of the fit.
         """
         owner = f"{self._owner}.transform"
-        check_predictions(owner, test)
+        if isinstance(test, TopLabel) and self.num_classes is not None and self.top_label:
+            logits = self._apply(_as_predictions(owner, test))
+            return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
+        test = check_predictions(owner, test)
         num_classes = fitted(owner, self.num_classes)
         num_features = self._check_needs(owner, test)
         for name, expected, given, shape in (
@@ -102,7 +132,10 @@ class Calibrator(ABC):
                     shape,
                     "Fit it on predictions of the same model.",
                 )
-        return test.with_logits(self._transform_predictions(test))
+        return test.with_logits(self._apply(test))
+
+    def _apply(self, test: Predictions) -> Tensor:
+        return self._transform_predictions(floored(test, self.least_log))
 
     def module(self) -> CalibrationLayer:
         """The fitted map as a layer that follows a model: calibrated logits of logits (and features).
@@ -113,7 +146,9 @@ class Calibrator(ABC):
             InputError: Before ``fit``, or if the map is no function of logits and features alone.
         """
         num_classes = fitted(f"{self._owner}.module", self.num_classes)
-        layer = CalibrationLayer(self._row_map(), num_classes=num_classes, num_features=self.num_features)
+        layer = CalibrationLayer(
+            self._row_map(), num_classes=num_classes, num_features=self.num_features, least_log=self.least_log
+        )
         return layer.eval()
 
     def save(self, path: str | Path) -> Path:
@@ -135,6 +170,8 @@ class Calibrator(ABC):
             "calibrator": self._registry_name(),
             "num_classes": fitted(f"{self._owner}.save", self.num_classes),
             **({} if self.num_features is None else {"num_features": self.num_features}),
+            **({"top_label": True} if self.top_label else {}),
+            **({} if self.least_log is None else {"least_log": self.least_log}),
             "options": self._options(),
             "state": self._state(),
         }
@@ -176,6 +213,9 @@ class Calibrator(ABC):
             calibrator.num_classes = content["num_classes"]
             if "features" in kind.needs:
                 calibrator.num_features = check_count(owner, "num_features", content["num_features"])
+            calibrator.top_label = content.get("top_label", False) is True
+            if (least := content.get("least_log")) is not None:
+                calibrator.least_log = check_number(owner, "least_log", least, high=0)
             calibrator._restore(content["state"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
@@ -252,15 +292,27 @@ class Calibrator(ABC):
         )
 
 
+def _as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
+    """What was passed to ``fit`` or ``transform``, as predictions; a top label has the classes wrong and right."""
+    if isinstance(val, TopLabel):
+        both = torch.stack([1 - val.confidence, val.confidence], dim=1)
+        return Predictions(both.clamp(min=least_log(both.dtype).exp()).log(), val.correct.long(), weights=val.weights)
+    if target is None or isinstance(val, Predictions):
+        return check_predictions(owner, val)
+    return Predictions(val, target)
+
+
 M = TypeVar("M", bound=nn.Module)
 
 
 class MappedCalibrator(Calibrator, Generic[M]):
     """A calibrator whose fitted state is one module of rows of logits, ``(n, C)`` to ``(n, C)``, in float64.
 
-    A subclass writes ``_fitted_map``, ``_state`` and ``_restore``; the latter sets ``_map``.
+    A subclass writes ``_fitted_map``, ``_state`` and ``_restore``; the latter sets ``_map``. ``_fitted_map`` heeds the
+    weights of ``val``, or the subclass sets ``takes_weights`` to False.
     """
 
+    takes_weights = True
     _map: M | None = None
     _per_class: ClassVar[bool] = True
     """Whether it has parameters for each class, so that a class without samples deserves a warning."""
@@ -275,7 +327,7 @@ class MappedCalibrator(Calibrator, Generic[M]):
 
     def _fit(self, val: Predictions) -> str | None:
         self._map, doubts = self._fitted_map(val)
-        count = torch.bincount(val.target.cpu(), minlength=val.num_classes)
+        count = torch.bincount(val.target.cpu(), weights_of(val), minlength=val.num_classes)
         return joined(*doubts, absent_classes(count) if self._per_class else None, unchanged(val, self._calibrate))
 
     def _transform(self, logits: Tensor) -> Tensor:

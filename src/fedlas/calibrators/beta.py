@@ -10,6 +10,7 @@ from torch import Tensor
 from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.one_vs_rest import class_and_rest, separated_classes
 from fedlas.calibrators._fit.one_vs_rest_logistic import fit_one_vs_rest
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators._one_vs_rest import OneVsRestCalibrator, Sigmoids
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -92,7 +93,15 @@ class BetaCalibration(OneVsRestCalibrator):
         return torch.stack([own, -rest], dim=2)
 
     def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
-        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, nonnegative=True)
+        parameters, converged = fit_one_vs_rest(
+            val.logits,
+            val.target,
+            self._features,
+            weights_of(val),
+            nonnegative=True,
+            hold=torch.ones(3, dtype=torch.float64, device="cpu"),
+            anchor=torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64, device="cpu"),
+        )
         present = torch.bincount(val.target.cpu(), minlength=val.num_classes) > 0
         bounded = ((parameters[:, :2] == 0).any(dim=1) & present).nonzero().squeeze(1).tolist()
         apart = separated_classes(val)

@@ -16,6 +16,7 @@ from fedlas.calibrators._fit.doubts import at_bound
 from fedlas.calibrators._fit.golden_section import golden_section
 from fedlas.calibrators._fit.parameters import read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators._fit.temperature_search import nll_temperature, temperature_range
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
@@ -131,7 +132,7 @@ def best_mixture(val: Predictions) -> tuple[Mixture, str | None]:
 
     def solve(log_temperature: float) -> tuple[float, Tensor]:
         scaled = _label_probs(val, math.exp(log_temperature))
-        return mixture_weights(torch.stack([scaled, raw, uniform], dim=1))
+        return mixture_weights(torch.stack([scaled, raw, uniform], dim=1), weights_of(val))
 
     # On a logarithmic scale, since temperatures of 0.1 and 10 are equally far from none.
     known = nll_temperature(val)
@@ -154,7 +155,7 @@ def best_mixture(val: Predictions) -> tuple[Mixture, str | None]:
     return mixture, at_bound(*([f"temperature {mixture.temperature:g}"] if best in (low, high) else []))
 
 
-def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:
+def mixture_weights(parts: Tensor, counts: Tensor | None = None) -> tuple[float, Tensor]:
     """Weights on the simplex with the lowest ``-mean_i log sum_j w_j parts_ij``, and that value.
 
     Without the constraint that weights sum to 1, but with ``sum_j w_j`` added, the minimum is the same: the slope along
@@ -164,22 +165,24 @@ def mixture_weights(parts: Tensor) -> tuple[float, Tensor]:
     Args:
         parts: Probability of each sample's label under each part ``(N, J)``, float64, positive in one part at least;
             few parts.
+        counts: Weight of each sample ``(N,)``; None: 1.
     """
     probs = parts.numpy()  # several times faster than torch for so few weights
     weights = np.full(probs.shape[1], 1 / probs.shape[1])
+    share = np.full(len(probs), 1 / len(probs)) if counts is None else (counts / counts.sum()).numpy()
 
     def value(at: NDArray[np.float64]) -> float:
         with np.errstate(divide="ignore"):  # a weight of 0 may leave a sample without any probability
-            return float(at.sum() - np.log(probs @ at).mean()) - 1
+            return float(at.sum() - share @ np.log(probs @ at)) - 1
 
     current = value(weights)
     for _ in range(_MOST_STEPS):
         ratio = probs / (probs @ weights)[:, None]
-        slope = 1 - ratio.mean(axis=0)
+        slope = 1 - share @ ratio
         # At the minimum no used weight has a slope, and none that is 0 would lower the value by growing (KKT).
         if np.where(weights > 0, np.abs(slope), -slope).max() <= _WEIGHT_TOLERANCE:
             break
-        step = _nonnegative_step(ratio.T @ ratio / len(ratio), slope, weights)
+        step = _nonnegative_step((ratio.T * share) @ ratio, slope, weights)
         size = 1.0
         while value(weights + size * step) > current and size > 1e-12:
             size /= 2

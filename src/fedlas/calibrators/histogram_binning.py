@@ -101,6 +101,7 @@ class HistogramBinning(MappedCalibrator[ClassBins]):
     """
 
     keeps_argmax = False
+    takes_weights = False
 
     def __init__(self, num_bins: int = 15, scheme: Scheme = "equal-mass") -> None:
         self.num_bins = check_count("HistogramBinning", "num_bins", num_bins)

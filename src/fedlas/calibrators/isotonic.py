@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.extras import require
 from fedlas.calibrators._fit.doubts import some, when
 from fedlas.calibrators._fit.edges import edges_below, padded_edges
 from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log, smallest_probability
 from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -63,13 +63,12 @@ class Curves(nn.Module):
     paper="Transforming classifier scores into accurate multiclass probability estimates",
     year=2002,
     url="https://dl.acm.org/doi/10.1145/775047.775151",
-    packages=("sklearn",),
 )
 class IsotonicCalibration(MappedCalibrator[Curves]):
     """The rising map of each class's probability with the least mean squared error; rows are then divided by their sum.
 
-    For each class ``k`` it minimizes ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall, by
-    scikit-learn's ``IsotonicRegression``. Between the samples ``f_k`` is linear, outside them constant.
+    For each class ``k`` it minimizes ``sum_i (f_k(p_ik) - 1[y_i = k])^2`` over all maps that do not fall.
+    Between the samples ``f_k`` is linear, outside them constant.
 
     Note:
         A value of 0 becomes ``1 / (C (N + 1))`` with ``N`` validation samples, less than any estimated value, so that
@@ -77,7 +76,7 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
 
         The predicted class can change: each class has its own map, and those have flat parts. Warns
         (:class:`CalibrationWarning`) when the map of a class is constant, when a class has no sample, and when the fit
-        changes nothing. Needs scikit-learn (``pip install 'fedlas[posthoc]'``) to fit, but not to load or transform.
+        changes nothing.
         Memory: one float64 array of the size of the logits.
 
     Example:
@@ -102,19 +101,18 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         return self._fitted("curves")
 
     def _fitted_map(self, val: Predictions) -> tuple[Curves, list[str | None]]:
-        regression = require("sklearn.isotonic", extra="posthoc").IsotonicRegression
-        target = val.target.cpu().numpy()
-        points = []
-        for label, probs in enumerate(class_columns(val.logits).numpy()):
-            fit = regression(y_min=0, y_max=1, out_of_bounds="clip").fit(probs, target == label)
-            points.append((fit.X_thresholds_.astype(np.float64), fit.y_thresholds_.astype(np.float64)))
+        target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
+        points = [
+            rising_curve(probs, target == label, weights)
+            for label, probs in enumerate(class_columns(val.logits).numpy())
+        ]
         present = set(target.tolist())
         flat = [label for label, (_, value) in enumerate(points) if label in present and np.ptp(value) == 0]
         doubt = (
             f"the map of {some(flat)} is constant: a higher probability does not mean that the class is more frequent. "
             "Check that logits and labels belong together."
         )
-        floor = smallest_probability(val.num_samples, val.num_classes)
+        floor = smallest_probability(float(weights.sum()), val.num_classes)
         return Curves(points, floor), [when(flat and val.num_classes > 1, doubt)]
 
     def _state(self) -> dict[str, Any]:
@@ -133,3 +131,34 @@ class IsotonicCalibration(MappedCalibrator[Curves]):
         if len(points) != self.num_classes or not 0 < floor <= 1:
             raise ValueError(f"there must be {self.num_classes} curves, and a floor that is a probability")
         self._map = Curves(points, floor)
+
+
+def rising_curve(
+    at: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The rising step curve with the lowest squared error, as the points at both ends of each step.
+
+    Args:
+        at: ``(N,)``.
+        event: ``(N,)``.
+        weights: ``(N,)``.
+
+    Example:
+        >>> at, value = rising_curve(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0, 1, 0, 1]) == 1, np.ones(4))
+        >>> at.tolist(), value.tolist()
+        ([0.1, 0.2, 0.3, 0.4], [0.0, 0.5, 0.5, 1.0])
+    """
+    place, group = np.unique(at, return_inverse=True)
+    size, hits = np.bincount(group, weights), np.bincount(group, weights * event)
+    first = np.arange(len(place))
+    # Neighbors that fall belong to one step. All of them are pooled at once, until no step falls.
+    while len(size) > 1:
+        share = hits / size
+        keep = np.concatenate([[True], share[1:] > share[:-1]])
+        if keep.all():
+            break
+        start = np.flatnonzero(keep)
+        size, hits, first = np.add.reduceat(size, start), np.add.reduceat(hits, start), first[start]
+    last = np.append(first[1:], len(place)) - 1
+    both = np.unique(np.concatenate([first, last]))
+    return place[both], (hits / size)[np.searchsorted(first, both, side="right") - 1]

@@ -19,6 +19,7 @@ from fedlas.calibrators._fit.class_shares import class_shares
 from fedlas.calibrators._fit.doubts import unconverged, when
 from fedlas.calibrators._fit.parameters import fitted, read_numbers
 from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
@@ -159,7 +160,8 @@ class LabelShift(MappedCalibrator[AffineMap]):
                 "Pass them in the order of the classes.",
             )
         before, doubts = self._calibrated(val)
-        source = _probs(val.logits, before).mean(dim=0)
+        weights = weights_of(val)
+        source = weights @ _probs(val.logits, before) / weights.sum()
         # A class that no sample makes likely still has a share that can be divided by.
         source = source.clamp(min=torch.finfo(torch.float64).tiny)
         target = source if self.prior is None else torch.tensor(self.prior, dtype=torch.float64, device="cpu")
@@ -174,7 +176,7 @@ class LabelShift(MappedCalibrator[AffineMap]):
         # Where few mistakes hold the temperature, they would not hold the offsets.
         if self.base == "temperature" or start.doubt is not None or val.num_classes == 1:
             return AffineMap(zero + start.scale, zero), [start.doubt]
-        found = bias_corrected_temperature(val.logits, val.target, scale=start.scale, width=start.width)
+        found = bias_corrected_temperature(val.logits, val.target, val.weights, scale=start.scale, width=start.width)
         reversed_ = "the fitted factor is not above 0: a higher logit means a lower probability. Check the labels."
         return found, [unconverged(found.converged), when(float(found.weight[0]) <= 0, reversed_)]
 

@@ -20,6 +20,7 @@ class CalibrationLayer(nn.Module):
         row_map: The fitted map of rows ``(n, C)``, or of rows and features ``(n, D)``.
         num_classes: ``C``.
         num_features: ``D`` if the map takes features, else None.
+        least_log: Log-probabilities are raised to this before the map; None: logits go in as they are.
 
     State:
         The fitted numbers are buffers that ``state_dict`` leaves out: the calibrator's own file holds them. They move
@@ -38,9 +39,16 @@ class CalibrationLayer(nn.Module):
         tensor([[0.7500, 0.2500]])
     """
 
-    def __init__(self, row_map: nn.Module, *, num_classes: int, num_features: int | None = None) -> None:
+    def __init__(
+        self,
+        row_map: nn.Module,
+        *,
+        num_classes: int,
+        num_features: int | None = None,
+        least_log: float | None = None,
+    ) -> None:
         super().__init__()
-        self.map, self.num_classes, self.num_features = row_map, num_classes, num_features
+        self.map, self.num_classes, self.num_features, self.least_log = row_map, num_classes, num_features, least_log
         self.precision = torch.float64 if getattr(row_map, "has_steps", False) else torch.float32
         self.map.to(self.precision)
 
@@ -57,6 +65,8 @@ class CalibrationLayer(nn.Module):
         """
         rows = _rows("logits", logits, self.num_classes)
         parts = [rows.reshape(-1, self.num_classes).to(self.precision)]
+        if self.least_log is not None:
+            parts[0] = parts[0].log_softmax(dim=1).clamp(min=self.least_log)
         if self.num_features is not None:
             seen = _rows("features", features, self.num_features)
             parts.append(seen.reshape(-1, self.num_features).to(self.precision))

@@ -133,11 +133,12 @@ class Multicalibration(Calibrator):
 
     def _fit(self, val: Predictions) -> str | None:
         groups = self._membership("Multicalibration.fit", val)
-        start = nll_temperature(val) if self.start == "temperature" else BestTemperature(1.0)
-        temperature = start.value
-
         # In one order, because rounding of sums, and so the worst cell, may depend on it.
         order = canonical_order(val.logits, val.target)
+        ordered = Predictions(val.logits.cpu()[order], val.target.cpu()[order])
+        start = nll_temperature(ordered) if self.start == "temperature" else BestTemperature(1.0)
+        temperature = start.value
+
         log_odds = predicted_log_odds(val.logits, temperature)[order]
         correct, groups = val.correct.cpu().double()[order], groups[order]
         cells, most = self._cells(), _MOST_UPDATES if val.num_classes > 1 else 0

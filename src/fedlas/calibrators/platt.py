@@ -8,6 +8,7 @@ from torch import Tensor
 from fedlas.calibrators._fit.doubts import some, unconverged, when
 from fedlas.calibrators._fit.one_vs_rest import log_odds
 from fedlas.calibrators._fit.one_vs_rest_logistic import fit_one_vs_rest
+from fedlas.calibrators._fit.source import weights_of
 from fedlas.calibrators._one_vs_rest import OneVsRestCalibrator, Sigmoids
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.predictions import Predictions
@@ -77,9 +78,10 @@ class PlattScaling(OneVsRestCalibrator):
         return log_odds(rows).unsqueeze(2)
 
     def _fitted_map(self, val: Predictions) -> tuple[Sigmoids, list[str | None]]:
-        own = torch.bincount(val.target.cpu(), minlength=val.num_classes).double()
-        labels = ((own + 1) / (own + 2), 1 / (val.num_samples - own + 2))
-        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, labels=labels)
+        weights = weights_of(val)
+        own = torch.bincount(val.target.cpu(), weights, minlength=val.num_classes)
+        labels = ((own + 1) / (own + 2), 1 / (weights.sum() - own + 2))
+        parameters, converged = fit_one_vs_rest(val.logits, val.target, self._features, weights, labels=labels)
         falling = ((parameters[:, 0] <= 0) & (own > 0)).nonzero().squeeze(1).tolist()
         return Sigmoids(self._features, parameters), [
             unconverged(converged),

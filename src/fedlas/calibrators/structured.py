@@ -1,30 +1,27 @@
-"""Structured matrix and vector scaling, fitted by the package probmetrics."""
+"""Structured matrix and vector scaling: an affine map whose penalties are fixed in advance."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from types import ModuleType
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
-from fedlas._core.extras import require
+from fedlas._core.check import check_choice, check_count, check_number
 from fedlas.calibrators._affine import read_map
 from fedlas.calibrators._fit.affine_map import AffineMap
-from fedlas.calibrators._fit.doubts import CHECK, when
-from fedlas.calibrators._fit.folds import canonical_order
-from fedlas.calibrators._fit.rowwise import double_rows, total_nll
+from fedlas.calibrators._fit.doubts import unconverged, when
+from fedlas.calibrators._fit.rowwise import total_nll
+from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
+from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
 from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
 from fedlas.predictions import Predictions
 
 __all__ = ["StructuredMap", "StructuredScaling"]
 
 Form = Literal["matrix", "vector"]
-_CLASSES = {"matrix": "SMSCalibrator", "vector": "SVSCalibrator"}  # of probmetrics
 
 _MATRIX_SAMPLES = 50
 """Validation samples a class from which the matrix is chosen. On the 20 published vision cells of CalArena (2605.30188)
@@ -32,11 +29,8 @@ its NLL is below that of the vector in 17 of the 19 with 50 or more, and above i
 _MATRIX_CLASSES = 200
 """Most classes of the matrix, whose ``C^2`` numbers take minutes beyond; no cell published had more."""
 
-# probmetrics takes probabilities, and replaces those below the smallest normal float32 by it.
+# Log-probabilities below that of the smallest normal float32 are raised to it, as in the published package.
 _LEAST_LOG = math.log(torch.finfo(torch.float32).tiny)
-
-# Its search for the logarithm of the temperature ends at plus and minus this.
-_WIDEST = 16
 
 
 class StructuredMap(nn.Module):
@@ -52,11 +46,15 @@ class StructuredMap(nn.Module):
         super().__init__()
         self.temperature, self.num_samples, self.affine = temperature, num_samples, affine
 
+    def inputs(self, rows: Tensor) -> Tensor:
+        """The log-probabilities that the affine map takes, for logits ``(n, C)``."""
+        log_probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).log_softmax(dim=1)
+        uniform = 1 / (self.num_samples + 1)
+        return torch.log((1 - uniform) * log_probs.exp() + uniform / rows.shape[1])
+
     def forward(self, rows: Tensor) -> Tensor:
         """Calibrated logits of logits ``(n, C)``."""
-        probs = (rows.log_softmax(dim=1).clamp(min=_LEAST_LOG) / self.temperature).softmax(dim=1)
-        uniform = 1 / (self.num_samples + 1)
-        calibrated: Tensor = self.affine(torch.log((1 - uniform) * probs + uniform / len(self.affine.bias)))
+        calibrated: Tensor = self.affine(self.inputs(rows))
         return calibrated
 
 
@@ -66,14 +64,13 @@ class StructuredMap(nn.Module):
     paper="Structured Matrix Scaling for Multi-Class Calibration",
     year=2025,
     url="https://arxiv.org/abs/2511.03685",
-    packages=("probmetrics", "numba"),
 )
 class StructuredScaling(MappedCalibrator[StructuredMap]):
-    """An affine map of temperature-scaled log-probabilities with structured penalties, fitted by ``probmetrics``.
+    """An affine map of temperature-scaled log-probabilities with structured penalties.
 
     ``softmax(W x + b)`` with ``x = log((1 - u) softmax(z / T) + u / C)``, ``u = 1 / (N + 1)``. ``T`` comes first, from
     temperature scaling; then ``W`` and ``b`` minimize ``NLL + C/N sum_k (W_kk - 1)^2 + C (C - 1)/N sum_{j != k} W_jk^2
-    + C/N sum_k b_k^2``. These penalties are fixed in advance, without a search.
+    + C/N sum_k b_k^2``, a convex problem, by Newton's method. These penalties are fixed in advance, without a search.
 
     Args:
         form: ``"matrix"`` (structured matrix scaling, SMS) or ``"vector"`` (structured vector scaling, SVS: ``W`` is
@@ -82,23 +79,21 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
 
     Raises:
         InputError: For another form.
-        MissingExtraError: On ``fit``, if ``probmetrics`` is not installed (``pip install 'fedlas[posthoc]'``).
 
     Note:
-        The samples are sorted first, since the last digits of the fit, in float32, depend on their order. With one
-        class there is nothing to fit, and probmetrics is not called. The fitted numbers are stored, so loading and
-        transforming need no probmetrics. Log-probabilities below -87.3 are raised to that, as in probmetrics.
+        ``N`` is the sum of the weights if samples have any. Log-probabilities below -87.3 are raised to that. A prior
+        with the weight of one hundredth of an observation is added to the penalties.
 
-        The predicted class can change. Warns (:class:`CalibrationWarning`) when ``T`` ends at a bound of probmetrics'
-        search, when the negative log-likelihood on validation data is not below what it was, when a class has no
-        sample, and when the fit changes nothing.
+        The predicted class can change. Warns (:class:`CalibrationWarning`) when few mistakes hold ``T``, when the
+        negative log-likelihood on validation data is not below what it was, when a class has no sample, and when the
+        fit changes nothing.
 
     Example:
         >>> StructuredScaling(form="vector")  # .fit(val).transform(test), like any other
         StructuredScaling(form='vector')
 
     Source:
-        Berta, Holzmüller, Jordan and Bach 2025; probmetrics (Apache-2.0), https://github.com/probkit/probmetrics.
+        Berta, Holzmüller, Jordan and Bach 2025.
     """
 
     keeps_argmax = False
@@ -116,16 +111,38 @@ class StructuredScaling(MappedCalibrator[StructuredMap]):
         return self._fitted("map")
 
     def _fitted_map(self, val: Predictions) -> tuple[StructuredMap, list[str | None]]:
-        form = self.form or chosen_form(val.num_samples, val.num_classes)
-        new = _fitted_by_probmetrics(val, form) if val.num_classes > 1 else _identity(form)
+        best = nll_temperature(val)
+        new = self.fit_map(val, best)
         data = val.logits, val.target
         worse = val.num_classes > 1 and total_nll(*data, new) >= total_nll(*data, lambda rows: rows)
-        bound = f"temperature scaling in probmetrics ended at a bound, {new.temperature:.3g}. {CHECK}"
         advice = "Choose temperature scaling, or use a larger validation set."
         return new, [
-            when(abs(math.log(new.temperature)) > _WIDEST - 0.1, bound),
+            best.doubt,
+            unconverged(new.affine.converged),
             when(worse, f"the validation NLL is not below what it was. {advice}"),
         ]
+
+    def fit_map(self, val: Predictions, best: BestTemperature, near: StructuredMap | None = None) -> StructuredMap:
+        """The map of ``val``; for a part of the samples, from temperature and map ``near`` of all, to fewer digits."""
+        weights, classes = weights_of(val), val.num_classes
+        samples, total = val.num_samples, float(weights.sum())
+        form = self.form or chosen_form(samples, classes)
+        identity = torch.ones(classes, dtype=torch.float64, device="cpu")
+        affine = AffineMap(identity if form == "vector" else identity.diag(), 0 * identity)
+        new = StructuredMap(best.value if near is None else nearby_temperature(val, best), round(total), affine)
+        if classes > 1:
+            regression = SoftmaxRegression(
+                new.inputs(val.logits.cpu().double()),
+                val.target,
+                weights,
+                diagonal=form == "vector",
+                scale=1.0,
+                diagonal_penalty=classes / total,
+                off_diagonal=classes * (classes - 1) / total,
+                intercept=classes / total,
+            )
+            new.affine = regression.solve() if near is None else regression.solve(near.affine, tolerance=1e-3)
+        return new
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -154,48 +171,3 @@ def chosen_form(samples: int, classes: int) -> Form:
         ('matrix', 'vector', 'vector')
     """
     return "matrix" if classes <= _MATRIX_CLASSES and samples >= _MATRIX_SAMPLES * classes else "vector"
-
-
-def _fitted_by_probmetrics(val: Predictions, form: str) -> StructuredMap:
-    # One order of the samples, since the fit in float32 depends on it in the last digits.
-    package = _probmetrics()
-    order = canonical_order(val.logits, val.target)
-    logits, target = val.logits.cpu()[order], val.target.cpu()[order]
-    probs = torch.cat([rows.softmax(dim=1) for _, rows in double_rows(logits)])
-    with torch.enable_grad(), torch.device("cpu"):
-        done = getattr(package, _CLASSES[form])(opt="bfgs").fit(probs.numpy(), target.numpy())
-    try:
-        scaling = done.ts_
-        temperature, samples = 1 / float(scaling.cal_.invtemp_), int(scaling.n_samples_)
-        parts = (done.W_[:, :-1], done.W_[:, -1]) if form == "matrix" else (done.v_, done.b_)
-    except AttributeError as error:
-        raise InputError(
-            "StructuredScaling.fit",
-            "probmetrics must keep what it fitted where version 1.3 does",
-            f"another version ({error})",
-            "Install version 1.3.",
-        ) from error
-    weight, bias = (torch.tensor(np.ascontiguousarray(part), dtype=torch.float64, device="cpu") for part in parts)
-    if not bool(weight.isfinite().all() and bias.isfinite().all()):
-        raise InputError(
-            "StructuredScaling.fit",
-            "the fit of probmetrics must end with finite numbers",
-            "NaN or infinite ones",
-            "Check the logits for extreme values, or choose temperature scaling.",
-        )
-    return StructuredMap(temperature, samples, AffineMap(weight, bias))
-
-
-def _identity(form: str) -> StructuredMap:
-    """A map for a single class, whose probability is 1 under every map."""
-    weight = torch.ones((1, 1) if form == "matrix" else (1,), dtype=torch.float64, device="cpu")
-    return StructuredMap(1.0, 1, AffineMap(weight, weight.new_zeros(1)))
-
-
-def _probmetrics() -> ModuleType:
-    """The package, after numba, which version 1.3 imports without requiring it."""
-    require("numba", extra="posthoc")
-    with warnings.catch_warnings():
-        # A dependency of probmetrics compiles a function with torch.jit when it is imported.
-        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-        return require("probmetrics.calibrators", extra="posthoc")

@@ -47,6 +47,7 @@ class SingleTemperature(Calibrator):
     """Base of the calibrators whose one parameter divides all logits; a subclass sets ``_temperature`` in ``_fit``."""
 
     keeps_argmax = True
+    takes_weights = True
     _temperature: float | None = None
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from fedlas.calibrators._fit.doubts import absent_classes, joined, unconverged, 
 from fedlas.calibrators._fit.folds import stratified_folds
 from fedlas.calibrators._fit.held_out import FREEDOMS, NO_GAIN, HeldOutLoss
 from fedlas.calibrators._fit.softmax_regression import FREEDOM, SoftmaxRegression
-from fedlas.calibrators._fit.source import Stream
+from fedlas.calibrators._fit.source import Stream, weights_of
 from fedlas.calibrators._fit.streamed_regression import StreamedRegression
 from fedlas.calibrators.base import CALIBRATORS
 from fedlas.calibrators.stream_fit import StreamFit
@@ -85,20 +85,22 @@ class VectorScaling(StreamFit, AffineCalibrator):
         return logits
 
     def _regression(self, inputs: Tensor, val: Predictions, start: Start) -> tuple[AffineMap | None, str | None]:
-        def problem(rows: Tensor, target: Tensor, freedom: float) -> SoftmaxRegression:
-            return SoftmaxRegression(rows, target, diagonal=True, scale=start.scale, freedom=freedom, width=start.width)
+        def problem(rows: Tensor, target: Tensor, weights: Tensor, freedom: float) -> SoftmaxRegression:
+            return SoftmaxRegression(
+                rows, target, weights, diagonal=True, scale=start.scale, freedom=freedom, width=start.width
+            )
 
-        target = val.target.cpu()
+        target, weights = val.target.cpu(), weights_of(val)
         if self.num_folds is None:
-            return problem(inputs, target, FREEDOM).solve(), None
-        folds = stratified_folds(inputs, target, self.num_folds)
+            return problem(inputs, target, weights, FREEDOM).solve(), None
+        folds = stratified_folds(inputs, target, self.num_folds, weights)
         if int(folds.max()) == 0:
             return None, "all samples are equal, so nothing can be held out, and this is temperature scaling."
-        score = HeldOutLoss(inputs, target, folds=folds, problem=problem)
+        score = HeldOutLoss(inputs, target, folds=folds, weights=weights, problem=problem)
         freedom = score.first_best(FREEDOMS)
         if not score.beats(start.as_map(inputs), freedom):
             return None, NO_GAIN
-        return problem(inputs, target, freedom).solve(), None
+        return problem(inputs, target, weights, freedom).solve(), None
 
     def _fit_stream(self, stream: Stream) -> str | None:
         if self.num_folds is not None:

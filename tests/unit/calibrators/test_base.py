@@ -1,12 +1,10 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 
 from fedlas import Predictions
 from fedlas.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
-from fedlas.errors import CalibrationWarning
 
 VAL = Predictions([[3.0, 0.0], [3.0, 0.0], [0.0, 3.0], [3.0, 0.0]], [0, 0, 1, 1])
 
@@ -175,11 +173,3 @@ def test_one_of_two_methods_must_be_written():
 
     with pytest.raises(NotImplementedError, match="Neither must define _transform or _transform_predictions"):
         Neither().fit(VAL).transform(VAL)
-
-
-def test_weights_are_kept_by_the_transform_and_not_heeded_by_the_fit_which_says_so():
-    weighted = replace(VAL, weights=torch.tensor([1.0, 2.0, 3.0, 4.0]))
-    with pytest.warns(CalibrationWarning, match="every sample counted once in the fit"):
-        scaling = TemperatureScaling().fit(weighted)
-    assert scaling.temperature == TemperatureScaling().fit(VAL).temperature
-    assert torch.equal(scaling.transform(weighted).weights, weighted.weights)

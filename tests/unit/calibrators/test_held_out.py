@@ -6,12 +6,13 @@ from fedlas.calibrators._fit.held_out import HeldOutLoss, nll
 from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
 
 
-def problem(inputs, target, freedom):
-    return SoftmaxRegression(inputs, target, diagonal=True, scale=0.5, freedom=freedom)
+def problem(inputs, target, weights, freedom):
+    return SoftmaxRegression(inputs, target, weights, diagonal=True, scale=0.5, freedom=freedom)
 
 
 def loss_of(val, num_folds=4):
-    return HeldOutLoss(val.logits, val.target, folds=torch.arange(len(val.target)) % num_folds, problem=problem)
+    folds, ones = torch.arange(len(val.target)) % num_folds, torch.ones(len(val.target)).double()
+    return HeldOutLoss(val.logits, val.target, folds=folds, weights=ones, problem=problem)
 
 
 def test_a_warm_start_changes_no_score(generated):
@@ -26,7 +27,7 @@ def test_each_sample_is_predicted_without_its_fold(generated):
     val = generated(40)
     losses = loss_of(val).losses(1.0)
     held = torch.arange(40) % 4 == 1
-    fit = problem(val.logits[~held], val.target[~held], 1.0).solve()
+    fit = problem(val.logits[~held], val.target[~held], None, 1.0).solve()
     torch.testing.assert_close(losses[held], nll(val.logits[held], val.target[held], fit), rtol=1e-4, atol=1e-4)
 
 

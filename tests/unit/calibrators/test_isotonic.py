@@ -1,12 +1,10 @@
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from fedlas import Predictions
-from fedlas._core.extras import MissingExtraError
 from fedlas.calibrators import CalibrationWarning, IsotonicCalibration
 from fedlas.metrics import classwise_calibration_error
 
@@ -94,20 +92,6 @@ def test_a_class_without_a_sample(generated):
         calibrated = IsotonicCalibration().fit(wider).transform(wider)
     # the floor of 1/505, over the other classes' values
     assert 0 < float(calibrated.probs[:, 4].max()) < 0.01
-
-
-def test_scikit_learn_is_needed_to_fit_and_for_nothing_else(generated, tmp_path, monkeypatch):
-    val = generated(100)
-    isotonic = IsotonicCalibration().fit(val)
-    path = isotonic.save(tmp_path / "i.json")
-    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    loaded = IsotonicCalibration.load(path)
-    assert torch.equal(loaded.transform(val).logits, isotonic.transform(val).logits)
-    with pytest.raises(MissingExtraError, match=r"pip install 'fedlas\[posthoc\]'"):
-        isotonic.fit(generated(50, seed=1))
-    assert torch.equal(isotonic.transform(val).logits, loaded.transform(val).logits)  # as it was
 
 
 def test_unfitted():

@@ -10,7 +10,9 @@ from fedlas.calibrators._fit.newton import minimize
 from fedlas.calibrators._fit.softmax_regression import SoftmaxRegression
 
 
-def bias_corrected_temperature(logits: Tensor, target: Tensor, *, scale: float, width: float) -> AffineMap:
+def bias_corrected_temperature(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, *, scale: float, width: float, prior: float = 0.0
+) -> AffineMap:
     """The map ``z -> a z + b`` with the lowest negative log-likelihood, ``a`` a number and ``b (C,)``.
 
     At the minimum the mean probability of each class is its share of the labels, up to the weak hold of
@@ -19,10 +21,23 @@ def bias_corrected_temperature(logits: Tensor, target: Tensor, *, scale: float, 
     Args:
         logits: ``(N, C)``.
         target: ``(N,)``.
+        weights: ``(N,)``; None: 1 each.
         scale: Factor of temperature scaling, where the search starts.
         width: As in :class:`SoftmaxRegression`.
+        prior: Penalty ``prior / N`` of the square of each offset, in nats. Unless 0, there is one of ``1 / N`` of
+            the square of the factor's difference from ``scale``, in units of the width, too.
     """
-    regression = SoftmaxRegression(logits, target, diagonal=True, scale=scale, width=width)
+    samples = len(target) if weights is None else float(weights.sum())
+    regression = SoftmaxRegression(
+        logits,
+        target,
+        weights,
+        diagonal=True,
+        scale=scale,
+        width=width,
+        intercept=prior / samples,
+        diagonal_penalty=1 / (samples * logits.shape[1]) / width / width if prior else None,
+    )
     problem = _OneFactor(regression, logits.shape[1])
     start = torch.cat([regression.start[:1], regression.start[logits.shape[1] :]])
     minimum = minimize(problem, start)

@@ -40,7 +40,7 @@ def equal_rows(rows: Tensor) -> Tensor:
     return torch.from_numpy(np.argsort(np.argsort(first))[number])
 
 
-def stratified_folds(logits: Tensor, target: Tensor, count: int) -> Tensor:
+def stratified_folds(logits: Tensor, target: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
     """The fold of each sample ``(N,)``, from 0 on, at most ``count``; equal rows of logits share one, whatever labels.
 
     A copy of a held-out sample would make it a training sample. Where no rows are equal, sizes differ by at most one,
@@ -51,30 +51,32 @@ def stratified_folds(logits: Tensor, target: Tensor, count: int) -> Tensor:
         logits: ``(N, C)``.
         target: ``(N,)``.
         count: Number of folds, at least 1.
+        weights: ``(N,)``; a weight of 2 counts as a repeated sample.
     """
     order = canonical_order(logits, target)
     group = equal_rows(logits[order.to(logits.device)])
     folds = torch.empty(len(target), dtype=torch.int64, device="cpu")
-    folds[order] = _dealt(group.numpy(), target.cpu()[order].numpy(), count)
+    weight = np.ones(len(group)) if weights is None else weights[order].numpy()
+    folds[order] = _dealt(group.numpy(), target.cpu()[order].numpy(), weight, count)
     return folds
 
 
-def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], count: int) -> Tensor:
+def _dealt(group: NDArray[np.int64], label: NDArray[np.int64], weight: NDArray[np.float64], count: int) -> Tensor:
     """The fold of each sample: every group goes where its labels are rarest, and of these to the smallest fold."""
-    sizes = np.bincount(group)
-    if len(sizes) == len(group):
+    sizes = np.bincount(group, weight)
+    if len(sizes) == len(group) and (weight == 1).all():
         return torch.arange(len(group), device="cpu") % count
-    members = np.split(np.argsort(group, kind="stable"), sizes.cumsum()[:-1])
-    own = np.zeros((count, label.max() + 1), dtype=np.int64)
-    total = np.zeros(count, dtype=np.int64)
+    members = np.split(np.argsort(group, kind="stable"), np.bincount(group).cumsum()[:-1])
+    own = np.zeros((count, label.max() + 1))
+    total = np.zeros(count)
     folds = np.empty(len(group), dtype=np.int64)
     for number in np.argsort(-sizes, kind="stable"):
         inside = members[number]
         least = own[:, label[inside]].sum(axis=1)
         fold = np.lexsort((total, least))[0]
         folds[inside] = fold
-        np.add.at(own[fold], label[inside], 1)
-        total[fold] += len(inside)
+        np.add.at(own[fold], label[inside], weight[inside])
+        total[fold] += sizes[number]
     return torch.from_numpy(folds)
 
 

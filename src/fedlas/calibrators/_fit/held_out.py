@@ -33,7 +33,8 @@ class HeldOutLoss(Generic[P]):
         inputs: ``x (N, C)`` on the CPU.
         target: ``(N,)``.
         folds: The fold of each sample ``(N,)``, from 0; two at least, and none is empty.
-        problem: The regression on given inputs and labels, with given penalties.
+        weights: Weight of each sample ``(N,)``.
+        problem: The regression on given inputs, labels and weights, with given penalties.
 
     State:
         Caches losses, and the last fit of each fold as the start of the next.
@@ -45,9 +46,10 @@ class HeldOutLoss(Generic[P]):
         target: Tensor,
         *,
         folds: Tensor,
-        problem: Callable[[Tensor, Tensor, P], SoftmaxRegression],
+        weights: Tensor,
+        problem: Callable[[Tensor, Tensor, Tensor, P], SoftmaxRegression],
     ) -> None:
-        self._inputs, self._target, self._problem = inputs, target, problem
+        self._inputs, self._target, self._weights, self._problem = inputs, target, weights, problem
         self._held = [folds == fold for fold in range(int(folds.max()) + 1)]
         self._last: list[AffineMap | None] = [None] * len(self._held)
         self._losses: dict[P, Tensor] = {}
@@ -57,7 +59,7 @@ class HeldOutLoss(Generic[P]):
         if penalties not in self._losses:
             losses = torch.empty(len(self._target), dtype=torch.float64, device="cpu")
             for fold, held in enumerate(self._held):
-                problem = self._problem(self._inputs[~held], self._target[~held], penalties)
+                problem = self._problem(self._inputs[~held], self._target[~held], self._weights[~held], penalties)
                 self._last[fold] = affine = problem.solve(self._last[fold], tolerance=_SEARCH_TOLERANCE)
                 losses[held] = nll(self._inputs[held], self._target[held], affine)
             self._losses[penalties] = losses
@@ -65,14 +67,14 @@ class HeldOutLoss(Generic[P]):
 
     def __call__(self, penalties: P) -> float:
         """Sum of the losses of all samples."""
-        return float(self.losses(penalties).sum())
+        return float(self._weights @ self.losses(penalties))
 
     def first_best(self, values: Sequence[P]) -> P:
         """The value before the first one without a lower loss; weaker ones, slow to fit, are not tried."""
         best, lowest = values[0], self(values[0])
         for value in values[1:]:
             following = self(value)
-            if following > lowest - _GAIN * len(self._target):
+            if following > lowest - _GAIN * float(self._weights.sum()):
                 break
             best, lowest = value, following
         return best
@@ -83,7 +85,9 @@ class HeldOutLoss(Generic[P]):
         The parameters of a flexible map follow a few samples of a rare class, and so does the held-out loss.
         """
         gain = nll(self._inputs, self._target, scaled) - self.losses(penalties)
-        return float(gain.sum()) > float(gain.std(correction=0)) * len(gain) ** 0.5
+        total = float(self._weights.sum())
+        mean = float(self._weights @ gain) / total
+        return mean > (float(self._weights @ (gain - mean).square()) / total / total) ** 0.5
 
 
 def nll(inputs: Tensor, target: Tensor, affine: AffineMap) -> Tensor:

@@ -62,7 +62,7 @@ def separated_classes(val: Predictions) -> list[int]:
     return ((lowest > highest) & lowest.isfinite() & highest.isfinite()).nonzero().squeeze(1).tolist()
 
 
-def smallest_probability(samples: int, classes: int) -> float:
+def smallest_probability(samples: float, classes: int) -> float:
     """The floor of a probability estimated as a share of ``samples``: ``1 / (C (N + 1))``.
 
     A share that is not 0 is at least ``1 / N``, so the floor replaces zeros only. It is the share that one further

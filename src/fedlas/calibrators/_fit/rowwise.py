@@ -46,38 +46,51 @@ def total_nll(logits: Tensor, target: Tensor, function: Callable[[Tensor], Tenso
     return total
 
 
-def column_moments(logits: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def column_moments(
+    logits: Tensor, function: Callable[[Tensor], Tensor], weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column of ``function(logits)``; the deviation is 1 where it would be 0.
 
     Args:
         logits: ``(N, C)``.
         function: From float64 rows ``(n, C)`` to ``(n, ...)``.
+        weights: Weight of each row ``(N,)``; None: 1.
 
     Returns:
         Two float64 tensors of the shape of one row of the result.
     """
-    return moments(lambda: (function(rows) for _, rows in double_rows(logits)), logits.shape[0])
+    weights = torch.ones(len(logits), dtype=torch.float64, device="cpu") if weights is None else weights
+    return moments(
+        lambda: ((function(rows), weights[part]) for part, rows in double_rows(logits)), float(weights.sum())
+    )
 
 
-def moments(parts: Callable[[], Iterator[Tensor]], samples: int) -> tuple[Tensor, Tensor]:
+Parts = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+
+
+def moments(parts: Parts, total: float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each column, see :func:`column_moments`.
 
     Args:
-        parts: Gives all rows, some at a time, float64 ``(n, ...)``; it is called twice, or four times.
-        samples: How many rows there are.
+        parts: Gives all rows ``(n, ...)`` and their weights ``(n,)``, some at a time, float64; it is called twice, or
+            four times.
+        total: Sum of the weights.
     """
     # Sums and squares of numbers near the end of float64's range overflow; then they are divided by a large unit.
-    mean, deviation = _moments(parts, samples, 1.0)
+    mean, deviation = _moments(parts, total, 1.0)
     if not bool(mean.isfinite().all() and deviation.isfinite().all()):
-        mean, deviation = _moments(parts, samples, _LARGE)
+        mean, deviation = _moments(parts, total, _LARGE)
     # The deviation of a constant column is rounding, and must not be divided by.
     # Nor may the rounding of a huge constant stay huge, so there the constant itself is the unit.
     constant = torch.where(mean.abs() > _LARGE, mean.abs(), 1.0)
     return mean, torch.where(deviation > 1e-12 * mean.abs(), deviation, constant)
 
 
-def _moments(parts: Callable[[], Iterator[Tensor]], samples: int, unit: float) -> tuple[Tensor, Tensor]:
+def _moments(parts: Parts, total: float, unit: float) -> tuple[Tensor, Tensor]:
+    def summed(rows: Tensor, weights: Tensor) -> Tensor:
+        return torch.tensordot(weights, rows, dims=1)
+
     nothing = torch.zeros((), dtype=torch.float64, device="cpu")
-    mean = sum(((rows / unit).sum(dim=0) for rows in parts()), nothing) / samples
-    square = sum(((rows / unit - mean).square().sum(dim=0) for rows in parts()), nothing)
-    return mean * unit, (square / samples).sqrt() * unit
+    mean = sum((summed(rows / unit, weights) for rows, weights in parts()), nothing) / total
+    square = sum((summed((rows / unit - mean).square(), weights) for rows, weights in parts()), nothing)
+    return mean * unit, (square / total).sqrt() * unit

@@ -30,6 +30,7 @@ class Penalties(TypedDict):
     intercept: NotRequired[float]
     freedom: NotRequired[float]
     width: NotRequired[float | None]
+    diagonal_penalty: NotRequired[float | None]
 
 
 class SoftmaxRegression:
@@ -52,6 +53,7 @@ class SoftmaxRegression:
     Args:
         inputs: ``x (N, C)``.
         target: ``(N,)``.
+        weights: ``(N,)`` float64; None: 1 each. A weight of 2 counts as a repeated sample.
         **penalties: :class:`Penalties`, as follows.
         diagonal: Whether ``W`` is diagonal.
         scale: The hold and the start take ``W`` as ``scale`` times the identity.
@@ -59,19 +61,25 @@ class SoftmaxRegression:
         intercept: Penalty of each ``b_j``; 0 by default.
         freedom: See above, greater than 0; :data:`FREEDOM` by default.
         width: See above; None, the default: ``scale``.
+        diagonal_penalty: Penalty of ``(W_jj - scale)^2`` in place of the second part of the hold; None, the default:
+            that part.
 
     Note:
         The unknowns are ``W`` and ``c``, not ``b``, so that a large offset of ``x`` costs no precision. One array
         of the size of the inputs is kept in addition, the float64 probabilities.
     """
 
-    def __init__(self, inputs: Tensor, target: Tensor, **penalties: Unpack[Penalties]) -> None:
+    def __init__(
+        self, inputs: Tensor, target: Tensor, weights: Tensor | None = None, **penalties: Unpack[Penalties]
+    ) -> None:
         self._inputs, self._target = inputs.cpu(), target.cpu()
+        self._weights = torch.ones(len(inputs), dtype=torch.float64, device="cpu") if weights is None else weights
         self._probs = torch.empty(inputs.shape, dtype=torch.float64, device="cpu")
         self._diagonal = torch.empty(0)  # until the first evaluation
-        self._set_penalties(len(inputs), *column_moments(self._inputs, lambda rows: rows), **penalties)
+        moments = column_moments(self._inputs, lambda rows: rows, self._weights)
+        self._set_penalties(float(self._weights.sum()), *moments, **penalties)
 
-    def _set_penalties(self, samples: int, mean: Tensor, deviation: Tensor, **penalties: Unpack[Penalties]) -> None:
+    def _set_penalties(self, samples: float, mean: Tensor, deviation: Tensor, **penalties: Unpack[Penalties]) -> None:
         diagonal, scale, width = penalties["diagonal"], penalties["scale"], penalties.get("width")
         off_diagonal, intercept = penalties.get("off_diagonal", 0.0), penalties.get("intercept", 0.0)
         freedom = penalties.get("freedom", FREEDOM)
@@ -82,6 +90,8 @@ class SoftmaxRegression:
         self._hold = (HOLD + 1 / (INTERCEPTS * freedom) ** 2) / self._samples
         deviations = freedom * (scale if width is None else width)
         close = 1 / deviations / deviations / self._samples  # not its square, which may overflow
+        if (fixed := penalties.get("diagonal_penalty")) is not None:
+            self._hold, close = HOLD / self._samples, 2 * fixed
         self._weight_penalty = HOLD / self._samples * deviation.square() + close
         if not diagonal:
             self._weight_penalty = self._weight_penalty + (2 * off_diagonal - close) * (1 - torch.diag(ones))
@@ -120,12 +130,12 @@ class SoftmaxRegression:
         for part, rows in double_rows(self._inputs):
             rows = rows - self._mean  # not in place: float64 rows are the caller's
             log_probs = (apply_weight(weight, rows) + centered).log_softmax(dim=1)
-            index = self._target[part].unsqueeze(1)
-            value -= float(log_probs.gather(1, index).sum())
+            index, weights = self._target[part].unsqueeze(1), self._weights[part].unsqueeze(1)
+            value -= float(weights.squeeze(1) @ log_probs.gather(1, index).squeeze(1))
             probs = torch.exp(log_probs, out=self._probs[part])
-            spread = probs * (1 - probs)
+            spread = probs * (1 - probs) * weights
             # Not in place, because products with the Hessian need the probabilities themselves.
-            error = probs.scatter_add(1, index, log_probs.new_full(index.shape, -1.0))
+            error = probs.scatter_add(1, index, log_probs.new_full(index.shape, -1.0)) * weights
             slope += _outer(error, rows, weight)
             slope_c += error.sum(dim=0)
             curve += _outer(spread, rows.square(), weight)
@@ -158,7 +168,7 @@ class SoftmaxRegression:
             change = apply_weight(weight, rows) + centered
             # These two lines multiply by diag(p) - p p^T without the (C, C) matrix of each sample.
             change -= (probs * change).sum(dim=1, keepdim=True)
-            change *= probs
+            change *= probs * self._weights[part].unsqueeze(1)
             product += _outer(change, rows, weight)
             product_c += change.sum(dim=0)
         bias = centered - apply_weight(weight, self._mean)

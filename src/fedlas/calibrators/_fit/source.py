@@ -23,6 +23,7 @@ class Source(Protocol):
         num_classes: ``C``.
         dtype: Of the logits.
         mistakes: Samples whose predicted class is not the label.
+        total: Sum of the weights: ``N`` without weights.
     """
 
     in_memory: bool
@@ -30,9 +31,10 @@ class Source(Protocol):
     num_classes: int
     dtype: torch.dtype
     mistakes: int
+    total: float
 
-    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Float64 logits ``(n, C)`` and labels ``(n,)`` on the CPU, in order; not to be written to."""
+    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Float64 logits ``(n, C)``, labels and weights ``(n,)`` on the CPU, in order; not to be written to."""
 
 
 class InMemory:
@@ -44,11 +46,18 @@ class InMemory:
         self._val, self._target = val, val.target.cpu()
         self.num_samples, self.num_classes, self.dtype = val.num_samples, val.num_classes, val.logits.dtype
         self.mistakes = val.num_samples - int(val.correct.sum())
+        self._weights = weights_of(val)
+        self.total = float(self._weights.sum())
 
-    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See :meth:`Source.rows`."""
         for part, rows in double_rows(self._val.logits):
-            yield rows, self._target[part]
+            yield rows, self._target[part], self._weights[part]
+
+
+def weights_of(val: Predictions) -> Tensor:
+    """Weight of each sample ``(N,)``, float64 on the CPU; ones if there are none."""
+    return torch.ones(val.num_samples, dtype=torch.float64, device="cpu") if val.weights is None else val.weights
 
 
 @dataclass
@@ -100,15 +109,16 @@ class Stream:
             raise InputError(owner, "there must be at least one sample", "none", "Check the data set.")
         self.count, self.largest, self.dtype = self._seen.count, self._seen.largest, self._seen.dtype
         self.num_samples, self.num_classes = int(self.count.sum()), len(self.count)
+        self.total = float(self.num_samples)
         self.mistakes = self._seen.mistakes
 
-    def rows(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """See :meth:`Source.rows`."""
         samples = 0
         for part in self:
             samples += part.num_samples
             for which, rows in double_rows(part.logits):
-                yield rows, part.target[which].cpu()
+                yield rows, part.target[which].cpu(), rows.new_ones(len(rows))
         if samples != self.num_samples:
             raise InputError(
                 self._owner,

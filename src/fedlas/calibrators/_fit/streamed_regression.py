@@ -27,8 +27,8 @@ class StreamedRegression(SoftmaxRegression):
 
     def __init__(self, source: Source, unit: float, *, scale: float, width: float) -> None:
         self._source, self._unit = source, unit
-        mean, deviation = moments(lambda: (rows for rows, _ in self._rows()), source.num_samples)
-        self._set_penalties(source.num_samples, mean, deviation, diagonal=True, scale=scale, width=width)
+        mean, deviation = moments(lambda: ((rows, weights) for rows, _, weights in self._rows()), source.total)
+        self._set_penalties(source.total, mean, deviation, diagonal=True, scale=scale, width=width)
         self._hessian = self._factor = torch.empty(0)  # until the first evaluation
 
     @torch.no_grad()
@@ -40,7 +40,7 @@ class StreamedRegression(SoftmaxRegression):
         # Sums of p x^2, p x and p, which are the diagonals of the blocks, and of the products of columns.
         own, mixed, offset = (torch.zeros_like(weight) for _ in range(3))
         products = torch.zeros(2 * classes, 2 * classes, dtype=torch.float64, device="cpu")
-        for rows, target in self._rows():
+        for rows, target, _ in self._rows():
             rows = rows - self._mean
             log_probs = (weight * rows + centered).log_softmax(dim=1)
             index = target.unsqueeze(1)
@@ -70,5 +70,5 @@ class StreamedRegression(SoftmaxRegression):
         """The inverse Hessian times ``vector``."""
         return torch.cholesky_solve(vector.unsqueeze(1), self._factor).squeeze(1)
 
-    def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return ((rows / self._unit, target) for rows, target in self._source.rows())
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        return ((rows / self._unit, target, weights) for rows, target, weights in self._source.rows())

@@ -75,6 +75,22 @@ def nll_temperature(val: Predictions | Source) -> BestTemperature:
     return BestTemperature(nll.temperature(scale), doubt and doubt.format(nll.temperature(scale)), nll.spread)
 
 
+def nearby_temperature(val: Predictions, near: BestTemperature) -> float:
+    """The temperature of a part of the samples, from that of all: two steps of Newton's method, no more than twofold.
+
+    A temperature that few mistakes hold, or that is at a bound, stays.
+    """
+    if near.doubt is not None:
+        return near.value
+    nll = _ScaledNLL(InMemory(val))
+    scale = start = nll.spread / near.value
+    for _ in range(2 if nll.spread else 0):
+        point = nll.at(scale)
+        step = point.slope / point.curvature if point.curvature > 0 else 0.0
+        scale = min(max(scale - step, start / 2), 2 * start)
+    return nll.temperature(scale) if nll.spread else near.value
+
+
 def _best_scale(nll: _ScaledNLL) -> tuple[float, str | None]:
     """The scale, and what to warn about, with ``{}`` for the temperature."""
     given = nll.at(nll.spread)
@@ -139,14 +155,15 @@ class _ScaledNLL:
         self.source = source
         # Distances from the largest logit are halved, which no float64 logits overflow.
         self._unit = 1.0
-        self._unit = max((-float(rows.min()) for rows, _ in self._rows()), default=0.0)
+        self._unit = max((-float(rows.min()) for rows, _, _ in self._rows()), default=0.0)
         self.spread = 0.0
         if self._unit == 0:
             return
         square = sum(
-            float((rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1).sum()) for rows, _ in self._rows()
+            float(weights @ (rows - rows.mean(dim=1, keepdim=True)).square().mean(dim=1))
+            for rows, _, weights in self._rows()
         )
-        self._unit *= math.sqrt(square / source.num_samples)
+        self._unit *= math.sqrt(square / source.total)
         self.spread = min(2 * self._unit, sys.float_info.max)
 
     def temperature(self, scale: float) -> float:
@@ -165,35 +182,37 @@ class _ScaledNLL:
     @torch.no_grad()
     def _pass(self, scale: float, tie: float | None) -> _Point:
         slope = curvature = mistakes = 0.0
-        for number, (rows, target) in enumerate(self._rows()):
+        for number, (rows, target, weights) in enumerate(self._rows()):
             probs = (rows * scale).softmax(dim=1)
             mean = (probs * rows).sum(dim=1, keepdim=True)
-            slope += float((mean - rows.gather(1, target.unsqueeze(1))).sum())
+            slope += float(weights @ (mean - rows.gather(1, target.unsqueeze(1))).squeeze(1))
             # The variance of z under p comes from centered values: a difference of two moments would cancel.
-            curvature += float((probs * (rows - mean).square()).sum())
+            curvature += float(weights @ (probs * (rows - mean).square()).sum(dim=1))
             if tie is not None:
-                gap = self._gaps[number] if self.source.in_memory else _gap(rows)
-                mistakes += float((1 - probs.amax(dim=1))[(gap > 0) & (gap >= tie)].sum())
-        samples = self.source.num_samples
+                gap = self._gaps[number][0] if self.source.in_memory else _gap(rows)
+                mistakes += float(weights @ (1 - probs.amax(dim=1)).where((gap > 0) & (gap >= tie), 0.0))
+        samples = self.source.total
         return _Point(slope / samples, curvature / samples, math.nan if tie is None else mistakes)
 
     @cached_property
     def _tie(self) -> float:
         """Distance of the two largest logits below which they are tied."""
         return _TIE * lower_median(
-            lambda: self._gaps if self.source.in_memory else (_gap(rows) for rows, _ in self._rows())
+            lambda: (
+                self._gaps if self.source.in_memory else ((_gap(rows), weights) for rows, _, weights in self._rows())
+            )
         )
 
     @cached_property
-    def _gaps(self) -> list[Tensor]:
-        """Distance of the two largest logits of each row, in the chunks of :meth:`_rows`."""
-        return [_gap(rows) for rows, _ in self._rows()]
+    def _gaps(self) -> list[tuple[Tensor, Tensor]]:
+        """Distance of the two largest logits of each row, and its weight, in the chunks of :meth:`_rows`."""
+        return [(_gap(rows), weights) for rows, _, weights in self._rows()]
 
-    def _rows(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Half the distances of each row from its largest logit, divided by the unit; and the labels."""
-        for rows, target in self.source.rows():
+    def _rows(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Half the distances of each row from its largest logit, divided by the unit; labels; and weights."""
+        for rows, target, weights in self.source.rows():
             half = rows * 0.5
-            yield half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit), target
+            yield half.sub_(half.amax(dim=1, keepdim=True)).div_(self._unit), target, weights
 
 
 def _gap(rows: Tensor) -> Tensor:
@@ -201,24 +220,24 @@ def _gap(rows: Tensor) -> Tensor:
     return rows.topk(2, dim=1).values[:, 1].abs()
 
 
-def lower_median(parts: Callable[[], Iterable[Tensor]]) -> float:
-    """The median of numbers, as ``torch.median`` defines it, in constant memory.
+def lower_median(parts: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
+    """The median of weighted numbers, as ``torch.median`` defines it for repeated ones, in constant memory.
 
     Args:
-        parts: Gives the numbers in float64, some at a time, all at least 0; it is called several times.
+        parts: Gives numbers and their weights in float64, some at a time, all at least 0; it is called several times.
     """
     # Floats of one sign are in the order of their bits: each pass finds sixteen more bits of the median.
-    prefix, rank = 0, -1
+    prefix, rank = 0, -1.0
     for shift in (48, 32, 16, 0):
-        counts = torch.zeros(2**16, dtype=torch.int64, device="cpu")
-        for part in parts():
+        counts = torch.zeros(2**16, dtype=torch.float64, device="cpu")
+        for part, weights in parts():
             bits = part.view(torch.int64)
-            inside = bits if shift == 48 else bits[(bits >> (shift + 16)) == prefix]
-            counts += torch.bincount((inside >> shift) & 0xFFFF, minlength=2**16)
+            inside = torch.ones_like(bits, dtype=torch.bool) if shift == 48 else (bits >> (shift + 16)) == prefix
+            counts += torch.bincount((bits[inside] >> shift) & 0xFFFF, weights[inside], minlength=2**16)
         below = counts.cumsum(0)
-        rank = (int(below[-1]) - 1) // 2 if shift == 48 else rank
-        place = int((below <= rank).sum())
-        rank -= int(below[place - 1]) if place else 0
+        rank = max(0.0, (float(below[-1]) - 1) // 2) if shift == 48 else rank
+        place = min(int((below <= rank).sum()), int(counts.nonzero()[-1]))
+        rank -= float(below[place - 1]) if place else 0
         prefix = prefix << 16 | place
     return float(torch.tensor([prefix], dtype=torch.int64, device="cpu").view(torch.float64))
 

@@ -1,0 +1,94 @@
+"""Samples as a fit takes them: weights that count samples, and no probability of exactly 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedlas._core.check import InputError
+from fedlas.calibrators._fit.one_vs_rest import smallest_probability
+from fedlas.predictions import Predictions
+from fedlas.predictions.probabilities import FLOOR
+
+_ROUNDING = 1e-5
+"""Rows whose probabilities sum to 1 within this may be logarithms of probabilities."""
+_ZERO = 2e-7
+"""A probability below this that occurs more than once, and is the lowest, stands for 0."""
+
+
+def least_log(dtype: torch.dtype) -> Tensor:
+    """Logarithm that stands for a probability of 0 in predictions made of probabilities."""
+    return torch.tensor(FLOOR, dtype=dtype, device="cpu").log()
+
+
+def prepared(
+    owner: str, val: Predictions, *, repeat: bool, floor: bool
+) -> tuple[Predictions, float | None, str | None]:
+    """The samples of a fit, the least log-probability of them if there are zeros, and what to warn about.
+
+    Args:
+        owner: Named in errors.
+        val: With labels.
+        repeat: Turn weights into repeated samples.
+        floor: Raise probabilities of exactly 0.
+
+    Raises:
+        InputError: If weights that are not whole numbers are to be turned into repeated samples.
+    """
+    val = _weighted(owner, val, repeat=repeat)
+    least = _floor(val) if floor else None
+    if least is None:
+        return val, None, None
+    zeros = (val.logits.gather(1, val.target.unsqueeze(1)) == val.logits.min()).sum()
+    text = (
+        f"{int(zeros)} of {val.num_samples:,} labels have a probability of exactly 0, and would decide the fit. All "
+        f"probabilities are raised to {math.exp(least):.2g} at least."
+    )
+    return floored(val, least), least, text if zeros else None
+
+
+def floored(predictions: Predictions, least: float | None) -> Predictions:
+    """The same samples with log-probabilities of at least ``least``, None: as they are."""
+    if least is None:
+        return predictions
+    return predictions.with_logits(predictions.logits.log_softmax(dim=1).clamp(min=least))
+
+
+def _floor(val: Predictions) -> float | None:
+    """The least log-probability that ``N`` samples can tell from 0, if some probabilities are exactly 0."""
+    if bool((val.logits > 0).any()) or val.num_classes < 2:
+        return None
+    # Logarithms of probabilities whose zeros were replaced by one small number have that number many times.
+    lowest = val.logits.min()
+    total = val.num_samples if val.weights is None else float(val.weights.sum())
+    least = math.log(smallest_probability(total, val.num_classes))
+    ties = int((val.logits == lowest).sum())
+    alike = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
+    replaced = abs(float(lowest - least_log(val.logits.dtype).to(lowest))) < _ROUNDING * 10
+    zero = replaced or (ties > 1 and float(lowest) < math.log(_ZERO))
+    return least if alike and zero and float(lowest) < least else None
+
+
+def _weighted(owner: str, val: Predictions, *, repeat: bool) -> Predictions:
+    """The same samples with weights that count them; without weights where all are 1, or turned into repetitions."""
+    if val.weights is None:
+        return val
+    weights, whole = val.weights, bool((val.weights == val.weights.round()).all())
+    if repeat and not whole:
+        fix = "Pass whole numbers, which count samples, or choose temperature, vector, structured or auto."
+        raise InputError(owner, "weights must be whole numbers for this calibrator", "others", fix)
+    used = weights > 0
+    counts = weights[used] if whole else weights[used] / weights[used].mean()
+    rows = used.nonzero().squeeze(1)
+    if repeat:
+        rows, counts = rows.repeat_interleave(counts.long()), torch.ones(0)
+    plain = repeat or bool((counts == 1).all())
+    tensors = {
+        name: value[rows.to(value.device)]
+        for name in ("logits", "features", "label_probs")
+        if (value := getattr(val, name)) is not None
+    }
+    target = val.target[rows.to(val.target.device)]
+    return Predictions(target=target, weights=None if plain else counts, **tensors)

@@ -1,0 +1,342 @@
+"""Auto: a mixture of calibrators, whose weights held-out samples choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError, check_count
+from fedlas.calibrators._affine import read_map
+from fedlas.calibrators._fit.affine_map import AffineMap
+from fedlas.calibrators._fit.bias_corrected import bias_corrected_temperature
+from fedlas.calibrators._fit.doubts import when
+from fedlas.calibrators._fit.folds import stratified_folds
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators._fit.temperature_search import BestTemperature, nearby_temperature, nll_temperature
+from fedlas.calibrators.base import CALIBRATORS, Calibrator, MappedCalibrator
+from fedlas.calibrators.isotonic import IsotonicCalibration
+from fedlas.calibrators.spline import SplineCalibration
+from fedlas.calibrators.structured import StructuredScaling
+from fedlas.calibrators.temperature import Divided, TemperatureScaling
+from fedlas.predictions import Predictions
+
+__all__ = ["AutoCalibration", "CalibratedMixture"]
+
+RAW = "as predicted"
+PRIOR = {RAW: 2.0, "temperature": 2.0}
+"""Samples that members count in addition: those that cannot over-fit."""
+_STEPS = 500
+_SMALLEST = 1e-3
+"""Members of a smaller weight are left out."""
+_NEVER = 1e-9
+"""Least probability of a held-out label, so that one member cannot lose everything on one sample."""
+_FLEXIBLE = 2**19
+"""Most logits (N x C) for which members with a curve or a row of numbers for each class join: about a second each."""
+_WHOLE = 2**22
+"""Most logits of which every fold is left out once; of more, one fold in five is."""
+_MATRIX_CLASSES = 32
+
+
+class CalibratedMixture(nn.Module):
+    """``log sum_k w_k softmax(m_k(z))``, then a factor and an offset for each class.
+
+    Attributes:
+        members: The maps ``m_k`` of logits ``(n, C)``.
+        shares: ``log w (K,)``, float64.
+        last: The affine map of the mixture's log-probabilities.
+        keep_class: Whether the class with the largest logit gets the largest probability.
+    """
+
+    shares: Tensor
+
+    def __init__(self, members: Mapping[str, nn.Module], shares: Tensor, last: AffineMap, *, keep_class: bool) -> None:
+        super().__init__()
+        self.names = tuple(members)
+        self.members = nn.ModuleList(members.values())
+        self.last, self.keep_class = last, keep_class
+        self.has_steps = any(getattr(member, "has_steps", False) for member in self.members)
+        self.register_buffer("shares", shares, persistent=False)
+
+    def mixture(self, rows: Tensor) -> Tensor:
+        """Log-probabilities of the mixture for logits ``(n, C)``, before the last map."""
+        parts = [member(rows).log_softmax(dim=1) + self.shares[place] for place, member in enumerate(self.members)]
+        return torch.stack(parts).logsumexp(dim=0)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated log-probabilities of logits ``(n, C)``."""
+        result = self.last(self.mixture(rows)).log_softmax(dim=1)
+        if self.keep_class:
+            top, highest = rows.argmax(dim=1, keepdim=True), result.amax(dim=1, keepdim=True)
+            lifted = result.scatter(1, top, highest + _LIFT)
+            result = torch.where(result.argmax(dim=1, keepdim=True) == top, result, lifted).log_softmax(dim=1)
+        return result
+
+
+_LIFT = 1e-4
+"""How far, in nats, the predicted class is lifted above the others; float32 and half precision still show it."""
+
+
+@CALIBRATORS.register(
+    "auto",
+    title="Auto",
+    paper="Super Learner",
+    year=2007,
+    url="https://doi.org/10.2202/1544-6115.1309",
+)
+class AutoCalibration(MappedCalibrator[CalibratedMixture]):
+    """A mixture of calibrators, weighted by how well each predicts held-out labels; nothing has to be chosen.
+
+    Members are the predictions as they are, temperature scaling, structured vector and matrix scaling, isotonic and
+    spline calibration. Each is fitted on four fifths of the validation samples and gives probabilities of the last
+    fifth, five times over. Weights on the simplex maximize the likelihood of these held-out labels, by expectation
+    maximization. The members are then fitted on all samples and mixed. A temperature and an offset for each class,
+    fitted on the held-out mixture, follow: a mixture of calibrated predictions is less sure than it should be.
+
+    Args:
+        keep_class: Never change the predicted class: the class predicted before is lifted above the others where it is
+            not the highest. This costs what the change of class would have gained, in accuracy, NLL and Brier score.
+        num_folds: Folds, at least 2.
+
+    Raises:
+        InputError: For a ``num_folds`` below 2.
+
+    Note:
+        "As predicted" and temperature scaling count two samples more than the held-out ones give them, so that with few
+        samples the mixture stays near them. Members of a weight below 0.001 are left out.
+
+        Members are dropped by cost: matrix scaling beyond 32 classes, and isotonic, spline and matrix scaling where
+        ``N C`` exceeds 2^19. Beyond 2^22 a single fold is held out. ``dropped`` names them.
+
+        Choose ``temperature`` instead where one number must explain the calibration, where the predicted class must
+        stay and its order too, or for fewer than about 20 samples.
+
+        Warns (:class:`CalibrationWarning`) when a member fails, when a class has no sample, and when the fit changes
+        nothing.
+
+    Example:
+        >>> logits = torch.randn(500, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> target = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
+        >>> auto = AutoCalibration().fit(Predictions(3 * logits, target))  # three times too sure
+        >>> max(auto.weights, key=auto.weights.get)
+        'temperature'
+
+    Source:
+        van der Laan, Polley and Hubbard 2007 (the weights); Ranjan and Gneiting, "Combining probability forecasts"
+        (2010), for the recalibration of a mixture.
+    """
+
+    keeps_argmax = False
+    _per_class = False
+    _dropped: tuple[str, ...] = ()
+
+    def __init__(self, keep_class: bool = False, num_folds: int = 5) -> None:
+        if not isinstance(keep_class, bool):
+            raise InputError(self._owner, "keep_class must be True or False", keep_class, "Pass a bool.")
+        self.keep_class = keep_class
+        self.num_folds = check_count(self._owner, "num_folds", num_folds, low=2)
+        self._members: dict[str, Calibrator | None] = {}
+
+    def __repr__(self) -> str:
+        if self._map is None:
+            return super().__repr__()
+        parts = ", ".join(f"{name} {weight:.2f}" for name, weight in sorted(self.weights.items(), key=lambda w: -w[1]))
+        return f"{super().__repr__()}  # {parts}"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each member, by name; they sum to 1.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        mixture = self._fitted("weights")
+        return dict(zip(mixture.names, mixture.shares.exp().tolist(), strict=True))
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Members that were left out because of their cost, or because their fit failed."""
+        return self._dropped
+
+    def _fitted_map(self, val: Predictions) -> tuple[CalibratedMixture, list[str | None]]:
+        candidates, self_dropped = _candidates(val)
+        best = nll_temperature(val)
+
+        # Every member on all samples.
+        whole: dict[str, Calibrator | None] = {}
+        failed = []
+        for name, make in candidates.items():
+            try:
+                whole[name] = make and _fit_whole(make(), val, best)
+            except (InputError, RuntimeError) as error:
+                failed.append(f"{name} ({str(error).splitlines()[0]})")
+
+        # Probabilities of held-out samples, and from these weights and the last map.
+        members, weights, last = whole, [1.0] + [0.0] * (len(whole) - 1), _identity(val.num_classes)
+        folds = stratified_folds(val.logits, val.target, self.num_folds, val.weights)
+        if val.num_classes > 1 and int(folds.max()) > 0:
+            few = val.logits.numel() <= _WHOLE
+            held = _held_out(val, whole, best, folds, range(int(folds.max()) + 1) if few else range(1))
+            weights, last = held.mixed()
+        kept = {name: weight for name, weight in zip(members, weights, strict=True) if weight >= _SMALLEST}
+        shares = torch.tensor([kept[name] for name in kept], dtype=torch.float64, device="cpu")
+        mixture = CalibratedMixture(
+            {name: _row_map(members[name]) for name in kept},
+            (shares / shares.sum()).log(),
+            last,
+            keep_class=self.keep_class,
+        )
+        self._members, self._dropped = {name: members[name] for name in kept}, (*self_dropped, *failed)
+        return mixture, [when(failed, f"without {', '.join(failed)}, whose fit failed.")]
+
+    def _state(self) -> dict[str, Any]:
+        mixture = self._fitted("save")
+        members = [
+            {"name": name, "weight": weight, "calibrator": member and member.plain()}
+            for (name, weight), member in zip(self.weights.items(), self._members.values(), strict=True)
+        ]
+        last = {"weight": mixture.last.weight.tolist(), "bias": mixture.last.bias.tolist()}
+        return {"members": members, "last": last, "dropped": list(self._dropped)}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        members, shares = {}, []
+        for entry in state["members"]:
+            content = entry["calibrator"]
+            members[str(entry["name"])] = None if content is None else Calibrator.from_plain(content)
+            shares.append(float(read_numbers(entry, "weight")))
+        wrong = any(member is not None and member.num_classes != self.num_classes for member in members.values())
+        if not shares or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6 or len(members) != len(shares) or wrong:
+            raise ValueError("members must have names, weights above 0 that sum to 1, and the number of classes")
+        last = read_map(state["last"], self.num_classes)
+        self._members, self._dropped = members, tuple(map(str, state.get("dropped", ())))
+        self._map = CalibratedMixture(
+            {name: _row_map(member) for name, member in members.items()},
+            torch.tensor(shares, dtype=torch.float64, device="cpu").log(),
+            last,
+            keep_class=self.keep_class,
+        )
+
+
+Member = TemperatureScaling | StructuredScaling | IsotonicCalibration | SplineCalibration
+
+
+def _candidates(val: Predictions) -> tuple[dict[str, Callable[[], Member] | None], tuple[str, ...]]:
+    """Members by name, and the names of those that cost too much."""
+    everything: dict[str, Callable[[], Member] | None] = {
+        RAW: None,
+        "temperature": TemperatureScaling,
+        "vector": lambda: StructuredScaling("vector"),
+        "matrix": lambda: StructuredScaling("matrix"),
+        "isotonic": IsotonicCalibration,
+        "spline": SplineCalibration,
+    }
+    dear = []
+    if val.num_classes > _MATRIX_CLASSES:
+        dear.append("matrix")
+    if val.logits.numel() > _FLEXIBLE:
+        dear += ["isotonic", "spline"] + ["matrix"] * (val.num_classes <= _MATRIX_CLASSES)
+    return {name: make for name, make in everything.items() if name not in dear}, tuple(dear)
+
+
+def _fit_whole(member: Member, val: Predictions, best: BestTemperature) -> Member:
+    """The member fitted on all samples, without what its own fit would check and warn of."""
+    if isinstance(member, TemperatureScaling):
+        member._temperature = best.value
+    elif isinstance(member, StructuredScaling):
+        member._map = member.fit_map(val, best)
+    elif isinstance(member, SplineCalibration):
+        member._map, _ = member.fit_map(val)
+    else:
+        member._map, _ = member._fitted_map(val)
+    member.num_classes = val.num_classes
+    return member
+
+
+def _fit_part(member: Member | None, part: Predictions, best: BestTemperature) -> nn.Module:
+    """The member's map of a part of the samples; its fit to all samples is the start."""
+    if isinstance(member, TemperatureScaling):
+        return Divided(nearby_temperature(part, best))
+    if isinstance(member, StructuredScaling):
+        return member.fit_map(part, best, near=member.map)
+    if isinstance(member, SplineCalibration):
+        return member.fit_map(part, near=member.lines)[0]
+    return nn.Identity() if member is None else member._fitted_map(part)[0]
+
+
+def _row_map(member: Calibrator | None) -> nn.Module:
+    return nn.Identity() if member is None else member._row_map()
+
+
+def _identity(classes: int) -> AffineMap:
+    one = torch.ones(classes, dtype=torch.float64, device="cpu")
+    return AffineMap(one, 0 * one)
+
+
+class _HeldOut:
+    """Log-probabilities that members give samples which they have not seen.
+
+    Args:
+        parts: Log-probabilities of each member ``(K, n, C)``, float64, for each fold.
+        target: ``(N,)``.
+        weights: ``(N,)``.
+        names: Of the members.
+    """
+
+    def __init__(self, parts: list[Tensor], target: Tensor, weights: Tensor, names: list[str]) -> None:
+        self._parts, self._target, self._weights = parts, target, weights
+        self._prior = torch.tensor([PRIOR.get(name, 0.0) for name in names], dtype=torch.float64)
+
+    def mixed(self) -> tuple[list[float], AffineMap]:
+        """Weight of each member, and the map that follows the mixture."""
+        log_probs = torch.cat(self._parts, dim=1)
+        label = log_probs.gather(2, self._target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
+        weights = mixture_weights(label.exp().clamp(min=_NEVER), self._weights, self._prior)
+        mixture = (log_probs + weights.log().view(-1, 1, 1)).logsumexp(dim=0)
+        counted = Predictions(mixture, self._target, weights=self._weights)
+        scale = 1 / nll_temperature(counted).value
+        last = bias_corrected_temperature(
+            mixture, self._target, self._weights, scale=scale, width=scale, prior=float(mixture.shape[1])
+        )
+        return weights.tolist(), last
+
+
+def _held_out(
+    val: Predictions, whole: Mapping[str, Any], best: BestTemperature, folds: Tensor, which: range
+) -> _HeldOut:
+    """Predictions of the members for those folds, each from a fit to all other samples."""
+    weights, parts, rows = weights_of(val), [], []
+    logits, target = val.logits.cpu(), val.target.cpu()
+    for fold in which:
+        held = folds == fold
+        seen = Predictions(logits[~held], target[~held], weights=None if val.weights is None else weights[~held])
+        maps = [_fit_part(member, seen, best) for member in whole.values()]
+        chunks = [
+            torch.stack([member(chunk).log_softmax(dim=1) for member in maps]) for _, chunk in double_rows(logits[held])
+        ]
+        parts.append(torch.cat(chunks, dim=1))
+        rows.append(held.nonzero().squeeze(1))
+    order = torch.cat(rows)
+    return _HeldOut(parts, target[order], weights[order], list(whole))
+
+
+def mixture_weights(probs: Tensor, weights: Tensor, prior: Tensor) -> Tensor:
+    """Weights ``w`` on the simplex that maximize ``sum_i weights_i log sum_k w_k p_ik + sum_k prior_k log w_k``, by EM.
+
+    Args:
+        probs: Probability that member ``k`` gives the label of sample ``i``, ``(N, K)`` float64, above 0.
+        weights: ``(N,)``.
+        prior: Samples that each member counts in addition ``(K,)``.
+    """
+    total = weights.sum() + prior.sum()
+    shares = torch.full_like(prior, 1 / len(prior))
+    for _ in range(_STEPS):
+        joint = probs * shares
+        following = (weights @ (joint / joint.sum(dim=1, keepdim=True)) + prior) / total
+        if float((following - shares).abs().max()) < 1e-7:
+            break
+        shares = following
+    return shares

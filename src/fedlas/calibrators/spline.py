@@ -1,0 +1,140 @@
+"""Spline calibration, one class against the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from fedlas._core.check import check_count
+from fedlas.calibrators._fit.doubts import unconverged
+from fedlas.calibrators._fit.one_vs_rest import log_odds
+from fedlas.calibrators._fit.one_vs_rest_logistic import fit_one_vs_rest
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.rowwise import double_rows
+from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator
+from fedlas.predictions import Predictions
+
+__all__ = ["BrokenLines", "SplineCalibration"]
+
+_FREE, _HELD = 1e-3, 1.0
+"""Ridge of slope and offset, and of the bends, in observations."""
+
+
+class BrokenLines(nn.Module):
+    """``log sigmoid`` of a continuous, piecewise linear function of each class's log-odds.
+
+    Attributes:
+        knots: Where the function of each class bends ``(C, K)``, float64.
+        numbers: Slope, ``K`` changes of the slope, and offset ``(C, K + 2)``, float64.
+    """
+
+    knots: Tensor
+    numbers: Tensor
+
+    def __init__(self, knots: Tensor, numbers: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("knots", knots, persistent=False)
+        self.register_buffer("numbers", numbers, persistent=False)
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Log-odds, and by how much they exceed each knot, ``(n, C, K + 1)``."""
+        odds = log_odds(rows).unsqueeze(2)
+        return torch.cat([odds, (odds - self.knots).clamp(min=0)], dim=2)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``; their softmax divides the sigmoids by their sum."""
+        return logsigmoid((self.features(rows) * self.numbers[:, :-1]).sum(dim=2) + self.numbers[:, -1])
+
+
+@CALIBRATORS.register(
+    "spline",
+    title="Spline",
+    paper="Spline-Based Probability Calibration",
+    year=2018,
+    url="https://arxiv.org/abs/1809.07751",
+)
+class SplineCalibration(MappedCalibrator[BrokenLines]):
+    """A smooth curve in place of Platt's sigmoid: logistic regression on a spline of the log-odds of each class.
+
+    The log-odds of class ``k`` against the rest become a continuous, piecewise linear function of what they were; rows
+    are then divided by their sum. The bends lie at quantiles of the validation samples.
+
+    Args:
+        num_knots: Bends of each curve, at least 1.
+
+    Raises:
+        InputError: For a ``num_knots`` below 1.
+
+    Note:
+        A ridge penalty with the weight of one observation pulls the bends to 0, and a weaker one the rest to "as
+        predicted". The paper has cubic splines and chooses the penalty by cross-validation; linear pieces are cheaper,
+        and do not swing beyond the last knot.
+
+        The predicted class can change. Warns (:class:`CalibrationWarning`) when a class has no sample, when the fit
+        changes nothing, and when it did not converge.
+
+    Example:
+        >>> logits = 40 * [[0.0, 2.0], [2.0, 0.0]]
+        >>> val = Predictions(logits, 20 * [1, 0, 1, 0] )
+        >>> [round(float(p), 2) for p in SplineCalibration().fit(val).transform(val).confidence[:2]]
+        [0.99, 0.99]
+
+    Source:
+        Lucena 2018 (logistic regression on a spline basis of the score).
+    """
+
+    keeps_argmax = False
+
+    def __init__(self, num_knots: int = 6) -> None:
+        self.num_knots = check_count(self._owner, "num_knots", num_knots)
+
+    @property
+    def lines(self) -> BrokenLines:
+        """The fitted curves.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._fitted("lines")
+
+    def _fitted_map(self, val: Predictions) -> tuple[BrokenLines, list[str | None]]:
+        new, converged = self.fit_map(val)
+        return new, [unconverged(converged)]
+
+    def fit_map(self, val: Predictions, near: BrokenLines | None = None) -> tuple[BrokenLines, bool]:
+        """The curves of ``val``, and whether the fit converged; for a part of the samples, from those of all."""
+        weights = weights_of(val)
+        knots = near.knots if near is not None else self._knots(val, weights)
+        ridge = torch.tensor([_FREE, *[_HELD] * self.num_knots, _FREE], dtype=torch.float64, device="cpu")
+        same = torch.tensor([1.0, *[0.0] * (self.num_knots + 1)], dtype=torch.float64, device="cpu")
+        shape = BrokenLines(knots, same.expand(val.num_classes, -1))
+        numbers, converged = fit_one_vs_rest(
+            val.logits,
+            val.target,
+            shape.features,
+            weights,
+            hold=ridge,
+            anchor=same,
+            start=None if near is None else near.numbers,
+        )
+        return BrokenLines(knots, numbers), converged
+
+    def _knots(self, val: Predictions, weights: Tensor) -> Tensor:
+        """Quantiles of each class's log-odds ``(C, K)``."""
+        odds = torch.cat([log_odds(rows) for _, rows in double_rows(val.logits)])
+        ordered, order = odds.sort(dim=0)
+        share = weights[order].cumsum(dim=0)
+        at = torch.arange(1, self.num_knots + 1, dtype=torch.float64, device="cpu") / (self.num_knots + 1)
+        index = torch.searchsorted(share.T.contiguous(), (at * share[-1:].T).contiguous()).clamp(max=len(odds) - 1)
+        return ordered.T.gather(1, index)
+
+    def _state(self) -> dict[str, Any]:
+        return {"knots": self.lines.knots.tolist(), "numbers": self.lines.numbers.tolist()}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        knots = read_numbers(state, "knots", self.num_classes, self.num_knots)
+        self._map = BrokenLines(knots, read_numbers(state, "numbers", self.num_classes, self.num_knots + 2))

@@ -1,0 +1,119 @@
+import json
+import warnings
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import CALIBRATORS, AutoCalibration, CalibrationWarning, Calibrator, TemperatureScaling, auto
+from fedlas.metrics import negative_log_likelihood
+
+LEAK = torch.tensor([[1.0, 0.6, 0], [0, 1, 0.6], [0, 0, 1]]).double()
+
+
+def test_it_beats_what_it_mixes_where_one_number_is_not_enough(generated):
+    val, test = (generated(2000, classes=3, distort=lambda z: 2 * z @ LEAK, seed=seed) for seed in (0, 1))
+    mixture = AutoCalibration().fit(val)
+    assert mixture.weights["matrix"] > 0.5
+    assert sum(mixture.weights.values()) == pytest.approx(1)
+    nll = negative_log_likelihood(mixture.transform(test))
+    assert nll < negative_log_likelihood(TemperatureScaling().fit(val).transform(test)) - 0.05
+
+
+@pytest.mark.parametrize("keep_class", [False, True])
+def test_saved_and_as_a_layer(keep_class, generated, tmp_path):
+    val = generated(300, classes=3, distort=lambda z: 2 * z @ LEAK)
+    mixture = AutoCalibration(keep_class=keep_class).fit(val)
+    loaded = Calibrator.load(mixture.save(tmp_path / "a.json"))
+    assert repr(loaded) == repr(mixture)
+    after = mixture.transform(val)
+    torch.testing.assert_close(loaded.transform(val).logits, after.logits)
+    torch.testing.assert_close(mixture.module()(val.logits).softmax(1), after.probs, rtol=0, atol=1e-5)
+    assert torch.equal(after.predicted, val.predicted) is keep_class
+    half = mixture.module().half()(val.logits.half()).double()
+    torch.testing.assert_close(half.softmax(1), after.probs, rtol=0, atol=5e-3)
+
+
+def test_one_line_names_members_and_weights(generated):
+    text = repr(AutoCalibration().fit(generated(500, classes=2)))
+    assert text.startswith("AutoCalibration(keep_class=False, num_folds=5)  # ")
+    assert "temperature 0." in text
+    assert repr(AutoCalibration()) == "AutoCalibration(keep_class=False, num_folds=5)"
+
+
+def test_members_that_cost_too_much_are_named(generated, monkeypatch):
+    monkeypatch.setattr(auto, "_FLEXIBLE", 1000)
+    monkeypatch.setattr(auto, "_WHOLE", 1100)
+    mixture = AutoCalibration().fit(generated(400, classes=3))
+    assert mixture.dropped == ("isotonic", "spline", "matrix")
+    assert not set(mixture.dropped) & set(mixture.weights)
+    assert AutoCalibration().fit(generated(50, classes=40)).dropped[0] == "matrix"
+
+
+def test_a_member_that_fails_is_left_out_and_named(generated, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no minimum")
+
+    monkeypatch.setattr(auto.SplineCalibration, "fit_map", fails)
+    with pytest.warns(CalibrationWarning, match=r"without spline \(no minimum\)"):
+        mixture = AutoCalibration().fit(generated(300))
+    assert "spline" not in mixture.weights
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(1, 2), (2, 2), (5, 3), (7, 10), (3, 1)])
+def test_very_few_samples(samples, classes, generated):
+    val = generated(samples, classes=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        after = AutoCalibration().fit(val).transform(val)
+    assert bool(after.logits.isfinite().all())
+
+
+def test_the_order_of_the_samples_does_not_matter(generated):
+    val = generated(200, classes=3)
+    order = torch.randperm(200, generator=torch.Generator().manual_seed(0))
+    other = AutoCalibration().fit(Predictions(val.logits[order], val.target[order]))
+    torch.testing.assert_close(other.transform(val).probs, AutoCalibration().fit(val).transform(val).probs)
+
+
+def test_weights_maximize_the_likelihood():
+    probs = torch.tensor([[0.9, 0.2], [0.1, 0.6], [0.8, 0.3], [0.7, 0.5]]).double()
+    for prior in (torch.zeros(2).double(), torch.tensor([2.0, 0.0]).double()):
+        best = auto.mixture_weights(probs, torch.tensor([1.0, 2.0, 1.0, 1.0]).double(), prior)
+        grid = torch.linspace(0.001, 0.999, 999).double()
+        weights = torch.stack([grid, 1 - grid], dim=1)
+        counts = torch.tensor([1.0, 2.0, 1.0, 1.0]).double()
+        value = (probs @ weights.T).log().T @ counts + weights.log() @ prior
+        assert float(best[0]) == pytest.approx(float(grid[value.argmax()]), abs=2e-3)
+
+
+@pytest.mark.parametrize("change", [{"members": []}, {"last": {"weight": [1.0], "bias": [0.0]}}, {"members": None}])
+def test_a_file_that_does_not_fit_is_refused(change, generated, tmp_path):
+    path = AutoCalibration().fit(generated(100)).save(tmp_path / "a.json")
+    content = json.loads(path.read_text())
+    content["state"].update(change)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="must hold the state of a AutoCalibration"):
+        Calibrator.load(path)
+
+
+@pytest.mark.parametrize("name", ["auto", "temperature", "vector", "isotonic", "histogram-binning", "beta"])
+def test_labels_of_probability_zero_do_not_decide(name, generated):
+    val = generated(1000, classes=3)
+    probs = val.probs.clone()
+    probs[:8, :] = torch.eye(3).double()[(val.target[:8] + 1) % 3]  # 0.8 % of the labels
+    zeros = Predictions.from_probs(probs, val.target)
+    with pytest.warns(CalibrationWarning, match="8 of 1,000 labels have a probability of exactly 0"):
+        calibrator = CALIBRATORS[name].value().fit(zeros)
+    assert calibrator.least_log == pytest.approx(-torch.tensor(3 * 1001.0).log().item())
+    # The layer, the file and transform raise the same probabilities.
+    after = calibrator.transform(zeros)
+    torch.testing.assert_close(calibrator.module()(zeros.logits).softmax(1), after.probs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Calibrator.from_plain(calibrator.plain()).transform(zeros).probs, after.probs)
+    assert negative_log_likelihood(after) < 0.8
+
+
+def test_logits_of_a_network_are_no_zeros(generated):
+    val = generated(300, distort=lambda z: 300 * z)
+    assert TemperatureScaling().fit(val).least_log is None
+    assert TemperatureScaling().fit(Predictions(val.logits.log_softmax(1), val.target)).least_log is None

@@ -1,0 +1,50 @@
+"""A weight of 2 is a repeated sample, in every calibrator."""
+
+import pytest
+import torch
+
+from fedlas import Predictions
+from fedlas.calibrators import CALIBRATORS, MappedCalibrator, TemperatureScaling
+from fedlas.calibrators.label_shift import LabelShift
+
+NAMES = [entry.name for entry in CALIBRATORS.entries() if not entry.value.needs and not entry.metadata.get("part")]
+
+
+@pytest.fixture
+def weighted(generated):
+    val = generated(300, classes=3)
+    weights = torch.arange(300) % 4
+    weights[:3] = 1
+    return Predictions(val.logits, val.target, weights=weights)
+
+
+def repeated(val):
+    rows = torch.arange(val.num_samples).repeat_interleave(val.weights.long())
+    return Predictions(val.logits[rows], val.target[rows])
+
+
+@pytest.mark.filterwarnings("ignore::fedlas.errors.CalibrationWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_repeated_samples(name, weighted):
+    kind = CALIBRATORS[name].value
+    ours, theirs = (kind().fit(val).transform(weighted).probs for val in (weighted, repeated(weighted)))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [CALIBRATORS[name].value for name in ("auto", "temperature", "isotonic")])
+def test_only_ratios_of_other_weights_matter(kind, weighted):
+    halves = [Predictions(weighted.logits, weighted.target, weights=(weighted.weights + 0.5) * k) for k in (0.3, 0.03)]
+    ours, theirs = (kind().fit(val).transform(weighted).probs for val in halves)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_that_cannot_be_repetitions(weighted):
+    kind = CALIBRATORS["multicalibration"].value
+    assert not kind.takes_weights
+    with pytest.raises(ValueError, match="weights must be whole numbers"):
+        kind().fit(Predictions(weighted.logits, weighted.target, weights=weighted.weights + 0.5))
+
+
+def test_weights_stay_with_the_samples(weighted):
+    assert torch.equal(TemperatureScaling().fit(weighted).transform(weighted).weights, weighted.weights)
+    assert issubclass(LabelShift, MappedCalibrator)
