@@ -89,7 +89,7 @@ def _ood(args: argparse.Namespace) -> int:
     measured.sort(key=lambda result: (losses.index(result.loss), result.seed))
     summary = OodSummary(measured, chosen, args.replicates, skipped)
     command = shlex.join(["fedlas", *sys.argv[1:]])
-    written = write_files(target, summary, command=command)
+    table_file, page = write_files(target, summary, command=command)
     say(*verdicts(summary), wrap=True)
     # The files hold every table; the terminal shows only those that answer the question.
     compared = method_tables(summary) if len(losses) > 1 else []
@@ -97,9 +97,7 @@ def _ood(args: argparse.Namespace) -> int:
     for table in tables:
         show(terminal(table))
     say(SELECTION, *(statement(summary) if args.details else warnings(summary)), wrap=True)
-    say(f"report: {written.html}")
-    if args.details:
-        say(f"        {written.markdown}  {written.csv}  {written.json}")
+    say(f"report: {page}", f"        {table_file}")
     return 0
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import fedlas
 from fedlas._core.check import InputError
-from fedlas.cli import bench, main
+from fedlas.cli import bench
 from fedlas.cli.bench import add_executor, executor_of
 from fedlas.lab.bench.executors import Executor, LocalExecutor, attempt
 from fedlas.lab.bench.executors.slurm import SlurmExecutor
@@ -85,18 +85,6 @@ def test_how_a_run_is_divided_is_not_what_it_is():
     assert not {"accumulate", "channels_last"} & config()["train"].keys()
     assert config("train.accumulate=2")["train"]["accumulate"] == 2
     assert config("train.channels_last=true")["train"]["channels_last"]
-
-
-def test_a_dry_run_says_what_the_executor_would_do(tmp_path, capsys):
-    overrides = [word for setting in TINY for word in ("--set", setting)]
-    arguments = ["bench", "synthetic", "--losses", "ce", "ls", "--seeds", "0", "--out", str(tmp_path), *overrides]
-    assert main([*arguments, "--dry-run", "--executor", "slurm"]) == 0
-    script = tmp_path / ".slurm" / "submit.sh"
-    assert f"submit it: sbatch {script}" in capsys.readouterr().out
-    assert "#SBATCH --array=0-1%2" in script.read_text()
-    assert [path.name for path in tmp_path.iterdir()] == [".slurm"]
-    assert main([*arguments, "--workers", "0"]) == 2
-    assert "workers must be a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_the_package_is_what_a_launcher_starts(monkeypatch, capsys):

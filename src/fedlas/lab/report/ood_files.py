@@ -1,10 +1,8 @@
-"""What ``fedlas ood`` leaves: ``ood.json`` and ``ood.csv`` to compute with, ``ood.md`` and ``ood.html`` to read."""
+"""Files of ``fedlas ood``: ``ood.csv`` to compute with and ``ood.html`` to read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +20,23 @@ from fedlas.lab.studies.ood.measure import BEFORE
 from fedlas.plots import roc_curves, score_histogram
 from fedlas.plots.theme import legend_height
 from fedlas.present.page import MOST_WIDTH, axes, figure, render
-from fedlas.present.table import Table, bullets, code_block, csv_text, plain, plain_summary, table_of
-from fedlas.present.table import markdown as markdown_table
+from fedlas.present.table import Table, csv_text, plain_summary, table_of
 from fedlas.zoo.ood import DETECTION, OOD_SCORES, detection_metrics, roc_points
 
-FORMAT = "fedlas.ood/1"
 
-
-@dataclass(frozen=True)
-class Written:
-    """Paths of the four files."""
-
-    json: Path
-    csv: Path
-    markdown: Path
-    html: Path
-
-
-def write_files(folder: Path, summary: OodSummary, *, command: str) -> Written:
-    """Write all four, each atomically; all are made before the first is written.
+def write_files(folder: Path, summary: OodSummary, *, command: str) -> tuple[Path, Path]:
+    """Write ``ood.csv`` and ``ood.html``; both are made before the first is written.
 
     Args:
         folder: Where they go.
-        summary: What was measured.
-        command: What made them.
+        summary: Results of the runs.
+        command: The command that made them.
 
     Raises:
         InputError: If the folder cannot be written to.
     """
-    texts = {
-        "ood.json": json.dumps(contents(summary, command), indent=1, allow_nan=False) + "\n",
-        "ood.csv": table_csv(summary),
-        "ood.md": markdown(summary, command),
-        "ood.html": page(summary, command),
-    }
-    return Written(*(write_text(folder / name, text) for name, text in texts.items()))
-
-
-def contents(summary: OodSummary, command: str) -> dict[str, Any]:
-    """``ood.json``: fractions in full precision, one entry for each run, data set, score and stage."""
-    return {
-        "format": FORMAT,
-        "command": command,
-        "level": 0.95,
-        "replicates": summary.replicates,
-        "metrics": {e.name: {"positive": e.metadata["positive"], "is": e.summary} for e in DETECTION.entries()},
-        "scores": {name: {"options": summary.chosen.of(name)} for name in summary.chosen.names},
-        "runs": [
-            {
-                "run": run.run,
-                "loss": run.loss,
-                "seed": run.seed,
-                "data": run.data,
-                "temperature": run.temperature,
-                "test_images": run.num_test,
-                "others": {label: {"images": n, "notes": list(run.notes[label])} for label, n in run.sets.items()},
-                "not_run": dict(run.not_run),
-                "rule_shifts": [{"data": label or run.data, **asdict(found)} for label, found in run.shifts.items()],
-                "results": [
-                    {
-                        "data": found.data,
-                        "score": found.score,
-                        "stage": found.stage,
-                        **{
-                            name: {"value": interval.value, "low": interval.low, "high": interval.high}
-                            for name, interval in found.metrics.items()
-                        },
-                    }
-                    for found in run.detected
-                ],
-            }
-            for run in summary.runs
-        ],
-        "skipped": list(summary.skipped),
-    }
+    table, text = table_csv(summary), page(summary, command)
+    return write_text(folder / "ood.csv", table), write_text(folder / "ood.html", text)
 
 
 def table_csv(summary: OodSummary) -> str:
@@ -110,16 +51,6 @@ def table_csv(summary: OodSummary) -> str:
                 [run.run, run.loss, run.seed, run.data, found.data, found.score, found.stage, temperature, *ends]
             )
     return csv_text(table_of([*about, *(name + end for name in DETECTION for end in ("", "-low", "-high"))], rows))
-
-
-def markdown(summary: OodSummary, command: str) -> str:
-    """``ood.md``."""
-    parts = [f"# {plain(title(summary))}", code_block([command]), bullets([*verdicts(summary), SELECTION])]
-    for heading, tables in sections(summary):
-        parts.append(f"## {plain(heading)}")
-        for table in tables:
-            parts += [f"### {plain(table.title)}", markdown_table(table)]
-    return "\n\n".join([*parts, bullets(statement(summary))]) + "\n"
 
 
 def title(summary: OodSummary) -> str:

@@ -1,4 +1,4 @@
-"""The Slurm executor: runs as the jobs of one array, or a script that submits them.
+"""The Slurm executor: runs as the jobs of one array.
 
 Source:
     Yoo, Jette, Grondona: SLURM: Simple Linux Utility for Resource Management, JSSPP 2003.
@@ -7,17 +7,13 @@ Source:
 
 from __future__ import annotations
 
-import pickle
 import shlex
-import sys
 import time
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas._core.files import write_atomically, write_text
 from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
 from fedlas.lab.bench.executors.launch import work
 from fedlas.lab.bench.executors.task import Result, Task, result_of
@@ -47,9 +43,7 @@ class SlurmExecutor(Executor):
 
     Note:
         Ctrl-C cancels the jobs, as it stops the runs of every executor. The output of jobs and submitit's files go to
-        ``.slurm/`` next to the run folders, which all machines must see at the same path. A dry run writes a script
-        there for ``sbatch``, which does not need submitit. Its jobs are not queued again after a time limit; submit the
-        script again to resume them.
+        ``.slurm/`` next to the run folders, which all machines must see at the same path.
     """
 
     def __init__(
@@ -125,49 +119,6 @@ class SlurmExecutor(Executor):
             if pending:
                 events.said(f"canceled {len(pending)} Slurm jobs of {number}")
 
-    def describe(self, tasks: Sequence[Task]) -> list[str]:
-        """Write the script that submits the tasks; returns how to run it."""
-        folder = tasks[0].run.folder.parent / ".slurm"
-        ready = [self.ready(task) for task in tasks]
-        write_atomically(folder / "tasks.pkl", lambda file: pickle.dump(ready, file))
-        path = write_text(folder / "submit.sh", self.script(tasks, folder))
-        return [*super().describe(tasks), f"script: {path}", f"submit it: sbatch {shlex.quote(str(path))}"]
-
-    def script(self, tasks: Sequence[Task], folder: Path) -> str:
-        """The text of a script for ``sbatch``.
-
-        Args:
-            tasks: Tasks of its jobs.
-            folder: Folder of ``tasks.pkl`` and of the logs.
-        """
-        at_a_time = min(len(tasks), self.workers or len(tasks))
-        logs = folder / "%A_%a.log"
-        # The user's own options come last in here, so that they replace the defaults.
-        options = {
-            "job_name": _name(tasks),
-            "array": f"0-{len(tasks) - 1}%{at_a_time}",
-            "output": logs,
-            "error": logs,
-            "open_mode": "append",
-            "requeue": True,
-            **self.parameters,
-            **self.more,
-        }
-        worker = [sys.executable, "-u", "-m", "fedlas.lab.bench.executors.worker", str(folder / "tasks.pkl")]
-        runs = [f"#   {number}: {task.run.name}" for number, task in enumerate(tasks)]
-        return "\n".join(
-            [
-                "#!/bin/bash",
-                *(_flag(key, value) for key, value in sorted(options.items())),
-                f"# {len(tasks)} runs; if submitted again, each resumes from its checkpoint:",
-                *runs,
-                "set -e",
-                *self.setup,
-                f'srun --unbuffered {shlex.join(worker)} "$SLURM_ARRAY_TASK_ID"',
-                "",
-            ]
-        )
-
     def _submitit(self, tasks: Sequence[Task]) -> Any:
         """A ``submitit.SlurmExecutor`` with these parameters.
 
@@ -183,7 +134,7 @@ class SlurmExecutor(Executor):
                 "executor slurm",
                 "Slurm must be on this machine",
                 "no srun",
-                "Start it on a machine of the cluster; --dry-run writes the script anywhere.",
+                "Start it on a machine of the cluster.",
             ) from error
         executor.update_parameters(
             **self.parameters,
@@ -212,8 +163,3 @@ class _Resumable:
 
 def _name(tasks: Sequence[Task]) -> str:
     return f"fedlas-{tasks[0].run.recipe.name.replace('/', '-')}"
-
-
-def _flag(key: str, value: object) -> str:
-    option = f"#SBATCH --{key.replace('_', '-')}"
-    return option if value is True else f"{option}={shlex.quote(str(value))}"
