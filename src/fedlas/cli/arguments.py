@@ -8,7 +8,7 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from fedlas.predictions.columns import Columns
+from fedlas.predictions.columns import CONFIDENCE_FORMS, Columns
 from fedlas.stats.estimates import REPLICATES
 
 AddSubcommand = Callable[[Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
@@ -72,6 +72,18 @@ def add_columns(parser: argparse.ArgumentParser, *, top_label: bool = False) -> 
             "--predicted",
             metavar="COLUMN",
             help="with --confidence and --target: the predicted class, as the labels are written (default: none)",
+        )
+        parser.add_argument(
+            "--confidence-as",
+            choices=CONFIDENCE_FORMS,
+            default="number",
+            help="words: text that states it; sum, mean, min: lists of token log-probabilities; p-true: those of True "
+            "and False (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--format",
+            choices=("table", "lm-eval"),
+            help="lm-eval: samples of lm-evaluation-harness (default: noticed)",
         )
     parser.add_argument(
         "--normalize",

@@ -10,11 +10,44 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import LARGEST, InputError, check_dense, describe, shortened
+from fedlas.predictions.probabilities import logarithm
 
 _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
-class Target:
+class Array:
+    """Field that takes whatever a tensor can be made of, and is a tensor for whoever reads it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type) -> Tensor:
+        if instance is None:
+            raise AttributeError(self._name)  # so that dataclasses find no default
+        if self._name not in vars(instance):  # the logits of probabilities, which the ECE does not need
+            vars(instance)[self._name] = logarithm(vars(instance)["probs"])
+        tensor: Tensor = vars(instance)[self._name]
+        return tensor
+
+    def __set__(self, instance: object, value: Any) -> None:
+        vars(instance)[self._name] = value
+
+
+class OptionalArray:
+    """As :class:`Array`, None unless it is given."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type) -> Tensor | None:
+        tensor: Tensor | None = None if instance is None else vars(instance)[self._name]
+        return tensor
+
+    def __set__(self, instance: object, value: Any) -> None:
+        vars(instance)[self._name] = value
+
+
+class Target(OptionalArray):
     """Labels that a type checker knows as a tensor: reading them where there are none raises an InputError."""
 
     @overload
@@ -24,15 +57,10 @@ class Target:
     def __get__(self, instance: object, owner: type) -> Tensor: ...
 
     def __get__(self, instance: object | None, owner: type) -> Tensor | None:
-        if instance is None:  # the default of the argument
-            return None
-        target: Tensor | None = vars(instance)["target"]
-        if target is None:
+        target = super().__get__(instance, owner)
+        if target is None and instance is not None:
             raise no_labels(owner.__name__, instance)
         return target
-
-    def __set__(self, instance: object, value: Tensor | None) -> None:
-        vars(instance)["target"] = value
 
 
 def no_labels(owner: str, predictions: Any) -> InputError:

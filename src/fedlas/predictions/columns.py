@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 
-from fedlas._core.check import InputError, describe, suggestion
+from fedlas._core.check import InputError, check_choice, describe, suggestion
 from fedlas.predictions.class_labels import OWNER, few, whole
 
 _DEFAULTS = (
@@ -23,6 +23,8 @@ _SCORES = ("logits", "probs", "confidence")
 
 
 Names = str | Sequence[str] | None
+ConfidenceForm = Literal["number", "words", "sum", "mean", "min", "p-true"]
+CONFIDENCE_FORMS: tuple[ConfidenceForm, ...] = get_args(ConfidenceForm)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class Columns:
         percent: Divide ``probs`` or ``confidence`` by 100. Numbers with a percent sign need no option.
         drop_missing: Leave out rows in which a value is missing; those without a group stay, in a group "missing".
         separator: Separator of a CSV file; None notices commas, semicolons, tabs and bars.
+        confidence_as: Form of ``confidence``: ``"number"``; ``"words"`` for text that states it; ``"sum"``, ``"mean"``
+            or ``"min"`` for lists of token log-probabilities; ``"p-true"`` for those of True and False.
+        format: ``"table"``, or ``"lm-eval"`` for samples of lm-evaluation-harness; None notices the latter.
 
     Raises:
         InputError: If several kinds of scores are named, or what goes with another kind; or for an empty or repeated
@@ -75,6 +80,8 @@ class Columns:
     percent: bool = False
     drop_missing: bool = False
     separator: str | None = None
+    confidence_as: ConfidenceForm = "number"
+    format: Literal["table", "lm-eval"] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", split_names(self.classes or ()))
@@ -110,6 +117,9 @@ class Columns:
         for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator"):
             if not isinstance(name := getattr(self, option), str | None):
                 raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
+        check_choice(OWNER, "--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
+        if self.format is not None:
+            check_choice(OWNER, "--format", self.format, ["table", "lm-eval"])
         if self.separator is not None and len(self.separator) != 1:
             fix = "Write ';' or ',', or leave it out."
             raise InputError(OWNER, "the separator must be one character", repr(self.separator), fix)
@@ -131,7 +141,8 @@ class Columns:
     @property
     def others(self) -> tuple[str, ...]:
         """Columns whose values are text or numbers of any kind, each once."""
-        named = (self.target, self.correct, self.predicted, self.groups)
+        text = None if self.confidence_as == "number" else self.confidence
+        named = (self.target, self.correct, self.predicted, self.groups, text)
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def or_default(self, names: Sequence[str]) -> Columns | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,17 @@ from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError, check_finite, check_logits, describe, warn_user
 from fedlas._core.extras import require
 from fedlas._core.files import write_atomically
-from fedlas.predictions.arguments import Target, check_weights, checked_target, detached, no_labels
+from fedlas.predictions.arguments import (
+    Array,
+    OptionalArray,
+    Target,
+    check_weights,
+    checked_target,
+    detached,
+    no_labels,
+)
 from fedlas.predictions.columns import Columns
-from fedlas.predictions.probabilities import are_probabilities, logarithm, probabilities_from
+from fedlas.predictions.probabilities import are_probabilities, probabilities_from
 from fedlas.predictions.sources import Frame
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.top_label import TopLabel, needs_all_classes
@@ -62,11 +70,11 @@ class Predictions:
         Predictions(2 samples, 2 classes, without target)
     """
 
-    logits: Tensor
-    target: Target = Target()  # noqa: RUF009 (a descriptor holds nothing itself)
-    features: Tensor | None = None
-    label_probs: Tensor | None = None
-    weights: Tensor | None = None
+    logits: Array = Array()  # noqa: RUF009 (a descriptor holds nothing itself)
+    target: Target = Target()  # noqa: RUF009
+    features: OptionalArray = OptionalArray()  # noqa: RUF009
+    label_probs: OptionalArray = OptionalArray()  # noqa: RUF009
+    weights: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         logits = check_logits("Predictions", detached("Predictions", "logits", self.logits))
@@ -101,15 +109,6 @@ class Predictions:
         if self.weights is not None:
             weights = check_weights("Predictions", detached("Predictions", "weights", self.weights), self.num_samples)
             object.__setattr__(self, "weights", weights)
-
-    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            # Logits of probabilities: their logarithm is taken when something reads it, which the ECE does not.
-            if name != "logits" or "probs" not in vars(self):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            object.__setattr__(self, "logits", logarithm(self.probs))
-            return self.logits
 
     def __repr__(self) -> str:
         names = [name for name in ("features", "label_probs", "weights") if getattr(self, name) is not None]
@@ -351,8 +350,10 @@ class Predictions:
         return cls(**arrays)
 
 
-# What the descriptor takes; help() and the reference show it.
-vars(Predictions)["__init__"].__annotations__["target"] = "Tensor | None"
+# help() and the reference show these in place of the descriptors.
+vars(Predictions)["__init__"].__annotations__ |= {"logits": "Tensor"} | dict.fromkeys(
+    ("target", "features", "label_probs", "weights"), "Tensor | None"
+)
 _FIELDS = ("logits", "target", "features", "label_probs", "weights")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas.predictions.class_labels import OWNER, few
 from fedlas.predictions.columns import Columns
+from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
 from fedlas.predictions.predictions import AnyPredictions, Predictions, check_predictions
 from fedlas.predictions.sources import Frame
 from fedlas.predictions.table import Samples, TableReader
@@ -67,7 +68,8 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
     """Read all predictions of a table.
 
     Args:
-        path: CSV, TSV, JSON lines, Parquet or ``.npz``; or a data frame of pandas or polars.
+        path: CSV, TSV, JSON lines (samples of lm-evaluation-harness too), Parquet or ``.npz``; or a data frame of
+            pandas or polars.
         columns: Meaning of the columns; None for an ``.npz`` with arrays ``logits`` and ``target``, or ``confidence``
             and ``correct``.
         labels: Whether there must be labels; where they are not needed, predictions without target are as good.
@@ -84,8 +86,13 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
         (Predictions(2 samples, 2 classes, with target), ('a', 'b'))
     """
     columns = Columns(**names) if names else columns
+    named = columns or Columns()
+    predictions: AnyPredictions
+    if isinstance(path, str | Path) and (named.format == "lm-eval" or _is_log(Path(path), named)):
+        predictions, groups, notes = read_lm_eval(Path(path), named.groups)
+        return Table(predictions, (), tuple(notes), groups)
     if not isinstance(path, str | Path):
-        reader = TableReader(Frame(path), columns or Columns())
+        reader = TableReader(Frame(path), named)
     elif columns is None and Path(path).suffix.lower() == ".npz" and _is_saved(path, labels):
         return Table(Predictions.load(path))
     else:
@@ -96,7 +103,6 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
             raise InputError(OWNER, "columns must say which predictions are right", "none", fix)
         raise InputError(OWNER, "--target must name the column of the labels", "none", "Add --target NAME.")
     samples = Samples.joined(reader.samples(), reader.label)
-    predictions: AnyPredictions
     if reader.columns.kind == "confidence":
         outcome: Any = samples.outcome
         predictions = TopLabel(samples.scores, outcome, samples.weights)
@@ -108,6 +114,12 @@ def read_predictions(path: Any, columns: Columns | None = None, *, labels: bool 
 def _is_saved(path: str | Path, labels: bool) -> bool:
     """Return whether :meth:`Predictions.load` reads the file; with ``labels``, whether it holds some too."""
     return {"logits", "target"} & set(source_of(path).names) >= ({"logits", "target"} if labels else {"logits"})
+
+
+def _is_log(path: Path, columns: Columns) -> bool:
+    """Return whether a file is noticed as samples of lm-evaluation-harness."""
+    lines = path.suffix.lower() in (".jsonl", ".ndjson")
+    return lines and columns.kind is None and columns.format is None and is_lm_eval(path)
 
 
 class Reader:

@@ -71,9 +71,10 @@ class Frame:
         joined = [columns[0] if columns[0].ndim == 2 else np.stack(columns, axis=1) for columns in groups]
         for start in range(0, counts.pop(), ROWS):
             part = slice(start, start + ROWS)
-            side_by_side = tuple(group[part] for group in joined)
-            rows = np.arange(start + 1, start + 1 + len(side_by_side[0]))
-            yield Chunk(rows, side_by_side, lists, {name: each[part] for name, each in values.items()}, self.label)
+            cells: dict[str, Any] = {name: each[part] for name, each in values.items()}
+            arrays = tuple(group[part] for group in joined)
+            rows = np.arange(start + 1, start + 1 + len(next(iter([*arrays, *cells.values()]))))
+            yield Chunk(rows, arrays, lists, cells, self.label)
 
     def _numbers(self, name: str) -> NDArray[Any]:
         column = self._frame[self._columns[name]]
@@ -129,7 +130,7 @@ class Archive:
                 lists = tuple(columns[0].ndim == 2 for columns in parts)
                 joined = tuple(each[0] if each[0].ndim == 2 else np.stack(each, axis=1) for each in parts)
                 values = {name: member.rows(ROWS) for name, member in rest.items()}
-                rows = np.arange(start + 1, start + 1 + len(joined[0]))
+                rows = np.arange(start + 1, start + 1 + len(next(iter([*joined, *values.values()]))))
                 yield Chunk(rows, joined, lists, values, self.label)
 
     @contextmanager

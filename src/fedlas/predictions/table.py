@@ -14,8 +14,9 @@ from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas.predictions.chunk import Chunk
-from fedlas.predictions.class_labels import OWNER, Labels, few
+from fedlas.predictions.class_labels import OWNER, Labels, few, plain_values
 from fedlas.predictions.columns import Columns
+from fedlas.predictions.language import confidences_as
 from fedlas.predictions.probabilities import FLOOR, SUM_TOLERANCE, Probabilities, logarithm
 from fedlas.predictions.sources import Source
 
@@ -122,7 +123,8 @@ class TableReader:
             InputError: As :meth:`blocks`.
         """
         columns, names = self.columns, self._names
-        groups = [names.scores, *([names.label_probs] if names.label_probs else [])]
+        groups = [names.scores] if columns.confidence_as == "number" else []
+        groups += [names.label_probs] if names.label_probs else []
         groups += [] if columns.weights is None else [(columns.weights,)]
         optional = None if columns.groups in (columns.target, columns.correct, columns.predicted) else columns.groups
         for chunk in self._source.chunks(groups, columns.others):
@@ -180,7 +182,10 @@ class TableReader:
     def _top_label(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, tuple[str, ...] | None]:
         """Return confidences, whether they came true, and the labels."""
         columns, names = self.columns, self._names.scores
-        confidence = chunk.finite(0, names, "confidences") * self._scale
+        if columns.confidence_as == "number":
+            confidence = chunk.finite(0, names, "confidences") * self._scale
+        else:
+            confidence = self._converted(chunk, names[0])
         if confidence.shape[1] > 1:
             fix = "Name the column of the predicted class's probability; of all classes name --probs."
             raise InputError(OWNER, "--confidence must hold one number a row", f"{confidence.shape[1]}", fix)
@@ -194,6 +199,19 @@ class TableReader:
         labels = chunk.names(columns.target)
         right = [one == other for one, other in zip(chunk.names(columns.predicted), labels, strict=True)]
         return scores, torch.tensor(right, dtype=torch.bool), tuple(labels)
+
+    def _converted(self, chunk: Chunk, name: str) -> Tensor:
+        """Return confidences ``(n, 1)`` from words or log-probabilities."""
+        try:
+            values = confidences_as(self.columns.confidence_as, plain_values(chunk.values[name]))
+        except InputError as error:
+            got = f"{error.parts[2]} among the rows from {chunk.rows[0]} of {self.label}"
+            raise InputError(OWNER, f"column {name!r}: {error.parts[1]}", got, error.parts[3]) from error
+        if np.isnan(values).any():
+            where = f"none in {chunk.where(int(np.isnan(values).argmax()))} of {self.label}"
+            fix = "Remove the row, or write a number, a percentage or a word such as 'likely'."
+            raise InputError(OWNER, f"every cell of column {name!r} must state a confidence", where, fix)
+        return torch.from_numpy(values).unsqueeze(1)
 
     def _all(self, chunk: Chunk) -> tuple[Tensor, Tensor | None, None]:
         """Return logits or probabilities of all classes, and class numbers."""

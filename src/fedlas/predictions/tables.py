@@ -75,7 +75,7 @@ class Arrow:
                     batch = whole.slice(start, sources.ROWS)
                     groups = [self._side_by_side(batch, names) for names in numbers]
                     values = {name: _plain_values(batch.column(name)) for name in others}
-                    arrays, lists = zip(*groups, strict=True)
+                    arrays, lists = zip(*groups, strict=True) if groups else ((), ())
                     rows = np.arange(self._rows + 1, self._rows + 1 + batch.num_rows)
                     yield Chunk(rows, arrays, lists, values, self.label)
                     self._rows += batch.num_rows

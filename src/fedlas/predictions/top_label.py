@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_finite, describe
-from fedlas.predictions.arguments import check_weights, detached
+from fedlas.predictions.arguments import Array, OptionalArray, check_weights, detached
 
 _OWNER = "TopLabel"
 _ROUNDING = 1e-3
@@ -49,9 +49,9 @@ class TopLabel:
         [True, False]
     """
 
-    confidence: Tensor
-    correct: Tensor
-    weights: Tensor | None = None
+    confidence: Array = Array()  # noqa: RUF009 (a descriptor holds nothing itself)
+    correct: Array = Array()  # noqa: RUF009
+    weights: OptionalArray = OptionalArray()  # noqa: RUF009
 
     def __post_init__(self) -> None:
         confidence, correct = (_flat(name, getattr(self, name)) for name in ("confidence", "correct"))
@@ -114,3 +114,6 @@ def _checked_outcome(correct: Tensor) -> Tensor:
         fix = "These look like class numbers: pass predicted == target."
         raise InputError(_OWNER, "correct must be bool, or 0 and 1", got, fix)
     return correct == 1
+
+
+vars(TopLabel)["__init__"].__annotations__ |= {"confidence": "Tensor", "correct": "Tensor", "weights": "Tensor | None"}

@@ -1,0 +1,138 @@
+"""Confidences of language models from their words, their token log-probabilities, or P(True)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedlas._core.check import InputError, check_choice, describe
+from fedlas._core.files import parse_json
+from fedlas.predictions.class_labels import OWNER
+
+WORDS = {
+    "certain": 1.0, "almost certain": 0.93, "very likely": 0.93, "highly likely": 0.93, "probable": 0.75,
+    "probably": 0.75, "likely": 0.75, "about even": 0.5, "even chance": 0.5, "probably not": 0.3, "unlikely": 0.3,
+    "almost certainly not": 0.07, "very unlikely": 0.07, "highly unlikely": 0.07, "impossible": 0.0,
+}  # fmt: skip
+"""Probabilities of words: those of S. Kent, Words of Estimative Probability (1964), with common synonyms."""
+_NUMBER = re.compile(r"(?<![\w.-])(\d*\.?\d+)\s*(%|percent|/\s*(\d+))?", re.IGNORECASE)
+LABEL = re.compile(r"(confidence|probability|likelihood)\W*", re.IGNORECASE)
+"""Announces the number of a confidence."""
+Reduce = Literal["sum", "mean", "min"]
+
+
+def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
+    """Return the confidence that each answer states ``(N,)``; NaN where it states none.
+
+    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10); behind the word
+    "confidence" or "probability" if there is one, else the last of the answer. Without a number the longest of
+    ``words`` counts.
+
+    Args:
+        answers: Texts, or numbers.
+        words: Probability of each word; None for those of Kent (1964), :data:`WORDS`.
+
+    Raises:
+        InputError: If ``answers`` is a single text.
+
+    Source: S. Lin et al., "Teaching Models to Express Their Uncertainty in Words", TMLR 2022; K. Tian et al., "Just
+    Ask for Calibration", EMNLP 2023.
+
+    Example:
+        >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
+        [0.85, 0.8, 0.93, 0.7, nan]
+    """
+    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray):
+        raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
+    table = sorted((words or WORDS).items(), key=lambda entry: -len(entry[0]))
+    return np.array([_stated(str(answer), table) for answer in answers], dtype=np.float64)
+
+
+def _stated(answer: str, words: Sequence[tuple[str, float]]) -> float:
+    label = list(LABEL.finditer(answer))
+    text = answer[label[-1].end() :] if label else answer
+    numbers = list(_NUMBER.finditer(text))
+    if numbers:
+        number, unit, whole = numbers[0 if label else -1].groups()
+        value, of = float(number), float(whole or 100)
+        share = value / of if of and (unit or value > 1) else math.nan if not of else value
+        return share if 0 <= share <= 1 else math.nan
+    lower = text.lower()
+    return next((share for word, share in words if re.search(rf"\b{re.escape(word.lower())}\b", lower)), math.nan)
+
+
+def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:
+    """Return one confidence an answer ``(N,)`` from the log-probabilities of its tokens.
+
+    Args:
+        logprobs: Natural logarithms, at most 0, of the tokens of each answer; lengths may differ.
+        reduce: ``"sum"`` is the probability of the whole answer, which falls with its length; ``"mean"`` that of a
+            token, the geometric mean; ``"min"`` that of the least likely token.
+
+    Raises:
+        InputError: For an answer without tokens, or a number that is no log-probability.
+
+    Example:
+        >>> token_confidence([[-0.1, -0.3], [-2.0]], "sum").round(3).tolist()
+        [0.67, 0.135]
+    """
+    check_choice("token_confidence", "reduce", reduce, ["sum", "mean", "min"])
+    confidence = []
+    for number, tokens in enumerate(logprobs, 1):
+        try:
+            values = np.asarray(tokens, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.empty(0)
+        if values.ndim != 1 or not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
+            fix = "Pass natural logarithms of the tokens' probabilities."
+            got = f"{describe(tokens)} in answer {number}"
+            raise InputError("token_confidence", "log-probabilities must be finite and at most 0", got, fix)
+        confidence.append(math.exp(min(0.0, float(getattr(values, reduce)()))))
+    return np.array(confidence)
+
+
+def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Return P(True) of each answer ``(N,)``, where a model was asked whether its answer is true.
+
+    Args:
+        logprobs: Log-probabilities of the answers "True" and "False" ``(N, 2)``; other answers are left out.
+
+    Raises:
+        InputError: If there are not two finite numbers for each answer.
+
+    Source: S. Kadavath et al., "Language Models (Mostly) Know What They Know", arXiv 2207.05221.
+
+    Example:
+        >>> p_true([[-0.2, -1.8]]).round(3).tolist()
+        [0.832]
+    """
+    try:
+        values = np.asarray(logprobs, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+        fix = "Pass [[log p(True), log p(False)], ...]."
+        raise InputError("p_true", "log-probabilities must be finite, two an answer", describe(logprobs), fix)
+    margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
+    return 1 / (1 + np.exp(margin.clip(-700, 700)))
+
+
+def confidences_as(kind: str, values: Sequence[Any]) -> NDArray[np.float64]:
+    """Return confidences from the cells of a column: texts, or lists of log-probabilities, in JSON perhaps.
+
+    Raises:
+        InputError: If a cell holds something else.
+    """
+    if kind == "words":
+        return stated_confidence(values)
+    try:
+        lists = [parse_json(value) if isinstance(value, str) else value for value in values]
+    except ValueError as error:
+        fix = "Write lists such as [-0.1, -0.3]."
+        raise InputError(OWNER, "cells must be lists of log-probabilities", error, fix) from error
+    return p_true(lists) if kind == "p-true" else token_confidence(lists, kind)  # type: ignore[arg-type]  # checked

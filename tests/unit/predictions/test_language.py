@@ -1,0 +1,155 @@
+"""Predictions of language models: logs of lm-evaluation-harness, stated confidences, token log-probabilities."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedlas import Predictions, TopLabel
+from fedlas.cli import main
+from fedlas.errors import InputError
+from fedlas.predictions import p_true, read_predictions, stated_confidence, token_confidence
+
+CHOICES = [" A", " B", " C"]
+
+
+def sample(number, logliks, target, *, correct=None, subject="law", text=False, **others):
+    """A line as lm-evaluation-harness writes it for multiple choice."""
+    requests = {f"gen_args_{n}": {"arg_0": "Q", "arg_1": CHOICES[n]} for n in range(len(logliks))}
+    answers = [[str(value), str(value == max(logliks))] for value in logliks]
+    target = CHOICES[target].strip() if text else str(target)
+    line = {"doc_id": number, "doc": {"subject": subject, "q": "?"}, "target": target, "arguments": requests}
+    line |= {"resps": [[each] for each in answers], "filtered_resps": answers, "filter": "none", "metrics": ["acc"]}
+    return line | ({} if correct is None else {"acc": float(correct)}) | others
+
+
+def write(tmp_path, samples, name="samples.jsonl"):
+    (tmp_path / name).write_text("".join(json.dumps(each) + "\n" for each in samples))
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_multiple_choice_has_logits(tmp_path, text):
+    rows = [([-1.0, -2.0, -3.0], 0, True), ([-4.0, -1.5, -2.0], 2, False)]
+    samples = [sample(n, *row[:2], correct=row[2], text=text) for n, row in enumerate(rows)]
+    table = read_predictions(write(tmp_path, samples), groups="subject")
+    assert isinstance(table.predictions, Predictions)
+    assert table.predictions.logits.tolist() == [row[0] for row in rows]
+    assert table.predictions.target.tolist() == [0, 2]
+    assert table.groups == ("law", "law")
+
+
+def test_questions_of_several_sizes_and_unreadable_labels_have_confidences(tmp_path):
+    several = [sample(0, [-1.0, -2.0, -3.0], 0, correct=True), sample(1, [-1.0, -3.0], 1, correct=False)]
+    renumbered = [sample(0, [-1.0, -2.0, -3.0], 1, correct=True), sample(1, [-1.0, -2.0, -3.0], 2, correct=False)]
+    unnamed = [sample(0, [-1.0, -2.0], 0, correct=True) | {"target": "Z"}, sample(1, [-1.0, -3.0], 1, correct=False)]
+    unnamed[1]["target"] = "Z"
+    assert read_predictions(write(tmp_path, unnamed)).predictions.correct.tolist() == [True, False]
+    for samples in (several, renumbered):
+        table = read_predictions(write(tmp_path, samples))
+        assert isinstance(table.predictions, TopLabel)
+        assert table.predictions.correct.tolist() == [True, False]
+        assert table.predictions.confidence[0] == pytest.approx(np.exp(-1) / np.exp([-1, -2, -3]).sum())
+    without_outcome = [sample(0, [-1.0, -2.0], 0), sample(1, [-1.0, -2.0, -3.0], 1)]
+    assert read_predictions(write(tmp_path, without_outcome)).predictions.correct.tolist() == [True, False]
+
+
+def free(number, answer, right, name="strict-match"):
+    line = sample(number, [0.0, 0.0], 0, exact_match=float(right))
+    return line | {"resps": [[answer]], "filtered_resps": ["42"], "filter": name}
+
+
+def test_free_answers_state_their_confidence(tmp_path):
+    samples = [
+        free(0, "It is 42. Confidence: 90%", True),
+        free(1, "7, probability 0.2", False),
+        free(1, "", 1, "flexible"),
+    ]
+    table = read_predictions(write(tmp_path, samples))
+    assert table.predictions.confidence.tolist() == [0.9, 0.2]
+    assert table.predictions.correct.tolist() == [True, False]
+    assert "'strict-match'" in table.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("samples", "columns", "message"),
+    [
+        ([free(0, "It is 42.", True)], {}, "state a confidence.*row 1"),
+        ([sample(0, [-1.0, -2.0], 0)], {"groups": "subjct"}, "field of every sample.*subject"),
+        ([sample(0, [-1.0, -2.0], 0), {"doc_id": 1}], {}, "row 2 lacks"),
+        ([sample(0, [-1.0, -2.0], 0), free(1, "42", True, "none")], {}, "one kind"),
+        ([sample(0, [-1.0, -2.0], 0, text=True) | {"target": "Z"}], {}, "one kind, with a label"),
+        ([{"a": 1}], {"format": "lm-eval"}, "row 1 lacks"),
+        ([sample(0, [-1.0, -2.0], 0)], {"format": "table"}, "which columns"),
+    ],
+)
+def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
+    with pytest.raises(InputError, match=message):
+        read_predictions(write(tmp_path, samples), **columns)
+
+
+@pytest.mark.parametrize(
+    ("answer", "confidence"),
+    [
+        ("85%", 0.85), ("85 percent", 0.85), ("0.85", 0.85), (".5", 0.5), ("8/10", 0.8), ("85", 0.85), ("1", 1.0),
+        ("In 1990, I think. Confidence: 70%", 0.7), ("Probability 0.3 that it is 17", 0.3), (0.4, 0.4),
+        ("Very likely.", 0.93), ("That is unlikely", 0.3), ("almost certainly not", 0.07), ("likely", 0.75),
+        ("hm", np.nan), ("", np.nan), (None, np.nan), ("300%", np.nan), ("8/0", np.nan),
+    ],
+)  # fmt: skip
+def test_stated_confidences(answer, confidence):
+    np.testing.assert_equal(stated_confidence([answer]).tolist(), [confidence])
+
+
+def test_words_may_have_other_probabilities():
+    assert stated_confidence(["quite sure", "sure"], {"sure": 0.9, "quite sure": 0.8}).tolist() == [0.8, 0.9]
+
+
+def test_log_probabilities_become_one_confidence():
+    tokens = [[-0.1, -0.3], [-2.0]]
+    for reduce, total in (("sum", [-0.4, -2.0]), ("mean", [-0.2, -2.0]), ("min", [-0.3, -2.0])):
+        assert token_confidence(tokens, reduce) == pytest.approx(np.exp(total))
+    assert p_true([[0.0, 0.0], [-1.0, -1000.0]]) == pytest.approx([0.5, 1.0])
+    for call in (
+        lambda: token_confidence([[]]), lambda: token_confidence([[0.5]]), lambda: token_confidence(["a"]),
+        lambda: token_confidence([[float("nan")]]), lambda: token_confidence(tokens, "max"), lambda: p_true([[0.0]]),
+        lambda: p_true("a"), lambda: stated_confidence("85%"),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells", "confidence"),
+    [
+        ("words", ["85%", "likely"], [0.85, 0.75]),
+        ("mean", [[-0.1, -0.3], [-2.0]], np.exp([-0.2, -2.0])),
+        ("p-true", [[0.0, 0.0], [-1.0, -50.0]], [0.5, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_columns_of_words_and_log_probabilities(tmp_path, kind, cells, confidence, form):
+    rows = [{"c": cell, "ok": n % 2} for n, cell in enumerate(cells)]
+    path = write(tmp_path, rows)
+    if form == "csv":
+        path = tmp_path / "t.csv"
+        path.write_text("c,ok\n" + "".join(f'"{cell}",{n % 2}\n' for n, cell in enumerate(cells)))
+    table = read_predictions(path, confidence="c", correct="ok", confidence_as=kind)
+    assert table.predictions.confidence.tolist() == pytest.approx(confidence)
+    with pytest.raises(InputError, match=r"column 'c'.*row"):
+        read_predictions(path, confidence="c", correct="ok", confidence_as="sum" if kind == "words" else "words")
+
+
+def test_the_command_notices_a_log(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    samples = []
+    for number in range(60):
+        logliks, target = random.normal(0, 3, 3).tolist(), int(random.integers(3))
+        right = int(np.argmax(logliks)) == target
+        samples.append(sample(number, logliks, target, correct=right, subject="law" if number % 2 else "logic"))
+    path, val = write(tmp_path, samples[:30]), write(tmp_path, samples[30:], "val.jsonl")
+    assert main(["evaluate", str(path), "--groups", "subject", "--replicates", "0"]) == 0
+    found = capsys.readouterr()
+    assert "logic" in found.out
+    assert "log-likelihoods of the choices" in found.err
+    assert main(["evaluate", str(path), "--on", str(val), "--calibrate", "temperature", "--replicates", "0"]) == 0
