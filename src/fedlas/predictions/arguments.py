@@ -16,7 +16,7 @@ _ARRAY = "Pass a tensor, or a NumPy array of a common dtype."
 
 
 class Array:
-    """Field that takes whatever a tensor can be made of, and is a tensor for whoever reads it."""
+    """Field that takes tensors, arrays and lists, and reads as a tensor."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name

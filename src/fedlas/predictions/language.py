@@ -40,8 +40,7 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
     Raises:
         InputError: If ``answers`` is a single text.
 
-    Source: S. Lin et al., "Teaching Models to Express Their Uncertainty in Words", TMLR 2022; K. Tian et al., "Just
-    Ask for Calibration", EMNLP 2023.
+    Source: S. Lin et al., TMLR 2022, arXiv 2205.14334; K. Tian et al., "Just Ask for Calibration", EMNLP 2023.
 
     Example:
         >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
@@ -53,7 +52,7 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
     return np.array([_stated(str(answer), table) for answer in answers], dtype=np.float64)
 
 
-def _stated(answer: str, words: Sequence[tuple[str, float]]) -> float:
+def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
     label = list(LABEL.finditer(answer))
     text = answer[label[-1].end() :] if label else answer
     numbers = list(_NUMBER.finditer(text))
@@ -63,7 +62,7 @@ def _stated(answer: str, words: Sequence[tuple[str, float]]) -> float:
         share = value / of if of and (unit or value > 1) else math.nan if not of else value
         return share if 0 <= share <= 1 else math.nan
     lower = text.lower()
-    return next((share for word, share in words if re.search(rf"\b{re.escape(word.lower())}\b", lower)), math.nan)
+    return next((share for word, share in table if re.search(rf"\b{re.escape(word.lower())}\b", lower)), math.nan)
 
 
 def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean") -> NDArray[np.float64]:
