@@ -29,9 +29,9 @@ Reduce = Literal["sum", "mean", "min"]
 def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None = None) -> NDArray[np.float64]:
     """Return the confidence that each answer states ``(N,)``; NaN where it states none.
 
-    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10); behind the word
-    "confidence" or "probability" if there is one, else the last of the answer. Without a number the longest of
-    ``words`` counts.
+    A number counts as a share (0.85), in percent (85 %, or above 1), or of another (8/10): the first behind the word
+    "confidence" or "probability"; else the last percentage or ratio, or a number that stands alone. Without a number
+    the longest of ``words`` counts.
 
     Args:
         answers: Texts, or numbers.
@@ -55,7 +55,8 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
 def _stated(answer: str, table: Sequence[tuple[str, float]]) -> float:
     label = list(LABEL.finditer(answer))
     text = answer[label[-1].end() :] if label else answer
-    numbers = list(_NUMBER.finditer(text))
+    # Without such a word, 42 may be the answer: only a percentage, a ratio or a number alone is a confidence.
+    numbers = [each for each in _NUMBER.finditer(text) if label or each[2] or each[0].strip() == text.strip()]
     if numbers:
         number, unit, whole = numbers[0 if label else -1].groups()
         value, of = float(number), float(whole or 100)
