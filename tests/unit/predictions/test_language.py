@@ -94,7 +94,8 @@ def test_logs_that_cannot_be_used(tmp_path, samples, columns, message):
         ("85%", 0.85), ("85 percent", 0.85), ("0.85", 0.85), (".5", 0.5), ("8/10", 0.8), ("85", 0.85), ("1", 1.0),
         ("In 1990, I think. Confidence: 70%", 0.7), ("Probability 0.3 that it is 17", 0.3), (0.4, 0.4),
         ("Very likely.", 0.93), ("That is unlikely", 0.3), ("almost certainly not", 0.07), ("likely", 0.75),
-        ("Probably 1912", 0.75), ("It is 42", np.nan), ("hm", np.nan), ("", np.nan), (None, np.nan), ("300%", np.nan), ("8/0", np.nan),
+        ("Probably 1912", 0.75), ("It is 42", np.nan), ("hm", np.nan), ("", np.nan), (None, np.nan),
+        ("300%", np.nan), ("8/0", np.nan),
     ],
 )  # fmt: skip
 def test_stated_confidences(answer, confidence):
