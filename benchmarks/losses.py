@@ -1,10 +1,10 @@
 """Forward and backward of losses, over the same formula written straight down in torch, and over ``F.cross_entropy``.
 
-    OMP_NUM_THREADS=1 python benchmarks/losses.py [--losses NAME ...|all] [--rounds 60] [--compile] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/losses.py [--losses NAME ...|all] [--sizes 128x10 ...] [--compile] [--json FILE]
 
 Processor time, the fastest of rounds in which all losses take turns in one process: other programs only add to it, as
-``timeit`` says. ``all`` times every registered loss at
-(256, 1000), over ``F.cross_entropy``. ``ratios()`` returns {name: ratio}, where a name is "LOSS SIZE over PEER".
+``timeit`` says. ``all`` times every registered loss at 256x1000, over ``F.cross_entropy``. ``fedlas-top`` is FedLAS
+with ``gate_top=8``. ``ratios()`` returns {name: ratio}, where a name is "LOSS SIZE over PEER".
 """
 
 import argparse
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedlas.losses import LOSSES
 
-SIZES = [(128, 10), (128, 100), (256, 1000), (1024, 1000)]
+SIZES = ["128x10", "128x100", "256x1000", "1024x1000"]
 WIDTH = 512  # of the features
 
 
@@ -95,10 +95,11 @@ def contestants(names: list[str], samples: int, classes: int, compiled: bool) ->
     }
     calls: dict[str, Callable[[], Tensor]] = {"F.cross_entropy": lambda: F.cross_entropy(logits, target)}
     for name in names:
-        criterion = LOSSES.build(name, {}, num_classes=classes, num_samples=samples, num_epochs=100)
+        registered, options = ("fedlas", {"gate_top": 8}) if name == "fedlas-top" else (name, {})
+        criterion = LOSSES.build(registered, options, num_classes=classes, num_samples=samples, num_epochs=100)
         needs = {key: value for key, value in extras.items() if key in criterion.needs}
         calls[name] = lambda criterion=criterion, needs=needs: criterion(logits, target, **needs)
-        if name == "fedlas":
+        if name == "fedlas" and classes <= 1000:
             by_hand = StraightFedLAS(classes)
             calls[f"{name} by hand"] = lambda by_hand=by_hand: by_hand(logits, target, extras["features"])
         elif name in STRAIGHT:
@@ -131,14 +132,14 @@ def fastest(calls: dict[str, Callable[[], Tensor]], rounds: int, seconds: float 
     return {name: min(values) for name, values in times.items()}
 
 
-def ratios(names: list[str], sizes: list[tuple[int, int]], rounds: int, compiled: bool = False) -> dict[str, float]:
+def ratios(names: list[str], sizes: list[str], rounds: int, compiled: bool = False) -> dict[str, float]:
     """Ratios by "LOSS SIZE over PEER": over the straight form where there is one, and over ``F.cross_entropy``."""
     found = {}
-    for samples, classes in sizes:
+    for size in sizes:
+        samples, classes = map(int, size.split("x"))
         torch._dynamo.reset() if compiled else None
         times = fastest(contestants(names, samples, classes, compiled), rounds)
         for name in names:
-            size = f"{samples}x{classes}"
             found[f"{name} {size} over F.cross_entropy"] = times[name] / times["F.cross_entropy"]
             if (peer := f"{name} by hand") in times:
                 found[f"{name} {size} over by hand"] = times[name] / times[peer]
@@ -150,13 +151,14 @@ def ratios(names: list[str], sizes: list[tuple[int, int]], rounds: int, compiled
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--losses", nargs="+", default=[*STRAIGHT, "fedlas"])
+    parser.add_argument("--losses", nargs="+", default=[*STRAIGHT, "fedlas", "fedlas-top"])
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="batch x classes, such as 256x32000")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--compile", action="store_true", help="also compiled (needs a C++ compiler)")
     parser.add_argument("--json", type=Path, help="write {name: ratio}")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    names, sizes = (list(LOSSES), [(256, 1000)]) if options.losses == ["all"] else (options.losses, SIZES)
+    names, sizes = (list(LOSSES), ["256x1000"]) if options.losses == ["all"] else (options.losses, options.sizes)
     found = ratios(names, sizes, options.rounds, options.compile)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, one thread")
     for name, ratio in found.items():

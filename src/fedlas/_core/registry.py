@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from fedlas._core.check import InputError, describe, suggestion
 
 T = TypeVar("T")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: What is registered, in the singular, for errors: ``"loss"``.
+        **defaults: Metadata of every entry whose registration does not give it.
 
     Example:
         >>> losses = Registry("loss")
@@ -47,19 +49,21 @@ class Registry(Generic[T]):
         fedlas._core.check.InputError: loss: the name must be a registered loss; got 'cee'. Did you mean 'ce'?
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, **defaults: Any) -> None:
         self.kind = kind
+        self._defaults = defaults
         self._entries: dict[str, Entry[T]] = {}
 
-    def register(self, name: str, **metadata: Any) -> Callable[[T], T]:
-        """Register the decorated class or function under ``name``.
+    def register(self, name: str, **metadata: Any) -> Callable[[Kind], Kind]:
+        """Register the decorated class or function under ``name``; it keeps its own type.
 
         Raises:
             ValueError: If the name is taken or not lower-case.
         """
 
-        def decorate(value: T) -> T:
-            self.add(name, value, **metadata)
+        def decorate(value: Kind) -> Kind:
+            registered: Any = value
+            self.add(name, registered, **metadata)
             return value
 
         return decorate
@@ -70,7 +74,7 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind}: a new name must be lower-case and free; got {name!r}. Rename it.")
         # The summary comes from the docstring, so that listings cannot differ from it.
         doc = (getattr(value, "__doc__", None) or "").strip()
-        self._entries[name] = Entry(name, value, doc.split("\n")[0], metadata)
+        self._entries[name] = Entry(name, value, doc.split("\n")[0], {**self._defaults, **metadata})
 
     def build(self, name: str, options: Mapping[str, Any] | None = None, /, **offered: Any) -> Any:
         """Call the class or function registered under ``name``.

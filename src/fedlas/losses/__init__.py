@@ -20,7 +20,7 @@ from fedlas.losses.ablation import FedLASAblation
 from fedlas.losses.acls import ACLS, adaptive_penalty
 from fedlas.losses.adaface import AdaFace, adaptive_margin
 from fedlas.losses.adafocal import AdaFocal, signed_focal
-from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.binary import OneLogit, two_logits
 from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.bsd import BayesianSelfDistillation
@@ -116,6 +116,7 @@ __all__ = [
     "SpHOR",
     "Tempered",
     "TemperedPast",
+    "TopLogitsGate",
     "WeightedMMCE",
     "adaptive_margin",
     "adaptive_penalty",

@@ -49,6 +49,7 @@ class FedLASAblation(FedLAS):
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
         variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
+        gate_top: Number of largest logits that the gate reads, for many classes; None: all (:class:`TopLogitsGate`).
         **options: Those of every :class:`~fedlas.losses.Loss`.
 
     Raises:

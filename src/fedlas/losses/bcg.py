@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedlas._core.check import check_count
 
-__all__ = ["BidirectionalCalibrationGate", "sign_straight_through"]
+__all__ = ["BidirectionalCalibrationGate", "TopLogitsGate", "sign_straight_through"]
 
 
 class BidirectionalCalibrationGate(nn.Module):
@@ -63,6 +63,46 @@ class BidirectionalCalibrationGate(nn.Module):
         # With two outputs the difference of their softmax is a hyperbolic tangent.
         down, up = two.unbind(1)
         return sign_straight_through(torch.tanh((up - down) * 0.5))
+
+
+class TopLogitsGate(BidirectionalCalibrationGate):
+    """The gate for many classes: it reads only the ``top`` largest logits of each sample, less the mean of all.
+
+    Its parameters grow with ``top`` and not with the square of the number of classes. It is invariant to a shift and to
+    the order of the classes. This gate is this library's; the paper has none for many classes.
+
+    Args:
+        num_classes: Number of classes C.
+        top: Number of logits that it reads; at most C are.
+
+    Attributes:
+        hidden: ``nn.Linear(top, 8)``.
+        out: ``nn.Linear(8, 2)``.
+
+    State:
+        As :class:`BidirectionalCalibrationGate`.
+
+    Raises:
+        InputError: If an argument is not a whole number of at least 1.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> gate = TopLogitsGate(32_000, top=8)
+        >>> sum(p.numel() for p in gate.parameters()), gate(torch.randn(2, 32_000)).shape
+        (90, torch.Size([2]))
+    """
+
+    def __init__(self, num_classes: int, *, top: int = 8) -> None:
+        nn.Module.__init__(self)
+        self.top = min(
+            check_count("TopLogitsGate", "top", top), check_count("TopLogitsGate", "num_classes", num_classes)
+        )
+        self.hidden, self.out = nn.Linear(self.top, 8), nn.Linear(8, 2)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Direction of each sample, as :class:`BidirectionalCalibrationGate`."""
+        logits = logits.detach()
+        return super().forward(logits.topk(self.top, dim=1).values - logits.mean(dim=1, keepdim=True))
 
 
 def sign_straight_through(u: Tensor) -> Tensor:

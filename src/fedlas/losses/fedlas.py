@@ -32,6 +32,7 @@ class FedLAS(Modulated):
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
         variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
+        gate_top: Number of largest logits that the gate reads, for many classes; None: all (:class:`TopLogitsGate`).
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate nor mean.
@@ -82,6 +83,7 @@ class FedLASPlus(Modulated):
         momentum: NCI's weight of the new batch, in (0, 1].
         norm_p: Order of the feature norm, at least 1.
         variant: ``"paper"`` or ``"reference"``, the start values of published code; see :class:`Modulated`.
+        gate_top: Number of largest logits that the gate reads, for many classes; None: all (:class:`TopLogitsGate`).
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
         **options: Those of every :class:`~fedlas.losses.Loss`. Ignored positions affect neither NCI, gate, penalty nor

@@ -24,7 +24,7 @@ from fedlas.losses._base import (
     prepare,
     without_autocast,
 )
-from fedlas.losses.bcg import BidirectionalCalibrationGate
+from fedlas.losses.bcg import BidirectionalCalibrationGate, TopLogitsGate
 from fedlas.losses.nci import NormConfidenceIndicator
 
 __all__ = ["IndicatorOptions", "Modulated", "ModulatedOptions", "adaptive_strength"]
@@ -58,6 +58,7 @@ class IndicatorOptions(LossOptions, total=False):
     momentum: float
     norm_p: float
     variant: Variant
+    gate_top: int | None
 
 
 class ModulatedOptions(IndicatorOptions, total=False):
@@ -88,6 +89,7 @@ class Modulated(OnBase):
         norm_p: Order of the feature norm, at least 1.
         variant: ``"paper"``, or ``"reference"`` as in published code: the indicator starts from mean 20 and standard
             deviation 100, not from the first batch.
+        gate_top: Number of largest logits that the gate reads, for many classes; None: all (:class:`TopLogitsGate`).
         nci: Replaces the indicator; called as ``nci(features (N, D), valid=(N,) bool | None) -> (N,)``.
         gate: Replaces the gate; called as ``gate(logits (N, C)) -> (N,)`` in [-1, 1].
         **options: Those of every :class:`~fedlas.losses.Loss`; ``num_samples`` and ``num_epochs`` for a base that needs
@@ -130,6 +132,7 @@ class Modulated(OnBase):
         momentum: float = 0.95,
         norm_p: float = 1,
         variant: Variant = "paper",
+        gate_top: int | None = None,
         nci: Callable[..., Tensor] | None = None,
         gate: Callable[[Tensor], Tensor] | None = None,
         **options: Unpack[BaseOptions],
@@ -158,7 +161,13 @@ class Modulated(OnBase):
                 )
         start = _PUBLISHED_START if check_choice(name, "variant", variant, get_args(Variant)) == "reference" else None
         self.nci = NormConfidenceIndicator(momentum, start, norm_p=norm_p) if nci is None else nci
-        self.gate = BidirectionalCalibrationGate(num_classes) if gate is None else gate
+        if gate is None:
+            gate = (
+                BidirectionalCalibrationGate(num_classes)
+                if gate_top is None
+                else TopLogitsGate(num_classes, top=gate_top)
+            )
+        self.gate = gate
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; in training this moves NCI once."""

@@ -44,6 +44,12 @@ def test_decoration_returns_the_thing(registry):
     assert registry["new"].value is New
 
 
+def test_defaults_of_the_metadata():
+    registry = Registry("loss", paper="", year=0)
+    registry.add("ls", object(), year=2019)
+    assert registry["ls"].metadata == {"paper": "", "year": 2019}
+
+
 def test_taken_and_upper_case_names(registry):
     for name in ("ls", "LS2"):
         with pytest.raises(ValueError, match=f"must be lower-case and free; got '{name}'"):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fedlas._core.check import InputError
-from fedlas.losses import BidirectionalCalibrationGate
+from fedlas.losses import BidirectionalCalibrationGate, FedLAS, TopLogitsGate
 
 
 def by_hand(gate, logits):
@@ -64,3 +64,17 @@ def test_huge_logits(value):
 def test_nonsense(classes):
     with pytest.raises(InputError, match="BidirectionalCalibrationGate: num_classes"):
         BidirectionalCalibrationGate(classes)
+
+
+def test_the_gate_for_many_classes_knows_neither_order_nor_shift():
+    torch.manual_seed(0)
+    gate = TopLogitsGate(1000, top=4)
+    logits = torch.randn(64, 1000)
+    u = gate(logits)
+    assert set(u.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    assert torch.equal(gate(logits[:, torch.randperm(1000)]), u)
+    assert torch.equal(gate(logits + 2.0), u)
+    assert sum(p.numel() for p in gate.parameters()) < 100
+    assert FedLAS(num_classes=3, gate_top=8).gate.top == 3
+    with pytest.raises(InputError, match="top"):
+        FedLAS(num_classes=3, gate_top=0)

@@ -92,7 +92,7 @@ def test_any_base_through_the_objective():
 
 
 @pytest.mark.parametrize("kind", [Mixup, CutMix])
-@pytest.mark.parametrize("base", [name for name in LOSSES if not hasattr(LOSSES[name].value, "mix")])
+@pytest.mark.parametrize("base", ["ce", "fedlas", "own-average", "vmf", "tempered"])
 def test_every_loss_takes_mixed_targets(kind, base):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4), torch.nn.ReLU(), torch.nn.Linear(4, 5))

@@ -120,7 +120,7 @@ def _ordered(methods: list[str]) -> list[str]:
     def key(method: str) -> tuple[float, int]:
         if method not in LOSSES:
             return math.inf, methods.index(method)
-        return float(LOSSES[method].metadata.get("year", math.inf)), registered.index(method)
+        return float(LOSSES[method].metadata["year"] or math.inf), registered.index(method)
 
     return sorted(methods, key=key)
 

@@ -28,10 +28,10 @@ from fedlas.losses._base.prepare import prepare
 Variant = Literal["paper", "reference"]
 """The formula of the paper, or that of published code where the two differ."""
 
-LOSSES: Registry[type[Loss]] = Registry("loss")
+LOSSES: Registry[type[Loss]] = Registry("loss", paper="", year=0, url="")
 """All training losses by name.
 
-Metadata: ``paper``, ``year``, ``url``; optional ``shift_invariant`` (False: adding a constant to all logits of a row
+All are optional: ``paper``, ``year``, ``url``; ``shift_invariant`` (False: a constant added to all logits of a row
 changes the loss), ``dense`` (False: it takes one prediction a sample), ``detached`` (True: a weight in it has no
 gradient, so its gradient is not that of its value), ``pairwise`` (True: its cost grows with the square of the batch or
 of the classes), ``signed`` (names of numeric options that may be negative), ``order_invariant`` (False: the order of

@@ -97,6 +97,7 @@ def test_the_published_variant_is_the_reference_behavior():
     [
         ("{variant: referenc}", "variant"),
         ("{variant: reference, alhpa: 1}", "Did you mean 'alpha'"),
+        ("{loss: focal, variant: reference}", "variant"),
     ],
 )
 def test_reference_of_what_has_none(options, message):
