@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedlas.metrics import evaluate
     from fedlas.objective import Objective, param_groups, predict
     from fedlas.predictions import Predictions, TopLabel, read_predictions
+    from fedlas.present.card import CalibrationCard, card
     from fedlas.present.evaluation import Evaluation, report
     from fedlas.stats import estimates
     from fedlas.stats.two_models import compare
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CalibratedModel",
+    "CalibrationCard",
     "Evaluation",
     "FeatureTap",
     "Objective",
@@ -40,6 +42,7 @@ __all__ = [
     "TopLabel",
     "__version__",
     "calibrate",
+    "card",
     "checks",
     "compare",
     "errors",
@@ -54,12 +57,14 @@ __all__ = [
 
 _HOMES = {
     "CalibratedModel": "calibrated",
+    "CalibrationCard": "present.card",
     "Evaluation": "present.evaluation",
     "FeatureTap": "features",
     "Objective": "objective",
     "Predictions": "predictions",
     "TopLabel": "predictions",
     "calibrate": "calibrated",
+    "card": "present.card",
     "compare": "stats.two_models",
     "estimates": "stats",
     "evaluate": "metrics",

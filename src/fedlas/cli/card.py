@@ -9,18 +9,17 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show
+from fedlas._core.terminal import say
 from fedlas.calibrated.file import read_file
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of, laboratory
-from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
 from fedlas.predictions.predictions import check_predictions
-from fedlas.present.card import MadeCard, file_card, write_card
-from fedlas.present.card_page import card_answers, card_metrics, thresholds_table
-from fedlas.present.evaluation import DEFAULT
+from fedlas.present.blocks import show_blocks
+from fedlas.present.calibrate import DEFAULT
+from fedlas.present.card import CalibrationCard
+from fedlas.present.card import card as make_card
 from fedlas.present.page import require_page_packages
-from fedlas.present.table import terminal
 from fedlas.stats.estimates import REPLICATES, check_replicates
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -40,7 +39,7 @@ def add_card(add: AddSubcommand) -> None:
         "--out",
         type=path_argument,
         metavar="JSON",
-        help="where it goes, .html beside it (default: RUN/card.json, or TEST.card.json)",
+        help="where it goes, .html beside it (default: RUN/card.json, MODEL.card.json or TEST.card.json)",
     )
     parser.add_argument(
         "--risks",
@@ -83,7 +82,8 @@ def card(
     Args:
         *places: Folder of a finished run with validation and test predictions. Or two files of predictions, not
             calibrated; a file of a :class:`~fedlas.CalibratedModel` may come before them.
-        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder, or ``TEST.card.json``.
+        out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder, ``MODEL.card.json`` or
+            ``TEST.card.json``.
         calibrate: Calibrator, fitted on validation, or none; None is temperature, or that of the model's file.
         risks: Wanted risks, each in (0, 1).
         replicates: Of intervals and noise floors; 0 computes none.
@@ -104,8 +104,10 @@ def card(
     # The place is checked before the work, so that minutes of bootstrap are not lost to a typing error.
     if out is not None:
         path = out
-    else:
-        path = places[0] / "card.json" if len(places) == 1 else places[-1].with_suffix(".card.json")
+    elif len(places) == 1:
+        path = places[0] / "card.json"
+    else:  # beside the model, if there is one, whose card it is
+        path = (places[0] if len(places) == 3 else places[-1]).with_suffix(".card.json")
     _check_places(places)
     check_card_place(path)
     options: dict[str, Any] = {"risks": risks, "replicates": replicates}
@@ -116,16 +118,8 @@ def card(
         made = card_of_run(places[0], calibrate=calibrate or DEFAULT, data=data, **options)
     else:
         made = _of_files(places, calibrate, columns, options)
-    page, content = write_card(made, path), made.content
-    parts = ", ".join(f"{size:,} {part}" for part, size in content["data"]["samples"].items())
-    method = content["calibration"]["method"]
-    say(f"{content['model']['run']}: calibration {method}; {parts} samples; calibrated, on test:")
-    say(*(f"{answer.question}: {answer.text}" for answer in card_answers(content)))
-    thresholds = thresholds_table(content)
-    show(terminal(thresholds if details else thresholds.where((0, 1, 4, 5, 6))))
-    if details:
-        show(terminal(card_metrics(content), details=True))
-        say(*content["limits"], wrap=True)
+    page = made.save(path)
+    show_blocks(made.blocks(details=details), details=details)
     say(f"card: {path}", f"      {page}")
     return 0
 
@@ -149,12 +143,11 @@ def _check_places(places: Sequence[Path]) -> None:
 
 def _of_files(
     places: Sequence[Path], calibrate: str | None, columns: Columns | None, options: Mapping[str, Any]
-) -> MadeCard:
+) -> CalibrationCard:
     *models, val_file, test_file = places
     if models and calibrate is not None:
         fix = "Leave --calibrate out, or the model."
         raise InputError("fedlas card", "a saved model has its calibration", f"--calibrate {calibrate}", fix)
-    saved = Calibration(read_file(models[0])[1], fitted_on=f"other data, see {models[0].name}") if models else None
     val, test = read_predictions(val_file, columns), read_predictions(test_file, columns)
     of_val, of_test = (check_predictions("fedlas card", each.predictions) for each in (val, test))
     if val.classes != test.classes:
@@ -162,9 +155,12 @@ def _of_files(
         raise InputError("fedlas card", "both files must name the same classes", differing, "Name the columns a,b,c.")
     for note in dict.fromkeys((*val.notes, *test.notes)):
         say(f"note: {note}")
-    calibration = saved or fit_calibration(calibrate or DEFAULT, of_val)
-    name = models[0].stem if models else test_file.stem
-    return file_card(
-        of_val, of_test, calibration,
-        name=name, data=test_file.name, classes=test.classes or None, **options,
-    )  # fmt: skip
+    return make_card(
+        of_val,
+        of_test,
+        read_file(models[0])[1] if models else calibrate or DEFAULT,
+        name=models[0].stem if models else test_file.stem,
+        data=test_file.name,
+        classes=test.classes or None,
+        **options,
+    )

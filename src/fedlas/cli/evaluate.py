@@ -21,8 +21,8 @@ from fedlas.cli.arguments import (
 )
 from fedlas.predictions import Reader
 from fedlas.present.blocks import show_blocks
-from fedlas.present.calibrate import HeldOut
-from fedlas.present.evaluation import DEFAULT, Evaluation, report
+from fedlas.present.calibrate import DEFAULT, HeldOut
+from fedlas.present.evaluation import Evaluation, report
 from fedlas.present.page import require_page_packages
 from fedlas.stats.estimates import check_replicates
 

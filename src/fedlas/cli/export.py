@@ -20,11 +20,11 @@ from fedlas.calibrated import CalibratedModel
 from fedlas.cli.arguments import AddSubcommand, add_card_options, laboratory
 from fedlas.deploy.calibration import Calibration, check_method
 from fedlas.deploy.card import check_card_place
-from fedlas.deploy.export import OWNER, TOLERANCE, Exported, export_calibrated
+from fedlas.deploy.export import OWNER, TOLERANCE, Exported
+from fedlas.deploy.export import export as export_model_file
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.deploy.model import EXTRA_LAYER
-from fedlas.present.card import write_card
-from fedlas.present.evaluation import DEFAULT
+from fedlas.present.calibrate import DEFAULT
 from fedlas.present.page import require_page_packages
 from fedlas.stats.estimates import check_replicates
 
@@ -119,7 +119,7 @@ def export(
     for note in calibration.notes:
         say(f"note: {note}")
     _say_export(name, calibration, exported, "raw pixels; the model normalizes them")
-    page = write_card(card, card_place)
+    page = card.save(card_place)
     say(f"card:   {card_place}", f"        {page}")
     return 0
 
@@ -152,10 +152,8 @@ def export_file(
     out = _checked(file.with_suffix(""), out, form)
     arrays = _inputs(inputs)
     calibrated = CalibratedModel.load(file, _built(model))
-    found = export_calibrated(
-        calibrated, out, form=form, inputs=arrays, by_name=len(arrays) > 1,
-        about={"file": file.name, "fedlas": fedlas.__version__},
-    )  # fmt: skip
+    about = {"file": file.name, "fedlas": fedlas.__version__}
+    found = export_model_file(calibrated, out, arrays, form=form, by_name=len(arrays) > 1, about=about)
     said = f"as in {inputs.name}; prepare inputs as there"
     _say_export(file.name, Calibration(calibrated.calibrator), found, said)
     say(f"card:   fedlas card {file} VAL TEST writes one, from uncalibrated predictions")

@@ -35,7 +35,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Card:
-    """What ``fedlas monitor`` needs of a card.
+    """A calibration card, as far as a :class:`Monitor` needs it.
 
     Attributes:
         name: Of the run.
@@ -59,25 +59,25 @@ class Card:
     thresholds: tuple[Accepted, ...]
     class_counts: Floats | None
 
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """Read a card from its JSON.
 
-def read_card(path: Path) -> Card:
-    """What ``fedlas monitor`` needs of a card.
-
-    Raises:
-        InputError: If it cannot be read, is no card of this format, or holds what no card of any predictions holds.
-    """
-    fix = "Write one with fedlas card RUN, and pass its .json."
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError("card", f"it must have format {FORMAT!r}", path, fix)
-    try:
-        return _card(content)
-    except (KeyError, TypeError, ValueError) as error:
-        got = f"{path} ({reason(error)})"
-        raise InputError("card", "it must hold what the monitor compares with", got, fix) from error
+        Raises:
+            InputError: If it cannot be read, is no card of this format, or holds what no card of any predictions holds.
+        """
+        fix = "Write one with fedlas card RUN, and pass its .json."
+        try:
+            content = read_json(Path(path))
+        except (OSError, ValueError) as error:
+            raise InputError("card", "it must be readable JSON", f"{path} ({error})", fix) from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError("card", f"it must have format {FORMAT!r}", path, fix)
+        try:
+            return _card(content)
+        except (KeyError, TypeError, ValueError) as error:
+            got = f"{path} ({reason(error)})"
+            raise InputError("card", "it must hold what the monitor compares with", got, fix) from error
 
 
 def check_card_place(path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.files import write_atomically
 from fedlas._core.pixels import multiply_add
@@ -123,25 +123,25 @@ def export_model(
     return _export(deployed, out, form, {INPUT: first}, samples(), build, about, (taken,), folded, tolerance)
 
 
-def export_calibrated(
+def export(
     model: CalibratedModel,
-    out: Path,
+    path: str | Path,
+    inputs: Tensor | Mapping[str, Tensor],
     *,
-    form: str,
-    inputs: Mapping[str, Tensor],
-    by_name: bool = False,
+    form: str = "onnx",
+    by_name: bool | None = None,
     about: Mapping[str, Any] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write a calibrated model to a file, if that gives the model's own probabilities on some inputs.
+    """Write a calibrated model to a file, and check that the file gives the model's own probabilities.
 
     Args:
         model: It does not change.
-        out: The file.
-        form: A form of :data:`~fedlas.deploy.formats.FORMATS` that holds the computation.
-        inputs: Samples ``(N, ...)`` of each input, as the model takes them, in the order of its arguments.
-        by_name: Whether the model takes them as keyword arguments.
-        about: What else is said of the model inside the file, plain values.
+        path: The file.
+        inputs: Real samples ``(N, ...)`` to check with, as the model takes them; a mapping for a model of several.
+        form: ``"onnx"``, ``"torch-export"`` or ``"torchscript"``.
+        by_name: Whether the model takes the inputs as keyword arguments; None: if they are a mapping.
+        about: Plain values to keep inside the file.
         tolerance: Most that a probability may differ.
 
     Raises:
@@ -149,6 +149,10 @@ def export_calibrated(
             is left then.
         MissingExtraError: If a package of the form is not installed.
     """
+    out = Path(path)
+    check_choice(OWNER, "form", form, FORMATS)
+    by_name = not isinstance(inputs, Tensor) if by_name is None else by_name
+    inputs = {"inputs": inputs} if isinstance(inputs, Tensor) else inputs
     if not FORMATS[form].graph:
         graphs = ", ".join(name for name, each in FORMATS.items() if each.graph)
         raise InputError(

@@ -14,6 +14,8 @@ from fedlas.predictions import Predictions
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
+DEFAULT = "temperature"
+"""The calibrator where none is named."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
         found = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
         on_test = [f"{100 * test['coverage']:.1f}", found, f"{100 * test['upper']:.2f}"]
-        rows.append([risk, f"{row['threshold']:.4f}", *on_val, *on_test, ""])
+        everything = val["coverage"] == 1 == test["coverage"]
+        rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test, ""])
     return table_of(heads, rows, title="What may be accepted", text=(0, 7))
 
 

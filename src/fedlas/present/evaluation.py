@@ -18,7 +18,7 @@ from fedlas.predictions import Predictions
 from fedlas.predictions import Table as PredictionTable
 from fedlas.predictions.predictions import AnyPredictions, check_predictions
 from fedlas.present.blocks import Block, text_of
-from fedlas.present.calibrate import ALL, Calibrated, HeldOut, calibrated, remarks
+from fedlas.present.calibrate import ALL, DEFAULT, Calibrated, HeldOut, calibrated, remarks
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
 from fedlas.present.intervals import estimates_by_stage
 from fedlas.present.metric_tables import COMPARED, classes_of, metric_blocks, metrics_table, short_table, size_of
@@ -41,8 +41,6 @@ from fedlas.stats.estimates import REPLICATES, Estimate, check_replicates
 
 RAW = "as predicted"
 """The stage before any calibrator."""
-DEFAULT = "temperature"
-"""The calibrator where held-out predictions are given and none is named."""
 _OWNER = "report"
 _MOST_COLUMNS = 3  # of more stages each gets a row instead of a column
 

@@ -66,4 +66,5 @@ def _cells(each: RejectOption) -> list[str]:
     if each.threshold is None:
         return ["none", *[DASH] * 3]
     wrong = DASH if each.risk is None else f"{100 * each.risk:.2f}"
-    return [f"{each.threshold:.4f}", f"{100 * each.coverage:.1f}", wrong, f"{100 * each.upper:.2f}"]
+    accept = "all" if each.coverage == 1 == each.chosen.coverage else f"{each.threshold:.4f}"
+    return [accept, f"{100 * each.coverage:.1f}", wrong, f"{100 * each.upper:.2f}"]

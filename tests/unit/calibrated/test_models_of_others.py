@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedlas import CalibratedModel, calibrate
-from fedlas.deploy.export import export_calibrated
+from fedlas.deploy import export
 
 # Of random weights, and PyTorch's exporters to their own developers.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -97,10 +97,7 @@ def test_onnx_holds_the_calibration(case, tmp_path):
     build, loader = CASES[case]
     batches = loader()
     calibrated, inputs = calibrate(build(), batches, "platt"), inputs_of(batches[0])
-    named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    found = export_calibrated(
-        calibrated, tmp_path / "net.onnx", form="onnx", inputs=named, by_name=isinstance(inputs, dict)
-    )
+    found = export(calibrated, tmp_path / "net.onnx", inputs)
     assert found.difference <= 1e-5
     assert found.samples == 8
 

@@ -7,9 +7,9 @@ import torch
 
 from fedlas._core.check import InputError
 from fedlas.calibrated import CalibratedModel
-from fedlas.cli.card import card, write_card
+from fedlas.cli.card import card
 from fedlas.deploy.calibration import fit_calibration
-from fedlas.deploy.card import read_card
+from fedlas.deploy.card import Card
 from fedlas.deploy.card_limits import known_limits
 from fedlas.deploy.make_card import make_card
 from fedlas.lab.runs.folder import RunFolder
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
 def content(folder):
     val = Predictions.load(folder / "predictions" / "val.npz")
     made = run_card(RunFolder(folder), fit_calibration("temperature", val), replicates=39)
-    write_card(made, folder / "card.json")
+    made.save(folder / "card.json")
     return json.loads((folder / "card.json").read_text())
 
 
@@ -81,7 +81,7 @@ def test_thresholds_are_counted_on_both_parts(folder, content):
 
 
 def test_a_card_comes_back_for_the_monitor(folder, content):
-    card = read_card(folder / "card.json")
+    card = Card.read(folder / "card.json")
     test = calibrated(folder, "test")
     assert (card.name, card.num_classes, card.classes) == ("mine-s0", 4, ())
     assert card.gaps.count[0] == card.bin_counts.sum() == 600
@@ -96,7 +96,7 @@ def test_a_card_needs_predictions_alone(tmp_path):
     calibration = fit_calibration("vector", val)
     made = make_card(val, test, calibration, model={"run": "mine"}, data={"name": "own"}, risks=[0.2])
     (tmp_path / "card.json").write_text(json.dumps(made))
-    card = read_card(tmp_path / "card.json")
+    card = Card.read(tmp_path / "card.json")
     assert (card.name, card.num_classes, card.gaps.count[0]) == ("mine", 4, 300)
     assert made["metrics"]["calibrated"]["ece"] == {"value": evaluate(calibration.transform(test))["ece"]}
     assert "300 test samples of own" in made["limits"][0]
@@ -146,7 +146,7 @@ def test_the_verb(folder, tmp_path, capsys):
     assert "Wanted risk %" in said
     assert "Calibration: vector, fitted on the validation part" in said
     assert (tmp_path / "c.html").is_file()
-    again = read_card(tmp_path / "c.json")
+    again = Card.read(tmp_path / "c.json")
     assert again.calibration.method == "vector"
     for options, message in (
         ({"out": tmp_path / "c.html"}, "must end in .json"),
@@ -161,7 +161,7 @@ def test_the_verb(folder, tmp_path, capsys):
     for text in ("no json", "[]", '{"format": "fedlas.card/1"}', '{"format": "fedlas.card/2"}'):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(InputError, match="card: it must"):
-            read_card(tmp_path / "bad.json")
+            Card.read(tmp_path / "bad.json")
 
 
 def test_of_two_files(tmp_path, capsys, monkeypatch):
@@ -179,7 +179,7 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
     content = json.loads((tmp_path / "test.card.json").read_text())
     wanted = evaluate(fit_calibration("temperature", val).transform(test))
     assert content["metrics"]["calibrated"]["ece"]["value"] == pytest.approx(wanted["ece"], abs=1e-12)
-    assert read_card(tmp_path / "test.card.json").calibration.temperature == content["calibration"]["temperature"]
+    assert Card.read(tmp_path / "test.card.json").calibration.temperature == content["calibration"]["temperature"]
     assert "test.npz: 4 classes; 1,500 val, 600 test samples." in (tmp_path / "test.card.html").read_text()
 
 
@@ -189,14 +189,14 @@ def test_of_a_saved_model_and_two_files(tmp_path, capsys):
     other = fit_calibration("vector", predictions(2, 900)).calibrator
     saved = CalibratedModel(torch.nn.Identity(), other).save(tmp_path / "mine.safetensors")
     assert card(saved, *places, replicates=0, out=tmp_path / "c.json") == 0
-    assert "Calibration: vector, fitted on other data, see mine.safetensors" in capsys.readouterr().out
+    assert "Calibration: vector, fitted on other data, see mine" in capsys.readouterr().out
     content = json.loads((tmp_path / "c.json").read_text())
     wanted = evaluate(other.transform(test))
     assert content["model"]["run"] == "mine"
     assert any("validation samples chose the thresholds. The test part" in limit for limit in content["limits"])
     assert content["metrics"]["calibrated"]["nll"]["value"] == pytest.approx(wanted["nll"], abs=1e-12)
     logits = torch.randn(5, 4)
-    torch.testing.assert_close(read_card(tmp_path / "c.json").calibration(logits), other.module()(logits))
+    torch.testing.assert_close(Card.read(tmp_path / "c.json").calibration(logits), other.module()(logits))
     for wrong, options, message in (
         (places[:1] * 4, {}, "two files of predictions"),
         ([], {}, "got nothing"),

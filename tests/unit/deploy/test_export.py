@@ -24,7 +24,7 @@ CALIBRATORS = {"temperature": TemperatureScaling, "vector": VectorScaling}
 @pytest.fixture
 def no_card(monkeypatch):
     """Drawing takes longer than exporting."""
-    monkeypatch.setattr("fedlas.cli.export.write_card", lambda _card, path: path)
+    monkeypatch.setattr("fedlas.present.card.CalibrationCard.save", lambda _card, path: path)
 
 
 def expected(folder, calibrate):

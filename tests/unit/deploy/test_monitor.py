@@ -12,7 +12,7 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.deploy.calibration import read_calibration
-from fedlas.deploy.card import read_card
+from fedlas.deploy.card import Card
 from fedlas.deploy.make_card import make_card
 from fedlas.deploy.monitor.history import FIRST_WIDTH, ROWS
 from fedlas.deploy.monitor.look import ALARM, monitor
@@ -115,7 +115,7 @@ def test_a_class_that_takes_over_is_seen_without_labels(card, tmp_path):
 
 def test_the_risk_of_what_a_threshold_accepts_is_watched(card):
     """Mistakes move to where the card accepts: accuracy stays, and so do the confidences."""
-    known = read_card(card)
+    known = Card.read(card)
     (cut,) = {row.threshold for row in known.thresholds if row.risk == 0.05}
     given = live(5, 6000)
     confidence, correct = given.confidence.double().numpy(), given.correct.numpy().copy()
@@ -135,7 +135,7 @@ def test_many_classes_are_watched_in_groups(card):
     content["model"]["num_classes"] = 1000
     content["reference"]["class_counts"] = [4] * 1000
     (card.parent / "many.json").write_text(json.dumps(content))
-    watch = watches_of(read_card(card.parent / "many.json"), false_alarm=0.01)[-1]
+    watch = watches_of(Card.read(card.parent / "many.json"), false_alarm=0.01)[-1]
     assert len(watch.statistics) == GROUPS
     assert (watch.statistics[0], watch.statistics[-1]) == ("classes 0 to 31", "classes 969 to 999")
     values, has = watch.values(Batch(np.ones(1000), None, np.arange(1000)))
@@ -149,8 +149,8 @@ def test_no_share_below_a_confidence_that_rounding_decides_is_watched(card):
     parts = (live(seed, 500, raw=20.0) for seed in (1, 2))
     made = make_card(*parts, read_calibration({"method": "none"}, 3), model={"run": "sure"}, data={"name": "drawn"})
     (card.parent / "sure.json").write_text(json.dumps(made))
-    names = watches_of(read_card(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
-    assert 2 <= len(names) < len(watches_of(read_card(card), false_alarm=0.01)[2].statistics)
+    names = watches_of(Card.read(card.parent / "sure.json"), false_alarm=0.01)[2].statistics
+    assert 2 <= len(names) < len(watches_of(Card.read(card), false_alarm=0.01)[2].statistics)
     assert all(0.5 < float(name.split()[-1]) < 1 for name in names[1:])
 
 
@@ -164,7 +164,7 @@ def test_false_alarms_of_all_watches_together(card):
         )
         path = card.parent / "drawn.json"
         path.write_text(json.dumps(made))
-        seen = Watched.nothing(watches_of(read_card(path), false_alarm=rate))
+        seen = Watched.nothing(watches_of(Card.read(path), false_alarm=rate))
         given = live(3000 + seed, 1500)
         seen.observe(Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy()))
         alarms += [seen.alarms] if seen.alarms else []
@@ -201,7 +201,7 @@ def test_neither_state_nor_history_grows_with_the_stream(card):
     """Rows are merged, and then hold the same sums as if they had been as wide from the start."""
     given = live(0, 12_000)
     batch = Batch(given.confidence.double().numpy(), given.correct.numpy(), given.predicted.numpy())
-    seen = Watched.nothing(watches_of(read_card(card), false_alarm=0.01))
+    seen = Watched.nothing(watches_of(Card.read(card), false_alarm=0.01))
     for start in range(0, 12_000, 777):
         seen.observe(batch[start : start + 777])
     assert seen.width == 4 * FIRST_WIDTH

@@ -12,7 +12,6 @@ import fedlas
 from fedlas import Predictions, TopLabel
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
-from fedlas.present.card import file_card
 from fedlas.present.evaluation import report
 from fedlas.present.verdict import verdict
 from fedlas.stats.estimates import Estimate
@@ -114,7 +113,7 @@ def test_the_same_predictions_twice_are_refused():
     with pytest.raises(InputError, match="other predictions"):
         report(drawn(), on=drawn())
     with pytest.raises(InputError, match="different predictions"):
-        file_card(drawn(), drawn(), None, name="x", data="y")
+        fedlas.card(drawn(), drawn())
 
 
 def test_weights_drop_the_positive_class_and_say_so():
@@ -129,3 +128,15 @@ def test_confidences_alone_and_groups():
     found = report(top, groups=["a", "b"] * 500, replicates=99)
     assert found.text().count("Groups by group") == 1
     assert "Groups" in found.verdict[-1]
+
+
+def test_a_card_and_a_monitor_in_python(tmp_path):
+    card = fedlas.card(drawn(sharpness=3), drawn(sharpness=3, seed=1), replicates=0, name="net", classes=list("abcd"))
+    assert repr(card) == card.text()
+    assert card.save(tmp_path / "net.json").name == "net.html"
+    monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
+    assert "no samples yet" in repr(monitor)
+    assert not monitor.update(drawn(sharpness=3, seed=2), raw=True)
+    assert monitor.update(drawn(4000, sharpness=3, seed=3))
+    assert "ALARM" in repr(monitor)
+    assert "class a" in {each["name"] for each in monitor.content["watches"]["classes"]["statistics"]}

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas.deploy.card import Card, read_card
+from fedlas.deploy.card import Card
+from fedlas.deploy.monitor import text
 from fedlas.deploy.monitor.delays import CHANGES, MOVES, samples_until
 from fedlas.deploy.monitor.state import FORMAT, OWNER, Watched, locked, read_state
 from fedlas.deploy.monitor.watches import WATCHES, Batch, Watch, watches_of
-from fedlas.predictions import Columns, open_table
+from fedlas.predictions import Columns, Predictions, TopLabel, open_table
 from fedlas.stats.intervals import check_level
 
 ALARM = 3
@@ -74,7 +76,7 @@ def monitor(
     """
     check_level(OWNER, false_alarm, name="false_alarm")
     path = card_file / "card.json" if card_file.is_dir() else card_file
-    card = read_card(path)
+    card = Card.read(path)
     watches = watches_of(card, false_alarm=false_alarm)
     stream = _stream(files, columns, card, raw=raw)
     if state is None:
@@ -103,20 +105,74 @@ def _stream(files: Sequence[Path], columns: Columns | None, card: Card, *, raw: 
     """The files, block by block."""
     for file in files:
         for scores, outcome in open_table(file, columns).blocks():
-            if scores.ndim == 1:  # confidences, and whether they came true
-                if raw:
-                    fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."
-                    raise InputError(OWNER, "--raw needs the scores of all classes", f"confidences in {file.name}", fix)
-                yield Batch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
-                continue
-            if scores.shape[1] != card.num_classes:
-                got = f"{scores.shape[1]} in {file.name}"
-                fix = "Pass predictions of the model that the card is about."
-                raise InputError(OWNER, f"predictions must have the card's {card.num_classes} classes", got, fix)
-            logits = card.calibration(scores.double()) if raw else scores.double()
-            confidence, predicted = logits.softmax(dim=1).max(dim=1)
-            correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
-            yield Batch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+            yield _batch(card, scores, outcome, raw=raw, source=file.name)
+
+
+def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> Batch:
+    """Confidences and whether they came true, of confidences ``(n,)`` or logits ``(n, C)``."""
+    if scores.ndim == 1:
+        if raw:
+            fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."
+            raise InputError(OWNER, "--raw needs the scores of all classes", f"confidences in {source}", fix)
+        return Batch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
+    if scores.shape[1] != card.num_classes:
+        fix = "Pass predictions of the model that the card is about."
+        expected = f"predictions must have the card's {card.num_classes} classes"
+        raise InputError(OWNER, expected, f"{scores.shape[1]} in {source}", fix)
+    logits = card.calibration(scores.double()) if raw else scores.double()
+    confidence, predicted = logits.softmax(dim=1).max(dim=1)
+    correct = None if outcome is None else torch.eq(predicted, outcome).numpy()
+    return Batch(confidence.clamp(0.0, 1.0).numpy(), correct, predicted.numpy())
+
+
+class Monitor:
+    """Watches predictions of a service for a change of calibration, accuracy, confidences or classes since its card.
+
+    The tests hold however often one looks, see :class:`~fedlas.stats.drift.MeanDrift`.
+
+    Args:
+        card: A calibration card, or its JSON file.
+        false_alarm: Largest probability of an alarm while nothing changes, over the whole stream and all watches.
+
+    Raises:
+        InputError: If the card cannot be used, or ``false_alarm`` is not in (0, 1).
+
+    State:
+        Every :meth:`update` adds to the tests.
+    """
+
+    def __init__(self, card: Card | str | Path, *, false_alarm: float = 0.01) -> None:
+        self.card = card if isinstance(card, Card) else Card.read(card)
+        self.false_alarm = check_level(OWNER, false_alarm, name="false_alarm")
+        self._seen = Watched.nothing(watches_of(self.card, false_alarm=false_alarm))
+
+    def update(self, predictions: Predictions | TopLabel, *, raw: bool = False) -> bool:
+        """Add predictions and return whether there has been an alarm.
+
+        Args:
+            predictions: In the order of time, with labels or without.
+            raw: Whether they have not been through the card's calibration, which is then applied first.
+
+        Raises:
+            InputError: For another number of classes than the card's, or ``raw`` confidences.
+        """
+        if isinstance(predictions, TopLabel):
+            scores, outcome = predictions.confidence, predictions.correct
+        else:
+            scores, outcome = predictions.logits, predictions.target
+        self._seen.observe(_batch(self.card, scores.cpu(), outcome, raw=raw, source="update"))
+        self._seen.looks += 1
+        return self._seen.alarm is not None
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Samples, alarms and what each watch shows, as plain values for JSON."""
+        return _content(self.card, self._seen, self.false_alarm)
+
+    def __repr__(self) -> str:
+        if not self._seen.samples:
+            return f"Monitor of {self.card.name}, no samples yet"
+        return f"{text.summary(self.content)}\n{text.verdict(self.content)}"
 
 
 def _content(card: Card, seen: Watched, false_alarm: float) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from fedlas.deploy.make_card import make_card, stages_of
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.runs.load import splits_at_hand
-from fedlas.present.card import MadeCard
+from fedlas.present.card import CalibrationCard
 from fedlas.present.intervals import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
 
-def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **options: Any) -> MadeCard:
+def card_of_run(folder: Path, *, calibrate: str, data: str | None = None, **options: Any) -> CalibrationCard:
     """Return the calibration card of a finished run whose calibration is yet to be fitted.
 
     Args:
@@ -46,7 +46,7 @@ def run_card(
     replicates: int = REPLICATES,
     classes: Sequence[str] | None = None,
     exported: Mapping[str, Any] | None = None,
-) -> MadeCard:
+) -> CalibrationCard:
     """The calibration card of a finished run, made of its predictions.
 
     Args:
@@ -91,7 +91,7 @@ def run_card(
         replicates=replicates,
         exported=exported,
     )
-    return MadeCard(content, stages_of(test, calibration), folder.num_bins)
+    return CalibrationCard(content, stages_of(test, calibration), folder.num_bins)
 
 
 def _split_sizes(folder: RunFolder) -> dict[str, int]:

@@ -20,13 +20,13 @@ from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.studies.card import run_card
-from fedlas.present.card import MadeCard
+from fedlas.present.card import CalibrationCard
 from fedlas.stats.estimates import REPLICATES
 
 
 def export_run(
     folder: Path, out: Path, *, form: str, calibrate: str, data: str | None = None, replicates: int = REPLICATES
-) -> tuple[str, Calibration, Exported, MadeCard]:
+) -> tuple[str, Calibration, Exported, CalibrationCard]:
     """Write a run's model to a file, its calibration folded in, and make the card of that file.
 
     Args:
