@@ -199,6 +199,41 @@ def test_packages_are_small():
     assert {name: n / total for name, n in lines.items() if n > MOST_SHARE * total} == {}
 
 
+LAB_COMMANDS = {
+    "bench", "train", "tune", "report", "diagnose", "shift", "ood", "uncertainty", "data", "init", "pack", "bench_group",
+}  # fmt: skip
+BUDGETS = {"library": 25_000, "laboratory": 12_000}  # lines that hold code: a room grows by what another sheds
+
+
+def wing(path):
+    """Which budget a module counts against: a practitioner's, or the laboratory's."""
+    parts = path.relative_to(SOURCE).parts
+    is_lab = parts[0] == "lab" or (parts[0] == "cli" and path.stem in LAB_COMMANDS)
+    return "laboratory" if is_lab else "library"
+
+
+def test_both_wings_keep_their_budgets():
+    lines = Counter()
+    for path in MODULES:
+        lines[wing(path)] += code_lines(path)
+    assert {name: n for name, n in lines.items() if n > BUDGETS[name]} == {}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "card", "export", "monitor", "listing", "main"])
+def test_commands_of_files_never_import_the_laboratory(command):
+    """A run folder is resolved by ``cli.arguments.laboratory``, which imports it for that folder alone."""
+    seen, todo = set(), [f"fedlas.cli.{command}"]
+    while todo:
+        name = todo.pop()
+        if name not in seen and name in NAMES:
+            seen.add(name)
+            for module, item in names_in(NAMES[name]):
+                inner = f"{module}.{item}"
+                todo.append(inner if inner in NAMES else module)
+    assert len(seen) > 3
+    assert not [name for name in seen if name.startswith("fedlas.lab")]
+
+
 def test_no_rooms_for_leftovers():
     leftovers = {"utils", "util", "common", "helpers", "misc"}
     assert offenders(lambda path: leftovers & {part.removesuffix(".py") for part in path.parts}) == []
