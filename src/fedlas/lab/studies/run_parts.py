@@ -35,11 +35,7 @@ def test_part(folder: Path) -> Predictions:
 
 
 def run_held_out(
-    folder: Path,
-    *,
-    val: Predictions | None = None,
-    data: str | None = None,
-    show: Show = lambda _text: None,
+    folder: Path, *, val: Predictions | None = None, data: str | None = None, show: Show = lambda _text: None
 ) -> HeldOut:
     """Return what calibrators of a run are fitted on: its validation part, and parts that its model makes.
 

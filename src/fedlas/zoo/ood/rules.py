@@ -196,13 +196,7 @@ class Rules:
         return np.bincount(hits.ravel(), minlength=self._nodes).astype(np.float64)
 
     def shift(
-        self,
-        known: Tensor,
-        batch: Tensor,
-        *,
-        statistic: Statistic = "distance",
-        permutations: int = 999,
-        seed: int = 0,
+        self, known: Tensor, batch: Tensor, *, statistic: Statistic = "distance", permutations: int = 999, seed: int = 0
     ) -> RuleShift:
         """How ``batch (M, D)`` differs from ``known (K, D)``; the other arguments are those of :func:`rule_shift`."""
         check_choice("rule_shift", "statistic", statistic, get_args(Statistic))

@@ -135,11 +135,7 @@ def checked_layers(model: nn.Module) -> list[Any]:
 
 def _bayesian_twin(layer: nn.Module, config: BayesianConfig) -> nn.Module | None:
     """A Bayesian layer of the same shape around the same weights; None for a layer that has no Bayesian kind."""
-    prior = {
-        "prior_sigma_1": config.prior_sigma,
-        "prior_sigma_2": config.prior_sigma_2,
-        "prior_pi": config.prior_pi,
-    }
+    prior = {"prior_sigma_1": config.prior_sigma, "prior_sigma_2": config.prior_sigma_2, "prior_pi": config.prior_pi}
     new: Any
     old: Any = layer
     if type(layer) is nn.Linear:

@@ -119,12 +119,7 @@ class Study:
 
 
 def study_run(
-    folder: RunFolder,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-    num_bins: int = 10,
-    cases: int = 12,
+    folder: RunFolder, *, replicates: int = 1000, seed: int = 0, num_bins: int = 10, cases: int = 12
 ) -> Study:
     """Study the test predictions of a finished run; needs its data and model only if its loss reads maps.
 

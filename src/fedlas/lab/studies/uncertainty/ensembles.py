@@ -152,12 +152,7 @@ def hyper_ensemble(runs: Sequence[RunFolder], *, size: int = 4, selection: str =
     "2105.10827",
 )
 def orthogonal_ensemble(
-    runs: Sequence[RunFolder],
-    *,
-    folder: Path,
-    members: int = 5,
-    self_weight: float = 0.1,
-    inter_weight: float = 0.1,
+    runs: Sequence[RunFolder], *, folder: Path, members: int = 5, self_weight: float = 0.1, inter_weight: float = 0.1
 ) -> Result:
     """Orthogonal ensemble: members trained one after the other, their filters kept apart; the mean predicts.
 

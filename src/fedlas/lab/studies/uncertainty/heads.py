@@ -87,10 +87,7 @@ def last_layer_laplace(
         seed=derive(runs[0].run.seed, "last-layer-laplace"),
     )
     result = _fitted(trained, laplace)
-    details = {
-        "prior_precision": laplace.prior_precision,
-        "log_marginal_likelihood": laplace.log_marginal_likelihood,
-    }
+    details = {"prior_precision": laplace.prior_precision, "log_marginal_likelihood": laplace.log_marginal_likelihood}
     return replace(result, details=details)
 
 
