@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fedlas import Predictions
-from fedlas.lab.report.compare import differences, differences_figure
+from fedlas.lab.report.compare import differences
 from fedlas.lab.runs.collect import collect
 from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.summary import FinishedRun
@@ -32,9 +32,10 @@ from fedlas.plots import (
     new_axes,
     positive_reliability_diagram,
     reliability_diagram,
+    seed_values,
     training_curves,
 )
-from fedlas.plots.theme import DASHES, dress
+from fedlas.plots.theme import DASHES, dress, legend_outside
 from fedlas.stats import noise_floor
 
 RUNS = Path(__file__).resolve().parents[2] / "results" / "fashion-mnist"
@@ -261,8 +262,12 @@ def _strength_of(run: FinishedRun) -> float:
 
 def _measured(pairs: list[str], theme: str) -> Any:
     """Differences in ECE between methods of the runs in ``results/``, seed by seed."""
-    found = differences(collect(RUNS), pairs, metric="ece")
-    return differences_figure({"ece": found}, theme=theme).axes[0]
+    palette, found = _palette(theme), differences(collect(RUNS), pairs, metric="ece")
+    values = {" - ".join(each.pair): [100 * (a - b) for a, b in zip(*each.values, strict=True)] for each in found}
+    axes = new_axes(palette, size=(3.7, 1.1 + 0.26 * len(found)))
+    seed_values(values, label="ECE (points), A - B", zero=True, ax=axes, theme=theme, legend=False)
+    legend_outside(axes, palette, most=3)
+    return axes
 
 
 def _palette(theme: str) -> Theme:
