@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError, describe
+from fedlas._core.files import parse_json
 from fedlas.calibrated.batches import bare, device_of, run
 from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
@@ -158,8 +159,17 @@ class CalibratedModel(nn.Module):
         return torch.frombuffer(bytearray(json.dumps(self.calibrator.plain()).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Adopt the calibrator of a ``state_dict``."""
-        content = json.loads(bytes(state.tolist()).decode())
+        """Adopt the calibrator of a ``state_dict``.
+
+        Raises:
+            InputError: If it is none.
+        """
+        try:
+            content = parse_json(bytes(state.tolist()).decode())
+        except (AttributeError, TypeError, ValueError) as error:
+            expected = "_extra_state of a state dict must be a calibrator, as bytes of JSON"
+            fix = "Load the state_dict() of a CalibratedModel."
+            raise InputError("CalibratedModel", expected, describe(state), fix) from error
         self._adopt(Calibrator.from_plain(content, source="the state dict"))
 
     def _adopt(self, calibrator: Calibrator) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.terminal import Bar, say, show, table
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench_group import add_set
-from fedlas.lab.data.check import Checked, PartFacts, check_dataset, where
+from fedlas.lab.data import Files
+from fedlas.lab.data.check import Checked, check_dataset
 from fedlas.lab.recipes.recipe import parse_options
 
 
 def add_data(add: AddSubcommand) -> None:
     """Add the subcommand."""
     parser = add(_data, "check NAME [PATH]")
-    parser.add_argument("action", choices=["check"], metavar="check", help="the only thing to do with data so far")
+    parser.add_argument("action", choices=["check"], metavar="check", help="check the data set")
     parser.add_argument("name", metavar="NAME", help="data set, see 'fedlas list datasets'")
     parser.add_argument(
         "path", metavar="PATH", nargs="?", type=Path, help="where it is (default: $FEDLAS_DATA, then the usual places)"
@@ -32,7 +34,7 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def data_check(name: str, root: Path | None, *, quick: bool = False, options: list[str] | None = None) -> int:
-    """Check a data set and print what was found.
+    """Check a data set and print the result.
 
     Args:
         name: Registered data set.
@@ -47,46 +49,43 @@ def data_check(name: str, root: Path | None, *, quick: bool = False, options: li
         InputError: If it cannot be loaded at all; the message says what to do.
     """
     with Bar("reading images", total=None) as bar:
-        found = check_dataset(
+        checked = check_dataset(
             name,
             None if root is None else str(root),
             quick=quick,
             options=parse_options(options or []),
             on_image=lambda done, total: bar.update(done=done, total=total),
         )
-    show(_table(found))
-    say(*_verdict(name, found))
-    return 1 if found.problems else 0
+    show(_table(checked))
+    say(*_verdict(name, checked))
+    return 1 if checked.problems else 0
 
 
-def _table(found: Checked) -> Any:
-    source = found.source
+def _table(checked: Checked) -> Any:
+    source, published = checked.source, checked.expected
     rows = []
-    for label, part in (("train", source.train), ("test", source.test)):
-        facts, published = found.parts[label], found.expected
+    for label in ("train", "test"):
+        counts = checked.counts(label)
+        of_class = _range([int(counts.min()), int(counts.max())])
         count = "" if published is None else f"{published.train if label == 'train' else published.test:,}"
-        each = f"{facts.fewest:,}" if facts.fewest == facts.most else f"{facts.fewest:,} to {facts.most:,}"
-        rows.append((label, f"{facts.images:,}", count, each, _sizes(facts), where(part)))
+        heights, widths = zip(*checked.sizes[label], strict=True) if checked.sizes[label] else ((), ())
+        sizes = f"{_range(heights)} x {_range(widths)}" if heights else "not read"
+        where = "on disk" if isinstance(getattr(source, label), Files) else "in memory"
+        rows.append((label, f"{int(counts.sum()):,}", count, of_class, sizes, where))
     heads = ("part", "images", "published", "of a class", "height x width", "where")
     title = f"{source.name}, {source.num_classes:,} classes"
     return table(heads, rows, title=title, right=(1, 2, 3), box="HEAVY_HEAD")
 
 
-def _sizes(facts: PartFacts) -> str:
-    if not facts.sizes:
-        return "not read"
-    if len(facts.sizes) == 1:
-        (height, width), _ = facts.sizes[0]
-        return f"{height} x {width}"
-    heights, widths = zip(*(size for size, _ in facts.sizes), strict=True)
-    low_high = ((min(lengths), max(lengths)) for lengths in (heights, widths))
-    return " x ".join(str(low) if low == high else f"{low} to {high}" for low, high in low_high)
+def _range(values: Sequence[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _verdict(name: str, found: Checked) -> list[str]:
-    if found.problems:
+def _verdict(name: str, checked: Checked) -> list[str]:
+    if checked.problems:
         fix = "Extract its archive again; if that does not help, download it again, or repair single files."
-        return [*(line for problem in found.problems for line in f"{name}: {problem}".split("\n")), fix]
-    read = "every image was read" if found.decoded else "images were not read (leave out --quick)"
-    size = "is as published" if found.expected is not None else "can be used"
+        return [*(line for problem in checked.problems for line in f"{name}: {problem}".split("\n")), fix]
+    read = "every image was read" if checked.decoded else "images were not read (leave out --quick)"
+    size = "is as published" if checked.expected is not None else "can be used"
     return [f"{name} {size}; {read}."]

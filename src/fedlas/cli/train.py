@@ -14,8 +14,8 @@ from fedlas.cli.bench_group import add_recipe, add_track, recipe_of
 from fedlas.lab.bench.warnings import alarms_of
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import Recipe
+from fedlas.lab.runs.build import threads_for
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.threads import threads_for
 from fedlas.present.blocks import show_blocks
 from fedlas.present.metric_tables import metric_blocks
 

@@ -90,6 +90,15 @@ def test_state_dict_holds_model_and_calibrator(calibrated, tmp_path):
     assert other.calibrator.plain() == calibrated.calibrator.plain()
 
 
+@pytest.mark.parametrize(
+    "state", [None, 3, "x", {}, torch.zeros(3), torch.zeros(2, 2), b"\xff", b"", b"{}", b"[1]", b"[" * 100_000]
+)
+def test_a_state_dict_without_a_calibrator_is_refused(calibrated, state):
+    extra = torch.frombuffer(bytearray(state), dtype=torch.uint8) if isinstance(state, bytes) and state else state
+    with pytest.raises(InputError):
+        copy.deepcopy(calibrated).load_state_dict({**calibrated.state_dict(), "_extra_state": extra})
+
+
 def test_copies_and_casts(calibrated):
     inputs = batches(2)[0][0]
     assert torch.equal(copy.deepcopy(calibrated)(inputs), calibrated(inputs))

@@ -9,7 +9,7 @@ from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, Task
 from fedlas.lab.bench.suite import Group
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.runs.bench_folder import check_bench_folder
+from fedlas.lab.runs.find import check_bench_folder
 from fedlas.lab.runs.forecast import Forecast, forecast, train_size
 
 

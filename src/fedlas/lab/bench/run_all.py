@@ -12,17 +12,15 @@ from fedlas._core.terminal import say
 from fedlas.lab.bench.executors import Executor, JointProgress, LocalExecutor, Result, Task, attempt
 from fedlas.lab.bench.warnings import alarms_of, notes_of
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.bench_folder import check_bench_folder, is_run
-from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.build import build_objective, threads_for
 from fedlas.lab.runs.claim import check_claim, check_data
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.comparable import check_alike
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, warn_of_small_validation
-from fedlas.lab.runs.find import run_folders
+from fedlas.lab.runs.find import check_bench_folder, is_run, run_folders
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 from fedlas.lab.runs.intervals import lacks_estimates
 from fedlas.lab.runs.settle import as_begun
-from fedlas.lab.runs.threads import threads_for
 
 
 @dataclass

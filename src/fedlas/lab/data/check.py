@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedlas._core.check import InputError
 from fedlas._core.text import printable
-from fedlas.lab.data.base import DATASETS, Expected, Part, Source, load_dataset
+from fedlas.lab.data.base import DATASETS, Expected, Source, load_dataset
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.readers.places import damage
 
@@ -23,39 +24,26 @@ _MOST = 10
 
 
 @dataclass(frozen=True)
-class PartFacts:
-    """Counts of one part.
-
-    Attributes:
-        images: Number of images.
-        fewest: Images of the smallest class.
-        most: Images of the largest class.
-        sizes: Height and width in pixels of the stored images that were read, each with its count, most frequent first.
-    """
-
-    images: int
-    fewest: int
-    most: int
-    sizes: tuple[tuple[tuple[int, int], int], ...]
-
-
-@dataclass(frozen=True)
 class Checked:
     """Result of a check.
 
     Attributes:
         source: The data set.
-        parts: Counts of ``train`` and ``test``.
+        sizes: For ``train`` and ``test``: height and width in pixels of the images that were read, with counts.
         expected: Published counts; None for the user's own data, and with options, which may choose a part.
         problems: One sentence for each problem; empty if there is none.
         decoded: Whether every image was decoded.
     """
 
     source: Source
-    parts: dict[str, PartFacts]
+    sizes: dict[str, Counter[tuple[int, int]]]
     expected: Expected | None
     problems: list[str]
     decoded: bool
+
+    def counts(self, part: str) -> Tensor:
+        """Images of each class in ``train`` or ``test``, ``(C,)``."""
+        return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)  # type: ignore[no-any-return]
 
 
 def check_dataset(
@@ -64,7 +52,7 @@ def check_dataset(
     *,
     quick: bool = False,
     options: dict[str, Any] | None = None,
-    on_image: Callable[[int, int], None] | None = None,
+    on_image: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Checked:
     """Load a data set, count it, and decode every image of it.
 
@@ -85,29 +73,26 @@ def check_dataset(
     entry = DATASETS[name]
     accept = {"partial": True} if "partial" in inspect.signature(entry.value).parameters else {}
     source = load_dataset(name, root, **{**accept, **(options or {})})
-    # Read both parts.
     parts = {"train": source.train, "test": source.test}
     total = sum(len(part) for part in parts.values() if isinstance(part, Files))
-    facts, problems, done = {}, [], 0
-
-    def count(images: int) -> None:
-        if on_image is not None:
-            on_image(done + images, total)
-
-    for label, part in parts.items():
-        if isinstance(part, Files):
-            sizes, broken = _decode(part, quick, count)
-            done += len(part)
-            problems += _summary(f"unreadable in {label}", broken, len(part))
-        else:
-            sizes = Counter({(part.shape[1], part.shape[2]): len(part)})
-        counts = part.target.bincount(minlength=source.num_classes)
-        facts[label] = PartFacts(len(part), int(counts.min()), int(counts.max()), tuple(sizes.most_common()))
-    # Compare with the published counts.
     expected: Expected | None = None if options else entry.metadata.get("expected")
+    checked = Checked(source, {}, expected, [], decoded=not quick or not total)
+    done = 0
+    for label, part in parts.items():
+        checked.sizes[label] = Counter({part.shape[1:]: len(part)})
+        if isinstance(part, Files):
+            checked.sizes[label], broken = _decode(
+                part, quick, lambda images, done=done: on_image(done + images, total)
+            )
+            done += len(part)
+            if broken:
+                more = f"\n  and {len(broken) - _MOST} more" if len(broken) > _MOST else ""
+                listed = "\n  ".join(map(printable, broken[:_MOST]))
+                text = f"{len(broken):,} of {len(part):,} images are unreadable in {label}:\n  {listed}{more}"
+                checked.problems.append(text)
     if expected is not None:
-        problems += _differences(source, facts, expected)
-    return Checked(source, facts, expected, problems, decoded=not quick or not total)
+        checked.problems.extend(_differences(checked, expected))
+    return checked
 
 
 def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Counter[tuple[int, int]], list[str]]:
@@ -115,13 +100,12 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
     sizes: Counter[tuple[int, int]] = Counter()
     broken: list[str] = []
 
-    # The size of an image, what is wrong with it, or nothing if it was only looked at.
+    # The size of an image, what is wrong with it, or nothing if only its first bytes were read.
     def look(row: int) -> tuple[int, int] | str | None:
+        if quick:
+            what, _ = damage(part.path(row))
+            return f"{part.path(row)} ({what})" if what else None
         try:
-            # The first bytes reveal an empty file and the usual failed downloads, without decoding an image.
-            if quick:
-                what, _ = damage(part.path(row))
-                return f"{part.path(row)} ({what})" if what else None
             image = part.open(row)
         except InputError as error:
             return error.parts[2]
@@ -130,44 +114,28 @@ def _decode(part: Files, quick: bool, count: Callable[[int], None]) -> tuple[Cou
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(part), 1000):  # a million futures at once take a gigabyte
             rows = range(start, min(start + 1000, len(part)))
-            for found in pool.map(look, rows):
-                if isinstance(found, str):
-                    broken.append(found)
-                elif found is not None:
-                    sizes[found] += 1
+            for result in pool.map(look, rows):
+                if isinstance(result, str):
+                    broken.append(result)
+                elif result is not None:
+                    sizes[result] += 1
             count(rows.stop)
     return sizes, broken
 
 
-def _summary(what: str, items: list[str], of: int) -> list[str]:
-    if not items:
-        return []
-    more = f"\n  and {len(items) - _MOST} more" if len(items) > _MOST else ""
-    listed = "\n  ".join(map(printable, items[:_MOST]))
-    return [f"{len(items):,} of {of:,} images are {what}:\n  {listed}{more}"]
-
-
-def _differences(source: Source, facts: dict[str, PartFacts], expected: Expected) -> list[str]:
-    problems = []
+def _differences(checked: Checked, expected: Expected) -> list[str]:
+    source, problems = checked.source, []
     if source.num_classes != expected.classes:
         problems.append(f"There are {source.num_classes:,} classes, published are {expected.classes:,}.")
-    # The number of images, as a whole and of each class.
-    for label, count in (("train", expected.train), ("test", expected.test)):
-        if facts[label].images != count:
-            problems.append(f"There are {facts[label].images:,} images in {label}, published are {count:,}.")
+    for label, published in (("train", expected.train), ("test", expected.test)):
+        if (images := int(checked.counts(label).sum())) != published:
+            problems.append(f"There are {images:,} images in {label}, published are {published:,}.")
     if expected.per_class is not None:
-        counts = source.train.target.bincount(minlength=source.num_classes)
-        low, high = expected.per_class
-        outside = torch.nonzero((counts < low) | (counts > high)).flatten().tolist()
-        if outside:
+        counts, (low, high) = checked.counts("train"), expected.per_class
+        if outside := torch.nonzero((counts < low) | (counts > high)).flatten().tolist():
             named = ", ".join(f"{source.classes[label]} {int(counts[label]):,}" for label in outside[:_MOST])
             more = f" and {len(outside) - _MOST} more" if len(outside) > _MOST else ""
-            published = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-            what = f"{len(outside):,} classes have another number of training images than {published}"
+            published_counts = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            what = f"{len(outside):,} classes have another number of training images than {published_counts}"
             problems.append(f"{what}: {named}{more}.")
     return problems
-
-
-def where(part: Part) -> str:
-    """Where the images of a part are: ``"on disk"`` or ``"in memory"``."""
-    return "on disk" if isinstance(part, Files) else "in memory"

@@ -11,7 +11,6 @@ from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, short_legend, spread_note
 from fedlas.lab.report.published import published_table
 from fedlas.lab.report.verdict import answers, title, what_was_run
-from fedlas.lab.runs import provenance
 from fedlas.lab.runs.summary import Summary
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY
 from fedlas.losses import LOSSES
@@ -33,7 +32,7 @@ def html_report(model: ReportModel) -> str:
         summary=summary,
         title=title(summary),
         statement=what_was_run(summary),
-        commands=provenance.commands(summary.starts),
+        commands=summary.commands,
         answers=answers(model),
         by_seed=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric)) is not None],
         after=[
@@ -55,8 +54,8 @@ def html_report(model: ReportModel) -> str:
         run_notes=[f"{run.name}: {note}" for run in summary.runs for note in run.notes],
         link=link,
         plain=plain_summary,
-        configurations=provenance.configurations(summary),
-        environment=environment_table(provenance.environment(summary.starts)),
+        configurations=summary.configurations,
+        environment=environment_table(summary.environment),
     )
 
 
@@ -101,7 +100,7 @@ def _diagrams(model: ReportModel) -> tuple[list[Any], list[str], int | None]:
 
 
 def _curves(model: ReportModel) -> list[Any]:
-    history = provenance.history(model.summary)
+    history = model.summary.history
     pictures = []
     for metric, what in (("val.ece", "ECE"), ("val.accuracy", "accuracy")):
         drawn = axes(height=2.7 + legend_height(list(history), MOST_WIDTH))

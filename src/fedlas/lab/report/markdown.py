@@ -7,7 +7,6 @@ from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.report.published import published_table
 from fedlas.lab.report.verdict import answers, title, what_was_run
-from fedlas.lab.runs import provenance
 from fedlas.present.table import bullets, code_block, markdown, plain
 
 
@@ -15,7 +14,7 @@ def markdown_report(model: ReportModel) -> str:
     """``report.md``; names from the runs are escaped."""
     summary = model.summary
     parts = [f"# {plain(title(summary))}", plain(what_was_run(summary))]
-    if commands := provenance.commands(summary.starts):
+    if commands := summary.commands:
         parts.append(code_block(commands))
     parts += [
         bullets(f"{answer.question}: {answer.text}" for answer in answers(model)),
@@ -35,6 +34,6 @@ def markdown_report(model: ReportModel) -> str:
             parts += [f"## {heading}", bullets(f"{p.name}: {p.reason}" for p in problems)]
     if summary.unfinished:
         parts += ["## Unfinished", bullets(summary.unfinished)]
-    if found := provenance.environment(summary.starts):
+    if found := summary.environment:
         parts += ["## Environment", markdown(environment_table(found))]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""The data of a run: what its recipe names, split by its seed, and the fingerprint that ties the run to it."""
+"""The data of a run: what its recipe names, split by its seed, and the fingerprints that tie the run to it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import logging
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fedlas._core.check import InputError
 from fedlas._core.pixels import usable_statistics
 from fedlas._core.streams import derive
-from fedlas.lab.data import DATASETS, Source, Splits, load_dataset, split
+from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
 from fedlas.lab.data.pipeline.splits import too_small_to_choose
 from fedlas.lab.data.readers.places import data_folder
@@ -22,7 +25,7 @@ from fedlas.lab.data.shift.long_tail import long_tailed
 from fedlas.lab.data.shift.open_set import OpenSet, open_set
 from fedlas.lab.models import weights_digest
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.fingerprint import source_fingerprint, split_fingerprint
+from fedlas.lab.runs.folder import RunFolder
 
 HELD_OUT = "held-out"
 """Name of the images of the classes that a run holds out, where other data sets have theirs."""
@@ -142,3 +145,60 @@ def _fingerprint(name: str, root: str | None, options: str, held_out: str) -> di
 def _source_key(run: Run) -> tuple[str, str | None, str, str]:
     data = run.recipe.data
     return data.name, data.root, json.dumps(data.options, sort_keys=True), json.dumps(data.hold_out_classes)
+
+
+def source_fingerprint(source: Source) -> dict[str, Any]:
+    """Size, shape and SHA-256 of the training and the test part; plain values for ``data.json``.
+
+    Example:
+        >>> from fedlas.lab.data import load_dataset
+        >>> small = {"num_train": 300, "num_test": 10}
+        >>> found = source_fingerprint(load_dataset("synthetic", **small))
+        >>> found["train"]["samples"], found == source_fingerprint(load_dataset("synthetic", **small))
+        (300, True)
+    """
+    return {name: _part_fingerprint(part) for name, part in (("train", source.train), ("test", source.test))}
+
+
+def outputs_fingerprint(folder: Path, part: Part) -> dict[str, Any]:
+    """What outputs of a run's model on some images were made of: the images (not their labels), and its weights.
+
+    Raises:
+        InputError: If the checkpoint cannot be read.
+    """
+    path = RunFolder(folder).checkpoint_path
+    try:
+        with path.open("rb") as file:
+            weights = file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError("run", "its checkpoint must be readable", f"{path} ({error})", "Train it again.") from error
+    unlabeled = part.with_target(torch.zeros_like(part.target))
+    return {"images": _part_fingerprint(unlabeled), "weights": weights}
+
+
+def split_fingerprint(splits: Splits) -> str:
+    """SHA-256 of which images a seed put into which part."""
+    digest = sha256()
+    for name in ("train", "val", "test"):
+        indices = splits.indices[name]
+        digest.update(f"{name} {len(indices)} ".encode())
+        digest.update(indices.tobytes())
+    if splits.clean_target is not None:
+        digest.update(splits.train.target.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part_fingerprint(part: Part) -> dict[str, Any]:
+    digest = sha256()
+    if not isinstance(part, Images):  # reading ImageNet would take an hour: names and sizes instead
+        for array in (part.names, part.sizes(), part.target.cpu().numpy()):
+            digest.update(array.tobytes())
+        return {
+            "samples": len(part),
+            "shape": list(part.shape),
+            "sha256 of names, sizes, labels": digest.hexdigest(),
+        }
+    for tensor in (part.images, part.target, part.label_probs):
+        if tensor is not None:
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return {"samples": len(part), "shape": list(part.images.shape[1:]), "sha256": digest.hexdigest()}

@@ -18,12 +18,12 @@ from fedlas.lab.runs.data import (
     as_tested,
     data_root,
     fingerprints,
+    outputs_fingerprint,
     prepare_data,
     unknown_images,
     warn_of_small_validation,
 )  # fmt: skip
 from fedlas.lab.runs.environment import note_start
-from fedlas.lab.runs.fingerprint import outputs_fingerprint
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.measure import held_out_predictions, measure, unknown_predictions
 from fedlas.lab.runs.settle import settled

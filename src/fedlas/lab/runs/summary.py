@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +113,45 @@ class Summary:
         return [start for run in self.runs for start in run.folder.starts]
 
     @property
+    def commands(self) -> list[str]:
+        """Distinct commands of the starts, in their order."""
+        commands: dict[str, None] = {}
+        for start in self.starts:
+            command = start.get("command")
+            if isinstance(command, list):
+                command = shlex.join(map(str, command))
+            if isinstance(command, str) and command.strip():
+                commands[command.strip()] = None
+        return list(commands)
+
+    @property
+    def environment(self) -> dict[str, list[str]]:
+        """Distinct values of each key over the starts, as text; several values say that the starts differ."""
+        merged: dict[str, dict[str, None]] = {}
+        for start in self.starts:
+            for key, value in _flat(start).items():
+                if key != "command":
+                    merged.setdefault(key, {})[value] = None
+        return {key: list(values) for key, values in merged.items()}
+
+    @property
+    def configurations(self) -> dict[str, tuple[str, str]]:
+        """Name of the first run of each method, and the text of its ``config.yaml``, where there is one."""
+        texts: dict[str, tuple[str, str]] = {}
+        for run in self.runs:
+            if run.loss not in texts and (text := run.folder.text(run.folder.config_path)) is not None:
+                texts[run.loss] = (run.name, text.rstrip())
+        return texts
+
+    @property
+    def history(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Log records of all seeds of each method, as :func:`fedlas.plots.training_curves` takes them."""
+        lines: dict[str, list[Mapping[str, Any]]] = {method: [] for method in self.methods}
+        for run in self.runs:
+            lines[run.loss] += run.folder.log
+        return lines
+
+    @property
     def recipe(self) -> str:
         """Name of the recipe, the same for all runs."""
         return self.runs[0].recipe
@@ -217,3 +258,18 @@ def is_ranked(metric: str) -> bool:
         return False
     about = METRICS[metric].metadata
     return about["higher_is_better"] is not None and about.get("ranked", True)
+
+
+_WORDS = {None: "unknown", True: "yes", False: "no"}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, dict):
+            texts |= _flat(item, f"{prefix}{key}.")
+        elif item is None or isinstance(item, bool):
+            texts[f"{prefix}{key}"] = _WORDS[item]
+        else:
+            texts[f"{prefix}{key}"] = item if isinstance(item, str) else json.dumps(item)
+    return texts

@@ -26,11 +26,10 @@ from fedlas._core.threads import available_cores, limited_to
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.build import build_objective, threads_for
 from fedlas.lab.runs.claim import check_vacant, claim, locked
 from fedlas.lab.runs.data import data_fingerprint, fingerprints, prepare_data
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.threads import threads_for
 from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.runs.workers import Worker, end, visible_gpus
 from fedlas.lab.train import DivergedError

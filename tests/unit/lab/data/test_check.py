@@ -13,9 +13,8 @@ def test_a_small_data_set_differs_from_the_published_one(tmp_path):
         "There are 6 images in test",
     ]
     assert "3 classes have another number of training images than 29 to 30: Black footed" in found.problems[3]
-    facts = found.parts["train"]
-    assert (facts.images, facts.fewest, facts.most) == (18, 6, 6)
-    assert sorted(facts.sizes) == [((40, width), 3) for width in range(50, 56)]
+    assert found.counts("train").tolist() == [6, 6, 6]
+    assert found.sizes["train"] == {(40, width): 3 for width in range(50, 56)}
     assert found.decoded
 
 
@@ -41,7 +40,7 @@ def test_unreadable_images_are_all_named(tmp_path):
     assert "1 of 12" in quick.problems[0]
     assert "pointer" in quick.problems[1]
     assert not quick.decoded
-    assert quick.parts["train"].sizes == ()
+    assert quick.sizes["train"] == {}
 
 
 def test_a_part_of_imagenet_is_counted_not_refused(tmp_path):
