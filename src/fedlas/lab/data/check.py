@@ -43,7 +43,7 @@ class Checked:
 
     def counts(self, part: str) -> Tensor:
         """Images of each class in ``train`` or ``test``, ``(C,)``."""
-        return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)  # type: ignore[no-any-return]
+        return getattr(self.source, part).target.bincount(minlength=self.source.num_classes)
 
 
 def check_dataset(
@@ -78,12 +78,14 @@ def check_dataset(
     expected: Expected | None = None if options else entry.metadata.get("expected")
     checked = Checked(source, {}, expected, [], decoded=not quick or not total)
     done = 0
+
+    def count(images: int) -> None:
+        on_image(done + images, total)
+
     for label, part in parts.items():
         checked.sizes[label] = Counter({part.shape[1:]: len(part)})
         if isinstance(part, Files):
-            checked.sizes[label], broken = _decode(
-                part, quick, lambda images, done=done: on_image(done + images, total)
-            )
+            checked.sizes[label], broken = _decode(part, quick, count)
             done += len(part)
             if broken:
                 more = f"\n  and {len(broken) - _MOST} more" if len(broken) > _MOST else ""
