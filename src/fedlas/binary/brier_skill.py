@@ -10,13 +10,13 @@ from fedlas.predictions import Predictions
 from fedlas.stats.intervals import Interval
 
 
-def brier_skill(predictions: Predictions, *, positive: int | None = None, level: float = 0.95) -> Interval:
+def brier_skill(predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95) -> Interval:
     """``1 - B / (q (1 - q))``, where ``B = mean (p - y)**2`` and ``q`` is the share of positives among the samples.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class to set against the rest; None: class 1 of two.
-        level: Confidence level of the interval, in ``(0, 1)``.
+        confidence_level: Confidence level of the interval, in ``(0, 1)``.
 
     Returns:
         At most 1, which only a perfect model has; 0 is as good as the prevalence, below 0 is worse. The interval is
@@ -48,6 +48,8 @@ def brier_skill(predictions: Predictions, *, positive: int | None = None, level:
     influence = -(squares - brier) / spread + brier * (1.0 - 2.0 * prevalence) / spread**2 * (
         found.outcome - prevalence
     )
-    interval = normal_interval(1.0 - brier / spread, float(influence.std()) / math.sqrt(found.num_samples), level=level)
+    interval = normal_interval(
+        1.0 - brier / spread, float(influence.std()) / math.sqrt(found.num_samples), confidence_level=confidence_level
+    )
     # No skill is above 1, so to cut the end off there loses no coverage.
     return replace(interval, high=min(interval.high, 1.0))

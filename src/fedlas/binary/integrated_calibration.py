@@ -52,7 +52,7 @@ def integrated_calibration(
     *,
     positive: int | None = None,
     span: float = 0.75,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 199,
     seed: int = 0,
 ) -> IntegratedCalibration:
@@ -66,7 +66,7 @@ def integrated_calibration(
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 10 samples.
         positive: The class to set against the rest; None: class 1 of two.
         span: Share of the samples that each parabola sees, in ``(0, 1]``; the paper's is 0.75.
-        level: Confidence level of the intervals, in ``(0, 1)``.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95; 0 computes neither, and the
             ends of the intervals are NaN.
         seed: The same seed draws the same samples and labels.
@@ -105,10 +105,10 @@ def integrated_calibration(
     """
     owner = "integrated_calibration"
     check_number(owner, "span", span, low=0.0, high=1.0, low_open=True)
-    check_level(owner, level)
+    check_level(owner, confidence_level)
     check_count(owner, "seed", seed, low=0)
-    if check_count(owner, "replicates", replicates, low=0) and replicates < fewest_replicates(level):
-        least = fewest_replicates(level)
+    if check_count(owner, "replicates", replicates, low=0) and replicates < fewest_replicates(confidence_level):
+        least = fewest_replicates(confidence_level)
         raise InputError(owner, f"replicates must be 0 or at least {least}", replicates, "Ask for more, such as 199.")
     found = positive_class(owner, predictions, positive)
     if found.num_samples < 10:
@@ -133,11 +133,11 @@ def integrated_calibration(
     floors = smoother.distances(smoother.curves(counts, labels.astype(np.float64)), counts)
 
     def estimate(name: str) -> Estimate:
-        ends = error_interval(values[name], samples[name], floors[name], level=level)
+        ends = error_interval(values[name], samples[name], floors[name], confidence_level=confidence_level)
         p, least = share_at_least(floors[name], values[name]), least_p(replicates, "worse")
         return Estimate(values[name], ends.low, ends.high, float(floors[name].mean()), p, least, replicates)
 
-    low, high = np.quantile(curves, (0.5 - level / 2, 0.5 + level / 2), axis=0)
+    low, high = np.quantile(curves, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0)
     ici, e50, e90 = map(estimate, values)
     return IntegratedCalibration(ici, e50, e90, smoother.places, curve[0], low, high)
 

@@ -45,7 +45,7 @@ def net_benefit(
     *,
     thresholds: Sequence[float] = THRESHOLDS,
     positive: int | None = None,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> NetBenefit:
     """``TP / N - w FP / N`` at each threshold ``t``, where ``w = t / (1 - t)``: the decision curve.
 
@@ -56,7 +56,7 @@ def net_benefit(
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         thresholds: Probabilities in ``(0, 1)``; by default 0.01, 0.02, ..., 0.99.
         positive: The class to set against the rest; None: class 1 of two.
-        level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``, one threshold at a time.
 
     Returns:
         The curve, with those of acting on all and on none.
@@ -84,7 +84,7 @@ def net_benefit(
     """
     owner = "net_benefit"
     found = positive_class(owner, predictions, positive)
-    z = z_score(level)
+    z = z_score(confidence_level)
     try:
         limit = np.asarray(thresholds, dtype=np.float64)
     except (TypeError, ValueError):

@@ -87,12 +87,12 @@ def positive_class(
     return Positive(log_odds.numpy(), log_odds.sigmoid().numpy(), outcome)
 
 
-def normal_interval(value: float, error: float, *, level: float) -> Interval:
+def normal_interval(value: float, error: float, *, confidence_level: float) -> Interval:
     """``value`` with ``z`` standard errors to both sides."""
-    reach = z_score(level) * error
-    return Interval(value, value - reach, value + reach, level, 0, float("nan"), error, "normal")
+    reach = z_score(confidence_level) * error
+    return Interval(value, value - reach, value + reach, confidence_level, 0, float("nan"), error, "normal")
 
 
-def z_score(level: float) -> float:
+def z_score(confidence_level: float) -> float:
     """How many standard deviations a normal interval of this level reaches to each side."""
-    return NormalDist().inv_cdf(0.5 + check_level("interval", level) / 2.0)
+    return NormalDist().inv_cdf(0.5 + check_level("interval", confidence_level) / 2.0)

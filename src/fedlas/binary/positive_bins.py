@@ -44,7 +44,7 @@ def positive_bins(
     positive: int | None = None,
     num_bins: int = 10,
     scheme: str = "equal-width",
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> PositiveBins:
     """Probability and frequency of the positive class in bins of its probability.
 
@@ -56,7 +56,7 @@ def positive_bins(
         positive: The class to set against the rest; None: class 1 of two.
         num_bins: At least 1.
         scheme: ``"equal-width"``, or ``"equal-mass"``: as many samples in each, as in tables of deciles of risk.
-        level: Of the interval of each frequency, in ``(0, 1)``.
+        confidence_level: Of the interval of each frequency, in ``(0, 1)``.
 
     Returns:
         The bins, those without samples included.
@@ -77,7 +77,7 @@ def positive_bins(
     owner = "positive_bins"
     check_count(owner, "num_bins", num_bins)
     check_choice(owner, "scheme", scheme, _SCHEMES)
-    check_level(owner, level)
+    check_level(owner, confidence_level)
     found = positive_class(owner, predictions, positive)
     probability = torch.from_numpy(found.probability)
     outcome = torch.from_numpy(found.outcome)
@@ -88,6 +88,9 @@ def positive_bins(
         sums.add(probability, outcome)
         bins = sums.bins()
     count, frequency = bins.count.double().numpy(), bins.accuracy.numpy()
-    ends = [wilson(f, int(n), level=level) if n else (np.nan, np.nan) for f, n in zip(frequency, count, strict=True)]
+    ends = [
+        wilson(f, int(n), confidence_level=confidence_level) if n else (np.nan, np.nan)
+        for f, n in zip(frequency, count, strict=True)
+    ]
     low, high = np.array(ends).T
     return PositiveBins(bins.edges.numpy(), count, bins.confidence.numpy(), frequency, low, high)

@@ -37,14 +37,14 @@ class LogisticRecalibration:
 
 
 def logistic_recalibration(
-    predictions: Predictions, *, positive: int | None = None, level: float = 0.95
+    predictions: Predictions, *, positive: int | None = None, confidence_level: float = 0.95
 ) -> LogisticRecalibration:
     """Calibration slope and intercept, calibration in the large, and the observed-to-expected ratio.
 
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``.
         positive: The class to set against the rest; None: class 1 of two.
-        level: Confidence level of the intervals, in ``(0, 1)``.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
 
     Returns:
         The four numbers, each with standard error and interval. Those of slope and intercept are Wald's, from the
@@ -78,7 +78,7 @@ def logistic_recalibration(
     """
     owner = "logistic_recalibration"
     found = positive_class(owner, predictions, positive, both_outcomes=True)
-    z = z_score(level)
+    z = z_score(confidence_level)
     slope, slope_error, intercept, intercept_error, fitted = _regression(owner, found)
     shift, shift_error = _in_the_large(found)
 
@@ -89,11 +89,11 @@ def logistic_recalibration(
     ratio, relative = observed / expected, math.sqrt((1.0 - observed / found.num_samples) / observed)
     reach = math.exp(z * relative)
     return LogisticRecalibration(
-        slope=normal_interval(slope, slope_error, level=level),
-        intercept=normal_interval(intercept, intercept_error, level=level),
-        in_the_large=normal_interval(shift, shift_error, level=level),
+        slope=normal_interval(slope, slope_error, confidence_level=confidence_level),
+        intercept=normal_interval(intercept, intercept_error, confidence_level=confidence_level),
+        in_the_large=normal_interval(shift, shift_error, confidence_level=confidence_level),
         observed_to_expected=Interval(
-            ratio, ratio / reach, ratio * reach, level, 0, float("nan"), ratio * relative, "log-normal"
+            ratio, ratio / reach, ratio * reach, confidence_level, 0, float("nan"), ratio * relative, "log-normal"
         ),
         # With two degrees of freedom the upper tail of chi-squared is an exponential.
         p_value=math.exp(-max(0.0, fitted - _log_likelihood(found.log_odds, found.outcome))),

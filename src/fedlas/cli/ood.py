@@ -69,7 +69,7 @@ def _ood(args: argparse.Namespace) -> int:
     require_page_packages()
     named = parse_sets(args.data)
     chosen = choose(args.scores, parse_options(args.set))
-    check_bootstrap(_OWNER, level=0.95, replicates=args.replicates, seed=0, method="percentile")
+    check_bootstrap(_OWNER, confidence_level=0.95, replicates=args.replicates, seed=0, method="percentile")
     runs, skipped = _chosen_runs(args.runs, args.run_data)
     target = args.out or _common_folder(runs)
     with status() as tell:

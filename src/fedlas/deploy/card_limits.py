@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedlas.deploy.calibration import FITTED_ON
-from fedlas.stats import LEVEL
+from fedlas.stats import ALPHA
 from fedlas.stats.p_text import p_said
 
 _FEW = 30
@@ -54,7 +54,7 @@ def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
     if "p" in ece:
         value, floor = f"{100 * ece['value']:.2f} %", f"{100 * ece['floor']:.2f} %"
         said = p_said(ece["p"], ece.get("least_p"))
-        if ece["p"] > LEVEL:
+        if ece["p"] > ALPHA:
             yield (
                 f"An ECE of {value} is not distinguishable from that of a perfectly calibrated model, which has "
                 f"{floor} on average on so few samples ({said}): errors smaller than chance makes are neither "

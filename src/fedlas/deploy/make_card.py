@@ -84,7 +84,7 @@ def make_card(
         "selective": {
             "method": METHOD.format(level=LEVEL),
             "level": LEVEL,
-            "thresholds": [reject_option(val, test, risk=risk, level=LEVEL).plain() for risk in risks],
+            "thresholds": [reject_option(val, test, risk=risk, confidence_level=LEVEL).plain() for risk in risks],
         },
         "reliability": _reliability(test, num_bins),
         "reference": _reference(val, test),

@@ -45,7 +45,7 @@ def associations(
     score: Tensor | Floats,
     value: Tensor | Floats,
     *,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
     method: Method = "bootstrap",
@@ -55,7 +55,7 @@ def associations(
     Args:
         score: ``(N,)``, finite.
         value: ``(N,)``, finite, or boolean.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Bootstrap replicates, each of ``N`` samples drawn with replacement.
         seed: The same seed draws the same samples, so intervals of several scores are paired.
         method: ``"bootstrap"``, or ``"jackknife"`` (the infinitesimal jackknife), which draws nothing and costs about
@@ -83,12 +83,14 @@ def associations(
         (1.0, 0.91)
     """
     check_choice("associations", "method", method, get_args(Method))
-    check_level("associations", level)
+    check_level("associations", confidence_level)
     x, y = pair_of(score, value)
     if method == "jackknife":
-        by_name = jackknife(x, y, boolean=is_boolean(value), level=level)
+        by_name = jackknife(x, y, boolean=is_boolean(value), level=confidence_level)
         return Associations(by_name["pearson"], by_name["spearman"], by_name.get("auroc"))
-    check_bootstrap("associations", level=level, replicates=replicates, seed=seed, method="percentile")
+    check_bootstrap(
+        "associations", confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile"
+    )
     statistics = _statistics(x, y, is_boolean(value))
     # The first row of weights is the sample itself, the others are replicates.
     found = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
@@ -100,8 +102,8 @@ def associations(
         # If most replicates have no value, such as an AUROC with one true sample, their quantiles mean nothing.
         if not np.isfinite(whole) or len(rest) < replicates / 2:
             nan = float("nan")
-            return Interval(whole, nan, nan, level, len(rest), nan, nan, "percentile")
-        return interval_from(whole, rest, level=level, method="percentile")
+            return Interval(whole, nan, nan, confidence_level, len(rest), nan, nan, "percentile")
+        return interval_from(whole, rest, confidence_level=confidence_level, method="percentile")
 
     auroc = interval("auroc") if "auroc" in found[0] else None
     return Associations(interval("pearson"), interval("spearman"), auroc)

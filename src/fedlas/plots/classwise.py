@@ -47,7 +47,7 @@ class ClassGap:
         return self.confidence - self.accuracy
 
 
-def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGap]:
+def class_gaps(predictions: Predictions, *, confidence_level: float = 0.95) -> list[ClassGap]:
     """The signed gap of every predicted class with an interval, the most over-confident class first.
 
     The interval is the mean confidence minus Wilson's interval of the accuracy. Unlike that of a bootstrap, it has a
@@ -57,7 +57,7 @@ def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGa
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``. With weights, means are weighted, and the intervals are
             those of the effective number of samples.
-        level: Confidence level of each interval in ``(0, 1)``, one class at a time.
+        confidence_level: Confidence level of each interval in ``(0, 1)``, one class at a time.
 
     Raises:
         InputError: If ``predictions`` are something else, or the level is out of range.
@@ -71,9 +71,9 @@ def class_gaps(predictions: Predictions, *, level: float = 0.95) -> list[ClassGa
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
     check_predictions("class_gaps", predictions)
-    if check_number("class_gaps", "level", level, low=0.0, high=1.0, low_open=True) == 1.0:
-        raise InputError("class_gaps", "level must be below 1", level, "Choose a level such as 0.95.")
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    if check_number("class_gaps", "confidence_level", confidence_level, low=0.0, high=1.0, low_open=True) == 1.0:
+        raise InputError("class_gaps", "level must be below 1", confidence_level, "Choose a level such as 0.95.")
+    z = NormalDist().inv_cdf(0.5 + confidence_level / 2)
     # Sums by predicted class, in one pass.
     predicted = predictions.predicted.cpu().numpy()
     weights = np.ones(len(predicted)) if predictions.weights is None else predictions.weights.numpy()

@@ -22,19 +22,19 @@ class ConsistencyBand:
     Attributes:
         low: Lower ends ``(B,)``, NaN where the bin is empty.
         high: Upper ends ``(B,)``.
-        level: Share of calibrated models that lie within the range, one bin at a time.
+        confidence_level: Share of calibrated models that lie within the range, one bin at a time.
     """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-    level: float
+    confidence_level: float
 
 
 def consistency_band(
     predictions: Predictions | TopLabel,
     *,
     num_bins: int = 15,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 2000,
     seed: int = 0,
 ) -> ConsistencyBand:
@@ -49,8 +49,8 @@ def consistency_band(
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; the target is not used. With weights, as
             many confidences are drawn as the weights are worth, see :func:`~fedlas.stats.effective_samples`.
         num_bins: Number of bins of width ``1 / num_bins`` on ``[0, 1]``.
-        level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin outside a band of
-            level 0.95.
+        confidence_level: In ``(0, 1)``. With 15 bins, about every second diagram of a calibrated model has a bin
+            outside a band of level 0.95.
         replicates: Number of replicates; a bin ignores those that leave it empty.
         seed: Seed of the draws.
 
@@ -68,8 +68,8 @@ def consistency_band(
     owner = "consistency_band"
     check_count(owner, "replicates", replicates, low=2)
     check_count(owner, "seed", seed, low=0)
-    if check_number(owner, "level", level, low=0.0, high=1.0, low_open=True) == 1.0:
-        raise InputError(owner, "level must be below 1", level, "Choose a level such as 0.95.")
+    if check_number(owner, "confidence_level", confidence_level, low=0.0, high=1.0, low_open=True) == 1.0:
+        raise InputError(owner, "level must be below 1", confidence_level, "Choose a level such as 0.95.")
     bins = reliability_bins(predictions, num_bins=num_bins)
     count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
     filled = np.flatnonzero(count)
@@ -80,5 +80,7 @@ def consistency_band(
     right = random.binomial(drawn, np.clip(confidence[filled], 0.0, 1.0))
     accuracy = np.where(drawn > 0, right / np.maximum(drawn, 1), np.nan)
     low, high = np.full(num_bins, np.nan), np.full(num_bins, np.nan)
-    low[filled], high[filled] = np.nanquantile(accuracy, (0.5 - level / 2, 0.5 + level / 2), axis=0)
-    return ConsistencyBand(low, high, level)
+    low[filled], high[filled] = np.nanquantile(
+        accuracy, (0.5 - confidence_level / 2, 0.5 + confidence_level / 2), axis=0
+    )
+    return ConsistencyBand(low, high, confidence_level)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlas.present.noise_text import noise_in
 from fedlas.present.table import DASH, Cell, Column, Table, column
-from fedlas.stats import LEVEL, GroupEstimate
+from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.p_text import p_said
 
@@ -52,9 +52,9 @@ def worst_group(found: Found) -> str:
         f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_p(worst, tested)} "
         f"after Holm's correction for {tested} groups)"
     )
-    if worst.p > LEVEL:
+    if worst.p > ALPHA:
         return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {said}."
-    also = sum(each.p is not None and each.p <= LEVEL for each in found.values()) - 1
+    also = sum(each.p is not None and each.p <= ALPHA for each in found.values()) - 1
     others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
     way = "over" if worst.confidence > worst.accuracy.value else "under"
     return f"Groups: {name!r} is calibrated worst, {way}confident, {said}.{others}"

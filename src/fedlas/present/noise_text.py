@@ -8,7 +8,7 @@ from typing import Any
 
 from fedlas.metrics import METRICS
 from fedlas.present.table import Cell, Column, column
-from fedlas.stats import LEVEL
+from fedlas.stats import ALPHA
 from fedlas.stats.estimates import COSTLY, Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said, p_text
@@ -109,7 +109,7 @@ def seeds_reject(p_values: Sequence[float]) -> bool:
         >>> seeds_reject([0.001, 0.61, 0.3]), seeds_reject([0.03, 0.61, 0.3]), seeds_reject([0.03])
         (True, False, True)
     """
-    return rejects(len(p_values) * min(p_values), LEVEL)
+    return rejects(len(p_values) * min(p_values), ALPHA)
 
 
 def _p_values(noises: Sequence[Estimate]) -> str:
@@ -132,11 +132,11 @@ FLOOR_LEGEND = (
     "of evidence, not evidence of calibration; {interval} reaches down to 0, and which of two such numbers is smaller "
     "says little."
 )
-_ONE = {"p": "", "rule": f"p > {LEVEL:g}", "interval": "the interval"}
+_ONE = {"p": "", "rule": f"p > {ALPHA:g}", "interval": "the interval"}
 _SEVERAL = {
     "p": ", the smallest and the largest of all seeds",
-    "rule": f"the smallest p times the number of seeds is above {LEVEL:g} (Bonferroni)",
-    "interval": f"the interval of each seed with p > {LEVEL:g}",
+    "rule": f"the smallest p times the number of seeds is above {ALPHA:g} (Bonferroni)",
+    "interval": f"the interval of each seed with p > {ALPHA:g}",
 }
 
 

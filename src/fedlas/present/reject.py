@@ -52,7 +52,7 @@ def rejection_blocks(rejected: Rejections) -> list[Block]:
         for risk, needed in missed.items()
     ]
     if rejected:
-        level = f"{next(iter(rejected.values()))[0].chosen.level:.0%}"
+        level = f"{next(iter(rejected.values()))[0].chosen.confidence_level:.0%}"
         blocks.append(
             Note(
                 f"Thresholds are chosen on the held-out predictions so that the risk holds with {level}; the other "

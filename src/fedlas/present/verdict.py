@@ -12,7 +12,7 @@ from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.noise_text import noise_in
 from fedlas.present.positive_class import described
 from fedlas.present.table import column
-from fedlas.stats import LEVEL
+from fedlas.stats import ALPHA
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.noise_floor import rejects
 from fedlas.stats.p_text import p_said
@@ -55,12 +55,12 @@ class Verdict:
     def rejected(self) -> list[str]:
         """Evidence of the tests with a p-value of at most 0.05, the smallest first."""
         ordered = sorted(self.tests.values(), key=lambda each: each.p)
-        return [each.text for each in ordered if rejects(each.p, LEVEL)]
+        return [each.text for each in ordered if rejects(each.p, ALPHA)]
 
     @property
     def is_clear(self) -> bool:
         """Whether some test rejects calibration after Bonferroni's correction for all of them."""
-        return bool(self.tests) and rejects(len(self.tests) * min(each.p for each in self.tests.values()), LEVEL)
+        return bool(self.tests) and rejects(len(self.tests) * min(each.p for each in self.tests.values()), ALPHA)
 
 
 def verdict(
@@ -143,7 +143,7 @@ def _of_top_label(values: Mapping[str, float], known: Estimates, samples: int) -
         f"mean confidence {100 * confidence:.1f} % with accuracy {100 * accuracy:.1f} %", _p_of(hits, confidence)
     )
     way = "over-confident" if confidence > accuracy else "under-confident"
-    return claim, way if rejects(gap.p, LEVEL) else "", gap
+    return claim, way if rejects(gap.p, ALPHA) else "", gap
 
 
 def _of_positive_class(
@@ -157,9 +157,9 @@ def _of_positive_class(
         f"({predictions.num_samples:,} samples)"
     )
     parts = []
-    if "in_the_large" in tests and rejects(tests["in_the_large"].p, LEVEL):
+    if "in_the_large" in tests and rejects(tests["in_the_large"].p, ALPHA):
         parts.append("over-predicts" if measures["in_the_large"].value < 0 else "under-predicts")
-    if "slope" in tests and rejects(tests["slope"].p, LEVEL):
+    if "slope" in tests and rejects(tests["slope"].p, ALPHA):
         parts.append("over-confident" if measures["slope"].value < 1 else "under-confident")
         claim += f"; {tests['slope'].text}"
     return claim, " and ".join(parts)

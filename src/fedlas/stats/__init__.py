@@ -9,7 +9,7 @@ from fedlas.stats.compare import Comparison, PairedTest, compare_to_best, holm, 
 from fedlas.stats.estimates import Estimate, class_estimates, estimates
 from fedlas.stats.group_estimates import GroupEstimate, group_estimates
 from fedlas.stats.importance import importance_weights
-from fedlas.stats.intervals import LEVEL, Interval
+from fedlas.stats.intervals import ALPHA, Interval
 from fedlas.stats.noise_floor import NoiseFloor, noise_floor
 from fedlas.stats.paired import PairedBootstrap, paired_bootstrap
 from fedlas.stats.power import seeds_needed
@@ -20,7 +20,7 @@ from fedlas.stats.two_models import ModelDifference
 from fedlas.stats.weights import effective_samples
 
 __all__ = [
-    "LEVEL",
+    "ALPHA",
     "Comparison",
     "EffectSize",
     "Estimate",

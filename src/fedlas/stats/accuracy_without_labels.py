@@ -21,7 +21,7 @@ def accuracy_without_labels(
     target: Predictions | Tensor,
     *,
     method: str = "atc-entropy",
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Interval:
@@ -41,7 +41,7 @@ def accuracy_without_labels(
         target: Logits ``(M, C)`` of the unlabeled samples, or predictions, whose labels are not used. Calibrate both
             with one calibrator fitted on the source, or on other samples like it.
         method: One of the four.
-        level: Confidence level of the interval, in ``(0, 1)``.
+        confidence_level: Confidence level of the interval, in ``(0, 1)``.
         replicates: Of the bootstrap, which draws from both sets; at least 39 for level 0.95.
         seed: The same seed draws the same samples.
 
@@ -70,7 +70,7 @@ def accuracy_without_labels(
     owner = "accuracy_without_labels"
     check_predictions(owner, source)
     check_choice(owner, "method", method, _METHODS)
-    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method="percentile")
+    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile")
     logits = target.logits if isinstance(target, Predictions) else check_logits(owner, target)
     if logits.ndim != 2 or logits.shape[1] != source.num_classes or not len(logits):
         raise InputError(
@@ -101,7 +101,7 @@ def accuracy_without_labels(
     for number in range(replicates):
         rows, others = (random.integers(len(each), size=len(each)) for each in (known, unknown))
         drawn[number] = estimate(known[rows], right[rows], unknown[others])
-    return interval_from(estimate(known, right, unknown), drawn, level=level, method="percentile")
+    return interval_from(estimate(known, right, unknown), drawn, confidence_level=confidence_level, method="percentile")
 
 
 def _confidence(logits: Tensor) -> Floats:

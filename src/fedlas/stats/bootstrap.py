@@ -24,7 +24,7 @@ def bootstrap_interval(
     predictions: Predictions | TopLabel,
     *,
     metric: str = "ece",
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
     num_bins: int = 15,
@@ -39,7 +39,7 @@ def bootstrap_interval(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metric: Name of a registered metric.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95, and a thousand for steady ends.
         seed: The same seed draws the same samples, for every metric and every model on the same number of samples.
         num_bins: Bins of the metrics that have any.
@@ -49,7 +49,7 @@ def bootstrap_interval(
             bootstrap finds a bias of more than a quarter of a standard error, else the percentile interval; of metrics
             registered as ``unbiased`` the centered one. Of calibration errors, which are 0 for a calibrated model, the
             upper end is not moved down by any bias, the lower one by what the noise floor allows for, and it is 0
-            unless :func:`~fedlas.stats.noise_floor` rejects calibration at ``1 - level``.
+            unless :func:`~fedlas.stats.noise_floor` rejects calibration at ``1 - confidence_level``.
 
     Returns:
         The interval, with the bootstrap's estimates of bias and standard error. ``value`` is what the metric's own
@@ -118,7 +118,7 @@ def bootstrap_interval(
         "bootstrap_interval",
         predictions,
         [METRICS[metric]],
-        level=level,
+        confidence_level=confidence_level,
         replicates=replicates,
         seed=seed,
         num_bins=num_bins,
@@ -131,7 +131,7 @@ def bootstrap_intervals(
     predictions: Predictions | TopLabel,
     *,
     metrics: Sequence[str] | None = None,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
     num_bins: int = 15,
@@ -142,7 +142,7 @@ def bootstrap_intervals(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Names of registered metrics; None for those that :func:`~fedlas.evaluate` computes.
-        level: As there, and so are the others.
+        confidence_level: As there, and so are the others.
         replicates: As there.
         seed: As there.
         num_bins: As there.
@@ -166,7 +166,7 @@ def bootstrap_intervals(
         "bootstrap_intervals",
         predictions,
         [METRICS[name] for name in dict.fromkeys(names)],
-        level=level,
+        confidence_level=confidence_level,
         replicates=replicates,
         seed=seed,
         num_bins=num_bins,
@@ -179,20 +179,23 @@ def _intervals(
     predictions: AnyPredictions,
     entries: Sequence[MetricEntry],
     *,
-    level: float,
+    confidence_level: float,
     replicates: int,
     seed: int,
     num_bins: int,
     method: str,
 ) -> dict[str, Interval]:
-    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
+    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
     rows = rows_for(owner, predictions, num_bins)
     values = values_of(predictions, entries, num_bins)
     forms = {entry.name: (partial(replicate_values, entry), replicates) for entry in entries}
     samples = values_in(resampled, rows, forms, seed=seed)
     errors = [entry for entry in entries if method == "auto" and is_error(entry)]
     # The floor can only lower what is above 0, so it is drawn for no other metric.
-    lows = {e.name: floor_interval(values[e.name], samples[e.name], floor=0.0, level=level).low for e in errors}
+    lows = {
+        e.name: floor_interval(values[e.name], samples[e.name], floor=0.0, confidence_level=confidence_level).low
+        for e in errors
+    }
     floors = floor_values(rows, [e for e in errors if lows[e.name] > 0], replicates=replicates, seed=seed)
     biases = {entry.name: cell_bias(entry, rows) for entry in errors if entry.name in floors}
     return {
@@ -200,11 +203,13 @@ def _intervals(
             values[entry.name],
             samples[entry.name],
             floors.get(entry.name),
-            level=level,
+            confidence_level=confidence_level,
             bias=biases.get(entry.name, 0.0),
         )
         if entry in errors
-        else plain_interval(entry, rows, values[entry.name], samples[entry.name], level=level, method=method)
+        else plain_interval(
+            entry, rows, values[entry.name], samples[entry.name], confidence_level=confidence_level, method=method
+        )
         for entry in entries
     }
 
@@ -215,35 +220,35 @@ def is_error(entry: MetricEntry) -> bool:
 
 
 def error_interval(
-    value: float, samples: Floats, floors: Floats | None, *, level: float, bias: float = 0.0
+    value: float, samples: Floats, floors: Floats | None, *, confidence_level: float, bias: float = 0.0
 ) -> Interval:
-    """The interval of a calibration error, whose lower end is 0 unless the test at ``1 - level`` rejects calibration.
+    """The interval of a calibration error, whose lower end is 0 unless the test at that level rejects.
 
     Args:
         value: From the sample itself.
         samples: Its bootstrap replicates ``(R,)``.
         floors: Its values for a calibrated model ``(R,)``; None if the lower end is 0 anyhow.
-        level: In ``(0, 1)``.
+        confidence_level: In ``(0, 1)``.
         bias: Least that the lower end takes off the value.
     """
-    rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - level)
+    rejected = floors is not None and rejects(share_at_least(floors, value), 1.0 - confidence_level)
     floor = float(floors.mean()) if floors is not None else 0.0
-    found = floor_interval(value, samples, floor=floor, level=level, bias=bias)
+    found = floor_interval(value, samples, floor=floor, confidence_level=confidence_level, bias=bias)
     return replace(found, low=max(0.0, found.low) if rejected else 0.0)
 
 
 def plain_interval(
-    entry: MetricEntry, rows: Rows, value: float, samples: Floats, *, level: float, method: str
+    entry: MetricEntry, rows: Rows, value: float, samples: Floats, *, confidence_level: float, method: str
 ) -> Interval:
     """The interval of any other metric: that of a share of the samples, with every ``method``."""
     if (hits := share_of(entry, rows)) is not None:
         # Replicates of samples that are all right are all right, too, and leave no room for a mistake.
-        found = interval_from(value, samples, level=level, method="percentile")
+        found = interval_from(value, samples, confidence_level=confidence_level, method="percentile")
         if rows.weights is not None:
-            low, high = weighted_share(hits, rows.weights, level=level)
+            low, high = weighted_share(hits, rows.weights, confidence_level=confidence_level)
             return replace(found, low=low, high=high, method="wilson")
-        low, high = clopper_pearson(int(hits.sum()), len(hits), level=level)
+        low, high = clopper_pearson(int(hits.sum()), len(hits), confidence_level=confidence_level)
         return replace(found, low=low, high=high, method="exact")
     # "auto" finds a bias in the replicates of an unbiased estimator, which is theirs alone: not the value's.
     centered = method == "auto" and entry.metadata.get("unbiased", False)
-    return interval_from(value, samples, level=level, method="centered" if centered else method)
+    return interval_from(value, samples, confidence_level=confidence_level, method="centered" if centered else method)

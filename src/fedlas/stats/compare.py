@@ -46,7 +46,7 @@ class Comparison:
         p_values: Holm-adjusted p-value of each tested method.
         tests: The unadjusted test of each other method against the best, ``best - other``.
         n: Number of seeds all methods have, on which everything here rests.
-        level: Significance level.
+        alpha: Significance level.
         reason: Why methods are untested, as a sentence; empty when all were tested.
     """
 
@@ -57,7 +57,7 @@ class Comparison:
     p_values: Mapping[str, float]
     tests: Mapping[str, PairedTest]
     n: int
-    level: float
+    alpha: float
     reason: str = ""
 
 
@@ -153,7 +153,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Returns:
         Adjusted p-values in the same order, each at least the given one and at most 1. Calling all tests with an
-        adjusted value up to ``level`` significant makes one or more false claims with probability at most ``level``,
+        adjusted value up to ``alpha`` significant makes one or more false claims with probability at most ``alpha``,
         however the tests depend on each other.
 
     Raises:
@@ -180,7 +180,7 @@ def compare_to_best(
     values: Mapping[str, Sequence[float]],
     *,
     higher_is_better: bool,
-    level: float = 0.05,
+    alpha: float = 0.05,
     test: Callable[[Sequence[float], Sequence[float]], PairedTest] = paired_t_test,
 ) -> Comparison:
     """Find the best method by its mean and test every other one against it, over the seeds that all of them have.
@@ -189,7 +189,7 @@ def compare_to_best(
         values: For each method its values ``(n,)``, the same seed at the same place; NaN where a seed is missing. A
             seed that any method lacks is left out for all.
         higher_is_better: True for accuracy, False for errors and losses.
-        level: Significance level in ``(0, 1)``.
+        alpha: Significance level in ``(0, 1)``.
         test: Paired test of the best against another; also :func:`~fedlas.stats.wilcoxon_test`,
             :func:`~fedlas.stats.sign_test`.
 
@@ -200,8 +200,8 @@ def compare_to_best(
         InputError: If there are no methods, lengths differ, a value is infinite, or the level is out of range.
 
     Note:
-        What ``level`` promises with the t-test: if the seeds' differences are normal, the truly best method is among
-        ``best`` and ``not_distinguishable`` with probability at least ``1 - level``. The best is chosen with the data
+        What ``alpha`` promises with the t-test: if the seeds' differences are normal, the truly best method is among
+        ``best`` and ``not_distinguishable`` with probability at least ``1 - alpha``. The best is chosen with the data
         it is then tested on, so this is not the chance that *no* method is wrongly set apart: among six exactly equal
         methods and three seeds some method is in about 8 of 100 comparisons. The other tests need no normal
         differences, but below 6 seeds they set no method apart at level 0.05: they cannot give a p-value that low.
@@ -217,7 +217,7 @@ def compare_to_best(
     Source:
         Hsu, "Multiple Comparisons: Theory and Methods" (1996), on comparison with the best.
     """
-    level = check_number("compare_to_best", "level", level, low=0.0, high=1.0, low_open=True)
+    alpha = check_number("compare_to_best", "alpha", alpha, low=0.0, high=1.0, low_open=True)
     lengths = {name: len(numbers) for name, numbers in values.items()}
     if not lengths or len(set(lengths.values())) != 1:
         raise InputError(
@@ -235,7 +235,7 @@ def compare_to_best(
     others = frozenset(values)
     if not columns:
         reason = "No seed is common to all methods, so none can be called best."
-        return Comparison(None, frozenset(), frozenset(), others, {}, {}, 0, level, reason)
+        return Comparison(None, frozenset(), frozenset(), others, {}, {}, 0, alpha, reason)
     common = {name: [column[i] for column in columns] for i, name in enumerate(values)}
     sign = 1.0 if higher_is_better else -1.0
     # Of equal means max takes the first, so the given order decides.
@@ -245,7 +245,7 @@ def compare_to_best(
     raw = {name: test.p_value for name, test in tests.items() if test.p_value is not None}
     p_values = dict(zip(raw, holm(list(raw.values())), strict=True))
     untested = frozenset(tests) - frozenset(raw)
-    worse = frozenset(name for name, p in p_values.items() if p <= level)
+    worse = frozenset(name for name, p in p_values.items() if p <= alpha)
     if untested and len(columns) == 1:
         reason = "All methods have one seed in common, and one seed cannot show a difference: nothing was tested."
     elif untested:
@@ -254,4 +254,4 @@ def compare_to_best(
         )
     else:
         reason = ""
-    return Comparison(best, frozenset(p_values) - worse, worse, untested, p_values, tests, len(columns), level, reason)
+    return Comparison(best, frozenset(p_values) - worse, worse, untested, p_values, tests, len(columns), alpha, reason)

@@ -20,7 +20,7 @@ from fedlas.predictions.predictions import AnyPredictions, check_measurable, che
 from fedlas.stats.bootstrap import error_interval, is_error, plain_interval
 from fedlas.stats.cell_bias import cell_bias, class_bias
 from fedlas.stats.draws import MANY_PROBS, rows_for, values_in_both
-from fedlas.stats.intervals import LEVEL, check_bootstrap, fewest_replicates
+from fedlas.stats.intervals import ALPHA, check_bootstrap, fewest_replicates
 from fedlas.stats.noise_floor import least_p, p_value
 from fedlas.stats.replicates import Replicates
 from fedlas.stats.rows import Floats, Rows, confidence_of, probs_of
@@ -32,7 +32,7 @@ COSTLY = {"smooth_ece": 99}
 """At most so many replicates of metrics that take a hundred times as long as the others on small test sets."""
 MANY_CLASS_REPLICATES = 99
 """At most so many replicates of metrics of every class's probability from :data:`MANY_PROBS` probabilities on."""
-CONFIDENCE = 1.0 - LEVEL
+CONFIDENCE_LEVEL = 1.0 - ALPHA
 """Level of the intervals."""
 
 
@@ -81,7 +81,7 @@ def estimates(
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
-    level: float = CONFIDENCE,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, Estimate]:
@@ -95,7 +95,7 @@ def estimates(
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``; at least 2 samples.
         metrics: Registry names; None for those that :func:`~fedlas.evaluate` computes.
         num_bins: Bins of the metrics that have any, at least 1.
-        level: Confidence level of the intervals, in ``(0, 1)``.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the bootstrap and of the noise floor, at least 39 for level 0.95. What takes long has fewer at
             that level: the smooth ECE 99, and so has the classwise ECE from 8 million probabilities on.
         seed: The same seed draws the same samples and labels.
@@ -123,7 +123,12 @@ def estimates(
     check_measurable("estimates", predictions)
     values = evaluate(predictions, num_bins=num_bins) if metrics is None else None
     names = list(values or ()) if metrics is None else list(metrics)
-    options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "num_bins": num_bins,
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
     return estimated("estimates", predictions, names, values=values, **options)[0]
 
 
@@ -131,7 +136,7 @@ def class_estimates(
     predictions: Predictions,
     *,
     num_bins: int = 15,
-    level: float = CONFIDENCE,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[int, Estimate]:
@@ -142,7 +147,7 @@ def class_estimates(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, at least 2 samples.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Of the bootstrap and of the floor, at least 39 for level 0.95.
         seed: The same seed draws the same samples and labels.
 
@@ -167,7 +172,12 @@ def class_estimates(
         (True, 0.0, True)
     """
     check_predictions("class_estimates", predictions)
-    options: dict[str, Any] = {"num_bins": num_bins, "level": level, "replicates": replicates, "seed": seed}
+    options: dict[str, Any] = {
+        "num_bins": num_bins,
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+    }
     return estimated("class_estimates", predictions, [], class_replicates=replicates, **options)[1]
 
 
@@ -177,7 +187,7 @@ def estimated(
     metrics: Sequence[str],
     *,
     num_bins: int,
-    level: float = CONFIDENCE,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     class_replicates: int = 0,
     seed: int = 0,
@@ -191,14 +201,14 @@ def estimated(
         predictions: As there, and so are the others.
         metrics: Registry names.
         num_bins: As there.
-        level: As there.
+        confidence_level: As there.
         replicates: As there.
         class_replicates: Of the classes, at most ``replicates``; 0 leaves them out.
         seed: As there.
         values: The metrics, if they have been computed.
         advance: Called with the share of the work that has been done since the last call; all calls add up to 1.
     """
-    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method="auto")
+    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="auto")
     rows = rows_for(owner, predictions, num_bins)
     entries = {name: METRICS[name] for name in dict.fromkeys(metrics)}
     if values is None:
@@ -209,7 +219,10 @@ def estimated(
     rows.gather([*means, confidence_of, *([probs_of] if class_replicates or classwise else [])])
 
     forms: dict[str | None, tuple[Callable[[Replicates], Floats], int]] = {
-        name: (partial(replicate_values, entry), max(_at_most(entry, rows, replicates), fewest_replicates(level)))
+        name: (
+            partial(replicate_values, entry),
+            max(_at_most(entry, rows, replicates), fewest_replicates(confidence_level)),
+        )
         for name, entry in entries.items()
     }
     if class_replicates:
@@ -221,14 +234,18 @@ def estimated(
     options: dict[str, Any] = {"seed": seed, "narrow": {*entries} - {*classwise}, "advance": count}
     samples, floors = values_in_both(rows, forms, tested, **options)
     found = {
-        name: _estimate(entry, rows, values[name], samples[name], floors.get(name), level, cell_bias(entry, rows))
+        name: _estimate(
+            entry, rows, values[name], samples[name], floors.get(name), confidence_level, cell_bias(entry, rows)
+        )
         for name, entry in entries.items()
     }
     classes = calibration_by_class(rows.of_all_classes, num_bins=num_bins) if class_replicates else {}
     of_class = METRICS["classwise_ece"]
     biases = class_bias(rows, errors_by_class) if class_replicates else np.empty(0)
     return found, {
-        label: _estimate(of_class, rows, row.ece, samples[None][:, label], floors[None][:, label], level, biases[label])
+        label: _estimate(
+            of_class, rows, row.ece, samples[None][:, label], floors[None][:, label], confidence_level, biases[label]
+        )
         for label, row in classes.items()
     }
 
@@ -248,13 +265,19 @@ def _errors_by_class(block: Replicates) -> Floats:
 
 
 def _estimate(
-    entry: MetricEntry, rows: Rows, value: float, samples: Floats, floors: Floats | None, level: float, bias: float
+    entry: MetricEntry,
+    rows: Rows,
+    value: float,
+    samples: Floats,
+    floors: Floats | None,
+    confidence_level: float,
+    bias: float,
 ) -> Estimate:
     """From bootstrap replicates and, for a calibration error, values for a calibrated model ``(R,)``."""
     if is_error(entry):
-        interval = error_interval(value, samples, floors, level=level, bias=bias)
+        interval = error_interval(value, samples, floors, confidence_level=confidence_level, bias=bias)
     else:
-        interval = plain_interval(entry, rows, value, samples, level=level, method="auto")
+        interval = plain_interval(entry, rows, value, samples, confidence_level=confidence_level, method="auto")
     # A moved end can lie beyond what a fraction can be; to cut it off there loses no coverage.
     high = min(interval.high, 1.0) if entry.metadata["percent"] else interval.high
     if floors is None:
@@ -270,11 +293,11 @@ def check_replicates(owner: str, replicates: int) -> None:
     Raises:
         InputError: If it is neither 0 nor enough for an interval.
     """
-    least = fewest_replicates(CONFIDENCE)
+    least = fewest_replicates(CONFIDENCE_LEVEL)
     if replicates and replicates < least:
         raise InputError(
             owner,
-            f"replicates must be 0 or at least {least} for {100 * CONFIDENCE:g} % intervals",
+            f"replicates must be 0 or at least {least} for {100 * CONFIDENCE_LEVEL:g} % intervals",
             replicates,
             "Ask for more, such as 1000, or for none with 0.",
         )

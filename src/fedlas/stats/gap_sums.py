@@ -111,15 +111,15 @@ class GapSums:
         }
         return [name for name, fine in possible.items() if not fine]
 
-    def bounds(self, *, level: float) -> tuple[Floats, Floats]:
-        """Intervals of the mean of ``r - c`` for all samples and in each cell, which hold together with ``level``.
+    def bounds(self, *, confidence_level: float) -> tuple[Floats, Floats]:
+        """Intervals of the mean of ``r - c`` for all samples and in each cell, which hold together at that level.
 
         Each is the intersection of two intervals that hold for any bounded values: the empirical Bernstein interval of
         ``r - c``, and the exact interval of ``r`` less that of ``c``, see :meth:`confidence_bounds`. The second is the
         narrower one in a narrow cell, and with few samples.
         """
         # All intervals must hold together, so each may miss with an equal share of the probability (Bonferroni).
-        miss = (1 - check_level("drift", level)) / len(self.count)
+        miss = (1 - check_level("drift", confidence_level)) / len(self.count)
         low, high = (np.empty(len(self.count)) for _ in range(2))
         lowest, highest = ends_of(self.edges)
         for k, count in enumerate(self.count):
@@ -134,19 +134,19 @@ class GapSums:
             var_gap = (square - count * (mean_r - mean_c) ** 2) / (count - 1)
             # The probabilities add up to the miss: two sides of a quarter, and twice a quarter.
             wide = _bernstein(var_gap, count, most - least, miss / 4)
-            exact = clopper_pearson(round(self.right[k]), int(count), level=1 - miss / 4)
+            exact = clopper_pearson(round(self.right[k]), int(count), confidence_level=1 - miss / 4)
             sure = self._confidence_bounds(k, miss / 4)
             low[k] = max(least, mean_r - mean_c - wide, exact[0] - sure[1])
             high[k] = min(most, mean_r - mean_c + wide, exact[1] - sure[0])
         return low, high
 
-    def confidence_bounds(self, *, level: float) -> tuple[float, float]:
+    def confidence_bounds(self, *, confidence_level: float) -> tuple[float, float]:
         """Interval of the mean confidence of all samples, which holds for any confidences.
 
         It is the intersection of the empirical Bernstein interval, which is narrow for confidences that vary little,
         and the Chernoff interval, which is narrow near 0 and 1 and with few samples.
         """
-        return self._confidence_bounds(0, 1 - check_level("drift", level))
+        return self._confidence_bounds(0, 1 - check_level("drift", confidence_level))
 
     def _confidence_bounds(self, k: int, miss: float) -> tuple[float, float]:
         lowest, highest = (float(end[k]) for end in ends_of(self.edges))

@@ -12,7 +12,7 @@ from fedlas._core.check import InputError
 from fedlas.metrics import calibration_by_group
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.stats.compare import holm
-from fedlas.stats.estimates import CONFIDENCE, REPLICATES, Estimate, estimates
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES, Estimate, estimates
 
 _REPLICATES_A_GROUP = 40
 """So many for each group, or Holm's correction leaves no p-value below 0.05."""
@@ -48,7 +48,7 @@ def group_estimates(
     groups: Sequence[Any],
     *,
     num_bins: int = 15,
-    level: float = CONFIDENCE,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[Any, GroupEstimate]:
@@ -58,7 +58,7 @@ def group_estimates(
         predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``.
         groups: Group of each sample ``(N,)``, as in :func:`~fedlas.metrics.calibration_by_group`.
         num_bins: Number of bins of equal width over ``[0, 1]``, at least 1.
-        level: Confidence level of the intervals, in ``(0, 1)``.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: At least so many, of intervals and floors; 40 for each group if that is more, up to 10,000. 0 leaves
             intervals, floors and tests out.
         seed: The same seed draws the same samples and labels.
@@ -90,7 +90,7 @@ def group_estimates(
         fix = "Cut measurements into ranges; a name of every sample is no group."
         raise InputError("group_estimates", "groups must hold two samples on average", got, fix)
     wanted = max(replicates, min(_MOST_REPLICATES, _REPLICATES_A_GROUP * len(names)))
-    options: dict[str, Any] = {"num_bins": num_bins, "level": level, "seed": seed}
+    options: dict[str, Any] = {"num_bins": num_bins, "confidence_level": confidence_level, "seed": seed}
     confidence, correct = predictions.confidence.cpu(), predictions.correct.cpu()
     found = {}
     for place, name in enumerate(names.tolist()):

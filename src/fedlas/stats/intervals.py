@@ -11,7 +11,7 @@ from fedlas._core.check import InputError, check_choice, check_count, check_numb
 from fedlas.stats.rows import Floats
 
 METHODS = ("auto", "percentile", "basic", "centered")
-LEVEL = 0.05
+ALPHA = 0.05
 """Significance level of every test, and 1 minus the level of every interval, where nothing else is said."""
 SMALL_BIAS = 0.25
 """Bias in standard errors up to which it does no harm to an interval (Efron & Tibshirani 1993, chapter 10)."""
@@ -25,7 +25,7 @@ class Interval:
         value: The number itself, from all samples.
         low: Lower end.
         high: Upper end.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Number of bootstrap replicates; 0 without.
         bias: Mean of the replicates minus ``value``: the bootstrap's estimate of by how much ``value`` is too high; NaN
             without.
@@ -38,30 +38,30 @@ class Interval:
     value: float
     low: float
     high: float
-    level: float
+    confidence_level: float
     replicates: int
     bias: float
     standard_error: float
     method: str
 
 
-def interval_from(value: float, replicates: Floats, *, level: float, method: str) -> Interval:
+def interval_from(value: float, replicates: Floats, *, confidence_level: float, method: str) -> Interval:
     """The interval of ``value`` that its bootstrap ``replicates (R,)`` give.
 
-    With ``k = floor((R + 1) * (1 - level) / 2)``, the percentile interval goes from the ``k``-th lowest to the ``k``-th
-    highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value - low)``. So it
-    moves away from a bias where the percentile interval follows it. The centered one moves these ends by the bias, so
-    that the replicates lie about the value: ``(low - bias, high - bias)``. ``"auto"`` is the basic interval where the
-    bias exceeds a quarter of a standard error, else the percentile interval.
+    With ``k = floor((R + 1) * (1 - l) / 2)`` for level ``l``, the percentile interval goes from the ``k``-th lowest to
+    the ``k``-th highest replicate. The basic one reflects these ends about the value: ``(2 * value - high, 2 * value -
+    low)``. So it moves away from a bias where the percentile interval follows it. The centered one moves these ends by
+    the bias, so that the replicates lie about the value: ``(low - bias, high - bias)``. ``"auto"`` is the basic
+    interval where the bias exceeds a quarter of a standard error, else the percentile interval.
 
     Args:
         value: From the sample itself.
         replicates: At least :func:`fewest_replicates`.
-        level: In ``(0, 1)``.
+        confidence_level: In ``(0, 1)``.
         method: One of :data:`METHODS`.
     """
     ordered = np.sort(replicates)
-    rank = _tail_rank(len(ordered), level)
+    rank = _tail_rank(len(ordered), confidence_level)
     low, high = float(ordered[rank - 1]), float(ordered[-rank])
     bias = float(ordered.mean()) - value
     error = float(ordered.std(ddof=1))
@@ -71,10 +71,12 @@ def interval_from(value: float, replicates: Floats, *, level: float, method: str
         low, high = 2.0 * value - high, 2.0 * value - low
     elif method == "centered":
         low, high = low - bias, high - bias
-    return Interval(value, low, high, level, len(ordered), bias, error, method)
+    return Interval(value, low, high, confidence_level, len(ordered), bias, error, method)
 
 
-def floor_interval(value: float, replicates: Floats, *, floor: float, level: float, bias: float = 0.0) -> Interval:
+def floor_interval(
+    value: float, replicates: Floats, *, floor: float, confidence_level: float, bias: float = 0.0
+) -> Interval:
     """The interval of a calibration error, of whose bias only the bounds are known.
 
     A calibration error is too high by its noise floor if the model is calibrated, and by less the worse the model is:
@@ -90,10 +92,10 @@ def floor_interval(value: float, replicates: Floats, *, floor: float, level: flo
         value: From the sample itself.
         replicates: At least :func:`fewest_replicates`.
         floor: Mean of the metric if the model were calibrated; 0 gives the lower end with the replicates' bias alone.
-        level: In ``(0, 1)``.
+        confidence_level: In ``(0, 1)``.
         bias: Least that the lower end takes off.
     """
-    found = interval_from(value, replicates, level=level, method="percentile")
+    found = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
     least = max(found.bias, 0.0)
     above = max(value - floor, 0.0)
     # It solves e + b(e) = value, where b(e) lies on the line from floor at e = 0 to the least bias at e = value.
@@ -103,43 +105,43 @@ def floor_interval(value: float, replicates: Floats, *, floor: float, level: flo
     return replace(found, low=value - taken - reach, high=value + reach, method="floor")
 
 
-def check_bootstrap(owner: str, *, level: float, replicates: int, seed: int, method: str) -> None:
+def check_bootstrap(owner: str, *, confidence_level: float, replicates: int, seed: int, method: str) -> None:
     """Check the options that every bootstrap has.
 
     Raises:
         InputError: If one is out of range, or if there are too few replicates for the level.
     """
-    check_level(owner, level)
+    check_level(owner, confidence_level)
     check_count(owner, "replicates", replicates)
     check_count(owner, "seed", seed, low=0)
     check_choice(owner, "method", method, METHODS)
-    if _tail_rank(replicates, level) < 1:
+    if _tail_rank(replicates, confidence_level) < 1:
         raise InputError(
             owner,
-            f"replicates must be at least {fewest_replicates(level)} for level {level:g}",
+            f"replicates must be at least {fewest_replicates(confidence_level)} for level {confidence_level:g}",
             replicates,
             "Ask for more replicates, or for a lower level.",
         )
 
 
-def check_level(owner: str, level: float, *, name: str = "level") -> float:
-    """Return ``level`` if it is in ``(0, 1)``.
+def check_level(owner: str, confidence_level: float, *, name: str = "confidence_level") -> float:
+    """Return ``confidence_level`` if it is in ``(0, 1)``.
 
     Raises:
         InputError: Otherwise.
     """
-    number = check_number(owner, name, level, low=0.0, high=1.0, low_open=True)
+    number = check_number(owner, name, confidence_level, low=0.0, high=1.0, low_open=True)
     if number == 1.0:
         raise InputError(owner, f"{name} must be below 1", number, f"Choose a {name} such as 0.95.")
     return number
 
 
-def fewest_replicates(level: float) -> int:
+def fewest_replicates(confidence_level: float) -> int:
     """Replicates without which the tails of an interval hold none: 39 for level 0.95."""
     # 1 - level is rounded: for 0.9 the quotient is a little above 20, and its ceiling would be 21.
-    return math.ceil(2.0 / (1.0 - level) - 1e-9) - 1
+    return math.ceil(2.0 / (1.0 - confidence_level) - 1e-9) - 1
 
 
-def _tail_rank(replicates: int, level: float) -> int:
+def _tail_rank(replicates: int, confidence_level: float) -> int:
     # For the same reason 19 replicates would have no rank at level 0.9: the product is a little below 1.
-    return math.floor((replicates + 1) * (1.0 - level) / 2.0 + 1e-9)
+    return math.floor((replicates + 1) * (1.0 - confidence_level) / 2.0 + 1e-9)

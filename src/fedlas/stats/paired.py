@@ -50,7 +50,7 @@ def paired_bootstrap(
     b: Predictions | TopLabel,
     *,
     metric: str = "ece",
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
     num_bins: int = 15,
@@ -66,7 +66,7 @@ def paired_bootstrap(
         a: Predictions of the first model, or a ``TopLabel``.
         b: Those of the second for the same samples in the same order.
         metric: Name of a registered metric.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Number of replicates; at least 39 for level 0.95.
         seed: The same seed draws the same samples.
         num_bins: Bins of the metrics that have any.
@@ -102,7 +102,12 @@ def paired_bootstrap(
     Source:
         Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 15.
     """
-    options: dict[str, Any] = {"level": level, "replicates": replicates, "seed": seed, "num_bins": num_bins}
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+        "num_bins": num_bins,
+    }
     return paired_bootstraps("paired_bootstrap", a, b, [METRICS[metric]], method=method, **options)[metric]
 
 
@@ -112,14 +117,14 @@ def paired_bootstraps(
     b: AnyPredictions,
     entries: Sequence[MetricEntry],
     *,
-    level: float,
+    confidence_level: float,
     replicates: int,
     seed: int,
     num_bins: int,
     method: str,
 ) -> dict[str, PairedBootstrap]:
     """:func:`paired_bootstrap` of several metrics by name, from the same draws; ``owner`` asks."""
-    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method=method)
+    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method=method)
     both = rows_for(owner, a, num_bins), rows_for(owner, b, num_bins)
     check_same_samples(owner, a, b)
     first, second = (values_of(each, entries, num_bins) for each in (a, b))
@@ -134,11 +139,13 @@ def paired_bootstraps(
     found = {}
     for entry in entries:
         name, differences = entry.name, np.concatenate(parts[entry.name])
-        interval = interval_from(first[name] - second[name], differences, level=level, method=method)
+        interval = interval_from(
+            first[name] - second[name], differences, confidence_level=confidence_level, method=method
+        )
         hits, other_hits = (None if rows.weights is not None else share_of(entry, rows) for rows in both)
         # Equal outcomes of different models may differ on other samples; equal scores cannot.
         if hits is not None and other_hits is not None and not np.array_equal(_scores(both[0]), _scores(both[1])):
-            low, high = paired_shares(hits, other_hits, level=level)
+            low, high = paired_shares(hits, other_hits, confidence_level=confidence_level)
             interval = replace(interval, low=low, high=high, method="paired shares")
         # Replicates are centered at their own mean, so that the bias that all share is not taken for a difference.
         p_value = share_at_least(np.abs(differences - differences.mean()), abs(interval.value))

@@ -21,7 +21,7 @@ PairedTestName = Literal["t", "sign", "wilcoxon"]
 
 
 def seeds_needed(
-    difference: float, spread: float, *, power: float = 0.8, level: float = 0.05, test: PairedTestName = "t"
+    difference: float, spread: float, *, power: float = 0.8, alpha: float = 0.05, test: PairedTestName = "t"
 ) -> int:
     """Smallest number of seeds with which a paired test finds a difference of this size with probability ``power``.
 
@@ -33,7 +33,7 @@ def seeds_needed(
         spread: Standard deviation *of the difference* over seeds, > 0, in the same unit. If only each method's own
             deviation is known and the seeds are not paired, it is ``sqrt(sd_a**2 + sd_b**2)``.
         power: Probability in ``(0, 1)`` of a significant result.
-        level: Level of the two-sided test in ``(0, 1)``. With Holm's correction over ``m`` methods, ``level / m`` is on
+        alpha: Level of the two-sided test in ``(0, 1)``. With Holm's correction over ``m`` methods, ``alpha / m`` is on
             the safe side.
         test: ``"t"`` (exact, from the noncentral t distribution), ``"sign"`` (exact), or ``"wilcoxon"`` (approximate:
             the t-test's number over ``3 / pi``, the Wilcoxon test's efficiency for normal data in large samples, and
@@ -61,30 +61,30 @@ def seeds_needed(
         owner, "spread", spread, low=0.0, low_open=True
     )
     check_level(owner, power, name="power")
-    check_level(owner, level)
+    check_level(owner, alpha, name="alpha")
     check_choice(owner, "test", test, get_args(PairedTestName))
     # Larger ones need as few seeds, and scipy has NaN for their power.
     effect = min(effect, 1e6)
     if effect == 0.0:
         raise InputError(owner, "difference must not be 0", difference, "No number of seeds finds what is not there.")
     if test == "sign":
-        return _sign_seeds(effect, power, level)
-    seeds = _t_seeds(effect, power, level)
-    return seeds if test == "t" else max(_fewest_pairs(level), math.ceil(seeds * math.pi / 3))
+        return _sign_seeds(effect, power, alpha)
+    seeds = _t_seeds(effect, power, alpha)
+    return seeds if test == "t" else max(_fewest_pairs(alpha), math.ceil(seeds * math.pi / 3))
 
 
-def _t_seeds(effect: float, power: float, level: float) -> int:
+def _t_seeds(effect: float, power: float, alpha: float) -> int:
     low, high = 1, 2  # one seed is never enough; the power grows with each seed, so bisection finds the first number
-    while t_test_power(effect, high, level) < power:
+    while t_test_power(effect, high, alpha) < power:
         low, high = high, 2 * high
         _check_affordable(low)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if t_test_power(effect, middle, level) >= power else (middle, high)
+        low, high = (low, middle) if t_test_power(effect, middle, alpha) >= power else (middle, high)
     return high
 
 
-def t_test_power(effect: float, n: int, level: float) -> float:
+def t_test_power(effect: float, n: int, alpha: float) -> float:
     """Return the probability that a two-sided paired t-test of ``n`` pairs is significant.
 
     Given the sample's variance ``v / (n - 1)``, ``v`` chi-squared, the mean is normal: its two tails beyond the
@@ -93,29 +93,29 @@ def t_test_power(effect: float, n: int, level: float) -> float:
     Args:
         effect: Mean difference in standard deviations of the difference, at least 0.
         n: At least 2.
-        level: Of the test, in ``(0, 1)``.
+        alpha: Of the test, in ``(0, 1)``.
     """
     stats = require("scipy.stats", extra="stats")
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
     # Squaring the share twice crowds the nodes where few degrees of freedom bend the integrand: near a variance of 0.
     share = (0.5 * (nodes + 1)) ** 4
     spread = np.sqrt(stats.chi2.ppf(share, n - 1) / (n - 1))
-    critical, shift = stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
+    critical, shift = stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
     beyond = stats.norm.sf(critical * spread - shift) + stats.norm.cdf(-critical * spread - shift)
     return float(weights @ (beyond * 2 * (0.5 * (nodes + 1)) ** 3))
 
 
-def _sign_seeds(effect: float, power: float, level: float) -> int:
+def _sign_seeds(effect: float, power: float, alpha: float) -> int:
     binom = require("scipy.stats", extra="stats").binom
     win = NormalDist().cdf(effect)
     # For normal differences no unbiased test has more power than the t-test, so the search starts at its number. It
     # tries every number from there, because the power of a discrete test does not grow with each seed.
-    first = max(_fewest_pairs(level), _t_seeds(effect, power, level))
+    first = max(_fewest_pairs(alpha), _t_seeds(effect, power, alpha))
     while True:
         n = np.arange(first, 2 * first)
-        rejected = binom.ppf(level / 2, n, 0.5)
-        # ppf is the first count that reaches level / 2; if it exceeds that, one less is the largest that is rejected.
-        rejected -= binom.cdf(rejected, n, 0.5) > level / 2 * (1 + 1e-12)
+        rejected = binom.ppf(alpha / 2, n, 0.5)
+        # ppf is the first count that reaches alpha / 2; if it exceeds that, one less is the largest that is rejected.
+        rejected -= binom.cdf(rejected, n, 0.5) > alpha / 2 * (1 + 1e-12)
         reached = np.flatnonzero(binom.cdf(rejected, n, win) + binom.sf(n - rejected - 1, n, win) >= power)
         if len(reached):
             return int(n[reached[0]])
@@ -123,10 +123,10 @@ def _sign_seeds(effect: float, power: float, level: float) -> int:
         _check_affordable(first)
 
 
-def _fewest_pairs(level: float) -> int:
-    """Fewest pairs with which tests of signs and ranks can reach ``level``: ``2 / 2**n <= level``."""
-    # If level is a power of 2, n pairs reach it exactly: rounding must not ask for one more.
-    return max(1, math.ceil(1 - math.log2(level) - 1e-12))
+def _fewest_pairs(alpha: float) -> int:
+    """Fewest pairs with which tests of signs and ranks can reach ``alpha``: ``2 / 2**n <= alpha``."""
+    # If alpha is a power of 2, n pairs reach it exactly: rounding must not ask for one more.
+    return max(1, math.ceil(1 - math.log2(alpha) - 1e-12))
 
 
 def _check_affordable(n: int) -> None:

@@ -14,14 +14,16 @@ from fedlas.stats.intervals import check_level
 from fedlas.stats.weights import effective_samples
 
 
-def clopper_pearson(successes: int, samples: int, *, level: float = 0.95, sides: int = 2) -> tuple[float, float]:
+def clopper_pearson(
+    successes: int, samples: int, *, confidence_level: float = 0.95, sides: int = 2
+) -> tuple[float, float]:
     """Exact confidence interval of a proportion.
 
     Args:
         successes: Out of ``samples``.
         samples: At least 0; with none the interval is ``(0, 1)``.
-        level: In (0, 1).
-        sides: 2 for an interval; 1 for two bounds of which each alone has ``level``.
+        confidence_level: In (0, 1).
+        sides: 2 for an interval; 1 for two bounds of which each alone has ``confidence_level``.
 
     Returns:
         Lower and upper end.
@@ -40,7 +42,7 @@ def clopper_pearson(successes: int, samples: int, *, level: float = 0.95, sides:
     check_number(
         "clopper_pearson", "successes", check_count("clopper_pearson", "successes", successes, low=0), high=samples
     )
-    alpha = (1 - check_level("clopper_pearson", level)) / check_count("clopper_pearson", "sides", sides)
+    alpha = (1 - check_level("clopper_pearson", confidence_level)) / check_count("clopper_pearson", "sides", sides)
     return _lowest_share(successes, samples, alpha), 1.0 - _lowest_share(samples - successes, samples, alpha)
 
 
@@ -68,25 +70,25 @@ def _lowest_share(successes: int, samples: int, alpha: float) -> float:
     return low
 
 
-def wilson(share: float, samples: float, *, level: float) -> tuple[float, float]:
+def wilson(share: float, samples: float, *, confidence_level: float) -> tuple[float, float]:
     """Approximate confidence interval of a proportion.
 
     Args:
         share: In ``[0, 1]``.
         samples: At least 1; an effective number need not be whole.
-        level: In (0, 1).
+        confidence_level: In (0, 1).
 
     Source:
         Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
-    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    z = NormalDist().inv_cdf(0.5 + confidence_level / 2.0)
     # The ends solve |share - p| = z * sqrt(p * (1 - p) / n): the variance is that at the end, not at the share.
     center, scale = share + z**2 / (2 * samples), 1.0 + z**2 / samples
     half = z * math.sqrt(share * (1.0 - share) / samples + z**2 / (4 * samples**2))
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
-def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, level: float) -> tuple[float, float]:
+def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, confidence_level: float) -> tuple[float, float]:
     """Approximate confidence interval of a share of weighted samples: Wilson's, of an effective number of them.
 
     That number is ``share * (1 - share) / variance`` with the variance of the weighted share, but at most
@@ -95,7 +97,7 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, level: f
     Args:
         hits: Whether each sample counts ``(N,)`` bool.
         weights: ``(N,)``, above 0.
-        level: In (0, 1).
+        confidence_level: In (0, 1).
 
     Source:
         Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
@@ -107,23 +109,25 @@ def weighted_share(hits: NDArray[Any], weights: NDArray[np.float64], *, level: f
     samples = effective_samples(weights)
     if variance > 0:
         samples = min(samples, share * (1.0 - share) / variance)
-    return wilson(share, samples, level=level)
+    return wilson(share, samples, confidence_level=confidence_level)
 
 
-def paired_shares(a: NDArray[Any], b: NDArray[Any], *, level: float) -> tuple[float, float]:
+def paired_shares(a: NDArray[Any], b: NDArray[Any], *, confidence_level: float) -> tuple[float, float]:
     """Confidence interval of the difference of two shares of the same samples.
 
     Args:
         a: Whether each sample counts in the first share ``(N,)`` bool.
         b: In the second.
-        level: In (0, 1).
+        confidence_level: In (0, 1).
 
     Source:
         Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data",
         Statistics in Medicine 17 (1998), method 10.
     """
     first, second = float(a.mean()), float(b.mean())
-    (first_low, first_high), (second_low, second_high) = (wilson(each, len(a), level=level) for each in (first, second))
+    (first_low, first_high), (second_low, second_high) = (
+        wilson(each, len(a), confidence_level=confidence_level) for each in (first, second)
+    )
     spread = math.sqrt(first * (1.0 - first) * second * (1.0 - second))
     product = float((a & b).mean() - first * second)
     # The covariance is less sure where it is positive: it is taken half a pair smaller, but not below 0.

@@ -60,7 +60,9 @@ class RejectOption:
         return {**row, "test": {**found, "upper": self.upper}}
 
 
-def reject_option(val: AnyPredictions, test: AnyPredictions, *, risk: float, level: float = 0.95) -> RejectOption:
+def reject_option(
+    val: AnyPredictions, test: AnyPredictions, *, risk: float, confidence_level: float = 0.95
+) -> RejectOption:
     """Choose a threshold for a wanted risk on ``val`` by :func:`risk_threshold`, and apply it to ``test``.
 
     Args:
@@ -68,7 +70,7 @@ def reject_option(val: AnyPredictions, test: AnyPredictions, *, risk: float, lev
             seen.
         test: Others of the same model, which have no part in the choice.
         risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
-        level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
+        confidence_level: Confidence that the risk is kept, and of the bound from the test samples; in (0, 1).
 
     Raises:
         InputError: For other than labeled predictions, a number out of range, or samples with weights, with which no
@@ -91,12 +93,12 @@ def reject_option(val: AnyPredictions, test: AnyPredictions, *, risk: float, lev
     confidence, correct = _arrays(val)
     # Without the number of classes the grid ends at 0.001; its last threshold accepts everything in any case.
     classes = val.num_classes if isinstance(val, Predictions) else 1000
-    chosen = risk_threshold(confidence, correct, risk=risk, num_classes=classes, level=level)
+    chosen = risk_threshold(confidence, correct, risk=risk, num_classes=classes, confidence_level=confidence_level)
     confidence, correct = _arrays(test)
     accepted = np.zeros(len(confidence), dtype=bool) if chosen.threshold is None else confidence >= chosen.threshold
     number, wrong = int(accepted.sum()), int((accepted & ~correct).sum())
     # Test samples have no part in the choice, so their bound needs no correction for the thresholds that were tried.
-    upper = clopper_pearson(wrong, number, level=level, sides=1)[1]
+    upper = clopper_pearson(wrong, number, confidence_level=confidence_level, sides=1)[1]
     return RejectOption(chosen, len(confidence), number, wrong, upper)
 
 

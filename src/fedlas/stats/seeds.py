@@ -169,16 +169,16 @@ def effect_size(a: Sequence[float], b: Sequence[float]) -> EffectSize:
     return EffectSize(cohen, correction * cohen, n)
 
 
-def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float] | None:
+def mean_interval(values: Sequence[float], *, confidence_level: float = 0.95) -> tuple[float, float] | None:
     """Interval of the mean over seeds, by Student's t: ``mean +/- t * sd / sqrt(n)``.
 
-    An interval of paired differences includes 0 where :func:`~fedlas.stats.paired_t_test` has ``p > 1 - level``. It is
-    about other seeds on the same test set; :func:`~fedlas.stats.bootstrap_interval` is about other samples for the same
-    run.
+    An interval of paired differences includes 0 where :func:`~fedlas.stats.paired_t_test` has a p-value above
+    ``1 - confidence_level``. It is about other seeds on the same test set; :func:`~fedlas.stats.bootstrap_interval` is
+    about other samples for the same run.
 
     Args:
         values: ``(n,)``, finite, one for each seed.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
 
     Returns:
         Both ends, in the unit of the values; None for one seed, and where all values are the same: there is no spread
@@ -196,7 +196,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
         Student, "The probable error of a mean", Biometrika 6 (1908).
     """
     owner = "mean_interval"
-    check_level(owner, level)
+    check_level(owner, confidence_level)
     advice = "Drop the seeds without a value."
     numbers = check_values(owner, "values, one for each seed,", values, advice)
     if not numbers:
@@ -206,7 +206,7 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[floa
     if spread <= ROUNDING * max(map(abs, numbers)):
         return None
     n, mean = len(numbers), fmean(numbers)
-    half = float(require("scipy.stats", extra="stats").t.isf((1 - level) / 2, n - 1)) * spread / math.sqrt(n)
+    half = float(require("scipy.stats", extra="stats").t.isf((1 - confidence_level) / 2, n - 1)) * spread / math.sqrt(n)
     return mean - half, mean + half
 
 

@@ -25,7 +25,7 @@ class RiskThreshold:
 
     Attributes:
         risk: Wanted: the largest share of wrong predictions among those accepted, in (0, 1).
-        level: Confidence that it is kept.
+        confidence_level: Confidence that it is kept.
         threshold: Accept predictions at least so confident; None if no threshold can be vouched for.
         selected: How many of the samples that is; 0 if None.
         wrong: How many of these are wrong.
@@ -34,7 +34,7 @@ class RiskThreshold:
     """
 
     risk: float
-    level: float
+    confidence_level: float
     threshold: float | None
     selected: int
     wrong: int
@@ -65,23 +65,23 @@ def risk_threshold(
     *,
     risk: float,
     num_classes: int,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
 ) -> RiskThreshold:
     """The lowest threshold on confidence for which the risk of what is accepted is at most ``risk``, surely enough.
 
-    With probability ``level`` over the draw of the samples, the share of wrong predictions among all that have at least
-    this confidence is at most ``risk`` (in the population, not in the sample). For each threshold of a fixed grid the
-    hypothesis "its risk is above" has the exact p-value ``P(Binomial(n, risk) <= k)``, where ``k`` of ``n`` accepted
-    samples are wrong. Fixed-sequence tests go from high thresholds to lower ones and stop at the first failure; ten of
-    them start at evenly spaced thresholds, each with a tenth of ``1 - level``, since at the highest there may be too
-    few samples to show anything.
+    With probability ``confidence_level`` over the draw of the samples, the share of wrong predictions among all that
+    have at least this confidence is at most ``risk`` (in the population, not in the sample). For each threshold of a
+    fixed grid the hypothesis "its risk is above" has the exact p-value ``P(Binomial(n, risk) <= k)``, where ``k`` of
+    ``n`` accepted samples are wrong. Fixed-sequence tests go from high thresholds to lower ones and stop at the first
+    failure; ten of them start at evenly spaced thresholds, each with a tenth of ``1 - confidence_level``, since at the
+    highest there may be too few samples to show anything.
 
     Args:
         confidence: ``(N,)`` in ``[0, 1]``; of samples that neither the model nor its calibration has seen.
         correct: ``(N,)`` bool.
         risk: Wanted, in (0, 1).
         num_classes: ``C``: no confidence is below ``1 / C``.
-        level: In (0, 1).
+        confidence_level: In (0, 1).
 
     Returns:
         The threshold, or None in its place.
@@ -106,7 +106,7 @@ def risk_threshold(
     """
     owner = "risk_threshold"
     check_level(owner, risk, name="risk")
-    check_level(owner, level)
+    check_level(owner, confidence_level)
     check_count(owner, "num_classes", num_classes)
     found, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
     if found.ndim != 1 or found.shape != right.shape or not len(found):
@@ -129,7 +129,7 @@ def risk_threshold(
         selected > 0, require("scipy.stats", extra="stats").binom.cdf(wrong, np.maximum(selected, 1), risk), 1.0
     )
     # Only the starts share the level: within a sequence every test may spend it all, as the first failure ends it.
-    budget = (1 - level) / STARTS
+    budget = (1 - confidence_level) / STARTS
     last = -1
     for start in np.linspace(0, GRID - 1, STARTS).astype(int):
         failures = np.flatnonzero(p_values[start:] > budget)
@@ -138,8 +138,10 @@ def risk_threshold(
     # Without a mistake the p-value is (1 - risk) ** n; log1p keeps the digits of a small risk.
     needed = math.ceil(math.log(budget) / math.log1p(-risk))
     if last < 0:
-        return RiskThreshold(risk, level, None, 0, 0, len(found), needed)
-    return RiskThreshold(risk, level, float(grid[last]), int(selected[last]), int(wrong[last]), len(found), needed)
+        return RiskThreshold(risk, confidence_level, None, 0, 0, len(found), needed)
+    return RiskThreshold(
+        risk, confidence_level, float(grid[last]), int(selected[last]), int(wrong[last]), len(found), needed
+    )
 
 
 DEFAULT_RISKS: Sequence[float] = (0.005, 0.01, 0.02, 0.05, 0.1)

@@ -15,8 +15,8 @@ from fedlas.metrics.evaluate import lacking
 from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions.predictions import check_measurable
 from fedlas.stats.compare import holm
-from fedlas.stats.estimates import CONFIDENCE, REPLICATES
-from fedlas.stats.intervals import LEVEL
+from fedlas.stats.estimates import CONFIDENCE_LEVEL, REPLICATES
+from fedlas.stats.intervals import ALPHA
 from fedlas.stats.paired import check_same_samples, paired_bootstraps
 
 COMPARED = ("accuracy", "nll", "brier", "ece")
@@ -61,7 +61,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     *,
     num_bins: int = 15,
-    level: float = CONFIDENCE,
+    confidence_level: float = CONFIDENCE_LEVEL,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, ModelDifference]:
@@ -72,7 +72,7 @@ def compare(
         b: Those of the second for the same samples in the same order.
         metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the predictions allow.
         num_bins: Bins of the metrics that have any, at least 1.
-        level: Confidence level of the intervals, in ``(0, 1)``.
+        confidence_level: Confidence level of the intervals, in ``(0, 1)``.
         replicates: Of the paired bootstrap, at least 39 for level 0.95.
         seed: The same seed draws the same samples.
 
@@ -105,7 +105,12 @@ def compare(
     if metrics is None:
         metrics = [name for name in COMPARED if not any(lacking(METRICS[name], each) for each in both)]
     entries = [METRICS[name] for name in dict.fromkeys(metrics)]
-    options: dict[str, Any] = {"level": level, "replicates": replicates, "seed": seed, "num_bins": num_bins}
+    options: dict[str, Any] = {
+        "confidence_level": confidence_level,
+        "replicates": replicates,
+        "seed": seed,
+        "num_bins": num_bins,
+    }
     found = paired_bootstraps("compare", a, b, entries, method="auto", **options)
     p_values = {name: each.p_value for name, each in found.items()}
     if "accuracy" in p_values and a.weights is None:
@@ -114,7 +119,7 @@ def compare(
     made = {}
     for name, each in found.items():
         higher, better = METRICS[name].metadata["higher_is_better"], None
-        if corrected[name] <= LEVEL and higher is not None and each.a != each.b:
+        if corrected[name] <= ALPHA and higher is not None and each.a != each.b:
             better = "a" if (each.a > each.b) is higher else "b"
         ends = (each.interval.low, each.interval.high)
         made[name] = ModelDifference(name, each.a, each.b, *ends, p_values[name], corrected[name], better)

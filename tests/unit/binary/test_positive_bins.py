@@ -30,7 +30,7 @@ def test_intervals(draw):
         np.testing.assert_allclose((f - end) ** 2, z**2 * end * (1 - end) / n, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"num_bins": 0}, {"scheme": "deciles"}, {"level": 1.0}])
+@pytest.mark.parametrize("options", [{"num_bins": 0}, {"scheme": "deciles"}, {"confidence_level": 1.0}])
 def test_options_out_of_range(predictions, options):
     with pytest.raises(ValueError, match=f"positive_bins: {next(iter(options))} must be"):
         positive_bins(predictions, **options)

@@ -40,7 +40,7 @@ def test_scikit_learn_has_the_same_line(draw):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_calibrated_model_has_a_slope_of_1(draw, seed):
-    found = logistic_recalibration(draw(20_000, seed=seed), level=0.999)
+    found = logistic_recalibration(draw(20_000, seed=seed), confidence_level=0.999)
     for interval, expected in (
         (found.slope, 1), (found.intercept, 0), (found.in_the_large, 0), (found.observed_to_expected, 1),
     ):  # fmt: skip
@@ -82,5 +82,5 @@ def test_equal_probabilities_have_no_slope(two_class):
 
 
 def test_level(predictions):
-    with pytest.raises(ValueError, match="level must be below 1"):
-        logistic_recalibration(predictions, level=1.0)
+    with pytest.raises(ValueError, match="confidence_level must be below 1"):
+        logistic_recalibration(predictions, confidence_level=1.0)

@@ -144,11 +144,12 @@ def test_the_jackknife_takes_every_level_and_counts_no_replicates():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=50), rng.normal(size=50)
     narrow, wide, widest = (
-        associations(x, y, method="jackknife", replicates=1, level=level).pearson for level in (0.5, 0.999, 1 - 2**-53)
+        associations(x, y, method="jackknife", replicates=1, confidence_level=confidence_level).pearson
+        for confidence_level in (0.5, 0.999, 1 - 2**-53)
     )
     assert widest.low < wide.low < narrow.low < narrow.value < narrow.high < wide.high < widest.high
-    with pytest.raises(ValueError, match="level"):
-        associations(x, y, method="jackknife", level=1.0)
+    with pytest.raises(ValueError, match="confidence_level"):
+        associations(x, y, method="jackknife", confidence_level=1.0)
 
 
 @pytest.mark.parametrize("factor", [2.0**-540, 2.0**500])

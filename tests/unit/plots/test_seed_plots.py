@@ -34,7 +34,9 @@ def test_dots_mean_and_interval_of_each_row():
 
 
 def test_differences_are_colored_where_the_interval_leaves_zero_out():
-    ax = seed_values({"up": [1.0, 1.1], "down": [-1.0, -1.1], "level": [-1.0, 1.0]}, label="A - B", zero=True)
+    ax = seed_values(
+        {"up": [1.0, 1.1], "down": [-1.0, -1.1], "confidence_level": [-1.0, 1.0]}, label="A - B", zero=True
+    )
     means = [line for line in ax.lines if line.get_marker() == "D"]
     assert [line.get_color() for line in means] == [LIGHT.lines[1], LIGHT.lines[2], LIGHT.ink]
     assert list(ax.lines[0].get_xdata()) == [0, 0]

@@ -168,7 +168,9 @@ def test_the_band_is_drawn_when_asked_for():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"level": 0.0}, {"level": 1.0}, {"replicates": 1}, {"num_bins": 0}, {"seed": -1}], ids=str
+    "bad",
+    [{"confidence_level": 0.0}, {"confidence_level": 1.0}, {"replicates": 1}, {"num_bins": 0}, {"seed": -1}],
+    ids=str,
 )
 def test_the_band_refuses(bad):
     with pytest.raises(InputError, match=next(iter(bad))):

@@ -100,7 +100,7 @@ def test_labels_of_the_target_are_not_seen():
             "method must be one of atc-entropy, atc-confidence, difference, mean-confidence; got 'gde'",
         ),
         ({"replicates": 10}, "replicates must be at least 39"),
-        ({"level": 1.0}, "level must be below 1"),
+        ({"confidence_level": 1.0}, "confidence_level must be below 1"),
         ({"target": torch.zeros(3, 4)}, r"target must be logits \(M, 5\) like those of the source"),
         ({"target": torch.zeros(0, 5)}, r"target must be logits \(M, 5\) .* with at least one sample"),
         ({"target": torch.full((2, 5), float("inf"))}, "target must be finite"),

@@ -70,7 +70,7 @@ def test_bins_and_level_and_method_matter():
     p = draw(150, sharpness=1.4)
     wide = bootstrap_interval(p, method="basic", replicates=499)
     assert wide != bootstrap_interval(p, method="basic", replicates=499, num_bins=3)
-    narrow = bootstrap_interval(p, method="basic", replicates=499, level=0.5)
+    narrow = bootstrap_interval(p, method="basic", replicates=499, confidence_level=0.5)
     assert wide.low < narrow.low < narrow.high < wide.high
     assert wide.value == expected_calibration_error(p)
 
@@ -105,8 +105,8 @@ def test_calibration_errors_reach_down_to_zero_unless_calibration_is_rejected():
     assert bootstrap_interval(sharp).low > 0.1
     for method in ("basic", "percentile"):
         assert bootstrap_interval(calibrated, method=method).low != 0.0
-    assert bootstrap_interval(calibrated, method="basic", level=0.3).high < calibrated_value
-    assert bootstrap_interval(calibrated, level=0.3).high > calibrated_value
+    assert bootstrap_interval(calibrated, method="basic", confidence_level=0.3).high < calibrated_value
+    assert bootstrap_interval(calibrated, confidence_level=0.3).high > calibrated_value
     assert bootstrap_interval(calibrated, metric="nll").low > 0.0
 
 
@@ -115,7 +115,9 @@ def test_the_interval_leaves_zero_only_where_the_test_rejects_at_the_same_level(
     above = {k / 20: [] for k in range(1, 21)}  # whether the lower end is, by p-value of 19 replicates
     for seed in range(60):
         p = draw(300, sharpness=1.2, seed=seed)
-        above[noise_floor(p, replicates=19).p_value].append(bootstrap_interval(p, replicates=19, level=0.9).low > 0)
+        above[noise_floor(p, replicates=19).p_value].append(
+            bootstrap_interval(p, replicates=19, confidence_level=0.9).low > 0
+        )
     assert any(above[0.1])
     assert any(above[0.05])
     assert above[0.15]
@@ -220,7 +222,7 @@ def test_what_cannot_be_resampled():
     with pytest.raises(InputError, match="metric: the name must be a registered metric; got 'ecee'"):
         bootstrap_interval(p, metric="ecee")
     with pytest.raises(InputError, match="bootstrap_interval: level"):
-        bootstrap_interval(p, level=1.0)
+        bootstrap_interval(p, confidence_level=1.0)
     with pytest.raises(InputError, match="bootstrap_interval: replicates"):
         bootstrap_interval(p, replicates=0)
     with pytest.raises(InputError, match="bootstrap_intervals: num_bins"):

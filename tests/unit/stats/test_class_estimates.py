@@ -72,7 +72,11 @@ def test_the_same_seed_and_other_seeds():
 
 @pytest.mark.parametrize(
     ("options", "match"),
-    [({"replicates": 20}, "replicates must be at least 39"), ({"level": 1.0}, "level"), ({"num_bins": 0}, "num_bins")],
+    [
+        ({"replicates": 20}, "replicates must be at least 39"),
+        ({"confidence_level": 1.0}, "confidence_level"),
+        ({"num_bins": 0}, "num_bins"),
+    ],
 )
 def test_options_are_checked(options, match):
     with pytest.raises(ValueError, match=match):

@@ -139,7 +139,7 @@ def test_one_method_is_best_of_one():
 
 
 @pytest.mark.parametrize(
-    ("values", "level"),
+    ("values", "alpha"),
     [
         ({}, 0.05),
         ({"a": [1.0], "b": [1.0, 2.0]}, 0.05),
@@ -148,9 +148,9 @@ def test_one_method_is_best_of_one():
         ({"a": [1.0]}, 2),
     ],
 )
-def test_comparison_refuses(values, level):
+def test_comparison_refuses(values, alpha):
     with pytest.raises(InputError, match="compare_to_best"):
-        compare_to_best(values, higher_is_better=True, level=level)
+        compare_to_best(values, higher_is_better=True, alpha=alpha)
 
 
 def test_the_test_errs_as_often_as_it_says():
@@ -167,7 +167,7 @@ def test_the_truly_best_method_is_set_apart_less_often_than_the_level(means):
     repeats = 600
     draws = rng.normal(size=(repeats, len(means), 3)) + np.asarray(means)[:, None]
     lost = sum(
-        0 in compare_to_best(dict(enumerate(draw.tolist())), higher_is_better=True, level=0.05).distinguishable
+        0 in compare_to_best(dict(enumerate(draw.tolist())), higher_is_better=True, alpha=0.05).distinguishable
         for draw in draws
     )
     assert lost <= 0.05 * repeats

@@ -67,12 +67,14 @@ def test_sums_that_no_samples_have_are_refused(name, damage):
 def test_bounds_hold_and_narrow():
     inside = 0
     for seed in range(60):
-        low, high = GapSums.of(EDGES, *stream(seed, 400, gap=-0.05)).bounds(level=0.9)
+        low, high = GapSums.of(EDGES, *stream(seed, 400, gap=-0.05)).bounds(confidence_level=0.9)
         inside += bool((low <= -0.05).all() and (high >= -0.05).all())
     assert inside >= 54
-    widths = [np.subtract(*GapSums.of(EDGES, *stream(0, size)).bounds(level=0.9)[::-1])[0] for size in (100, 10**4)]
+    widths = [
+        np.subtract(*GapSums.of(EDGES, *stream(0, size)).bounds(confidence_level=0.9)[::-1])[0] for size in (100, 10**4)
+    ]
     assert widths[1] < widths[0] / 4
-    empty = GapSums.of(EDGES, np.zeros(0), np.zeros(0, dtype=bool)).bounds(level=0.9)
+    empty = GapSums.of(EDGES, np.zeros(0), np.zeros(0, dtype=bool)).bounds(confidence_level=0.9)
     np.testing.assert_allclose(empty[0], [-1, -0.7, -0.9, -1.0])
     np.testing.assert_allclose(empty[1], [1, 1, 0.3, 0.1])
 
@@ -84,7 +86,7 @@ def test_bounds_of_confidence_hold_and_are_not_wider_than_either(shape, size):
     for seed in range(80):
         confidence = np.random.default_rng(seed).beta(*shape, size)
         sums = GapSums.of(np.array([0.0, 1.0]), confidence, np.ones(size, dtype=bool))
-        low, high = sums.confidence_bounds(level=0.8)
+        low, high = sums.confidence_bounds(confidence_level=0.8)
         inside += low <= mean <= high
         assert 0 <= low < confidence.mean() < high <= 1
     assert inside >= 64
@@ -96,7 +98,7 @@ def test_bounds_of_confidence_hold_and_are_not_wider_than_either(shape, size):
 def test_bounds_of_confidences_that_are_all_the_same():
     for value in (0.0, 1.0):
         sums = GapSums.of(np.array([0.0, 1.0]), np.full(100, value), np.ones(100, dtype=bool))
-        low, high = sums.confidence_bounds(level=0.9)
+        low, high = sums.confidence_bounds(confidence_level=0.9)
         assert low <= value <= high
         assert high - low == pytest.approx(math.log(4 / 0.1) / 100, rel=0.02)  # -log(1 - width) = log(4 / 0.1) / n
 

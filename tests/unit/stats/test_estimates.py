@@ -104,7 +104,7 @@ def test_a_formula_that_knows_of_no_replicates_is_called_for_each(monkeypatch):
         ({"replicates": 20}, "estimates: replicates must be at least 39"),
         ({"metrics": ["nonsense"]}, "nonsense"),
         ({"num_bins": 0}, "num_bins"),
-        ({"level": 1.0}, "level"),
+        ({"confidence_level": 1.0}, "confidence_level"),
     ],
 )
 def test_options_are_checked(options, match):

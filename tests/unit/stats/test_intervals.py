@@ -9,7 +9,7 @@ from fedlas.stats.intervals import check_bootstrap, fewest_replicates, floor_int
 def test_ends_are_order_statistics():
     # (999 + 1) * 0.05 / 2 = 25: the 25th lowest and the 25th highest
     replicates = np.random.default_rng(0).permutation(np.arange(1.0, 1000.0))
-    found = interval_from(500.0, replicates, level=0.95, method="percentile")
+    found = interval_from(500.0, replicates, confidence_level=0.95, method="percentile")
     assert (found.low, found.high) == (25.0, 975.0)
     assert (found.replicates, found.bias) == (999, 0.0)
     assert found.standard_error == pytest.approx(np.std(replicates, ddof=1))
@@ -17,8 +17,8 @@ def test_ends_are_order_statistics():
 
 def test_basic_is_reflected_about_the_value():
     replicates = np.arange(1.0, 100.0)
-    percentile = interval_from(40.0, replicates, level=0.9, method="percentile")
-    basic = interval_from(40.0, replicates, level=0.9, method="basic")
+    percentile = interval_from(40.0, replicates, confidence_level=0.9, method="percentile")
+    basic = interval_from(40.0, replicates, confidence_level=0.9, method="basic")
     assert (percentile.low, percentile.high) == (5.0, 95.0)
     assert (basic.low, basic.high) == (-15.0, 75.0)
     assert basic.bias == 10.0  # the mean of 1 to 99 is 50
@@ -26,8 +26,8 @@ def test_basic_is_reflected_about_the_value():
 
 def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
     replicates = np.arange(1.0, 100.0) ** 2
-    percentile = interval_from(40.0, replicates, level=0.9, method="percentile")
-    centered = interval_from(40.0, replicates, level=0.9, method="centered")
+    percentile = interval_from(40.0, replicates, confidence_level=0.9, method="percentile")
+    centered = interval_from(40.0, replicates, confidence_level=0.9, method="centered")
     assert (percentile.low, percentile.high) == (25.0, 95.0**2)
     shift = 40.0 - replicates.mean()
     assert (centered.low, centered.high) == pytest.approx((25.0 + shift, 95.0**2 + shift))
@@ -36,16 +36,16 @@ def test_centred_lies_about_the_value_as_the_replicates_about_their_mean():
 
 def test_the_floor_bounds_the_bias_of_a_calibration_error():
     replicates = np.arange(1.0, 100.0) - 50 + 240  # mean 240, the ends of level 0.9 are 45 from it
-    far, none = (floor_interval(200.0, replicates, floor=floor, level=0.9) for floor in (100.0, 0.0))
+    far, none = (floor_interval(200.0, replicates, floor=floor, confidence_level=0.9) for floor in (100.0, 0.0))
     assert far.high == none.high == 200 + 45  # no bias taken off
     assert none.low == 200 - 40 - 45  # the replicates' own
     # on the line from 100 at an error of 0 to 40 at an error of 200, the bias at 1000 / 7 is 400 / 7
     assert far.low == pytest.approx(200 - 400 / 7 - 45)
     assert pytest.approx(400 / 7) == 100 - (100 - 40) * (1000 / 7) / 200
-    assert floor_interval(200.0, replicates, floor=250.0, level=0.9).low == -45  # nothing may be left
-    assert floor_interval(200.0, replicates, floor=20.0, level=0.9).low == none.low
+    assert floor_interval(200.0, replicates, floor=250.0, confidence_level=0.9).low == -45  # nothing may be left
+    assert floor_interval(200.0, replicates, floor=20.0, confidence_level=0.9).low == none.low
     assert (far.method, far.bias, far.value) == ("floor", 40.0, 200.0)
-    constant = floor_interval(0.0, np.zeros(99), floor=0.0, level=0.9)
+    constant = floor_interval(0.0, np.zeros(99), floor=0.0, confidence_level=0.9)
     assert (constant.low, constant.high) == (0.0, 0.0)
 
 
@@ -55,33 +55,35 @@ def test_the_floor_bounds_the_bias_of_a_calibration_error():
 def test_auto_follows_the_bias(shift, method):
     replicates = np.array([-1.0, 0.0, 1.0] * 50)
     replicates = replicates / replicates.std(ddof=1) + shift
-    found = interval_from(0.0, replicates, level=0.95, method="auto")
-    assert found == interval_from(0.0, replicates, level=0.95, method=method)
+    found = interval_from(0.0, replicates, confidence_level=0.95, method="auto")
+    assert found == interval_from(0.0, replicates, confidence_level=0.95, method=method)
 
 
 def test_equal_replicates_give_a_point():
-    found = interval_from(0.5, np.full(99, 0.5), level=0.95, method="auto")
+    found = interval_from(0.5, np.full(99, 0.5), confidence_level=0.95, method="auto")
     assert (found.low, found.high, found.bias, found.standard_error) == (0.5, 0.5, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
-def test_fewest_replicates_are_just_enough(level):
-    fewest = fewest_replicates(level)
-    check_bootstrap("test", level=level, replicates=fewest, seed=0, method="auto")
-    assert interval_from(0.0, np.arange(float(fewest)), level=level, method="percentile").low == 0.0
+@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
+def test_fewest_replicates_are_just_enough(confidence_level):
+    fewest = fewest_replicates(confidence_level)
+    check_bootstrap("test", confidence_level=confidence_level, replicates=fewest, seed=0, method="auto")
+    assert (
+        interval_from(0.0, np.arange(float(fewest)), confidence_level=confidence_level, method="percentile").low == 0.0
+    )
     with pytest.raises(InputError, match=f"replicates must be at least {fewest} for level"):
-        check_bootstrap("test", level=level, replicates=fewest - 1, seed=0, method="auto")
+        check_bootstrap("test", confidence_level=confidence_level, replicates=fewest - 1, seed=0, method="auto")
     # as many as a distribution-free interval of this level between the extremes would need
-    assert fewest == round(2 / scipy_stats.uniform.sf(level)) - 1
+    assert fewest == round(2 / scipy_stats.uniform.sf(confidence_level)) - 1
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"level": 0.0},
-        {"level": 1.0},
-        {"level": 95},
-        {"level": float("nan")},
+        {"confidence_level": 0.0},
+        {"confidence_level": 1.0},
+        {"confidence_level": 95},
+        {"confidence_level": float("nan")},
         {"replicates": 0},
         {"replicates": 10.5},
         {"replicates": 38},
@@ -93,4 +95,6 @@ def test_fewest_replicates_are_just_enough(level):
 )
 def test_refuses(options):
     with pytest.raises(InputError, match=rf"owner: {next(iter(options))}"):
-        check_bootstrap("owner", **({"level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options))
+        check_bootstrap(
+            "owner", **({"confidence_level": 0.95, "replicates": 100, "seed": 0, "method": "auto"} | options)
+        )

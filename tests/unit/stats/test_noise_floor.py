@@ -111,11 +111,11 @@ def test_p_value_by_hand():
     assert share_at_least(-values, -0.1) == 2 / 5
 
 
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95, 0.99])
-def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(level):
-    at = float(f"{1 - level:.2g}")  # 0.1, which is more than 1 - 0.9
-    assert rejects(at, 1 - level)
-    assert not rejects(at * 1.001, 1 - level)
+@pytest.mark.parametrize("confidence_level", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_a_p_value_at_the_level_rejects_whatever_rounding_made_of_the_level(confidence_level):
+    at = float(f"{1 - confidence_level:.2g}")  # 0.1, which is more than 1 - 0.9
+    assert rejects(at, 1 - confidence_level)
+    assert not rejects(at * 1.001, 1 - confidence_level)
 
 
 def test_the_least_p_value_is_that_of_a_value_no_replicate_reaches():

@@ -106,7 +106,7 @@ def test_refuses():
     with pytest.raises(InputError, match="paired_bootstrap: predictions must be Predictions"):
         paired_bootstrap(a, b.logits)
     with pytest.raises(InputError, match="paired_bootstrap: level"):
-        paired_bootstrap(a, b, level=0.0)
+        paired_bootstrap(a, b, confidence_level=0.0)
     with pytest.raises(InputError, match="paired_bootstrap: replicates"):
         paired_bootstrap(a, b, replicates=0)
     with pytest.raises(InputError, match="at least 2 samples"):

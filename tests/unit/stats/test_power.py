@@ -20,19 +20,19 @@ def test_number_of_seeds_that_tables_give(effect, seeds):
 
 def test_a_small_level_is_no_trap():
     """scipy's noncentral t is NaN far out in its tail, where the search began: 1,012 came out for 279."""
-    assert seeds_needed(0.25, 1.0, power=0.8, level=0.001) == 279
+    assert seeds_needed(0.25, 1.0, power=0.8, alpha=0.001) == 279
 
 
 @pytest.mark.parametrize("effect", [0.05, 0.25, 1.0, 5.0])
-@pytest.mark.parametrize("level", [0.1, 0.01, 1e-6])
-def test_the_power_is_that_of_statsmodels_where_that_has_one(effect, level):
+@pytest.mark.parametrize("alpha", [0.1, 0.01, 1e-6])
+def test_the_power_is_that_of_statsmodels_where_that_has_one(effect, alpha):
     """``TTestPower().power`` is the noncentral t distribution of scipy, as here."""
     for n in (3, 10, 50, 1000):
-        critical, shift = scipy_stats.t.isf(level / 2, n - 1), effect * math.sqrt(n)
+        critical, shift = scipy_stats.t.isf(alpha / 2, n - 1), effect * math.sqrt(n)
         tails = (scipy_stats.nct.sf(critical, n - 1, shift), scipy_stats.nct.cdf(-critical, n - 1, shift))
         if np.isfinite(tails).all():
-            assert t_test_power(effect, n, level) == pytest.approx(sum(tails), abs=3e-6)
-        assert 0 <= t_test_power(effect, n, level) <= t_test_power(effect, n + 1, level) <= 1 + 1e-9
+            assert t_test_power(effect, n, alpha) == pytest.approx(sum(tails), abs=3e-6)
+        assert 0 <= t_test_power(effect, n, alpha) <= t_test_power(effect, n + 1, alpha) <= 1 + 1e-9
 
 
 P_VALUES = {
@@ -44,26 +44,26 @@ P_VALUES = {
 }
 
 
-def power(test, n, effect, level, repeats=20_000):
+def power(test, n, effect, alpha, repeats=20_000):
     draws = np.random.default_rng(n).normal(effect, 1.0, (repeats, n))
-    return np.mean(P_VALUES[test](draws) <= level)
+    return np.mean(P_VALUES[test](draws) <= alpha)
 
 
 @pytest.mark.parametrize("test", P_VALUES)
-@pytest.mark.parametrize(("effect", "wanted", "level"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)])
-def test_number_of_seeds_gives_the_power_and_fewer_do_not(test, effect, wanted, level):
-    n = seeds_needed(effect, 1.0, power=wanted, level=level, test=test)
+@pytest.mark.parametrize(("effect", "wanted", "alpha"), [(0.7, 0.8, 0.05), (1.0, 0.8, 0.05), (1.6, 0.9, 0.1)])
+def test_number_of_seeds_gives_the_power_and_fewer_do_not(test, effect, wanted, alpha):
+    n = seeds_needed(effect, 1.0, power=wanted, alpha=alpha, test=test)
     three_sd = 3 * math.sqrt(wanted * (1 - wanted) / 20_000)
-    assert power(test, n, effect, level) > wanted - three_sd
+    assert power(test, n, effect, alpha) > wanted - three_sd
     # the Wilcoxon test's number is approximate: it may be one too many
     fewer = n - 2 if test == "wilcoxon" else n - 1
-    assert power(test, fewer, effect, level) < wanted + three_sd
+    assert power(test, fewer, effect, alpha) < wanted + three_sd
 
 
 @pytest.mark.parametrize("test", ["wilcoxon", "sign"])
 def test_no_difference_is_large_enough_for_five_seeds_without_normality(test):
     assert seeds_needed(100.0, 1.0, test=test) == 6
-    assert seeds_needed(100.0, 1.0, test=test, level=0.25) == 3
+    assert seeds_needed(100.0, 1.0, test=test, alpha=0.25) == 3
     assert seeds_needed(100.0, 1.0) == 2
 
 
@@ -71,7 +71,7 @@ def test_more_power_or_a_lower_level_takes_more_seeds():
     for test in ("t", "wilcoxon", "sign"):
         base = seeds_needed(0.6, 1.0, test=test)
         assert seeds_needed(0.6, 1.0, power=0.95, test=test) > base
-        assert seeds_needed(0.6, 1.0, level=0.01, test=test) > base
+        assert seeds_needed(0.6, 1.0, alpha=0.01, test=test) > base
         assert seeds_needed(0.3, 1.0, test=test) > base
 
 
@@ -84,8 +84,8 @@ def test_more_power_or_a_lower_level_takes_more_seeds():
         ({"spread": -1.0}, "spread"),
         ({"power": 0.0}, "power"),
         ({"power": 1.0}, "power must be below 1"),
-        ({"level": 0.0}, "level"),
-        ({"level": 1.0}, "level must be below 1"),
+        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 1.0}, "alpha must be below 1"),
         ({"test": "z"}, "test must be one of"),
         ({"difference": 1e-6}, "100,000 seeds"),
         ({"difference": 1e-6, "test": "sign"}, "100,000 seeds"),

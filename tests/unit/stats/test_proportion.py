@@ -22,14 +22,17 @@ def predictions(correct):
 
 
 @pytest.mark.parametrize("sides", [1, 2])
-@given(samples=st.integers(1, 300), share=st.floats(0, 1), level=st.sampled_from([0.8, 0.95, 0.999]))
-def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
+@given(samples=st.integers(1, 300), share=st.floats(0, 1), confidence_level=st.sampled_from([0.8, 0.95, 0.999]))
+def test_clopper_pearson_is_that_of_scipy(sides, samples, share, confidence_level):
     successes = round(share * samples)
-    found = clopper_pearson(successes, samples, level=level, sides=sides)
-    ends = [binomtest(successes, samples, alternative=a).proportion_ci(level, "exact") for a in ("less", "greater")]
+    found = clopper_pearson(successes, samples, confidence_level=confidence_level, sides=sides)
+    ends = [
+        binomtest(successes, samples, alternative=a).proportion_ci(confidence_level, "exact")
+        for a in ("less", "greater")
+    ]
     expected = (ends[1].low, ends[0].high)
     if sides == 2:
-        interval = binomtest(successes, samples).proportion_ci(level, "exact")
+        interval = binomtest(successes, samples).proportion_ci(confidence_level, "exact")
         expected = (interval.low, interval.high)
     assert found == pytest.approx(expected, abs=1e-12)
     assert clopper_pearson(0, 0) == (0.0, 1.0)
@@ -37,12 +40,12 @@ def test_clopper_pearson_is_that_of_scipy(sides, samples, share, level):
 
 @pytest.mark.parametrize("samples", [10**4, 10**6, 10**9])
 @pytest.mark.parametrize("share", [0.0, 1e-5, 0.03, 0.5, 0.97, 1.0])
-@pytest.mark.parametrize("level", [1e-3, 0.95, 1 - 1e-9])
-def test_clopper_pearson_of_many_samples(samples, share, level):
-    successes, alpha = round(share * samples), (1 - level) / 2
+@pytest.mark.parametrize("confidence_level", [1e-3, 0.95, 1 - 1e-9])
+def test_clopper_pearson_of_many_samples(samples, share, confidence_level):
+    successes, alpha = round(share * samples), (1 - confidence_level) / 2
     low = beta.ppf(alpha, successes, samples - successes + 1) if successes else 0.0
     high = beta.ppf(1 - alpha, successes + 1, samples - successes) if successes < samples else 1.0
-    found = clopper_pearson(successes, samples, level=level)
+    found = clopper_pearson(successes, samples, confidence_level=confidence_level)
     assert found == pytest.approx((low, high), rel=1e-7)
 
 
@@ -78,14 +81,14 @@ def test_intervals_of_accuracy_hold_any_truth(truth, samples):
 def test_wilson_is_that_of_scipy():
     for right in (0, 7, 20):
         expected = binomtest(right, 20).proportion_ci(0.9, "wilson")
-        assert wilson(right / 20, 20, level=0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert wilson(right / 20, 20, confidence_level=0.9) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_paired_shares_against_the_published_example():
     """Newcombe 1998, table II, example (a): 36, 12, 2, 0 pairs; method 10 gives 0.0569 to 0.3404."""
     a = np.repeat([True, True, False, False], [36, 12, 2, 0])
     b = np.repeat([True, False, True, False], [36, 12, 2, 0])
-    assert paired_shares(a, b, level=0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    assert paired_shares(a, b, confidence_level=0.95) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
 def test_two_models_that_are_always_right_may_still_differ():
@@ -93,7 +96,7 @@ def test_two_models_that_are_always_right_may_still_differ():
     same = paired_bootstrap(p, p, metric="accuracy", replicates=99).interval
     assert (same.low, same.high) == (0.0, 0.0)
     interval = paired_bootstrap(p, Predictions(2 * p.logits, p.target), metric="accuracy", replicates=99).interval
-    width = 1 - wilson(1.0, 20, level=0.95)[0]
+    width = 1 - wilson(1.0, 20, confidence_level=0.95)[0]
     assert (interval.low, interval.high) == pytest.approx((-width, width))
     assert math.isclose(interval.value, 0.0)
     assert interval.method == "paired shares"

@@ -16,8 +16,8 @@ def drawn(samples, seed=0):
 
 def test_the_threshold_is_of_validation_and_the_numbers_are_of_test():
     val, test = drawn(3000), drawn(2000, seed=1)
-    found = reject_option(val, test, risk=0.1, level=0.9)
-    chosen = risk_threshold(val.confidence.numpy(), val.correct.numpy(), risk=0.1, num_classes=3, level=0.9)
+    found = reject_option(val, test, risk=0.1, confidence_level=0.9)
+    chosen = risk_threshold(val.confidence.numpy(), val.correct.numpy(), risk=0.1, num_classes=3, confidence_level=0.9)
     assert found.chosen == chosen
     accepted = test.confidence >= chosen.threshold
     wrong = int((accepted & ~test.correct).sum())
@@ -38,7 +38,7 @@ def test_the_wanted_risk_is_kept_as_often_as_promised():
     population = drawn(20000, seed=99)
     broken = 0
     for seed in range(100):
-        found = reject_option(drawn(400, seed), population, risk=0.2, level=0.9)
+        found = reject_option(drawn(400, seed), population, risk=0.2, confidence_level=0.9)
         broken += found.risk is not None and found.risk > 0.2
     assert broken <= 10
 

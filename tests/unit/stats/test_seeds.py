@@ -132,9 +132,9 @@ def test_methods_can_be_compared_with_these_tests(test):
 def test_the_interval_of_a_mean_is_scipys():
     values = [0.3, 0.9, 0.4, 0.7]
     error = float(scipy_stats.sem(values))
-    for level in (0.9, 0.95):
-        expected = scipy_stats.t.interval(level, 3, loc=np.mean(values), scale=error)
-        assert mean_interval(values, level=level) == pytest.approx(expected, rel=1e-12)
+    for confidence_level in (0.9, 0.95):
+        expected = scipy_stats.t.interval(confidence_level, 3, loc=np.mean(values), scale=error)
+        assert mean_interval(values, confidence_level=confidence_level) == pytest.approx(expected, rel=1e-12)
 
 
 def test_without_a_spread_there_is_no_interval():
@@ -144,8 +144,8 @@ def test_without_a_spread_there_is_no_interval():
     for values in ([], [0.1, math.nan]):
         with pytest.raises(InputError, match="one for each seed"):
             mean_interval(values)
-    with pytest.raises(InputError, match="level must be below 1"):
-        mean_interval([0.1, 0.2], level=1.0)
+    with pytest.raises(InputError, match="confidence_level must be below 1"):
+        mean_interval([0.1, 0.2], confidence_level=1.0)
 
 
 @pytest.mark.parametrize("test", [paired_t_test, wilcoxon_test, sign_test, effect_size])

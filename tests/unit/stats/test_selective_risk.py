@@ -17,8 +17,11 @@ def sample(seed, size=400):
 
 
 def test_the_risk_is_kept_as_often_as_promised():
-    wanted, level, repeats = 0.1, 0.8, 300
-    found = [risk_threshold(*sample(seed, 2000), risk=wanted, num_classes=2, level=level) for seed in range(repeats)]
+    wanted, confidence_level, repeats = 0.1, 0.8, 300
+    found = [
+        risk_threshold(*sample(seed, 2000), risk=wanted, num_classes=2, confidence_level=confidence_level)
+        for seed in range(repeats)
+    ]
     broken = sum(f.threshold is not None and (1 - f.threshold) / 2 > wanted for f in found)
     assert broken <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
     assert sum(f.threshold is not None for f in found) > 0.9 * repeats  # it does not refuse everything
@@ -31,7 +34,9 @@ def test_the_risk_is_kept_where_confidence_says_nothing():
     for seed in range(repeats):
         rng = np.random.default_rng(seed)
         confidence, correct = rng.uniform(0.5, 1, 300), rng.random(300) >= wanted * 1.0001
-        given_out += risk_threshold(confidence, correct, risk=wanted, num_classes=2, level=0.8).threshold is not None
+        given_out += (
+            risk_threshold(confidence, correct, risk=wanted, num_classes=2, confidence_level=0.8).threshold is not None
+        )
     assert given_out <= repeats * 0.2 + 3 * math.sqrt(repeats * 0.2 * 0.8)
 
 

@@ -83,17 +83,21 @@ def test_unequal_weights_widen_the_interval_and_raise_the_floor():
 
 def test_the_interval_of_a_weighted_share():
     hits = np.array([True, True, True, False])
-    assert weighted_share(hits, np.ones(4), level=0.95) == pytest.approx(wilson(0.75, 4, level=0.95))
+    assert weighted_share(hits, np.ones(4), confidence_level=0.95) == pytest.approx(
+        wilson(0.75, 4, confidence_level=0.95)
+    )
     # One heavy sample: share 0.1 / 0.4 = 1/4 of variance (0.3 * 1/4)^2 ... by hand
     weights = np.array([1.0, 1.0, 1.0, 3.0])
     variance = (3 * (1 / 6 * 0.5) ** 2) + (0.5 * 0.5) ** 2
-    assert weighted_share(hits, weights, level=0.95) == pytest.approx(wilson(0.5, 0.25 / variance, level=0.95))
-    all_right = weighted_share(np.ones(4, dtype=bool), weights, level=0.95)
-    assert all_right == pytest.approx(wilson(1.0, 3.0, level=0.95))
+    assert weighted_share(hits, weights, confidence_level=0.95) == pytest.approx(
+        wilson(0.5, 0.25 / variance, confidence_level=0.95)
+    )
+    all_right = weighted_share(np.ones(4, dtype=bool), weights, confidence_level=0.95)
+    assert all_right == pytest.approx(wilson(1.0, 3.0, confidence_level=0.95))
     assert all_right[0] < 0.5
     p = Predictions([[1.0, 0.0]] * 4, [0, 0, 0, 1], weights=weights)
     found = plain_interval(
-        METRICS["accuracy"], rows_for("t", p, 15), 0.5, np.linspace(0, 1, 99), level=0.9, method="auto"
+        METRICS["accuracy"], rows_for("t", p, 15), 0.5, np.linspace(0, 1, 99), confidence_level=0.9, method="auto"
     )
     assert found.method == "wilson"
 

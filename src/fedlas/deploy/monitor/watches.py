@@ -90,7 +90,7 @@ def _calibration(card: Card, half: float) -> Watch:
     """Right less confidence, of all samples and in the card's cells."""
     gaps = card.gaps
     lowest, highest = ends_of(gaps.edges)
-    low, high = gaps.bounds(level=1 - half)
+    low, high = gaps.bounds(confidence_level=1 - half)
 
     def values(batch: Batch) -> Values | None:
         if batch.correct is None:
@@ -116,10 +116,10 @@ def _accuracy(card: Card, half: float) -> Watch:
     cuts = np.array([row.threshold for row in rows])
     miss = half / (1 + len(rows))
     shares = [right / count, *(row.wrong / row.accepted for row in rows)]
-    ends = [clopper_pearson(right, count, level=1 - miss)]
+    ends = [clopper_pearson(right, count, confidence_level=1 - miss)]
     for row in rows:
         # What the card promises may come true: only a risk above both that and what the test part shows is a change.
-        shown = clopper_pearson(row.wrong, row.accepted, level=1 - miss, sides=1)[1]
+        shown = clopper_pearson(row.wrong, row.accepted, confidence_level=1 - miss, sides=1)[1]
         ends.append((0.0, max(row.risk, shown)))
 
     def values(batch: Batch) -> Values | None:
@@ -144,8 +144,8 @@ def _confidence(card: Card, half: float) -> Watch:
     miss = half / (1 + len(points))
     mean = float(sums.confidence[0] / count)
     ends = [
-        sums.confidence_bounds(level=1 - miss),
-        *(clopper_pearson(int(n), count, level=1 - miss) for n in below),
+        sums.confidence_bounds(confidence_level=1 - miss),
+        *(clopper_pearson(int(n), count, confidence_level=1 - miss) for n in below),
     ]
 
     def values(batch: Batch) -> Values:
@@ -164,7 +164,7 @@ def _classes(card: Card, counts: Floats, half: float) -> Watch:
     group_of = np.concatenate([np.full(len(members), number) for number, members in enumerate(groups)])
     samples = int(counts.sum())
     grouped = [int(counts[members].sum()) for members in groups]
-    ends = [clopper_pearson(n, samples, level=1 - half / len(groups)) for n in grouped]
+    ends = [clopper_pearson(n, samples, confidence_level=1 - half / len(groups)) for n in grouped]
 
     def values(batch: Batch) -> Values | None:
         if batch.predicted is None:

@@ -205,7 +205,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
     # Without spread the test has nothing to divide by, and there is no interval.
     interval, needed = None, None
     if test.p_value is not None and spread > 0:
-        interval = mean_interval(gaps, level=1 - LEVEL)
+        interval = mean_interval(gaps, confidence_level=1 - LEVEL)
         needed = _needed(mean, spread)
     return Difference(
         pair,

@@ -8,7 +8,7 @@ from fedlas.lab.runs.intervals import reasons
 from fedlas.lab.runs.summary import is_ranked
 from fedlas.present.noise_text import noise_legend
 from fedlas.present.table import SYMBOLS, Mark, column
-from fedlas.stats import LEVEL
+from fedlas.stats import ALPHA
 
 
 def spread_note(model: ReportModel) -> str:
@@ -44,11 +44,11 @@ def legend(model: ReportModel) -> dict[Mark, str]:
         return {"": "One seed cannot show whether a difference is more than chance, so no method is marked as best"}
     comparisons = f"{others} comparison{'s' * (others != 1)}"
     texts: dict[Mark, str] = {
-        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {LEVEL:g} after Holm's "
+        "best": f"best: every other method tested is worse by a {TEST} over the {n} seeds, p ≤ {ALPHA:g} after Holm's "
         f"correction for {comparisons}",
         "leading": "best mean, but another method could be as good by that test, or was not tested",
         "same": f"not distinguishable from the best mean: two-sided {TEST} over the {n} seeds against ★ or ☆, "
-        f"p > {LEVEL:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
+        f"p > {ALPHA:g} after Holm's correction for {comparisons}. Few seeds find few differences, so this does not "
         "say that the two are equal",
         "worse": "no mark: worse than the best by that test",
     }

@@ -11,7 +11,7 @@ from fedlas.lab.report.model import FEWEST_SEEDS
 from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, plain_summary
-from fedlas.stats import LEVEL, Interval, compare_to_best
+from fedlas.stats import ALPHA, Interval, compare_to_best
 from fedlas.stats.p_text import p_text
 from fedlas.zoo.ood import DETECTION, OOD_SCORES
 
@@ -193,7 +193,7 @@ def statement(summary: OodSummary) -> list[str]:
     else:
         lines.append(
             "★ best mean; ≈ not distinguishable from it by a two-sided paired t-test over the seeds (p > "
-            f"{LEVEL:g} after Holm's correction); no mark: worse by that test. Few seeds find few differences. "
+            f"{ALPHA:g} after Holm's correction); no mark: worse by that test. Few seeds find few differences. "
             "Losses are compared within a row, scores within a column and before temperature."
         )
     lines.append(
@@ -244,7 +244,7 @@ def _marks(values: Mapping[Any, Sequence[float]], metric: str) -> dict[Any, Mark
     """The best and those not distinguishable from it; nothing with fewer than :data:`FEWEST_SEEDS` seeds."""
     if len(values) < 2 or min(map(len, values.values())) < FEWEST_SEEDS:
         return {}
-    found = compare_to_best(values, higher_is_better=DETECTION[metric].metadata["higher_is_better"], level=LEVEL)
+    found = compare_to_best(values, higher_is_better=DETECTION[metric].metadata["higher_is_better"], alpha=ALPHA)
     marks: dict[Any, Mark] = {} if found.best is None else {found.best: "best"}
     marks.update(dict.fromkeys(found.not_distinguishable, "same"))
     marks.update(dict.fromkeys(found.untested, "untested"))

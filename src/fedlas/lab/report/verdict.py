@@ -10,7 +10,7 @@ from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.runs.summary import Summary
 from fedlas.present.page import Answer
 from fedlas.present.table import Column, column
-from fedlas.stats import LEVEL, holm, paired_t_test
+from fedlas.stats import ALPHA, holm, paired_t_test
 
 TEST = "paired t-test"
 """By which methods are compared, see :func:`fedlas.stats.compare_to_best`."""
@@ -130,7 +130,7 @@ def _against_baseline(model: ReportModel) -> str:
     tests = {name: paired_t_test(nll(name, "test"), scaled) for name in others}
     p_values = holm([1.0 if test.p_value is None else test.p_value for test in tests.values()])
     limit = column("nll", places=3).format(fmean(scaled))
-    lower = [name for name, p in zip(others, p_values, strict=True) if p < LEVEL and tests[name].mean_difference < 0]
+    lower = [name for name, p in zip(others, p_values, strict=True) if p < ALPHA and tests[name].mean_difference < 0]
     lower = [name for name in model.methods if name in lower]
     if not lower:
         return f"without one, no loss has an NLL below its {limit} beyond chance."

@@ -17,7 +17,7 @@ from fedlas.predictions import Predictions
 from fedlas.present.intervals import SEED, progress_bar
 from fedlas.stats.draws import CLASS_REPLICATES
 from fedlas.stats.estimates import (
-    CONFIDENCE,
+    CONFIDENCE_LEVEL,
     REPLICATES,
     Estimate,
     check_replicates,
@@ -119,7 +119,7 @@ def _about(run: FinishedRun, replicates: int) -> dict[str, Any]:
         "predictions": run.folder.fingerprint,
         "temperature": run.temperature,
         "num_bins": run.folder.num_bins,
-        "level": CONFIDENCE,
+        "level": CONFIDENCE_LEVEL,
         "replicates": replicates,
         "seed": SEED,
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.metrics import METRICS
-from fedlas.stats import LEVEL, Comparison, Estimate, compare_to_best
+from fedlas.stats import ALPHA, Comparison, Estimate, compare_to_best
 
 STAGES = {"test": "before", "test_calibrated": "after"}
 """Keys of metrics.json with test-set numbers, and whether that is before or after temperature scaling."""
@@ -244,7 +244,7 @@ class Summary:
         values = {method: v for method, v in values.items() if not all(map(math.isnan, v))}
         if not values:
             return None
-        return compare_to_best(values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), level=LEVEL)
+        return compare_to_best(values, higher_is_better=bool(METRICS[metric].metadata["higher_is_better"]), alpha=ALPHA)
 
 
 def is_ranked(metric: str) -> bool:

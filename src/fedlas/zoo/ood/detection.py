@@ -110,7 +110,7 @@ def detection_intervals(
     ood_score: ArrayLike,
     *,
     id_correct: ArrayLike | None = None,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -123,7 +123,7 @@ def detection_intervals(
         id_score: As in :func:`detection_metrics`.
         ood_score: As there.
         id_correct: As there.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: At least 39 for level 0.95; a thousand for stable ends.
         seed: The same seed draws the same samples for every score of the same two sets.
 
@@ -143,26 +143,32 @@ def detection_intervals(
         Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; two samples in chapter 8.
     """
     owner = "detection_intervals"
-    check_bootstrap(owner, level=level, replicates=replicates, seed=seed, method="percentile")
+    check_bootstrap(owner, confidence_level=confidence_level, replicates=replicates, seed=seed, method="percentile")
     counter = Counter(owner, id_score, ood_score, id_correct)
     blocks = [_measured(counts) for counts in counter.replicates(replicates, seed)]
     return {
         name: _interval(
-            float(value[0]), np.concatenate([block[name] for block in blocks]), level=level, pairs=counter.pairs
+            float(value[0]),
+            np.concatenate([block[name] for block in blocks]),
+            confidence_level=confidence_level,
+            pairs=counter.pairs,
         )
         for name, value in _measured(counter.all_samples()).items()
     }
 
 
-def _interval(value: float, replicates: Floats, *, level: float, pairs: int) -> Interval:
+def _interval(value: float, replicates: Floats, *, confidence_level: float, pairs: int) -> Interval:
     """The percentile interval; where all replicates are equal, that of a share of ``pairs`` independent pairs."""
-    found = interval_from(value, replicates, level=level, method="percentile")
+    found = interval_from(value, replicates, confidence_level=confidence_level, method="percentile")
     if found.low < found.high:
         return found
     # Perfectly separated samples are so in every replicate, too. Of pairs without a common sample each is in order
     # with probability AUROC, so all of them are with probability AUROC**pairs.
     few, many = math.floor(value * pairs + 1e-9), math.ceil(value * pairs - 1e-9)
-    low, high = clopper_pearson(few, pairs, level=level)[0], clopper_pearson(many, pairs, level=level)[1]
+    low, high = (
+        clopper_pearson(few, pairs, confidence_level=confidence_level)[0],
+        clopper_pearson(many, pairs, confidence_level=confidence_level)[1],
+    )
     return replace(found, low=low, high=high, method="exact")
 
 
