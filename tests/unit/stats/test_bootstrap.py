@@ -221,7 +221,7 @@ def test_what_cannot_be_resampled():
         bootstrap_interval(Predictions(p.logits[:1], p.target[:1]))
     with pytest.raises(InputError, match="metric: the name must be a registered metric; got 'ecee'"):
         bootstrap_interval(p, metric="ecee")
-    with pytest.raises(InputError, match="bootstrap_interval: level"):
+    with pytest.raises(InputError, match="bootstrap_interval: confidence_level"):
         bootstrap_interval(p, confidence_level=1.0)
     with pytest.raises(InputError, match="bootstrap_interval: replicates"):
         bootstrap_interval(p, replicates=0)

@@ -105,7 +105,7 @@ def test_refuses():
         paired_bootstrap(a, Predictions(b.logits[:10], b.target[:10]))
     with pytest.raises(InputError, match="paired_bootstrap: predictions must be Predictions"):
         paired_bootstrap(a, b.logits)
-    with pytest.raises(InputError, match="paired_bootstrap: level"):
+    with pytest.raises(InputError, match="paired_bootstrap: confidence_level"):
         paired_bootstrap(a, b, confidence_level=0.0)
     with pytest.raises(InputError, match="paired_bootstrap: replicates"):
         paired_bootstrap(a, b, replicates=0)
