@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedlas._core.check import describe
+from fedlas._core.check import InputError, describe
 from fedlas.diagnose.gate import Decisions, flip_share, gate_report, without_nan
 from fedlas.diagnose.indicator import indicator_numbers
 from fedlas.predictions import Predictions
@@ -101,7 +101,7 @@ class Monitor:
     def __init__(self, criterion: Gated) -> None:
         self.criterion = criterion
         self.decisions = Decisions()
-        self._held: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._held_out: list[tuple[Tensor, Tensor, Tensor]] = []
         self._psi = torch.empty(0, dtype=torch.int8)
         self._means: list[float] = []  # the running mean after each of the last epochs
         self._stuck, self._stuck_on = 0, ""
@@ -119,7 +119,7 @@ class Monitor:
     @torch.no_grad()
     def on_held_out(self, logits: Tensor, features: Tensor) -> None:
         """Collect a held-out batch of the model in ``eval()``: ``logits (B, C)`` and what the indicator reads."""
-        self._held.append(gate_outputs(self.criterion, logits, features))
+        self._held_out.append(gate_outputs(self.criterion, logits, features))
 
     def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]] | None = None) -> dict[str, Any]:
         """The epoch's record.
@@ -133,9 +133,15 @@ class Monitor:
             :func:`~fedlas.diagnose.indicator_numbers`), ``gate`` (see :class:`~fedlas.diagnose.GateReport`; ``flips``
             of held-out and ``train_flips`` of training samples since the epoch before) and ``alarms``, sentences. None
             where there is no number.
+
+        Raises:
+            InputError: If :meth:`on_held_out` was not called since the last epoch.
         """
-        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held, strict=True))
-        self._held = []
+        if not self._held_out:
+            fix = "Call on_held_out(logits, features) for each validation batch first."
+            raise InputError("Monitor.on_epoch", "an epoch must have at least one held-out batch", "none", fix)
+        score, psi, alpha_i = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
+        self._held_out = []
         psi8 = psi.to(torch.int8)
         # Decisions on the held-out samples, compared with the last epoch's.
         flips = flip_share(self._psi, psi8) if len(self._psi) == len(psi8) else math.nan

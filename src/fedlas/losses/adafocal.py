@@ -18,8 +18,6 @@ from fedlas.losses._base import (
     LearnsFromValidation,
     LossOptions,
     PreciseBuffers,
-    calibration_gaps,
-    equal_mass_edges,
     paper,
 )
 from fedlas.predictions import Predictions
@@ -140,8 +138,8 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         """
         predictions = check_predictions(type(self).__name__, predictions)
         confidence, correct = predictions.confidence.cpu().float(), predictions.correct.cpu()
-        edges = equal_mass_edges(confidence, self.num_bins)
-        gap, filled = calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)
+        edges = _equal_mass_edges(confidence, self.num_bins)
+        gap, filled = _calibration_gaps(torch.bucketize(confidence, edges), confidence, correct, self.num_bins)
         old = self.gammas.cpu().double()
         new = old * (self.rate * torch.where(old > 0, gap, -gap)).exp()
         # An exponent that is too small changes sides, or it could never leave 0 by multiplication.
@@ -150,3 +148,23 @@ class AdaFocal(PreciseBuffers, LearnsFromValidation):
         self.gammas.copy_(torch.where(filled, new, old))
         self.edges.copy_(edges)
         self._note_validation()
+
+
+def _equal_mass_edges(values: Tensor, num_bins: int) -> Tensor:
+    """Upper edges ``(num_bins - 1,)`` of bins with equal numbers of values ``(N,)``, as far as ties allow."""
+    below = torch.arange(1, num_bins, device="cpu") * len(values) // num_bins  # how many values lie below each edge
+    return values.sort().values[(below - 1).clamp(min=0)]
+
+
+def _calibration_gaps(place: Tensor, confidence: Tensor, correct: Tensor, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Mean confidence minus accuracy of each bin ``(num_bins,)``, float64, and whether the bin holds any sample.
+
+    Args:
+        place: The bin of each sample ``(N,)``, in ``[0, num_bins)``.
+        confidence: ``(N,)``.
+        correct: ``(N,)`` bool.
+        num_bins: Number of bins.
+    """
+    count = torch.bincount(place, minlength=num_bins)
+    excess = torch.bincount(place, weights=confidence.double() - correct.double(), minlength=num_bins)
+    return excess / count.clamp(min=1), count > 0

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedlas._core.check import InputError, check_choice, check_count, check_number
+from fedlas._core.check import check_choice, check_count, check_number
 from fedlas._core.collective import sum_across_ranks, world_size
 from fedlas.losses._base import (
     LOSSES,
@@ -21,7 +21,7 @@ from fedlas.losses._base import (
     Loss,
     LossOptions,
     PreciseBuffers,
-    can_look,
+    check_index,
     nll_and_confidence,
     paper,
     smoothed_nll,
@@ -140,7 +140,7 @@ class CRL(PreciseBuffers, Loss):
         """Loss of each position ``(M,)``; in training this adds the batch to the histories."""
         index = batch.need(type(self).__name__, "index")
         rows = len(index)
-        self._check_range(index)
+        check_index(type(self).__name__, index, self.num_samples)
         nll, confidence, correct = _nll_confidence_correct(batch, self.confidence)
         # An image has one confidence and one history, whatever the number of its positions.
         confidence, share = (batch.mean_of_rows(part, rows) for part in (confidence, correct.to(confidence.dtype)))
@@ -151,18 +151,6 @@ class CRL(PreciseBuffers, Loss):
         if self.training and torch.is_grad_enabled():
             self._record(index, share, valid)
         return nll + self.alpha * batch.weighted(batch.at_positions(penalty))
-
-    def _check_range(self, index: Tensor) -> None:
-        if not can_look(index):
-            return  # the device has an assertion of its own
-        low, high = (int(bound) for bound in index.aminmax())
-        if low < 0 or high >= self.num_samples:
-            raise InputError(
-                type(self).__name__,
-                f"index must be in [0, {self.num_samples}), the positions in the training set",
-                f"values from {low} to {high}",
-                "Build the loss with num_samples = the size of the training set.",
-            )
 
     @torch.no_grad()
     def _record(self, index: Tensor, share: Tensor, valid: Tensor | None) -> None:

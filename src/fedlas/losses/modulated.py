@@ -143,10 +143,7 @@ class Modulated(OnBase):
         self.beta = check_number(name, "beta", beta, low=0)
 
         # Twice the strength must be valid: alpha_i comes close to it.
-        strength = self.base.strength
-        if strength is None:
-            able = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
-            raise InputError(name, "base must have a strength", self.base, f"Choose one of: {', '.join(able)}.")
+        strength = self.strength_of_base()
         self.alpha = check_number(
             name, f"{strength} of the base", getattr(self.base, strength), low=0, high=self.base.strength_bound / 2
         )

@@ -6,6 +6,7 @@ from torch import nn
 
 from fedlas import Predictions
 from fedlas.diagnose import alarm_kind, find_gated, gate_outputs, monitor_of
+from fedlas.errors import InputError
 from fedlas.losses import LOSSES, FedLAS
 
 CLASSES, FEATURES = 4, 6
@@ -76,6 +77,11 @@ def test_flips_are_counted_from_the_second_epoch_on():
         loss.gate.out.bias.neg_()
     turned = epoch(monitor)
     assert turned["gate"]["flips"] == turned["gate"]["train_flips"] == 1
+
+
+def test_an_epoch_without_a_batch_is_refused():
+    with pytest.raises(InputError, match="held-out batch"):
+        monitor_of(criterion()).on_epoch(Predictions(torch.zeros(2, 3), torch.tensor([0, 1])))
 
 
 def test_goes_on_from_its_state():

@@ -210,8 +210,7 @@ class _Training:
     def _validate(self) -> tuple[Predictions, dict[str, Any]]:
         """Predictions of the model, or of its average, on the validation part, and the hooks' additions to the log."""
         job, model, device = self.job, self.weights.model, self.job.accelerator.device
-        keep = bool(getattr(job.objective.criterion, "learns_from_held_out_features", False))
-        if not job.hooks and not keep:
+        if not job.hooks:
             return predict(model, job.val, device=device), {}
 
         def observe(logits: Tensor, features: Tensor) -> None:
@@ -219,7 +218,7 @@ class _Training:
                 hook.on_held_out(logits, features)
 
         head = _read_in(job.objective, model)
-        predictions = predict(model, job.val, device=device, features=keep, head=head, observe=observe)
+        predictions = predict(model, job.val, device=device, head=head, observe=observe)
         added: dict[str, Any] = {}
         for hook in job.hooks:
             added.update(hook.on_epoch(predictions, partial(gather_object, job.accelerator)))

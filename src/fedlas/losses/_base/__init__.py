@@ -5,14 +5,13 @@ what other packages and users need.
 """
 
 from fedlas.losses._base.batch import Batch, Reduction, can_look, reduce
-from fedlas.losses._base.cells import calibration_gaps, equal_mass_edges
 from fedlas.losses._base.composite import Base, BaseOptions, OnBase, pass_validation_on
 from fedlas.losses._base.confidence import nll_and_confidence
 from fedlas.losses._base.extremes import equal_to, row_max, row_min
 from fedlas.losses._base.held_out import LearnsFromValidation
 from fedlas.losses._base.informed import Informed, Remembering, recalled, target_distance
 from fedlas.losses._base.loss import LOSSES, Loss, LossOptions, Mixed, Variant, class_weights, paper, without_autocast
-from fedlas.losses._base.memory import PredictionMemory
+from fedlas.losses._base.memory import PredictionMemory, check_index
 from fedlas.losses._base.mixing import check_mixable, draw_partners, draw_share
 from fedlas.losses._base.precise import PreciseBuffers
 from fedlas.losses._base.prepare import prepare
@@ -38,13 +37,12 @@ __all__ = [
     "Reduction",
     "Remembering",
     "Variant",
-    "calibration_gaps",
     "can_look",
+    "check_index",
     "check_mixable",
     "class_weights",
     "draw_partners",
     "draw_share",
-    "equal_mass_edges",
     "equal_to",
     "nll_and_confidence",
     "paper",

@@ -95,10 +95,17 @@ class OnBase(Loss):
         self.needs = type(self).needs | self.base.needs  # type: ignore[misc]  # the needs depend on the base
         self.masked_classes = type(self).masked_classes and self.base.masked_classes  # type: ignore[misc]
 
-    @property
-    def learns_from_held_out_features(self) -> bool:
-        """Whether :meth:`update_from_validation` needs features in the predictions."""
-        return bool(getattr(self.base, "learns_from_held_out_features", False))
+    def strength_of_base(self) -> str:
+        """Name of the option that sets the base's strength.
+
+        Raises:
+            InputError: If the base has none.
+        """
+        if self.base.strength is None:
+            able = [entry.name for entry in LOSSES.entries() if entry.value.strength is not None]
+            fix = f"Choose one of: {', '.join(able)}."
+            raise InputError(type(self).__name__, "base must have a strength", self.base, fix)
+        return self.base.strength
 
     def update_from_validation(self, predictions: Predictions) -> None:
         """Pass validation predictions on to the base, if it learns from them."""

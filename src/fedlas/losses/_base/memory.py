@@ -1,4 +1,4 @@
-"""What the model said of each training sample at earlier visits."""
+"""The model's predictions for each training sample at earlier visits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ from fedlas._core.check import InputError, check_count
 from fedlas._core.collective import gather_across_ranks
 from fedlas.losses._base.batch import can_look
 from fedlas.losses._base.precise import PreciseBuffers
+
+
+def check_index(owner: str, index: Tensor, num_samples: int) -> None:
+    """Refuse positions ``(N,)`` outside the training set; on an accelerator nothing is read.
+
+    Raises:
+        InputError: If one is outside ``[0, num_samples)``.
+    """
+    if can_look(index):
+        low, high = (int(bound) for bound in index.aminmax())
+        if low < 0 or high >= num_samples:
+            raise InputError(
+                owner,
+                f"index must be in [0, {num_samples}), the positions in the training set",
+                f"values from {low} to {high}",
+                "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
+                "fixed position, such as a stream, cannot be used.",
+            )
 
 
 class PredictionMemory(PreciseBuffers):
@@ -49,16 +67,7 @@ class PredictionMemory(PreciseBuffers):
         Raises:
             InputError: On CPU, if an index is outside ``[0, N)``.
         """
-        if can_look(index):
-            low, high = (int(bound) for bound in index.aminmax())
-            if low < 0 or high >= self.num_samples:
-                raise InputError(
-                    self.owner,
-                    f"index must be in [0, {self.num_samples}), the positions in the training set",
-                    f"values from {low} to {high}",
-                    "Build the loss with num_samples = the size of the training set. A data set whose samples have no "
-                    "fixed position, such as a stream, cannot be used.",
-                )
+        check_index(self.owner, index, self.num_samples)
         # Compiled code may read a small memory again in backward, after record() has changed it. Of all ways to gather
         # rows, the compiler never repeats this one.
         rows = F.embedding(index.to(self.rows.device), self.rows).to(dtype)

@@ -19,7 +19,7 @@ from fedlas.lab.train import (
     load_checkpoint,
     read_log,
 )
-from fedlas.losses import Controlled, FedLAS, LabelSmoothing
+from fedlas.losses import FedLAS, LabelSmoothing
 from fedlas.metrics import evaluate
 from fedlas.objective import predict
 from runs import FIXED
@@ -245,12 +245,6 @@ def test_metrics_that_cannot_select(tmp_path):
         train(objective(), tmp_path, select="acuracy")
     with pytest.raises(InputError, match=r"train\.select: .*'true_ece'.*Choose one of: accuracy"):
         train(objective(), tmp_path, select="true_ece")  # needs label probabilities
-
-
-def test_a_loss_that_reads_features_gets_those_of_held_out_samples(tmp_path):
-    module = objective(Controlled(base="ls", num_cells=3, by="norm"))
-    train(module, tmp_path, epochs=1)
-    assert module.criterion.edges.unique().numel() == 2  # cut by the norms of the validation part
 
 
 def test_best_weights_are_those_that_scored(tmp_path):
