@@ -42,7 +42,7 @@ class Engine:
     """
 
     wrapped: nn.Module
-    optimizer: Any
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, objective: Objective, config: TrainConfig, accelerator: Any) -> None:
         self.objective, self.config, self.accelerator = objective, suited(config, accelerator.device), accelerator
@@ -61,7 +61,8 @@ class Engine:
             With ``compile``, torch forgets what this process compiled before. Every run has its own modules, and after
             a few of them torch would stop compiling and run the others uncompiled.
         """
-        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
+        # Accelerate's own optimizer and backward pass look for packages at each step, which takes a small model's time.
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.objective), optimizer
         if self.config.compile:
             torch._dynamo.reset()
             self.wrapped = torch.compile(self.wrapped)  # type: ignore[assignment]  # a module in, a module out
@@ -120,12 +121,12 @@ class Engine:
 
     def backward(self, loss: Tensor, share: Any) -> None:
         """Add the gradient of a part's loss, weighted by its share."""
-        self.accelerator.backward(loss if share is None else loss * share)
+        (loss if share is None else loss * share).backward()
 
     def step(self, clip_norm: float | None) -> None:
         """Step the optimizer with the collected gradients."""
         if clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
+            nn.utils.clip_grad_norm_(self.wrapped.parameters(), clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
