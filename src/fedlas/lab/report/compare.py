@@ -21,14 +21,10 @@ from fedlas.present.noise_text import noise_text
 from fedlas.present.page import write_picture
 from fedlas.present.table import DASH, Table, column, table_of
 from fedlas.stats import (
-    EffectSize,
-    effect_size,
     holm,
     mean_interval,
     paired_t_test,
     seeds_needed,
-    sign_test,
-    wilcoxon_test,
 )
 from fedlas.stats.estimates import Estimate
 
@@ -49,9 +45,6 @@ class Difference:
         interval: 95 % interval of the mean difference by Student's t; None for one seed or no spread.
         t: p-value of the paired t-test; None where there is none.
         holm: The same with Holm's correction over all pairs asked about.
-        wilcoxon: p-value of the signed-rank test, which needs 6 seeds to reach 0.05.
-        sign: p-value of the sign test, which needs 6 as well.
-        effect: Size of the difference in its own spreads.
         needed: Seeds with which a paired t-test would find a difference of this size four times in five, if size and
             spread are what they seem; None where they cannot be told.
     """
@@ -64,27 +57,21 @@ class Difference:
     interval: tuple[float, float] | None
     t: float | None
     holm: float | None
-    wilcoxon: float | None
-    sign: float | None
-    effect: EffectSize
     needed: int | None
 
 
 CAPTION = (
-    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. Ranks and signs "
-    "(--details shows them) cannot reach 0.05 with fewer than 6 seeds. g: mean difference in its own standard "
-    "deviations, corrected for few seeds. needed: seeds for 80 % power if the difference is as large as it looks; from "
-    "few seeds a rough guess."
+    "t: paired t-test over seeds; Holm: the same, corrected for the number of pairs in the table. needed: seeds for "
+    "80 % power if the difference is as large as it looks; from few seeds a rough guess."
 )
 A_AND_B = (
     "A and B: means over the seeds; in brackets from the lowest to the highest end of their 95 % bootstrap intervals "
     "over the test samples; floor: what the number would be if the model were calibrated; p: of the test that it is, "
     "the smallest and the largest; ~: the test rejects calibration for no run (Bonferroni)."
 )
-SHORT_CAPTION = "Holm: p of the paired t-test over seeds, corrected for the pairs. needed: seeds for 80 % power."
-_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "Wilcoxon", "sign", "g", "needed")
-NARROW = (0, 1, 4, 5, 6, 9, 10)
-"""Columns that fit a terminal: pair, seeds, difference, t, Holm, g, needed."""
+_HEADS = ("seeds", "A", "B", "difference, 95 %", "t", "Holm", "needed")
+NARROW = (0, 1, 4, 5, 6, 7)
+"""Columns that fit a terminal: pair, seeds, difference, t, Holm, needed."""
 
 
 def compare_methods(
@@ -112,14 +99,15 @@ def compare_methods(
             no seed in common, or the picture cannot be written.
     """
     summary = with_estimates(collect(folder), replicates=0)  # intervals that runs have: none are computed here
-    by_metric = {metric: differences(summary, pairs, metric=metric, stage=STAGES[stage]) for metric in metrics}
+    names = [metric.lower() for metric in metrics]
+    by_metric = {name: differences(summary, pairs, metric=name, stage=STAGES[stage]) for name in names}
     if plot is not None:
         write_picture(differences_figure(by_metric), plot)
     blocks: list[Block] = []
     for metric, each in by_metric.items():
         table = differences_table(each, metric, f"{stage} temperature scaling, {summary.recipe}")
         blocks += [*(sentence(difference, metric) for difference in each), table if details else table.where(NARROW)]
-    blocks.append(CAPTION if details else SHORT_CAPTION)
+    blocks.append(CAPTION)
     if details and any(any(difference.noise) for each in by_metric.values() for difference in each):
         blocks.append(A_AND_B)
     return blocks
@@ -199,7 +187,7 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         )
     seeds, first, second = (tuple(column) for column in zip(*both, strict=True))
     gaps = [a - b for a, b in zip(first, second, strict=True)]
-    mean, effect = fmean(gaps), effect_size(first, second)
+    mean = fmean(gaps)
     spread = stdev(gaps) if len(gaps) > 1 else 0.0
     test = paired_t_test(first, second)
     # Without spread the test has nothing to divide by, and there is no interval.
@@ -216,9 +204,6 @@ def _difference(summary: Summary, pair: tuple[str, str], metric: str, stage: str
         interval,
         test.p_value,
         None,
-        wilcoxon_test(first, second).p_value,
-        sign_test(first, second).p_value,
-        effect,
         needed,
     )
 
@@ -244,14 +229,12 @@ def _cells(difference: Difference, metric: str) -> list[str]:
         return f"{value * scale:+.{digits}f}"
 
     low_high = difference.interval
-    g = difference.effect.hedges_g
     return [
         " - ".join(difference.pair),
         str(len(difference.seeds)),
         *(average(values, noise) for values, noise in zip(difference.values, difference.noise, strict=True)),
         signed(difference.mean) + (f" [{signed(low_high[0])}, {signed(low_high[1])}]" if low_high else ""),
-        *(_p(value) for value in (difference.t, difference.holm, difference.wilcoxon, difference.sign)),
-        DASH if g is None else f"{g:+.1f}",
+        *(_p(value) for value in (difference.t, difference.holm)),
         DASH if difference.needed is None else str(difference.needed),
     ]
 

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fedlas.lab.report.model import FEWEST_SEEDS
-from fedlas.lab.studies.ood.measure import AFTER, BEFORE, RunResult
+from fedlas.lab.studies.ood.measure import AFTER, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.stats import ALPHA, Interval, compare_to_best
@@ -91,15 +91,14 @@ class OodSummary:
 
 
 def score_tables(summary: OodSummary, metrics: Sequence[str] | None = None) -> list[Table]:
-    """For each other data set and each loss: scores against metrics, the best first, marked where seeds show it."""
+    """For each other data set and each loss: scores against metrics, the best first."""
     names = list(metrics or DETECTION)
     heads = (Column("score", words=True), *map(column_of, names))
     tables = []
     for data in summary.data:
         for method in summary.methods:
-            marks = {metric: _marks(_over_scores(summary, method, data, metric), metric) for metric in names}
             rows = tuple(
-                (Cell(title_of(*row)), *(summary.cell(method, data, row, m, marks[m].get(row, "")) for m in names))
+                (Cell(title_of(*row)), *(summary.cell(method, data, row, metric) for metric in names))
                 for row in summary.ranked(method, data)
             )
             n = len(summary.seeds(method))
@@ -189,12 +188,12 @@ def statement(summary: OodSummary) -> list[str]:
             "what another training would change is not in it."
         )
     if max(seeds) < FEWEST_SEEDS:
-        lines.append(f"Fewer than {FEWEST_SEEDS} seeds: no loss and no score is marked as best.")
+        lines.append(f"Fewer than {FEWEST_SEEDS} seeds: no loss is marked as best.")
     else:
         lines.append(
             "★ best mean; ≈ not distinguishable from it by a two-sided paired t-test over the seeds (p > "
             f"{ALPHA:g} after Holm's correction); no mark: worse by that test. Few seeds find few differences. "
-            "Losses are compared within a row, scores within a column and before temperature."
+            "Losses are compared within a row."
         )
     lines.append(
         "Scores: higher = more OOD. AUPR-in, FPR95-in: in-distribution is the positive class (FPR95-in: share of OOD "
@@ -221,16 +220,6 @@ def warnings(summary: OodSummary) -> list[str]:
     for run in summary.runs:
         lines += [f"{run.run}: {score} was not computed. {reason}" for score, reason in run.not_run.items()]
     return lines + list(summary.skipped)
-
-
-def _over_scores(summary: OodSummary, method: str, data: str, metric: str) -> dict[Any, list[float]]:
-    """The value of each score before temperature at each seed; only those that have all seeds."""
-    found = {
-        row: [interval.value for interval in summary.intervals(method, data, *row, metric)]
-        for row in summary.rows
-        if row[1] == BEFORE
-    }
-    return {row: values for row, values in found.items() if len(values) == len(summary.seeds(method))}
 
 
 def _over_methods(summary: OodSummary, data: str, row: tuple[str, str], metric: str) -> dict[Any, list[float]]:

@@ -36,8 +36,8 @@ def check_select(metric: str) -> str:
 def _check(metric: str, expected: str, others: list[str]) -> str:
     able = [e.name for e in METRICS.entries() if e.metadata.get("default", True) and not e.metadata.get("needs")]
     able += others
-    if metric in able:
-        return metric
+    if (name := str(metric).lower()) in able:
+        return name
     fix = f"Choose one of: {', '.join(able)}." if metric in METRICS else suggestion(metric, able)
     raise InputError("train.select", f"it must be {expected}", repr(metric), fix)
 

@@ -130,7 +130,7 @@ def plan_tuning(
     """
     check_count("fedlas tune", "trials", trials)
     try:
-        check_select(objective)
+        objective = check_select(objective)
     except InputError as error:
         raise InputError("--objective", *error.parts[1:]) from None
     recipe = load_recipe(source, overrides).with_data_root(data)

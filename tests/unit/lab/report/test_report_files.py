@@ -18,6 +18,7 @@ from fedlas.lab.report.bench_tables import long_table, short_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import collect
 from fedlas.lab.report.report import write_report as write_everything
+from fedlas.losses import LOSSES, CrossEntropy
 from fedlas.metrics import METRICS
 from fedlas.present.table import column, plain_summary, terminal
 
@@ -276,6 +277,13 @@ def test_failed_and_unfinished_runs_are_listed(tmp_path, write_bench):
     page = Page(report.html.read_text(encoding="utf-8"))
     assert "RuntimeError: loss became NaN" in page.text
     assert "./failed/error.txt" in page.addresses
+
+
+def test_a_loss_without_paper_and_url_is_described(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+    LOSSES.add("mine", CrossEntropy)
+    write_run(tmp_path / "b" / "mine-s0", loss="mine", samples=80)
+    assert "<dt>mine</dt>" in write_report(tmp_path / "b").html.read_text()
 
 
 def test_notes_of_a_run_are_shown(tmp_path, write_run):
