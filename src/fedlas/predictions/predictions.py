@@ -234,7 +234,7 @@ class Predictions:
         *,
         normalize: bool = False,
         classes: Sequence[Any] | None = None,
-        **others: Tensor | None,
+        **others: Any,
     ) -> Predictions:
         """Return predictions of a model that gives probabilities, which stay as they are; logits are their logarithms.
 
