@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_logits, describe
 from fedlas.objective import Objective
-from fedlas.objective.batches import LABELS, moved, read_batch
-from fedlas.objective.calling import Arguments, logits_of, unwrapped
+from fedlas.objective.batches import LABELS, as_integers, moved, read_batch
+from fedlas.objective.calling import Arguments, class_logits, unwrapped
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -46,6 +46,7 @@ def rows(owner: str, logits: Tensor, target: Tensor, *others: Tensor, ignore_ind
     """
     logits = check_logits(owner, logits)
     shape = (logits.shape[0], *logits.shape[2:])
+    target = as_integers(target, shape) if logits.shape[1] == 2 else target
     if tuple(target.shape) != shape:
         last = tuple(target.shape) == tuple(logits.shape[:-1])
         raise InputError(
@@ -117,7 +118,7 @@ class Outputs:
                 with torch.no_grad():
                     if self._tap is not None:
                         self._tap.start()
-                    logits = logits_of(self._owner, run(self._owner, self._model, inputs, self._device))
+                    logits = class_logits(self._owner, run(self._owner, self._model, inputs, self._device))
                     self.dense = logits.ndim > 2
                     others = [] if self._tap is None else [self._tap.stop()]
                     found = rows(self._owner, logits, target, *others, ignore_index=self._ignored)

@@ -18,7 +18,7 @@ from fedlas.calibrated.before_after import BeforeAfter, before_and_after
 from fedlas.calibrated.file import read_file, write_file
 from fedlas.calibrators import Calibrator
 from fedlas.features import FeatureTap, find_head
-from fedlas.objective.calling import logits_of
+from fedlas.objective.calling import class_logits
 
 __all__ = ["CalibratedModel"]
 
@@ -86,16 +86,21 @@ class CalibratedModel(nn.Module):
         """
         return self.calibration(*self._outputs(self.model, *inputs, **options))
 
-    def predict_proba(self, inputs: Any) -> Tensor:
+    def predict_proba(self, inputs: Any = None, **named: Any) -> Tensor:
         """Calibrated probabilities ``(N, C, ...)`` of a batch, at least float32, without gradients.
 
         Args:
-            inputs: What a loader yields as inputs: a tensor, a tuple (of positional arguments) or a mapping (of named
+            inputs: Inputs as a loader yields them: a tensor, a tuple (of positional arguments) or a mapping (of named
                 ones, or one argument if the model takes it so); moved to the model's device.
+            **named: In place of ``inputs``, the keywords of :meth:`forward`: ``predict_proba(**batch)``.
 
         Raises:
             InputError: As :meth:`forward`.
         """
+        if (inputs is None) is not bool(named):
+            expected, fix = "inputs must be passed once", "Pass a batch, or the arguments of forward by name."
+            raise InputError("CalibratedModel.predict_proba", expected, "both" if named else "none", fix)
+        inputs = named if inputs is None else inputs
         with torch.no_grad():
             logits, *features = self._outputs(partial(run, "CalibratedModel", self.model, inputs, device_of(self)))
             # In full precision from here on: half precision has three digits, and a softmax amplifies errors.
@@ -181,10 +186,10 @@ class CalibratedModel(nn.Module):
     def _outputs(self, call: Any, *inputs: Any, **options: Any) -> list[Tensor]:
         """The model's logits, and the features if the calibrator needs them."""
         if self._tap is None:
-            return [logits_of("CalibratedModel", call(*inputs, **options))]
+            return [class_logits("CalibratedModel", call(*inputs, **options))]
         self._tap.start()
         try:
-            logits = logits_of("CalibratedModel", call(*inputs, **options))
+            logits = class_logits("CalibratedModel", call(*inputs, **options))
             return [logits, self._tap.stop()]
         finally:
             self._tap.cancel()

@@ -222,9 +222,13 @@ def _probs_of(module: Callable[..., Any]) -> Probs:
 
 
 def _any_number(example: Examples) -> tuple[tuple[dict[int, Any], ...]]:
-    """The first axis of each input of :class:`Deployed` is free."""
-    batch = torch.export.Dim("batch")
-    return (tuple({0: batch} for _ in example),)
+    """Return the free axes of each input of :class:`Deployed`: the batch, and the sequence of tokens.
+
+    Tokens are whole numbers ``(N, L)``. Their length is free unless the model fixes it.
+    """
+    batch, automatic = torch.export.Dim("batch"), torch.export.Dim.AUTO
+    tokens = (value.ndim == 2 and not value.is_floating_point() for value in example.values())
+    return (tuple({0: batch, 1: automatic} if sequence else {0: batch} for sequence in tokens),)
 
 
 def _one(value: Tensor) -> tuple[int, ...]:

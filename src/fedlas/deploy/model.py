@@ -14,7 +14,7 @@ from fedlas.calibrated import CalibratedModel
 from fedlas.calibrators._fit.affine_map import apply_weight
 from fedlas.deploy.calibration import Calibration
 from fedlas.features import find_head
-from fedlas.objective.calling import logits_of
+from fedlas.objective.calling import class_logits
 
 EXTRA_LAYER = "calibration"
 """Name of the layer that calibrates where there is no head to fold it into."""
@@ -52,7 +52,7 @@ class Deployed(nn.Module):
         """Calibrated logits and probabilities, each ``(N, C, ...)``; pixels are ``(N, channels, H, W)`` uint8."""
         given = [part.float() * self.scale + self.shift for part in inputs] if self.pixels else list(inputs)
         named = {} if self.names is None else dict(zip(self.names, given, strict=True))
-        logits = logits_of("export", self.model(*([] if named else given), **named))
+        logits = class_logits("export", self.model(*([] if named else given), **named))
         return logits, logits.float().softmax(dim=1)
 
 
@@ -104,7 +104,7 @@ def _own_linear_head(model: nn.Module, example: Tensor, num_classes: int) -> str
     handle = head.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     try:
         with torch.inference_mode():
-            logits = logits_of("export", model(example))
+            logits = class_logits("export", model(example))
     finally:
         handle.remove()
     if shared > 1 or len(outputs) != 1 or not torch.equal(outputs[0], logits):

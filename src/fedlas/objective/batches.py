@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -92,11 +93,13 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def checked_labels(owner: str, labels: Any, samples: int) -> Tensor:
-    """Labels ``(N,)`` on the CPU.
+    """Return labels ``(N,)`` on the CPU; 0.0 and 1.0, as ``nn.BCEWithLogitsLoss`` takes them, become integers.
 
     Raises:
         InputError: If they are not ``samples`` whole numbers.
     """
+    if isinstance(labels, Tensor):
+        labels = as_integers(labels, (samples,))
     if not isinstance(labels, Tensor):
         try:
             labels = torch.as_tensor(labels)
@@ -112,3 +115,9 @@ def checked_labels(owner: str, labels: Any, samples: int) -> Tensor:
         "The second element of a batch, or the entry 'labels', holds them: pass several inputs as ((a, b), target), "
         "inputs without labels as (inputs,), or say where labels are, e.g. label=2.",
     )
+
+
+def as_integers(labels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return float labels 0.0 and 1.0, with an axis of one class perhaps, as integers of ``shape``; others as given."""
+    fits = labels.is_floating_point() and labels.numel() == math.prod(shape)
+    return labels.reshape(shape).long() if fits and bool(((labels == 0) | (labels == 1)).all()) else labels

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
 
-__all__ = ["Arguments", "logits_of", "unwrapped"]
+__all__ = ["Arguments", "class_logits", "logits_of", "unwrapped"]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -117,3 +118,22 @@ def logits_of(owner: str, output: object) -> Tensor:
         type(output).__name__,
         "Wrap the model in a module that returns the logits.",
     )
+
+
+def class_logits(owner: str, output: object) -> Tensor:
+    """Return logits ``(N, C, ...)`` of a model's output; a single output is the logit of the second of two classes.
+
+    A model with one output, ``(N,)`` or ``(N, 1, ...)`` as for ``nn.BCEWithLogitsLoss``, gets a first class with logit
+    0, so that the softmax over both is the sigmoid of the output.
+
+    Raises:
+        InputError: If the output has no logits.
+
+    Example:
+        >>> import torch
+        >>> class_logits("predict", torch.tensor([[2.0], [-1.0]])).tolist()
+        [[0.0, 2.0], [0.0, -1.0]]
+    """
+    logits = logits_of(owner, output)
+    logits = logits.unsqueeze(1) if logits.ndim == 1 else logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.ndim > 1 and logits.shape[1] == 1 else logits

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedlas._core.check import InputError, describe
 from fedlas.features import FeatureTap, find_head
 from fedlas.objective.batches import checked_labels, moved, read_batch
-from fedlas.objective.calling import Arguments, logits_of
+from fedlas.objective.calling import Arguments, class_logits
 from fedlas.objective.objective import network_of
 from fedlas.predictions import Predictions
 
@@ -29,8 +29,9 @@ def predict(
     """Predictions of ``model`` on every batch of ``loader``.
 
     Args:
-        model: Classifier to logits ``(N, C)``, or an :class:`~fedlas.Objective` around one. Of one that is wrapped by
-            ``DistributedDataParallel``, ``DataParallel`` or ``torch.compile`` the module inside is called.
+        model: Classifier to logits ``(N, C)``, to one logit of the second of two classes ``(N, 1)`` or ``(N,)``, or an
+            :class:`~fedlas.Objective` around one. The module inside of ``DistributedDataParallel``, ``DataParallel``
+            or ``torch.compile`` is called.
         loader: Yields ``(inputs, target)``, where further elements are ignored; or a mapping such as a Hugging Face
             batch, with the labels under ``labels``, ``label`` or ``target`` and the arguments of ``forward`` under the
             other keys; or inputs alone, a tensor, ``(inputs,)`` or a mapping, which gives predictions without target.
@@ -79,7 +80,7 @@ def predict(
                 if tap is not None:
                     tap.start()
                 output = arguments.call("predict", network, moved(inputs, device), {})
-                logits = logits_of("predict", output)
+                logits = class_logits("predict", output)
                 _check_rows(logits)
                 if tap is not None:
                     tapped = tap.stop()
