@@ -9,7 +9,6 @@ from __future__ import annotations
 from fedlas.lab.data.base import DATASETS, Images, Loader, Part, Source, load_dataset
 from fedlas.lab.data.files import Files
 from fedlas.lab.data.pipeline.batches import Batches
-from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.splits import Splits, split
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 from fedlas.lab.data.pipeline.view import View
@@ -19,7 +18,6 @@ from fedlas.lab.data.sets import archives, digits, folders, mnist, npz, syntheti
 
 __all__ = [
     "DATASETS",
-    "BatchOptions",
     "Batches",
     "Files",
     "Images",

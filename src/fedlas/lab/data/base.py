@@ -18,6 +18,12 @@ from fedlas.lab.data.files import Files
 Flip = bool | Literal["alternating"]
 
 
+def expect(owner: str, holds: bool, expected: str, got: object, fix: str) -> None:
+    """Raise InputError unless a condition ``holds``."""
+    if not holds:
+        raise InputError(owner, expected, got, fix)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Images and labels of one part in memory.
@@ -41,33 +47,22 @@ class Images:
     label_probs: Tensor | None = None
 
     def __post_init__(self) -> None:
-        images, target, label_probs = self.images, self.target, self.label_probs
-        for name, value in (("images", images), ("target", target), ("label_probs", label_probs)):
-            if not isinstance(value, Tensor) and (value is not None or name != "label_probs"):
-                raise InputError("Images", f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy.")
-        if images.ndim != 4 or images.dtype != torch.uint8 or 0 in images.shape:
-            raise InputError(
-                "Images",
-                "images must be uint8 (N, channels, H, W) with at least one image",
-                describe(images),
-                "Scale to 0..255, convert to uint8, and put the channels second.",
-            )
-        if target.shape != (len(images),) or target.dtype != torch.int64:
-            raise InputError(
-                "Images",
-                f"target must be int64 ({len(images)},) like the {len(images)} images",
-                describe(target),
-                "Pass one class index per image.",
-            )
-        if label_probs is not None and (
-            label_probs.ndim != 2 or len(label_probs) != len(images) or label_probs.dtype != torch.float32
-        ):
-            raise InputError(
-                "Images",
-                f"label_probs must be float32 ({len(images)}, C)",
-                describe(label_probs),
-                "Pass one row of class probabilities per image.",
-            )
+        images, target, probs = self.images, self.target, self.label_probs
+        for name, value in (("images", images), ("target", target), ("label_probs", probs)):
+            tensor = isinstance(value, Tensor) or (value is None and name == "label_probs")
+            expect("Images", tensor, f"{name} must be a tensor", type(value).__name__, "Use torch.from_numpy.")
+        shaped = images.ndim == 4 and images.dtype == torch.uint8 and 0 not in images.shape
+        expected = "images must be uint8 (N, channels, H, W) with at least one image"
+        fix = "Scale to 0..255, convert to uint8, and put the channels second."
+        expect("Images", shaped, expected, describe(images), fix)
+        count = len(images)
+        fits = target.shape == (count,) and target.dtype == torch.int64
+        expected = f"target must be int64 ({count},) like the {count} images"
+        expect("Images", fits, expected, describe(target), "Pass one class index per image.")
+        if probs is not None:
+            fits = probs.ndim == 2 and len(probs) == count and probs.dtype == torch.float32
+            fix = "Pass one row of class probabilities per image."
+            expect("Images", fits, f"label_probs must be float32 ({count}, C)", describe(probs), fix)
 
     def __len__(self) -> int:
         return int(self.target.shape[0])
@@ -154,69 +149,39 @@ class Source:
 
     def __post_init__(self) -> None:
         # Classes and shapes.
-        channels, height, width = self.train.shape
-        if len(self.classes) < 2:
-            raise InputError(
-                self.name,
-                "a data set needs at least two classes",
-                f"{len(self.classes)} ({', '.join(self.classes)})",
-                "Add images of another class: with one class there is nothing to classify.",
-            )
-        if height != width or self.test.shape != self.train.shape:
-            raise InputError(
-                self.name,
-                "all images must be square and of one shape",
-                f"train {self.train.shape}, test {self.test.shape}",
-                "Crop or resize them first (the folder loader does it with image_size).",
-            )
+        (channels, height, width), count = self.train.shape, len(self.classes)
+        fix = "Add images of another class: with one class there is nothing to classify."
+        got = f"{count} ({', '.join(self.classes)})"
+        expect(self.name, count >= 2, "a data set needs at least two classes", got, fix)
+        alike = height == width and self.test.shape == self.train.shape
+        got = f"train {self.train.shape}, test {self.test.shape}"
+        fix = "Crop or resize them first (the folder loader does it with image_size)."
+        expect(self.name, alike, "all images must be square and of one shape", got, fix)
         # Labels.
         for part, images in (("train", self.train), ("test", self.test)):
-            self._check_labels(part, images)
-        present = torch.bincount(self.train.target, minlength=len(self.classes))
-        if absent := (present == 0).nonzero().flatten().tolist():
-            raise InputError(
-                self.name,
-                "every class must have training images",
-                f"none for {len(absent)} of {len(self.classes)} classes, the first {self.classes[absent[0]]!r}",
-                "Add images of these classes, or number the labels without gaps.",
-            )
+            low, high = int(images.target.min()), int(images.target.max())
+            expected = f"{part} labels must be in [0, {count}) for {count} classes"
+            fix = "Number the classes from 0, or name all of them."
+            expect(self.name, 0 <= low <= high < count, expected, f"values from {low} to {high}", fix)
+            probs = images.label_probs
+            expected = f"{part} label_probs must have {count} columns, one per class"
+            named = probs is None or probs.shape[1] == count
+            expect(self.name, named, expected, describe(probs), "Name all classes.")
+        absent = (torch.bincount(self.train.target, minlength=count) == 0).nonzero().flatten().tolist()
+        got = f"none for {len(absent)} of {count} classes, the first {self.classes[absent[0]]!r}" if absent else ""
+        fix = "Add images of these classes, or number the labels without gaps."
+        expect(self.name, not absent, "every class must have training images", got, fix)
         # Augmentation and normalization.
         check_count(self.name, "crop_padding", self.crop_padding, low=0)
-        if isinstance(self.train, Files) and self.flip == "alternating":
-            fix = "Pass flip=true."
-            raise InputError(self.name, "flip must be true or false for images on disk", self.flip, fix)
-        if isinstance(self.train, Files) and self.crop_padding:
-            raise InputError(
-                self.name,
-                "crop_padding must be 0 for images on disk, which are resized and cropped",
-                self.crop_padding,
-                "Choose resize, crop and train_crop instead.",
-            )
-        neither = self.mean is None and self.std is None
-        if not neither and not usable_statistics(self.mean or (), self.std or (), channels):
-            raise InputError(
-                self.name,
-                f"mean and std must both be None or hold {channels} numbers, finite and std above 0",
-                f"mean {self.mean}, std {self.std}",
-                "Give one number per channel in [0, 1] units, or leave both out to have them computed.",
-            )
-
-    def _check_labels(self, part: str, images: Part) -> None:
-        low, high = int(images.target.min()), int(images.target.max())
-        if low < 0 or high >= len(self.classes):
-            raise InputError(
-                self.name,
-                f"{part} labels must be in [0, {len(self.classes)}) for {len(self.classes)} classes",
-                f"values from {low} to {high}",
-                "Number the classes from 0, or name all of them.",
-            )
-        if images.label_probs is not None and images.label_probs.shape[1] != len(self.classes):
-            raise InputError(
-                self.name,
-                f"{part} label_probs must have {len(self.classes)} columns, one per class",
-                describe(images.label_probs),
-                "Name all classes.",
-            )
+        if isinstance(self.train, Files):
+            choice = self.flip if self.flip == "alternating" else self.crop_padding
+            expected = "images on disk must have no crop_padding and no alternating flips"
+            expect(self.name, not choice, expected, choice, "Choose resize, crop and train_crop, and flip=true.")
+        usable = self.mean is None and self.std is None
+        usable = usable or usable_statistics(self.mean or (), self.std or (), channels)
+        expected = f"mean and std must both be None or hold {channels} numbers, finite and std above 0"
+        fix = "Give one number per channel in [0, 1] units, or leave both out to have them computed."
+        expect(self.name, usable, expected, f"mean {self.mean}, std {self.std}", fix)
 
     @property
     def num_classes(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from fedlas._core.check import check_count
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.base import Images
-from fedlas.lab.data.pipeline.epochs import BatchOptions, Epochs
+from fedlas.lab.data.pipeline.epochs import Epochs
 
 
 class Batches(Epochs):
@@ -28,7 +28,7 @@ class Batches(Epochs):
     Args:
         images: The part.
         crop_padding: Add that many black pixels on each side, then crop to the original size at a random place.
-        **options: ``mean``, ``std``, ``batch_size`` and more: see :class:`BatchOptions`.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
@@ -47,7 +47,7 @@ class Batches(Epochs):
         [[0, 1], [2, 3], [4]]
     """
 
-    def __init__(self, images: Images, *, crop_padding: int = 0, **options: Unpack[BatchOptions]) -> None:
+    def __init__(self, images: Images, *, crop_padding: int = 0, **options: Any) -> None:
         super().__init__(images, **options)
         self.images = images
         self.crop_padding = check_count("Batches", "crop_padding", crop_padding, low=0)

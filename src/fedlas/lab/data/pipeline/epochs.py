@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Required, TypedDict
 
 from torch import Tensor
 
@@ -12,37 +11,20 @@ from fedlas._core.pixels import multiply_add
 from fedlas.lab.data.base import Flip, Part
 
 
-class BatchOptions(TypedDict, total=False):
-    """Options of every kind of batches.
-
-    Attributes:
-        mean: Mean of each channel in [0, 1] units; required.
-        std: Standard deviation of each channel, above 0; required.
-        batch_size: Samples per step over all processes together; required.
-        flip: Mirror each image left to right with probability 1/2, or in every other epoch. Default False.
-        shuffle: Use another order in each epoch. Default False.
-        drop_last: Leave out a last batch of fewer than ``batch_size`` samples. Default False.
-        seed: Whole number >= 0. Default 0.
-        rank: Which slice of each batch this process gets. Default 0.
-        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
-            Default 1.
-    """
-
-    mean: Required[Sequence[float]]
-    std: Required[Sequence[float]]
-    batch_size: Required[int]
-    flip: Flip
-    shuffle: bool
-    drop_last: bool
-    seed: int
-    rank: int
-    world_size: int
-
-
 class Epochs:
     """Batches of one part, in an order and with an augmentation that depend on the epoch.
 
-    It takes a part, in memory or on disk, and the keywords of :class:`~fedlas.lab.data.BatchOptions`.
+    Args:
+        part: A part, in memory or on disk.
+        mean: Mean of each channel in [0, 1] units.
+        std: Standard deviation of each channel, above 0.
+        batch_size: Samples per step over all processes together.
+        flip: Mirror each image left to right with probability 1/2, or in every other epoch.
+        shuffle: Use another order in each epoch.
+        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
+        seed: Whole number >= 0.
+        rank: Which slice of each batch this process gets.
+        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.

@@ -14,9 +14,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.files import write_atomically
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.base import Flip, Images, Part, Source
+from fedlas.lab.data.base import Flip, Images, Part, Source, expect
 from fedlas.lab.data.pipeline.batches import Batches
-from fedlas.lab.data.pipeline.epochs import BatchOptions
 from fedlas.lab.data.pipeline.stratify import IntArray, allocate, choose, shuffled_classes
 from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
 
@@ -109,17 +108,10 @@ class Splits:
             rank: Which slice of each batch this process gets.
             world_size: Number of processes.
         """
-        options = BatchOptions(
-            mean=self.mean,
-            std=self.std,
-            batch_size=batch_size,
-            flip=self.flip,
-            shuffle=True,
-            drop_last=drop_last,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-        )
+        options: dict[str, Any] = {
+            "mean": self.mean, "std": self.std, "batch_size": batch_size, "flip": self.flip, "shuffle": True,
+            "drop_last": drop_last, "seed": seed, "rank": rank, "world_size": world_size,
+        }  # fmt: skip
         if isinstance(self.train, Images):
             return Batches(self.train, crop_padding=self.crop_padding, **options)
         return StreamedBatches(self.train, augment=True, workers=self.workers, **options)
@@ -170,32 +162,18 @@ def split(
     check_count("split", "seed", seed, low=0)
     available, num_classes = len(source.train), source.num_classes
     val_count = _val_count(val_size, available)
-    largest = available - num_classes
-    if val_count > largest:
-        raise InputError(
-            "split",
-            f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
-            f"{available} training images",
-            val_size,
-            "Choose a smaller val_size.",
-        )
-    rest = available - val_count
+    largest, rest = available - num_classes, available - val_count
+    expected = f"val_size must leave an image of each of the {num_classes} classes to train on: at most {largest} of "
+    expect(
+        "split", val_count <= largest, f"{expected}{available} training images", val_size, "Choose a smaller val_size."
+    )
     train_count = rest if train_size is None else check_count("split", "train_size", train_size, low=num_classes)
-    if train_count > rest:
-        raise InputError(
-            "split",
-            f"train_size must be at most {rest}: {available} training images less {val_count} for validation",
-            train_size,
-            "Choose a smaller train_size or val_size.",
-        )
-    test_count = len(source.test) if test_size is None else check_count("split", "test_size", test_size)
-    if test_count > len(source.test):
-        raise InputError(
-            "split",
-            f"test_size must be at most {len(source.test)}, the images in the test part",
-            test_size,
-            "Choose a smaller test_size, or leave it out for all.",
-        )
+    expected = f"train_size must be at most {rest}: {available} training images less {val_count} for validation"
+    expect("split", train_count <= rest, expected, train_size, "Choose a smaller train_size or val_size.")
+    most = len(source.test)
+    test_count = most if test_size is None else check_count("split", "test_size", test_size)
+    expected, fix = f"test_size must be at most {most}, the images in the test part", "Choose a smaller test_size."
+    expect("split", test_count <= most, expected, test_size, fix)
 
     # Which ones: validation first, so that it does not depend on the size of the training part.
     groups, counts = _draw(source.train, Purpose.SPLIT_TRAIN, seed, num_classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from fedlas._core.check import InputError, check_count
 from fedlas._core.streams import Purpose, stream
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.pipeline.epochs import BatchOptions, Epochs
+from fedlas.lab.data.pipeline.epochs import Epochs
 
 _Place = tuple[int, int | None]
 """Row of an image and seed of its augmentation; None without augmentation."""
@@ -34,7 +34,7 @@ class StreamedBatches(Epochs):
         augment: Crop (and flip) as for training; otherwise crop as for testing.
         workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
             share, at most eight.
-        **options: ``mean``, ``std``, ``batch_size`` and more: see :class:`BatchOptions`. Flips need ``augment``.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them. Flips need ``augment``.
 
     Raises:
         InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
@@ -44,9 +44,7 @@ class StreamedBatches(Epochs):
         The epoch, which :meth:`set_epoch` sets. Workers of shuffled batches live as long as the object.
     """
 
-    def __init__(
-        self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Unpack[BatchOptions]
-    ) -> None:
+    def __init__(self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Any) -> None:
         super().__init__(files, **options)
         self.files, self.augment = files, augment
         self.workers = (
