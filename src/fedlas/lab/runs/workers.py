@@ -62,12 +62,20 @@ class Worker:
 
     def _start(self) -> None:
         starter = context()
-        self.connection, theirs = starter.Pipe()
-        self.process = starter.Process(
-            target=_serve, args=(theirs, self._log, self._devices, self._work), name=f"fedlas-worker-{self.number}"
-        )
-        self.process.start()
-        theirs.close()  # so that the pipe closes when the process ends
+        for attempt in range(2):
+            self.connection, theirs = starter.Pipe()
+            self.process = starter.Process(
+                target=_serve, args=(theirs, self._log, self._devices, self._work), name=f"fedlas-worker-{self.number}"
+            )
+            try:
+                self.process.start()
+                return
+            except EOFError:  # the server of forks was killed; the next start begins another
+                self.connection.close()
+                if attempt:
+                    raise
+            finally:
+                theirs.close()  # so that the pipe closes when the process ends
 
 
 def _serve(connection: Connection, log: Path, devices: str | None, work: Callable[[Any], Any]) -> None:

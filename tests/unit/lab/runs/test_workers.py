@@ -1,0 +1,43 @@
+"""A worker process is started again if the server that forks it was killed."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from fedlas.lab.runs import workers
+
+
+class Ends:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failures):
+    pipes, starts = [], []
+
+    class Process:
+        def __init__(self, **_options):
+            pass
+
+        def start(self):
+            starts.append(self)
+            if len(starts) <= failures:
+                raise EOFError("unexpected EOF")
+
+    def pipe():
+        pipes.append((Ends(), Ends()))
+        return pipes[-1]
+
+    monkeypatch.setattr(workers, "context", lambda: SimpleNamespace(Pipe=pipe, Process=Process))
+    if failures == 2:
+        with pytest.raises(EOFError):
+            workers.Worker(tmp_path, 0, None, print)
+    else:
+        worker = workers.Worker(tmp_path, 0, None, print)
+        assert not worker.connection.closed
+        assert worker.process is starts[-1]
+    assert all(theirs.closed for _, theirs in pipes)
+    assert [ours.closed for ours, _ in pipes[: len(pipes) - 1]] == [True] * (len(pipes) - 1)
