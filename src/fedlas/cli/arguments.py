@@ -135,12 +135,12 @@ def columns_of(args: argparse.Namespace) -> Columns | None:
     return None if columns == Columns() else columns
 
 
-def add_card_options(parser: argparse.ArgumentParser) -> None:
+def add_card_options(parser: argparse.ArgumentParser, *, default: str) -> None:
     """Add the options of a calibration card."""
     parser.add_argument(
         "--calibrate",
         metavar="NAME",
-        help="calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: temperature)",
+        help=f"calibrator, fitted on the validation part, or none; see 'fedlas list calibrators' (default: {default})",
     )
     add_replicates(parser)
     add_data(parser, "where the run's data is")

@@ -50,7 +50,7 @@ def add_card(add: AddSubcommand) -> None:
         help="wanted shares of wrong among accepted predictions (default: 0.005 0.01 0.02 0.05 0.1)",
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
-    add_card_options(parser)
+    add_card_options(parser, default=DEFAULT)
     add_columns(parser)
 
 
@@ -84,7 +84,7 @@ def card(
             calibrated; a file of a :class:`~fedlas.CalibratedModel` may come before them.
         out: The JSON file, ``.html`` beside it; None is ``card.json`` in the run's folder, ``MODEL.card.json`` or
             ``TEST.card.json``.
-        calibrate: Calibrator, fitted on validation, or none; None is temperature, or that of the model's file.
+        calibrate: Calibrator, fitted on validation, or none; None is auto, or that of the model's file.
         risks: Wanted risks, each in (0, 1).
         replicates: Of intervals and noise floors; 0 computes none.
         data: Where the run's data is, for the names of its classes; None searches the usual places.

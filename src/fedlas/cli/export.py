@@ -24,7 +24,6 @@ from fedlas.deploy.export import OWNER, TOLERANCE, Exported
 from fedlas.deploy.export import export as export_model_file
 from fedlas.deploy.formats import FORMATS, OUTPUTS
 from fedlas.deploy.model import EXTRA_LAYER
-from fedlas.present.calibrate import DEFAULT
 from fedlas.present.page import require_page_packages
 from fedlas.stats.estimates import check_replicates
 
@@ -54,7 +53,7 @@ def add_export(add: AddSubcommand) -> None:
         metavar="NPZ",
         help="of FILE: real inputs of the model, an array (N, ...), or several named as its arguments (default: none)",
     )
-    add_card_options(parser)
+    add_card_options(parser, default="temperature")
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -63,7 +62,7 @@ def _export(args: argparse.Namespace) -> int:
             args.place,
             form=args.format,
             out=args.out,
-            calibrate=args.calibrate or DEFAULT,
+            calibrate=args.calibrate or "temperature",
             data=args.data,
             replicates=args.replicates,
         )
@@ -82,7 +81,7 @@ def export(
     *,
     form: str = "onnx",
     out: Path | None = None,
-    calibrate: str = DEFAULT,
+    calibrate: str = "temperature",
     data: str | None = None,
     replicates: int = 1000,
 ) -> int:

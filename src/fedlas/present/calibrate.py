@@ -14,7 +14,7 @@ from fedlas.predictions import Predictions
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
-DEFAULT = "temperature"
+DEFAULT = "auto"
 """The calibrator where none is named."""
 
 

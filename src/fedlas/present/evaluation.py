@@ -159,7 +159,9 @@ class Evaluation:
         else:
             short = self._short("Main metrics")
             whole = metrics_table(self.measured, title="All metrics", noise=self.estimates)
-        diagrams = [diagram(stage, predictions, self.num_bins, band=True) for stage, predictions in self.stages.items()]
+        # Beside the sentence stands its subject: the positive class of two, else the predicted class.
+        diagrams = [diagram(stage, each, self.num_bins, band=True) for stage, each in self.stages.items()]
+        beside = positive_diagrams(self.stages, self.positive) or ([] if self._compares else diagrams)
         return render(
             "evaluation.html.j2",
             name=self.name,
@@ -172,10 +174,9 @@ class Evaluation:
             selection=SELECTION if self._compares else "",
             columns=[(c.title, c.about) for c in map(column, names)],
             remarks=[*remarks(self.outcome), *self.notes],
-            beside=[] if self._compares else diagrams,
-            diagrams=diagrams if self._compares else [],
+            beside=beside,
+            diagrams=[] if beside is diagrams else diagrams,
             positive=measures_table(self.positive, details=True) if self.positive else None,
-            positive_diagrams=positive_diagrams(self.stages, self.positive),
         )
 
     def to_frame(self) -> Any:
@@ -284,7 +285,7 @@ def report(
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used.
         on: Held-out predictions of the same model, which a calibrator is fitted on.
-        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: temperature.
+        calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``: accuracy and ECE of each.
         num_bins: Number of bins of calibration errors, at least 1.

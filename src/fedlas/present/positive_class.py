@@ -77,7 +77,11 @@ def described(found: Mapping[str, Estimate]) -> dict[str, tuple[str, float | Non
         if name in found:
             about, each = Column("", unit, places=places), found[name]
             interval = "" if isnan(each.low) else f" [{about.format(each.low)}, {about.format(each.high)}]"
-            texts[name] = (title, float(ideal) if ideal else None, about.format(each.value) + interval)
+            texts[name] = (
+                title.removesuffix(" %"),
+                float(ideal) if ideal else None,
+                about.format(each.value) + interval,
+            )
     return texts
 
 

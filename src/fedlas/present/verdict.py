@@ -94,7 +94,7 @@ def verdict(
     elif judged.is_clear:
         text = f"Miscalibrated by {_few(judged.rejected)}: {claim}."
     elif judged.rejected:
-        text = f"No clear miscalibration: {claim}; {_chance(judged)}."
+        text = f"No clear miscalibration: {claim}; {_chance(judged)}: {_few(judged.rejected)}."
     else:
         ece = noise_in(known, column("ece"))
         floor = f": ECE {column('ece').format(values['ece'])} %, floor {ece.floor} %" if ece.floor else ""
@@ -235,5 +235,4 @@ def _few(texts: Sequence[str]) -> str:
 
 
 def _chance(judged: Verdict) -> str:
-    few = _few(judged.rejected)
-    return f"{len(judged.rejected)} of {len(judged.tests)} tests reject, as chance may do: {few}"
+    return f"{len(judged.rejected)} of {len(judged.tests)} tests reject, as chance may do"

@@ -45,7 +45,6 @@ def test_calibrators_say_what_they_need_and_whether_the_class_stays():
     rows = {row["name"]: row for row in listing("calibrators").rows}
     assert (rows["temperature"]["needs"], rows["temperature"]["keeps the class"]) == ("", "yes")
     assert (rows["feature-clipping"]["needs"], rows["vector"]["keeps the class"]) == ("features", "no")
-    assert rows["structured"]["needs"] == "probmetrics, numba"
 
 
 def test_details_leave_out_what_is_empty():

@@ -28,7 +28,9 @@ def drawn(samples=1000, classes=4, sharpness=1.0, seed=0, shift=0.0):
 
 @pytest.fixture(scope="module")
 def sharp():
-    return report(drawn(sharpness=3), on=drawn(sharpness=3, seed=1), replicates=99, name="<test>")
+    return report(
+        drawn(sharpness=3), on=drawn(sharpness=3, seed=1), calibrate="temperature", replicates=99, name="<test>"
+    )
 
 
 def test_an_over_confident_model_and_its_temperature(sharp):
@@ -98,7 +100,7 @@ def test_without_tests_nothing_is_claimed():
 
 
 def test_a_calibrator_that_makes_it_worse_is_named():
-    found = report(drawn(), on=drawn(sharpness=0.3, seed=1), replicates=99)
+    found = report(drawn(), on=drawn(sharpness=0.3, seed=1), calibrate="temperature", replicates=99)
     assert re.search(r"makes it worse \(NLL .*leave it out", found.verdict[1])
 
 
