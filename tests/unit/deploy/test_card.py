@@ -173,13 +173,13 @@ def test_of_two_files(tmp_path, capsys, monkeypatch):
         card(tmp_path / "val.npz")
     assert card(tmp_path / "val.npz", tmp_path / "test.npz", replicates=0, details=True) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "test: calibration temperature; 1,500 val, 600 test samples" in said
+    assert "test: calibration auto; 1,500 val, 600 test samples" in said
     assert "chose the calibration as well as the thresholds" in said
     assert "training run" not in said
     content = json.loads((tmp_path / "test.card.json").read_text())
-    wanted = evaluate(fit_calibration("temperature", val).transform(test))
+    wanted = evaluate(fit_calibration("auto", val).transform(test))
     assert content["metrics"]["calibrated"]["ece"]["value"] == pytest.approx(wanted["ece"], abs=1e-12)
-    assert Card.read(tmp_path / "test.card.json").calibration.temperature == content["calibration"]["temperature"]
+    assert Card.read(tmp_path / "test.card.json").calibration.method == "auto"
     assert "test.npz: 4 classes; 1,500 val, 600 test samples." in (tmp_path / "test.card.html").read_text()
 
 
