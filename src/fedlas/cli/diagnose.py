@@ -20,7 +20,7 @@ from fedlas.cli.arguments import AddSubcommand, add_data, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
 from fedlas.lab.runs.find import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.studies.diagnose.groups import Group, grouped
+from fedlas.lab.studies.diagnose.groups import RunGroup, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run
 from fedlas.present.page import require_page_packages
 from fedlas.present.table import DASH, Table, table_of, terminal
@@ -75,7 +75,7 @@ def _why_not(folder: RunFolder) -> str | None:
     return lacking(folder) if folder.holds(folder.metrics_path) else None
 
 
-def _verdicts(groups: Sequence[Group]) -> list[str]:
+def _verdicts(groups: Sequence[RunGroup]) -> list[str]:
     """Whether the indicator follows the confidence, and being right, in a sentence for each group."""
     lines = []
     for group in groups:
@@ -90,7 +90,7 @@ def _verdicts(groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def _alarm_lines(groups: Sequence[Group], *, details: bool) -> list[str]:
+def _alarm_lines(groups: Sequence[RunGroup], *, details: bool) -> list[str]:
     found = {
         group.name_of(study): study.alarms_by_kind
         for group in groups
@@ -103,7 +103,7 @@ def _alarm_lines(groups: Sequence[Group], *, details: bool) -> list[str]:
     return [f"{name}: {text}" for name, texts in found.items() for text in texts]
 
 
-def _samples(groups: Sequence[Group]) -> dict[str, Any]:
+def _samples(groups: Sequence[RunGroup]) -> dict[str, Any]:
     """What is known of each test sample, by ``RUN/NAME``."""
     return {
         f"{group.name_of(study)}/{name}": value.cpu().numpy()
@@ -126,7 +126,7 @@ _NARROW = (0, 1, 2, 3, 4)
 """Columns of the indicator; those after them are of the gate."""
 
 
-def summary_table(groups: Sequence[Group]) -> Table:
+def summary_table(groups: Sequence[RunGroup]) -> Table:
     """One row a run with intervals; for several seeds of a group, a row with mean and spread."""
     heads = ("run", "Z~conf", "Z right?", "conf right?", "Z~gap", "+1 %", "flips %", "alpha_i")
     rows: list[Sequence[str]] = []

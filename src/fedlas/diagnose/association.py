@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedlas._core.check import check_choice
 from fedlas.diagnose.jackknife import jackknife
-from fedlas.diagnose.ranked import Ranked, centered, is_boolean, pair_of
+from fedlas.diagnose.ranked import RankedScores, centered, is_boolean, pair_of
 from fedlas.stats.auroc import auroc
 from fedlas.stats.intervals import Interval, check_bootstrap, check_level, interval_from
 from fedlas.stats.rows import Floats
@@ -93,10 +93,10 @@ def associations(
     )
     statistics = _statistics(x, y, is_boolean(value))
     # The first row of weights is the sample itself, the others are replicates.
-    found = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
+    chunks = [statistics(weights) for weights in _weights(len(x), replicates, seed)]
 
     def interval(name: str) -> Interval:
-        values = np.concatenate([chunk[name] for chunk in found])
+        values = np.concatenate([chunk[name] for chunk in chunks])
         whole, rest = float(values[0]), values[1:]
         rest = rest[np.isfinite(rest)]
         # If most replicates have no value, such as an AUROC with one true sample, their quantiles mean nothing.
@@ -105,24 +105,24 @@ def associations(
             return Interval(whole, nan, nan, confidence_level, len(rest), nan, nan, "percentile")
         return interval_from(whole, rest, confidence_level=confidence_level, method="percentile")
 
-    auroc = interval("auroc") if "auroc" in found[0] else None
+    auroc = interval("auroc") if "auroc" in chunks[0] else None
     return Associations(interval("pearson"), interval("spearman"), auroc)
 
 
 def _statistics(x: Floats, y: Floats, boolean: bool) -> Callable[[Floats], dict[str, Floats]]:
     """A function from weights ``(R, N)`` to each number ``(R,)``."""
-    ranked_x, ranked_y = Ranked(x), Ranked(y)
+    ranked_x, ranked_y = RankedScores(x), RankedScores(y)
     # Moments come from matrix products. Values are centered first, so that a large mean costs no digits.
     centered_x, centered_y = centered(x), centered(y)
 
     def of(weights: Floats) -> dict[str, Floats]:
-        found = {
+        values = {
             "pearson": _correlation(weights, centered_x, centered_y),
             "spearman": _rank_correlation(weights, ranked_x, ranked_y),
         }
         if boolean:
-            found["auroc"] = auroc(ranked_x.groups(weights * (1 - y)), ranked_x.groups(weights * y))
-        return found
+            values["auroc"] = auroc(ranked_x.groups(weights * (1 - y)), ranked_x.groups(weights * y))
+        return values
 
     return of
 
@@ -134,9 +134,9 @@ def _weights(samples: int, replicates: int, seed: int) -> Iterator[Floats]:
     chunk = max(1, _CELLS // samples)
     for start in range(0, replicates, chunk):
         rows = min(chunk, replicates - start)
-        drawn = generator.integers(samples, size=(rows, samples))
-        drawn += np.arange(rows)[:, None] * samples
-        yield np.bincount(drawn.ravel(), minlength=rows * samples).reshape(rows, samples).astype(np.float64)
+        indices = generator.integers(samples, size=(rows, samples))
+        indices += np.arange(rows)[:, None] * samples
+        yield np.bincount(indices.ravel(), minlength=rows * samples).reshape(rows, samples).astype(np.float64)
 
 
 def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
@@ -147,7 +147,7 @@ def _correlation(weights: Floats, x: Floats, y: Floats) -> Floats:
     return _ratio(covariance, var_x, var_y, float(np.mean(x * x)), float(np.mean(y * y)))
 
 
-def _rank_correlation(weights: Floats, x: Ranked, y: Ranked) -> Floats:
+def _rank_correlation(weights: Floats, x: RankedScores, y: RankedScores) -> Floats:
     half = weights.sum(axis=1, keepdims=True) / 2  # the mean rank for any weights
     ranks_x, ranks_y = x.ranks(weights) - half, y.ranks(weights) - half
     covariance = np.einsum("rn,rn,rn->r", weights, ranks_x, ranks_y)

@@ -110,8 +110,8 @@ def flip_share(before: Tensor, after: Tensor) -> float:
     Returns:
         A fraction in ``[0, 1]``; NaN if no sample was seen both times.
     """
-    seen = (before != Decisions.UNSEEN) & (after != Decisions.UNSEEN)
-    return float((before != after)[seen].double().mean())
+    common = (before != Decisions.UNSEEN) & (after != Decisions.UNSEEN)
+    return float((before != after)[common].double().mean())
 
 
 class Decisions:
@@ -126,18 +126,18 @@ class Decisions:
 
     def __init__(self) -> None:
         self.before = torch.empty(0, dtype=torch.int8)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._batches: list[tuple[Tensor, Tensor]] = []
 
     def see(self, psi: Tensor, index: Tensor) -> None:
         """Keep the directions ``psi (B,)`` of the training samples ``index (B,)``."""
-        self._seen.append((index.detach(), psi.detach().to(torch.int8)))
+        self._batches.append((index.detach(), psi.detach().to(torch.int8)))
 
     def epoch(self) -> Tensor:
         """Directions ``(N,)`` seen since :meth:`end_epoch`, :attr:`UNSEEN` where there is none; clears them."""
-        if not self._seen:
+        if not self._batches:
             return torch.empty(0, dtype=torch.int8)
-        index, psi = (torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True))
-        self._seen = []
+        index, psi = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
+        self._batches = []
         now = torch.full((int(index.max()) + 1,), self.UNSEEN, dtype=torch.int8)
         now[index] = psi
         return now

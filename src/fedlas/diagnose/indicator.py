@@ -37,7 +37,7 @@ def indicator_report(
     score: Tensor,
     predictions: Predictions,
     *,
-    level: float = 0.95,
+    confidence_level: float = 0.95,
     replicates: int = 1000,
     seed: int = 0,
     method: Method = "bootstrap",
@@ -47,7 +47,7 @@ def indicator_report(
     Args:
         score: One number per sample ``(N,)``: NCI's ``Z``, or a norm.
         predictions: Predictions of the same samples.
-        level: Confidence level in ``(0, 1)``.
+        confidence_level: Confidence level in ``(0, 1)``.
         replicates: Bootstrap replicates; all numbers share the same draws.
         seed: Seed of the draws.
         method: As for :func:`associations`.
@@ -61,7 +61,7 @@ def indicator_report(
         shows what the gap adds to correctness.
     """
     _check_rows("indicator_report", score, predictions)
-    options: Any = {"level": level, "replicates": replicates, "seed": seed, "method": method}
+    options: Any = {"confidence_level": confidence_level, "replicates": replicates, "seed": seed, "method": method}
     states = _states(predictions.confidence.double(), predictions.correct)
     return IndicatorReport(
         confidence=associations(score, states["confidence"], **options),
@@ -93,20 +93,21 @@ def indicator_numbers(score: Tensor, predictions: Predictions) -> dict[str, floa
     """
     _check_rows("indicator_numbers", score, predictions)
     score = score.to(predictions.logits.device)
-    known = score.isfinite()
-    enough = int(known.sum()) >= 3  # two samples always correlate perfectly
+    finite = score.isfinite()
+    enough = int(finite.sum()) >= 3  # two samples always correlate perfectly
     numbers: dict[str, float] = {}
     for name, value_of in _states(predictions.confidence.double(), predictions.correct).items():
-        against = associations(score[known], value_of[known], method="jackknife") if enough else None
+        against = associations(score[finite], value_of[finite], method="jackknife") if enough else None
         for measure in ("pearson", "spearman", "auroc") if name == "correct" else ("pearson", "spearman"):
-            found: Interval | None = None if against is None else getattr(against, measure)
-            value, low, high = (math.nan,) * 3 if found is None else (found.value, found.low, found.high)
+            interval: Interval | None = None if against is None else getattr(against, measure)
+            ends = (math.nan,) * 3 if interval is None else (interval.value, interval.low, interval.high)
+            value, low, high = ends
             numbers |= {f"{measure}_{name}": value, f"{measure}_{name}_low": low, f"{measure}_{name}_high": high}
     return numbers
 
 
 @dataclass(frozen=True)
-class Bins:
+class ScoreBins:
     """Samples in groups of ascending score.
 
     Attributes:
@@ -124,7 +125,7 @@ class Bins:
     count: list[int]
 
 
-def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> Bins:
+def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10) -> ScoreBins:
     """Confidence and accuracy in ``num_bins`` groups of equally many samples, by ascending score.
 
     If the score distinguishes over- and under-confident samples, confidence exceeds accuracy at one end and falls short
@@ -142,7 +143,7 @@ def binned_scores(score: Tensor, predictions: Predictions, *, num_bins: int = 10
     order = score.argsort(stable=True)
     gap = predictions.confidence.double() - predictions.correct.double()
     groups = torch.tensor_split(order, num_bins)
-    return Bins(
+    return ScoreBins(
         score=[float(score[group].double().mean()) for group in groups],
         confidence=[float(predictions.confidence[group].double().mean()) for group in groups],
         accuracy=[float(predictions.correct[group].double().mean()) for group in groups],

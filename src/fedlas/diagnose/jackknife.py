@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fedlas.diagnose.ranked import Ranked, centered
+from fedlas.diagnose.ranked import RankedScores, centered
 from fedlas.stats.auroc import auroc
 from fedlas.stats.intervals import Interval
 from fedlas.stats.rows import Floats
@@ -32,27 +32,27 @@ def jackknife(x: Floats, y: Floats, *, boolean: bool, level: float) -> dict[str,
         level: Confidence level in ``(0, 1)``.
     """
     a, b = centered(x), centered(y)
-    by_x, by_y = Ranked(x), Ranked(y)
+    by_x, by_y = RankedScores(x), RankedScores(y)
     u, v = _standing(by_x), _standing(by_y)
     # A sample changes a mean over standings by its own term and by moving the standings of the samples above it.
     uv = u * v + _above(by_x, v) + _above(by_y, u)
     uu, vv = u * u + 2 * _above(by_x, u), v * v + 2 * _above(by_y, v)
-    found = {
+    estimate = {
         "pearson": _correlation(a, b, a * b, a * a, b * b, level),
         "spearman": _correlation(u, v, uv, uu, vv, level),
     }
     if boolean:
-        found["auroc"] = _auroc(by_x, y, level)
-    return found
+        estimate["auroc"] = _auroc(by_x, y, level)
+    return estimate
 
 
-def _standing(ranked: Ranked) -> Floats:
+def _standing(ranked: RankedScores) -> Floats:
     """Share of the samples below each, ties counting half, less its mean."""
     samples = len(ranked.order)
     return np.asarray(ranked.ranks(np.ones((1, samples)))[0] / samples - 0.5)
 
 
-def _above(ranked: Ranked, weights: Floats) -> Floats:
+def _above(ranked: RankedScores, weights: Floats) -> Floats:
     """Sum of the weights of the samples above each, ties counting half, divided by ``N``."""
     return np.asarray((weights.sum() - ranked.ranks(weights[None])[0]) / len(weights))
 
@@ -75,7 +75,7 @@ def _correlation(u: Floats, v: Floats, uv: Floats, uu: Floats, vv: Floats, level
     return _interval(value, math.tanh(middle - half), math.tanh(middle + half), error, level)
 
 
-def _auroc(ranked: Ranked, truth: Floats, level: float) -> Interval:
+def _auroc(ranked: RankedScores, truth: Floats, level: float) -> Interval:
     """The AUROC, with DeLong's variance.
 
     It adds the variances of each true sample's share of false samples below it, and of each false sample's share of

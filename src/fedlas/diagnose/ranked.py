@@ -47,7 +47,7 @@ def is_boolean(value: Tensor | Floats) -> bool:
     return str(value.dtype) in ("torch.bool", "bool")
 
 
-class Ranked:
+class RankedScores:
     """The ascending order of samples, and which of them are equal."""
 
     def __init__(self, values: Floats) -> None:

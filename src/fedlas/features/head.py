@@ -91,8 +91,8 @@ def _listed(layers: list[tuple[str, nn.Module]]) -> str:
 def _refuse_several(model: nn.Module) -> None:
     """Refuse a model whose logits come from several heads, since no one input is *the* features."""
     get_classifier = getattr(model, "get_classifier", None)
-    found = get_classifier() if callable(get_classifier) else None
-    heads = [part for part in found if _has_weights(part)] if isinstance(found, tuple | list | nn.ModuleList) else []
+    heads = get_classifier() if callable(get_classifier) else None
+    heads = [part for part in heads if _has_weights(part)] if isinstance(heads, tuple | list | nn.ModuleList) else []
     if not heads:
         places = [*_known_places(model)][:1]
         owners = [model, *places]  # a second head may be part of the first one's module
@@ -117,13 +117,13 @@ def _has_weights(module: object) -> bool:
 def _known_places(model: nn.Module) -> Iterator[nn.Module]:
     get_classifier = getattr(model, "get_classifier", None)
     if callable(get_classifier):
-        found = get_classifier()
-        if isinstance(found, nn.Module):
-            yield found
+        head = get_classifier()
+        if isinstance(head, nn.Module):
+            yield head
     for name in _ATTRIBUTES:
-        found = getattr(model, name, None)
-        if isinstance(found, nn.Module):
-            yield found
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Module):
+            yield head
 
 
 def _fits(layer: nn.Module, num_classes: int | None, *, conv: bool = True) -> bool:

@@ -37,9 +37,9 @@ def find_pool(model: nn.Module, pool: str | nn.Module | None = None) -> nn.Modul
         return part_of("find_pool", "pool", model, pool)
     names = dict(model.named_modules())
     for name in _PLACES:
-        found = names.get(name)
-        if found is not None and (name != "classifier.0" or "Pool" in type(found).__name__):
-            return found
+        matches = names.get(name)
+        if matches is not None and (name != "classifier.0" or "Pool" in type(matches).__name__):
+            return matches
     raise InputError(
         "find_pool",
         "the model must pool its last map in a module of its own, such as 'avgpool'",

@@ -13,7 +13,7 @@ from fedlas._core.threads import OfThread
 __all__ = ["FeatureTap"]
 
 
-class _Heard:
+class _Capture:
     """The tensor captured during a forward pass."""
 
     listening = False
@@ -21,7 +21,7 @@ class _Heard:
     calls = 0
 
 
-class _HeardByThread(OfThread, _Heard):
+class _CaptureByThread(OfThread, _Capture):
     """The same, separately for each thread."""
 
 
@@ -55,18 +55,18 @@ class FeatureTap:
     def __init__(self, module: nn.Module, *, flatten: bool = False) -> None:
         self._flatten = flatten
         self._conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        self._by_thread = _HeardByThread()
-        self._traced = _Heard()
+        self._by_thread = _CaptureByThread()
+        self._traced = _Capture()
         self._handle = module.register_forward_pre_hook(self._hook)
 
     def _hook(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        heard = self._heard
-        if heard.listening:
-            heard.captured = args[0] if args else None
-            heard.calls += 1
+        capture = self._capture
+        if capture.listening:
+            capture.captured = args[0] if args else None
+            capture.calls += 1
 
     @property
-    def _heard(self) -> _Heard:
+    def _capture(self) -> _Capture:
         # A compiled graph returns the tensor itself, so the attributes matter only while one thread traces it; and not
         # every version of the compiler can trace attributes of a thread.
         return self._traced if torch.compiler.is_compiling() else self._by_thread
@@ -74,7 +74,7 @@ class FeatureTap:
     def start(self) -> None:
         """Listen to the next forward pass."""
         self.cancel()
-        self._heard.listening = True
+        self._capture.listening = True
 
     def stop(self) -> Tensor:
         """Return the tensor captured since :meth:`start`, and drop the reference to it.
@@ -83,7 +83,7 @@ class FeatureTap:
             InputError: If the module did not run exactly once, or had no positional tensor; with ``flatten``, if that
                 is not a map.
         """
-        captured, calls = self._heard.captured, self._heard.calls
+        captured, calls = self._capture.captured, self._capture.calls
         self.cancel()
         if calls != 1:
             raise InputError(
@@ -116,8 +116,8 @@ class FeatureTap:
 
     def cancel(self) -> None:
         """Stop listening and drop the captured tensor; for a forward pass that failed."""
-        heard = self._heard
-        heard.listening, heard.captured, heard.calls = False, None, 0
+        capture = self._capture
+        capture.listening, capture.captured, capture.calls = False, None, 0
 
     def remove(self) -> None:
         """Remove the hook from the module."""

@@ -74,7 +74,7 @@ class BayesianSelfDistillation(Remembering):
         label = batch.target if batch.soft else torch.nn.functional.one_hot(batch.target, probs.shape[1])
         mean = torch.where((visits > 0)[:, None], rows, label.to(probs.dtype))
         # The total after v visits: prior d^v + (1 + d + ... + d^(v - 1)).
-        kept = torch.full_like(probs[:, 0], self.discount).pow(visits)
-        added = visits.to(probs.dtype) if self.discount == 1 else (1 - kept) / (1 - self.discount)
-        total = (self.discount * (self.prior * kept + added))[:, None]
+        decay = torch.full_like(probs[:, 0], self.discount).pow(visits)
+        added = visits.to(probs.dtype) if self.discount == 1 else (1 - decay) / (1 - self.discount)
+        total = (self.discount * (self.prior * decay + added))[:, None]
         return (total * mean + probs) / (total + 1)

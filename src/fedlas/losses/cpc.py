@@ -32,9 +32,9 @@ class _PairSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, a: float, b: float, wanted: tuple[bool, bool]) -> Tensor:
-        value, for_logits, for_target = _pair_sums(logits, target, a, b, wanted)
-        ctx.settings = a, b, wanted
+    def forward(ctx: Any, logits: Tensor, target: Tensor, a: float, b: float, needed: tuple[bool, bool]) -> Tensor:
+        value, for_logits, for_target = _pair_sums(logits, target, a, b, needed)
+        ctx.settings = a, b, needed
         ctx.save_for_backward(logits, target, for_logits, for_target)
         return value
 
@@ -48,17 +48,17 @@ class _PairSum(torch.autograd.Function):
 
 
 def _pair_sums(
-    logits: Tensor, target: Tensor, a: float, b: float, wanted: tuple[bool, bool]
+    logits: Tensor, target: Tensor, a: float, b: float, needed: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The value of :class:`_PairSum`, and its derivatives with respect to logits and target if ``wanted``."""
     value = logits.new_zeros(logits.shape[0])
-    for_logits = torch.zeros_like(logits) if wanted[0] else None
-    for_target = torch.zeros_like(logits) if wanted[1] else None
+    for_logits = torch.zeros_like(logits) if needed[0] else None
+    for_target = torch.zeros_like(logits) if needed[1] else None
     # Two classes j and k weigh own_j - b t_k: a if j is the target, 0 if k is, else b; soft targets mix these.
-    own = a * target + b * (target.sum(dim=1, keepdim=True) - target)
+    claim = a * target + b * (target.sum(dim=1, keepdim=True) - target)
     for rows, columns in _blocks(logits):
         gap = logits[rows, None, :] - logits[rows, columns, None]  # z_k - z_j at [i, j, k]
-        share = own[rows, columns, None] - b * target[rows, None, :]
+        share = claim[rows, columns, None] - b * target[rows, None, :]
         cost = F.softplus(gap)
         value[rows] += (cost * share).sum(dim=(1, 2))
         if for_target is not None:
@@ -80,8 +80,8 @@ def _blocks(logits: Tensor) -> Iterator[tuple[slice, slice]]:
     height = max(1, pairs // classes**2)
     width = max(1, pairs // (height * classes))
     for top in range(0, rows, height):
-        for left in range(0, classes, width):
-            yield slice(top, top + height), slice(left, left + width)
+        for start in range(0, classes, width):
+            yield slice(top, top + height), slice(start, start + width)
 
 
 def pairwise_constraints(
@@ -115,8 +115,8 @@ def pairwise_constraints(
     else:
         mass = target.sum(dim=1)
     graph = torch.is_grad_enabled()
-    wanted = (graph and logits.requires_grad, graph and target.requires_grad)
-    value: Tensor = _PairSum.apply(logits, target, a, b, wanted)
+    needed = (graph and logits.requires_grad, graph and target.requires_grad)
+    value: Tensor = _PairSum.apply(logits, target, a, b, needed)
     # The sum holds the pairs j = k too, at softplus(0) = log 2 each.
     diagonal = a + b * (classes - 2)
     if variant == "reference" and classes > 2:

@@ -83,7 +83,7 @@ class CrossFitted(Informed):
         device = self.memory.rows.device
         self.memory.record(torch.arange(len(probs), device=device), probs.to(device), None)
 
-    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The targets of the batch."""
         rows, visits = recalled(self, self.memory, batch)
         return rows, visits > 0

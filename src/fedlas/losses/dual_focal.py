@@ -40,13 +40,13 @@ def rival_of_target(logits: Tensor, target: Tensor, nll: Tensor) -> Tensor:
         target: ``(M,)``.
         nll: ``-log p_y (M,)``; it holds the partition function, which ``p_j`` needs too.
     """
-    own = logits.gather(1, target[:, None])
+    target_logit = logits.gather(1, target[:, None])
     with torch.no_grad():
-        below = torch.where(logits < own, logits, float("-inf"))
+        below = torch.where(logits < target_logit, logits, float("-inf"))
         place = below.argmax(dim=1, keepdim=True)
         exists = torch.isfinite(below.gather(1, place))
     # log p_j = z_j - z_y + log p_y. Without a lower class the exponent is masked before exp, and the value after it.
-    log_prob = logits.gather(1, place) - own - nll[:, None]
+    log_prob = logits.gather(1, place) - target_logit - nll[:, None]
     return torch.where(exists, log_prob, 0.0).exp().mul(exists).squeeze(1)
 
 

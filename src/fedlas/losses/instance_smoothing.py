@@ -88,7 +88,7 @@ class InstanceSmoothing(CrossFitted):
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        q, there = self.known(batch)
+        q, there = self.second_target(batch)
         label = batch.target if batch.soft else F.one_hot(batch.target, q.shape[1]).to(q.dtype)
         target = self.targets(q, label, strength)
         if there is not None:  # without a teacher the target is the label alone
@@ -101,7 +101,7 @@ class InstanceSmoothing(CrossFitted):
         mass = torch.as_tensor(strength, dtype=q.dtype, device=q.device).reshape(-1, 1)
         # What each class of the label gives away, and to the share q_k / (1 - q_y) or 1 / (C - 1) of which others.
         if self.form == "amount":
-            given = label * mass * q
-            return label - given + (given.sum(dim=1, keepdim=True) - given) / (q.shape[1] - 1)
-        given = label * mass / (q.sum(dim=1, keepdim=True) - q)
-        return label * (1 - mass) + q * (given.sum(dim=1, keepdim=True) - given)
+            moved = label * mass * q
+            return label - moved + (moved.sum(dim=1, keepdim=True) - moved) / (q.shape[1] - 1)
+        moved = label * mass / (q.sum(dim=1, keepdim=True) - q)
+        return label * (1 - mass) + q * (moved.sum(dim=1, keepdim=True) - moved)

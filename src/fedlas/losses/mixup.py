@@ -202,8 +202,10 @@ class CutMix(_Mixing):
         share, partner = draw_share(self.alpha), draw_partners(len(inputs), inputs.device)
         height, width = inputs.shape[2:]
         box = (_side(height, share)[:, None] & _side(width, share)).to(inputs.device)
-        kept = 1 - box.to(inputs.dtype).mean()
-        return Mixed(inputs=torch.where(box, inputs[partner], inputs), target=kept * soft + (1 - kept) * soft[partner])
+        unchanged = 1 - box.to(inputs.dtype).mean()
+        return Mixed(
+            inputs=torch.where(box, inputs[partner], inputs), target=unchanged * soft + (1 - unchanged) * soft[partner]
+        )
 
 
 def _side(length: int, share: Tensor) -> Tensor:

@@ -40,8 +40,8 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
     """
     check_count("label_pairs", "ignore_index", ignore_index, low=None)
     _check_shapes("label_pairs", logits, target)
-    known = target != ignore_index
-    labels = target[known]
+    labeled = target != ignore_index
+    labels = target[labeled]
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise InputError(
             "label_pairs",
@@ -49,7 +49,7 @@ def label_pairs(logits: Tensor, target: Tensor, *, ignore_index: int = -100) -> 
             f"values from {float(labels.min()):g} to {float(labels.max()):g}",
             "Metrics need hard labels.",
         )
-    return two_logits(logits[known]), labels.long()
+    return two_logits(logits[labeled]), labels.long()
 
 
 class _PerLabel(OnBase):
@@ -68,13 +68,13 @@ class _PerLabel(OnBase):
                 )
 
     @abstractmethod
-    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:
         """Loss of each label ``(N L,)``, unweighted."""
 
     def _forward(self, logits: Tensor, target: Tensor, extras: dict[str, Tensor | None]) -> Tensor:
         pairs = self._pairs(logits, target)  # checks both, so that an error here moves no moments
-        known = target != self.ignore_index
-        values = self._per_label(pairs, logits, known, extras["features"]).reshape(logits.shape)
+        labeled = target != self.ignore_index
+        values = self._per_label(pairs, logits, labeled, extras["features"]).reshape(logits.shape)
         if self.weight is not None:
             values = values * self.weight.to(values.dtype)
         if self.pos_weight is not None:
@@ -96,9 +96,9 @@ class _PerLabel(OnBase):
                 describe(logits),
                 "Build the loss with the number of labels of the model.",
             )
-        known = target != self.ignore_index
+        labeled = target != self.ignore_index
         if can_look(logits):
-            inside = target[known]
+            inside = target[labeled]
             if not inside.numel() or not bool(((inside >= 0) & (inside <= 1)).all()):  # this form is false for NaN
                 raise InputError(
                     owner,
@@ -108,12 +108,12 @@ class _PerLabel(OnBase):
                 )
         # Floats may be soft targets, so each becomes a row of two probabilities.
         wide = logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
-        labels = torch.where(known, target, 0).reshape(-1)
+        labels = torch.where(labeled, target, 0).reshape(-1)
         soft = target.is_floating_point()
         return Batch(
             logits=two_logits(wide.reshape(-1)),
             target=torch.stack((1 - labels, labels), dim=1).to(wide.dtype) if soft else labels.long(),
-            valid=known.reshape(-1),
+            valid=labeled.reshape(-1),
             weight=None,
             features=None,
             index=None,
@@ -169,7 +169,7 @@ class MultiLabel(_PerLabel):
             )
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:  # noqa: ARG002
         return self.per_sample(pairs)
 
     def per_sample(self, batch: Batch) -> Tensor:
@@ -216,10 +216,10 @@ class MultiLabelFedLAS(_PerLabel, Modulated):
         super().__init__(num_classes=num_labels, base=base, beta=beta, **options)
         self._keep_weights(pos_weight)
 
-    def _per_label(self, pairs: Batch, logits: Tensor, known: Tensor, features: Tensor | None) -> Tensor:
+    def _per_label(self, pairs: Batch, logits: Tensor, labeled: Tensor, features: Tensor | None) -> Tensor:
         # A sample without a known label is ignored by NCI; the class of the others has no effect on the strength.
         present = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-        counted = torch.where(known.any(dim=1), present, self.ignore_index)
+        counted = torch.where(labeled.any(dim=1), present, self.ignore_index)
         rows = prepare(type(self).__name__, logits, counted, features, ignore_index=self.ignore_index)
         return self.base.with_strength(pairs, self._strength(rows).repeat_interleave(logits.shape[1]))
 

@@ -155,8 +155,8 @@ def _moments(norms: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int |
         return mean, std, len(norms)
     if valid is None:
         valid = torch.ones_like(norms, dtype=torch.bool)
-    kept = torch.where(valid, norms, 0.0)
-    count, total = sum_across_ranks(torch.stack((valid.sum().to(norms.dtype), kept.sum()))).unbind()
+    counted = torch.where(valid, norms, 0.0)
+    count, total = sum_across_ranks(torch.stack((valid.sum().to(norms.dtype), counted.sum()))).unbind()
     mean = total / count
     # Deviations from the common mean, not sums of squares: float32 would cancel for large norms with little spread.
     squares = sum_across_ranks(torch.where(valid, norms - mean, 0.0).square().sum())

@@ -64,7 +64,7 @@ class OnlineLabelSmoothing(PreciseBuffers, Informed, LearnsFromValidation):
         self.register_buffer("soft_labels", uniform)
         self.register_buffer("sums", torch.zeros_like(uniform))
 
-    def known(self, batch: Batch) -> tuple[Tensor, None]:
+    def second_target(self, batch: Batch) -> tuple[Tensor, None]:
         """The soft label of each position's class; in training the batch adds to the sums."""
         batch.check_classes("OnlineLabelSmoothing", self.num_classes)
         label = batch.favored()

@@ -31,7 +31,7 @@ from fedlas.losses._base import (
 __all__ = ["RankMixupMRL", "RankMixupNDCG"]
 
 
-def ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
+def margin_ranking_penalty(logits: Tensor, mixed: Tensor, share: Tensor, margin: float) -> Tensor:
     """MRL: ``mean_k relu(max z(mixed_k) - max z + margin)`` of each row, ``(M,)``; 0 for mixtures of one class.
 
     Args:
@@ -170,7 +170,7 @@ class RankMixupMRL(_RankMixup):
 
     def penalty(self, logits: Tensor, mixed: Tensor, share: Tensor) -> Tensor:
         """Margin ranking penalty of each position ``(M,)``."""
-        return ranking_penalty(logits, mixed, share, self.margin)
+        return margin_ranking_penalty(logits, mixed, share, self.margin)
 
 
 @LOSSES.register("rankmixup-ndcg", **_ABOUT, tune={"alpha": "0.01:1:log", "mix_alpha": "0.2:5:log"})

@@ -54,8 +54,8 @@ def log_temperature_step(predictions: Predictions) -> float:
     probs = logits.softmax(dim=1)
     mean = (probs * logits).sum(dim=1)
     spread = weights @ (probs * (logits - mean[:, None]).square()).sum(dim=1)
-    own = logits.gather(1, predictions.target[:, None]).squeeze(1)
-    return float(weights @ (mean - own) / spread) if spread > 0 else 0.0
+    target_logit = logits.gather(1, predictions.target[:, None]).squeeze(1)
+    return float(weights @ (mean - target_logit) / spread) if spread > 0 else 0.0
 
 
 def class_bias_step(predictions: Predictions) -> Tensor:
@@ -176,11 +176,11 @@ class Tempered(PreciseBuffers, OnBase, LearnsFromValidation):
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``."""
         batch.check_classes(type(self).__name__, self.num_classes)
-        mixed = None if batch.mixed is None else self._seen(batch.mixed)
-        values: Tensor = self.base.per_sample(replace(batch, logits=self._seen(batch.logits), mixed=mixed))
+        mixed = None if batch.mixed is None else self._tempered(batch.mixed)
+        values: Tensor = self.base.per_sample(replace(batch, logits=self._tempered(batch.logits), mixed=mixed))
         return self.temperature.to(batch.logits.dtype) * values
 
-    def _seen(self, logits: Tensor) -> Tensor:
+    def _tempered(self, logits: Tensor) -> Tensor:
         """What the base gets."""
         if self.bias is not None:
             logits = logits + self.bias.to(logits.dtype)

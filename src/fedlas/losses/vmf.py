@@ -28,31 +28,31 @@ class _AffineNLL(torch.autograd.Function):
     """``-log softmax(tilt z + left @ right)_y`` of each row, some rows at a time; no ``(N, C)`` is kept."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, tilt: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, target, tilt, left, right)
+    def forward(ctx: Any, logits: Tensor, target: Tensor, tilt: Tensor, lhs: Tensor, rhs: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, target, tilt, lhs, rhs)
         parts = []
-        for z, y, slope, rest in _some_rows(logits, target, tilt, left):
-            scores = (rest @ right).addcmul_(slope[:, None], z)
+        for z, y, slope, rest in _some_rows(logits, target, tilt, lhs):
+            scores = (rest @ rhs).addcmul_(slope[:, None], z)
             parts.append(-F.log_softmax(scores, dim=1).gather(1, y[:, None]).squeeze(1))
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, target, tilt, left, right = ctx.saved_tensors
+        logits, target, tilt, lhs, rhs = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: nothing in place
-            probs = torch.addcmul(left @ right, tilt[:, None], logits).softmax(dim=1) * grad[:, None]
+            probs = torch.addcmul(lhs @ rhs, tilt[:, None], logits).softmax(dim=1) * grad[:, None]
             slopes = probs.scatter_add(1, target[:, None], -grad[:, None])
-            return slopes * tilt[:, None], None, (slopes * logits).sum(dim=1), slopes @ right.T, left.T @ slopes
+            return slopes * tilt[:, None], None, (slopes * logits).sum(dim=1), slopes @ rhs.T, lhs.T @ slopes
         # The softmax is computed again, so that the forward pass keeps no (N, C) array of its own.
-        grad_logits, grad_right = torch.empty_like(logits), torch.zeros_like(right)
-        grad_tilt, grad_left = torch.empty_like(tilt), torch.empty_like(left)
+        grad_logits, grad_right = torch.empty_like(logits), torch.zeros_like(rhs)
+        grad_tilt, grad_left = torch.empty_like(tilt), torch.empty_like(lhs)
         for z, y, slope, rest, g, to_logits, to_tilt, to_left in _some_rows(
-            logits, target, tilt, left, grad, grad_logits, grad_tilt, grad_left
+            logits, target, tilt, lhs, grad, grad_logits, grad_tilt, grad_left
         ):
-            slopes = (rest @ right).addcmul_(slope[:, None], z).softmax(dim=1).mul_(g[:, None])
+            slopes = (rest @ rhs).addcmul_(slope[:, None], z).softmax(dim=1).mul_(g[:, None])
             slopes.scatter_add_(1, y[:, None], -g[:, None])
             grad_right.addmm_(rest.T, slopes)
-            torch.mm(slopes, right.T, out=to_left)
+            torch.mm(slopes, rhs.T, out=to_left)
             torch.mul(slopes, slope[:, None], out=to_logits)
             # This comes last, because it overwrites the slopes.
             torch.sum(slopes.mul_(z), dim=1, out=to_tilt)
@@ -115,12 +115,12 @@ def uncertain_cross_entropy(
     # The tangent makes the bound of every score affine in its logit: tilt z + left @ right.
     tangent = resultant_rate(at, dim=dim)
     tilt = tangent / rate
-    left, right = torch.stack((1 - tilt, tangent * radius / 2), dim=1), torch.stack((bias, sizes))
+    lhs, rhs = torch.stack((1 - tilt, tangent * radius / 2), dim=1), torch.stack((bias, sizes))
     moved, still = log_mgf(torch.stack((at, square)), dim=dim, rate=torch.stack((tangent, rate))).unbind()
     excess = moved - still - inner
     if target.ndim == 2:
-        return smoothed_nll(torch.addcmul(left @ right, tilt[:, None], logits), target, 0.0, weight), excess
-    nll: Tensor = _AffineNLL.apply(logits, target, tilt, left, right)
+        return smoothed_nll(torch.addcmul(lhs @ rhs, tilt[:, None], logits), target, 0.0, weight), excess
+    nll: Tensor = _AffineNLL.apply(logits, target, tilt, lhs, rhs)
     return (nll if weight is None else nll * weight[target]), excess
 
 
@@ -190,15 +190,15 @@ class VMF(PreciseBuffers, Loss):
         self.confidence = check_number(name, "confidence", confidence, low=0, high=1, low_open=True)
         if self.confidence == 1:
             raise InputError(name, "confidence must be below 1", self.confidence, "Choose e.g. 0.7.")
-        self.given: float | None = None
+        self.fixed_concentration: float | None = None
         if concentration is not None:
-            self.given = check_number(name, "concentration", concentration, low=0, low_open=True)
-        self.register_buffer("concentration", torch.tensor(self.given or 0.0, dtype=torch.float32))
+            self.fixed_concentration = check_number(name, "concentration", concentration, low=0, low_open=True)
+        self.register_buffer("concentration", torch.tensor(self.fixed_concentration or 0.0, dtype=torch.float32))
 
     def per_sample(self, batch: Batch) -> Tensor:
         """Loss of each position ``(M,)``; the first call in training sets the concentration."""
         features, head_weight = batch.linear_inputs(type(self).__name__)
-        if self.given is None and self.training and torch.is_grad_enabled():
+        if self.fixed_concentration is None and self.training and torch.is_grad_enabled():
             self._start(batch)
         logits = batch.logits
         if batch.valid is not None:  # the bias mixes samples: ignored ones must not reach the others
@@ -218,8 +218,8 @@ class VMF(PreciseBuffers, Loss):
     @torch.no_grad()
     def _start(self, batch: Batch) -> None:
         """Set the concentration, if it is not set and the norms of the batch allow it."""
-        features, known = batch.need(type(self).__name__, "features"), self.concentration > 0
-        if can_look(known) and bool(known):  # elsewhere the work is done in vain
+        features, is_set = batch.need(type(self).__name__, "features"), self.concentration > 0
+        if can_look(is_set) and bool(is_set):  # elsewhere the work is done in vain
             return
         norms, valid = feature_norms(features, 2), batch.valid_rows(len(features))
         counted = torch.ones_like(norms) if valid is None else valid.to(norms.dtype)
@@ -227,13 +227,15 @@ class VMF(PreciseBuffers, Loss):
             torch.stack((torch.where(counted > 0, norms, 0.0).sum(), counted.sum()))
         ).unbind()
         r, dim = self.confidence, features.shape[1]
-        found = r * (dim - r**2) / (1 - r**2) * count / total
-        usable = torch.isfinite(found) & (found > 0) & ~known
-        self.concentration.copy_(torch.where(usable, found, self.concentration))
+        start = r * (dim - r**2) / (1 - r**2) * count / total
+        usable = torch.isfinite(start) & (start > 0) & ~is_set
+        self.concentration.copy_(torch.where(usable, start, self.concentration))
 
     def extra_repr(self) -> str:
         """Settings, for ``repr``."""
-        return super().extra_repr() + ("" if self.given is None else f", concentration={self.given}")
+        return super().extra_repr() + (
+            "" if self.fixed_concentration is None else f", concentration={self.fixed_concentration}"
+        )
 
 
 def _head_bias(logits: Tensor, features: Tensor, head_weight: Tensor, valid: Tensor | None) -> Tensor:

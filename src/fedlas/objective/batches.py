@@ -52,13 +52,13 @@ def read_batch(owner: str, batch: Any, label: int | str | None = None) -> tuple[
 
 
 def _of_mapping(owner: str, batch: Mapping[str, Any], label: int | str | None) -> tuple[Any, Any]:
-    found = [key for key in LABELS if key in batch] if label is None else [label]
-    if len(found) > 1 or (label is not None and label not in batch):
+    keys = [key for key in LABELS if key in batch] if label is None else [label]
+    if len(keys) > 1 or (label is not None and label not in batch):
         expected = "a batch must hold labels under one key" if label is None else f"a batch must hold {label!r}"
         got = f"a mapping with {', '.join(map(repr, batch))}"
         raise InputError(owner, expected, got, "Name the key of the labels, e.g. label='labels'.")
-    inputs = {key: value for key, value in batch.items() if key not in found}
-    return inputs, batch[found[0]] if found else None  # type: ignore[index]  # the keys are strings here
+    inputs = {key: value for key, value in batch.items() if key not in keys}
+    return inputs, batch[keys[0]] if keys else None  # type: ignore[index]  # the keys are strings here
 
 
 def _of_sequence(owner: str, batch: Any, label: int | str | None) -> tuple[Any, Any]:

@@ -63,7 +63,7 @@ class Arguments:
         )
         return cls(required, frozenset(named - set(required)), None if any_number else len(placed), any_name)
 
-    def call(self, owner: str, model: nn.Module, inputs: Any, given: Mapping[str, Any]) -> Any:
+    def call(self, owner: str, model: nn.Module, inputs: Any, keywords: Mapping[str, Any]) -> Any:
         """The model's output for the inputs of a batch.
 
         Args:
@@ -71,25 +71,25 @@ class Arguments:
             model: The model, wrapped or not.
             inputs: One input; a plain tuple or list of several, in the order of ``forward``; or a mapping from names to
                 inputs. A model of one argument gets the whole tuple, and of a mapping with one entry the value.
-            given: Further keywords.
+            keywords: Further keywords.
 
         Raises:
             InputError: If ``forward`` takes other inputs.
         """
-        missing = [name for name in self.required if name not in given]
+        missing = [name for name in self.required if name not in keywords]
         if isinstance(inputs, Mapping):
             named = dict(inputs)
             if set(missing) <= set(named) and (self.any_name or set(named) <= {*missing, *self.others}):
-                return model(**named, **given)
+                return model(**named, **keywords)
             if self.most != 1 and (len(named) != 1 or len(missing) > 1):
                 raise self._unfit(owner, model, f"inputs {', '.join(map(str, named))}")
-            return model(next(iter(named.values())) if len(named) == 1 else inputs, **given)
+            return model(next(iter(named.values())) if len(named) == 1 else inputs, **keywords)
         count = len(inputs) if type(inputs) in (tuple, list) else 1
         if count > 1 and len(missing) <= count and (self.most is None or count <= self.most):
-            return model(*inputs, **given)
+            return model(*inputs, **keywords)
         if len(missing) > 1:
             raise self._unfit(owner, model, "one input" if count == 1 else f"{count} inputs")
-        return model(inputs, **given)
+        return model(inputs, **keywords)
 
     def _unfit(self, owner: str, model: nn.Module, got: str) -> InputError:
         names = ", ".join((*self.required, *(f"{name}=" for name in sorted(self.others))))

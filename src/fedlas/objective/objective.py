@@ -106,19 +106,19 @@ class Objective(nn.Module):
 
         # Where the criterion reads its features, and the weight of the head.
         self._tap: FeatureTap | None = None
-        self._wanted = [head]  # in lists, so that modules are not registered a second time
+        self._named_head = [head]  # in lists, so that modules are not registered a second time
         self._head: list[nn.Module] = []
         self._read: list[nn.Module] = []
         if self.needs & {"features", "head_weight"}:
-            found = self._find_head()
+            head_module = self._find_head()
             if "features" in self.needs:
                 of_head = isinstance(features, str) and features == "head"
-                read = found if of_head else find_pool(model, _pool_of(features))
+                read = head_module if of_head else find_pool(model, _pool_of(features))
                 self._tap = FeatureTap(read, flatten=not of_head)
                 self._read.append(read)
             if "head_weight" in self.needs:
-                _check_linear(found)
-            self._head.append(found)
+                _check_linear(head_module)
+            self._head.append(head_module)
 
     def forward(
         self, inputs: Any, target: Tensor, *, index: Tensor | None = None, **model_kwargs: Any
@@ -176,11 +176,11 @@ class Objective(nn.Module):
         return model.get_submodule(self._name_of(self._find_head()))
 
     def _find_head(self) -> nn.Module:
-        return find_head(self.model, self._wanted[0], num_classes=getattr(self.criterion, "num_classes", None))
+        return find_head(self.model, self._named_head[0], num_classes=getattr(self.criterion, "num_classes", None))
 
-    def _name_of(self, wanted: nn.Module) -> str:
+    def _name_of(self, part: nn.Module) -> str:
         """Dotted name of a module inside the model; empty if the model has no such part."""
-        return next((name for name, module in self.model.named_modules() if module is wanted), "")
+        return next((name for name, module in self.model.named_modules() if module is part), "")
 
     def _call(self, inputs: Any, model_kwargs: dict[str, Any]) -> Any:
         return self._arguments.call("Objective", self.model, inputs, model_kwargs)
@@ -214,21 +214,21 @@ def objective_in(owner: str, module: nn.Module) -> Objective:
     Raises:
         InputError: If there is none.
     """
-    found = unwrapped(module) if isinstance(module, nn.Module) else module
-    if isinstance(found, Objective):
-        return found
+    inner = unwrapped(module) if isinstance(module, nn.Module) else module
+    if isinstance(inner, Objective):
+        return inner
     raise InputError(
         owner,
         "it takes an Objective, or one wrapped for several processes or by torch.compile",
-        type(found).__name__,
+        type(inner).__name__,
         "Wrap the model first: Objective(model, criterion).",
     )
 
 
 def network_of(module: nn.Module) -> nn.Module:
     """The classifier in a module: that of an :class:`Objective`, without wrappers."""
-    found = unwrapped(module)
-    return unwrapped(found.model) if isinstance(found, Objective) else found
+    inner = unwrapped(module)
+    return unwrapped(inner.model) if isinstance(inner, Objective) else inner
 
 
 def _pool_of(features: object) -> str | nn.Module | None:
@@ -275,8 +275,8 @@ def param_groups(
         >>> [(g["name"], g["weight_decay"]) for g in param_groups(objective, weight_decay=5e-4)]
         [('model', 0.0005), ('criterion', 0.0)]
     """
-    found = objective_in("param_groups", objective)
-    return groups_of(found.model, found.criterion, weight_decay=weight_decay, lr=lr, decay_criterion=decay_criterion)
+    inner = objective_in("param_groups", objective)
+    return groups_of(inner.model, inner.criterion, weight_decay=weight_decay, lr=lr, decay_criterion=decay_criterion)
 
 
 def groups_of(
@@ -287,8 +287,8 @@ def groups_of(
     if lr is not None:
         check_number("param_groups", "lr", lr, low=0)
     weights = [p for p in model.parameters() if p.requires_grad]
-    seen = set(map(id, weights))
-    others = [p for p in criterion.parameters() if p.requires_grad and id(p) not in seen]
+    of_model = set(map(id, weights))
+    others = [p for p in criterion.parameters() if p.requires_grad and id(p) not in of_model]
     groups: list[dict[str, Any]] = [{"name": "model", "params": weights, "weight_decay": weight_decay}]
     if others:
         decay = weight_decay if decay_criterion else 0.0

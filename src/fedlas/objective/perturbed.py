@@ -87,25 +87,25 @@ def drifted_predictions(
         batches = _Noisy(loader, noise, seed, channels)
         return predict(model, batches, device=device, features=keep, head=head if keep else None)
 
-    known: dict[float, float] = {}
+    accuracies: dict[float, float] = {}
 
     def accuracy(noise: float) -> float:
-        if noise not in known:
-            known[noise] = float(under(noise, keep=False).correct.double().mean())
-        return known[noise]
+        if noise not in accuracies:
+            accuracies[noise] = float(under(noise, keep=False).correct.double().mean())
+        return accuracies[noise]
 
     # The accuracies at both ends: without noise, and by chance.
     clean = under(0.0, keep=features)
-    known[0.0] = float(clean.correct.double().mean())
+    accuracies[0.0] = float(clean.correct.double().mean())
     floor = max(1 / clean.num_classes, accuracy(MOST_NOISE))
-    step = (known[0.0] - floor) / (levels - 1)
+    step = (accuracies[0.0] - floor) / (levels - 1)
     # One standard error is allowed, because no finite sample is right exactly as often as chance.
     at_chance = floor + math.sqrt(floor * (1 - floor) / clean.num_samples)
-    if step * clean.num_samples < 1 or known[0.0] <= at_chance:
+    if step * clean.num_samples < 1 or accuracies[0.0] <= at_chance:
         raise InputError(
             "drifted_predictions",
             f"noise must lower the accuracy, by more than its standard error and a sample at each of {levels} levels",
-            f"{known[0.0]:.1%} without noise and {floor:.1%} with much",
+            f"{accuracies[0.0]:.1%} without noise and {floor:.1%} with much",
             "Use a model that is better than chance, more validation samples or fewer levels.",
         )
 
@@ -117,12 +117,12 @@ def drifted_predictions(
         if level == 0:
             noise = 0.0
         elif level < levels - 1:
-            noise = _noise_for(known[0.0] - level * step, accuracy, known, close=close)
+            noise = _noise_for(accuracies[0.0] - level * step, accuracy, accuracies, close=close)
         else:
             noise = _least_noise(at_chance, accuracy)
         parts.append(under(noise, keep=features) if level else clean)
         if on_level is not None:
-            on_level(level, noise, known[noise])
+            on_level(level, noise, accuracies[noise])
     return Predictions(
         torch.cat([part.logits for part in parts]),
         torch.cat([part.target for part in parts]),
@@ -130,16 +130,18 @@ def drifted_predictions(
     )
 
 
-def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[float, float], *, close: float) -> float:
+def _noise_for(
+    goal: float, accuracy: Callable[[float], float], accuracies: dict[float, float], *, close: float
+) -> float:
     """A noise with an accuracy near ``goal``, by bisection; ``accuracy`` adds every trial to ``known``.
 
     The bracket contains the first fall of the accuracy below the goal, so the curve need not be exactly monotone.
     """
-    ordered = sorted(known)
-    high = next((noise for noise in ordered if known[noise] < goal), ordered[-1])
+    ordered = sorted(accuracies)
+    high = next((noise for noise in ordered if accuracies[noise] < goal), ordered[-1])
     low = max((noise for noise in ordered if noise < high), default=0.0)
     for _ in range(_MOST_HALVINGS):
-        near = [noise for noise in sorted(known) if abs(known[noise] - goal) <= close]
+        near = [noise for noise in sorted(accuracies) if abs(accuracies[noise] - goal) <= close]
         if near:
             return near[0]
         # Noise matters by its ratio, so the bracket is halved on a logarithmic scale, which 0 has no place on.
@@ -148,7 +150,7 @@ def _noise_for(goal: float, accuracy: Callable[[float], float], known: dict[floa
             low = middle
         else:
             high = middle
-    return min(sorted(known), key=lambda noise: abs(known[noise] - goal))
+    return min(sorted(accuracies), key=lambda noise: abs(accuracies[noise] - goal))
 
 
 def _least_noise(at_chance: float, accuracy: Callable[[float], float]) -> float:

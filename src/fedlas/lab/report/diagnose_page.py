@@ -12,7 +12,7 @@ import torch
 from fedlas.lab.data.base import Part
 from fedlas.lab.report.thumbnails import thumbnail
 from fedlas.lab.runs.load import splits_at_hand
-from fedlas.lab.studies.diagnose.groups import Group
+from fedlas.lab.studies.diagnose.groups import RunGroup
 from fedlas.lab.studies.diagnose.study import Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves
 from fedlas.plots.theme import legend_height
@@ -40,7 +40,7 @@ class Case:
     head: str = ""
 
 
-def diagnose_page(groups: Sequence[Group], *, data: str | None = None) -> str:
+def diagnose_page(groups: Sequence[RunGroup], *, data: str | None = None) -> str:
     """The page as HTML, without anything outside it.
 
     Args:

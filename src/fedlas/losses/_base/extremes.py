@@ -13,9 +13,9 @@ class _RowExtreme(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, largest: bool) -> Tensor:
-        found = logits.amax(dim=1, keepdim=True) if largest else logits.amin(dim=1, keepdim=True)
-        ctx.save_for_backward(logits, found)
-        return found
+        extreme = logits.amax(dim=1, keepdim=True) if largest else logits.amin(dim=1, keepdim=True)
+        ctx.save_for_backward(logits, extreme)
+        return extreme
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -24,19 +24,19 @@ class _RowExtreme(torch.autograd.Function):
         return (place * share if torch.is_grad_enabled() else place.mul_(share)), None
 
 
-def equal_to(logits: Tensor, found: Tensor) -> Tensor:
+def equal_to(logits: Tensor, extreme: Tensor) -> Tensor:
     """1.0 where ``logits (M, C)`` equals ``found (M, 1)``, else 0.0; without a gradient."""
     # Into a float buffer at once: a boolean (M, C) in between costs a third of a softmax on a CPU.
-    return torch.eq(logits.detach(), found.detach(), out=torch.empty_like(logits))
+    return torch.eq(logits.detach(), extreme.detach(), out=torch.empty_like(logits))
 
 
 def row_max(logits: Tensor) -> Tensor:
     """``max_k z_k`` of each row of ``logits (M, C)``, as ``(M, 1)``; equal maxima share the gradient evenly."""
-    found: Tensor = _RowExtreme.apply(logits, True)
-    return found
+    extreme: Tensor = _RowExtreme.apply(logits, True)
+    return extreme
 
 
 def row_min(logits: Tensor) -> Tensor:
     """``min_k z_k`` of each row of ``logits (M, C)``, as ``(M, 1)``; equal minima share the gradient evenly."""
-    found: Tensor = _RowExtreme.apply(logits, False)
-    return found
+    extreme: Tensor = _RowExtreme.apply(logits, False)
+    return extreme

@@ -1,4 +1,4 @@
-"""Losses whose target mixes the label with something that is known of the sample."""
+"""Losses whose target mixes the label with a second one, which depends on the sample or on its class."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fedlas.losses._base.strength import LossWithStrength
 
 
 class Informed(LossWithStrength):
-    """``CE((1 - alpha) t + alpha q, p)``, in which ``q`` is what is known of the sample; label smoothing has 1/C there.
+    """``CE((1 - alpha) t + alpha q, p)`` with a second target ``q`` for each sample; label smoothing has 1/C there.
 
     Args:
-        alpha: Weight of what is known, in [0, 1].
+        alpha: Weight of the second target, in [0, 1].
         gamma: Above 0, each sample's loss is multiplied by the distance between this target and p to that power.
         **options: Those of every loss. Class weights apply to both parts class by class.
     """
@@ -34,14 +34,14 @@ class Informed(LossWithStrength):
         self.gamma = check_number(type(self).__name__, "gamma", gamma, low=0)
 
     @abstractmethod
-    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """``q (M, C)`` without a gradient, and for which positions there is one ``(M,)`` bool; None is for all."""
 
     def with_strength(self, batch: Batch, strength: Tensor | float) -> Tensor:
         """Loss of each position ``(M,)`` with another alpha, a float or ``(M,)``."""
-        q, there = self.known(batch)
+        q, there = self.second_target(batch)
         label = batch.cross_entropy()
-        if there is not None:  # without knowledge the target is the label alone
+        if there is not None:  # without a second target the label is the only one
             strength = torch.where(there, strength, 0.0)
         mixed = label + strength * (smoothed_nll(batch.logits, q, 0.0, batch.weight) - label)
         if not self.gamma:
@@ -89,7 +89,7 @@ class Remembering(Informed):
     def updated(self, rows: Tensor, visits: Tensor, probs: Tensor, batch: Batch) -> Tensor:
         """The rows ``(M, C)`` to remember, from those of before, how often they were recorded, and the prediction."""
 
-    def known(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def second_target(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Recall, and in training record this visit afterward."""
         rows, visits = recalled(self, self.memory, batch)
         if self.training and torch.is_grad_enabled():

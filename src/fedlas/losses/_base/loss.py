@@ -115,11 +115,11 @@ class Loss(nn.Module, ABC):
         super().__init_subclass__(**kwargs)
         # As in the base class: its signature is spelled out already, so options pass through any number of classes.
         signature = inspect.signature(cls.__init__)
-        *own, last = signature.parameters.values()
+        *parameters, last = signature.parameters.values()
         if last.kind is last.VAR_KEYWORD and (names := _option_names(last.annotation, cls.__init__.__globals__)):
             inherited = inspect.signature(super(cls, cls).__init__).parameters.values()
-            own += [option for option in inherited if option.name in names - signature.parameters.keys()]
-            cls.__init__.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+            parameters += [option for option in inherited if option.name in names - signature.parameters.keys()]
+            cls.__init__.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -255,15 +255,15 @@ def class_weights(owner: str, weight: Any) -> Tensor | None:
     if weight is None:
         return None
     try:
-        found = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
+        values = torch.as_tensor(weight, dtype=torch.get_default_dtype()).detach().clone()
     except (TypeError, ValueError, RuntimeError):
-        found = None
-    row = found is not None and found.ndim == 1 and bool(torch.isfinite(found).all()) and bool((found >= 0).all())
-    if found is None or not row or not bool(found.any()):
+        values = None
+    row = values is not None and values.ndim == 1 and bool(torch.isfinite(values).all()) and bool((values >= 0).all())
+    if values is None or not row or not bool(values.any()):
         raise InputError(
             owner,
             "weight must be (C,), finite, non-negative and not all 0",
             describe(weight),
             "Pass one weight for each class.",
         )
-    return found
+    return values

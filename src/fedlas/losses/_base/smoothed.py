@@ -34,13 +34,13 @@ class _SmoothedNLL(torch.autograd.Function):
         if target.ndim == 1:
             target = target[:, None]
         hit, mean = _hit_and_mean(log_probs, target, weight)
-        kept = log_probs if logits.numel() <= _LARGE else None
+        saved = log_probs if logits.numel() <= _LARGE else None
         if isinstance(alpha, Tensor):
             difference = hit - mean
-            ctx.save_for_backward(logits, kept, target, alpha, weight, difference)
+            ctx.save_for_backward(logits, saved, target, alpha, weight, difference)
             return difference.mul(alpha).sub_(hit)
         ctx.alpha = alpha
-        ctx.save_for_backward(logits, kept, target, None, weight, None)
+        ctx.save_for_backward(logits, saved, target, None, weight, None)
         return torch.lerp(hit, mean, alpha).neg_() if alpha else -hit
 
     @staticmethod

@@ -11,7 +11,7 @@ from fedlas.lab.studies.diagnose.study import Study
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """Runs that differ in nothing but the seed.
 
     Attributes:
@@ -32,7 +32,7 @@ class Group:
         return self.place + study.run.name
 
 
-def grouped(studies: Sequence[Study]) -> list[Group]:
+def grouped(studies: Sequence[Study]) -> list[RunGroup]:
     """The studies in groups, in the order in which each begins.
 
     What tells groups apart is the first of these that does: the loss, recipe and loss, the bench's folder and loss, a
@@ -42,12 +42,12 @@ def grouped(studies: Sequence[Study]) -> list[Group]:
     members: dict[tuple[str, int], list[Study]] = {}
     for study in studies:
         key, copy = _but_seed(study.run), 0
-        while any(known.run.seed == study.run.seed for known in members.get((key, copy), ())):
+        while any(member.run.seed == study.run.seed for member in members.get((key, copy), ())):
             copy += 1
         members.setdefault((key, copy), []).append(study)
-    found = [tuple(group) for group in members.values()]
-    places = _places([group[0].run for group in found])
-    return [Group(place, group) for place, group in zip(places, found, strict=True)]
+    groups = [tuple(group) for group in members.values()]
+    places = _places([group[0].run for group in groups])
+    return [RunGroup(place, group) for place, group in zip(places, groups, strict=True)]
 
 
 def _but_seed(run: Run) -> str:

@@ -24,7 +24,7 @@ from fedlas.diagnose import (
     gate_report,
     indicator_report,
 )
-from fedlas.diagnose.indicator import Bins, FailureCases
+from fedlas.diagnose.indicator import FailureCases, ScoreBins
 from fedlas.lab.recipes.plan import Run, build_loss
 from fedlas.lab.runs.claim import must_be_finished
 from fedlas.lab.runs.data import as_tested
@@ -64,7 +64,7 @@ class Study:
     score: Tensor
     score_source: str
     indicator: IndicatorReport
-    bins: Bins
+    bins: ScoreBins
     failures: FailureCases
     psi: Tensor | None
     alpha_i: Tensor | None
@@ -94,9 +94,9 @@ class Study:
     @property
     def samples(self) -> dict[str, Tensor]:
         """What is known of each test sample, ``(N,)``: score, confidence, whether it is right, direction, strength."""
-        known = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
+        columns = {"score": self.score, "confidence": self.predictions.confidence, "correct": self.predictions.correct}
         decided = {"psi": self.psi, "alpha_i": self.alpha_i}
-        return known | {name: value for name, value in decided.items() if value is not None}
+        return columns | {name: value for name, value in decided.items() if value is not None}
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, for JSON."""
@@ -216,9 +216,9 @@ def _criterion(folder: RunFolder, num_classes: int) -> nn.Module:
     """The loss with the state of the best epoch."""
     state = load_checkpoint(folder.checkpoint_path, folder.run.config())["best"]["objective"]
     prefix = "criterion."
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     criterion = build_loss(folder.run, num_classes=num_classes, num_samples=len(folder.splits["train"]))
-    restore_module(criterion, own, folder.checkpoint_path)
+    restore_module(criterion, weights, folder.checkpoint_path)
     return criterion
 
 
@@ -239,9 +239,9 @@ def _asked_on_maps(folder: RunFolder) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _norm_score(features: Tensor, reference: Tensor) -> Tensor:
-    norms, known = feature_norms(features), feature_norms(reference)
-    spread = float(known.std()) or 1.0  # a collapsed network has one norm for all: then Z is 0
-    return (norms - known.mean()) / spread
+    norms, usual = feature_norms(features), feature_norms(reference)
+    spread = float(usual.std()) or 1.0  # a collapsed network has one norm for all: then Z is 0
+    return (norms - usual.mean()) / spread
 
 
 def plain(value: Any) -> Any:
