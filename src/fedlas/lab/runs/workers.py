@@ -108,7 +108,14 @@ def context() -> Any:
         return multiprocessing.get_context("spawn")
     starter = multiprocessing.get_context("forkserver")
     starter.set_forkserver_preload(
-        ["fedlas.lab.bench.executors.local", "accelerate", "rich.progress", "filelock", "torch._dynamo"]
+        [
+            "fedlas.lab.runs.orphan",
+            "fedlas.lab.bench.executors.local",
+            "accelerate",
+            "rich.progress",
+            "filelock",
+            "torch._dynamo",
+        ]
     )
     return starter
 

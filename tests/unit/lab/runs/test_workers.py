@@ -1,5 +1,7 @@
 """A worker process is started again if the server that forks it was killed."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -41,3 +43,14 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
         assert worker.process is starts[-1]
     assert all(theirs.closed for _, theirs in pipes)
     assert [ours.closed for ours, _ in pipes[: len(pipes) - 1]] == [True] * (len(pipes) - 1)
+
+
+@pytest.mark.system
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process of its parent's end")
+def test_the_server_of_forks_ends_with_its_parent():
+    child = "import fedlas.lab.runs.orphan, signal; print('ready', flush=True); signal.pause()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        assert process.stdout.read() == ""  # the pipe closes when the child ends
