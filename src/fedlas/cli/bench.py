@@ -138,14 +138,6 @@ def bench(
 ) -> int:
     """Run a recipe with several losses and seeds, write the report, print its verdict and table.
 
-    Args:
-        recipe: What to run.
-        losses: As :func:`fedlas.lab.recipes.plan.plan`.
-        seeds: As :func:`fedlas.lab.recipes.plan.plan`.
-        out: As :func:`fedlas.lab.recipes.plan.plan`.
-        executor: Where the runs happen; None is one after the other in this process.
-        details: As in :func:`report`.
-
     Returns:
         0, or 1 if a run failed (the others are done and reported all the same).
 
@@ -201,14 +193,7 @@ def bench_group(
     out: Path | None = None,
     **options: Any,
 ) -> int:
-    """Run every recipe of a group; one that cannot be run is said and does not stop the others.
-
-    Args:
-        group: What to run.
-        losses: None means each recipe's.
-        seeds: None means each recipe's.
-        out: See :meth:`Group.folder`.
-        **options: Further ones of :func:`bench`.
+    """Run every recipe of a group; one that cannot be run is named and does not stop the others.
 
     Returns:
         0, or 1 if a run of one of several recipes failed, or a recipe could not be run.

@@ -76,17 +76,16 @@ def _best(model: ReportModel, about: Column, stage: str = "test") -> str:
     )
     if not comparison.tests:
         return f"{best}."
-    first = (about.metric, stage) == ("nll", "test")  # what holds for all numbers is said once
-    if comparison.n == 1:
-        return f"{best}, with one seed, which cannot show more than chance." if first else f"{best}."
+    if comparison.n < FEWEST_SEEDS:
+        # What holds for all numbers is said once.
+        seeds = "one seed" if comparison.n == 1 else f"{comparison.n} seeds"
+        few = f" over {seeds}; only {FEWEST_SEEDS} or more can call one best" if about.metric == "nll" else ""
+        return f"{best}{few if stage == 'test' else ''}."
     equal = [name for name in model.methods if name in comparison.tests and name not in comparison.distinguishable]
-    over = f"over {comparison.n} seeds"
-    if comparison.n < FEWEST_SEEDS and first:
-        over += f"; use {FEWEST_SEEDS} to call one best"
     if not equal:
-        return f"{best}, beyond chance {over}."
+        return f"{best}, beyond chance over {comparison.n} seeds."
     others = listed(equal, 3) if len(equal) < len(comparison.tests) else "any other" if len(equal) > 1 else equal[0]
-    return f"{best}; not distinguishable from {others} {over}."
+    return f"{best}; not distinguishable from {others} over {comparison.n} seeds."
 
 
 def _calibration(model: ReportModel) -> str:

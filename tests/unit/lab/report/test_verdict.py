@@ -46,14 +46,14 @@ def test_from_five_seeds_on_the_best_has_a_star_and_is_named():
 def test_from_fewer_seeds_there_is_no_star():
     values = {"ls": [0.30, 0.26, 0.32], "ce": [0.25, 0.26, 0.27]}
     text = texts(summary(values))["Lowest NLL"]
-    assert text == "ce (0.260); not distinguishable from ls over 3 seeds; use 5 to call one best."
+    assert text == "ce (0.260) over 3 seeds; only 5 or more can call one best."
     assert {row[1].mark for row in short_table(report_model(summary(values))).rows} == {""}
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"ls": [0.3], "ce": [0.2]}, "ce (0.200), with one seed, which cannot show more than chance."),
+        ({"ls": [0.3], "ce": [0.2]}, "ce (0.200) over one seed; only 5 or more can call one best."),
         ({"ce": [0.2, 0.3]}, "ce (0.250)."),
         ({"ls": [0.30, 0.31, 0.3, 0.32, 0.31], "ce": [0.2, 0.3, 0.25, 0.2, 0.3], "mbls": [0.9, 0.91, 0.92, 0.9, 0.91]},
          "ce (0.250); not distinguishable from ls over 5 seeds."),
