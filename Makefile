@@ -8,7 +8,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile -
 
 MATHEMATICS := losses metrics stats calibrators
 
-.PHONY: help demo test test-system test-long coverage lint types format api tables results bench examples docs docs-serve \
+.PHONY: help demo test test-system test-long coverage lint types format api tables results bench bench-check examples docs docs-serve \
 	all-checks clean
 
 help:          ## this list
@@ -63,6 +63,10 @@ bench: $(VENV)/.test   ## speed: losses, metrics and the training step, as ratio
 	$(BIN)/python benchmarks/stats.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/peers.py --out bench.json
+
+bench-check: $(VENV)/.test   ## fail where fedlas is 20 % slower against other libraries than at the last release
+	$(BIN)/python benchmarks/peers.py --check
 
 examples: $(VENV)/.test   ## FedLAS inside the training code of other libraries; accuracy and ECE before and after
 	@for example in examples/[a-z]*_*.py; do case $$example in */noisy_digits.py) continue;; esac; \

@@ -1,4 +1,21 @@
-"""Metrics of accuracy and calibration: pure functions on :class:`~fedlas.Predictions`; ``evaluate`` computes all."""
+"""Metrics of accuracy and calibration: pure functions on :class:`~fedlas.Predictions`; ``evaluate`` computes all.
+
+How a metric streams:
+
+1. :func:`~fedlas.metrics.scan.chunks` cuts the predictions into chunks that fit the processor's cache. A
+   :class:`Chunk` computes softmax, confidence, outcome and the like when a metric first asks for them, and each once.
+2. A *statistic* takes chunk after chunk in (``update``) and keeps sums: of confidences and outcomes in bins
+   (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of each class (``ClasswiseSums``),
+   on a fine grid (``FineGrid``); or all confidences, where they must be sorted (``EqualMass``).
+3. The *value* of a metric is a formula of these sums: :func:`expected_calibration_error` is ``mean_gap`` of the table
+   that ``EqualWidth`` gathered. Metrics with the same statistic share it.
+4. :class:`OnePass` holds both. The registry :data:`METRICS` holds a ``OnePass`` for each metric; ``evaluate`` fills the
+   statistics of all in one pass over the rows, and a metric's own function is a pass of its own.
+5. Sums are whole numbers, see :mod:`fedlas.metrics.sums`: chunks, batches, shards and ranks add up bit for bit. So
+   :class:`StreamingMetrics` keeps the same statistics from batch to batch and gives the same numbers. What must be
+   sorted is replaced by the fine grid there, with a bound on the error (:class:`Approximation`).
+6. The bootstrap (:mod:`fedlas.stats`) builds the same tables for many replicates at a time and calls the same formula.
+"""
 
 # The order in which these modules register their metrics is the order of columns in tables.
 # isort: off

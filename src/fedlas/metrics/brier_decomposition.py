@@ -136,6 +136,11 @@ def brier_calibration(predictions: Predictions, *, num_bins: int = 15) -> float:
     Raises:
         InputError: If ``num_bins`` is below 1.
 
+    Note:
+        With few samples in most cells nearly all of it is chance, and its interval may be ten times as wide as the
+        truth. Such an interval says that these samples cannot measure it: take classwise ECE with its noise floor, or
+        more samples.
+
     Example:
         >>> brier_calibration(Predictions([[0.0, 0.0], [0.0, 0.0]], [1, 1]))
         0.5

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,25 +45,29 @@ class CellSums:
 
     def __init__(self, size: int, weighted: bool, *, bits: int = UNIT_BITS) -> None:
         self.values = torch.zeros(size, dtype=torch.float64 if weighted else torch.int64, device="cpu")
+        self._array: NDArray[Any] = self.values.numpy()  # the same memory
         self._weighted, self._scale = weighted, 2.0**bits
 
     def add(self, cell: Tensor, terms: Tensor | None = None, weights: Tensor | None = None) -> None:
         """Add ``terms (n,)`` in ``[0, 1]``, None for ones, times ``weights (n,)``, to the cells ``cell (n,)``."""
+        whole = len(cell) <= _TERMS
         for start in range(0, len(cell), _TERMS):
-            part = slice(start, start + _TERMS)
-            self._add(cell[part], *(None if each is None else each[part] for each in (terms, weights)))
-
-    def _add(self, cell: Tensor, terms: Tensor | None, weights: Tensor | None) -> None:
-        if self._weighted and weights is not None:
-            terms = weights if terms is None else terms.double() * weights
-        elif terms is not None:
-            terms = (terms.double() * self._scale).round_()
-        if len(self.values) <= _FEW:
+            rows = slice(start, start + _TERMS)
             # NumPy, because most calls have few terms and its functions start in a third of the time.
-            sums = np.bincount(cell.numpy(), None if terms is None else terms.numpy(), len(self.values))
-            self.values += torch.from_numpy(sums).to(self.values.dtype)
-        else:
-            self.values.index_add_(0, cell, torch.ones_like(cell) if terms is None else terms.to(self.values.dtype))
+            part = cell if whole else cell[rows]
+            values, weight = (
+                None if each is None else (each if whole else each[rows]).numpy() for each in (terms, weights)
+            )
+            if self._weighted and weight is not None:
+                values = weight if values is None else values * weight
+            elif values is not None:
+                values = np.rint(values * self._scale)  # a power of 2: exact in single precision too
+            if len(self._array) <= _FEW:
+                sums = np.bincount(part.numpy(), values, len(self._array))
+                np.add(self._array, sums, out=self._array, casting="unsafe")  # the sums are whole where it is
+            else:
+                added = torch.ones_like(part) if values is None else torch.from_numpy(values)
+                self.values.index_add_(0, part, added.to(self.values.dtype))
 
     def floats(self) -> Tensor:
         """Return the sums ``(size,)`` as float64."""

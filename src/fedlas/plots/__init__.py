@@ -4,6 +4,7 @@ In: predictions, scores or log records, and optionally a matplotlib Axes to draw
 global state. Save a figure with ``ax.figure.savefig("name.svg")``.
 """
 
+from fedlas.plots.calibration_curve import CalibrationCurve, calibration_curve
 from fedlas.plots.classwise import ClassGap, class_gap_plot, class_gaps
 from fedlas.plots.confidence import confidence_histogram
 from fedlas.plots.consistency import ConsistencyBand, consistency_band
@@ -20,9 +21,11 @@ from fedlas.plots.training import training_curves
 __all__ = [
     "DARK",
     "LIGHT",
+    "CalibrationCurve",
     "ClassGap",
     "ConsistencyBand",
     "Theme",
+    "calibration_curve",
     "class_gap_plot",
     "class_gaps",
     "confidence_histogram",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from fedlas._core.check import check_count
+from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
 from fedlas.metrics import reliability_bins
+from fedlas.plots.calibration_curve import calibration_curve
 from fedlas.plots.consistency import consistency_band
 from fedlas.plots.theme import REFERENCE, Theme, ThemeName, backing, canvas, caption, entitle, name_axis
 from fedlas.plots.theme import legend as draw_legend
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["reliability_diagram"]
 
+Estimator = Literal["bins", "smooth", "isotonic"]
+Scale = Literal["linear", "logit"]
+_LOGIT_TICKS = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999)
+_LEAST = 1e-6
 _GAP = 4.0
 """Points of width of a gap; other marks follow from it."""
 
@@ -36,8 +41,10 @@ def reliability_diagram(
     legend: bool = True,
     band: bool = False,
     shares: bool = True,
+    estimator: Estimator = "bins",
+    scale: Scale = "linear",
 ) -> Axes:
-    """Draw the gap between accuracy and confidence in equal-width bins, on the diagonal of a calibrated model.
+    """Draw accuracy against confidence: in bins of equal width, as a smooth curve, or as an isotonic one.
 
     A point is a bin: its mean confidence and its accuracy, with an area that grows with its samples. The colored bar
     from the diagonal to the point is the gap, below it where the classifier claims more than it achieves
@@ -56,6 +63,9 @@ def reliability_diagram(
         band: Whether to draw the 95 % consistency band, see :func:`~fedlas.plots.consistency_band`: the range of each
             bin's accuracy if the model were calibrated.
         shares: Whether a strip beneath shows the share of the samples in each bin.
+        estimator: ``"bins"``; or ``"smooth"`` or ``"isotonic"``, a curve with its 95 % band, see
+            :func:`~fedlas.plots.calibration_curve`. A curve has no bins whose number and edges one could choose.
+        scale: ``"logit"`` spreads confidences near 0 and 1, where those of good models crowd.
 
     Returns:
         The main Axes; ``.figure`` is its figure and ``.child_axes[0]`` the strip, if there is one.
@@ -75,6 +85,8 @@ def reliability_diagram(
     """
     owner = "reliability_diagram"
     check_count(owner, "num_bins", num_bins)
+    check_choice(owner, "estimator", estimator, get_args(Estimator))
+    check_choice(owner, "scale", scale, get_args(Scale))
     check_measurable(owner, predictions)
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy, effective = (
@@ -88,20 +100,29 @@ def reliability_diagram(
 
     # The diagonal and, on it, the band, the interval of each accuracy, the gaps and the points.
     axes, palette = canvas(owner, theme, ax, size=(3.6, 4.4 if shares else 3.9), grid="both")
-    axes.plot([0, 1], [0, 1], color=palette.ink, zorder=1, **REFERENCE)
-    if band:
+    inside = (0.0, 1.0) if scale == "linear" else (_LEAST, 1 - _LEAST)  # the ends of a logit axis are infinite
+    x, y = np.clip(x, *inside), np.clip(y, *inside)
+    axes.plot(inside, inside, color=palette.ink, zorder=1, **REFERENCE)
+    if estimator != "bins":
+        curve = calibration_curve(predictions, estimator)
+        low, high, height = (np.clip(each, *inside) for each in (curve.low, curve.high, curve.accuracy))
+        place = np.clip(curve.confidence, *inside)
+        axes.fill_between(place, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
+        axes.plot(place, height, color=palette.over, linewidth=1.8, zorder=3)
+    elif band:
         expected = consistency_band(predictions, num_bins=num_bins)
-        low, high = expected.low[filled], expected.high[filled]
+        low, high = (np.clip(each[filled], *inside) for each in (expected.low, expected.high))
         axes.fill_between(x, low, high, color=palette.muted, alpha=0.22, linewidth=0, zorder=0.9)
-    colors = np.where(x > y, palette.over, palette.under)
-    axes.vlines(x, *_wilson(y, effective[filled]), color=palette.muted, linewidth=1, zorder=2)
-    # Thin where there are few samples: the accuracy of a handful says little.
-    size = np.sqrt(share[filled] / share.max())
-    axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
-    axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
+    if estimator == "bins":
+        colors = np.where(x > y, palette.over, palette.under)
+        axes.vlines(x, *np.clip(_wilson(y, effective[filled]), *inside), color=palette.muted, linewidth=1, zorder=2)
+        # Thin where there are few samples: the accuracy of a handful says little.
+        size = np.sqrt(share[filled] / share.max())
+        axes.vlines(x, np.minimum(x, y), np.maximum(x, y), color=colors, linewidth=_GAP * (0.3 + 0.7 * size), zorder=3)
+        axes.scatter(x, y, s=9 + 40 * size**2, color=colors, linewidth=0, zorder=4, clip_on=False)
 
     # Scales and text.
-    axes.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
+    number_axes(axes, scale, float(x.min()), float(x.max()))
     axes.set_box_aspect(1)
     name_axis(axes.yaxis, "accuracy", palette)
     worth = "" if predictions.weights is None else f", worth {effective_samples(predictions.weights):,.0f}"
@@ -111,7 +132,7 @@ def reliability_diagram(
     )  # fmt: skip
     if title is not None:
         entitle(axes, title, palette)
-    if legend:
+    if legend and estimator == "bins":
         _explain(axes, palette)
     if not shares:
         name_axis(axes.xaxis, "confidence", palette)
@@ -122,9 +143,32 @@ def reliability_diagram(
     strip, _ = canvas(owner, theme, axes.inset_axes((0, -0.2, 1, 0.15)), grid="y")
     bar = {"align": "edge", "color": palette.bar, "linewidth": 0.6, "edgecolor": palette.background}
     strip.bar(edges[:-1], share, np.diff(edges), **bar)
-    strip.set(xlim=(0, 1), ylim=(0, 1), xticks=np.linspace(0, 1, 6), yticks=[0, 1])
+    number_axes(strip, scale, float(x.min()), float(x.max()), both=False)
+    strip.set(ylim=(0, 1), yticks=[0, 1])
     caption(strip, palette, "confidence", "share")
     return axes
+
+
+def number_axes(axes: Any, scale: Scale, least: float, most: float, *, both: bool = True) -> None:
+    """Set the scale and the ticks of both axes of a diagram, or of the horizontal one.
+
+    Args:
+        axes: The Axes.
+        scale: ``"linear"`` from 0 to 1; ``"logit"`` a little beyond the range of the confidences.
+        least: The lowest confidence.
+        most: The highest.
+        both: Whether the vertical axis has the same scale.
+    """
+    for axis in ("x", "y") if both else ("x",):
+        if scale == "linear":
+            axes.set(**{f"{axis}lim": (0, 1), f"{axis}ticks": np.linspace(0, 1, 6)})
+            continue
+        ends = [least / (2 - least), 1 - (1 - most) / (1 + most)]  # half the odds, twice the odds
+        low, high = np.clip(ends, _LEAST, 1 - _LEAST)
+        ticks = [p for p in _LOGIT_TICKS if low <= p <= high]
+        getattr(axes, f"set_{axis}scale")("logit")
+        axes.set(**{f"{axis}lim": (low, high), f"{axis}ticks": ticks, f"{axis}ticklabels": [f"{p:g}" for p in ticks]})
+        axes.minorticks_off()
 
 
 def _wilson(share: Any, count: Any) -> tuple[Any, Any]:

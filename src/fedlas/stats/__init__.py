@@ -16,6 +16,7 @@ from fedlas.stats.power import seeds_needed
 from fedlas.stats.reject_option import RejectOption, reject_option
 from fedlas.stats.seeds import EffectSize, effect_size, mean_interval, sign_test, wilcoxon_test
 from fedlas.stats.selective_risk import RiskThreshold, risk_threshold
+from fedlas.stats.spiegelhalter import SpiegelhalterTest, spiegelhalter_test
 from fedlas.stats.two_models import ModelDifference
 from fedlas.stats.weights import effective_samples
 
@@ -32,6 +33,7 @@ __all__ = [
     "PairedTest",
     "RejectOption",
     "RiskThreshold",
+    "SpiegelhalterTest",
     "accuracy_without_labels",
     "bootstrap_interval",
     "bootstrap_intervals",
@@ -51,5 +53,6 @@ __all__ = [
     "risk_threshold",
     "seeds_needed",
     "sign_test",
+    "spiegelhalter_test",
     "wilcoxon_test",
 ]

@@ -1,0 +1,71 @@
+"""Spiegelhalter's z: a calibration test without bins and without replicates."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+from fedlas._core.check import InputError
+from fedlas.predictions import Predictions, TopLabel
+from fedlas.predictions.predictions import check_measurable
+from fedlas.stats.weights import effective_samples
+
+
+class SpiegelhalterTest(NamedTuple):
+    """Result of :func:`spiegelhalter_test`.
+
+    Attributes:
+        z: Standard normal if the confidences are calibrated; above 0 where they are worse than they claim.
+        p_value: Two-sided, in ``[0, 1]``.
+    """
+
+    z: float
+    p_value: float
+
+
+def spiegelhalter_test(predictions: Predictions | TopLabel) -> SpiegelhalterTest:
+    """Test whether the Brier score of the confidences is what calibrated confidences would have.
+
+    ``z = sum (y - p) (1 - 2 p) / sqrt(sum (1 - 2 p)**2 p (1 - p))`` with the confidence ``p`` of the predicted class
+    and ``y`` 1 where it is right.
+
+    Args:
+        predictions: Logits ``(N, C)`` and target ``(N,)``, or a ``TopLabel``. With weights all sums are weighted.
+
+    Returns:
+        ``z`` and its two-sided p-value.
+
+    Raises:
+        InputError: If all confidences are 0, 1/2 or 1: then the score has no spread.
+
+    Note:
+        Sensitive to confidences that are too extreme or too moderate, blind to errors that cancel over confidence: a
+        large p-value does not show that the model is calibrated. See :func:`~fedlas.stats.noise_floor` of ECE too.
+
+    Example:
+        >>> import torch
+        >>> confidence = torch.linspace(0.55, 0.95, 400)
+        >>> right = torch.rand(400, generator=torch.Generator().manual_seed(0)) < confidence
+        >>> spiegelhalter_test(TopLabel(confidence, right)).p_value > 0.05
+        True
+        >>> spiegelhalter_test(TopLabel(0.5 * confidence + 0.5, right)).p_value < 0.001
+        True
+
+    Source:
+        Spiegelhalter, "Probabilistic prediction in patient management and clinical trials", Statistics in Medicine 5
+        (1986).
+    """
+    check_measurable("spiegelhalter_test", predictions)
+    p, y = predictions.confidence.cpu().double(), predictions.correct.cpu().double()
+    terms, variances = (y - p) * (1 - 2 * p), (1 - 2 * p) ** 2 * p * (1 - p)
+    if predictions.weights is not None:
+        # Weights add up to the number of samples that they are worth.
+        weights = predictions.weights * (effective_samples(predictions.weights) / float(predictions.weights.sum()))
+        terms, variances = weights * terms, weights * variances
+    variance = float(variances.sum())
+    if variance <= 0.0:
+        fix = "Test models whose confidences differ, or use noise_floor."
+        raise InputError("spiegelhalter_test", "some confidence must be other than 0, 1/2 and 1", "none", fix)
+    z = float(terms.sum()) / math.sqrt(variance)
+    return SpiegelhalterTest(z, 2.0 * NormalDist().cdf(-abs(z)))
