@@ -3,7 +3,7 @@
 How a metric streams:
 
 1. :func:`~fedlas.metrics.scan.chunks` cuts the predictions into chunks that fit the processor's cache. A
-   :class:`Chunk` computes softmax, confidence, outcome and other quantities when a metric first asks for them, each once.
+   :class:`Chunk` computes softmax, confidence, outcome and other quantities when a metric first asks for them.
 2. A *statistic* takes chunk after chunk in (``update``) and keeps sums: of confidences and outcomes in bins
    (``EqualWidth``), of a number of each row (``RowMean``), of probabilities in bins of each class (``ClasswiseSums``),
    on a fine grid (``FineGrid``); or all confidences, where they must be sorted (``EqualMass``).
