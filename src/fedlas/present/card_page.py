@@ -15,7 +15,7 @@ _GLANCE = ("accuracy", "nll", "ece")
 
 
 def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, num_bins: int) -> str:
-    """The page as HTML, with nothing outside it.
+    """Return the page as HTML that needs no other file.
 
     Args:
         content: The card, as in JSON.
@@ -44,17 +44,17 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
 
 
 def card_answers(content: Mapping[str, Any]) -> list[Answer]:
-    """Calibrated accuracy, NLL and ECE on test with their intervals, and the calibration."""
-    found = []
+    """Return accuracy, NLL and ECE on test with their intervals, and the calibration."""
+    answers = []
     for name in _GLANCE:
         about, entry = column(name), content["metrics"]["calibrated"][name]
         text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
-        found.append(Answer(about.title, f"{text}  {noise_of_entry(entry, about.format).text}".strip()))
-    return [*found, Answer(*_calibration(content["calibration"]))]
+        answers.append(Answer(about.title, f"{text}  {noise_of_entry(entry, about.format).text}".strip()))
+    return [*answers, Answer(*_calibration(content["calibration"]))]
 
 
 def card_metrics(content: Mapping[str, Any]) -> Table:
-    """A row a metric, a column a stage."""
+    """Return a row a metric, a column a stage."""
     stages = content["metrics"]
     rows = []
     for about in map(column, stages["calibrated"]):
@@ -65,7 +65,7 @@ def card_metrics(content: Mapping[str, Any]) -> Table:
 
 
 def thresholds_table(content: Mapping[str, Any]) -> Table:
-    """What may be accepted at each wanted risk, and what that does on test."""
+    """Return the threshold for each risk, and its risk and coverage on test."""
     heads = ("Wanted risk %", "Threshold", "Accepted on validation %", "Wrong", "Accepted on test %", "Risk on test %",
              "At most %", "Note")  # fmt: skip
     rows = []
@@ -75,9 +75,9 @@ def thresholds_table(content: Mapping[str, Any]) -> Table:
             rows.append([risk, "none", *[DASH] * 5, f"needs {row['needed']:,} accepted samples without a mistake"])
             continue
         val, test = row["val"], row["test"]
-        found = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
+        share = DASH if test["risk"] is None else f"{100 * test['risk']:.2f}"
         on_val = [f"{100 * val['coverage']:.1f}", f"{val['wrong']} of {val['accepted']:,}"]
-        on_test = [f"{100 * test['coverage']:.1f}", found, f"{100 * test['upper']:.2f}"]
+        on_test = [f"{100 * test['coverage']:.1f}", share, f"{100 * test['upper']:.2f}"]
         everything = val["coverage"] == 1 == test["coverage"]
         rows.append([risk, "accept all" if everything else f"{row['threshold']:.4f}", *on_val, *on_test, ""])
     return table_of(heads, rows, title="What may be accepted", text=(0, 7))
@@ -92,7 +92,7 @@ def _statement(content: Mapping[str, Any]) -> str:
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:
-    """What was done, as question and answer."""
+    """The calibration, as question and answer."""
     method, temperature = calibration["method"], calibration.get("temperature")
     if method == "none":
         return "Calibration", "none"

@@ -12,7 +12,7 @@ from fedlas.stats import ALPHA, GroupEstimate
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.p_text import p_said
 
-Found = Mapping[str, GroupEstimate]
+ByGroup = Mapping[str, GroupEstimate]
 MOST = 10
 """Groups that a terminal shows where nobody asks for all."""
 _CUT = 18
@@ -22,65 +22,65 @@ _LEGEND = (
 )
 
 
-def groups_table(found: Found, *, title: str, whole: GroupEstimate, most: int | None = None) -> Table:
-    """A row for all samples, and one for each group.
+def groups_table(by_group: ByGroup, *, title: str, whole: GroupEstimate, most: int | None = None) -> Table:
+    """Return a row for all samples, and one for each group.
 
     Args:
-        found: From :func:`fedlas.stats.group_estimates`: the worst first.
+        by_group: From :func:`fedlas.stats.group_estimates`: the worst first.
         title: Above the table.
         whole: The same numbers of all samples together.
         most: Groups that are shown; None for all.
     """
-    kept = dict(list(found.items())[:most])
-    tested = _tested(found)
-    rows = [_row("all samples", whole, 1), *(_row(str(name), each, tested) for name, each in kept.items())]
-    more = len(found) - len(kept)
+    listed = dict(list(by_group.items())[:most])
+    tested = _tested(by_group)
+    rows = [_row("all samples", whole, 1), *(_row(str(name), each, tested) for name, each in listed.items())]
+    more = len(by_group) - len(listed)
     notes = (*([f"{more} further groups: --details."] if more else []), _LEGEND)
     heads = ("group", "samples", "accuracy %", "conf. %", "ECE %", "floor", "p")
     columns = tuple(Column(head, words=not number) for number, head in enumerate(heads))
     return Table(columns, tuple(rows), title, notes)
 
 
-def worst_group(found: Found) -> str:
-    """The group whose ECE exceeds its noise floor most, and whether that is more than chance."""
+def worst_group(by_group: ByGroup) -> str:
+    """Return a sentence on the group whose ECE exceeds its noise floor most, and whether that is chance."""
     about = column("ece")
-    name, worst = next(iter(found.items()))
-    tested = _tested(found)
+    name, worst = next(iter(by_group.items()))
+    tested = _tested(by_group)
     if worst.ece.floor is None or worst.p is None:
         return f"Groups: {name!r} has the largest ECE, {about.format(worst.ece.value)} %; none was tested."
-    said = (
+    evidence = (
         f"ECE {about.format(worst.ece.value)} % (floor {about.format(worst.ece.floor)} %, {_p(worst, tested)} "
         f"after Holm's correction for {tested} groups)"
     )
     if worst.p > ALPHA:
-        return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {said}."
-    also = sum(each.p is not None and each.p <= ALPHA for each in found.values()) - 1
+        return f"Groups: none is shown to be miscalibrated; furthest from its floor is {name!r}, {evidence}."
+    also = sum(each.p is not None and each.p <= ALPHA for each in by_group.values()) - 1
     others = f" {also} more {'are' if also > 1 else 'is'} miscalibrated." if also else ""
     way = "over" if worst.confidence > worst.accuracy.value else "under"
-    return f"Groups: {name!r} is calibrated worst, {way}confident, {said}.{others}"
+    return f"Groups: {name!r} is calibrated worst, {way}confident, {evidence}.{others}"
 
 
-def plain_groups(found: Found) -> dict[str, Any]:
-    """The numbers by group, as JSON has them."""
+def plain_groups(by_group: ByGroup) -> dict[str, Any]:
+    """Return the numbers by group for JSON."""
     return {
         str(name): {
             **{key: value for key, value in asdict(each).items() if value is not None},
             "accuracy": each.accuracy.plain(),
             "ece": each.ece.plain(),
         }
-        for name, each in found.items()
+        for name, each in by_group.items()
     }
 
 
-def whole_of(values: Mapping[str, float], known: Mapping[str, Estimate], samples: int) -> GroupEstimate:
-    """All samples as one group, from their metrics and estimates."""
-    accuracy, ece = (known.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece"))
+def whole_of(values: Mapping[str, float], estimates: Mapping[str, Estimate], samples: int) -> GroupEstimate:
+    """Return all samples as one group, from their metrics and estimates."""
+    accuracy, ece = (estimates.get(name, Estimate(values[name], 0.0, 1.0)) for name in ("accuracy", "ece"))
     confidence = values["accuracy"] + values["o_ece"] - values["u_ece"]
     return GroupEstimate(samples, confidence, accuracy, ece, ece.p)
 
 
-def _tested(found: Found) -> int:
-    return sum(each.p is not None for each in found.values())
+def _tested(by_group: ByGroup) -> int:
+    return sum(each.p is not None for each in by_group.values())
 
 
 def _p(group: GroupEstimate, tested: int) -> str:

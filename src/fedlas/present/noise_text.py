@@ -67,18 +67,18 @@ class NoiseText:
 
 
 def noise_in(known: Mapping[str, Estimate], about: Column) -> NoiseText:
-    """What is known of a metric, by registry name."""
-    found = known.get(about.metric)
-    return noise_text([found] if found else [], about.format)
+    """Return interval, floor and p-value of a metric, from its estimates by registry name."""
+    estimate = known.get(about.metric)
+    return noise_text([estimate] if estimate else [], about.format)
 
 
 def noise_of_entry(entry: Mapping[str, Any], form: Callable[[float], str]) -> NoiseText:
-    """What an entry of a card holds."""
+    """Return interval, floor and p-value of a card's entry."""
     return noise_text([Estimate.of(entry)] if "low" in entry else [], form)
 
 
 def noise_text(noises: Sequence[Estimate], form: Callable[[float], str]) -> NoiseText:
-    """What to print of the noise of one metric: of one run, or of one method's runs.
+    """Return interval, floor and p-value of one metric as text: of one run, or of one method's runs.
 
     Args:
         noises: One for each run; none gives empty text.
@@ -116,8 +116,8 @@ def _p_values(noises: Sequence[Estimate]) -> str:
     """The p-value, or the smallest and the largest; with ``≤`` where the smallest is a bound."""
     lowest = min(noises, key=lambda n: n.p or 0.0)
     low, high = (p_text(end(n.p or 0.0 for n in noises)) for end in (min, max))
-    said = p_said(lowest.p or 0.0, lowest.least_p)
-    return said if low == high else f"{said.replace('p = ', 'p ')} to {high}"
+    text = p_said(lowest.p or 0.0, lowest.least_p)
+    return text if low == high else f"{text.replace('p = ', 'p ')} to {high}"
 
 
 NOISE_LEGEND = (
@@ -127,7 +127,7 @@ NOISE_LEGEND = (
 FLOOR_LEGEND = (
     "floor: the mean of the number for a perfectly calibrated model with the same confidences; the interval allows for "
     "a bias between none and that, if the number has one. p: of the test that the model is calibrated{p}. p ≤ means "
-    "that none of the {replicates} replicates was as bad as the number, so that p can only be said to be no "
+    "that none of the {replicates} replicates was as bad as the number, so that p is known only to be no "
     "larger{fewer}. {sign}: {rule}: this test does not reject calibration with this number of samples. That is absence "
     "of evidence, not evidence of calibration; {interval} reaches down to 0, and which of two such numbers is smaller "
     "says little."
@@ -141,10 +141,10 @@ _SEVERAL = {
 
 
 def noise_legend(known: Iterable[NoiseText], *, several: bool) -> list[str]:
-    """What interval, floor and p-value are, as sentences.
+    """Return sentences that explain interval, floor and p-value.
 
     Args:
-        known: What the cells show; if they show none there is nothing to explain.
+        known: Texts of the cells; without any there is nothing to explain.
         several: Whether a number is the mean of several runs.
     """
     shown = [text for text in known if text.interval]
@@ -152,10 +152,10 @@ def noise_legend(known: Iterable[NoiseText], *, several: bool) -> list[str]:
         return []
     over = ", from the lowest to the highest end of all seeds" if several else ""
     texts = [NOISE_LEGEND.format(over=over)]
-    if drawn := [text.replicates for text in shown if text.floor]:
-        most = max(drawn)
+    if counts := [text.replicates for text in shown if text.floor]:
+        most = max(counts)
         costly = [f"{METRICS[name].metadata['title']} has {least}" for name, least in COSTLY.items() if least < most]
-        costly += [f"some have {few}" for few in sorted({*drawn} - {most, *COSTLY.values()})]
+        costly += [f"some have {few}" for few in sorted({*counts} - {most, *COSTLY.values()})]
         fewer = f"; {' and '.join(costly)}, because each takes long" if costly else ""
         words = _SEVERAL if several else _ONE
         texts.append(FLOOR_LEGEND.format(**words, replicates=f"{most:,}", fewer=fewer, sign=UNTOLD))
@@ -163,11 +163,11 @@ def noise_legend(known: Iterable[NoiseText], *, several: bool) -> list[str]:
 
 
 def cell_of_metric(about: Column, value: float | None, noise: NoiseText) -> Cell:
-    """A number with its interval, noise floor and p-value."""
+    """Return a number with its interval, noise floor and p-value."""
     return Cell(about.format(value), mark="calibrated" if noise.calibrated else "", details=noise.lines, number=value)
 
 
 def legend_of(noise: Known) -> tuple[str, ...]:
-    """What interval, floor and p-value of these are."""
-    known = [noise_in(found, column(name)) for found in noise.values() for name in found]
+    """Return the sentences of :func:`noise_legend` for these estimates."""
+    known = [noise_in(by_name, column(name)) for by_name in noise.values() for name in by_name]
     return tuple(noise_legend(known, several=False))

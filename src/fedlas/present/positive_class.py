@@ -14,7 +14,7 @@ from fedlas.present.page import axes, figure
 from fedlas.present.table import Column, Table, table_of
 from fedlas.stats.estimates import Estimate
 
-Found = Mapping[str, Mapping[str, Estimate]]
+MeasuresByStage = Mapping[str, Mapping[str, Estimate]]
 """Measures by stage, then by name."""
 REPLICATES = 199
 """At most so many of ICI, E50 and E90: they take longer than other metrics."""
@@ -40,42 +40,42 @@ def positive_class(stages: Mapping[str, AnyPredictions], *, replicates: int) -> 
     plain = {n: p for n, p in stages.items() if isinstance(p, Predictions) and p.weights is None}
     binary = {name: p for name, p in plain.items() if p.num_classes == 2}
     few = list(binary)[: None if len(binary) <= _MOST_STAGES else 1]
-    found = {name: measures(binary[name], replicates=min(replicates, REPLICATES)) for name in few}
-    return {name: values for name, values in found.items() if values}
+    by_stage = {name: measures(binary[name], replicates=min(replicates, REPLICATES)) for name in few}
+    return {name: values for name, values in by_stage.items() if values}
 
 
-def plain_measures(found: Found) -> dict[str, Any]:
+def plain_measures(by_stage: MeasuresByStage) -> dict[str, Any]:
     """Return the measures by stage for JSON; numbers that are not finite are left out."""
     return {
         stage: {name: {k: v for k, v in each.plain().items() if isfinite(v)} for name, each in values.items()}
-        for stage, values in found.items()
+        for stage, values in by_stage.items()
     }
 
 
-def measures_table(found: Found, *, details: bool) -> Table:
-    """A row a measure; of one stage with interval and what a calibrated model has, of several the values."""
+def measures_table(by_stage: MeasuresByStage, *, details: bool) -> Table:
+    """Return a row a measure: with interval and the value of a calibrated model if there is one stage."""
     rows = []
     for name, title, unit, places, ideal, main in _ROWS:
-        known = [values.get(name) for values in found.values()]
+        known = [values.get(name) for values in by_stage.values()]
         if not (main or details) or not any(known):
             continue
         about = Column(title, unit, places=places)
         cells = [about.format(each.value if each else None) for each in known]
-        if len(found) == 1 and known[0] is not None:
+        if len(by_stage) == 1 and known[0] is not None:
             low, high, floor = known[0].low, known[0].high, known[0].floor
             cells += ["" if isnan(low) else f"[{about.format(low)}, {about.format(high)}]"]
             cells += [ideal if floor is None else f"floor {about.format(floor)}"]
         rows.append((title, *cells))
-    several = ("95 % interval", "if calibrated") if len(found) == 1 else ()
-    return table_of(("positive class", *found, *several), rows, title="Probability of class 1")
+    several = ("95 % interval", "if calibrated") if len(by_stage) == 1 else ()
+    return table_of(("positive class", *by_stage, *several), rows, title="Probability of class 1")
 
 
-def described(found: Mapping[str, Estimate]) -> dict[str, tuple[str, float | None, str]]:
+def described(estimates: Mapping[str, Estimate]) -> dict[str, tuple[str, float | None, str]]:
     """Return title, ideal value if there is one, and value with interval as text, of each measure by name."""
     texts = {}
     for name, title, unit, places, ideal, _ in _ROWS:
-        if name in found:
-            about, each = Column("", unit, places=places), found[name]
+        if name in estimates:
+            about, each = Column("", unit, places=places), estimates[name]
             interval = "" if isnan(each.low) else f" [{about.format(each.low)}, {about.format(each.high)}]"
             texts[name] = (
                 title.removesuffix(" %"),
@@ -86,7 +86,7 @@ def described(found: Mapping[str, Estimate]) -> dict[str, tuple[str, float | Non
 
 
 def bins_table(predictions: Predictions) -> Table:
-    """The reliability diagram of the positive class as numbers; empty bins are left out."""
+    """Return the reliability diagram of the positive class as numbers; empty bins are left out."""
     bins, percent = positive_bins(predictions), Column("", "%")
     rows = [
         (
@@ -107,7 +107,7 @@ def bins_table(predictions: Predictions) -> Table:
 
 
 def benefit_table(predictions: Predictions) -> Table:
-    """Net benefit at a few thresholds."""
+    """Return net benefit at a few thresholds."""
     curve, number = net_benefit(predictions, thresholds=_THRESHOLDS), Column("")
     rows = [
         (f"{limit:g}", *map(number.format, (model, everybody, gain)), f"[{number.format(low)}, {number.format(high)}]")
@@ -120,13 +120,13 @@ def benefit_table(predictions: Predictions) -> Table:
     return table_of(heads, rows, title="Net benefit, and its gain over acting on all or on none")
 
 
-def positive_diagrams(stages: Mapping[str, AnyPredictions], found: Found) -> list[Any]:
-    """A reliability diagram of the positive class for each stage with measures, for a page."""
-    of_all_classes = {name: check_predictions("fedlas evaluate", stages[name]) for name in found}
+def positive_diagrams(stages: Mapping[str, AnyPredictions], by_stage: MeasuresByStage) -> list[Any]:
+    """Draw a reliability diagram of the positive class for each stage with measures, for a page."""
+    of_all_classes = {name: check_predictions("fedlas evaluate", stages[name]) for name in by_stage}
     return [
         figure(
             positive_reliability_diagram(of_all_classes[name], title=name, ax=axes(3.1, 3.9), replicates=REPLICATES),
             f"Reliability diagram of class 1, {name}",
         )
-        for name in found
+        for name in by_stage
     ]

@@ -38,7 +38,7 @@ class Place:
 
 
 def ranking(measured: Measured, stages: Mapping[str, Predictions]) -> list[Place]:
-    """The places of all stages, the lowest NLL first; of equal ones the first stage is first.
+    """Return the places of all stages, the lowest NLL first; equal ones keep their order.
 
     Args:
         measured: Metrics by stage, then by registry name.
@@ -65,7 +65,7 @@ def ranking_table(
     noise: Known | None = None,
     metrics: Sequence[str] = RANKED,
 ) -> Table:
-    """A row a calibrator, the lowest NLL first.
+    """Return a row a calibrator, the lowest NLL first.
 
     Args:
         measured: As in :func:`ranking`.
@@ -79,9 +79,11 @@ def ranking_table(
     for place in ranking(measured, stages):
         cells = []
         for about in columns:
-            found = noise_in(known.get(place.stage, {}), about)
-            cell = cell_of_metric(about, measured[place.stage][about.metric], found)
-            cells.append(replace(cell, extra=f"({found.floor})") if about.metric == "ece" and found.floor else cell)
+            noise_text = noise_in(known.get(place.stage, {}), about)
+            cell = cell_of_metric(about, measured[place.stage][about.metric], noise_text)
+            cells.append(
+                replace(cell, extra=f"({noise_text.floor})") if about.metric == "ece" and noise_text.floor else cell
+            )
         changed = Cell(f"{100 * place.changed:.2f}" if place.changed else "kept", number=place.changed)
         rows.append((Cell(place.name, extra="!" if place.lower_ece_higher_nll else ""), *cells, changed))
     if any(known.values()):
@@ -92,16 +94,16 @@ def ranking_table(
 
 
 def signs(measured: Measured, stages: Mapping[str, Predictions], noise: Known) -> str:
-    """What the signs of the short table mean, on one line; nothing without signs."""
-    said = [WITHIN] * any(map(bool, noise.values()))
-    said += [TRADES] * any(place.lower_ece_higher_nll for place in ranking(measured, stages))
-    return ". ".join([*said, ""]).strip()
+    """Return the meaning of the signs of the short table, on one line; nothing without signs."""
+    meanings = [WITHIN] * any(map(bool, noise.values()))
+    meanings += [TRADES] * any(place.lower_ece_higher_nll for place in ranking(measured, stages))
+    return ". ".join([*meanings, ""]).strip()
 
 
 def lead(measured: Measured, noise: Known) -> str:
-    """The lowest NLL, and how many calibration errors are within noise, on one line."""
+    """Return the lowest NLL, and how many calibration errors are within noise, on one line."""
     best = min(measured, key=lambda stage: measured[stage]["nll"])
     text = f"NLL: {best} is lowest, {column('nll').format(measured[best]['nll'])}."
-    tested = [noise_in(found, column("ece")) for found in noise.values() if found]
-    within = sum(found.calibrated for found in tested)
+    tested = [noise_in(noise_text, column("ece")) for noise_text in noise.values() if noise_text]
+    within = sum(noise_text.calibrated for noise_text in tested)
     return f"{text} ECE within noise: {within} of {len(tested)}." if tested else text

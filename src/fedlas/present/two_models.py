@@ -10,18 +10,18 @@ from fedlas.stats.two_models import ModelDifference
 
 CAPTION = (
     "95 % interval: over the test samples, the same for both. p: of no difference, paired (accuracy: exact McNemar "
-    "test, else bootstrap), Holm-corrected. Two models, not two methods: those only seeds can tell apart."
+    "test, else bootstrap), Holm-corrected. Two models, not two methods, which only seeds can compare."
 )
 
 
-def better_in(found: Mapping[str, ModelDifference], names: tuple[str, str]) -> list[str]:
-    """Which model is better in what, and where they are not distinguishable."""
+def better_in(compared: Mapping[str, ModelDifference], names: tuple[str, str]) -> list[str]:
+    """Return sentences: which model is better in what, and where they are not distinguishable."""
     lines = []
     for side, first, second in (("a", *names), ("b", *reversed(names))):
-        parts = [_by(each) for each in found.values() if each.better == side]
+        parts = [_by(each) for each in compared.values() if each.better == side]
         if parts:
             lines.append(f"{first} is better than {second} in {_and(parts)}.")
-    same = [column(name).title for name, each in found.items() if each.better is None]
+    same = [column(name).title for name, each in compared.items() if each.better is None]
     if same and lines:
         lines.append(f"Not distinguishable: {_and(same)}.")
     elif same:
@@ -29,10 +29,10 @@ def better_in(found: Mapping[str, ModelDifference], names: tuple[str, str]) -> l
     return lines
 
 
-def differences_of_models(found: Mapping[str, ModelDifference], *, title: str) -> Table:
-    """A row for each metric."""
+def differences_of_models(compared: Mapping[str, ModelDifference], *, title: str) -> Table:
+    """Return a row for each metric."""
     rows = []
-    for each in found.values():
+    for each in compared.values():
         about = column(each.metric)
         sign = _signed(about, each.difference)
         interval = f"[{_signed(about, each.low)}, {_signed(about, each.high)}]"
