@@ -105,7 +105,7 @@ def _single_run():
     overrides = [word for setting in settings for word in ("--set", setting)]
     where = ("--data", "images", "--out", "clothes/mbls-s3")
     _fedlas("train", "digits", "--loss", "mbls", "--seed", "3", *overrides, *where)
-    _fedlas("report", "clothes/mbls-s3", "--replicates", "39", "--data", "images")
+    _fedlas("report", "clothes/mbls-s3", "--replicates", "39")
     shutil.rmtree("images")
     shutil.copytree("clothes", "without-data", ignore=shutil.ignore_patterns("report.html"))
     _fedlas("report", "without-data/mbls-s3", "--replicates", "39")
