@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from fedlas._core.check import InputError
 from fedlas._core.files import path_argument
 from fedlas._core.terminal import say
 from fedlas.cli.arguments import AddSubcommand, add_columns, add_details, add_replicates, columns_of, laboratory
-from fedlas.predictions import Columns, Reader, Table
+from fedlas.predictions import Reader, Table
 from fedlas.predictions.tables import FORMATS
 from fedlas.present.blocks import show_blocks
 from fedlas.present.two_models import better_in, differences_of_models
-from fedlas.stats.estimates import REPLICATES, check_replicates
-from fedlas.stats.two_models import compare as compare_models
+from fedlas.stats.estimates import check_replicates
+from fedlas.stats.two_models import compare
 
 _OWNER = "fedlas compare"
 
@@ -80,63 +79,27 @@ def _compare(args: argparse.Namespace) -> int:
         got = "--plot" if args.plot is not None else f"{1 + len(args.pairs)} files"
         fix = "Name two; compare more in pairs, and --plot needs runs."
         raise InputError(_OWNER, "two files of predictions can be compared, in a table", got, fix)
-    return compare_files(
-        file,
-        Path(args.pairs[0]),
-        columns,
-        metrics=args.metrics,
-        num_bins=args.num_bins,
-        replicates=args.replicates,
-        markdown=args.markdown,
-        as_json=args.json,
-    )
+    return _compare_files(args)
 
 
-def compare_files(
-    a: Path,
-    b: Path,
-    columns: Columns | None = None,
-    *,
-    metrics: Sequence[str] | None = None,
-    num_bins: int = 15,
-    replicates: int = REPLICATES,
-    markdown: bool = False,
-    as_json: bool = False,
-) -> int:
-    """Print in which metrics one of two models is better on the same samples.
-
-    Args:
-        a: Predictions of one model, in any form that ``fedlas evaluate`` reads.
-        b: Those of another, of the same samples in the same order.
-        columns: Which columns hold what in both.
-        metrics: Registry names; None for accuracy, NLL, Brier score and ECE, as far as the files allow.
-        num_bins: Bins of the calibration errors.
-        replicates: Of the paired bootstrap.
-        markdown: A Markdown table rather than one for the terminal.
-        as_json: Print JSON instead.
-
-    Returns:
-        0.
-
-    Raises:
-        InputError: If a file cannot be read, the files hold different samples, or a metric cannot be had.
-    """
-    if replicates == 0:
+def _compare_files(args: argparse.Namespace) -> int:
+    """Print in which metrics one of two models is better on the same samples."""
+    if args.replicates == 0:
         raise InputError(_OWNER, "replicates must be at least 39", 0, "Leave --replicates out, or ask for 1000.")
-    check_replicates(_OWNER, replicates)
-    reader = Reader(columns)
-    reads = [reader.read(path) for path in (a, b)]
-    _check_labels(*reads)
+    check_replicates(_OWNER, args.replicates)
+    reader, paths = Reader(columns_of(args)), (args.folder, Path(args.pairs[0]))
+    tables = [reader.read(path) for path in paths]
+    _check_labels(*tables)
     say(*(f"note: {note}" for note in reader.notes), stderr=True)
-    options: dict[str, int] = {"num_bins": num_bins, "replicates": replicates}
-    compared = compare_models(reads[0].predictions, reads[1].predictions, metrics, **options)
-    if as_json:
+    a, b = (table.predictions for table in tables)
+    compared = compare(a, b, args.metrics, num_bins=args.num_bins, replicates=args.replicates)
+    if args.json:
         content = {name: {**asdict(each), "difference": each.difference} for name, each in compared.items()}
         say(*json.dumps(content, indent=2).split("\n"))
         return 0
-    names = (a.name, b.name) if a.name != b.name else (str(a), str(b))
-    title = f"A: {names[0]}, B: {names[1]}, {reads[0].predictions.num_samples:,} samples"
-    show_blocks([*better_in(compared, names), differences_of_models(compared, title=title)], as_markdown=markdown)
+    names = [path.name if paths[0].name != paths[1].name else str(path) for path in paths]
+    table = differences_of_models(compared, title=f"A: {names[0]}, B: {names[1]}, {a.num_samples:,} samples")
+    show_blocks([*better_in(compared, (names[0], names[1])), table], as_markdown=args.markdown)
     return 0
 
 
