@@ -236,3 +236,10 @@ def test_train_prints_where_and_what(tmp_path, capsys):
     with pytest.raises(InputError, match="seed"):
         train(load_recipe("synthetic", tiny), loss="ls", seed=-3, out=tmp_path / "y")
     assert not (tmp_path / "y").exists()
+
+
+def test_evaluate_of_a_bench_names_report(tmp_path):
+    (tmp_path / "bench" / "ce-s0").mkdir(parents=True)
+    (tmp_path / "bench" / "ce-s0" / "config.yaml").write_text("recipe: {}\nloss: ce\nseed: 0\n")
+    with pytest.raises(InputError, match="Run fedlas report"):
+        evaluate_file(tmp_path / "bench")
