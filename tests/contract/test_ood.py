@@ -11,15 +11,13 @@ from torch import nn
 from fedlas._core.check import InputError
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import (
-    GIVEN,
     OOD_SCORES,
     Outputs,
     Reference,
     compute_score,
-    follows_temperature,
-    needs_of,
     options_of,
 )
+from fedlas.zoo.ood.base import GIVEN, follows_temperature, needs_of
 
 SAMPLES, CLASSES, WIDTH = 40, 4, 6
 

@@ -8,7 +8,7 @@ tests whether a whole set is unlike known samples.
 # Importing a module registers its scores, and tables list them in that order: hence no sorting here.
 # ruff: noqa: I001
 from fedlas.zoo.ood.images import adapt_images, count_duplicates
-from fedlas.zoo.ood.base import GIVEN, OOD_SCORES, Score, follows_temperature, needs_of, options_of
+from fedlas.zoo.ood.base import OOD_SCORES, Score, options_of
 from fedlas.zoo.ood.logit_scores import energy_score, entropy_score, gen_score, max_logit_score, msp_score
 from fedlas.zoo.ood.feature_norm import feature_norm_score, negative_aware_norm_score
 from fedlas.zoo.ood.compute import Reference, compute_score
@@ -27,7 +27,6 @@ from fedlas.zoo.ood.separability import angular_separability, norm_separability
 
 __all__ = [
     "DETECTION",
-    "GIVEN",
     "OOD_SCORES",
     "Outputs",
     "Reference",
@@ -42,7 +41,6 @@ __all__ = [
     "energy_score",
     "entropy_score",
     "feature_norm_score",
-    "follows_temperature",
     "fpr_at",
     "gen_score",
     "kl_matching_score",
@@ -50,7 +48,6 @@ __all__ = [
     "mahalanobis_score",
     "max_logit_score",
     "msp_score",
-    "needs_of",
     "negative_aware_norm_score",
     "norm_separability",
     "odin_score",

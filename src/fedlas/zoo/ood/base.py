@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedlas._core.registry import Entry, Registry
 
-__all__ = ["GIVEN", "OOD_SCORES", "Score", "follows_temperature", "needs_of", "options_of"]
+__all__ = ["OOD_SCORES", "Score", "options_of"]
 
 Score = Callable[..., Tensor]
 """``score(needed..., *, option=default) -> (N,)``, higher = more OOD."""

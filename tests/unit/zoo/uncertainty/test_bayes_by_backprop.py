@@ -74,7 +74,7 @@ def test_mixture_prior_is_right_on_average_and_near_one_component_it_is_the_clos
         return total / draws
 
     closed = value(1.0, 0.002, 1)
-    assert value(0.5, 0.4, 3000) == pytest.approx(closed, abs=0.1)  # both components are the same Gaussian
+    assert value(0.5, 0.4, 800) == pytest.approx(closed, abs=0.2)  # both components are the same Gaussian
     # An integral on a grid for a true mixture.
     w = torch.linspace(-4, 4, 20001, dtype=torch.float64)
     expected = 0.0
@@ -83,7 +83,7 @@ def test_mixture_prior_is_right_on_average_and_near_one_component_it_is_the_clos
         parts = [torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), s).log_prob(w) for s in (0.4, 0.1)]
         p = torch.logsumexp(torch.stack([parts[0] + math.log(0.7), parts[1] + math.log(0.3)]), 0)
         expected += torch.trapezoid(q.exp() * (q - p), w).item()
-    assert value(0.7, 0.1, 3000) == pytest.approx(expected, abs=0.15)
+    assert value(0.7, 0.1, 800) == pytest.approx(expected, abs=0.3)
 
 
 def test_a_mixture_prior_needs_drawn_weights():

@@ -26,8 +26,8 @@ from fedlas.zoo.ood import (
     RuleShift,
     compute_score,
     detection_intervals,
-    follows_temperature,
 )
+from fedlas.zoo.ood.base import follows_temperature
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,8 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import Trained
 from fedlas.objective import predict
 from fedlas.predictions import Predictions
-from fedlas.zoo.ood import OOD_SCORES, Outputs, needs_of, options_of
+from fedlas.zoo.ood import OOD_SCORES, Outputs, options_of
+from fedlas.zoo.ood.base import needs_of
 
 MOST_TRAINING = 50_000
 """Training images that scores are fitted on; of more, as many of each class as its share."""
