@@ -49,6 +49,35 @@ def require(package: str, *, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != root:
             raise
         raise MissingExtraError(
-            f"fedlas[{extra}]: this needs the package {root!r}; it is not installed. "
-            f"Install it with: pip install 'fedlas[{extra}]'"
+            f"fedlas[{extra}]: this needs the package {root!r}; it is not installed. Install it with: "
+            f"{install_line(extra)}"
         ) from error
+
+
+def require_all(*packages: tuple[str, str]) -> None:
+    """Import packages, before work that would be lost without one of them.
+
+    Args:
+        *packages: Dotted name and extra of each.
+
+    Raises:
+        MissingExtraError: If some are not installed; the message names all of them, and one command.
+    """
+    missing: list[tuple[str, str]] = []
+    for package, extra in packages:
+        try:
+            require(package, extra=extra)
+        except MissingExtraError:
+            missing.append((package.split(".")[0], extra))
+    if missing:
+        extras = ",".join(dict.fromkeys(extra for _, extra in missing))
+        names = ", ".join(repr(name) for name, _ in missing)
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(
+            f"fedlas[{extras}]: this needs {names}, which {verb} not installed. Install with: {install_line(extras)}"
+        )
+
+
+def install_line(extras: str) -> str:
+    """Return the command that installs extras, and the one for a checkout."""
+    return f"pip install 'fedlas[{extras}]' (in a checkout: pip install -e '.[{extras}]')"

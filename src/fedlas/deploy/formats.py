@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.extras import require, require_all
 from fedlas._core.files import parse_json
 from fedlas._core.safetensors_file import from_safetensors, to_safetensors
 from fedlas.calibrated import CalibratedModel
@@ -66,8 +66,7 @@ def metadata(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _write_onnx(model: Deployed, example: Examples, about: Mapping[str, Any]) -> bytes:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        require(package, extra="export")
+    require_all(*((package, "export") for package in ("onnx", "onnxscript", "onnxruntime")))
     with _quiet():
         program = torch.onnx.export(
             model,

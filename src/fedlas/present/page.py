@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedlas._core.check import InputError
-from fedlas._core.extras import require
+from fedlas._core.extras import require, require_all
 from fedlas._core.files import write_atomically
 from fedlas._core.text import printable
 from fedlas.plots import DARK, LIGHT, Theme, new_axes, reliability_diagram
@@ -37,8 +37,7 @@ def require_page_packages() -> None:
     Raises:
         MissingExtraError: If a package is not installed.
     """
-    require("jinja2", extra="bench")
-    require("matplotlib.figure", extra="plots")
+    require_all(("jinja2", "bench"), ("matplotlib.figure", "plots"))
 
 
 def render(template: str, *, room: str = ROOM, **context: Any) -> str:

@@ -15,7 +15,7 @@ from math import isnan
 from typing import Any, Literal
 
 from fedlas._core.terminal import table as rich_table
-from fedlas._core.text import printable
+from fedlas._core.text import printable, spreadsheet_cell
 from fedlas.metrics import METRICS
 
 Mark = Literal["best", "leading", "same", "worse", "untested", "calibrated", ""]
@@ -271,12 +271,12 @@ def latex(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """CSV with numbers in full precision; cells without text are empty."""
+    """CSV with numbers in full precision; cells without text are empty, and no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([c.title for c in table.columns])
     for row in table.rows:
-        writer.writerow([cell.value if cell.number is None else cell.number for cell in row])
+        writer.writerow([spreadsheet_cell(cell.value) if cell.number is None else cell.number for cell in row])
     return text.getvalue()
 
 

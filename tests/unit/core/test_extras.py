@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from fedlas._core.extras import TELEMETRY, MissingExtraError, require
+from fedlas._core.extras import TELEMETRY, MissingExtraError, require, require_all
 
 
 def test_what_is_there():
@@ -19,6 +19,12 @@ def test_what_is_not(package):
         require(package, extra="plots")
     assert isinstance(caught.value, ImportError)
     assert "'surely_not_installed'" in str(caught.value)
+
+
+def test_all_that_is_missing_is_named_at_once():
+    require_all(("json", "plots"))
+    with pytest.raises(MissingExtraError, match=r"'none_a', 'none_b'.*pip install 'fedlas\[plots,stats\]'"):
+        require_all(("none_a", "plots"), ("json", "bench"), ("none_b", "stats"))
 
 
 def test_a_broken_package_is_not_a_missing_extra(tmp_path, monkeypatch):
