@@ -82,6 +82,12 @@ def model_card(
         True
     """
     content = _card_of(card)
+    texts = {"name": name, "dataset": dataset, "task": task, "license": license, "file": file, "repo_id": repo_id}
+    for option, text in texts.items():
+        if not isinstance(text, str | None):
+            raise InputError("model_card", f"{option} must be text", describe(text), "Pass a str, or leave it out.")
+    if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+        raise InputError("model_card", "tags must be texts", describe(tags), "Pass a list of str.")
     try:
         if name is not None:
             content["model"] = {**content["model"], "run": name}
@@ -97,9 +103,9 @@ def model_card(
             model_file=file,
         )
         text = "\n\n".join(sections(content, file, repo_id))
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        return ModelCard(f"---\n{about}\n---\n\n{text}\n")
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise _no_card(f"{type(error).__name__}: {error}") from error
-    return ModelCard(f"---\n{about}\n---\n\n{text}\n")
 
 
 def save_pretrained(

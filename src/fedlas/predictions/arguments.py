@@ -108,8 +108,10 @@ def checked_target(
     """
     samples, num_classes = shape
     if classes is not None:
+        if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray) or getattr(classes, "ndim", 1) != 1:
+            raise InputError(owner, "classes must be a sequence of names", describe(classes), "Pass a list.")
         target = _numbers_of(owner, target, list(classes), num_classes)
-    elif not isinstance(target, Tensor) and np.asarray(target).dtype.kind in "OSUT":
+    elif not isinstance(target, Tensor) and _is_text(target):
         fix = "Pass class numbers, or the names too: Predictions.from_probs(probs, target, classes=['cat', 'dog'])."
         raise InputError(owner, "target must be class numbers", f"text, {describe(target)}", fix)
     target = detached(owner, "target", target)
@@ -135,13 +137,24 @@ def checked_target(
     return target
 
 
+def _is_text(target: Any) -> bool:
+    try:
+        return np.asarray(target).dtype.kind in "SUT"
+    except (TypeError, ValueError, RuntimeError):  # no array at all, which another error says
+        return False
+
+
 def _numbers_of(owner: str, target: Any, classes: list[Any], num_classes: int) -> list[int]:
     """Return the number of each label among the names of the classes."""
     if len(classes) != num_classes:
         got = f"{len(classes)} for {num_classes} columns"
         raise InputError(owner, "classes must name every class, in the order of the columns", got, "Name all.")
     numbers = {str(name): number for number, name in enumerate(classes)}
-    labels = [str(label) for label in np.asarray(target).ravel().tolist()]
+    try:
+        labels = [str(label) for label in np.asarray(target).ravel().tolist()]
+    except (TypeError, ValueError, RuntimeError) as error:
+        fix = "Pass one name a sample."
+        raise InputError(owner, "target must hold names of classes", describe(target), fix) from error
     for label in labels:
         if label not in numbers:
             names = ", ".join(list(numbers)[:12])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
@@ -84,7 +85,19 @@ class Columns:
     format: Literal["table", "lm-eval"] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", split_names(self.classes or ()))
+        # Types first: the checks below compare texts.
+        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator", "format"):
+            if not isinstance(name := getattr(self, option), str | None):
+                raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
+        for option in ("normalize", "percent", "drop_missing"):
+            if not isinstance(flag := getattr(self, option), bool):
+                raise InputError(OWNER, f"{option_of(option)} must be True or False", describe(flag), "Pass True.")
+        object.__setattr__(self, "classes", tuple(_words(self.classes)))
+        for option in ("logits", "probs", "label_probs"):
+            words = _words(getattr(self, option))
+            if not all(words) or len(set(words)) < len(words):
+                expected, got = f"{option_of(option)} must name columns, each once", describe(getattr(self, option))
+                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
         named = [name for name in _SCORES if getattr(self, name) is not None]
         if len(named) > 1:
             got = " and ".join(f"{name} {getattr(self, name)!r}" for name in named)
@@ -109,14 +122,6 @@ class Columns:
             raise InputError(
                 OWNER, "outcomes must be named once, by --correct or by --predicted and --target", got, fix
             )
-        for option in (*_SCORES, "label_probs"):
-            words = _words(getattr(self, option))
-            if not all(words) or len(set(words)) < len(words):
-                expected, got = f"{option_of(option)} must name columns, each once", repr(getattr(self, option))
-                raise InputError(OWNER, expected, got, "Write a,b,c or 'prefix_*'; quote a name with a comma.")
-        for option in ("target", "confidence", "correct", "predicted", "weights", "groups", "separator"):
-            if not isinstance(name := getattr(self, option), str | None):
-                raise InputError(OWNER, f"{option_of(option)} must be text", describe(name), "Pass one name.")
         check_choice(OWNER, "--confidence-as", self.confidence_as, CONFIDENCE_FORMS)
         if self.format is not None:
             check_choice(OWNER, "--format", self.format, ["table", "lm-eval"])
@@ -213,14 +218,20 @@ def option_of(name: str) -> str:
 
 
 def _words(text: Names, names: Sequence[str] = ()) -> list[str]:
-    """Return names and patterns of columns; a text that is one of the ``names`` is that column alone."""
-    if text is None or (isinstance(text, str) and text in names):
-        return [] if text is None else [text]
+    """Return the names and patterns in ``a,"b, c",p_*``; a text that is one of the ``names`` is that column alone.
+
+    Raises:
+        InputError: If it is neither text nor a sequence of texts.
+    """
     if isinstance(text, str):
-        return list(split_names(text))
-    if not isinstance(text, Sequence) or not all(isinstance(name, str) for name in text):
-        raise InputError(OWNER, "columns must be named by text", describe(text), "Pass 'a,b,c' or ['a', 'b', 'c'].")
-    return list(text)
+        if text in names:
+            return [text]
+        with suppress(csv.Error):
+            return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""])]
+    elif text is None or (isinstance(text, list | tuple) and all(isinstance(name, str) for name in text)):
+        return list(text or ())
+    fix = "Pass 'a,b,c' or ['a', 'b', 'c']."
+    raise InputError(OWNER, "columns and classes must be named by text", describe(text), fix)
 
 
 def _find(
@@ -247,18 +258,6 @@ def _find(
             parts += matched
         columns += matches
     return columns, parts
-
-
-def split_names(text: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names in ``a,"b, c",d``; several texts, as of a repeated option, are one name each.
-
-    Example:
-        >>> split_names('a, "b, c"'), split_names(["a,b", "c"])
-        (('a', 'b, c'), ('a,b', 'c'))
-    """
-    if text is None or not isinstance(text, str):
-        return tuple(text or ())
-    return tuple(word.strip() for word in next(csv.reader([text], skipinitialspace=True), [""]))
 
 
 def _existing(name: str, names: Sequence[str], option: str, where: str) -> str:

@@ -46,8 +46,11 @@ def stated_confidence(answers: Sequence[Any], words: Mapping[str, float] | None 
         >>> stated_confidence(["Paris. Confidence: 85%", "8/10", "very likely", 0.7, "no idea"]).tolist()
         [0.85, 0.8, 0.93, 0.7, nan]
     """
-    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray):
+    if isinstance(answers, str) or not isinstance(answers, Sequence | np.ndarray) or getattr(answers, "ndim", 1) != 1:
         raise InputError("stated_confidence", "answers must be a sequence", describe(answers), "Pass a list of texts.")
+    if not isinstance(words, Mapping | None) or any(not isinstance(word, str) for word in words or ()):
+        fix = "Pass {'likely': 0.7}."
+        raise InputError("stated_confidence", "words must be a mapping from text", describe(words), fix)
     table = sorted((words or WORDS).items(), key=lambda entry: -len(entry[0]))
     return np.array([_stated(str(answer), table) for answer in answers], dtype=np.float64)
 
@@ -82,12 +85,12 @@ def token_confidence(logprobs: Sequence[Sequence[float]], reduce: Reduce = "mean
         [0.67, 0.135]
     """
     check_choice("token_confidence", "reduce", reduce, ["sum", "mean", "min"])
+    if not isinstance(logprobs, list | tuple | np.ndarray) or getattr(logprobs, "ndim", 2) < 1:
+        fix = "Pass a list of lists."
+        raise InputError("token_confidence", "logprobs must be a sequence of sequences", describe(logprobs), fix)
     confidence = []
     for number, tokens in enumerate(logprobs, 1):
-        try:
-            values = np.asarray(tokens, dtype=np.float64)
-        except (TypeError, ValueError):
-            values = np.empty(0)
+        values = _floats(tokens)
         if values.ndim != 1 or not len(values) or not (values <= 1e-6).all() or not np.isfinite(values).all():
             fix = "Pass natural logarithms of the tokens' probabilities."
             got = f"{describe(tokens)} in answer {number}"
@@ -111,15 +114,20 @@ def p_true(logprobs: Sequence[Sequence[float]]) -> NDArray[np.float64]:
         >>> p_true([[-0.2, -1.8]]).round(3).tolist()
         [0.832]
     """
-    try:
-        values = np.asarray(logprobs, dtype=np.float64)
-    except (TypeError, ValueError):
-        values = np.empty(0)
+    values = _floats(logprobs)
     if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
         fix = "Pass [[log p(True), log p(False)], ...]."
         raise InputError("p_true", "log-probabilities must be finite, two an answer", describe(logprobs), fix)
     margin: NDArray[np.float64] = values[:, 1] - values[:, 0]
     return 1 / (1 + np.exp(margin.clip(-700, 700)))
+
+
+def _floats(values: Any) -> NDArray[np.float64]:
+    """Return an array of numbers, empty for other values."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return np.empty(0)
 
 
 def confidences_as(kind: str, values: Sequence[Any]) -> NDArray[np.float64]:

@@ -183,6 +183,8 @@ def probabilities_from(owner: str, probs: Tensor, *, normalize: bool) -> Tensor:
     if not probs.is_floating_point() or probs.ndim not in (1, 2) or not probs.numel():
         fix = "Pass one row of probabilities a sample, or the probability of the second of two classes."
         raise InputError(owner, "probs must be floats (N, C) or (N,)", describe(probs), fix)
+    if not isinstance(normalize, bool):
+        raise InputError(owner, "normalize must be True or False", describe(normalize), "Pass True.")
     check_finite(owner, "probs", probs)
     rows = Probabilities(
         owner,

@@ -155,7 +155,7 @@ class Reader:
         return self._read(path, self.columns)
 
     def _read(self, path: Path, columns: Columns | None) -> Table:
-        table = read_predictions(path, columns)
+        table, path = read_predictions(path, columns), Path(path)
         name, classes = self._first = self._first or (path.name, table.classes)
         if table.classes != classes:
             got = f"{few(table.classes)} in {path.name}, {few(classes)} in {name}"

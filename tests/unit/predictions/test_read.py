@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
+from fedlas.cli import main
 from fedlas.predictions import Columns, Reader, open_table, read_predictions
 from fedlas.predictions.probabilities import FLOOR
 
@@ -251,19 +252,17 @@ def test_files_of_one_model_have_the_same_classes(tmp_path):
 
 def test_a_table_is_measured_and_calibrated_as_its_arrays_are(tmp_path, capsys):
     """``fedlas evaluate`` on a CSV says what it says on the same predictions in an ``.npz``."""
-    from fedlas.cli.evaluate import evaluate_file
-
-    columns = Columns(logits="p_*", target="label")
     files = {}
     for name, seed in (("test", 0), ("val", 1)):
         logits, target = scores(200, seed=seed)
         files[name] = write_csv(tmp_path / f"{name}.csv", logits, [NAMES[y] for y in target])
         np.savez(tmp_path / f"{name}.npz", logits=logits, target=target)
-    options = {"calibrate": "temperature", "as_json": True, "replicates": 0}
-    assert evaluate_file(files["test"], on=files["val"], table=columns, **options) == 0
+    options = ["--calibrate", "temperature", "--json", "--replicates", "0"]
+    names = ["--logits", "p_*", "--target", "label"]
+    assert main(["evaluate", str(files["test"]), "--on", str(files["val"]), *names, *options]) == 0
     from_table = capsys.readouterr()
-    assert evaluate_file(tmp_path / "test.npz", on=tmp_path / "val.npz", **options) == 0
+    assert main(["evaluate", str(tmp_path / "test.npz"), "--on", str(tmp_path / "val.npz"), *options]) == 0
     assert json.loads(from_table.out) == json.loads(capsys.readouterr().out)
     assert "note: val.csv: Labels name classes: cat, dog, owl" in from_table.err
-    with pytest.raises(InputError, match="columns are for files"):
-        evaluate_file(tmp_path, table=columns)
+    assert main(["evaluate", str(tmp_path), *names]) == 2
+    assert "columns are for files" in capsys.readouterr().err
