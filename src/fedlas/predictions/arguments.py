@@ -108,7 +108,7 @@ def checked_target(
     """
     samples, num_classes = shape
     if classes is not None:
-        if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray) or getattr(classes, "ndim", 1) != 1:
+        if not isinstance(classes, list | tuple | np.ndarray) or getattr(classes, "ndim", 1) != 1:
             raise InputError(owner, "classes must be a sequence of names", describe(classes), "Pass a list.")
         target = _numbers_of(owner, target, list(classes), num_classes)
     elif not isinstance(target, Tensor) and _is_text(target):
