@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import sys
 from collections.abc import Iterator
@@ -11,19 +10,13 @@ from typing import Any
 
 __all__ = ["LostOutputError", "Stream", "standard_streams"]
 
-_PLAIN = {
-    "±": "+/-", "·": "-", "\u2013": "-", "—": "-", "…": "...", "\u00d7": "x", "≤": "<=", "≥": ">=", "≈": "~=", "★": "*",
-    "☆": "(*)", "↑": "^", "↓": "v", "→": "->", "²": "^2",
-}  # fmt: skip
-"""What the package prints beyond ASCII, as ASCII."""
-
 
 class LostOutputError(Exception):
     """Nothing more can be shown, and there is nothing else to do."""
 
 
 class Stream:
-    """A text stream that takes everything. What it cannot encode is written as ASCII; after an error nothing is left.
+    """A text stream that takes everything: it escapes other encodings' characters, and drops all after an error.
 
     Args:
         stream: Standard output or error; None if that is closed.
@@ -35,15 +28,15 @@ class Stream:
 
     def __init__(self, stream: Any, *, keep_going: bool = True) -> None:
         self._stream, self._keep_going = stream, keep_going
+        with suppress(AttributeError, OSError, ValueError):  # closed, or of a notebook, which takes any character
+            stream.reconfigure(errors="backslashreplace")
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write ``text``, or as much of it as the encoding has."""
+        """Write ``text``."""
         if self._stream is not None:
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError as error:
-                self.write(text.encode(error.encoding, _ERRORS).decode(error.encoding))
             except OSError as error:
                 self._give_up(error)
         return len(text)
@@ -91,12 +84,3 @@ def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
         yield output
     finally:
         sys.stdout, sys.stderr = before
-
-
-def _plain(error: Any) -> tuple[str, int]:
-    text = error.object[error.start : error.end]
-    return "".join(_PLAIN.get(char) or char.encode("unicode_escape").decode() for char in text), error.end
-
-
-_ERRORS = "fedlas-plain"
-codecs.register_error(_ERRORS, _plain)

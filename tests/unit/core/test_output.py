@@ -93,8 +93,8 @@ def test_no_standard_output(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [
-        ("ascii", "0.8 +/- 0.1 -> p <= 1\\u732b\\xfc"),
-        ("latin-1", "0.8 ± 0.1 -> p <= 1\\u732bü"),
+        ("ascii", "0.8 \\xb1 0.1 \\u2192 p \\u2264 1\\u732b\\xfc"),
+        ("latin-1", "0.8 ± 0.1 \\u2192 p \\u2264 1\\u732bü"),
         ("utf-8", "0.8 ± 0.1 → p ≤ 1猫ü"),
     ],
 )
