@@ -58,8 +58,8 @@ class Arrays:
         Raises:
             ValueError: As :meth:`open`; or if it does not fit into memory.
         """
-        found = self.open(name)
-        check_fits(math.prod(found.shape) * found.dtype.itemsize, f"array {name!r}")
+        array = self.open(name)
+        check_fits(math.prod(array.shape) * array.dtype.itemsize, f"array {name!r}")
         with self._archive.open(self._info(name)) as file:
             values: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         return values
@@ -87,9 +87,9 @@ class Arrays:
         if dtype.hasobject or dtype.names or not dtype.itemsize:
             raise ValueError(f"array {name!r} is of {dtype}, not of plain numbers or text")
         # The header is only a claim: the size must be there before memory of that size is taken.
-        claimed, held = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
-        if min(shape, default=1) < 0 or claimed > held:
-            raise ValueError(f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; it has {held:,}")
+        claimed, size = math.prod(shape) * dtype.itemsize, info.file_size - file.tell()
+        if min(shape, default=1) < 0 or claimed > size:
+            raise ValueError(f"the header of array {name!r} claims shape {shape}, {claimed:,} bytes; it has {size:,}")
         return ArrayFile(file, shape, dtype, by_column)
 
     def _info(self, name: str) -> zipfile.ZipInfo:

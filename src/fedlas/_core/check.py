@@ -69,8 +69,8 @@ def check_number(
     Raises:
         InputError: If it is not a finite number in that range.
     """
-    given: Any = value
-    if isinstance(value, numbers.Real) and not isinstance(given, bool):
+    number_like: Any = value
+    if isinstance(value, numbers.Real) and not isinstance(number_like, bool):
         try:
             number = float(value)
         except OverflowError:
@@ -92,11 +92,15 @@ def check_count(owner: str, name: str, value: object, *, low: int | None = 1) ->
     Raises:
         InputError: If it is not a whole number of at least ``low``, or is above the bound of its name.
     """
-    given: Any = value
+    number_like: Any = value
     high = _MOST.get(name, math.inf)
-    if isinstance(value, numbers.Integral) and not isinstance(given, bool) and (low is None or low <= given <= high):
+    if (
+        isinstance(value, numbers.Integral)
+        and not isinstance(number_like, bool)
+        and (low is None or low <= number_like <= high)
+    ):
         return int(value)
-    too_many = isinstance(value, numbers.Integral) and given > high
+    too_many = isinstance(value, numbers.Integral) and number_like > high
     bound = f" of at most {high}" if too_many else "" if low is None else f" of at least {low}"
     raise InputError(
         owner, f"{name} must be a whole number{bound}", describe(value), f"Choose a whole number{bound} for {name}."

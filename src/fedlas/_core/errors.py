@@ -68,10 +68,10 @@ def _is_internal(frame: FrameType) -> bool:
 
 def suggestion(name: str, names: Iterable[str]) -> str:
     """A sentence that names the choice closest to a misspelled one; without a close one, the first 30 choices."""
-    known = list(names)
+    choices = list(names)
     # 0.5 is low enough for a misspelled name of three or four letters.
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if near:
         return f"Did you mean {near[0]!r}?"
-    more = f" and {len(known) - 30} more" if len(known) > 30 else ""
-    return f"Choose one of: {', '.join(known[:30]) or '(none)'}{more}."
+    more = f" and {len(choices) - 30} more" if len(choices) > 30 else ""
+    return f"Choose one of: {', '.join(choices[:30]) or '(none)'}{more}."

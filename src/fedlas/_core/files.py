@@ -168,18 +168,20 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises there
 
 
-def foreign(folder: Path, own: Collection[str] = ()) -> list[str]:
+def foreign(folder: Path, allowed: Collection[str] = ()) -> list[str]:
     """Names in a folder that show that it is in use; empty if the folder is missing or new.
 
     Args:
         folder: The folder.
-        own: Names that are allowed.
+        allowed: Names that are allowed.
 
     Raises:
         OSError: If it is a file or cannot be read.
     """
     names = sorted(os.listdir(folder)) if os.path.lexists(folder) else []  # noqa: PTH208 - names; links too
-    return [name for name in names if name not in own and not _PART.fullmatch(name) and not _HARMLESS.fullmatch(name)]
+    return [
+        name for name in names if name not in allowed and not _PART.fullmatch(name) and not _HARMLESS.fullmatch(name)
+    ]
 
 
 def path_argument(text: str) -> Path:

@@ -31,6 +31,6 @@ def check_fits(size: int, what: str) -> None:
     Raises:
         ValueError: If ``size`` is more than :func:`available_memory`; ``what`` names what would take them.
     """
-    left = available_memory()
-    if left is not None and size > left:
-        raise ValueError(f"{what} takes {size / 2**30:,.1f} GiB of memory, and {left / 2**30:,.1f} GiB are free")
+    free = available_memory()
+    if free is not None and size > free:
+        raise ValueError(f"{what} takes {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free")

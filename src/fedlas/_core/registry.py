@@ -93,12 +93,12 @@ class Registry(Generic[T]):
             expected, fix = "options must be a mapping", "Pass them by name, such as {'alpha': 0.1}."
             raise InputError(f"{self.kind} {name}", expected, describe(chosen), fix)
         parameters = inspect.signature(value).parameters
-        known = [key for key in parameters if key not in offered]
+        options_of_value = [key for key in parameters if key not in offered]
         for key in options or {}:
-            if key not in known:
-                fix = suggestion(str(key), known) if known else "Leave it out."
+            if key not in options_of_value:
+                fix = suggestion(str(key), options_of_value) if options_of_value else "Leave it out."
                 raise InputError(f"{self.kind} {name}", "options must be its own", repr(key), fix)
-        return value(**{key: given for key, given in offered.items() if key in parameters}, **(options or {}))
+        return value(**{key: offer for key, offer in offered.items() if key in parameters}, **(options or {}))
 
     def __getitem__(self, name: str) -> Entry[T]:
         if name not in self:

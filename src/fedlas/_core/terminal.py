@@ -48,9 +48,9 @@ def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool 
         screen.print(_text(line), style=style, soft_wrap=not wrap)
 
 
-def show(made: Any) -> None:
+def show(renderable: Any) -> None:
     """Print a table."""
-    console().print(made)
+    console().print(renderable)
 
 
 def table(
@@ -79,19 +79,19 @@ def table(
         **look: Further options of ``rich.table.Table``.
     """
     style = None if box is None else getattr(require("rich.box", extra="bench"), box)
-    made = require("rich.table", extra="bench").Table(box=style, **look)
+    grid = require("rich.table", extra="bench").Table(box=style, **look)
     for number, head in enumerate(heads):
-        made.add_column(
+        grid.add_column(
             _text(head),
             justify="right" if number in right else "left",
             no_wrap=number in whole,
             overflow="ellipsis" if number in whole else "fold",
         )
     for number, row in enumerate(rows):
-        made.add_row(*map(_text, row), end_section=number in line_after)
+        grid.add_row(*map(_text, row), end_section=number in line_after)
     # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
     above, below = [_text(title, "bold")] if title else [], [_text(line, "dim") for line in caption]
-    return require("rich.console", extra="bench").Group(*above, made, *below)
+    return require("rich.console", extra="bench").Group(*above, grid, *below)
 
 
 def _text(cell: Cell, style: str = "") -> Any:

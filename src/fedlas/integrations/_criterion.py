@@ -28,8 +28,8 @@ def add_parameters(optimizer: torch.optim.Optimizer, criterion: nn.Module, *, lr
     Returns:
         Whether there were any that the optimizer did not have.
     """
-    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    new = [p for p in criterion.parameters() if p.requires_grad and id(p) not in known]
+    present = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    new = [p for p in criterion.parameters() if p.requires_grad and id(p) not in present]
     if new:
         group: dict[str, Any] = {"params": new, "weight_decay": 0.0}
         optimizer.add_param_group(group if lr is None else {**group, "lr": lr})

@@ -61,7 +61,7 @@ class CriterionCheckpoints:
         if self._untranslated:
             this: Any = self
             model = this.accelerator.unwrap_model(this.model)
-            found, about = type(model).from_pretrained(
+            translated, about = type(model).from_pretrained(
                 folder, config=model.config, dtype=model.dtype, local_files_only=True, output_loading_info=True
             )
             if about["missing_keys"]:
@@ -71,7 +71,7 @@ class CriterionCheckpoints:
                     f"{folder} without {', '.join(sorted(about['missing_keys'])[:5])}",
                     "Resume with the model that wrote it.",
                 )
-            model.load_state_dict(found.state_dict())
+            model.load_state_dict(translated.state_dict())
         # The criterion: its state lies next to the model's.
         path = Path(folder) / CRITERION_FILE
         if path.exists():

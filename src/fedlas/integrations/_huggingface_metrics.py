@@ -52,8 +52,8 @@ class CalibrationMetrics:
             self._streaming.update(logits, labels)
         if not compute_result:
             return {}
-        found, self._streaming = self._streaming.compute(), None
-        return found
+        metrics, self._streaming = self._streaming.compute(), None
+        return metrics
 
 
 def rows_of(predictions: Any, labels: Any, ignore_index: int) -> tuple[Tensor, Tensor]:

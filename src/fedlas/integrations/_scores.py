@@ -23,31 +23,31 @@ def predictions_from(owner: str, scores: Any, method: str, y: Any, classes: NDAr
 
 def score_method(owner: str, estimator: Any) -> str:
     """Name of the method whose scores are calibrated."""
-    found = next((name for name in _METHODS if hasattr(estimator, name)), None)
-    if found is None:
+    method = next((name for name in _METHODS if hasattr(estimator, name)), None)
+    if method is None:
         fix = "Pass a classifier that has one of them."
         raise InputError(owner, f"the estimator must have {' or '.join(_METHODS)}", describe(estimator), fix)
-    return found
+    return method
 
 
 def logits_from(owner: str, scores: Any, method: str, num_classes: int) -> Tensor:
     """Logits ``(N, C)`` float64 of what a classifier returned."""
-    found = np.asarray(scores, dtype=np.float64)
-    if method == "decision_function" and found.ndim == 1 and num_classes == 2:
-        found = np.stack([-found / 2, found / 2], axis=1)  # so that both classes are treated alike
-    if found.ndim != 2 or found.shape[1] != num_classes or num_classes < 2:
+    values = np.asarray(scores, dtype=np.float64)
+    if method == "decision_function" and values.ndim == 1 and num_classes == 2:
+        values = np.stack([-values / 2, values / 2], axis=1)  # so that both classes are treated alike
+    if values.ndim != 2 or values.shape[1] != num_classes or num_classes < 2:
         expected = f"{method} must give one column for each of at least two classes"
         fix = "Check the labels; an SVC needs decision_function_shape='ovr'."
-        raise InputError(owner, expected, f"{found.shape} of {num_classes} class{'es' * (num_classes != 1)}", fix)
-    return torch.from_numpy(np.log(np.maximum(found, FLOOR)) if method == "predict_proba" else found)
+        raise InputError(owner, expected, f"{values.shape} of {num_classes} class{'es' * (num_classes != 1)}", fix)
+    return torch.from_numpy(np.log(np.maximum(values, FLOOR)) if method == "predict_proba" else values)
 
 
 def class_indices(owner: str, y: Any, classes: NDArray[Any]) -> Tensor:
     """The place of each label in the sorted classes ``(N,)`` int64."""
     labels = np.asarray(y).ravel()
-    found = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    if not (classes[found] == labels).all():
-        strange = sorted({str(label) for label in labels[classes[found] != labels]})
+    indices = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
+    if not (classes[indices] == labels).all():
+        strange = sorted({str(label) for label in labels[classes[indices] != labels]})
         fix = "Fit the estimator on samples of every class."
         raise InputError(owner, "labels must be classes of the estimator", ", ".join(strange[:5]), fix)
-    return torch.from_numpy(found)
+    return torch.from_numpy(indices)

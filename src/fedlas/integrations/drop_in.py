@@ -74,9 +74,9 @@ class DropInLoss(nn.Module):
         self._run = _LastRun()
         if self.needs & {"features", "head_weight"}:
             # Hooks of the whole model mark where one run of it ends and the next begins.
-            found = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
-            self._head.append(found)
-            self._tap = FeatureTap(found)
+            layer = find_head(model, head, num_classes=getattr(criterion, "num_classes", None))
+            self._head.append(layer)
+            self._tap = FeatureTap(layer)
             self._handles = [
                 model.register_forward_pre_hook(self._before, prepend=True),
                 model.register_forward_hook(self._after),

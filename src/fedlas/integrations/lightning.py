@@ -112,7 +112,7 @@ class CalibrationCallback(Callback):
         self._monitor = monitor_of(objective.criterion)
         if self._monitor is not None and self._state:
             self._monitor.load_state_dict(self._state)
-        self._handles.append(objective.register_forward_hook(self._heard, with_kwargs=True))
+        self._handles.append(objective.register_forward_hook(self._on_output, with_kwargs=True))
         read = objective.head_in(objective.model)
         if self._monitor is not None and read is not None:
             self._tap = FeatureTap(read)
@@ -169,7 +169,7 @@ class CalibrationCallback(Callback):
             self._tap.start()
 
     @torch.no_grad()
-    def _heard(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _on_output(self, objective: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         logits = output[1].detach()
         # Training: the monitor sees the gate's decisions.
         if self._listening == "train" and self._monitor is not None:
@@ -202,8 +202,8 @@ class CalibrationCallback(Callback):
         self._listening, self._streaming, self._kept, self._held = listening, None, [], False
 
     def _finish(self, trainer: Trainer, module: LightningModule) -> None:
-        heard, self._listening = self._listening, ""
-        stage = "test" if heard == "test" else "val"
+        listening, self._listening = self._listening, ""
+        stage = "test" if listening == "test" else "val"
         if self._streaming is None:
             raise InputError(
                 _OWNER,
@@ -217,21 +217,21 @@ class CalibrationCallback(Callback):
         # trainer.log_dir is a broadcast, so every process must read it, whether it draws or not.
         folder = Path(trainer.log_dir or trainer.default_root_dir) / "reliability" if self.diagram else None
         if self._kept:
-            own = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
+            predictions = Predictions(*(torch.cat(parts) for parts in zip(*self._kept, strict=True)))
             self._kept = []
             update = getattr(_objective_in(module, self.objective).criterion, "update_from_validation", None)
-            if heard == "fit" and update is not None:
-                update(_of_all_ranks(own))
+            if listening == "fit" and update is not None:
+                update(_of_all_ranks(predictions))
             if self._held:
-                values |= self._watch(own)
+                values |= self._watch(predictions)
             if folder is not None and trainer.is_global_zero:
-                self._draw(trainer, own, stage, folder)
+                self._draw(trainer, predictions, stage, folder)
         # Log everything at once, the same names on every rank.
         for name, value in values.items():
             module.log(name, torch.tensor(value, dtype=torch.float64))
 
-    def _watch(self, own: Predictions) -> dict[str, float]:
-        record = self._monitor.on_epoch(own)  # type: ignore[union-attr]  # not None, since it has seen samples
+    def _watch(self, predictions: Predictions) -> dict[str, float]:
+        record = self._monitor.on_epoch(predictions)  # type: ignore[union-attr]  # not None, since it has seen samples
         self.records.append(record)
         for alarm in record["alarms"]:
             _log.warning("%s", alarm)
@@ -263,12 +263,12 @@ def _objective_in(module: LightningModule, name: str | None) -> Objective:
     )
 
 
-def _of_all_ranks(own: Predictions) -> Predictions:
+def _of_all_ranks(predictions: Predictions) -> Predictions:
     """The predictions of every process, in the order of the ranks; the same on each."""
     if world_size() == 1:
-        return own
+        return predictions
     parts: list[Any] = [None] * world_size()
-    dist.all_gather_object(parts, (own.logits, own.target))
+    dist.all_gather_object(parts, (predictions.logits, predictions.target))
     return Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -80,9 +80,9 @@ class CriterionClassifier(NeuralNetClassifier):
     def initialize_optimizer(self, *args: Any, **kwargs: Any) -> CriterionClassifier:
         """As skorch does, with the criterion's parameters in a group without weight decay."""
         super().initialize_optimizer(*args, **kwargs)
-        own = {id(p) for p in self.criterion_.criterion.parameters()}
+        criterion_ids = {id(p) for p in self.criterion_.criterion.parameters()}
         for group in self.optimizer_.param_groups:
-            group["params"] = [p for p in group["params"] if id(p) not in own]
+            group["params"] = [p for p in group["params"] if id(p) not in criterion_ids]
         self.criterion_.add_to(self.optimizer_)
         return self
 

@@ -56,9 +56,9 @@ class _Sums(Metric):
 
     def _take(self, *batch: Any, **extra: Any) -> None:
         """Add a batch, the arguments of the accumulator's ``update``, to the state."""
-        taken = self._empty()
-        taken.update(*batch, **extra)
-        state = taken.state_dict()
+        batch_sums = self._empty()
+        batch_sums.update(*batch, **extra)
+        state = batch_sums.state_dict()
         # All sums are computed before any is set, so an error changes nothing.
         sums = {key: getattr(self, key) for key in self._keys}
         sums = {key: old + state[self._keys[key]].to(old.device) for key, old in sums.items()}
@@ -262,9 +262,9 @@ class CalibrationByGroup(_Sums):
         Raises:
             InputError: If there are no samples.
         """
-        found = self._whole()
+        by_group = self._whole()
         names = ("num_samples", "accuracy", "confidence", "gap", "ece", "o_ece", "u_ece")
-        return _columns([found.get(group) for group in self.groups], names)
+        return _columns([by_group.get(group) for group in self.groups], names)
 
     def _empty(self) -> StreamingGroups:
         return StreamingGroups(self.groups, num_bins=self.num_bins)
