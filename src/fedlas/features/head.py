@@ -79,7 +79,9 @@ def _refuse_other_number(model: nn.Module, num_classes: int) -> None:
             "find_head",
             f"the model must have a classifier head with {num_classes} outputs, one for each class of the criterion",
             f"{type(model).__name__} with {_listed([(names[id(layers[0])], layers[0])])}, which has {outputs} outputs",
-            f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "
+            "Wrap the criterion for a model with one output: fedlas.losses.OneLogit(FedLAS(num_classes=2))."
+            if outputs == 1
+            else f"Build the criterion with num_classes={outputs}, or the model with {num_classes} outputs; "
             "if this is not the head, name it: head='classifier.3'.",
         )
 

@@ -23,7 +23,8 @@ class _Entropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
-        log_probs, probs = _log_probs(logits), F.softmax(logits, dim=1)
+        log_probs = _log_probs(logits)
+        probs = log_probs.exp()
         value = -torch.linalg.vecdot(probs, log_probs)
         ctx.save_for_backward(logits, log_probs, probs, value)
         return value

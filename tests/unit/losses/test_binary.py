@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import fedlas
+from fedlas.errors import InputError
 from fedlas.losses import CrossEntropy, FedLAS, LabelSmoothing, MbLS, OneLogit, two_logits
 
 
@@ -92,3 +93,12 @@ def test_nonsense_is_refused():
         OneLogit(FedLAS(num_classes=2))(torch.zeros(4), torch.zeros(4).long())
     with pytest.raises(ValueError, match=r"target must be in \[0, 2\)"):
         OneLogit(CrossEntropy())(torch.zeros(4), torch.full((4,), 2))
+
+
+def test_a_model_with_one_output_and_a_loss_of_two_classes_are_told_of_the_wrapper():
+    model, inputs = torch.nn.Linear(4, 1), torch.randn(8, 4)
+    for target in (torch.ones(8), torch.ones(8, dtype=torch.long)):
+        with pytest.raises(InputError, match="OneLogit"):
+            LabelSmoothing()(model(inputs), target)
+    with pytest.raises(InputError, match="OneLogit"):
+        fedlas.Objective(model, FedLAS(num_classes=2))

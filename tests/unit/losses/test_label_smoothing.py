@@ -171,7 +171,7 @@ def test_backward_twice_through_a_kept_graph():
 @pytest.mark.parametrize("alpha", [0.0, 0.1, torch.full((64,), 0.1).requires_grad_()], ids=["zero", "float", "tensor"])
 def test_one_copy_of_the_logits_is_kept_for_backward_and_none_of_large_ones(alpha, large, copies, monkeypatch):
     if large is not None:
-        monkeypatch.setattr(smoothed, "_LARGE", large)
+        monkeypatch.setattr(smoothed, "LARGE", large)
     z, target, kept = torch.randn(64, 32, requires_grad=True), torch.randint(32, (64,)), []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         value = smoothed_cross_entropy(z, target, alpha=alpha)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedlas.losses._base.batch import Batch
+from fedlas.losses._base.smoothed import LARGE
 
 
 class _NLLAndConfidence(torch.autograd.Function):
@@ -19,17 +20,17 @@ class _NLLAndConfidence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Only the logits are kept: the softmax of the backward pass costs less than the memory of this one.
         log_probs = F.log_softmax(logits, dim=1)
         top = log_probs.argmax(dim=1, keepdim=True)
-        ctx.save_for_backward(logits, target, top)
+        ctx.save_for_backward(logits, log_probs if logits.numel() <= LARGE else None, target, top)
         ctx.mark_non_differentiable(top)
         return -log_probs.gather(1, target[:, None]).squeeze(1), log_probs.gather(1, top).exp().squeeze(1), top
 
     @staticmethod
     def backward(ctx: Any, grad_nll: Tensor, grad_confidence: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        logits, target, top = ctx.saved_tensors
-        probs = F.softmax(logits, dim=1)
+        logits, log_probs, target, top = ctx.saved_tensors
+        again = log_probs is None or torch.is_grad_enabled()  # what was kept has no graph of its own
+        probs = F.softmax(logits, dim=1) if again else log_probs.exp()
         on_target = grad_nll[:, None]
         on_top = grad_confidence[:, None] * probs.gather(1, top)
         if torch.is_grad_enabled():  # create_graph=True: nothing in place

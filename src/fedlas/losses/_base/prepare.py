@@ -15,6 +15,8 @@ from torch import Tensor
 from fedlas._core.check import InputError, NonFiniteError, check_logits, describe, is_dense
 from fedlas.losses._base.batch import Batch, can_look
 
+_ONE_OUTPUT = "For a model with one output wrap a loss of two classes: fedlas.losses.OneLogit(loss)."
+
 
 def prepare(
     owner: str,
@@ -85,7 +87,9 @@ def prepare(
             owner,
             f"target must be integers {shape} or probabilities {tuple(logits.shape)} for logits {tuple(logits.shape)}",
             describe(target),
-            "Put the classes second: logits.movedim(-1, 1)."
+            _ONE_OUTPUT
+            if classes == 1
+            else "Put the classes second: logits.movedim(-1, 1)."
             if isinstance(target, Tensor) and target.shape == logits.shape[:-1]
             else "Pass class indices, or one row of class probabilities a sample.",
         )
@@ -218,7 +222,7 @@ def _hard_target(
             owner,
             f"target must be in [0, {classes}) or ignore_index {ignore_index}",
             f"values from {int(target[valid].min())} to {int(target[valid].max())}",
-            "Check the labels and the number of classes of the model.",
+            _ONE_OUTPUT if classes == 1 else "Check the labels and the number of classes of the model.",
         )
     return masked, valid
 

@@ -16,7 +16,7 @@ LEAST = -1e30
 """Stands for ``log p = -inf`` of a masked class where a soft target multiplies it: 0 times it is 0 and not NaN."""
 
 
-_LARGE = 1 << 24
+LARGE = 1 << 24
 """Elements of logits (64 MiB) above which backward computes the softmax again instead of keeping it."""
 
 
@@ -34,7 +34,7 @@ class _SmoothedNLL(torch.autograd.Function):
         if target.ndim == 1:
             target = target[:, None]
         hit, mean = _hit_and_mean(log_probs, target, weight)
-        saved = log_probs if logits.numel() <= _LARGE else None
+        saved = log_probs if logits.numel() <= LARGE else None
         if isinstance(alpha, Tensor):
             difference = hit - mean
             ctx.save_for_backward(logits, saved, target, alpha, weight, difference)
@@ -104,7 +104,7 @@ def smoothed_nll(logits: Tensor, target: Tensor, alpha: Tensor | float, weight: 
         alpha: Strength, a float or one for each row ``(N,)``.
         weight: Class weights ``(C,)``, in both terms.
     """
-    if target.ndim == 1 and not isinstance(alpha, Tensor) and not alpha and logits.numel() <= _LARGE:
+    if target.ndim == 1 and not isinstance(alpha, Tensor) and not alpha and logits.numel() <= LARGE:
         return F.cross_entropy(logits, target, weight, reduction="none")  # a batch of few logits costs a third less
     values: Tensor = _SmoothedNLL.apply(logits, target, alpha, weight)
     return values
