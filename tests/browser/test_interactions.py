@@ -12,7 +12,6 @@ pytestmark = pytest.mark.system
 DESK, PHONE = SCREENS[0], Screen("dark", 390)
 FOLDED = (
     "digits/report.html",
-    "digits/fedlas-s0/report.html",
     "digits/diagnose.html",
     "evaluated/all.html",
 )
@@ -60,11 +59,6 @@ def test_columns_are_chosen_without_a_script(browser, folder):
         page.locator(".columns label", has_text="Smooth ECE").first.locator("input").check()
         assert head.is_visible()
         assert there.faults == []
-
-
-def test_only_the_page_of_a_bench_leads_back(browser, folder):
-    with opened(browser, (folder / "clothes/mbls-s3/report.html").as_uri(), DESK) as there:
-        assert not there.page.get_by_role("link", name="all runs").count()
 
 
 @pytest.mark.parametrize("name", [*FOLDED, "ood/scores/ood.html", "digits/fedlas-s0/card.html"])
