@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fedlas.calibrated.batches import Outputs
-from fedlas.metrics import StreamingMetrics
+from fedlas.calibrators import Calibrator
+from fedlas.metrics import StreamingMetrics, evaluate, expected_calibration_error
 from fedlas.predictions import Predictions
 from fedlas.stats import noise_floor
 
@@ -62,6 +63,22 @@ class BeforeAfter:
         return "\n".join(line.rstrip() for line in lines)
 
     __repr__ = __str__
+
+
+def in_sample(calibrator: Calibrator, val: Predictions) -> str:
+    """One line: how many samples a calibrator was fitted on, and their ECE before and after."""
+    before, after = (expected_calibration_error(part) for part in (val, calibrator.transform(val)))
+    return f"{val.num_samples:,} samples, ECE {100 * before:.2f} % before, {100 * after:.2f} % after on them"
+
+
+def measured_both(before: Predictions, after: Predictions) -> BeforeAfter:
+    """Metrics of the same samples without and with calibration."""
+
+    def measured(part: Predictions) -> Measured:
+        values = evaluate(part)
+        return Measured(values["accuracy"], values["nll"], values["ece"], noise_floor(part).mean)
+
+    return BeforeAfter(measured(before), measured(after), before.num_samples)
 
 
 def before_and_after(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,8 +11,16 @@ from torch import Tensor, nn
 
 from fedlas._core.check import InputError, check_choice, describe
 from fedlas.calibrated.batches import Outputs, bare
+from fedlas.calibrated.before_after import in_sample
 from fedlas.calibrated.model import CalibratedModel
-from fedlas.calibrators import CALIBRATORS, Calibrator, StreamFit
+from fedlas.calibrators import (
+    CALIBRATORS,
+    AutoCalibration,
+    CalibrationWarning,
+    Calibrator,
+    StreamFit,
+    TemperatureScaling,
+)
 from fedlas.features import FeatureTap, find_head
 from fedlas.predictions import Predictions
 
@@ -25,7 +34,7 @@ MOST_KEPT = 2**28
 def calibrate(
     model: nn.Module,
     val_loader: Iterable[Any],
-    method: str | Calibrator = "temperature",
+    method: str | Calibrator = "auto",
     head: str | nn.Module | None = None,
     device: str | torch.device | None = None,
     *,
@@ -35,12 +44,15 @@ def calibrate(
 
     Args:
         model: Trained classifier to logits ``(N, C)`` or ``(N, C, d1, ...)``, or to an object or mapping with
-            ``logits``. It is held, not copied, and put into ``eval()``.
+            ``logits``; one logit ``(N,)`` or ``(N, 1)`` is that of the second of two classes. It is held, not copied,
+            and put into ``eval()``.
         val_loader: Samples that are neither training nor test data. Yields ``(inputs, target, ...)`` or mappings with
             ``labels``, ``label``, ``target`` or ``targets``. Inputs are a tensor, a tuple (positional arguments) or a
             mapping (named arguments, or one argument if the model takes it so). Targets are class indices, ``(N,)`` or
             one a position.
-        method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own.
+        method: Name of a calibrator (``fedlas list calibrators``), or a calibrator with options of your own. ``"auto"``
+            mixes several, as held-out samples of ``val_loader`` weigh them; ``"temperature"`` has one parameter, keeps
+            every predicted class, and suits a few dozen samples.
         head: The classifier head, if the calibrator needs features: its dotted name, the module, or None to find it.
         device: Device of the inputs; None is that of the model's parameters.
         ignore_index: Label of positions that do not count, here and in ``before_after``; None: all count.
@@ -52,7 +64,7 @@ def calibrate(
     Note:
         More than 2^28 logits (1 GiB; dense outputs) are not kept if the method has a
         :class:`~fedlas.calibrators.StreamFit`, which then iterates the loader about ten to twenty times in constant
-        memory, with the same result within 1e-6.
+        memory, with the same result within 1e-6. ``"auto"`` is temperature scaling there, with a warning.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -61,27 +73,38 @@ def calibrate(
         >>> model = nn.Linear(3, 3)
         >>> with torch.no_grad():
         ...     _ = model.weight.copy_(3 * torch.eye(3)), model.bias.zero_()  # three times too sure
-        >>> calibrated = calibrate(model, [(inputs, target)])
+        >>> calibrated = calibrate(model, [(inputs, target)], "temperature")
         >>> round(calibrated.calibrator.temperature)
         3
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(_OWNER, "the model must be an nn.Module", describe(model), "Build it first.")
+    given: object = model
+    if not isinstance(given, nn.Module):
+        fix = "Build it first."
+        if hasattr(given, "predict_proba") or hasattr(given, "decision_function"):
+            fix = "It is a scikit-learn classifier: fedlas.integrations.sklearn.CalibratedClassifier(model).fit(X, y)."
+        raise InputError(_OWNER, "the model must be an nn.Module", describe(model), fix)
     calibrator, network = _calibrator(method), bare(model)
     tap = FeatureTap(find_head(network, head)) if "features" in calibrator.needs else None
     try:
         outputs = Outputs(_OWNER, network, val_loader, device=device, ignore_index=ignore_index, tap=tap)
         # A stream can be read several times instead of being kept; an iterator cannot.
-        stream = calibrator if isinstance(calibrator, StreamFit) and not isinstance(val_loader, Iterator) else None
+        simple = TemperatureScaling() if isinstance(calibrator, AutoCalibration) else calibrator
+        stream = simple if isinstance(simple, StreamFit) and not isinstance(val_loader, Iterator) else None
         kept = _kept(outputs, most=None if stream is None else MOST_KEPT)
         if kept is not None:
             calibrator.fit(kept)
         elif stream is not None:
-            stream.fit_stream(outputs)
+            if stream is not calibrator:
+                text = f"{_OWNER}: this is temperature scaling, not auto, which would keep over {MOST_KEPT:,} logits."
+                warnings.warn(text, CalibrationWarning, stacklevel=2)
+            calibrator = stream.fit_stream(outputs)
+        before_after = None if kept is None else in_sample(calibrator, kept)
     finally:
         if tap is not None:
             tap.remove()
-    return CalibratedModel(network, calibrator, head, ignore_index=ignore_index)
+    calibrated = CalibratedModel(network, calibrator, head, ignore_index=ignore_index)
+    calibrated.fitted_on = before_after
+    return calibrated
 
 
 def _calibrator(method: object) -> Calibrator:

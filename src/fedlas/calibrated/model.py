@@ -37,6 +37,7 @@ class CalibratedModel(nn.Module):
         model: The classifier.
         calibrator: The calibrator.
         calibration: The layer that follows the model.
+        fitted_on: Samples of the fit, and their ECE before and after, as text; None if unknown.
 
     Raises:
         InputError: If the model is no module, or the calibrator is not fitted or cannot be a layer.
@@ -75,8 +76,13 @@ class CalibratedModel(nn.Module):
             )
         self.model, self._head, self.ignore_index = bare(model), head, ignore_index
         self._tap: FeatureTap | None = None
+        self.fitted_on: str | None = None
         self._adopt(calibrator)
         self.eval()
+
+    def __repr__(self) -> str:
+        fit = "" if self.fitted_on is None else f"  # {self.fitted_on}"
+        return f"CalibratedModel({type(self.model).__name__}, {self.calibrator!r}){fit}"
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """Calibrated logits, of the shape and dtype of the model's; the arguments are the model's.

@@ -26,6 +26,7 @@ from fedlas.calibrators.stream_fit import StreamFit
 from fedlas.calibrators.structured import StructuredScaling
 from fedlas.calibrators.temperature import TemperatureScaling
 from fedlas.calibrators.vector import VectorScaling
+from fedlas.calibrators.venn_abers import VennAbers
 
 __all__ = [
     "CALIBRATORS",
@@ -52,4 +53,5 @@ __all__ = [
     "StructuredScaling",
     "TemperatureScaling",
     "VectorScaling",
+    "VennAbers",
 ]

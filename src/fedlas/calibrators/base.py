@@ -84,14 +84,14 @@ class Calibrator(ABC):
         Note:
             A sample of weight 2 counts as two samples. Weights that are not whole numbers are scaled to a mean of 1.
 
-            Where predictions are probabilities of which some are exactly 0, all are raised to ``1 / (C (N + 1))`` at
+            Where predictions are probabilities of which some are exactly 0, all are raised to ``1 / (C (N + 1))^2`` at
             least, here and in :meth:`transform`: one label of probability 0 would decide the fit.
 
             Warns (:class:`CalibrationWarning`) if the fit succeeded but deserves a look, and if a label has probability
             0.
         """
         owner = f"{self._owner}.fit"
-        top_label, val = isinstance(val, TopLabel), _as_predictions(owner, val, target)
+        top_label, val = isinstance(val, TopLabel), as_predictions(owner, val, target)
         num_features = self._check_needs(owner, check_labeled(owner, val))
         val, least, zeros = prepared(owner, val, repeat=not self.takes_weights, floor=not self.needs)
         doubt = joined(zeros, self._fit(val))
@@ -116,7 +116,7 @@ class Calibrator(ABC):
         """
         owner = f"{self._owner}.transform"
         if isinstance(test, TopLabel) and self.num_classes is not None and self.top_label:
-            logits = self._apply(_as_predictions(owner, test))
+            logits = self._apply(as_predictions(owner, test))
             return replace(test, confidence=logits.softmax(dim=1)[:, 1].to(test.confidence.dtype))
         test = check_predictions(owner, test)
         num_classes = fitted(owner, self.num_classes)
@@ -135,7 +135,10 @@ class Calibrator(ABC):
         return test.with_logits(self._apply(test))
 
     def _apply(self, test: Predictions) -> Tensor:
-        return self._transform_predictions(floored(test, self.least_log))
+        return self._transform_predictions(self._floored(test))
+
+    def _floored(self, test: Predictions) -> Predictions:
+        return floored(test, self.least_log)
 
     def module(self) -> CalibrationLayer:
         """The fitted map as a layer that follows a model: calibrated logits of logits (and features).
@@ -292,7 +295,7 @@ class Calibrator(ABC):
         )
 
 
-def _as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
+def as_predictions(owner: str, val: Any, target: Tensor | None = None) -> Predictions:
     """What was passed to ``fit`` or ``transform``, as predictions; a top label has the classes wrong and right."""
     if isinstance(val, TopLabel):
         both = torch.stack([1 - val.confidence, val.confidence], dim=1)

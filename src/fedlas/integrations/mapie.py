@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from mapie.classification import SplitConformalClassifier  # noqa: E402 (after r
 
 __all__ = ["PredictionSets", "prediction_sets"]
 
-SCORES = ("lac", "top_k", "aps", "raps")
+Score = Literal["auto", "lac", "top_k", "aps", "raps"]
 _OWNER = "prediction_sets"
 
 
@@ -60,7 +60,7 @@ def prediction_sets(
     test: Predictions,
     *,
     coverage: float = 0.9,
-    score: str = "lac",
+    score: Score = "lac",
     randomized: bool = False,
     seed: int = 0,
 ) -> PredictionSets:
@@ -76,6 +76,7 @@ def prediction_sets(
         score: MAPIE's conformity score: ``"lac"`` (the probability of the class; the smallest sets on average, and some
             may be empty), ``"top_k"`` (its rank), ``"aps"`` (cumulated probability down to it; larger sets where the
             model is unsure) or ``"raps"`` (that with a penalty on large sets, tuned on a fifth of ``val``).
+            ``"auto"`` is RAPS where ``val`` suffices for it, else LAC.
         randomized: For ``"aps"`` and ``"raps"``: leave the last class out at random, so that the coverage is exact.
             Without, it is above ``coverage``, often far above.
         seed: Of this draw, and of the scores of APS and RAPS.
@@ -83,7 +84,7 @@ def prediction_sets(
     Raises:
         InputError: If a number is out of range, samples have weights, the numbers of classes differ, or ``val`` is too
             small: it takes ``coverage / (1 - coverage)`` samples at least, labels of three classes for any score but
-            ``"lac"``, and for ``"raps"`` two samples of each class.
+            ``"lac"``, and for ``"raps"`` ten samples of each class.
         MissingExtraError: On import, if MAPIE is not installed.
 
     Note:
@@ -106,22 +107,28 @@ def prediction_sets(
     for predictions in (val, test):
         check_takes_weights(_OWNER, check_predictions(_OWNER, predictions), takes_weights=False)
     check_number(_OWNER, "coverage", coverage, low=0, high=1, low_open=True, high_open=True)
-    check_choice(_OWNER, "score", score, SCORES)
+    check_choice(_OWNER, "score", score, get_args(Score))
     if val.num_classes != test.num_classes:
         got = f"{val.num_classes} and {test.num_classes}"
         raise InputError(_OWNER, "val and test must have as many classes", got, "Pass predictions of one model.")
-    # RAPS sets a fifth aside, by class.
+    # RAPS sets a fifth aside and splits it again, both by class; each half has a quantile of its own.
+    counts = torch.bincount(val.target)
+    present = counts[counts > 0]
+    fewest = max(10 * len(present), 10 * math.ceil(1 / min(coverage, 1 - coverage)) + 10)
+    suffices = int(present.min()) >= 10 and val.num_samples >= fewest
+    if score == "auto":
+        score = "raps" if len(present) >= 3 and suffices else "lac"
     used = val.num_samples - (math.ceil(val.num_samples / 5) if score == "raps" else 0)
     if math.ceil((used + 1) * coverage) > used:
         fix = "Use more, or a lower coverage."
         raise InputError(_OWNER, f"val must have enough samples for a coverage of {coverage:g}", used, fix)
-    counts = torch.bincount(val.target)
-    present = counts[counts > 0]
     if score != "lac" and len(present) < 3:
         fix = "Use 'lac', the only one of two classes."
         raise InputError(_OWNER, f"val must have labels of three classes for {score}", len(present), fix)
-    if score == "raps" and int(present.min()) < 2:
-        raise InputError(_OWNER, "val must have two samples of each class for raps", 1, "Use another score.")
+    if score == "raps" and not suffices:
+        got = f"{val.num_samples}, {int(present.min())} of the rarest"
+        fix = "Use more, or 'auto', which takes another score then."
+        raise InputError(_OWNER, f"val must have {fewest} samples, and ten samples of each class, for raps", got, fix)
     # The conformal step is MAPIE's; its "model" turns logits into probabilities.
     conformal = SplitConformalClassifier(
         _softmax_classifier(val.num_classes), confidence_level=coverage, conformity_score=score, random_state=seed

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedlas._core.check import InputError, check_count, describe
 from fedlas._core.extras import require
+from fedlas.calibrated.before_after import BeforeAfter, measured_both
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.integrations._scores import class_indices, logits_from, predictions_from, score_method
 from fedlas.metrics import METRICS
@@ -23,9 +25,15 @@ require("sklearn", extra="sklearn")
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone  # noqa: E402 (after require)
 from sklearn.frozen import FrozenEstimator  # noqa: E402
 from sklearn.model_selection import check_cv, cross_val_predict, train_test_split  # noqa: E402
-from sklearn.utils import get_tags, indexable  # noqa: E402
+from sklearn.utils import _safe_indexing, get_tags, indexable  # noqa: E402
 from sklearn.utils.multiclass import check_classification_targets  # noqa: E402
-from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d  # noqa: E402
+from sklearn.utils.validation import (  # noqa: E402
+    _check_sample_weight,
+    assert_all_finite,
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+)
 
 __all__ = ["CalibratedClassifier", "CalibrationScorer", "calibration_scores", "scorers"]
 
@@ -35,8 +43,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     scikit-learn's own ``CalibratedClassifierCV`` has sigmoid, isotonic and temperature. This class takes every
     calibrator of :data:`~fedlas.calibrators.CALIBRATORS` that works on logits, shows the warnings of their fits, and
-    gives :class:`~fedlas.Predictions` to the metrics, intervals and diagrams of this library. It does not take sample
-    weights; ``CalibratedClassifierCV`` does.
+    gives :class:`~fedlas.Predictions` to the metrics, intervals and diagrams of this library.
 
     Args:
         estimator: A classifier with ``decision_function`` or ``predict_proba``; of both, the former is used, with one
@@ -46,6 +53,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         cv: Which samples the calibrator is fitted on. A number of folds, a splitter, an iterable of splits or None
             (5 folds): on the scores that models of the other folds give each fold; the estimator is then fitted on all
             samples. A float in (0, 1): on that share, held out by class; the estimator is fitted on the rest.
+            ``"prefit"``: the estimator is trained already and not fitted again.
         n_jobs: Processes for the folds, as elsewhere in scikit-learn.
         random_state: Seed of the held-out share; the folds do not use it.
 
@@ -85,7 +93,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def __init__(
         self,
         estimator: Any,
-        calibrator: str | Calibrator = "temperature",
+        calibrator: str | Calibrator = "auto",
         *,
         cv: Any = None,
         n_jobs: int | None = None,
@@ -97,37 +105,47 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> CalibratedClassifier:  # noqa: N803 (scikit-learn's name)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> CalibratedClassifier:  # noqa: N803 (scikit-learn's)
         """Fit estimator and calibrator.
 
         Args:
             X: What the estimator takes: an array, a sparse matrix or a data frame ``(N, ...)``.
             y: Labels ``(N,)``, numbers or text.
+            sample_weight: Weight of each sample ``(N,)`` in both fits, or None; a weight of 2 counts twice. An
+                estimator that takes none is fitted without, and the calibrator with them.
         """
         # What cannot be meant is refused before anything is fitted.
         calibrator, method = self._new_calibrator(), score_method("CalibratedClassifier.fit", self.estimator)
         X, y = indexable(X, column_or_1d(y, warn=True))  # noqa: N806
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        if weight is None or not has_fit_parameter(self.estimator, "sample_weight"):
+            own = {}
+        else:
+            own = {"sample_weight": weight}
         # The estimator, and the scores of samples that it has not seen.
-        if isinstance(self.estimator, FrozenEstimator):
+        if isinstance(self.estimator, FrozenEstimator) or self.cv == "prefit":
             estimator, labels = self.estimator, y
             scores = getattr(estimator, method)(X)
         elif isinstance(self.cv, float):
-            seen, held, seen_labels, labels = train_test_split(
-                X, y, test_size=self.cv, stratify=y, random_state=self.random_state
+            rows, held = train_test_split(
+                np.arange(len(y)), test_size=self.cv, stratify=y, random_state=self.random_state
             )
-            estimator = clone(self.estimator).fit(seen, seen_labels)
-            scores = getattr(estimator, method)(held)
+            part = {name: value[rows] for name, value in own.items()}
+            estimator = clone(self.estimator).fit(_safe_indexing(X, rows), y[rows], **part)
+            scores, labels = getattr(estimator, method)(_safe_indexing(X, held)), y[held]
+            weight = None if weight is None else weight[held]
         else:
             labels = y
             scores = cross_val_predict(
-                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs
+                self.estimator, X, y, cv=_splits(self.cv, X, y), method=method, n_jobs=self.n_jobs, params=own
             )
-            estimator = clone(self.estimator).fit(X, y)
+            estimator = clone(self.estimator).fit(X, y, **own)
         # The calibrator.
         classes = np.asarray(estimator.classes_)
         val = predictions_from("CalibratedClassifier.fit", scores, method, labels, classes)
+        val = val if weight is None else replace(val, weights=torch.from_numpy(weight))
         self.calibrator_ = calibrator.fit(val)
         self.estimator_, self.classes_ = estimator, classes
         for name in ("n_features_in_", "feature_names_in_"):
@@ -158,6 +176,16 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         logits = self._calibrated(X)
         return Predictions(logits, class_indices("CalibratedClassifier.predictions", y, self.classes_))
 
+    def before_after(self, X: Any, y: Any) -> BeforeAfter:  # noqa: N803
+        """Accuracy, NLL and ECE on test data without and with the calibration; print it to see a table.
+
+        Raises:
+            InputError: If a label is not one of ``classes_``.
+        """
+        raw = self._scores(X)
+        target = class_indices("CalibratedClassifier.before_after", y, self.classes_)
+        return measured_both(Predictions(raw, target), self.predictions(X, y))
+
     def __sklearn_tags__(self) -> Any:
         """Those of a classifier; sparse and pairwise input as the estimator takes them."""
         tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
@@ -165,11 +193,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
     def _calibrated(self, X: Any) -> Tensor:  # noqa: N803
+        raw = Predictions(self._scores(X))
+        return self.calibrator_.transform(raw).logits
+
+    def _scores(self, X: Any) -> Tensor:  # noqa: N803
         check_is_fitted(self)
         owner = "CalibratedClassifier.predict"
         method = score_method(owner, self.estimator_)
-        logits = logits_from(owner, getattr(self.estimator_, method)(X), method, len(self.classes_))
-        return self.calibrator_.transform(Predictions(logits)).logits
+        return logits_from(owner, getattr(self.estimator_, method)(X), method, len(self.classes_))
 
     def _new_calibrator(self) -> Calibrator:
         owner = "CalibratedClassifier.fit"

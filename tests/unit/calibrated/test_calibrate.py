@@ -57,9 +57,9 @@ def test_dense_outputs(monkeypatch, method, kept):
 
 def test_a_generator_is_read_once(monkeypatch):
     monkeypatch.setattr(module, "MOST_KEPT", 100)
-    once = calibrate(Pixels(), (batch for batch in images()), ignore_index=255)
+    once = calibrate(Pixels(), (batch for batch in images()), "temperature", ignore_index=255)
     assert once.calibrator.temperature == pytest.approx(
-        calibrate(Pixels(), images(), ignore_index=255).calibrator.temperature
+        calibrate(Pixels(), images(), "temperature", ignore_index=255).calibrator.temperature
     )
     with pytest.raises(InputError, match="at least one labeled sample"):
         calibrate(Pixels(), iter(()))
@@ -128,7 +128,7 @@ def test_every_method_or_the_reason_why_not(method):
 def test_a_fit_that_warns_warns():
     logits = 4 * torch.randn(200, 3)
     with pytest.warns(CalibrationWarning, match="are mistakes"):
-        calibrate(Pixels(), [(logits, logits.argmax(1))])
+        calibrate(Pixels(), [(logits, logits.argmax(1))], "temperature")
 
 
 def test_refused():
@@ -151,3 +151,27 @@ def test_refused():
         calibrate(lambda x: x, good)
     with pytest.raises(InputError, match="must return logits"):
         calibrate(nn.LSTM(3, 3), good)
+
+
+def test_the_line_that_is_printed_names_model_members_samples_and_errors():
+    torch.manual_seed(0)
+    inputs = torch.randn(300, 3)
+    text = repr(calibrate(nn.Identity(), [(3 * inputs, torch.multinomial(inputs.softmax(1), 1)[:, 0])]))
+    assert text.startswith("CalibratedModel(Identity, AutoCalibration(")
+    assert "temperature 0." in text
+    assert "300 samples, ECE " in text
+    assert text.count("\n") == 0
+
+
+def test_auto_keeps_no_more_logits_than_memory_holds(monkeypatch):
+    monkeypatch.setattr(sys.modules["fedlas.calibrated.calibrate"], "MOST_KEPT", 10)
+    with pytest.warns(CalibrationWarning, match="this is temperature scaling, not auto"):
+        found = calibrate(Pixels(), images(), ignore_index=255)
+    assert isinstance(found.calibrator, TemperatureScaling)
+
+
+def test_a_classifier_of_scikit_learn_is_shown_the_way():
+    from sklearn.naive_bayes import GaussianNB
+
+    with pytest.raises(ValueError, match=r"CalibratedClassifier\(model\)"):
+        calibrate(GaussianNB(), [])

@@ -163,9 +163,9 @@ class OneMapping(nn.Module):
 def test_inputs_of_any_form():
     (inputs, target), *_ = batches()
     model = OutputOf()
-    named = calibrate(model, [{"left": inputs, "labels": target}])
-    several = calibrate(model, [((inputs, torch.zeros_like(inputs)), target)])
-    single = calibrate(model, [(inputs, target, "more")])
+    named = calibrate(model, [{"left": inputs, "labels": target}], "temperature")
+    several = calibrate(model, [((inputs, torch.zeros_like(inputs)), target)], "temperature")
+    single = calibrate(model, [(inputs, target, "more")], "temperature")
     assert named.calibrator.temperature == several.calibrator.temperature == single.calibrator.temperature
     wanted = single.predict_proba(inputs)
     assert torch.equal(named.predict_proba({"left": inputs}), wanted)

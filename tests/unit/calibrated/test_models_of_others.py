@@ -66,7 +66,7 @@ def inputs_of(batch):
 def test_the_three_lines(build, loader, tmp_path):
     torch.manual_seed(0)
     model, batches = build(), loader()
-    calibrated = calibrate(model, batches)
+    calibrated = calibrate(model, batches, "temperature")
     assert calibrated.before_after(batches).samples == 16
     inputs = inputs_of(batches[0])
     probs = calibrated.predict_proba(inputs)

@@ -86,10 +86,17 @@ def test_a_temperature_widens_the_sets_of_aps_on_a_published_network():
         (drawn(50, classes=4), {}, "val and test must have as many classes; got 4 and 5"),
         (drawn(18), {"coverage": 0.95}, "val must have enough samples for a coverage of 0.95; got 18"),
         (Predictions(torch.zeros(30, 5), [0] * 29 + [1]), {"score": "raps"}, "labels of three classes for raps; got 2"),
-        (Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]), {"score": "raps"}, "two samples of each class"),
+        (Predictions(torch.zeros(30, 5), [0, 1] * 14 + [2, 3]), {"score": "raps"}, "ten samples of each class"),
         ("val.npz", {}, "predictions must be Predictions"),
     ],
 )
 def test_what_cannot_be_meant_is_said(val, options, message):
     with pytest.raises(InputError, match=message):
         prediction_sets(val, drawn(10), **options)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 40), (3, 6), (3, 10), (10, 10)])
+def test_auto_takes_a_score_that_the_samples_suffice_for(classes, each):
+    target = torch.arange(classes).repeat(each)
+    val = Predictions(torch.randn(len(target), classes, generator=torch.Generator().manual_seed(0)), target)
+    assert prediction_sets(val, val, coverage=0.8, score="auto").coverage >= 0.8

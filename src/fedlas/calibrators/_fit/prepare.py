@@ -57,13 +57,14 @@ def floored(predictions: Predictions, least: float | None) -> Predictions:
 
 
 def _floor(val: Predictions) -> float | None:
-    """The least log-probability that ``N`` samples can tell from 0, if some probabilities are exactly 0."""
+    """The log-probability that stands for 0, by the number of samples, if some probabilities are exactly 0."""
     if bool((val.logits > 0).any()) or val.num_classes < 2:
         return None
     # Logarithms of probabilities whose zeros were replaced by one small number have that number many times.
     lowest = val.logits.min()
     total = val.num_samples if val.weights is None else float(val.weights.sum())
-    least = math.log(smallest_probability(total, val.num_classes))
+    # Its square, since higher floors were worse on confidences of networks that round to 1: they hide an order.
+    least = 2 * math.log(smallest_probability(total, val.num_classes))
     ties = int((val.logits == lowest).sum())
     alike = bool((val.logits.logsumexp(dim=1).abs() < _ROUNDING).all())
     replaced = abs(float(lowest - least_log(val.logits.dtype).to(lowest))) < _ROUNDING * 10

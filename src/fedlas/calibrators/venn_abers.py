@@ -1,0 +1,186 @@
+"""Venn-ABERS calibration: two probabilities for each event, one of which is calibrated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedlas._core.check import InputError
+from fedlas.calibrators._fit.edges import edges_below, padded_edges
+from fedlas.calibrators._fit.one_vs_rest import class_columns, floored_log
+from fedlas.calibrators._fit.parameters import read_numbers
+from fedlas.calibrators._fit.source import weights_of
+from fedlas.calibrators.base import CALIBRATORS, MappedCalibrator, as_predictions
+from fedlas.predictions import Predictions, TopLabel
+
+__all__ = ["VennAbers", "VennCurves"]
+
+_LEAST = 1e-12
+Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""Ascending probabilities of the validation samples ``(K,)``, and ``p0`` and ``p1`` between them ``(K + 1,)``."""
+
+
+class VennCurves(nn.Module):
+    """``p0`` and ``p1`` of each class as step functions of its probability; float64."""
+
+    has_steps = True
+    _edges: Tensor
+    _low: Tensor
+    _high: Tensor
+
+    def __init__(self, curves: list[Curve]) -> None:
+        super().__init__()
+        self.curves = curves
+        most = max(len(at) for at, _, _ in curves)
+        columns = [[np.pad(part, (0, most + (k > 0) - len(part)), "edge") for k, part in enumerate(c)] for c in curves]
+        edges, low, high = (torch.from_numpy(np.stack(part, axis=1)) for part in zip(*columns, strict=True))
+        for number, (at, _, _) in enumerate(curves):
+            edges[len(at) :, number] = torch.inf
+        self.register_buffer("_edges", padded_edges(edges), persistent=False)
+        # A number that equals an edge has the upper p0 and the lower p1.
+        self.register_buffer("_next", padded_edges(torch.nextafter(edges, torch.zeros_like(edges))), persistent=False)
+        self.register_buffer("_low", low, persistent=False)
+        self.register_buffer("_high", high, persistent=False)
+
+    _next: Tensor
+
+    def bounds(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """``p0`` and ``p1`` for logits ``(n, C)``."""
+        probs = rows.softmax(dim=1)
+        last = len(self._low) - 1
+        below, at_most = (edges_below(edges, probs).clamp(max=last) for edges in (self._edges, self._next))
+        return self._low.gather(0, at_most), self._high.gather(0, below)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Calibrated logits of logits ``(n, C)``."""
+        low, high = self.bounds(rows)
+        return floored_log(high / (1 - low + high), _LEAST)
+
+
+@CALIBRATORS.register(
+    "venn-abers",
+    title="Venn-ABERS",
+    paper="Large-scale probabilistic predictors with and without guarantees of validity",
+    year=2015,
+    url="https://arxiv.org/abs/1511.00213",
+)
+class VennAbers(MappedCalibrator[VennCurves]):
+    """Isotonic regression twice, with the new sample as "no" and as "yes"; :meth:`interval` tells how sure it is.
+
+    For each class against the rest, ``p0`` and ``p1`` are the values of the isotonic regression of the validation
+    samples and the new one, labeled 0 and 1. One of the two is calibrated, whatever the model. ``p1 / (1 - p0 + p1)``
+    is the probability; rows are then divided by their sum.
+
+    Note:
+        ``p1 - p0`` is wide where validation samples are few. It is no confidence interval of the probability.
+
+        The predicted class can change. Warns (:class:`CalibrationWarning`) when a class has no sample.
+
+    Example:
+        >>> val = Predictions([[3.0, 0.0], [2.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 2.0]], [0, 1, 0, 1, 1])
+        >>> VennAbers().fit(val).interval(val)[0].tolist()  # of the second class
+        [0.0, 0.5]
+
+    Source:
+        Vovk, Petej and Fedorova 2015 (inductive Venn-ABERS predictors, algorithms 1 to 4).
+    """
+
+    keeps_argmax = False
+
+    @property
+    def curves(self) -> VennCurves:
+        """The fitted step functions.
+
+        Raises:
+            InputError: Before ``fit``.
+        """
+        return self._fitted("curves")
+
+    def interval(self, test: Predictions | TopLabel) -> Tensor:
+        """``p0`` and ``p1`` of the second class, or of "the top label is right", ``(N, 2)`` float64.
+
+        Raises:
+            InputError: Before ``fit``, and for predictions of more than two classes.
+        """
+        owner = "VennAbers.interval"
+        predictions = as_predictions(owner, test)
+        if predictions.num_classes != 2 or self._fitted("interval") is None or self.num_classes != 2:
+            fix = "Pass a TopLabel: TopLabel(p.confidence, p.correct)."
+            raise InputError(owner, "predictions must have two classes", predictions.num_classes, fix)
+        low, high = self.curves.bounds(self._floored(predictions).logits.cpu().double())
+        return torch.stack([low[:, 1], high[:, 1]], dim=1)
+
+    def _fitted_map(self, val: Predictions) -> tuple[VennCurves, list[str | None]]:
+        target, weights = val.target.cpu().numpy(), weights_of(val).numpy()
+        columns = class_columns(val.logits).numpy()
+        return VennCurves([venn_curve(probs, target == label, weights) for label, probs in enumerate(columns)]), []
+
+    def _state(self) -> dict[str, Any]:
+        names = ("at", "low", "high")
+        return {
+            "curves": [dict(zip(names, map(np.ndarray.tolist, curve), strict=True)) for curve in self.curves.curves]
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        curves = []
+        for entry in state["curves"]:
+            at = read_numbers(entry, "at", None)
+            low, high = (read_numbers(entry, name, len(at) + 1) for name in ("low", "high"))
+            if (
+                not len(at)
+                or bool((at.diff() <= 0).any())
+                or bool((low < 0).any() or (high > 1).any() or (low > high).any())
+            ):
+                raise ValueError("each curve must have ascending places, and 0 <= low <= high <= 1")
+            curves.append((at.numpy(), low.numpy(), high.numpy()))
+        if len(curves) != self.num_classes:
+            raise ValueError(f"there must be {self.num_classes} curves")
+        self._map = VennCurves(curves)
+
+
+def venn_curve(probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]) -> Curve:
+    """Where ``p0`` and ``p1`` of one class change, and their values, from the samples' probabilities ``(N,)``."""
+    at, group = np.unique(probs, return_inverse=True)
+    size, hits = np.bincount(group, weights), np.bincount(group, weights * event)
+    upper = np.append(_raised(size, hits), 1.0)
+    # The lower one is the upper one of the opposite event, seen from the other side.
+    lower = 1 - np.append(_raised(size[::-1], (size - hits)[::-1]), 1.0)[::-1]
+    return at, lower, upper
+
+
+def _raised(size: NDArray[np.float64], hits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Value of the isotonic regression at one more event of weight 1 that precedes group ``i``, for each ``(K,)``.
+
+    The corners of the greatest convex minorant of the cumulative sums are kept on a stack while the additional event
+    moves to the right past one group after the other, so that all take as long as one regression.
+    """
+    points = [(-1.0, -1.0), (0.0, 0.0), *zip(size.cumsum().tolist(), hits.cumsum().tolist(), strict=True)]
+    stack: list[tuple[float, float]] = []
+    for point in reversed(points):
+        while len(stack) > 1 and not _below(point, stack[-1], stack[-2]):
+            stack.pop()
+        stack.append(point)
+    values = np.empty(len(size))
+    for number in range(len(size)):
+        (left, first), (right, second) = stack[-1], stack[-2]
+        values[number] = (second - first) / (right - left)
+        # Swap the additional event and the group: the corner between them moves.
+        (a, b), (c, d), (e, f) = points[number : number + 3]
+        moved = (a + e - c, b + f - d)
+        points[number + 1] = moved
+        if moved[1] >= first + (moved[0] - left) * values[number]:
+            continue
+        stack.pop()
+        while len(stack) > 1 and not _below(moved, stack[-1], stack[-2]):
+            stack.pop()
+        stack.append(moved)
+    return values
+
+
+def _below(left: tuple[float, float], middle: tuple[float, float], right: tuple[float, float]) -> bool:
+    """Whether ``middle`` lies below the line from ``left`` to ``right``."""
+    return (middle[1] - left[1]) * (right[0] - left[0]) < (right[1] - left[1]) * (middle[0] - left[0])

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+
+from fedlas import TopLabel
+from fedlas.calibrators import Calibrator, VennAbers
+from fedlas.calibrators.isotonic import rising_curve
+from fedlas.calibrators.venn_abers import venn_curve
+
+
+def slow(at, event, weights, new, label):
+    """Isotonic regression of all samples and the new one, at the new one."""
+    place, value = rising_curve(np.append(at, new), np.append(event, label), np.append(weights, 1.0))
+    return np.interp(new, place, value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_bounds_against_the_definition(seed):
+    random = np.random.default_rng(seed)
+    at = random.integers(0, 12, 30) / 12
+    event, weights = random.random(30) < at, random.integers(1, 3, 30).astype(float)
+    places, low, high = venn_curve(at, event, weights)
+    for new in [*places, *((places[1:] + places[:-1]) / 2), -1.0, 2.0]:
+        assert low[np.searchsorted(places, new, side="right")] == pytest.approx(slow(at, event, weights, new, False))
+        assert high[np.searchsorted(places, new, side="left")] == pytest.approx(slow(at, event, weights, new, True))
+
+
+def test_an_interval_for_two_classes_and_for_the_top_label(generated, tmp_path):
+    val = generated(400, classes=2)
+    calibrator = VennAbers().fit(val)
+    low, high = calibrator.interval(val).T
+    middle = calibrator.transform(val).probs[:, 1]
+    assert bool((low <= high).all())
+    torch.testing.assert_close(middle, high / (1 - low + high), rtol=0, atol=0.02)
+    loaded = Calibrator.load(calibrator.save(tmp_path / "v.json"))
+    assert torch.equal(loaded.interval(val), calibrator.interval(val))
+    top = TopLabel(val.confidence, val.correct)
+    assert VennAbers().fit(top).interval(top).shape == (400, 2)
+    with pytest.raises(ValueError, match="predictions must have two classes"):
+        VennAbers().fit(generated(100)).interval(generated(100))
