@@ -336,7 +336,7 @@ def mixture_weights(probs: Tensor, weights: Tensor, prior: Tensor) -> Tensor:
     for _ in range(_STEPS):
         joint = probs * shares
         following = (weights @ (joint / joint.sum(dim=1, keepdim=True)) + prior) / total
-        if float((following - shares).abs().max()) < 1e-7:
+        if float((following - shares).abs().max()) < 1e-5:
             break
         shares = following
     return shares
