@@ -70,7 +70,7 @@ class Worker:
             try:
                 self.process.start()
                 return
-            except EOFError:  # the server of forks was killed; the next start begins another
+            except (EOFError, ConnectionError):  # the server of forks was killed; the next start begins another
                 self.connection.close()
                 if attempt:
                     raise

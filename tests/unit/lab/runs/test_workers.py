@@ -16,8 +16,9 @@ class Ends:
         self.closed = True
 
 
+@pytest.mark.parametrize("error", [EOFError("unexpected EOF"), ConnectionRefusedError()])
 @pytest.mark.parametrize("failures", [0, 1, 2])
-def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failures):
+def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failures, error):
     pipes, starts = [], []
 
     class Process:
@@ -27,7 +28,7 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
         def start(self):
             starts.append(self)
             if len(starts) <= failures:
-                raise EOFError("unexpected EOF")
+                raise error
 
     def pipe():
         pipes.append((Ends(), Ends()))
@@ -35,7 +36,7 @@ def test_a_killed_server_of_forks_is_replaced_once(tmp_path, monkeypatch, failur
 
     monkeypatch.setattr(workers, "context", lambda: SimpleNamespace(Pipe=pipe, Process=Process))
     if failures == 2:
-        with pytest.raises(EOFError):
+        with pytest.raises(type(error)):
             workers.Worker(tmp_path, 0, None, print)
     else:
         worker = workers.Worker(tmp_path, 0, None, print)
