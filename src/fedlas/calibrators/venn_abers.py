@@ -145,7 +145,7 @@ class VennAbers(MappedCalibrator[VennCurves]):
 def venn_curve(probs: NDArray[np.float64], event: NDArray[np.bool_], weights: NDArray[np.float64]) -> Curve:
     """Where ``p0`` and ``p1`` of one class change, and their values, from the samples' probabilities ``(N,)``."""
     at, group = np.unique(probs, return_inverse=True)
-    size, hits = np.bincount(group, weights), np.bincount(group, weights * event)
+    size, hits = (np.bincount(group, part).astype(np.float64) for part in (weights, weights * event))
     upper = np.append(_raised(size, hits), 1.0)
     # The lower one is the upper one of the opposite event, seen from the other side.
     lower = 1 - np.append(_raised(size[::-1], (size - hits)[::-1]), 1.0)[::-1]
