@@ -25,6 +25,7 @@ from fedlas.losses.binary import OneLogit, two_logits
 from fedlas.losses.brier import BrierLoss, squared_error
 from fedlas.losses.bsd import BayesianSelfDistillation
 from fedlas.losses.cals import CALS, phr_penalty
+from fedlas.losses.comp_sum import GCE, generalized_cross_entropy
 from fedlas.losses.controlled import Controlled
 from fedlas.losses.cpc import CPC, pairwise_constraints
 from fedlas.losses.crl import CRL, ranking_penalty
@@ -35,7 +36,6 @@ from fedlas.losses.dual_focal import DualFocalLoss
 from fedlas.losses.entropy_penalty import EntropyPenalty
 from fedlas.losses.fedlas import FedLAS, FedLASPlus
 from fedlas.losses.focal import FLSD53, FocalLoss
-from fedlas.losses.gce import GCE, generalized_cross_entropy
 from fedlas.losses.instance_smoothing import InstanceSmoothing
 from fedlas.losses.label_relaxation import LabelRelaxation
 from fedlas.losses.label_smoothing import CrossEntropy, LabelSmoothing, smoothed_cross_entropy
