@@ -8,12 +8,13 @@ from typing import TypeVar
 from fedlas.calibrators.base import CalibrationWarning, Calibrator
 from fedlas.calibrators.label_shift import LabelShift
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 C = TypeVar("C", bound=Calibrator)
 
 
 def fit_with_notes(
-    calibrator: C, val: Predictions, *, unlabeled: Predictions | None = None
+    calibrator: C, val: AnyPredictions, *, unlabeled: AnyPredictions | None = None
 ) -> tuple[C, tuple[str, ...]]:
     """The calibrator, fitted on ``val``, and the texts of its warnings.
 
@@ -23,7 +24,7 @@ def fit_with_notes(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CalibrationWarning)
         calibrator.fit(val)
-        if unlabeled is not None and isinstance(calibrator, LabelShift):
+        if isinstance(unlabeled, Predictions) and isinstance(calibrator, LabelShift):
             calibrator.adapt(unlabeled)
             notes = ("LabelShift: the classes' shares are estimated from the samples measured, without their labels.",)
     return calibrator, (*notes, *(str(warning.message) for warning in caught))

@@ -10,7 +10,7 @@ from fedlas._core.check import InputError
 from fedlas.predictions.class_labels import OWNER, few
 from fedlas.predictions.columns import Columns
 from fedlas.predictions.lm_eval import is_lm_eval, read_lm_eval
-from fedlas.predictions.predictions import AnyPredictions, Predictions, check_predictions
+from fedlas.predictions.predictions import AnyPredictions, Predictions
 from fedlas.predictions.sources import Frame
 from fedlas.predictions.table import Samples, TableReader
 from fedlas.predictions.tables import source_of
@@ -137,14 +137,14 @@ class Reader:
         self.notes: list[str] = []
         self._first: tuple[str, tuple[str, ...]] | None = None
 
-    def __call__(self, path: Path) -> Predictions:
-        """Return the predictions of all classes in a file, which may lack the column of groups.
+    def __call__(self, path: Path) -> AnyPredictions:
+        """Return the predictions in a file, which may lack the column of groups.
 
         Raises:
-            InputError: As :meth:`read`; or if it holds the top label alone.
+            InputError: As :meth:`read`.
         """
         columns = None if self.columns is None else replace(self.columns, groups=None)
-        return check_predictions(path.name, self._read(path, None if columns == Columns() else columns).predictions)
+        return self._read(path, None if columns == Columns() else columns).predictions
 
     def read(self, path: Path) -> Table:
         """Return the content of a file.

@@ -21,8 +21,8 @@ class TopLabel:
     """Confidence and outcome of each sample, where the probabilities of the other classes are unknown.
 
     Wherever only the top label matters it stands in for :class:`~fedlas.Predictions`: in :func:`~fedlas.evaluate`,
-    :func:`~fedlas.estimates`, :func:`~fedlas.compare`, reliability diagrams and tables by group. Made of the
-    ``confidence`` and ``correct`` of predictions it gives their numbers to the last bit.
+    :func:`~fedlas.estimates`, :func:`~fedlas.compare`, :func:`~fedlas.report`, calibrators, reliability diagrams and
+    tables by group. Made of the ``confidence`` and ``correct`` of predictions it gives their numbers to the last bit.
 
     Args:
         confidence: Probability of the predicted class ``(N,)``, in ``[0, 1]``; a tensor, or anything NumPy makes an
@@ -36,7 +36,7 @@ class TopLabel:
 
     Note:
         Immutable; both tensors are on the CPU. What needs the probabilities of all classes (NLL, Brier score, classwise
-        errors, calibrators) raises an InputError that says so.
+        errors) raises an InputError that says so.
 
     Example:
         >>> import fedlas

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import MissingExtraError
 from fedlas._core.registry import Entry
 from fedlas.calibrators import CALIBRATORS, Calibrator
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 ALL = "all"
 """In place of a name: every calibrator that can run."""
@@ -29,7 +33,7 @@ class HeldOut:
         show: Called with what is being done, where that may take long; see :func:`fedlas._core.terminal.status`.
     """
 
-    val: Predictions | None
+    val: AnyPredictions | None
     named: bool = True
     parts: Mapping[str, Callable[[frozenset[str]], Predictions]] = field(default_factory=dict)
     show: Callable[[str], None] = lambda _text: None
@@ -38,7 +42,7 @@ class HeldOut:
         """Return whether ``entry`` is fitted on predictions made for it instead of ``val``; arguments as below."""
         return part_of(entry) != "val" and not (self.named and alone)
 
-    def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> Predictions:
+    def predictions(self, entry: Entry[type[Calibrator]], *, alone: bool) -> AnyPredictions:
         """Return the predictions that ``entry`` is fitted on.
 
         Args:
@@ -60,11 +64,11 @@ class HeldOut:
             )
         return self.parts[part](entry.value.needs)
 
-    def is_of(self, predictions: Predictions) -> bool:
+    def is_of(self, predictions: AnyPredictions) -> bool:
         """Return whether the held-out predictions are these very ones."""
         return self.val is not None and is_same(self.val, predictions)
 
-    def validation(self) -> Predictions:
+    def validation(self) -> AnyPredictions:
         """Return the validation predictions.
 
         Raises:
@@ -88,7 +92,7 @@ class Calibrated:
         made: Files that some were fitted on instead of the run's validation predictions, by registry name.
     """
 
-    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    predictions: Mapping[str, AnyPredictions] = field(default_factory=dict)
     fitted: Mapping[str, Calibrator] = field(default_factory=dict)
     notes: Sequence[str] = ()
     made: Mapping[str, str] = field(default_factory=dict)
@@ -96,9 +100,16 @@ class Calibrated:
     needed: Mapping[str, str] = field(default_factory=dict)
 
 
-def is_same(a: Predictions, b: Predictions) -> bool:
-    """Return whether two sets of predictions hold the same logits, sample by sample."""
-    return a.logits.shape == b.logits.shape and bool((a.logits == b.logits).all())
+def is_same(a: AnyPredictions, b: AnyPredictions) -> bool:
+    """Return whether two sets of predictions hold the same logits, or confidences and outcomes, sample by sample."""
+    pairs = zip(_numbers_of(a), _numbers_of(b), strict=False)
+    return type(a) is type(b) and all(torch.equal(one, other) for one, other in pairs)
+
+
+def _numbers_of(predictions: AnyPredictions) -> tuple[Tensor, ...]:
+    if isinstance(predictions, Predictions):
+        return (predictions.logits,)
+    return predictions.confidence, predictions.correct
 
 
 def part_of(entry: Entry[type[Calibrator]]) -> str:
@@ -106,7 +117,7 @@ def part_of(entry: Entry[type[Calibrator]]) -> str:
     return str(entry.metadata.get("part", "val"))
 
 
-def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
+def calibrated(name: str, test: AnyPredictions, held_out: HeldOut) -> Calibrated:
     """Return test predictions after the calibrator ``name``, or after each that can run if it is ``"all"``.
 
     Raises:
@@ -115,7 +126,7 @@ def calibrated(name: str, test: Predictions, held_out: HeldOut) -> Calibrated:
     """
     check_choice("fedlas evaluate", "--calibrate", name, (*CALIBRATORS, ALL))
     alone = name != ALL
-    predictions: dict[str, Predictions] = {}
+    predictions: dict[str, AnyPredictions] = {}
     fitted: dict[str, Calibrator] = {}
     notes: list[str] = []
     made: dict[str, str] = {}

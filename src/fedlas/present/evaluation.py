@@ -14,9 +14,9 @@ from fedlas._core.check import InputError, check_number
 from fedlas._core.extras import require
 from fedlas._core.text import printable
 from fedlas.metrics import evaluate
-from fedlas.predictions import Predictions
+from fedlas.predictions import Predictions, TopLabel
 from fedlas.predictions import Table as PredictionTable
-from fedlas.predictions.predictions import AnyPredictions, check_predictions
+from fedlas.predictions.predictions import AnyPredictions, check_measurable, check_predictions
 from fedlas.present.blocks import Block, text_of
 from fedlas.present.calibrate import ALL, DEFAULT, Calibrated, HeldOut, calibrated, remarks
 from fedlas.present.groups import MOST, groups_table, plain_groups, whole_of, worst_group
@@ -112,7 +112,7 @@ class Evaluation:
             calibrator = self.outcome.fitted.get(name)
             stages = self._stage(RAW), self._stage(after[0])
             sentences.append(effect(name, calibrator, *stages, replicates=self.replicates))
-        elif first.is_clear and isinstance(self.stages[RAW], Predictions):
+        elif first.is_clear:
             sentences.append(f"Next, repair it on held-out predictions: {self.repair}")
         return [*sentences, *(worst_group(by_group) for by_group in self.groups.values())]
 
@@ -270,7 +270,7 @@ class Evaluation:
 def report(
     predictions: AnyPredictions | PredictionTable,
     *,
-    on: Predictions | HeldOut | None = None,
+    on: AnyPredictions | HeldOut | None = None,
     calibrate: str | None = None,
     reject: Sequence[float] = (),
     groups: Sequence[Any] | None = None,
@@ -284,7 +284,7 @@ def report(
     Args:
         predictions: Logits ``(N, C)`` and target ``(N,)``, a :class:`~fedlas.TopLabel`, or what
             :func:`~fedlas.read_predictions` returned, whose groups and class names are used.
-        on: Held-out predictions of the same model, which a calibrator is fitted on.
+        on: Held-out predictions of the same model, of the same kind, which a calibrator is fitted on.
         calibrate: Registry name of the calibrator, or ``"all"`` to compare all; None with ``on``: ``"auto"``.
         reject: Shares of wrong among accepted predictions, each in (0, 1): from which confidence to accept.
         groups: Group of each sample ``(N,)``: accuracy and ECE of each.
@@ -316,7 +316,7 @@ def report(
         about = {"classes": predictions.classes, **about}
         groups = predictions.groups if groups is None else groups
         predictions = predictions.predictions
-    held_out = HeldOut(on) if isinstance(on, Predictions) else on
+    held_out = HeldOut(on) if isinstance(on, AnyPredictions) else on
     if held_out is not None and calibrate is None and not reject:
         calibrate = DEFAULT
     _check(predictions, held_out, calibrate, reject, groups)
@@ -324,7 +324,7 @@ def report(
     stages: dict[str, AnyPredictions] = {RAW: predictions}
     outcome, notes = Calibrated(), list(about.pop("notes", ()))
     if held_out is not None:
-        test = check_predictions("--calibrate" if calibrate else "--reject", predictions)
+        test = check_measurable(_OWNER, predictions)
         notes += filter(None, [training_data(held_out.val, test) if held_out.val is not None else ""])
         if calibrate is not None:
             outcome = calibrated(calibrate, test, held_out)
@@ -346,9 +346,8 @@ def report(
         by_group = {stage: group_estimates(each, groups, **options) for stage, each in stages.items()}
     rejected: Rejections = {}
     if reject and held_out is not None:
-        of_all_classes = {stage: check_predictions("--reject", each) for stage, each in stages.items()}
         fitted = {f"after {each}": calibrator for each, calibrator in outcome.fitted.items()}
-        rejected = rejections(of_all_classes, reject, held_out.validation(), fitted)
+        rejected = rejections(stages, reject, held_out.validation(), fitted)
     return Evaluation(
         name,
         stages,
@@ -383,6 +382,14 @@ def _check(
     if calibrate == ALL and groups is not None:
         fix = "Name one calibrator, or leave --groups out."
         raise InputError(_OWNER, "--groups goes with one calibrator at most", "--calibrate all", fix)
-    if held_out is not None and isinstance(predictions, Predictions) and held_out.is_of(predictions):
+    confidences = isinstance(predictions, TopLabel)
+    if calibrate == ALL and confidences:
+        fix = "Name one calibrator, or leave --calibrate out for auto."
+        raise InputError(_OWNER, "--calibrate all needs the probabilities of all classes", "confidences", fix)
+    val = None if held_out is None else held_out.val
+    if val is not None and isinstance(val, TopLabel) != confidences:
+        fix = "Pass two files of scores of all classes, or two of confidences."
+        raise InputError(_OWNER, "--on must hold what FILE holds", "confidences in one of them alone", fix)
+    if held_out is not None and held_out.is_of(predictions):
         fix = "Pass held-out ones, such as val.npz; fitting on what is measured would flatter it."
-        raise InputError(_OWNER, "--on must be other predictions than FILE", "the same logits", fix)
+        raise InputError(_OWNER, "--on must be other predictions than FILE", "the same", fix)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedlas.calibrators import Calibrator
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.blocks import Block, Note
 from fedlas.present.table import DASH, table_of
 from fedlas.stats.reject_option import RejectOption, reject_option
@@ -16,7 +16,7 @@ Rejections = Mapping[str, Sequence[RejectOption]]
 
 
 def rejections(
-    stages: Mapping[str, Predictions], risks: Sequence[float], val: Predictions, fitted: Mapping[str, Calibrator]
+    stages: Mapping[str, AnyPredictions], risks: Sequence[float], val: AnyPredictions, fitted: Mapping[str, Calibrator]
 ) -> Rejections:
     """Return thresholds that are chosen on held-out predictions for every stage and applied to its test predictions.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import erfc, isfinite, sqrt
 
 from fedlas.calibrators import CALIBRATORS, Calibrator
+from fedlas.calibrators.base import as_predictions
 from fedlas.predictions import Predictions
 from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.noise_text import noise_in
@@ -184,7 +185,8 @@ def effect(name: str, calibrator: Calibrator | None, before: Stage, after: Stage
         measure, old, new = "ICI", before.ici, after.ici
     change = f"{measure} {100 * old:.1f} -> {100 * new:.1f} %"
     if replicates:
-        nll = compare(before.predictions, after.predictions, ["nll"], replicates=replicates)["nll"]
+        a, b = (as_predictions("report", stage.predictions) for stage in (before, after))
+        nll = compare(a, b, ["nll"], replicates=replicates)["nll"]
         if nll.better == "a":
             worse = f"NLL {nll.a:.3f} -> {nll.b:.3f}, {p_said(nll.p, None)}; {change}"
             return f"{subject} makes it worse ({worse}): leave it out, or fit it on other held-out predictions."
@@ -217,7 +219,7 @@ class Stage:
     ici: float | None
 
 
-def training_data(val: Predictions, test: Predictions) -> str:
+def training_data(val: AnyPredictions, test: AnyPredictions) -> str:
     """Return a sentence if held-out predictions look like those on training data; nothing if they do not."""
     (right, n), (hits, m) = ((float(each.correct.double().mean()), each.num_samples) for each in (val, test))
     spread = (right * (1 - right) / n + hits * (1 - hits) / m) ** 0.5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas import TopLabel, estimates, evaluate
+from fedlas.calibrators import PlattScaling
 from fedlas.cli import main
 
 SITES = ["Cairo Children's Hospital, ward 3", "Lima", "Oslo"]
@@ -54,6 +55,17 @@ def test_confidences_alone(files, given, capsys):
     assert "NLL" not in said
 
 
+def test_confidences_are_calibrated_on_others(files, capsys):
+    confidence, right = files
+    given = ["top.csv", *NAMED, "--on", "rest.csv", "--replicates", "0", "--calibrate", "platt", "--json"]
+    lines = Path("top.csv").read_text().splitlines()
+    Path("rest.csv").write_text("\n".join(lines[:301]))
+    assert main(["evaluate", *given]) == 0
+    found = json.loads(capsys.readouterr().out)
+    val = TopLabel(confidence[:300], right[:300])
+    assert found["after platt"] == evaluate(PlattScaling().fit(val).transform(TopLabel(confidence, right)))
+
+
 def test_a_page_of_confidences(files, capsys):
     pytest.importorskip("jinja2")
     assert main(["evaluate", "top.npz", "--groups", "site", "--replicates", "60", "--report", "out.html"]) == 0
@@ -65,7 +77,8 @@ def test_a_page_of_confidences(files, capsys):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["top.npz", "--calibrate", "temperature", "--on", "all.npz"], "--calibrate: it needs the probabilities"),
+        (["top.npz", "--calibrate", "temperature", "--on", "all.npz"], "--on must hold what FILE holds"),
+        (["top.npz", "--calibrate", "all", "--on", "top.npz"], "all needs the probabilities"),
         (["all.npz", "--groups", "site", "--calibrate", "all", "--on", "noisy.npz"], "goes with one calibrator"),
         (["all.npz", "--groups", "hospital"], "--groups must name a column of all.npz; got 'hospital'"),
         (["top.csv"], r"columns conf, said, is, site. Add .*; or --confidence and --correct NAME"),

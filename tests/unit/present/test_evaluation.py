@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fedlas
 from fedlas import Predictions, TopLabel
+from fedlas.calibrators import IsotonicCalibration
 from fedlas.errors import InputError
 from fedlas.metrics import METRICS
 from fedlas.present.evaluation import report
@@ -130,6 +131,23 @@ def test_confidences_alone_and_groups():
     found = report(top, groups=["a", "b"] * 500, replicates=99)
     assert found.text().count("Groups by group") == 1
     assert "Groups" in found.verdict[-1]
+
+
+def test_confidences_alone_are_calibrated():
+    test, val = (TopLabel(each.confidence, each.correct) for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1)))
+    found = report(test, on=val, calibrate="isotonic", reject=[0.2], replicates=99)
+    expected = IsotonicCalibration().fit(val).transform(test)
+    assert torch.equal(found.stages["after isotonic"].confidence, expected.confidence)
+    assert found.measured["after isotonic"] == fedlas.evaluate(expected)
+    assert found.verdict[1].startswith("Isotonic repairs it: ECE ")
+    assert set(found.rejected) == set(found.stages)
+    assert "repairs it" in found.html()
+    (worse,) = report(TopLabel(drawn().confidence, drawn().correct), on=val, calibrate="platt", replicates=99).verdict[
+        1:
+    ]
+    assert "makes it worse (NLL" in worse
+    with pytest.raises(InputError, match="other predictions"):
+        report(test, on=test)
 
 
 def test_a_card_and_a_monitor_in_python(tmp_path):

@@ -14,6 +14,7 @@ from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.objective.perturbed import drifted_predictions
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.calibrate import HeldOut
 
 Show = Callable[[str], None]
@@ -34,7 +35,7 @@ def test_part(folder: Path) -> Predictions:
 
 
 def run_held_out(
-    folder: Path, *, val: Predictions | None = None, data: str | None = None, show: Show = lambda _text: None
+    folder: Path, *, val: AnyPredictions | None = None, data: str | None = None, show: Show = lambda _text: None
 ) -> HeldOut:
     """Return what calibrators of a run are fitted on: its validation part, and parts that its model makes.
 
