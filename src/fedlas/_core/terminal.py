@@ -30,7 +30,9 @@ def console(*, stderr: bool = False) -> Any:
     """A ``rich.console.Console`` on standard output or error; only this module prints to it."""
     stream: Any = sys.stderr if stderr else sys.stdout
     file = stream if isinstance(stream, Stream) else Stream(stream)
-    return require("rich.console", extra="bench").Console(file=file, stderr=stderr, quiet=not is_main_process())
+    # Rich shows tables in a notebook by itself, past the file, so that no text could be made of them.
+    options: dict[str, Any] = {"force_jupyter": False, "quiet": not is_main_process()}
+    return require("rich.console", extra="bench").Console(file=file, stderr=stderr, **options)
 
 
 def say(*lines: str, style: str | None = None, wrap: bool = False, stderr: bool = False, on: Any = None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedlas._core.check import check_choice
@@ -89,6 +91,8 @@ def theme_named(owner: str, name: str) -> Theme:
 def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = None) -> Any:
     """An Axes on a new figure that no global registry holds, so that it is freed with its last reference.
 
+    The last expression of a notebook's cell shows it as a picture, whatever the backend.
+
     Args:
         theme: Its background.
         size: Width and height of the figure in inches.
@@ -97,7 +101,16 @@ def new_axes(theme: Theme, *, size: tuple[float, float], panels: int | None = No
     figure = require("matplotlib.figure", extra="plots").Figure(
         figsize=size, layout="constrained", facecolor=theme.background
     )
-    return figure.subplots() if panels is None else figure.subplots(1, panels, squeeze=False)[0]
+    axes = figure.subplots(1, panels or 1, squeeze=False)[0]
+    for ax in axes:
+        ax._repr_png_ = partial(_png, figure)
+    return axes[0] if panels is None else axes
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def canvas(

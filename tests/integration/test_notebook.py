@@ -1,0 +1,25 @@
+"""A notebook shows what the library returns: tables and pictures, with no magic command before."""
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+SAMPLES = """import fedlas, torch
+logits = 3 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+P = fedlas.Predictions(logits, logits.argmax(1).roll(1))"""
+
+
+@pytest.mark.system
+def test_a_report_is_a_table_and_a_diagram_a_picture(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    shown = ("fedlas.report(P, replicates=0)", "fedlas.plots.reliability_diagram(P)")
+    made = new_notebook(cells=[new_code_cell(text) for text in (SAMPLES, *shown)])
+    nbclient.NotebookClient(made, timeout=300).execute(cwd=str(tmp_path))
+    (report,), (diagram,) = (cell.outputs for cell in made.cells[1:])
+    assert "<table" in report.data["text/html"]
+    assert "ECE" in report.data["text/html"]
+    assert "ECE" in report.data["text/plain"]
+    assert diagram.data["image/png"].startswith("iVBOR")  # the signature of a PNG in base64
