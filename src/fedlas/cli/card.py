@@ -14,7 +14,6 @@ from fedlas.calibrated.file import read_file
 from fedlas.cli.arguments import AddSubcommand, add_card_options, add_columns, add_details, columns_of, laboratory
 from fedlas.deploy.card import check_card_place
 from fedlas.predictions import Columns, read_predictions
-from fedlas.predictions.predictions import check_predictions
 from fedlas.present.blocks import show_blocks
 from fedlas.present.calibrate import DEFAULT
 from fedlas.present.card import CalibrationCard
@@ -51,7 +50,7 @@ def add_card(add: AddSubcommand) -> None:
     )
     add_details(parser, "print all metrics and known limits (default: what may be accepted)")
     add_card_options(parser, default=DEFAULT)
-    add_columns(parser)
+    add_columns(parser, top_label=True)
 
 
 def _card(args: argparse.Namespace) -> int:
@@ -149,15 +148,14 @@ def _of_files(
         fix = "Leave --calibrate out, or the model."
         raise InputError("fedlas card", "a saved model has its calibration", f"--calibrate {calibrate}", fix)
     val, test = read_predictions(val_file, columns), read_predictions(test_file, columns)
-    of_val, of_test = (check_predictions("fedlas card", each.predictions) for each in (val, test))
     if val.classes != test.classes:
         differing = f"{', '.join(val.classes[:12])} and {', '.join(test.classes[:12])}"
         raise InputError("fedlas card", "both files must name the same classes", differing, "Name the columns a,b,c.")
     for note in dict.fromkeys((*val.notes, *test.notes)):
         say(f"note: {note}")
     return make_card(
-        of_val,
-        of_test,
+        val.predictions,
+        test.predictions,
         read_file(models[0])[1] if models else calibrate or DEFAULT,
         name=models[0].stem if models else test_file.stem,
         data=test_file.name,

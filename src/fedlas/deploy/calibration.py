@@ -14,6 +14,7 @@ from fedlas.calibrators import CALIBRATORS, Calibrator, MatrixScaling, Temperatu
 from fedlas.calibrators._file import FORMAT
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 
 NONE = "none"
 FITTED_ON = "the validation part"
@@ -48,9 +49,9 @@ class Calibration:
         """Calibrated logits ``(n, C)``, of the same dtype."""
         if self.calibrator is None:
             return logits
-        return self.transform(Predictions(logits)).logits
+        return self.calibrator.transform(Predictions(logits)).logits
 
-    def transform(self, predictions: Predictions) -> Predictions:
+    def transform(self, predictions: AnyPredictions) -> AnyPredictions:
         """The same samples, calibrated."""
         return predictions if self.calibrator is None else self.calibrator.transform(predictions)
 
@@ -65,7 +66,7 @@ class Calibration:
 
     def plain(self) -> dict[str, Any]:
         """For JSON: one temperature, or all numbers."""
-        if self.calibrator is None or self.temperature is not None:
+        if self.calibrator is None or (self.temperature is not None and not self.calibrator.top_label):
             return {"method": self.method, "temperature": self.temperature}
         return {"method": self.method, "calibrator": self.calibrator.plain()}
 
@@ -80,7 +81,7 @@ def check_method(owner: str, method: str) -> str:
     return check_choice(owner, "--calibrate", method, [*names, NONE])
 
 
-def fit_calibration(method: str, val: Predictions) -> Calibration:
+def fit_calibration(method: str, val: AnyPredictions) -> Calibration:
     """The calibration fitted on validation predictions.
 
     Raises:
@@ -92,7 +93,7 @@ def fit_calibration(method: str, val: Predictions) -> Calibration:
 
 
 def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibration:
-    """What :meth:`Calibration.plain` gave.
+    """What :meth:`Calibration.plain` gave; confidences alone have 0 classes.
 
     Raises:
         InputError: If it is something else.
@@ -108,8 +109,9 @@ def read_calibration(content: Mapping[str, Any], num_classes: int) -> Calibratio
             "state": {"temperature": content["temperature"]},
         }
         calibrator = Calibrator.from_plain(whole)
-        if calibrator.num_classes != num_classes:
-            raise ValueError(f"a calibrator of {calibrator.num_classes} classes, not {num_classes}")
+        classes = 0 if calibrator.top_label else calibrator.num_classes
+        if classes != num_classes:
+            raise ValueError(f"a calibrator of {classes} classes, not {num_classes}")
         return Calibration(calibrator)
     except (KeyError, TypeError, ValueError) as error:
         fix = "Write it again: fedlas card RUN."

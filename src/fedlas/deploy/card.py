@@ -40,7 +40,7 @@ class Card:
     Attributes:
         name: Of the run.
         classes: Class names; none if they are not known.
-        num_classes: ``C``.
+        num_classes: ``C``; 0 where only the confidence of the predicted class is known.
         calibration: What the model's logits go through.
         gaps: Sums over the test part.
         bin_edges: Ends of the bins of confidence ``(B + 1,)``, ascending from 0 to 1.
@@ -106,7 +106,7 @@ def _card(content: Mapping[str, Any]) -> Card:
     name, classes, num_classes = (
         model["run"],
         model["classes"],
-        check_count("card", "num_classes", model["num_classes"]),
+        check_count("card", "num_classes", model["num_classes"], low=0),
     )
     if not isinstance(name, str):
         raise ValueError("the run has no name")

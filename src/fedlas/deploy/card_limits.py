@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from fedlas.deploy.calibration import FITTED_ON
 from fedlas.stats import ALPHA
 from fedlas.stats.p_text import p_said
@@ -16,15 +13,15 @@ _FEW = 30
 """Samples of a class below which nothing is known about its calibration."""
 
 
-def known_limits(content: Mapping[str, Any], target: Tensor, *, notes: Sequence[str]) -> list[str]:
+def known_limits(content: Mapping[str, Any], samples_of: Sequence[int], *, notes: Sequence[str]) -> list[str]:
     """Sentences, the most general first.
 
     Args:
         content: The card so far.
-        target: Labels of the test part ``(N,)``.
+        samples_of: Test samples of each class ``(C,)``; empty where only confidences are known.
         notes: What the calibrator's fit warned of.
     """
-    return [*_general(content), *_numbers(content, target), *_training(content), *notes]
+    return [*_general(content), *_numbers(content, samples_of), *_training(content), *notes]
 
 
 def _general(content: Mapping[str, Any]) -> Iterator[str]:
@@ -48,7 +45,7 @@ def _general(content: Mapping[str, Any]) -> Iterator[str]:
         yield "It is one training run: another seed gives another model with other numbers."
 
 
-def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
+def _numbers(content: Mapping[str, Any], samples_of: Sequence[int]) -> Iterator[str]:
     # Calibration as a whole.
     ece = content["metrics"]["calibrated"].get("ece", {})
     if "p" in ece:
@@ -66,9 +63,9 @@ def _numbers(content: Mapping[str, Any], target: Tensor) -> Iterator[str]:
                 f"({said}). Confidences are not exactly probabilities."
             )
     # Single classes.
-    classes = int(content["model"]["num_classes"])
-    few = int((torch.bincount(target.cpu(), minlength=classes) < _FEW).sum())
+    few = sum(count < _FEW for count in samples_of)
     if few:
+        classes = len(samples_of)
         yield f"{few} of {classes} classes have fewer than {_FEW} test samples: about them alone nothing is known."
     # Thresholds that could not be found, and those that the test part contradicts.
     missed = [row for row in content["selective"]["thresholds"] if row["threshold"] is None]

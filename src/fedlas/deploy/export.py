@@ -21,6 +21,7 @@ from fedlas.deploy.calibration import Calibration
 from fedlas.deploy.formats import FORMATS, INPUT, OUTPUTS, Build, Probs
 from fedlas.deploy.model import EXTRA_LAYER, Deployed, fold
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import check_predictions
 
 TOLERANCE = 1e-5
 """Most that a probability may differ from the model's own."""
@@ -109,7 +110,7 @@ def export_model(
         "calibration": {**calibration.plain(), "folded into": folded},
         "input": {**taken, "normalization": normalization},
     }
-    wanted = calibration.transform(expected).probs.double().numpy()
+    wanted = check_predictions("export", calibration.transform(expected)).probs.double().numpy()
 
     def samples() -> Iterator[tuple[dict[str, Tensor], NDArray[np.floating[Any]]]]:
         done = 0

@@ -15,6 +15,7 @@ from fedlas.deploy.card_limits import known_limits
 from fedlas.metrics import evaluate, reliability_bins
 from fedlas.metrics.weighted import check_takes_weights
 from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.stats.estimates import Estimate
 from fedlas.stats.gap_sums import GapSums
 from fedlas.stats.reject_option import reject_option
@@ -31,13 +32,13 @@ METHOD = (
 )
 
 
-Intervals = Callable[[Mapping[str, Predictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]]
+Intervals = Callable[[Mapping[str, AnyPredictions], Sequence[str]], Mapping[str, Mapping[str, Estimate]]]
 """From predictions by stage and the names of metrics to interval and floor by stage and name, where there are any."""
 
 
 def make_card(
-    val: Predictions,
-    test: Predictions,
+    val: AnyPredictions,
+    test: AnyPredictions,
     calibration: Calibration,
     *,
     model: Mapping[str, Any],
@@ -74,9 +75,15 @@ def make_card(
     val, test = calibration.transform(val), stages[STAGES[1]]
     measured = {stage: evaluate(each, num_bins=num_bins) for stage, each in stages.items()}
     noise = {} if intervals is None else intervals(stages, list(measured[STAGES[1]]))
+    num_classes, class_counts, samples_of = 0, None, None
+    if isinstance(test, Predictions):
+        num_classes = test.num_classes
+        class_counts, samples_of = (
+            torch.bincount(each.cpu(), minlength=num_classes).tolist() for each in (test.predicted, test.target)
+        )
     content: dict[str, Any] = {
         "format": FORMAT,
-        "model": {"classes": None, **model, "num_classes": test.num_classes},
+        "model": {"classes": None, **model, "num_classes": num_classes},
         "calibration": {**calibration.plain(), "fitted on": calibration.fitted_on},
         "data": {**data, "samples": {**data.get("samples", {}), "val": val.num_samples, "test": test.num_samples}},
         "metrics": {stage: _with_estimates(measured[stage], noise.get(stage, {})) for stage in stages},
@@ -87,13 +94,13 @@ def make_card(
             "thresholds": [reject_option(val, test, risk=risk, confidence_level=LEVEL).plain() for risk in risks],
         },
         "reliability": _reliability(test, num_bins),
-        "reference": _reference(val, test),
+        "reference": _reference(val, test, class_counts),
         **({} if exported is None else {"exported": dict(exported)}),
     }
-    return {**content, "limits": known_limits(content, test.target, notes=calibration.notes)}
+    return {**content, "limits": known_limits(content, samples_of or [], notes=calibration.notes)}
 
 
-def stages_of(test: Predictions, calibration: Calibration) -> dict[str, Predictions]:
+def stages_of(test: AnyPredictions, calibration: Calibration) -> dict[str, AnyPredictions]:
     """Test predictions of each of :data:`STAGES`: as predicted, and calibrated."""
     return dict(zip(STAGES, (test, calibration.transform(test)), strict=True))
 
@@ -103,12 +110,12 @@ def _with_estimates(measured: Mapping[str, float], noise: Mapping[str, Estimate]
 
 
 def _arrays(
-    predictions: Predictions,
+    predictions: AnyPredictions,
 ) -> tuple[Floats, NDArray[np.bool_]]:
     return predictions.confidence.cpu().double().numpy(), predictions.correct.cpu().numpy()
 
 
-def _reliability(predictions: Predictions, num_bins: int) -> list[dict[str, float]]:
+def _reliability(predictions: AnyPredictions, num_bins: int) -> list[dict[str, float]]:
     bins = reliability_bins(predictions, num_bins=num_bins)
     edges, count, confidence, accuracy = (
         v.cpu().double().tolist() for v in (bins.edges, bins.count, bins.confidence, bins.accuracy)
@@ -120,7 +127,7 @@ def _reliability(predictions: Predictions, num_bins: int) -> list[dict[str, floa
     ]
 
 
-def _reference(val: Predictions, test: Predictions) -> dict[str, Any]:
+def _reference(val: AnyPredictions, test: AnyPredictions, class_counts: list[int] | None) -> dict[str, Any]:
     """Sums over the test part for ``fedlas monitor``; cells come from validation, so that they fit no test sample."""
     confidence, correct = _arrays(test)
     cells, bins = (_quantile_edges(_arrays(val)[0], number) for number in (CELLS, BINS))
@@ -130,7 +137,7 @@ def _reference(val: Predictions, test: Predictions) -> dict[str, Any]:
         "gaps": GapSums.of(cells, confidence, correct).plain(),
         "bin_edges": bins.tolist(),
         "bin_counts": counts.tolist(),
-        "class_counts": torch.bincount(test.predicted, minlength=test.num_classes).tolist(),
+        "class_counts": class_counts,
     }
 
 

@@ -15,11 +15,12 @@ from fedlas.calibrators import Calibrator
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.card import check_card_place
 from fedlas.deploy.make_card import make_card, stages_of
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.blocks import Block, text_of
 from fedlas.present.calibrate import DEFAULT, is_same
 from fedlas.present.card_page import card_answers, card_metrics, card_page, thresholds_table
 from fedlas.present.intervals import estimates_by_stage
+from fedlas.present.metric_tables import classes_of
 from fedlas.stats.estimates import REPLICATES
 from fedlas.stats.selective_risk import DEFAULT_RISKS
 
@@ -35,7 +36,7 @@ class CalibrationCard:
     """
 
     content: dict[str, Any]
-    stages: Mapping[str, Predictions]
+    stages: Mapping[str, AnyPredictions]
     num_bins: int = 15
 
     def __repr__(self) -> str:
@@ -75,8 +76,8 @@ class CalibrationCard:
 
 
 def card(
-    val: Predictions,
-    test: Predictions,
+    val: AnyPredictions,
+    test: AnyPredictions,
     calibrator: str | Calibrator | CalibratedModel = DEFAULT,
     *,
     name: str = "model",
@@ -90,7 +91,7 @@ def card(
 
     Args:
         val: Held-out predictions, not calibrated, on which thresholds are chosen.
-        test: Others, on which everything is measured.
+        test: Others, on which everything is measured. Both may be a :class:`~fedlas.TopLabel`.
         calibrator: Name of a calibrator to fit on ``val``, or ``"none"``; a fitted one; or a calibrated model.
         name: Name of the model.
         data: Name of the test data.
@@ -108,9 +109,9 @@ def card(
     """
     if is_same(val, test):
         fix = "Pass held-out predictions and others to test on; thresholds chosen on the test set would flatter it."
-        raise InputError("card", "validation and test must be different predictions", "the same logits", fix)
-    if val.num_classes != test.num_classes:
-        got = f"{val.num_classes} and {test.num_classes}"
+        raise InputError("card", "validation and test must be different predictions", "the same", fix)
+    if classes_of(val) != classes_of(test):
+        got = f"{classes_of(val)} and {classes_of(test)}"
         raise InputError("card", "both files must have the same classes", got, "Pass predictions of one model.")
     if isinstance(calibrator, str):
         calibration = fit_calibration(calibrator, val)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedlas.predictions import Predictions
+from fedlas.predictions.predictions import AnyPredictions
 from fedlas.present.noise_text import cell_of_metric, noise_legend, noise_of_entry
 from fedlas.present.page import Answer, diagram, render
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
@@ -14,7 +14,7 @@ from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 _GLANCE = ("accuracy", "nll", "ece")
 
 
-def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, num_bins: int) -> str:
+def card_page(content: Mapping[str, Any], stages: Mapping[str, AnyPredictions], *, num_bins: int) -> str:
     """Return the page as HTML that needs no other file.
 
     Args:
@@ -46,7 +46,7 @@ def card_page(content: Mapping[str, Any], stages: Mapping[str, Predictions], *, 
 def card_answers(content: Mapping[str, Any]) -> list[Answer]:
     """Return accuracy, NLL and ECE on test with their intervals, and the calibration."""
     answers = []
-    for name in _GLANCE:
+    for name in filter(content["metrics"]["calibrated"].__contains__, _GLANCE):
         about, entry = column(name), content["metrics"]["calibrated"][name]
         text = " ".join(filter(None, (about.format(entry["value"]), about.unit)))
         answers.append(Answer(about.title, f"{text}  {noise_of_entry(entry, about.format).text}".strip()))
@@ -88,7 +88,8 @@ def _statement(content: Mapping[str, Any]) -> str:
     samples = data["samples"]
     parts = ", ".join(f"{samples[part]:,} {part}" for part in ("train", "val", "test") if part in samples)
     trained = f"{model['loss']}, seed {model['seed']}, on " if "seed" in model else ""
-    return f"{trained}{data['name']}: {model['num_classes']} classes; {parts} samples."
+    classes = f"{model['num_classes']} classes" if model["num_classes"] else "confidences of the predicted class only"
+    return f"{trained}{data['name']}: {classes}; {parts} samples."
 
 
 def _calibration(calibration: Mapping[str, Any]) -> tuple[str, str]:

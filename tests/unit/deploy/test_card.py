@@ -114,12 +114,11 @@ def test_limits_say_what_is_known(content):
     assert "600 test samples of synthetic" in limits
     assert "made wrong on purpose" in limits
     assert "is not distinguishable from that of a perfectly calibrated model" in limits
-    rare = torch.tensor([0] * 1990 + [1] * 10)
     worse = json.loads(json.dumps(content))
     worse["metrics"]["calibrated"]["ece"] |= {"p": 0.001, "least_p": 0.001}
     worse["selective"]["thresholds"][-1]["test"]["risk"] = 0.2
     worse["data"]["settings"] = {}
-    said = " ".join(known_limits(worse, rare, notes=["A doubt."]))
+    said = " ".join(known_limits(worse, [1990, 10, 0, 0], notes=["A doubt."]))
     for part in (
         "3 of 4 classes have fewer than 30",
         "is more than chance",

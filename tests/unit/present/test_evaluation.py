@@ -133,6 +133,27 @@ def test_confidences_alone_and_groups():
     assert "Groups" in found.verdict[-1]
 
 
+@pytest.mark.parametrize("calibrator", ["temperature", "isotonic", "none"])
+def test_a_card_of_confidences_alone_is_saved_and_watched(tmp_path, calibrator):
+    val, test, live, worse = (
+        TopLabel(each.confidence, each.correct)
+        for each in (drawn(sharpness=3, seed=seed) if seed < 3 else drawn(4000, sharpness=9) for seed in range(4))
+    )
+    card = fedlas.card(val, test, calibrator, replicates=0, name="net")
+    card.save(tmp_path / "net.json")
+    assert "confidences of the predicted class only" in (tmp_path / "net.html").read_text()
+    stages = card.content["metrics"]
+    assert "nll" not in stages["calibrated"]
+    assert (stages["calibrated"]["ece"]["value"] < stages["as predicted"]["ece"]["value"]) == (calibrator != "none")
+    monitor = fedlas.deploy.Monitor(tmp_path / "net.json")
+    assert not monitor.update(live, raw=True)
+    assert monitor.update(worse, raw=True)
+    with pytest.raises(InputError, match="must be confidences"):
+        monitor.update(drawn())
+    with pytest.raises(InputError, match="the same classes"):
+        fedlas.card(val, drawn())
+
+
 def test_confidences_alone_are_calibrated():
     test, val = (TopLabel(each.confidence, each.correct) for each in (drawn(sharpness=3), drawn(sharpness=3, seed=1)))
     found = report(test, on=val, calibrate="isotonic", reject=[0.2], replicates=99)

@@ -111,13 +111,19 @@ def _stream(files: Sequence[Path], columns: Columns | None, card: Card, *, raw: 
 def _batch(card: Card, scores: Tensor, outcome: Tensor | None, *, raw: bool, source: str) -> Batch:
     """Confidences and whether they came true, of confidences ``(n,)`` or logits ``(n, C)``."""
     if scores.ndim == 1:
-        if raw:
+        if raw and card.num_classes:
             fix = "Pass calibrated confidences and leave --raw out, or the scores of all classes."
             raise InputError(OWNER, "--raw needs the scores of all classes", f"confidences in {source}", fix)
+        if raw:
+            # In their own precision, as on the card: steps of a calibrator coincide with ends of its bins.
+            unknown = torch.zeros(len(scores), dtype=torch.bool)
+            scores = card.calibration.transform(TopLabel(scores, unknown)).confidence
         return Batch(scores.double().numpy(), None if outcome is None else outcome.numpy(), None)
     if scores.shape[1] != card.num_classes:
         fix = "Pass predictions of the model that the card is about."
         expected = f"predictions must have the card's {card.num_classes} classes"
+        if not card.num_classes:
+            expected = "predictions must be confidences, as the card's"
         raise InputError(OWNER, expected, f"{scores.shape[1]} in {source}", fix)
     logits = card.calibration(scores.double()) if raw else scores.double()
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
