@@ -1,6 +1,6 @@
 """Draws the README's figure: ``python docs/front.py PREDICTIONS.npz`` writes ``docs/front.svg``.
 
-The first half of the predictions fits the temperature, the second half is drawn before and after it.
+The first half of the predictions fits the calibrator, the second half is drawn before and after it.
 """
 
 import sys
@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fedlas import Predictions
-from fedlas.calibrators import TemperatureScaling
+from fedlas.calibrators import AutoCalibration
 from fedlas.plots import LIGHT, reliability_diagram
 from fedlas.plots.theme import dress
 from fedlas.present.page import themed_svg
 
-ALT = "Two reliability diagrams of a ResNet-20 on CIFAR-10: before a temperature with large gaps, after it without"
+ALT = "Two reliability diagrams of a ResNet-20 on CIFAR-10: before calibration with large gaps, after it without"
 
 
 def draw(file: Path) -> str:
@@ -25,7 +25,7 @@ def draw(file: Path) -> str:
     val, test = (
         Predictions(arrays["logits"][rows], arrays["target"][rows]) for rows in (slice(half), slice(half, None))
     )
-    stages = {"as published": test, "after a temperature": TemperatureScaling().fit(val).transform(test)}
+    stages = {"as published": test, "after auto": AutoCalibration().fit(val).transform(test)}
     figure = Figure(figsize=(7.4, 3.7), layout="constrained")
     for number, (title, predictions) in enumerate(stages.items(), start=1):
         axes = figure.add_subplot(1, 2, number)

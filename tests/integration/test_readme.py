@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 import fedlas
-from fedlas.calibrators import CALIBRATORS
 from fedlas.lab.bench.suite import load_group
 from fedlas.losses import LOSSES
 
@@ -38,20 +37,25 @@ def test_the_three_lines_print_what_they_say(capsys, tmp_path, monkeypatch):
     assert PYTHON[0].split("#")[0] in page
 
 
+def test_a_report_says_what_its_comment_says(capsys):
+    exec(PYTHON[1], {"fedlas": fedlas})
+    (comment,) = re.findall(r"# (Over-confident: .*)", PYTHON[1])
+    assert comment in " ".join(capsys.readouterr().out.split())
+
+
 def test_the_training_loop_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU())
     model.add_module("fc", nn.Linear(16, 100))
     loader = [(torch.randn(8, 3, 2, 2), torch.arange(8)) for _ in range(2)]
-    exec(PYTHON[1], {"torch": torch, "fedlas": fedlas, "model": model, "train_loader": loader})
+    exec(PYTHON[2], {"torch": torch, "fedlas": fedlas, "model": model, "train_loader": loader})
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert {"model.fc.weight", "criterion.gate.hidden.weight", "criterion.nci.mean"} <= set(saved)
 
 
 def test_it_counts_what_there_is():
     assert f"FedLAS and {len(list(LOSSES)) - 1} other losses" in README
-    assert f"{len(list(CALIBRATORS))} calibrators" in README
 
 
 def test_commands_name_recipes_that_exist():
