@@ -266,7 +266,7 @@ def test_as_a_module_it_is_the_same(entry):
     given = parts[0].clone().requires_grad_()
     after = layer(given, *parts[1:])
     torch.testing.assert_close(after.detach(), wanted.logits, rtol=1e-5, atol=1e-5)
-    if entry.name != "histogram-binning":  # which is flat
+    if entry.name not in ("histogram-binning", "venn-abers"):  # which are flat
         after.square().sum().backward()
         assert torch.isfinite(given.grad).all()
     with pytest.raises(ValueError, match=r"logits must be \(N, 4\) or .*; got \(2, 5\)"):

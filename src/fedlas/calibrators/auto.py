@@ -40,6 +40,8 @@ _FLEXIBLE = 2**19
 _WHOLE = 2**22
 """Most logits of which every fold is left out once; of more, one fold in five is."""
 _MATRIX_CLASSES = 32
+_FEWEST_TO_SHARPEN = 200
+"""Held-out samples (their weight) from which on the last map is fitted; with fewer it does more harm than good."""
 
 
 class CalibratedMixture(nn.Module):
@@ -95,7 +97,8 @@ class AutoCalibration(MappedCalibrator[CalibratedMixture]):
     spline calibration. Each is fitted on four fifths of the validation samples and gives probabilities of the last
     fifth, five times over. Weights on the simplex maximize the likelihood of these held-out labels, by expectation
     maximization. The members are then fitted on all samples and mixed. A temperature and an offset for each class,
-    fitted on the held-out mixture, follow: a mixture of calibrated predictions is less sure than it should be.
+    fitted on the held-out mixture, follow where there are 200 samples: a mixture of calibrated predictions is less sure
+    than it should be.
 
     Args:
         keep_class: Never change the predicted class: the class predicted before is lifted above the others where it is
@@ -296,6 +299,8 @@ class _HeldOut:
         label = log_probs.gather(2, self._target.expand(len(log_probs), -1).unsqueeze(2)).squeeze(2).T
         weights = mixture_weights(label.exp().clamp(min=_NEVER), self._weights, self._prior)
         mixture = (log_probs + weights.log().view(-1, 1, 1)).logsumexp(dim=0)
+        if float(self._weights.sum()) < _FEWEST_TO_SHARPEN:
+            return weights.tolist(), _identity(mixture.shape[1])
         counted = Predictions(mixture, self._target, weights=self._weights)
         scale = 1 / nll_temperature(counted).value
         last = bias_corrected_temperature(
