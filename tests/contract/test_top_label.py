@@ -111,14 +111,6 @@ def test_a_metric_of_somebody_can_say_that_the_top_label_is_enough():
         METRICS._entries.pop("somebodys")
 
 
-@pytest.mark.parametrize("calibrator", ["temperature", "isotonic"])
-def test_calibrators_say_what_they_lack(calibrator):
-    from fedlas.calibrators import CALIBRATORS
-
-    with pytest.raises(ValueError, match=NEEDS_ALL):
-        CALIBRATORS[calibrator].value().fit(top(predictions()))
-
-
 def test_diagrams_and_groups_are_equal():
     from fedlas.metrics import calibration_by_group, reliability_bins
     from fedlas.plots.consistency import consistency_band

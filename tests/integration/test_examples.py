@@ -20,7 +20,7 @@ NEEDS = {
     "torch_uncertainty_routine": "torch_uncertainty",
     "torchmetrics_collection": "torchmetrics",
 }
-QUICK = {"plain_pytorch"}
+QUICK = {"custom_calibrators", "plain_pytorch"}
 LINE = re.compile(r"^(before|after): .*accuracy (\d\.\d{4})  ECE (\d\.\d{4})$", flags=re.M)
 
 
@@ -56,7 +56,7 @@ def test_it_runs_and_prints_before_and_after(path, tmp_path):
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_it_is_short_and_documented(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) <= 65
     assert f"python examples/{path.name}" in text
     assert f"examples/{path.name}" in (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
 

@@ -24,7 +24,11 @@ def add_tune(add: AddSubcommand) -> None:
     add_losses(parser, "losses to tune")
     option = parser.add_argument
     option(
-        "--trials", type=int, default=20, metavar="N", help="settings of each loss, the recipe's first (%(default)s)"
+        "--trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="settings of a loss, recipe's first (default: %(default)s)",
     )
     option(
         "--objective",

@@ -206,7 +206,7 @@ def equal_mass_bins(
 
 def equal_mass_edges(confidence: Tensor, num_bins: int) -> Tensor:
     """The edges of :func:`equal_mass_bins` of ``confidence (N,)`` in any order, ``(B + 1,)`` float64."""
-    return equal_mass_bins(confidence, torch.zeros(len(confidence), dtype=torch.bool), num_bins)[0]
+    return equal_mass_bins(confidence, torch.zeros_like(confidence, dtype=torch.bool), num_bins)[0]
 
 
 class EqualWidth:

@@ -63,9 +63,9 @@ def test_the_chosen_penalties_predict_held_out_labels_best(generated):
         total = 0.0
         for fold in range(5):
             train, held = folds != fold, folds == fold
-            fit = regression(
-                val.logits[train], val.target[train], penalties, scale=start.scale, width=start.width
-            ).solve()
+            rows, target = val.logits[train], val.target[train]
+            weights = torch.ones(len(target), dtype=rows.dtype)
+            fit = regression(rows, target, weights, penalties, scale=start.scale, width=start.width).solve()
             probs = fit(val.logits[held]).softmax(1)
             total -= float(probs[torch.arange(int(held.sum())), val.target[held]].log().sum())
         return total

@@ -7,7 +7,6 @@ import yaml
 
 from fedlas._core.check import InputError
 from fedlas._core.yaml_text import dump_yaml, parse_yaml, read_yaml
-from fedlas.cli import main
 from fedlas.lab.recipes.text import read_content
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
 
@@ -49,13 +48,6 @@ def test_it_is_refused_wherever_it_is_read(tmp_path, kind):
         _ = RunFolder(tmp_path).config
     with pytest.raises(InputError, match=f"^recipe: it must be valid YAML.*{message}"):
         read_content(str(tmp_path / "config.yaml"))
-
-
-def test_a_study_is_read_so_too(tmp_path, capsys):
-    pytest.importorskip("optuna")
-    (tmp_path / "study.yaml").write_text(LAUGHS)
-    assert main(["tune", "synthetic", "--losses", "ls", "--trials", "1", "--out", str(tmp_path)]) == 2
-    assert "more than 20,000 values" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

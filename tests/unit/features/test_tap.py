@@ -31,7 +31,7 @@ def test_reads_the_input_of_the_module_with_its_graph(model):
 def test_listens_only_when_asked(model):
     tap = FeatureTap(model[2])
     model(torch.randn(5, 4))
-    assert tap._heard.captured is None
+    assert tap._capture.captured is None
     tap.start()
     model(torch.randn(5, 4))
     features = weakref.ref(tap.stop())
@@ -47,7 +47,7 @@ def test_anything_but_one_run_is_an_error_and_the_next_pass_works(model, runs):
         model(torch.randn(5, 4))
     with pytest.raises(InputError, match=rf"exactly once in a forward pass; got {runs} runs"):
         tap.stop()
-    assert tap._heard.captured is None
+    assert tap._capture.captured is None
     tap.start()
     model(torch.randn(6, 4))
     assert tap.stop().shape == (6, 3)

@@ -221,10 +221,10 @@ def test_a_model_that_fails_is_not_listened_to_afterwards():
     objective = fedlas.Objective(Fails(), FedLAS(num_classes=C))
     with pytest.raises(ArithmeticError, match="out of luck"):
         objective(*data())
-    assert objective._tap._heard.captured is None
+    assert objective._tap._capture.captured is None
     objective.model.runs = 2
     objective.model(data()[0])
-    assert objective._tap._heard.captured is None
+    assert objective._tap._capture.captured is None
 
 
 class Norms(nn.Module):
@@ -269,7 +269,7 @@ def test_nothing_is_kept_outside_a_call():
     loss, _ = objective(inputs, target)
     loss.backward()
     objective.model(inputs)
-    assert objective._tap._heard.captured is None
+    assert objective._tap._capture.captured is None
 
 
 def test_a_refused_batch_changes_nothing_and_keeps_nothing():
@@ -280,7 +280,7 @@ def test_a_refused_batch_changes_nothing_and_keeps_nothing():
     with pytest.raises(InputError, match=r"FedLAS: target must be in \[0, 4\)"):
         objective(inputs, target + C)
     torch.testing.assert_close(dict(objective.state_dict()), dict(before), rtol=0, atol=0)
-    assert objective._tap._heard.captured is None
+    assert objective._tap._capture.captured is None
 
 
 class Wrapped(nn.Module):
