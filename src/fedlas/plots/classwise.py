@@ -72,7 +72,9 @@ def class_gaps(predictions: Predictions, *, confidence_level: float = 0.95) -> l
     """
     check_predictions("class_gaps", predictions)
     if check_number("class_gaps", "confidence_level", confidence_level, low=0.0, high=1.0, low_open=True) == 1.0:
-        raise InputError("class_gaps", "level must be below 1", confidence_level, "Choose a level such as 0.95.")
+        raise InputError(
+            "class_gaps", "confidence_level must be below 1", confidence_level, "Choose a level such as 0.95."
+        )
     z = NormalDist().inv_cdf(0.5 + confidence_level / 2)
     # Sums by predicted class, in one pass.
     predicted = predictions.predicted.cpu().numpy()

@@ -69,7 +69,7 @@ def consistency_band(
     check_count(owner, "replicates", replicates, low=2)
     check_count(owner, "seed", seed, low=0)
     if check_number(owner, "confidence_level", confidence_level, low=0.0, high=1.0, low_open=True) == 1.0:
-        raise InputError(owner, "level must be below 1", confidence_level, "Choose a level such as 0.95.")
+        raise InputError(owner, "confidence_level must be below 1", confidence_level, "Choose a level such as 0.95.")
     bins = reliability_bins(predictions, num_bins=num_bins)
     count, confidence = bins.count.double().numpy(), bins.confidence.numpy()
     filled = np.flatnonzero(count)

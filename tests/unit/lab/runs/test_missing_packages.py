@@ -24,5 +24,5 @@ def test_is_named_before_anything_is_read_or_made(tmp_path, monkeypatch, capsys,
     monkeypatch.setitem(sys.modules, module, None)
     folder = tmp_path / "folder"
     assert main([*COMMANDS[command], str(folder)]) == 2
-    assert f"this needs the package {package!r}" in capsys.readouterr().err
+    assert f"this needs {package!r}" in capsys.readouterr().err
     assert not folder.exists()
