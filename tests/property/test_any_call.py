@@ -20,11 +20,12 @@ import sklearn.neighbors  # noqa: F401  # these draw random numbers when they ar
 import torch
 from torch import nn
 
-from fedlas import Predictions, calibrators, losses, metrics, ood, stats
+from fedlas import Predictions, calibrators, losses, metrics, stats
 from fedlas.calibrators import CALIBRATORS
 from fedlas.errors import CalibrationWarning, InputError
 from fedlas.losses import LOSSES
 from fedlas.metrics import METRICS
+from fedlas.zoo import ood
 from fedlas.zoo.ood import OOD_SCORES
 
 # A reason for each known failure, by the name of the call and a part of what it says; empty is the aim.

@@ -81,7 +81,7 @@ class SplineCalibration(MappedCalibrator[BrokenLines]):
         >>> logits = 40 * [[0.0, 2.0], [2.0, 0.0]]
         >>> val = Predictions(logits, 20 * [1, 0, 1, 0] )
         >>> [round(float(p), 2) for p in SplineCalibration().fit(val).transform(val).confidence[:2]]
-        [0.99, 0.99]
+        [1.0, 1.0]
 
     Source:
         Lucena 2018 (logistic regression on a spline basis of the score).

@@ -78,7 +78,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         >>> X, y = load_iris(return_X_y=True)
         >>> model = CalibratedClassifier(GaussianNB(), "temperature").fit(X, y)
         >>> round(model.calibrator_.temperature, 2)
-        1.75
+        1.65
         >>> model.predict_proba(X[:1]).round(3)
         array([[1., 0., 0.]])
 
