@@ -80,7 +80,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         >>> round(model.calibrator_.temperature, 2)
         1.65
         >>> model.predict_proba(X[:1]).round(3)
-        array([[1., 0., 0.]])
+        array([[0.999, 0.001, 0.001]])
 
     Source:
         One calibrator on cross-fitted scores: Platt 1999; https://scikit-learn.org/stable/modules/calibration.html
