@@ -58,7 +58,7 @@ SUBCOMMANDS = {
     "uncertainty": Subcommand("Make ensembles, Laplace, ... of runs.", "uncertainty", resumes=True),
     "shift": Subcommand("Measure runs on corrupted test images.", "shift"),
     "ood": Subcommand("Measure how well runs detect other data.", "ood"),
-    "pack": Subcommand("Pack the runs of a bench into two text files.", "pack"),
+    "pack": Subcommand("Pack the runs of a bench into one zip.", "pack"),
 }
 """By name, in the order of ``--help``."""
 
