@@ -54,7 +54,7 @@ def train(module, folder, *, epochs=3, optimizer="sgd", accelerator=None, **conf
             optimizer=OptimizerConfig(name=optimizer, lr=0.01, clip_norm=0.5),
             schedule=ScheduleConfig(name="constant"),
             identity={},
-            accelerator=accelerator,
+            accelerator=accelerator or new_accelerator(),
             hooks=monitors(module.criterion),
         )
     )
