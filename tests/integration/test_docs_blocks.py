@@ -129,9 +129,10 @@ def check(words, block):
         assert any((ROOT / word).exists() for word in rest), f"{block.where}: no such tests"
         return True
     if program == "python":
-        own = Path(rest[0]).exists()  # a block of the page wrote it
-        assert own or (ROOT / rest[0]).exists(), f"{block.where}: no file {rest[0]}"
-        return own and bool(_parse(rest[1:]))
+        if (ROOT / rest[0]).exists():
+            return False
+        assert Path(rest[0]).exists(), f"{block.where}: no file {rest[0]}"  # a block of the page wrote it
+        return bool(_parse(rest[1:]))
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), flags=re.M), f"{block.where}: make {rest[0]}"
         return False
