@@ -117,3 +117,13 @@ def test_logits_of_a_network_are_no_zeros(generated):
     val = generated(300, distort=lambda z: 300 * z)
     assert TemperatureScaling().fit(val).least_log is None
     assert TemperatureScaling().fit(Predictions(val.logits.log_softmax(1), val.target)).least_log is None
+
+
+@pytest.mark.parametrize(("samples", "sharpened"), [(199, False), (200, True)])
+def test_the_last_map_needs_200_samples(samples, sharpened):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(samples, 3, generator=generator, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    last = AutoCalibration().fit(Predictions(3 * logits, target)).module().map.last
+    identity = bool((last.weight == 1).all()) and not last.bias.any()
+    assert identity != sharpened
