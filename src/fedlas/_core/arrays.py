@@ -1,28 +1,48 @@
-"""NumPy archives (``.npz``) from strangers: sizes are checked before memory is taken; no object is unpickled."""
+"""Arrays from strangers' files: ``.npz`` archives, safetensors and files of ``torch.save``.
+
+Sizes are checked before memory is taken, and no code in a file runs.
+"""
 
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedlas._core.check import InputError
-from fedlas._core.memory import check_fits
+from fedlas._core.extras import require
+from fedlas._core.files import parse_json
 
-__all__ = ["ArrayFile", "Arrays", "open_arrays"]
+__all__ = [
+    "ArrayFile",
+    "Arrays",
+    "available_memory",
+    "check_fits",
+    "from_safetensors",
+    "load_tensors",
+    "open_arrays",
+    "to_safetensors",
+]
 
 _FREE = 2**26
 """Bytes up to which an array may be compressed to anything: labels in order shrink to almost nothing."""
 _MOST_RATIO = 100
 """Most that a larger array may be compressed. Scores hardly shrink at all; a zip bomb shrinks a thousandfold."""
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_MEMINFO = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True)
@@ -113,3 +133,87 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         raise
     except Exception as error:  # zip, its decompressors and NumPy's headers raise anything for damaged bytes
         raise ValueError(str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}") from error
+
+
+def load_tensors(path: Path) -> Any:
+    """The content of a file of ``torch.save``, on the CPU: tensors and plain values.
+
+    Raises:
+        OSError: If the file cannot be opened.
+        ValueError: If it is damaged, holds anything else, or would grow: ``torch.save`` compresses nothing.
+    """
+    try:
+        _check_growth(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns about foreign files, which the error explains
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the readers of archive and pickle raise anything for bytes that are neither
+        reason = (str(error).split("\n")[0] or "it is damaged")[:120]
+        raise ValueError(reason if type(error) is ValueError else f"{type(error).__name__}: {reason}") from error
+
+
+def _check_growth(path: Path) -> None:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # Of all that torch lets a pickle call, only this takes memory of any size. State dicts have none.
+        if content.find(b"bytearray") >= 0:
+            raise ValueError("it holds a bytearray")
+        if content[:2] != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("a part of it is compressed")
+
+
+def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a safetensors file.
+
+    Raises:
+        ValueError: For a tensor of a dtype or layout that the format lacks.
+    """
+    # The package refuses tensors that share memory, such as tied weights.
+    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    try:
+        content: bytes = require("safetensors.torch", extra="export").save(own, dict(metadata))
+    except Exception as error:  # the package raises errors of several kinds
+        raise ValueError(str(error)) from error
+    return content
+
+
+def from_safetensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, on the CPU, and its metadata.
+
+    Raises:
+        ValueError: If it is no such file, or is damaged.
+    """
+    try:
+        tensors = require("safetensors.torch", extra="export").load(content)
+        header = parse_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode())
+    except Exception as error:  # the package and torch raise errors of several kinds for damaged bytes
+        raise ValueError(f"it is no readable safetensors file: {error}") from error
+    return dict(sorted(tensors.items())), header.get("__metadata__", {})
+
+
+def available_memory() -> int | None:
+    """Bytes that may still be taken; None where the system does not say."""
+    limits = []
+    with suppress(OSError, ValueError):  # of a container; "max" where there is none
+        limits.append(int(_CGROUP.read_text()))
+    with suppress(OSError, ValueError, StopIteration):
+        line = next(line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
+        limits.append(1024 * int(line.split()[1]))
+    with suppress(OSError, ValueError, AttributeError):  # elsewhere: all that the machine has
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(limits, default=None)
+
+
+def check_fits(size: int, what: str) -> None:
+    """Refuse to take ``size`` bytes that are not there: the system would swap, or end the process without a word.
+
+    Raises:
+        ValueError: If ``size`` is more than :func:`available_memory`; ``what`` names what would take them.
+    """
+    free = available_memory()
+    if free is not None and size > free:
+        raise ValueError(f"{what} takes {size / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} GiB are free")

@@ -1,18 +1,12 @@
-"""Processes of a distributed run: which one prints, and sums over all of them."""
+"""Sums and rows of all processes of a distributed run."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-def is_main_process() -> bool:
-    """Whether this process prints and reports: ``accelerate launch`` and ``torchrun`` set its ``RANK``."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

@@ -1,21 +1,20 @@
 """Output to the terminal: lines, tables and progress. No other module of the package writes to it.
 
 Text is shown literally: markup is not interpreted and control characters are escaped, so a name from a file cannot
-control the terminal. In a distributed run only the main process prints.
+control the terminal. In a distributed run only the main process prints. A full disk, a closed pipe or a narrow encoding
+does not end the work.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import contextmanager, suppress
 from typing import Any, Self, TypeVar
 
-from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
-from fedlas._core.output import Stream
 from fedlas._core.text import printable
 
 T = TypeVar("T")
@@ -24,6 +23,78 @@ Cell = str | Sequence[str | tuple[str, str]]
 
 _QUIET = 10.0
 """Seconds between two lines when the output is not a terminal."""
+
+
+def is_main_process() -> bool:
+    """Return whether this process prints and reports: ``accelerate launch`` and ``torchrun`` set its ``RANK``."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class LostOutputError(Exception):
+    """Nothing more can be shown, and there is nothing else to do."""
+
+
+class Stream:
+    """A text stream that takes everything: it escapes other encodings' characters, and drops all after an error.
+
+    Args:
+        stream: Standard output or error; None if that is closed.
+        keep_going: Drop what cannot be written, since the work has other results; else raise :class:`LostOutputError`.
+
+    Attributes:
+        error: The first error of the system; None if there was none.
+    """
+
+    def __init__(self, stream: Any, *, keep_going: bool = True) -> None:
+        self._stream, self._keep_going = stream, keep_going
+        with suppress(AttributeError, OSError, ValueError):  # closed, or of a notebook, which takes any character
+            stream.reconfigure(errors="backslashreplace")
+        self.error: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Write ``text``."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write the buffered text."""
+        self._try("flush")
+
+    def _try(self, method: str, *arguments: str) -> None:
+        try:
+            if self._stream is not None:
+                getattr(self._stream, method)(*arguments)
+        except OSError as error:
+            self.error = self.error or error
+            # Python writes the rest of the buffer when it ends, and would fail again: send it nowhere.
+            with suppress(OSError, ValueError, AttributeError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            if not self._keep_going:
+                raise LostOutputError from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def standard_streams(*, keep_going: bool) -> Iterator[Stream]:
+    """Replace standard output and error by a :class:`Stream` each, and give that of the output.
+
+    Args:
+        keep_going: As for :class:`Stream`, for the output; text that standard error cannot take is always dropped.
+    """
+    # A file that is opened while one of the numbers 0 to 2 is free would get that number, and the printed text.
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    before = sys.stdout, sys.stderr
+    output = Stream(sys.stdout, keep_going=keep_going)
+    streams: Any = output, Stream(sys.stderr)
+    sys.stdout, sys.stderr = streams
+    try:
+        yield output
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def console(*, stderr: bool = False) -> Any:
@@ -63,7 +134,6 @@ def table(
     caption: Iterable[str] = (),
     right: Collection[int] = (),
     whole: Collection[int] = (),
-    line_after: Collection[int] = (),
     box: str | None = "SIMPLE_HEAD",
     **look: Any,
 ) -> Any:
@@ -89,8 +159,8 @@ def table(
             no_wrap=number in whole,
             overflow="ellipsis" if number in whole else "fold",
         )
-    for number, row in enumerate(rows):
-        grid.add_row(*map(_text, row), end_section=number in line_after)
+    for row in rows:
+        grid.add_row(*map(_text, row))
     # Title and caption as wide as the terminal: a narrow table would wrap them to its own width.
     above, below = [_text(title, "bold")] if title else [], [_text(line, "dim") for line in caption]
     return require("rich.console", extra="bench").Group(*above, grid, *below)
@@ -140,42 +210,28 @@ class Bar:
         self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def update(
-        self,
-        *,
-        done: float | None = None,
-        total: float | None = None,
-        label: str | None = None,
-        text: str | None = None,
-    ) -> None:
-        """Change the steps done, the number of steps, the label or the text behind the bar; None keeps a value."""
-        fields = {} if text is None else {"text": printable(text)}
-        description = None if label is None else printable(label)
-        self.progress.update(self._task, completed=done, total=total, description=description, **fields)
+    def update(self, *, done: float | None = None, total: float | None = None, **texts: str) -> None:
+        """Change the number of steps done, of all steps, the ``label`` before the bar or the ``text`` behind it."""
+        fields = {{"label": "description"}.get(name, name): printable(text) for name, text in texts.items()}
+        self.progress.update(self._task, completed=done, total=total, **fields)
 
     def advance(self, steps: float = 1) -> None:
         """Count further steps as done."""
         self.progress.advance(self._task, steps)
 
 
-def track(items: Iterable[T], label: str, *, total: int | None = None, on: Any = None) -> Iterator[T]:
-    """Yield the items while a :class:`Bar` shows how many are left.
+def track(items: Iterable[T], label: str, *, on: Any = None) -> Iterator[T]:
+    """Yield the items while a :class:`Bar` shows how many remain.
 
     Args:
-        items: Any iterable.
+        items: Any iterable; the bar shows the remaining time if it has a length.
         label: Text in front of the bar.
-        total: Their number; None uses ``len(items)`` if there is one.
         on: A ``rich.console.Console``; None makes one on standard error.
     """
-    # A generator has no length: its bar shows no remaining time.
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with Bar(label, total=total, on=on) as bar:
+    with Bar(label, total=len(items) if isinstance(items, Sized) else None, on=on) as bar:
         for item in items:
             yield item
             bar.advance()
@@ -188,8 +244,7 @@ def status(on: Any = None) -> Iterator[Callable[[str], None]]:
     Args:
         on: A ``rich.console.Console``; None makes one on standard error.
     """
-    screen = console(stderr=True) if on is None else on
-    shown = time.monotonic()
+    screen, shown = console(stderr=True) if on is None else on, time.monotonic()
 
     def line(text: str) -> None:
         nonlocal shown
@@ -198,8 +253,8 @@ def status(on: Any = None) -> Iterator[Callable[[str], None]]:
             shown = time.monotonic()
 
     # In a file or a log, lines that replace each other would pile up.
-    if not screen.is_terminal:
+    if screen.is_terminal:
+        with screen.status("") as spinner:
+            yield lambda text: spinner.update(_text(text))
+    else:
         yield line
-        return
-    with screen.status("") as spinner:
-        yield lambda text: spinner.update(_text(text))

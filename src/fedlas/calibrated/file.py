@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError, reason
 from fedlas._core.files import parse_json, write_atomically
-from fedlas._core.safetensors_file import from_safetensors, to_safetensors
 from fedlas.calibrators import Calibrator
 
 FORMAT = "fedlas.calibrated/1"

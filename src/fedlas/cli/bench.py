@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.collective import is_main_process
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say
+from fedlas._core.terminal import is_main_process, say
 from fedlas.cli.arguments import AddSubcommand, add_details
 from fedlas.cli.bench_group import add_recipe, add_track, overrides_of
 from fedlas.cli.report import report, require_report_packages

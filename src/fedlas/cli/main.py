@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import fedlas
 from fedlas._core.errors import CalibrationWarning, InputError, suggestion
 from fedlas._core.extras import MissingExtraError
-from fedlas._core.output import LostOutputError, standard_streams
+from fedlas._core.terminal import LostOutputError, standard_streams
 from fedlas._core.text import printable
 
 

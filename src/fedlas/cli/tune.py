@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from fedlas._core.collective import is_main_process
 from fedlas._core.extras import require
 from fedlas._core.files import path_argument
-from fedlas._core.terminal import say, show
+from fedlas._core.terminal import is_main_process, say, show
 from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench import add_losses, workers_number
 from fedlas.cli.bench_group import add_recipe, overrides_of

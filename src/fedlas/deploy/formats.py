@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError
 from fedlas._core.extras import require, require_all
 from fedlas._core.files import parse_json
-from fedlas._core.safetensors_file import from_safetensors, to_safetensors
 from fedlas.calibrated import CalibratedModel
 from fedlas.deploy.calibration import read_calibration
 from fedlas.deploy.model import EXTRA_LAYER, Deployed

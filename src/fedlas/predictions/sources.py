@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedlas._core.arrays import Arrays, open_arrays
+from fedlas._core.arrays import Arrays, check_fits, open_arrays
 from fedlas._core.check import InputError, describe
-from fedlas._core.memory import check_fits
 from fedlas.predictions.chunk import Chunk
 from fedlas.predictions.class_labels import OWNER
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import fedlas
 from fedlas import CalibratedModel, Objective, Predictions, calibrate
+from fedlas._core.arrays import from_safetensors, to_safetensors
 from fedlas._core.check import InputError
-from fedlas._core.safetensors_file import from_safetensors, to_safetensors
 from fedlas.calibrators import FeatureClipping, TemperatureScaling, VectorScaling
 
 CLASSES = 4
@@ -213,7 +213,7 @@ def test_files_that_are_none_leave_the_model_alone(tmp_path):
         ("none", "No such file"),
         ("plain", "no calibration in it"),
         ("damaged", "must have format"),
-        ("short", "are not those of a tensor"),
+        ("short", "no readable safetensors"),
         ("headed", "must be a file that CalibratedModel.save wrote"),
     ):
         with pytest.raises(InputError, match=message):

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from fedlas._core import arrays, memory
+from fedlas._core import arrays
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError
 from fedlas.lab.data.sets.npz import read_npz
@@ -89,7 +89,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    monkeypatch.setattr(arrays, "available_memory", lambda: 1000)
     path = tmp_path / "large.npz"
     np.savez(path, logits=np.zeros((40, 10), "f4"), target=np.zeros(40, "i8"))
     for columns in (None, Columns(logits="logits", target="target")):
@@ -122,9 +122,9 @@ def test_whole_archives_are_read_as_numpy_reads_them(tmp_path, save):
 
 
 def test_memory_that_is_left():
-    left = memory.available_memory()
+    left = arrays.available_memory()
     assert left is None or left > 2**20
-    memory.check_fits(2**10, "a little")
+    arrays.check_fits(2**10, "a little")
     if left is not None:
         with pytest.raises(ValueError, match="all of it takes"):
-            memory.check_fits(2**60, "all of it")
+            arrays.check_fits(2**60, "all of it")

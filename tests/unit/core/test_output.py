@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from fedlas._core.output import LostOutputError, Stream, standard_streams
-from fedlas._core.terminal import say
+from fedlas._core.terminal import LostOutputError, Stream, say, standard_streams
 from fedlas.cli import main
 
 

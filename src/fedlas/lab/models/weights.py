@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
-from fedlas._core.tensors import load_tensors
 from fedlas.features import find_head
 
 _INSIDE = ("state_dict_ema", "state_dict", "model_state_dict", "model")

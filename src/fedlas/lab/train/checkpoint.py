@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedlas._core.arrays import load_tensors
 from fedlas._core.check import InputError, describe
 from fedlas._core.files import write_atomically
-from fedlas._core.tensors import load_tensors
 
 __all__ = ["CHECKPOINT", "differences", "load_checkpoint", "save_checkpoint"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
-from fedlas._core.collective import is_main_process
 from fedlas._core.files import write_text
+from fedlas._core.terminal import is_main_process
 from fedlas.lab.data.readers.places import ENVIRONMENT
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.claim import BusyError

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from fedlas._core.safetensors_file import from_safetensors, to_safetensors
+from fedlas._core.arrays import from_safetensors, to_safetensors
 
 TENSORS = {
     "weight": torch.randn(3, 5),
@@ -17,21 +17,15 @@ TENSORS = {
 }
 
 
-def test_tensors_come_back_and_the_package_agrees():
-    content = to_safetensors(TENSORS, {"said": "grün"})
-    found, metadata = from_safetensors(content)
-    assert metadata == {"said": "grün"}
-    package = pytest.importorskip("safetensors.torch")
-    for read in (
-        found,
-        package.load(content),
-        from_safetensors(package.save({**TENSORS, **{k: v.contiguous() for k, v in TENSORS.items()}}))[0],
-    ):
-        assert read.keys() == TENSORS.keys()
-        for name, value in TENSORS.items():
-            assert read[name].dtype == value.dtype
-            assert torch.equal(read[name], value), name
-    found["weight"].add_(1)  # writable
+def test_tensors_come_back():
+    tied = {**TENSORS, "tied": TENSORS["weight"]}
+    tensors, metadata = from_safetensors(to_safetensors(tied, {"note": "grün"}))
+    assert metadata == {"note": "grün"}
+    assert tensors.keys() == tied.keys()
+    for name, value in tied.items():
+        assert tensors[name].dtype == value.dtype
+        assert torch.equal(tensors[name], value), name
+    tensors["weight"].add_(1)  # writable
 
 
 def damaged(change):
@@ -64,10 +58,5 @@ def damaged(change):
     ],
 )
 def test_damaged(content):
-    with pytest.raises(ValueError, match=r"it|its|the"):
+    with pytest.raises(ValueError, match="safetensors"):
         from_safetensors(content)
-
-
-def test_dtypes_without_a_name():
-    with pytest.raises(ValueError, match=r"w has dtype torch\.complex64"):
-        to_safetensors({"w": torch.zeros(2, dtype=torch.complex64)}, {})
