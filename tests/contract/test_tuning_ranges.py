@@ -5,8 +5,8 @@ import inspect
 import pytest
 
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.tune.domain import parse_domain
-from fedlas.lab.tune.plan import plan_tuning
+from fedlas.lab.tune.space import parse_domain
+from fedlas.lab.tune.study import plan_tuning
 from fedlas.losses import LOSSES
 
 NUMBERS = {
@@ -40,4 +40,5 @@ def test_presets_of_the_packages_recipes_can_be_drawn():
     """Otherwise the sampler would never look near what the recipe says."""
     for recipe in ("digits", "fashion-mnist", "cifar10", "cifar100"):
         for method in plan_tuning(recipe, losses=list(load_recipe(recipe).losses)).methods:
-            assert method.preset_inside, (recipe, method)
+            inside = [domain.contains(method.preset[key]) for key, domain in method.space.items()]
+            assert all(inside), (recipe, method)

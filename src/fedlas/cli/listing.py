@@ -114,7 +114,7 @@ def listing(kind: str) -> Listing:
         titles = {name: str(recipes.read_content(name)[1]["title"]) for name in recipes.shipped_names()}
         return Listing([{"name": name, "what it is": title} for name, title in titles.items()])
     if kind == "tuning":
-        return Listing(import_module("fedlas.lab.tune.domain").tuned_rows())
+        return Listing(import_module("fedlas.lab.tune.space").tuned_rows())
     module, registry, _ = _REGISTRIES[kind]
     room, more = import_module(f"fedlas.{module}"), _MORE.get(kind, lambda _entry: {})
     rows = [_row(entry) | more(entry) for entry in getattr(room, registry).entries()]

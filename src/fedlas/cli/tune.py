@@ -11,8 +11,7 @@ from fedlas.cli.arguments import AddSubcommand
 from fedlas.cli.bench import add_losses, workers_number
 from fedlas.cli.bench_group import add_recipe, overrides_of
 from fedlas.lab.tune.best import next_command, outcome_table, outcomes_of, verdict, write_best
-from fedlas.lab.tune.plan import Tuning, dry_run, plan_tuning
-from fedlas.lab.tune.study import STORAGE, run_study
+from fedlas.lab.tune.study import STORAGE, dry_run, plan_tuning, run_study
 from fedlas.present.table import terminal
 
 
@@ -79,21 +78,9 @@ def _tune(args: argparse.Namespace) -> int:
     if args.dry_run:
         dry_run(tuning)
         return 0
-    return tune(tuning, workers=args.workers)
-
-
-def tune(tuning: Tuning, *, workers: int | None = 1) -> int:
-    """Train the trials that have not ended; print the outcome and the command to run next.
-
-    Returns:
-        0, or 1 if all trials of a method diverged.
-
-    Raises:
-        InputError: As :func:`fedlas.lab.tune.study.run_study`.
-    """
     require("optuna", extra="tune")
     say(f"{tuning.recipe.name}: {tuning.budget} trials a method, in {tuning.folder}", stderr=True)
-    run_study(tuning, workers=workers)
+    run_study(tuning, workers=args.workers)
     if not is_main_process():
         return 0
     outcomes = outcomes_of(tuning)
@@ -101,5 +88,5 @@ def tune(tuning: Tuning, *, workers: int | None = 1) -> int:
     say(*verdict(tuning, outcomes), wrap=True)
     if (recipe := write_best(tuning, outcomes)) is not None:
         say(f"written: {recipe}; look at all trials with: optuna-dashboard {tuning.folder / STORAGE}")
-        next_command(tuning, outcomes)
+        say("next, on the test part with seeds that tuning did not use:", f"  {next_command(tuning)}")
     return 0 if all(outcome.value is not None for outcome in outcomes) else 1

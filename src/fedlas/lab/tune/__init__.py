@@ -2,6 +2,6 @@
 
 In: a recipe and search spaces. Out: ``optuna.log`` with every trial, and the best setting of each method as a recipe.
 
-``domain`` parses ranges, ``space`` finds the parameters of each method, ``plan`` is the study before it starts,
-``study`` trains the trials, ``best`` writes the outcome.
+``space`` finds the parameters of each method and their ranges, ``study`` plans and runs the trials, ``best`` writes the
+outcome.
 """

@@ -10,11 +10,10 @@ from typing import Any
 
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
-from fedlas._core.terminal import say
+from fedlas._core.yaml_text import dump_yaml
 from fedlas.lab.train.selection import merit
-from fedlas.lab.tune.plan import Tuning
 from fedlas.lab.tune.space import Method, is_recipe_key, text_of
-from fedlas.lab.tune.study import load_studies
+from fedlas.lab.tune.study import Tuning, load_studies
 from fedlas.present.table import Table, table_of
 
 __all__ = ["Outcome", "next_command", "outcome_table", "outcomes_of", "verdict", "write_best"]
@@ -47,11 +46,11 @@ def outcomes_of(tuning: Tuning) -> list[Outcome]:
     studies, outcomes = load_studies(tuning), []
     for method in tuning.methods:
         trials = studies[method.name].get_trials(deepcopy=False, states=(states.COMPLETE, states.PRUNED))
-        done = [trial for trial in trials if trial.value is not None]
-        best = max(done, key=lambda trial: merit(tuning.objective, trial.value), default=None)
-        preset = next((trial.value for trial in done if trial.user_attrs["params"] == method.preset), None)
+        finite = [trial for trial in trials if trial.value is not None]
+        best = max(finite, key=lambda trial: merit(tuning.objective, trial.value), default=None)
+        preset = next((trial.value for trial in finite if trial.user_attrs["params"] == method.preset), None)
         value, params = (None, {}) if best is None else (best.value, best.user_attrs["params"])
-        outcomes.append(Outcome(method, len(trials), len(trials) - len(done), preset, value, params))
+        outcomes.append(Outcome(method, len(trials), len(trials) - len(finite), preset, value, params))
     return outcomes
 
 
@@ -73,23 +72,24 @@ def outcome_table(tuning: Tuning, outcomes: Sequence[Outcome]) -> Table:
 
 
 def verdict(tuning: Tuning, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return which method and setting is best, and what may be claimed of it."""
-    done = [outcome for outcome in outcomes if outcome.value is not None]
-    if not done:
+    """Return which method and setting is best, and how far one may trust that."""
+    finite = [outcome for outcome in outcomes if outcome.value is not None]
+    if not finite:
         return ["Every trial diverged. Lower the learning rate or narrow the ranges."]
-    best = max(done, key=lambda outcome: merit(tuning.objective, outcome.value or 0.0))
+    best = max(finite, key=lambda outcome: merit(tuning.objective, outcome.value or 0.0))
     setting = f" with {text_of(best.params)}" if best.params else ""
     return [
         f"Best: {best.method.name}{setting}, {tuning.title} {_number(best.value)}.",
-        "The best of many trials is optimistic on the validation part that chose it; the test part was not used.",
+        "The best of many trials is optimistic on the validation part that chose it; the test part had no say.",
     ]
 
 
 def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path | None:
     """Write ``best.yaml``, the recipe with the best setting of each method; None if every trial diverged.
 
-    It also has the preset of each tuned loss under another name, so that one bench compares the two. If keys of the
-    recipe were tuned, methods no longer share a recipe: each gets ``best-LOSS.yaml``, and ``best.yaml`` is their group.
+    It also has the preset of each loss that another setting beats, under another name, so that its bench compares the
+    two. If keys of the recipe were tuned, methods no longer share a recipe: each gets ``best-LOSS.yaml``, and
+    ``best.yaml`` is their group.
     """
     best = {outcome.method.name: dict(outcome.params) for outcome in outcomes if outcome.value is not None}
     if not best:
@@ -97,47 +97,37 @@ def write_best(tuning: Tuning, outcomes: Sequence[Outcome]) -> Path | None:
     title = f"{tuning.recipe.title}, tuned ({tuning.title}, {tuning.budget} trials)"
     if any(is_recipe_key(key) for params in best.values() for key in params):
         for name, params in best.items():
-            _write(tuning, f"best-{name}.yaml", _content(tuning, f"{title}: {name}", {name: params}))
+            _write(tuning, f"best-{name}.yaml", {**_content(tuning, {name: params}), "title": f"{title}: {name}"})
         return _write(tuning, "best.yaml", {"title": title, "recipes": [f"best-{name}.yaml" for name in best]})
-    content = _content(tuning, title, best)
-    options = tuning.content.get("losses") or {}
-    presets = {_preset_name(tuning, name): {"loss": name, **(options.get(name) or {})} for name in best if best[name]}
-    return _write(tuning, "best.yaml", {**content, "losses": {**(content.get("losses") or {}), **presets}})
+    content, options = _content(tuning, best), tuning.content.get("losses") or {}
+    for outcome in outcomes:
+        if outcome.value is not None and outcome.params != outcome.method.preset:
+            name = preset = outcome.method.name
+            while preset == name or preset in options:
+                preset += "-preset"
+            content["losses"][preset] = {"loss": name, **(options.get(name) or {})}
+            content["methods"].append(preset)
+    return _write(tuning, "best.yaml", {**content, "title": title})
 
 
-def next_command(tuning: Tuning, outcomes: Sequence[Outcome]) -> None:
-    """Print the bench that compares the best settings with the presets on the test part."""
-    tuned = [outcome for outcome in outcomes if outcome.value is not None]
-    losses = []
-    if not any(is_recipe_key(key) for outcome in tuned for key in outcome.params):
-        losses = ["--losses", *(o.method.name for o in tuned)]
-        losses += [_preset_name(tuning, o.method.name) for o in tuned if o.params != o.method.preset]
-    folder = [str(tuning.folder / "best.yaml"), "--out", str(tuning.folder / "bench")]
+def next_command(tuning: Tuning) -> str:
+    """Return the bench that compares the best settings with the presets on the test part."""
     data = ["--data", tuning.data] if tuning.data is not None else []
-    say("next, on the test part with seeds that tuning did not use:")
-    say(f"  {shlex.join(['fedlas', 'bench', *folder, *data, *losses])}")
+    folder = tuning.folder
+    return shlex.join(["fedlas", "bench", str(folder / "best.yaml"), "--out", str(folder / "bench"), *data])
 
 
-def _content(tuning: Tuning, title: str, params: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _content(tuning: Tuning, params: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return the recipe with these methods and their parameters, and seeds that tuning has not used."""
     first = max([*tuning.recipe.seeds, *tuning.seeds]) + 1
     unused = [seed for seed in tuning.recipe.seeds if seed not in tuning.seeds]
     seeds = [*unused, *range(first, first + len(tuning.recipe.seeds) - len(unused))]
-    return {**tuning.content_with(params), "title": title, "methods": list(params), "seeds": seeds}
-
-
-def _preset_name(tuning: Tuning, loss: str) -> str:
-    """Return a new name for the preset of a loss."""
-    name = f"{loss}-preset"
-    while name in (tuning.content.get("losses") or {}):
-        name += "-preset"
-    return name
+    return {**tuning.content_with(params), "methods": list(params), "seeds": seeds}
 
 
 def _write(tuning: Tuning, name: str, content: dict[str, Any]) -> Path:
-    yaml = require("yaml", extra="bench")
     head = f"# Written by fedlas tune from the recipe {Path(tuning.source).name}, with seeds that tuning did not use.\n"
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    text = dump_yaml(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     return write_text(tuning.folder / name, head + text)
 
 

@@ -1,4 +1,4 @@
-"""The search space of a method: the ranges that its loss declares, and those that ``--space`` adds or changes.
+"""Search spaces: ranges such as ``0.01:0.3:log`` or ``1,2,4``, declared by a loss at registration or by ``--space``.
 
 ``base.alpha`` is the option ``alpha`` of the loss inside a loss that wraps another one.
 """
@@ -7,22 +7,117 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from fedlas._core.check import InputError, suggestion
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.tune.domain import Domain, parse_domain
+from fedlas.lab.recipes.text import parse_yaml
 from fedlas.losses import LOSSES
 
-__all__ = ["Method", "is_recipe_key", "methods_of", "set_option", "text_of"]
+__all__ = ["Domain", "Method", "is_recipe_key", "methods_of", "parse_domain", "set_option", "text_of", "tuned_rows"]
 
 _SECTIONS = ("optimizer", "schedule", "model", "train")
 """Sections of a recipe that may hold a tuned key."""
 _TRAIN_KEYS = ("batch_size", "average_decay", "average_start")
 """Tunable keys of ``train``; the others decide budget, objective or speed."""
 _NOT_TUNED = ("num_classes", "num_samples", "reduction", "ignore_index", "weight")
+_FORM = "Write low:high, low:high:log, low:high:int, or values such as 0.5,1,2."
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Values that a parameter may have: a few, or all numbers from the first to the last.
+
+    Attributes:
+        text: The domain as the user writes it.
+        values: The values, or the two ends of a range.
+        is_range: Whether numbers between the two values belong to the domain.
+        log: Whether equal factors, not equal differences, of a range are equally likely.
+        whole: Whether a range has whole numbers only.
+    """
+
+    text: str
+    values: tuple[Any, ...]
+    is_range: bool = False
+    log: bool = False
+    whole: bool = False
+
+    @property
+    def settings(self) -> Sequence[Any] | None:
+        """Every value of a finite domain; None for a range of real numbers."""
+        if not self.is_range:
+            return self.values
+        return range(self.values[0], self.values[1] + 1) if self.whole else None
+
+    @property
+    def probes(self) -> tuple[Any, ...]:
+        """Values that a loss must accept if it accepts the whole domain: all, or the ends and a fraction between."""
+        if not self.is_range or self.whole:
+            return self.values
+        low, high = self.values
+        return low, (low + high) / 2 + (high - low) / 31, high
+
+    def contains(self, value: Any) -> bool:
+        """Whether a value is in the domain."""
+        if not self.is_range:
+            return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        return bool(self.values[0] <= value <= self.values[1]) and (not self.whole or value == int(value))
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        """Return the value of the parameter ``name`` in a trial of optuna."""
+        if not self.is_range:
+            return trial.suggest_categorical(name, list(self.values))
+        return (trial.suggest_int if self.whole else trial.suggest_float)(name, *self.values, log=self.log)
+
+
+def parse_domain(text: str, where: str) -> Domain:
+    """Parse a domain.
+
+    Args:
+        text: ``0.01:0.3``, ``0.01:0.3:log``, ``1:4:int`` or ``0.5,1,2,4``.
+        where: Origin of the text, for errors.
+
+    Raises:
+        InputError: For another form, ends that are not finite numbers or in the wrong order, a logarithmic range that
+            is not above 0, or a value twice.
+
+    Example:
+        >>> parse_domain("1:4:int", "alpha").values, parse_domain("1,sgd", "beta").values
+        ((1, 4), (1, 'sgd'))
+    """
+    is_range = ":" in text
+    parts = text.split(":") if is_range else text.split(",")
+    parts, flags = (parts[:2], parts[2:]) if is_range else (parts, [])
+    values = [parse_yaml(part, where) if part.strip() else None for part in parts]
+    finite = [v for v in values if isinstance(v, str) or (isinstance(v, int | float) and math.isfinite(v))]
+    numbers = [v for v in finite if not isinstance(v, str | bool)]
+    log, whole = "log" in flags, "int" in flags
+    if not is_range:
+        valid = len(finite) == len(values) == len(set(finite))
+        expected = "values must be finite numbers, text, true or false, each once"
+    elif len(numbers) != 2 or not numbers[0] < numbers[1]:
+        valid, expected = False, "a range must have two finite numbers as its ends, the lower one first"
+    else:
+        valid = sorted(flags) in ([], ["int"], ["log"], ["int", "log"])
+        valid = valid and not (log and numbers[0] <= 0) and not (whole and any(v != int(v) for v in numbers))
+        expected = "a range may end in :log, if it lies above 0, and in :int, if its ends are whole numbers"
+    if not valid:
+        raise InputError("--space", expected, repr(where), _FORM)
+    return Domain(text, tuple(map(int if whole else float, numbers) if is_range else values), is_range, log, whole)
+
+
+def tuned_rows() -> list[dict[str, str]]:
+    """Return the rows of ``fedlas list tuning``: the ranges that each loss declares at its registration."""
+    rows = []
+    for entry in LOSSES.entries():
+        ranges = [f"{name} {text}" for name, text in entry.metadata.get("tune", {}).items()]
+        rows.append({"name": entry.name, "what it is": "; ".join(ranges) or "nothing to tune"})
+    return rows
 
 
 @dataclass(frozen=True)
@@ -40,15 +135,19 @@ class Method:
     space: Mapping[str, Domain]
     preset: Mapping[str, Any]
 
-    @property
-    def preset_inside(self) -> bool:
-        """Whether the preset is one of the settings in the space."""
-        return all(domain.contains(self.preset[key]) for key, domain in self.space.items())
+    def grid(self, budget: int) -> list[dict[str, Any]] | None:
+        """Return every setting, the preset first; None if there are more than the budget."""
+        domains = [domain.settings for domain in self.space.values()]
+        if math.prod(math.inf if values is None else len(values) for values in domains) > budget:
+            return None
+        settings = [dict(zip(self.space, values, strict=True)) for values in product(*(d or () for d in domains))]
+        settings = [dict(self.preset), *(setting for setting in settings if setting != self.preset)]
+        return settings if len(settings) <= budget else None
 
     def trials(self, budget: int) -> int:
-        """Number of trials within a budget: a space with fewer settings has fewer."""
-        settings = math.prod(domain.size for domain in self.space.values()) + (not self.preset_inside)
-        return int(min(budget, settings))
+        """Return the number of trials within a budget: a space with fewer settings has fewer."""
+        grid = self.grid(budget)
+        return budget if grid is None else len(grid)
 
 
 def is_recipe_key(parameter: str) -> bool:
@@ -79,21 +178,38 @@ def methods_of(recipe: Recipe, losses: Sequence[str], specs: Sequence[str]) -> l
     Example:
         >>> from fedlas.lab.recipes.recipe import load_recipe
         >>> ls, ce = methods_of(load_recipe("digits"), ["ls", "ce"], ["ls.alpha=0.05,0.1"])
-        >>> str(ls.space["alpha"]), dict(ls.preset), ls.trials(20), ce.trials(20)
-        ('0.05, 0.1', {'alpha': 0.05}, 2, 1)
+        >>> ls.space["alpha"].text, dict(ls.preset), ls.trials(20), ce.trials(20)
+        ('0.05,0.1', {'alpha': 0.05}, 2, 1)
     """
+    options = {loss: _options(recipe, loss) for loss in losses}
     spaces: dict[str, dict[str, Domain]] = {loss: {} for loss in losses}
     presets: dict[str, dict[str, Any]] = {loss: {} for loss in losses}
     for loss in losses:
-        for prefix, name, values in _levels(recipe, loss):
-            for option, text in LOSSES[name].metadata.get("tune", {}).items():
-                if isinstance(values[option], int | float) and not isinstance(values[option], bool):
-                    spaces[loss][prefix + option] = parse_domain(text, f"{loss}.{prefix}{option}={text}")
-                    presets[loss][prefix + option] = values[option]
-    parsed = [_parsed(spec, losses) for spec in specs]
-    for owner, key, spec in sorted(parsed, key=lambda each: each[0] is not None):  # stable; keys with a loss come last
-        domain = parse_domain(spec.partition("=")[2], spec)
-        for loss, value in _values(recipe, losses if owner is None else [owner], key, spec).items():
+        for key, (value, text) in options[loss].items():
+            if text is not None and isinstance(value, int | float) and not isinstance(value, bool):
+                spaces[loss][key], presets[loss][key] = parse_domain(text, f"{loss}.{key}={text}"), value
+    specs = sorted(specs, key=lambda spec: _owner(spec, losses) is not None)  # stable; keys with a loss come last
+    for spec in specs:
+        key, _, text = spec.partition("=")
+        if not (key and text):
+            form = "Write e.g. --space alpha=0.01:0.3:log, or fedlas.beta=0.5,1,2,4 (no spaces)."
+            raise InputError("--space", "it must be KEY=RANGE", repr(spec), form)
+        domain, owner = parse_domain(text, spec), _owner(spec, losses)
+        key = key if owner is None else key.removeprefix(f"{owner}.")
+        tuned = losses if owner is None else [owner]
+        if is_recipe_key(key):
+            values = dict.fromkeys(tuned, _recipe_value(recipe, key, spec))
+        else:
+            values = {loss: options[loss][key][0] for loss in tuned if key in options[loss]}
+        if not values:
+            names = list(dict.fromkeys(option for loss in tuned for option in options[loss]))
+            fix = suggestion(key, names) if names else "Leave it out: there are none."
+            if key.split(".")[0] in ("data", "seeds", "losses", "methods"):
+                fix = (
+                    f"All trials have the same data and methods; tune options of losses, or of {', '.join(_SECTIONS)}."
+                )
+            raise InputError("--space", f"{key} must be an option of {' or '.join(tuned)}", repr(spec), fix)
+        for loss, value in values.items():
             spaces[loss][key], presets[loss][key] = domain, value
     return [Method(loss, spaces[loss], presets[loss]) for loss in losses]
 
@@ -111,45 +227,20 @@ def set_option(recipe: Recipe, losses: dict[str, Any], loss: str, key: str, valu
     section[last] = value
 
 
-def _parsed(spec: str, losses: Sequence[str]) -> tuple[str | None, str, str]:
-    """Return the loss of a ``--space`` value, or None, the parameter, and the whole text."""
-    key, _, text = spec.partition("=")
-    if not (key and text):
-        form = "Write e.g. --space alpha=0.01:0.3:log, or fedlas.beta=0.5,1,2,4 (no spaces)."
-        raise InputError("--space", "it must be KEY=RANGE", repr(spec), form)
-    owner = max((loss for loss in losses if key.startswith(f"{loss}.")), key=len, default=None)
-    return owner, key if owner is None else key.removeprefix(f"{owner}."), spec
-
-
-def _values(recipe: Recipe, losses: Sequence[str], key: str, spec: str) -> dict[str, Any]:
-    """Return the recipe's value of a parameter for each loss that has it."""
-    if is_recipe_key(key):
-        return dict.fromkeys(losses, _recipe_value(recipe, key, spec))
-    options = {loss: {p + k: v for p, _, values in _levels(recipe, loss) for k, v in values.items()} for loss in losses}
-    if values := {loss: options[loss][key] for loss in losses if key in options[loss]}:
-        return values
-    names = list(dict.fromkeys(option for loss in losses for option in options[loss]))
-    fix = suggestion(key, names) if names else "Leave it out: there are none."
-    if key.split(".")[0] in ("data", "seeds", "losses", "methods"):
-        fix = f"Data and methods are the same for every trial; tune options of losses, or of {', '.join(_SECTIONS)}."
-    raise InputError("--space", f"{key} must be an option of {' or '.join(losses)}", repr(spec), fix)
+def _owner(spec: str, losses: Sequence[str]) -> str | None:
+    """Return the loss that a value of ``--space`` names, the longest name that fits."""
+    return max((loss for loss in losses if spec.startswith(f"{loss}.")), key=len, default=None)
 
 
 def _recipe_value(recipe: Recipe, key: str, spec: str) -> Any:
+    """Return a recipe's value of a key; None if it has none, and planning checks whether it may have one."""
     section, _, name = key.partition(".")
-    part = getattr(recipe, section)
-    names = _TRAIN_KEYS if section == "train" else [n for n in vars(part) if n not in ("name", "options")]
-    if section in ("optimizer", "schedule"):
-        names = [*names, "name"]
-    options = getattr(part, "options", {})
-    if name in options or name in names:
-        return options[name] if name in options else getattr(part, name)
-    if section == "model" and name:
-        return None  # an option that the recipe does not set; planning checks whether the model has it
-    if section == "train" and name in vars(part):
+    if not name or (section == "train" and name not in _TRAIN_KEYS):
         expected = f"it must leave budget and objective the same for every trial, unlike {key}"
-        raise InputError("--space", expected, repr(spec), f"Choose one of: {', '.join(_TRAIN_KEYS)}.")
-    raise InputError("--space", "the key must be one of the recipe", repr(spec), suggestion(name, names))
+        fix = f"Choose e.g. optimizer.lr, or one of train's keys: {', '.join(_TRAIN_KEYS)}."
+        raise InputError("--space", expected, repr(spec), fix)
+    part = getattr(recipe, section)
+    return getattr(part, "options", {}).get(name, getattr(part, name, None))
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -161,17 +252,18 @@ def _defaults(name: str) -> dict[str, Any]:
     }
 
 
-def _levels(recipe: Recipe, loss: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield prefix, registry name and option values of a loss, then of the loss inside it, and so on."""
-    prefix, name, options = "", recipe.registered_loss(loss), recipe.loss_options(loss)
+def _options(recipe: Recipe, loss: str) -> dict[str, tuple[Any, str | None]]:
+    """Return value and declared range of each option of a loss, then of the loss inside it, and so on."""
+    options: dict[str, tuple[Any, str | None]] = {}
+    prefix, name, changed = "", recipe.registered_loss(loss), recipe.loss_options(loss)
     while True:
-        values = {**_defaults(name), **options}
-        yield prefix, name, values
+        values, ranges = {**_defaults(name), **changed}, LOSSES[name].metadata.get("tune", {})
+        options |= {prefix + key: (values[key], ranges.get(key)) for key in {**ranges, **values}}
         base = values.get("base")
         if isinstance(base, str):
-            name, options = base, {}
+            name, changed = base, {}
         elif isinstance(base, Mapping):
-            name, options = str(base["name"]), {key: value for key, value in base.items() if key != "name"}
+            name, changed = str(base["name"]), {key: value for key, value in base.items() if key != "name"}
         else:
-            return
+            return options
         prefix += "base."

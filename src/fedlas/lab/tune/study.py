@@ -1,76 +1,222 @@
-"""The trials of a study, drawn and kept by optuna, and trained on the validation part alone."""
+"""A study: planned and checked before it starts, its trials suggested and stored by optuna, its runs as of a bench."""
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-import sys
-from collections import Counter
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any
 
 import torch
 
-from fedlas._core.check import InputError
+from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
 from fedlas._core.files import remove
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas._core.streams import derive
 from fedlas._core.terminal import say
 from fedlas._core.threads import available_cores, limited_to
-from fedlas.lab.data import Splits
-from fedlas.lab.data.base import Part
-from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.build import build_objective, threads_for
-from fedlas.lab.runs.claim import check_vacant, claim, locked
-from fedlas.lab.runs.data import data_fingerprint, fingerprints, prepare_data
+from fedlas.lab.recipes.plan import Run, plan
+from fedlas.lab.recipes.recipe import Recipe, load_recipe, recipe_from
+from fedlas.lab.recipes.text import apply_override, read_content
+from fedlas.lab.runs.build import threads_for
+from fedlas.lab.runs.claim import check_vacant, locked
+from fedlas.lab.runs.data import data_fingerprint
+from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.training import train_run, training_job
+from fedlas.lab.runs.forecast import forecast
 from fedlas.lab.runs.workers import Worker, end, visible_gpus
-from fedlas.lab.train import DivergedError
+from fedlas.lab.train import DivergedError, check_select
 from fedlas.lab.train.checkpoint import differences
-from fedlas.lab.tune.plan import Tuning
-from fedlas.lab.tune.space import Method, text_of
-from fedlas.objective.predict import predict
+from fedlas.lab.train.selection import REFINED, merit, refined_nll
+from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, set_option, text_of
+from fedlas.metrics import METRICS, evaluate
+from fedlas.predictions import Predictions
 
-__all__ = ["STORAGE", "load_studies", "run_study", "without_test"]
+__all__ = ["STORAGE", "Tuning", "dry_run", "load_studies", "plan_tuning", "run_study"]
 
 STORAGE = "optuna.log"
 """Journal file of optuna with a study for each method; ``optuna-dashboard`` opens it."""
 _STARTUP = 5
-"""Trials that are drawn uniformly before the sampler learns from earlier ones."""
+"""Trials that are sampled uniformly before the sampler learns from earlier ones."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A study. Made by :func:`plan_tuning`.
+
+    Attributes:
+        source: Name or path of the recipe, as the user wrote it.
+        content: Content of its file, with overrides applied.
+        recipe: The recipe.
+        methods: The tuned methods.
+        seeds: Seeds that every trial is run with.
+        budget: Trials of each method.
+        objective: Metric of the validation part by which trials are compared, or ``refined_nll``.
+        folder: Folder of the study.
+        data: Folder of the data; None searches the usual places.
+    """
+
+    source: str
+    content: dict[str, Any]
+    recipe: Recipe
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    budget: int
+    objective: str
+    folder: Path
+    data: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The objective in tables."""
+        return "refined NLL" if self.objective == REFINED else str(METRICS[self.objective].metadata["title"])
+
+    @property
+    def maximize(self) -> bool:
+        """Whether a higher objective is better."""
+        return merit(self.objective, 1.0) > merit(self.objective, 0.5)
+
+    def value(self, val: Predictions) -> float:
+        """Return the objective of validation predictions."""
+        if self.objective == REFINED:
+            return refined_nll(val)
+        value = evaluate(val, num_bins=self.recipe.train.num_bins)[self.objective]
+        return abs(value) if METRICS[self.objective].metadata["higher_is_better"] is None else value
+
+    def runs(self, method: Method, number: int, params: Mapping[str, Any]) -> list[Run]:
+        """Return the runs of a trial, one per seed.
+
+        Raises:
+            InputError: If the recipe or the loss does not accept these parameters.
+        """
+        recipe = recipe_from(self.recipe.name, self.content_with({method.name: params})).with_data_root(self.data)
+        folder = self.folder / "trials" / method.name / f"{number:03d}"
+        return plan(recipe, losses=[method.name], seeds=self.seeds, out=folder)
+
+    def content_with(self, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the content of the recipe's file with other parameters of some methods, by name."""
+        content = copy.deepcopy(self.content)
+        for loss, values in params.items():
+            for key, value in values.items():
+                if is_recipe_key(key):
+                    section, _, name = key.partition(".")
+                    content[section] = {**(content.get(section) or {}), name: value}
+                else:
+                    content["losses"] = content.get("losses") or {}
+                    set_option(self.recipe, content["losses"], loss, key, value)
+        return content
+
+    def config(self, method: Method) -> dict[str, Any]:
+        """Return plain values in which a resumed study of a method must not differ."""
+        config = Run(self.recipe, method.name, self.seeds[0], self.folder).config()
+        space = {key: domain.text for key, domain in method.space.items()}
+        return {**config, "seed": list(self.seeds), "objective": self.objective, "space": space}
+
+
+def plan_tuning(
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    losses: Sequence[str] = (),
+    trials: int = 20,
+    objective: str = REFINED,
+    seeds: Sequence[int] = (0,),
+    space: Sequence[str] = (),
+    out: Path | None = None,
+    data: str | None = None,
+) -> Tuning:
+    """Plan a study, and check everything that can be checked before training.
+
+    Args:
+        source: Recipe of the package, or path of a ``.yaml`` file.
+        overrides: ``key=value``, as ``--set`` takes them.
+        losses: Losses of the recipe; empty means the recipe's methods.
+        trials: Budget of each method, including the preset's trial.
+        objective: Metric of the validation part, or ``refined_nll``.
+        seeds: Seeds of every trial, at least one.
+        space: Ranges, as :func:`fedlas.lab.tune.space.methods_of` takes them.
+        out: Folder; None is ``runs/tune/RECIPE``.
+        data: Folder of the data; None searches the usual places.
+
+    Raises:
+        InputError: For an argument that cannot be used, including a range with values that its loss does not accept.
+    """
+    check_count("fedlas tune", "trials", trials)
+    try:
+        objective = check_select(objective)
+    except InputError as error:
+        raise InputError("--objective", *error.parts[1:]) from None
+    recipe = load_recipe(source, overrides).with_data_root(data)
+    # The best settings are later written into the recipe's text, with the overrides.
+    _, content = read_content(source)
+    for override in overrides:
+        apply_override(content, override)
+    folder = out or Path("runs") / "tune" / recipe.name
+    runs = plan(recipe, losses=losses, seeds=seeds, out=folder)
+    methods = tuple(methods_of(recipe, list(dict.fromkeys(run.loss for run in runs)), space))
+    tuning = Tuning(source, content, recipe, methods, tuple(seeds), trials, objective, folder, data)
+    for method in methods:
+        _check_space(tuning, method)
+    return tuning
+
+
+def _check_space(tuning: Tuning, method: Method) -> None:
+    """Refuse a space with values that the recipe or the loss does not accept: it would end a trial hours later."""
+    # The ends of each range alone, and the corners that all ends make together.
+    settings: list[dict[str, Any]] = [{key: v} for key, domain in method.space.items() for v in domain.probes]
+    settings += [{key: domain.probes[end] for key, domain in method.space.items()} for end in (0, -1)]
+    for params in settings:
+        try:
+            tuning.runs(method, 0, params)
+        except InputError as error:
+            shown = ", ".join(f"{key} {value!r}" for key, value in params.items())
+            raise InputError(
+                "--space",
+                f"every value of {method.name}'s ranges must be accepted",
+                f"at {shown}: {str(error).rstrip('.')}",
+                f"Narrow it: --space {method.name}.{next(iter(params))}=LOW:HIGH, with :int for whole numbers.",
+            ) from error
+
+
+def dry_run(tuning: Tuning) -> None:
+    """Print what a study would do: the space, trials, runs and steps of every method."""
+    seeds, epochs = len(tuning.seeds), tuning.recipe.train.epochs
+    say(f"{tuning.recipe.name}: {tuning.budget} trials x {seeds} seeds x {epochs} epochs a method, {tuning.title}")
+    for method in tuning.methods:
+        runs = method.trials(tuning.budget) * seeds
+        steps = forecast(tuning.runs(method, 0, {})[0]).steps
+        say(f"  {method.name}: {runs} runs{'' if steps is None else f', about {runs * steps:,} steps'}")
+        say(*(f"    {key}: {domain.text}, preset {method.preset[key]}" for key, domain in method.space.items()))
+    say(f"results in {tuning.folder}")
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A trial, with what a worker process needs to train it."""
+    """A trial, with everything that a worker process needs to run it."""
 
     tuning: Tuning
     method: Method
     number: int
     params: dict[str, Any]
-    threads: int | None = None
+    threads: int | None
     cwd: Path = field(default_factory=Path.cwd)
 
     @property
     def name(self) -> str:
         return f"{self.method.name} trial {self.number}"
 
-    @property
-    def folder(self) -> Path:
-        return self.tuning.trial_folder(self.method, self.number)
-
 
 def run_study(tuning: Tuning, *, workers: int | None = 1) -> None:
-    """Train the trials that have not ended. In each round every method has one, so that all have the same budget.
+    """Run the trials that have not ended. In each round every method has one, so that all have the same budget.
 
     Args:
-        tuning: From :func:`fedlas.lab.tune.plan.plan_tuning`.
+        tuning: From :func:`plan_tuning`.
         workers: Trials at a time, in processes; None is one a core where the model is small and there is no GPU.
 
     Raises:
@@ -78,8 +224,8 @@ def run_study(tuning: Tuning, *, workers: int | None = 1) -> None:
             that is no longer finite ends only its trial.
 
     State:
-        ``tuning.folder`` gets optuna's journal and the logs of all runs. After a stop, the same call resumes the study;
-        a trial that was stopped resumes from its last checkpoint.
+        ``tuning.folder`` gets optuna's journal and the folders of all runs. After a stop, the same call resumes the
+        study; a trial that was stopped is run again.
     """
     accelerator = new_accelerator()
     example = tuning.runs(tuning.methods[0], 0, {})[0]
@@ -92,15 +238,14 @@ def run_study(tuning: Tuning, *, workers: int | None = 1) -> None:
     names = [RunFolder.lock_path.name, STORAGE, "trials", ".workers", "bench", *recipes]
     on_main(accelerator, partial(check_vacant, "fedlas tune", tuning.folder, names))
     with locked(tuning.folder, accelerator):
-        studies: dict[str, Any] = {}  # of the main process, which alone draws and keeps
+        studies: dict[str, Any] = {}  # of the main process, which alone suggests and stores
         on_main(accelerator, lambda: studies.update(_open(tuning, data)))
         if workers > 1:
-            _in_workers(tuning, studies, workers)
+            _run_in_workers(tuning, studies, workers)
             return
-        while (job := on_main(accelerator, partial(_next, tuning, studies))) is not None:
-            with limited_to(threads):
-                result = _train(job, accelerator)
-            on_main(accelerator, partial(_tell, studies, job, *result))
+        while (job := on_main(accelerator, partial(_next, tuning, studies, threads))) is not None:
+            value, reason = _run(job)
+            on_main(accelerator, partial(_tell, studies, job, value, reason))
 
 
 def load_studies(tuning: Tuning) -> dict[str, Any]:
@@ -111,24 +256,18 @@ def load_studies(tuning: Tuning) -> dict[str, Any]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it prints a line for each study
     try:
         backend = optuna.storages.journal.JournalFileBackend(str(tuning.folder / STORAGE))
-        storage = optuna.storages.JournalStorage(backend)
-        return {
-            method.name: optuna.create_study(
-                study_name=method.name, storage=storage, direction=direction, load_if_exists=True
-            )
-            for method in tuning.methods
-        }
+        create = partial(optuna.create_study, storage=optuna.storages.JournalStorage(backend), load_if_exists=True)
+        return {m.name: create(study_name=m.name, direction=direction) for m in tuning.methods}
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = f"{tuning.folder / STORAGE} ({error})"
-        raise InputError(
-            "fedlas tune", f"{STORAGE} must be a journal of optuna", got, "Choose another --out."
-        ) from error
+        fix = "Choose another --out."
+        raise InputError("fedlas tune", f"{STORAGE} must be a journal of optuna", got, fix) from error
     finally:
         optuna.logging.set_verbosity(verbosity)
 
 
 def _open(tuning: Tuning, data: dict[str, Any]) -> dict[str, Any]:
-    """Load the studies of a locked folder; refuse other settings, and forget trials that were not fully drawn."""
+    """Load the studies of a locked folder; refuse other settings, and give up trials that were stopped."""
     states = require("optuna.trial", extra="tune").TrialState
     studies = load_studies(tuning)
     for method in tuning.methods:
@@ -139,134 +278,95 @@ def _open(tuning: Tuning, data: dict[str, Any]) -> dict[str, Any]:
             raise InputError("fedlas tune", "its folder must hold the same study", got, fix)
         study.set_user_attr("config", config)
         for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-            if "params" not in trial.user_attrs:
-                study.tell(trial.number, state=states.FAIL)
+            study.tell(trial.number, state=states.FAIL)
     return studies
 
 
-def _next(tuning: Tuning, studies: Mapping[str, Any], busy: Collection[str] = ()) -> _Job | None:
-    """Return a trial that was stopped, else draw one of the method that has had the fewest; None if there is none."""
-    states = require("optuna.trial", extra="tune").TrialState
-    counts: dict[str, int] = {}
-    for method in tuning.methods:
-        trials = studies[method.name].get_trials(deepcopy=False)
-        for trial in trials:
-            if trial.state == states.RUNNING and f"{method.name} trial {trial.number}" not in busy:
-                return _Job(tuning, method, trial.number, trial.user_attrs["params"])
-        counts[method.name] = sum(t.state in (states.COMPLETE, states.PRUNED, states.RUNNING) for t in trials)
-    open_methods = [method for method in tuning.methods if counts[method.name] < method.trials(tuning.budget)]
-    if not open_methods:
+def _next(tuning: Tuning, studies: Mapping[str, Any], threads: int | None) -> _Job | None:
+    """Return the next trial of the method that has had the fewest; None if all have had their budget."""
+    optuna = require("optuna", extra="tune")
+    states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED, optuna.trial.TrialState.RUNNING)
+    settings = {
+        name: [trial.user_attrs.get("params") for trial in study.get_trials(deepcopy=False, states=states)]
+        for name, study in studies.items()
+    }
+    unfinished = [method for method in tuning.methods if len(settings[method.name]) < method.trials(tuning.budget)]
+    if not unfinished:
         return None
-    return _draw(tuning, min(open_methods, key=lambda method: counts[method.name]), studies)
-
-
-def _draw(tuning: Tuning, method: Method, studies: Mapping[str, Any]) -> _Job:
-    """Draw a trial: first the preset, then each setting of a space that the budget covers, else as TPE suggests."""
-    optuna, study = require("optuna", extra="tune"), studies[method.name]
-    tried = [trial.user_attrs.get("params") for trial in study.get_trials(deepcopy=False)]
-    space = dict(method.space)
-    if method.preset not in tried:
-        space = {key: domain for key, domain in space.items() if domain.contains(method.preset[key])}
-        study.enqueue_trial({key: method.preset[key] for key in space})
-    elif method.trials(tuning.budget) == method.trials(sys.maxsize):
-        settings = (dict(zip(space, values, strict=True)) for values in product(*map(list, space.values())))
-        study.enqueue_trial(next(setting for setting in settings if setting not in tried))
-    # A seed for each draw, so that a resumed study does not repeat the draws of its first start.
-    seed = derive(0, f"tune/{method.name}/{len(tried)}")
+    method = min(unfinished, key=lambda method: len(settings[method.name]))
+    study, tried = studies[method.name], settings[method.name]
+    # The preset first; then each setting of a space that the budget covers; else the sampler suggests.
+    fixed = next((s for s in method.grid(tuning.budget) or [dict(method.preset)] if s not in tried), None)
+    # A seed for each trial, so that a resumed study does not repeat the trials of its first start.
+    seed = derive(0, f"tune/{method.name}/{len(study.get_trials(deepcopy=False))}")
     study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=True)
-    trial = study.ask({key: domain.distribution() for key, domain in space.items()})
-    params = {**method.preset, **trial.params}
+    space = method.space
+    if fixed is not None:
+        # A preset may lie outside its range, where optuna cannot learn from it.
+        space = {key: domain for key, domain in space.items() if domain.contains(fixed[key])}
+        study.enqueue_trial({key: fixed[key] for key in space})
+    trial = study.ask()
+    params = {**(fixed or {}), **{key: domain.suggest(trial, key) for key, domain in space.items()}}
     trial.set_user_attr("params", params)
-    return _Job(tuning, method, trial.number, params)
+    return _Job(tuning, method, trial.number, params, threads)
 
 
 def _tell(studies: Mapping[str, Any], job: _Job, value: float | None, reason: str) -> None:
     """Give the value of a trial to optuna, print it, and remove its checkpoints."""
     study, states = studies[job.method.name], require("optuna.trial", extra="tune").TrialState
     study.tell(job.number, value, state=states.PRUNED if value is None else states.COMPLETE)
-    for checkpoint in job.folder.glob(f"*/{RunFolder.checkpoint_path}"):
-        remove(checkpoint, inside=job.tuning.folder)
+    for run in job.tuning.runs(job.method, job.number, job.params):
+        remove(run.folder / RunFolder.checkpoint_path, inside=job.tuning.folder)
     outcome = f"{job.tuning.title} {value:.4f}" if value is not None else f"diverged: {reason}"
     say(f"{job.name}  {outcome}  {text_of(job.params)}".rstrip(), stderr=True)
 
 
-def _in_workers(tuning: Tuning, studies: Mapping[str, Any], count: int) -> None:
-    """Train ``count`` trials at a time; one whose process is killed resumes in another process, at most twice."""
-    gpus, lost = visible_gpus(), Counter[str]()
-    threads = max(1, torch.get_num_threads() // count)
+def _run_in_workers(tuning: Tuning, studies: Mapping[str, Any], count: int) -> None:
+    """Run ``count`` trials at a time, each in a process."""
+    gpus, threads = visible_gpus(), max(1, torch.get_num_threads() // count)
     workers = [Worker(tuning.folder, n, gpus[n % len(gpus)] if gpus else None, _work) for n in range(count)]
     try:
         while True:
             for worker in workers:
-                busy = {other.job.name for other in workers if other.job is not None}
-                if worker.job is None and (job := _next(tuning, studies, busy)) is not None:
-                    worker.give(replace(job, threads=threads))
-            ready = wait([worker.connection for worker in workers if worker.job is not None])
-            for worker in workers:
-                if worker.job is None or worker.connection not in ready:
-                    continue
-                job, result = worker.job, worker.take()
-                if isinstance(result, InputError):
-                    raise result
-                if isinstance(result, tuple):
-                    _tell(studies, job, *result)
-                    continue
-                lost[job.name] += 1
-                if lost[job.name] > 2:
-                    fix = "It may have run out of memory: use fewer --workers. The same command resumes."
-                    raise InputError("fedlas tune", f"the process of {job.name} must not be killed", result, fix)
-            if not any(worker.job for worker in workers) and _next(tuning, studies) is None:
+                if worker.job is None and (job := _next(tuning, studies, threads)) is not None:
+                    worker.give(job)
+            if not (busy := [worker for worker in workers if worker.job is not None]):
                 return
+            ready = wait([worker.connection for worker in busy])
+            for worker in busy:
+                if worker.connection in ready:
+                    job, result = worker.job, worker.take()
+                    if isinstance(result, str):  # how the process ended
+                        fix = "It may have run out of memory: use fewer --workers. The same command resumes."
+                        result = InputError("fedlas tune", f"{job.name} must not be killed", result, fix)
+                    if isinstance(result, InputError):
+                        raise result
+                    _tell(studies, job, *result)
     finally:
         end([worker.process for worker in workers])
 
 
 def _work(job: _Job) -> tuple[float | None, str] | InputError:
-    """Train a trial in a worker process."""
+    """Run a trial in a worker process."""
     os.chdir(job.cwd)
     try:
-        with limited_to(job.threads):
-            return _train(job, new_accelerator())
+        return _run(job)
     except InputError as error:
         return error
     except Exception as error:  # noqa: BLE001 - another error may not survive the way to the other process
         return InputError("fedlas tune", f"{job.name} must run", f"{type(error).__name__}: {error}", "Correct it.")
 
 
-def _train(job: _Job, accelerator: Any) -> tuple[float | None, str]:
-    """Train a trial with each seed; returns the mean objective, or None and the reason if a seed diverges."""
+def _run(job: _Job) -> tuple[float | None, str]:
+    """Run a trial with each seed; return the mean objective, or None and the reason if a seed diverges."""
     values = []
     for run in job.tuning.runs(job.method, job.number, job.params):
         try:
-            values.append(_value(run, job, accelerator))
+            with limited_to(job.threads):
+                execute(run, label=f"{job.name} seed {run.seed}")
+            values.append(job.tuning.value(RunFolder(run.folder).predictions("val")))
         except DivergedError as error:
             return None, f"seed {run.seed}: {error}"
+        if not math.isfinite(values[-1]):
+            return None, f"seed {run.seed}: {job.tuning.title} of the validation part is {values[-1]}"
     return math.fsum(values) / len(values), ""
-
-
-def _value(run: Run, job: _Job, accelerator: Any) -> float:
-    """Train or resume a run, and return the objective of its best epoch on the validation part."""
-    whole = prepare_data(run)
-    splits = without_test(whole, accelerator.device)
-    objective = build_objective(run, splits, rank=accelerator.process_index)
-    on_main(accelerator, lambda: claim(run, fingerprints(run, whole)))
-    training = training_job(run, objective, splits, accelerator)
-    train_run(run, splits, replace(training, name=f"{job.name} seed {run.seed}"))
-    value = job.tuning.value(predict(objective.model, training.val, device=accelerator.device))
-    if not math.isfinite(value):
-        fix = "Choose another --objective if that happens often."
-        raise DivergedError("objective", f"{job.tuning.title} of the validation part must be a number", value, fix)
-    return value
-
-
-class _Sealed:
-    """Replaces the test part. Every access is an error."""
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AssertionError(f"tuning must not use the test part, and accessed its {name}")
-
-
-def without_test(splits: Splits, device: Any) -> Splits:
-    """Return splits on a device, with a sealed test part: every access to it raises an error."""
-    train, val = splits.train.to(device), splits.val.to(device)
-    return replace(splits, train=train, val=val, test=cast(Part, _Sealed()))

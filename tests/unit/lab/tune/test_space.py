@@ -3,33 +3,33 @@ import pytest
 from fedlas._core.check import InputError
 from fedlas.lab.recipes.plan import build_loss
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.tune.plan import plan_tuning
-from fedlas.lab.tune.space import methods_of
+from fedlas.lab.tune.space import methods_of, parse_domain
+from fedlas.lab.tune.study import plan_tuning
 
 DIGITS = load_recipe("digits")
 
 
 def spaces(losses, *specs, recipe=DIGITS):
-    return {m.name: {key: str(d) for key, d in m.space.items()} for m in methods_of(recipe, losses, specs)}
+    return {m.name: {key: d.text for key, d in m.space.items()} for m in methods_of(recipe, losses, specs)}
 
 
 def test_what_is_declared_at_registration_is_searched():
-    found = spaces(["ls", "mbls", "ce", "fedlas+"])
-    assert list(found["mbls"]) == ["alpha", "margin"]
-    assert list(found["fedlas+"]) == ["alpha", "beta", "margin", "momentum"]
-    assert found["ce"] == {}
+    tuned = spaces(["ls", "mbls", "ce", "fedlas+"])
+    assert list(tuned["mbls"]) == ["alpha", "margin"]
+    assert list(tuned["fedlas+"]) == ["alpha", "beta", "margin", "momentum"]
+    assert tuned["ce"] == {}
 
 
 def test_presets_are_the_recipes_and_else_the_defaults():
     (fedlas,) = methods_of(DIGITS, ["fedlas"], [])
     assert fedlas.preset == {"alpha": 0.05, "beta": 4, "momentum": 0.95}
-    assert fedlas.preset_inside
+    assert all(domain.contains(fedlas.preset[key]) for key, domain in fedlas.space.items())
 
 
 def test_a_variant_keeps_what_is_no_number():
     recipe = load_recipe("fashion-mnist")
-    found = spaces(["acls-reference", "fedlas-mean"], recipe=recipe)
-    assert list(found["acls-reference"]) == ["alpha", "margin"]
+    tuned = spaces(["acls-reference", "fedlas-mean"], recipe=recipe)
+    assert list(tuned["acls-reference"]) == ["alpha", "margin"]
     tuning = plan_tuning("fashion-mnist", losses=["acls-reference", "fedlas-mean"])
     run = tuning.runs(tuning.methods[1], 1, {"beta": 2.0})[0]
     assert run.loss_options == {"spread": "mean", "alpha": 0.05, "beta": 2.0}
@@ -37,9 +37,9 @@ def test_a_variant_keeps_what_is_no_number():
 
 
 def test_the_loss_inside_a_loss_is_tuned_with_it():
-    found = spaces(["modulated", "mdca"])
-    assert list(found["modulated"]) == ["beta", "momentum", "base.alpha", "base.margin"]
-    assert list(found["mdca"]) == ["alpha"]  # on cross-entropy
+    tuned = spaces(["modulated", "mdca"])
+    assert list(tuned["modulated"]) == ["beta", "momentum", "base.alpha", "base.margin"]
+    assert list(tuned["mdca"]) == ["alpha"]  # on cross-entropy
     tuning = plan_tuning("digits", ["losses.mdca.base={name: focal, gamma: 2}"], losses=["modulated", "mdca"])
     modulated, mdca = tuning.methods
     assert mdca.preset == {"alpha": 1.0, "base.gamma": 2}
@@ -51,10 +51,10 @@ def test_the_loss_inside_a_loss_is_tuned_with_it():
 
 
 def test_specs_change_narrow_and_add():
-    found = spaces(["ls", "mbls", "ce"], "mbls.alpha=0.1,0.2", "alpha=0.05:0.1", "optimizer.lr=0.01:0.3:log")
-    assert found["ls"] == {"alpha": "0.05 to 0.1", "optimizer.lr": "0.01 to 0.3 (logarithmic)"}
-    assert found["mbls"]["alpha"] == "0.1, 0.2"  # a spec that names a loss wins, wherever it stands
-    assert found["ce"] == {"optimizer.lr": "0.01 to 0.3 (logarithmic)"}
+    tuned = spaces(["ls", "mbls", "ce"], "mbls.alpha=0.1,0.2", "alpha=0.05:0.1", "optimizer.lr=0.01:0.3:log")
+    assert tuned["ls"] == {"alpha": "0.05:0.1", "optimizer.lr": "0.01:0.3:log"}
+    assert tuned["mbls"]["alpha"] == "0.1,0.2"  # a spec that names a loss wins, wherever it stands
+    assert tuned["ce"] == {"optimizer.lr": "0.01:0.3:log"}
     assert spaces(["ls", "ce"], "ce.optimizer.lr=0.1,0.2")["ls"].keys() == {"alpha"}
     tuning = plan_tuning("digits", losses=["ce"], space=["optimizer.lr=0.01:0.3:log"])
     assert tuning.methods[0].preset == {"optimizer.lr": 0.1}
@@ -63,9 +63,9 @@ def test_specs_change_narrow_and_add():
 
 def test_the_longest_name_of_a_loss_owns_a_spec():
     recipe = load_recipe("paper/sensitivity-cifar10")
-    found = spaces(["fedlas", "fedlas-alpha-0.01"], "fedlas-alpha-0.01.beta=1,2", recipe=recipe)
-    assert found["fedlas-alpha-0.01"]["beta"] == "1, 2"
-    assert found["fedlas"]["beta"] != "1, 2"
+    tuned = spaces(["fedlas", "fedlas-alpha-0.01"], "fedlas-alpha-0.01.beta=1,2", recipe=recipe)
+    assert tuned["fedlas-alpha-0.01"]["beta"] == "1,2"
+    assert tuned["fedlas"]["beta"] != "1,2"
 
 
 def test_settings_are_counted():
@@ -85,12 +85,12 @@ def test_settings_are_counted():
         ("reduction=mean,sum", "reduction must be an option"),
         ("alpha=0.5:1.5", r"ls's ranges must be accepted.*alpha must be a finite number in \[0, 1\]"),
         ("alpha=low,high", "alpha must be a finite number"),
-        ("data.val_size=10,20", "Data and methods are the same for every trial"),
+        ("data.val_size=10,20", "same data and methods"),
         ("train.epochs=1,2", "leave budget and objective the same"),
         ("train.select=nll,ece", "leave budget and objective the same"),
-        ("train.epoch=1,2", "one of the recipe"),
-        ("optimizer.lrr=0.1,0.2", "one of the recipe.*'lr'"),
-        ("optimizer=0.1,0.2", "one of the recipe"),
+        ("train.epoch=1,2", "leave budget"),
+        ("optimizer.lrr=0.1,0.2", "known.*optimizer.lr"),
+        ("optimizer=0.1,0.2", "optimizer.lr"),
         ("optimizer.lr=-1:1", "lr must be a finite number"),
         ("optimizer.momentum=0,1.5", "momentum must be a finite number"),
         ("model.widht=8,16", "every key must be known.*width"),
@@ -126,3 +126,35 @@ def test_other_nonsense_is_refused(options, message):
 def test_a_group_is_refused():
     with pytest.raises(InputError, match="must be one recipe"):
         plan_tuning("paper/table-1")
+
+
+def test_members_and_settings():
+    whole = parse_domain("1:4:int", "x")
+    assert list(whole.settings) == [1, 2, 3, 4]
+    assert [whole.contains(value) for value in (2, 2.5, True)] == [True, False, False]
+    assert not parse_domain("0,1", "x").contains(True)
+    assert not parse_domain("0:1", "x").contains("0.5")
+    assert parse_domain("2,sgd,true", "x").settings == (2, "sgd", True)
+
+
+@pytest.mark.parametrize("text", ["0.01:0.3:log", "0:20", "1:4:int", "1:100:log:int", "0.5,1,2", "true,false"])
+def test_optuna_suggests_from_the_domain(text):
+    optuna = pytest.importorskip("optuna")
+    domain = parse_domain(text, text)
+    assert all(domain.contains(value) for value in domain.probes)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    assert domain.contains(domain.suggest(trial, "x"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1:", "two finite"), (":1", "two finite"), ("a:b", "two finite"), ("0:.inf", "two finite"),
+        ("true:2", "two finite"), ("2:1", "lower"), ("1:1", "lower"), ("0:1:log", "above 0"), ("0:1:lin", ":log"),
+        ("1:2:log:log", ":log"), ("0.5:2:int", "whole"), ("1,,2", "finite"), ("1,.nan", "finite"), ("1,1.0", "once"),
+        ("[1]", "finite"),
+    ],
+)  # fmt: skip
+def test_what_is_no_domain_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_domain(text, f"alpha={text}")

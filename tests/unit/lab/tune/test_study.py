@@ -1,20 +1,25 @@
-"""A study from start to end: budget, resuming, refused folders, and a test part that is never used."""
+"""A study from start to end: budget, resuming, refused folders, and a test part that has no say."""
+
+from dataclasses import replace
 
 import filelock
 import pytest
+import torch
 import yaml
 
 from fakes_tuning import Touchy
+from fedlas import Predictions
 from fedlas._core.check import InputError
-from fedlas.cli.tune import tune
 from fedlas.lab.bench.suite import load_group
-from fedlas.lab.runs.data import prepare_data
+from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train import loop, read_log
 from fedlas.lab.tune import study as study_module
-from fedlas.lab.tune.best import outcomes_of
-from fedlas.lab.tune.study import load_studies, run_study, without_test
+from fedlas.lab.tune.best import outcomes_of, write_best
+from fedlas.lab.tune.study import load_studies, run_study
 
 pytest.importorskip("optuna")  # in CI every extra is installed: tests/integration/test_package.py checks it
+
+LOGITS, TARGET = torch.eye(3).repeat(20, 1), torch.arange(60) % 3
 
 
 def params(tuning, loss):
@@ -25,9 +30,9 @@ def values(tuning, loss):
     return [trial.value for trial in load_studies(tuning)[loss].trials]
 
 
-def test_every_method_has_its_budget_and_its_preset_first(study, capsys):
+def test_every_method_has_its_budget_and_its_preset_first(study):
     tuning = study(losses=["ls", "ce"], trials=6, seeds=[0, 3], objective="nll")
-    assert tune(tuning) == 0
+    run_study(tuning)
     for method, trials in zip(tuning.methods, (6, 1), strict=True):
         settings = params(tuning, method.name)
         assert len(settings) == trials
@@ -37,27 +42,25 @@ def test_every_method_has_its_budget_and_its_preset_first(study, capsys):
     ls, ce = outcomes_of(tuning)
     assert ls.value == min(values(tuning, "ls")) <= ls.preset == values(tuning, "ls")[0]
     # The objective is the metric of the selected epoch, averaged over the seeds.
-    logs = [read_log(tuning.trial_folder(ce.method, 0) / f"ce-s{seed}" / "log.jsonl") for seed in (0, 3)]
+    logs = [read_log(run.folder / "log.jsonl") for run in tuning.runs(ce.method, 0, {})]
     best = [max(log, key=lambda record: (record["val"]["accuracy"], record["epoch"]))["val"]["nll"] for log in logs]
     assert ce.value == pytest.approx(sum(best) / 2)
     assert not list(tuning.folder.rglob("checkpoint.pt"))
-    out = capsys.readouterr().out
-    assert "nothing to tune" in out
-    assert "optimistic" in out
 
-    # The same command again trains nothing; a larger budget adds trials.
-    assert tune(tuning) == 0
+    # The same study again trains nothing; a larger budget adds trials.
+    run_study(tuning)
     assert len(values(tuning, "ls")) == 6
-    tune(study(losses=["ls", "ce"], trials=7, seeds=[0, 3], objective="nll"))
+    run_study(study(losses=["ls", "ce"], trials=7, seeds=[0, 3], objective="nll"))
     assert len(values(tuning, "ls")) == 7
 
 
 def test_the_best_settings_are_a_recipe_with_other_seeds(study):
-    tuning = study(losses=["ls", "ce"], trials=2)
-    tune(tuning)
-    content = yaml.safe_load((tuning.folder / "best.yaml").read_text())
-    assert content["methods"] == ["ls", "ce"]
-    assert content["losses"]["ls"]["alpha"] == dict(outcomes_of(tuning)[0].params)["alpha"]
+    tuning = study(losses=["ls", "ce"], trials=2, space=["alpha=0.9,0.8"], objective="ece")
+    run_study(tuning)
+    ls, ce = outcomes_of(tuning)
+    content = yaml.safe_load(write_best(tuning, [replace(ls, params={"alpha": 0.9}), ce]).read_text())
+    assert content["methods"] == ["ls", "ce", "ls-preset"]
+    assert content["losses"]["ls"]["alpha"] == 0.9
     assert content["losses"]["ls-preset"]["loss"] == "ls"
     assert 0 not in content["seeds"]
     (recipe,) = load_group(str(tuning.folder / "best.yaml")).recipes
@@ -66,7 +69,8 @@ def test_the_best_settings_are_a_recipe_with_other_seeds(study):
 
 def test_tuned_keys_of_the_recipe_make_a_group(study):
     tuning = study(losses=["ls", "ce"], trials=2, space=["optimizer.lr=0.05,0.2"])
-    tune(tuning)
+    run_study(tuning)
+    write_best(tuning, outcomes_of(tuning))
     recipes = load_group(str(tuning.folder / "best.yaml")).recipes
     assert [recipe.methods for recipe in recipes] == [["ls"], ["ce"]]
     assert recipes[1].optimizer.lr == outcomes_of(tuning)[1].params["optimizer.lr"]
@@ -82,12 +86,12 @@ class Killed(BaseException):
     """Nothing catches this."""
 
 
-def test_a_killed_trial_resumes_from_its_checkpoint(study, monkeypatch):
+def test_a_killed_trial_is_run_again(study, monkeypatch):
     tuning, append, count = study(losses=["ls"], trials=2), loop.append_log, []
 
     def killed(*args):
         count.append(1)
-        if len(count) == 4:  # in the second epoch of the second trial
+        if len(count) == 2:  # in the second epoch of the first trial, which is the preset's
             raise Killed
         append(*args)
 
@@ -95,8 +99,9 @@ def test_a_killed_trial_resumes_from_its_checkpoint(study, monkeypatch):
     with pytest.raises(Killed):
         run_study(tuning)
     run_study(tuning)
-    assert len(count) == 5
-    assert None not in values(tuning, "ls")
+    finished = [t.user_attrs["params"] for t in load_studies(tuning)["ls"].trials if t.value is not None]
+    assert len(finished) == 2
+    assert finished[0] == tuning.methods[0].preset
 
 
 @pytest.mark.system
@@ -107,31 +112,31 @@ def test_workers_share_the_trials(study):
     assert None not in values(tuning, "ls")
 
 
-def test_the_test_part_is_sealed(study):
+def test_the_objective_reads_the_validation_part_alone(study, monkeypatch):
     tuning = study(losses=["ls"], trials=1)
-    splits = without_test(prepare_data(tuning.runs(tuning.methods[0], 0, {})[0]), "cpu")
-    assert len(splits.val) == 50
-    for look in (lambda: splits.test.images, lambda: splits.to("cpu")):
-        with pytest.raises(AssertionError, match="test part"):
-            look()
+    read = []
+    monkeypatch.setattr(RunFolder, "predictions", lambda self, part: read.append(part) or Predictions(LOGITS, TARGET))
+    run_study(tuning)
+    assert read == ["val"]
 
 
 def test_a_trial_that_diverges_ends_alone_and_is_not_repeated(study, touchy, monkeypatch):
     tuning = study(losses=["touchy", "ce"], trials=6)
-    assert tune(tuning) == 0
+    run_study(tuning)
     for setting, value in zip(params(tuning, "touchy"), values(tuning, "touchy"), strict=True):
         assert (value is None) == (setting["alpha"] > 0.5)
     assert outcomes_of(tuning)[0].diverged > 0
-    monkeypatch.setattr(study_module, "train_run", None)
-    assert tune(tuning) == 0
+    monkeypatch.setattr(study_module, "execute", None)
+    run_study(tuning)
 
 
 def test_another_error_stops_the_study_and_the_same_command_resumes(study, touchy, monkeypatch):
     tuning = study(losses=["touchy", "ce"], trials=2, space=["touchy.alpha=-1"])
     with pytest.raises(RuntimeError, match="no luck"):
-        tune(tuning)
+        run_study(tuning)
     monkeypatch.setattr(Touchy, "per_sample", lambda self, batch: batch.logits.square().sum(1))
-    assert tune(tuning) == 0
+    run_study(tuning)
+    assert None not in [outcome.value for outcome in outcomes_of(tuning)]
 
 
 def test_another_study_in_the_folder_is_refused(study, tmp_path):
