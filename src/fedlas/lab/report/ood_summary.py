@@ -12,7 +12,6 @@ from fedlas.lab.studies.ood.measure import AFTER, RunResult
 from fedlas.lab.studies.ood.outputs import Chosen
 from fedlas.present.table import DASH, Cell, Column, Mark, Table, plain_summary
 from fedlas.stats import ALPHA, Interval, compare_to_best
-from fedlas.stats.p_text import p_text
 from fedlas.zoo.ood import DETECTION, OOD_SCORES
 
 MAIN = ("auroc", "aupr-in", "aupr-out", "fpr95-in")
@@ -132,24 +131,7 @@ def verdicts(summary: OodSummary) -> list[str]:
             cell = summary.cell(method, data, row, MAIN[0])
             spread = f" {cell.extra}" if cell.extra else ""
             lines.append(f"{data}, {method}: {title_of(*row)} has the highest AUROC, {cell.text} %{spread}.")
-            lines += _shifted(summary, method, data)
     return lines
-
-
-def _shifted(summary: OodSummary, method: str, data: str) -> list[str]:
-    """How far the rule hits of the set are from those of validation images, and how far those of test images are."""
-    runs = [run for run in summary.runs if run.loss == method and run.seed in summary.seeds(method) and run.shifts]
-    if not runs:
-        return []
-    other, own = (
-        f"{fmean(run.shifts[label].statistic for run in runs):.3f} "
-        f"(p {'=' if len(runs) == 1 else '≤'} {p_text(max(run.shifts[label].p_value for run in runs))})"
-        for label in (data, None)
-    )
-    return [
-        f"{data}, {method}: as a set, its rule hits lie at distance {other} from those of validation images. Own test "
-        f"images lie at {own}."
-    ]
 
 
 def title_of(score: str, stage: str) -> str:
@@ -203,11 +185,6 @@ def statement(summary: OodSummary) -> list[str]:
         "after T: saved logits divided by the temperature fitted on validation; scores without such a row are of "
         "features or make logits of their own (ViM, ODIN), and one temperature cannot change the order of max logit."
     )
-    if any(run.shifts for run in summary.runs):
-        lines.append(
-            "Rule hits of a set: 0 = the same shares as for validation images, 1 = no rule in common; small sets lie "
-            "apart by chance, so read p (999 random divisions of both sets)."
-        )
     return lines + warnings(summary)
 
 

@@ -67,7 +67,7 @@ def negative_aware_norm_score(features: Tensor) -> Tensor:
         The paper has only activations that are not negative. Negative values count as inactive here and do not add to
         the norm, so the score is the mean of the active features, negated. After average pooling hardly any feature
         is exactly 0, and the score then is nearly the L1 norm over ``D``. The flattened map before the pool has
-        inactive entries; ``results/ood-rules.md`` compares the two.
+        inactive entries; ``results/ood-norms.md`` compares the two.
 
     Example:
         >>> negative_aware_norm_score(torch.tensor([[3.0, 0.0, 5.0, 0.0]])).tolist()

@@ -15,7 +15,6 @@ from fedlas.features import find_head
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.ood.outputs import Chosen, Speaker, linear_head
-from fedlas.lab.studies.ood.rule_shifts import SCORE, rule_shifts
 from fedlas.lab.studies.ood.sets import Named, Unknown, unknown_sets
 from fedlas.predictions import Predictions
 from fedlas.stats import Interval
@@ -23,7 +22,6 @@ from fedlas.zoo.ood import (
     OOD_SCORES,
     Outputs,
     Reference,
-    RuleShift,
     compute_score,
     detection_intervals,
 )
@@ -74,8 +72,6 @@ class RunResult:
         detected: All results.
         scores: Score of each sample before temperature, by data set's label and name: in-distribution, OOD.
         not_run: Why a score could not be computed, by name.
-        shifts: How far the rule hits of each other set are from those of validation images, by label; None is the
-            label of the run's own test images. Empty without the score ``rules``.
     """
 
     run: str
@@ -89,7 +85,6 @@ class RunResult:
     detected: Sequence[Detected]
     scores: Mapping[tuple[str, str], tuple[Floats, Floats]]
     not_run: Mapping[str, str]
-    shifts: Mapping[str | None, RuleShift]
 
 
 def measure_run(
@@ -156,9 +151,6 @@ def measure_run(
                 detected.append(Detected(name, trained.run.loss, trained.run.seed, label, score, stage, metrics))
                 if stage == BEFORE:
                     kept[label, score] = (own, other)
-    # Sets as a whole, where the rules could be made.
-    measured = any(found.score == SCORE for found in detected)
-    shifts = rule_shifts(folder, speaker, reference, known, said) if measured else {}
     # What was measured, and why the rest was not.
     if not detected:
         reason = next(iter(not_run.values()), "none was chosen")
@@ -175,7 +167,6 @@ def measure_run(
         detected,
         kept,
         not_run,
-        shifts,
     )
 
 

@@ -1,6 +1,6 @@
-"""OOD detection by rules and by the negative-aware norm, with their peers: the tables of ``results/ood-rules.md``.
+"""OOD detection by feature norms and their peers: the tables of ``results/ood-norms.md``.
 
-    python benchmarks/ood_rules.py --real FOLDER --data FOLDER --kept FOLDER
+    python benchmarks/ood_norms.py --real FOLDER --data FOLDER --kept FOLDER
 
 ``--real`` holds ``resnetN-cifar10.safetensors``, the weights of github.com/akamaster/pytorch_resnet_cifar10, and
 ``resnetN-cifar10-test.npz`` with ``logits``, ``features`` and ``target`` of CIFAR-10's test images. ``--data`` holds
@@ -19,7 +19,6 @@ from statistics import fmean, stdev
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 from torch.nn.functional import pad, relu
 
@@ -28,15 +27,13 @@ from fedlas.lab.data.sets.torchvision_sets import load_cifar10, load_cifar100
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.models.resnet_small import BasicBlock, SmallResNet
 from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics, negative_aware_norm_score
-from fedlas.zoo.ood.rules import Rules
 
 # numba, which some packages import, would take the file coverage.py next to this one for the package.
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
 
-DEPTHS, SEEDS, SIZES, BATCHES = (20, 56), (0, 1, 2), (20, 50, 100, 200), 20
+DEPTHS, SEEDS = (20, 56), (0, 1, 2)
 SETS = ("cifar100", "gaussian-noise-3", "defocus-blur-3")
-SCORES = ("rules", "knn", "mahalanobis", "feature-norm", "negative-aware-norm", "msp")
-PEERS = ("knn", "mahalanobis")
+SCORES = ("knn", "mahalanobis", "feature-norm", "negative-aware-norm", "msp")
 MAP = "negative-aware-norm, map"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -104,10 +101,10 @@ def keep_outputs(real: Path, data: Path, kept: Path) -> None:
             print(path.name, flush=True)
 
 
-def halves(number: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Seed, rows to fit on, rows to test."""
+def halves(number: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows to fit on and rows to test, for each seed."""
     for seed in SEEDS:
-        yield seed, *torch.randperm(number, generator=torch.Generator().manual_seed(seed)).chunk(2)
+        yield torch.randperm(number, generator=torch.Generator().manual_seed(seed)).chunk(2)
 
 
 def read(kept: Path, depth: int, name: str) -> dict[str, Tensor]:
@@ -119,7 +116,7 @@ def samples(kept: Path, target: Tensor, depth: int) -> None:
     """Print AUROC and FPR95 of each score against each set, mean and deviation over the halves."""
     known = read(kept, depth, "cifar10")
     values: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for _, fit, test in halves(len(target)):
+    for fit, test in halves(len(target)):
         train = Predictions(known["logits"][fit], target[fit], features=known["features"][fit])
         for name in SETS:
             other = read(kept, depth, name)
@@ -154,48 +151,6 @@ def spread(values: tuple[float, ...]) -> str:
     return f"{fmean(values):.2f} ± {stdev(values):.2f}"
 
 
-def sets(kept: Path, target: Tensor, depth: int) -> None:
-    """Print the share of random batches that a test at 5 % calls shifted.
-
-    The peers test whether the scores of a batch are higher than those of the held-out images (Mann-Whitney).
-    """
-    x = read(kept, depth, "cifar10")["features"]
-    found: dict[tuple[str, str, int], list[float]] = {}
-    for seed, fit, test in halves(len(target)):
-        rows, held_out = fit.chunk(2)
-        train = Predictions(torch.zeros(len(rows), 10), target[rows], features=x[rows])
-        rules = Rules(x[rows], target[rows])
-        random = torch.Generator().manual_seed(seed)
-        for name in ("cifar10", *SETS):
-            pool = read(kept, depth, name)["features"]
-            pool = pool if name == "cifar100" else pool[test]
-            scores = {peer: (scored(peer, x[held_out], train), scored(peer, pool, train)) for peer in PEERS}
-            for size in SIZES:
-                for _ in range(BATCHES):
-                    batch = torch.randperm(len(pool), generator=random)[:size]
-                    p = {
-                        f"rules, {statistic}": rules.shift(
-                            x[held_out], pool[batch], statistic=statistic, permutations=199
-                        ).p_value
-                        for statistic in ("distance", "information")
-                    }
-                    for peer, (own, theirs) in scores.items():
-                        p[peer] = float(mannwhitneyu(theirs[batch], own, alternative="greater").pvalue)
-                    for test_name, value in p.items():
-                        found.setdefault((test_name, name, size), []).append(value)
-    print(f"\nResNet-{depth}, share of {BATCHES * len(SEEDS)} sets with p <= 0.05 in %\n")
-    print(f"| test | set | {' | '.join(map(str, SIZES))} |\n|---|---|" + "---:|" * len(SIZES))
-    for test_name in dict.fromkeys(key[0] for key in found):
-        for name in ("cifar10", *SETS):
-            shares = [np.mean([p <= 0.05 for p in found[test_name, name, size]]) for size in SIZES]
-            print(f"| {test_name} | {name} | {' | '.join(f'{100 * share:.0f}' for share in shares)} |", flush=True)
-
-
-def scored(score: str, features: Tensor, train: Predictions) -> Tensor:
-    outputs = Outputs(torch.zeros(len(features), 10), features)
-    return compute_score(score, outputs, reference=Reference(train=train))
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,7 +161,6 @@ def main() -> None:
     for depth in DEPTHS:
         target = torch.from_numpy(np.load(args.real / f"resnet{depth}-cifar10-test.npz")["target"])
         samples(args.kept, target, depth)
-        sets(args.kept, target, depth)
 
 
 if __name__ == "__main__":
