@@ -14,7 +14,8 @@ import torch
 
 from fedlas import Objective
 from fedlas.lab.models import build_model
-from fedlas.lab.train import OptimizerConfig, build_optimizer
+from fedlas.lab.train.config import OptimizerConfig
+from fedlas.lab.train.engine import build_optimizer
 from fedlas.losses import LOSSES
 
 BATCH, SAMPLES, CLASSES = 128, 50_000, 10

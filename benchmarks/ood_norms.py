@@ -25,7 +25,7 @@ from torch.nn.functional import pad, relu
 from fedlas import Predictions
 from fedlas.lab.data.sets.torchvision_sets import load_cifar10, load_cifar100
 from fedlas.lab.data.shift import Corruption
-from fedlas.lab.models.resnet_small import BasicBlock, SmallResNet
+from fedlas.lab.models.residual import BasicBlock, SmallResNet
 from fedlas.zoo.ood import Outputs, Reference, compute_score, detection_metrics, negative_aware_norm_score
 
 # numba, which some packages import, would take the file coverage.py next to this one for the package.

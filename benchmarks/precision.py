@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedlas.lab.models import build_model
-from fedlas.lab.models.resnet_small import BasicBlock
-from fedlas.lab.train.machine import native_precision
+from fedlas.lab.models.residual import BasicBlock
+from fedlas.lab.train.engine import native_precision
 
 CASES = [
     ("resnet8", {"width": 16}, 1, 28, 128),

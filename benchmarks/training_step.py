@@ -19,9 +19,9 @@ from torch import nn
 from fedlas import Objective
 from fedlas.lab.data import Batches, Images
 from fedlas.lab.models import build_model
-from fedlas.lab.train import OptimizerConfig, TrainConfig, build_optimizer
 from fedlas.lab.train.average import Weights
-from fedlas.lab.train.engine import Engine
+from fedlas.lab.train.config import OptimizerConfig, TrainConfig
+from fedlas.lab.train.engine import Engine, build_optimizer
 from fedlas.lab.train.loop import _train_epoch
 from fedlas.lab.train.progress import TrainingProgress
 

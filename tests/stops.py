@@ -13,7 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 from urllib.parse import quote
 
-from fedlas.lab.train import read_log
+from fedlas.lab.train.log import read_log
 
 ORDERS = "FEDLAS_STOPS"
 AT_START = Path(__file__).parent / "at_start"

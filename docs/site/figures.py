@@ -20,8 +20,8 @@ import torch
 
 from fedlas import Predictions
 from fedlas.lab.report.compare import differences
+from fedlas.lab.runs.claim import run_folders
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.find import run_folders
 from fedlas.lab.runs.summary import FinishedRun
 from fedlas.losses import NormConfidenceIndicator, adaptive_strength, smoothed_cross_entropy
 from fedlas.metrics import expected_calibration_error

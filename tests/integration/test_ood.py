@@ -214,7 +214,7 @@ def test_without_the_extra_the_other_scores_run(capsys, run, monkeypatch):
 
 
 def test_the_same_images_are_refused(capsys, run, tmp_path):
-    from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.runs.build import load_trained
 
     own = load_trained(run).splits.test
     arrays = {f"{part}_images": own.images[:, 0].numpy() for part in ("train", "test")}
@@ -298,7 +298,7 @@ def test_classes_that_cannot_be_held_out(capsys, tmp_path, value, message):
 
 
 def test_the_model_is_left_as_it_was(finished_bench):
-    from fedlas.lab.runs.load import load_trained
+    from fedlas.lab.runs.build import load_trained
 
     trained = load_trained(finished_bench / "ce-s0")
     before = {name: value.clone() for name, value in trained.objective.state_dict().items()}

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedlas.lab.train import load_checkpoint, read_log
+from fedlas.lab.train.checkpoint import load_checkpoint
+from fedlas.lab.train.log import read_log
 from stop_by_count import EVENTS
 
 pytestmark = [

@@ -18,7 +18,7 @@ from fedlas._core.files import path_argument, write_atomically, write_json, writ
 from fedlas._core.terminal import say, show, track
 from fedlas.cli.arguments import AddSubcommand, add_data, add_details
 from fedlas.lab.report.diagnose_page import diagnose_page
-from fedlas.lab.runs.find import find_runs, leave_out
+from fedlas.lab.runs.claim import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.diagnose.groups import RunGroup, grouped
 from fedlas.lab.studies.diagnose.study import Study, lacking, study_run

@@ -11,7 +11,7 @@ from fedlas._core.check import InputError
 from fedlas._core.files import check_name, path_argument, write_text
 from fedlas._core.terminal import Bar, say
 from fedlas.cli.arguments import AddSubcommand
-from fedlas.lab.data.pipeline.splits import too_small_to_choose
+from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.data.survey import Survey, survey
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe

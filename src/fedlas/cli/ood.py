@@ -26,9 +26,8 @@ from fedlas.lab.report.ood_summary import (
     verdicts,
     warnings,
 )
-from fedlas.lab.runs.claim import finished, must_be_finished
+from fedlas.lab.runs.claim import find_runs, finished, leave_out, must_be_finished
 from fedlas.lab.runs.comparable import check_alike
-from fedlas.lab.runs.find import find_runs, leave_out
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.studies.ood.measure import measure_run
 from fedlas.lab.studies.ood.outputs import Chosen

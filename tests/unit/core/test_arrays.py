@@ -9,7 +9,7 @@ import pytest
 from fedlas._core import arrays
 from fedlas._core.arrays import open_arrays
 from fedlas._core.check import InputError
-from fedlas.lab.data.sets.npz import read_npz
+from fedlas.lab.data.sets.folders import read_npz
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.predictions import Predictions
 from fedlas.predictions.columns import Columns

@@ -7,14 +7,12 @@ label noise (``shift``). In: a registry name and files on disk. Out: normalized 
 from __future__ import annotations
 
 from fedlas.lab.data.base import DATASETS, Images, Loader, Part, Source, load_dataset
-from fedlas.lab.data.files import Files
-from fedlas.lab.data.pipeline.batches import Batches
-from fedlas.lab.data.pipeline.splits import Splits, split
-from fedlas.lab.data.pipeline.streamed_batches import StreamedBatches
-from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.data.batches import Batches, StreamedBatches
+from fedlas.lab.data.files import Files, View
 
 # Importing a module registers its data set.
-from fedlas.lab.data.sets import archives, digits, folders, mnist, npz, synthetic, torchvision_sets  # noqa: F401
+from fedlas.lab.data.sets import archives, embedded, folders, mnist, torchvision_sets  # noqa: F401
+from fedlas.lab.data.splits import Splits, split
 
 __all__ = [
     "DATASETS",

@@ -16,8 +16,8 @@ from torch import Tensor
 from fedlas._core.check import InputError
 from fedlas._core.text import printable
 from fedlas.lab.data.base import DATASETS, Expected, Source, load_dataset
+from fedlas.lab.data.disk import damage
 from fedlas.lab.data.files import Files
-from fedlas.lab.data.readers.places import damage
 
 _MOST = 10
 """Number of files or classes that a problem names."""

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from fedlas._core.check import InputError
-from fedlas.lab.data.readers.class_folders import images_by_part, is_image_name
-from fedlas.lab.data.readers.image_files import open_image
+from fedlas.lab.data.class_folders import images_by_part, is_image_name
+from fedlas.lab.data.disk import open_image
 
 _OWNER = "fedlas init"
 _LAYOUT = "Arrange the images as FOLDER/train/CLASS/* and FOLDER/test/CLASS/*, or as FOLDER/CLASS/*."

@@ -7,7 +7,7 @@ In it: small networks of our own, torchvision's and timm's, and pre-trained weig
 from __future__ import annotations
 
 # Importing a module registers its models.
-from fedlas.lab.models import airnet, mlp, resnet_small, timm_models, torchvision_models, wide_resnet  # noqa: F401
+from fedlas.lab.models import airnet, mlp, residual, timm_models, torchvision_models  # noqa: F401
 from fedlas.lab.models.base import LIBRARIES, MODELS, Builder, build_model, builder_of
 from fedlas.lab.models.timm_models import InputConfig, input_config
 from fedlas.lab.models.weights import load_weights, weights_digest

@@ -8,8 +8,7 @@ from torch import nn
 
 from fedlas._core.check import check_choice, check_count
 from fedlas._core.extras import require
-from fedlas.lab.models.base import MODELS, check_dropout
-from fedlas.lab.models.pooled import PooledClassifier
+from fedlas.lab.models.base import MODELS, PooledClassifier, check_dropout
 
 Stem = Literal["small", "imagenet"]
 """``small``: one 3 x 3 convolution of stride 1 and no max-pool, since the original stem shrinks 32 x 32 pixels to 8 x 8

@@ -15,13 +15,10 @@ from fedlas._core.check import InputError, check_count, suggestion
 from fedlas.lab.data import DATASETS
 from fedlas.lab.data.base import COMMON_OPTIONS
 from fedlas.lab.models import builder_of
-from fedlas.lab.recipes.config import DataConfig, ModelConfig
-from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.train import check_select
+from fedlas.lab.recipes.recipe import DataConfig, ModelConfig, Recipe
+from fedlas.lab.train.config import check_select
 from fedlas.lab.train.tracking import check_trackers
 from fedlas.losses import LOSSES
-
-__all__ = ["Run", "build_loss", "check_targets", "plan", "taker_of_targets"]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from fedlas.lab.data.pipeline.splits import FEWEST_VALIDATION
+from fedlas.lab.data.splits import FEWEST_VALIDATION
 from fedlas.lab.data.survey import Survey
-from fedlas.lab.train import TrainConfig
+from fedlas.lab.train.config import TrainConfig
 
 _LARGEST = 64
 """Pixels a side: larger images are made smaller, so that a first run takes minutes on a CPU."""

@@ -13,8 +13,6 @@ from typing import Any
 from fedlas._core import yaml_text
 from fedlas._core.check import InputError, suggestion
 
-__all__ = ["PUBLISHED", "apply_override", "is_group", "merged", "parse_yaml", "read_content", "shipped_names"]
-
 PUBLISHED = "-published"
 """Ending of a recipe's name for its published variant: the settings and behavior of the paper's own code."""
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
-from fedlas.lab.runs.find import HEAD
-from fedlas.lab.runs.packed import RUNS
+from fedlas.lab.runs.claim import HEAD
+from fedlas.lab.runs.folder import RUNS
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.present.table import DASH, Cell, Column, Table, column, table_of
 from fedlas.stats.estimates import is_calibration_error

@@ -11,7 +11,7 @@ import torch
 
 from fedlas.lab.data.base import Part
 from fedlas.lab.report.thumbnails import thumbnail
-from fedlas.lab.runs.load import splits_at_hand
+from fedlas.lab.runs.build import splits_at_hand
 from fedlas.lab.studies.diagnose.groups import RunGroup
 from fedlas.lab.studies.diagnose.study import Study
 from fedlas.plots import score_bins, score_scatter, strength_histogram, training_curves

@@ -11,8 +11,8 @@ from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
 from fedlas.lab.report.model import ReportModel, report_model
+from fedlas.lab.runs.claim import RESULTS
 from fedlas.lab.runs.collect import collect
-from fedlas.lab.runs.find import RESULTS
 from fedlas.lab.runs.intervals import with_estimates
 from fedlas.lab.runs.summary import Summary
 from fedlas.present.table import csv_text

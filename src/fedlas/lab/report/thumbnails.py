@@ -8,7 +8,7 @@ import io
 from fedlas._core.extras import require
 from fedlas.lab.data import Files
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.readers.image_files import open_image
+from fedlas.lab.data.disk import open_image
 
 LONGEST_SIDE = 96
 """Pixels; larger images are reduced, so that a page stays small."""

@@ -1,8 +1,11 @@
-"""Run folder: ownership, completion and locking."""
+"""Run folders: which are in a bench, who owns one, whether it is finished, and its lock."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import logging
+import re
+import zipfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +15,7 @@ from fedlas._core.extras import require
 from fedlas._core.files import foreign, not_writable, path_inside, remove, remove_parts, write_json, write_text
 from fedlas._core.ranks import on_main
 from fedlas._core.yaml_text import dump_yaml
-from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError
+from fedlas.lab.runs.folder import FORMAT, RunFolder, UnreadableError, packed_names
 from fedlas.lab.train.checkpoint import differences
 
 _BEGUN = (RunFolder.lock_path, RunFolder.config_path, RunFolder.data_path)
@@ -229,3 +232,113 @@ def claim(run: Claim, data: Mapping[str, Any]) -> dict[str, Any] | None:
         if folder.data is None:
             write_json(folder.data_path, dict(data))
     return metrics
+
+
+def run_folders(bench: Path) -> list[RunFolder]:
+    """What may be runs in ``bench``, by name: packed runs and folders that are not hidden. None if it is no folder."""
+    if not bench.is_dir():
+        return []
+    found = (path for path in bench.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [RunFolder(path) for path in sorted({*found, *(bench / name for name in packed_names(bench))})]
+
+
+def leave_out(name: str, reason: object) -> str:
+    """Warn that a run cannot be read and is left out; returns the sentence."""
+    text = left_out(name, reason)
+    logging.getLogger("fedlas").warning("%s", text)
+    return text
+
+
+def left_out(name: str, reason: object) -> str:
+    """The sentence that says so."""
+    return f"{name} is left out: {reason}"
+
+
+def find_runs(
+    owner: str,
+    folders: Sequence[Path],
+    why_not: Callable[[RunFolder], str | None],
+    *,
+    wanted: str,
+    data: str | None = None,
+) -> tuple[list[RunFolder], list[str]]:
+    """The runs that were named, and those in bench folders that can be used.
+
+    Args:
+        owner: Who complains.
+        folders: Run folders, taken without a look into them, or folders of benches.
+        why_not: Why a run in a bench cannot be used: empty if it can, None if it is no run to be mentioned. An error
+            that it raises leaves the run out, with a warning.
+        wanted: What a bench must hold, such as ``"finished runs"``.
+        data: Where the runs' data is; None searches the usual places.
+
+    Returns:
+        The runs, and a sentence for each that is left out.
+
+    Raises:
+        InputError: If a folder is neither a run's nor a bench's, or no run is found.
+    """
+    expected, fix = f"a folder must be a run, or hold {wanted}", "Pass one that fedlas train or bench made."
+    found: list[RunFolder] = []
+    notes: list[str] = []
+    for folder in folders:
+        # A run that is named is taken unseen, so that its use reports what is wrong with it.
+        if RunFolder(folder).holds(RunFolder(folder).config_path) or not folder.is_dir():
+            found.append(RunFolder(folder, data_root=data))
+            continue
+        # The runs of a bench are filtered: one that does not qualify is noted, and the others are used.
+        before = len(found) + len(notes)
+        for path in (run.path for run in run_folders(folder)):
+            run = RunFolder(path, data_root=data)
+            try:
+                reason = why_not(run)
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                notes.append(leave_out(run.name, error))
+            else:
+                found += [run] if reason == "" else []
+                notes += [left_out(run.name, reason)] if reason else []
+        if len(found) + len(notes) == before:
+            raise InputError(owner, expected, folder, fix)
+    if not found:
+        raise InputError(owner, expected, f"{', '.join(map(str, folders))}: {'; '.join(notes)}", fix)
+    return found, notes
+
+
+RESULTS = "results.csv"
+"""Table of a report, one row a run and stage."""
+HEAD = ("run", "recipe", "loss", "seed", "stage")
+"""Its first columns."""
+_RUN = re.compile(r".+-s\d+")
+
+
+def is_run(folder: RunFolder) -> bool:
+    """Whether it says in ``config.yaml`` that it is a run, or was made of runs; not if that cannot be read."""
+    try:
+        return {"recipe", "loss", "seed"} <= (folder.config or {}).keys()
+    except UnreadableError:
+        return False
+
+
+def check_bench_folder(folder: Path) -> None:
+    """Refuse a folder that is a run's, or holds only files of something else; only reads.
+
+    A bench's own folder is known by a run in it, or by the ``results.csv`` of a report. Recipes may lie in a new one.
+
+    Raises:
+        InputError: If it is none.
+    """
+    own = RunFolder(folder)
+    if own.metrics_path.is_file() or (folder / "study.yaml").is_file() or is_run(own):
+        fix = f"Choose another --out, such as the folder above it, {folder.absolute().parent}."
+        raise InputError("fedlas bench", "--out must be a folder for runs", f"{folder}, which is a run or a study", fix)
+    try:
+        children = run_folders(folder)
+    except OSError:
+        children = []  # what is wrong with it is said below
+    table = folder / RESULTS
+    if any(_RUN.fullmatch(child.name) or is_run(child) for child in children):
+        return
+    if table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith(",".join(HEAD)):
+        return
+    recipes = [path.name for pattern in ("*.yaml", "*.yml") for path in folder.glob(pattern)]
+    check_vacant("fedlas bench", folder, (".slurm", ".trackers", ".workers", *recipes))

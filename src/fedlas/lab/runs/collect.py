@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError, reason
+from fedlas.lab.runs.claim import leave_out, run_folders
 from fedlas.lab.runs.comparable import check_alike, check_config, check_data_alike, settings_note
-from fedlas.lab.runs.find import leave_out, run_folders
 from fedlas.lab.runs.folder import FORMAT, RunFolder
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Problem, Summary
 from fedlas.losses import LOSSES

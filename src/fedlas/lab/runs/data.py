@@ -17,12 +17,9 @@ from fedlas._core.pixels import usable_statistics
 from fedlas._core.streams import derive
 from fedlas.lab.data import DATASETS, Images, Source, Splits, load_dataset, split
 from fedlas.lab.data.base import Part
-from fedlas.lab.data.pipeline.splits import too_small_to_choose
-from fedlas.lab.data.readers.places import data_folder
-from fedlas.lab.data.shift.corrupted import corrupted
-from fedlas.lab.data.shift.label_noise import with_label_noise
-from fedlas.lab.data.shift.long_tail import long_tailed
-from fedlas.lab.data.shift.open_set import OpenSet, open_set
+from fedlas.lab.data.disk import data_folder
+from fedlas.lab.data.shift.variants import OpenSet, corrupted, long_tailed, open_set, with_label_noise
+from fedlas.lab.data.splits import too_small_to_choose
 from fedlas.lab.models import weights_digest
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.runs.folder import RunFolder

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,6 @@ from fedlas._core.files import check_name, is_file, parse_json, path_inside, wri
 from fedlas._core.yaml_text import parse_yaml
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import recipe_from
-from fedlas.lab.runs.comparable import is_derived
-from fedlas.lab.runs.packed import packed_text
 from fedlas.lab.train.checkpoint import CHECKPOINT
 from fedlas.lab.train.log import LOG, parse_log, read_log
 from fedlas.predictions import Predictions
@@ -32,6 +33,11 @@ _DEFAULT_BINS = 15
 _LONGEST_PATH = 4096
 _NEVER = {"": ("trackers", "methods", "seeds", "losses", "title"), "data": ("root", "workers", "download")}
 """Keys that no run writes into its ``config.yaml``: where data lies, whether it is fetched, who is shown the run."""
+
+
+def is_derived(config: Mapping[str, Any]) -> bool:
+    """Return whether a ``config.yaml`` is of something made of runs."""
+    return "uncertainty" in config
 
 
 class UnreadableError(InputError):
@@ -61,7 +67,7 @@ class RunFolder:
         What a file holds is read when it is first asked for, and kept; make a new object to see what has changed since.
         Predictions are large and not kept. A missing file is None or empty, except predictions and splits. A folder
         with a configuration or metrics of its own stands for itself; otherwise what it lacks is taken from the pack,
-        see :mod:`fedlas.lab.runs.packed`.
+        see :mod:`fedlas.lab.runs.folder`.
     """
 
     path: Path
@@ -296,3 +302,74 @@ class RunFolder:
         options = {key: value for key, value in config["loss"].items() if key != "name"}
         recipe = recipe_from(str(config["recipe"]), {**content, "title": config["recipe"], "losses": {name: options}})
         return Run(recipe.with_data_root(self.data_root), name, seed, self.path)
+
+
+RUNS = "runs.zip"
+PACK_MARK = b"fedlas runs 1"
+"""Comment of the zip: a file of another kind is not refused but ignored."""
+_MOST_BYTES = 2**26
+"""Of a file: a line of a log is a kilobyte, and a stranger's zip may grow a thousandfold."""
+_FIX = f"Restore {RUNS} from where it came, or remove it."
+
+
+def packed_names(bench: Path) -> list[str]:
+    """Return the names of the runs that are packed in a bench folder; none if it has no pack.
+
+    Raises:
+        InputError: If its pack cannot be read.
+    """
+    return list(dict.fromkeys(run for run, _ in _entries(bench)))
+
+
+def packed_text(folder: Path, file: str) -> str | None:
+    """Return the text of a file of a run from the pack of its bench; None if it is not packed.
+
+    Args:
+        folder: The run folder, which need not exist.
+        file: Name of the file.
+
+    Raises:
+        InputError: If the pack cannot be read.
+    """
+    path, key = folder.parent / RUNS, (folder.name, file)
+    if key not in _entries(folder.parent):
+        return None
+    archive, entries = _read(path, *_version(path))
+    if entries[key].file_size > _MOST_BYTES:
+        raise InputError("pack", f"a file must have at most {_MOST_BYTES:,} bytes", f"{'/'.join(key)} in {path}", _FIX)
+    try:
+        return archive.read(entries[key]).decode()
+    except Exception as error:  # the decompressors raise anything for damaged bytes
+        raise InputError("pack", "it must be a whole zip", f"{path}: {'/'.join(key)} ({error})", _FIX) from error
+
+
+Entries = Mapping[tuple[str, str], zipfile.ZipInfo]
+
+
+def _entries(bench: Path) -> Entries:
+    path = bench / RUNS
+    return _read(path, *_version(path))[1] if is_file(path) else {}
+
+
+def _version(path: Path) -> tuple[int, int]:
+    """Changes when the file does: the archive in memory counts until then."""
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+@lru_cache(maxsize=16)
+def _read(path: Path, *_version: int) -> tuple[zipfile.ZipFile, Entries]:
+    """The archive and its files by run and name; empty if it is somebody else's ``runs.zip``."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise InputError("pack", "it must be a readable zip", f"{path} ({error})", _FIX) from error
+    entries: dict[tuple[str, str], zipfile.ZipInfo] = {}
+    for about in archive.infolist() if archive.comment == PACK_MARK else ():
+        run, _, file = about.filename.partition("/")
+        # Names become parts of paths, so a file from elsewhere must not choose them freely.
+        names = check_name("pack", "the name of a run", run, _FIX), check_name("pack", "the name of a file", file, _FIX)
+        if names in entries:
+            raise InputError("pack", "each file must be in it once", f"{about.filename} twice in {path}", _FIX)
+        entries[names] = about
+    return archive, entries

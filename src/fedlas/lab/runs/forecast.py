@@ -10,9 +10,9 @@ from fedlas._core.files import is_file
 from fedlas.lab.data import DATASETS, load_dataset
 from fedlas.lab.recipes.plan import Run
 from fedlas.lab.recipes.recipe import Recipe
-from fedlas.lab.runs.cross_fit import LEFT_OUT, fold_runs
+from fedlas.lab.runs.execute import LEFT_OUT, fold_runs
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train import TrainConfig
+from fedlas.lab.train.config import TrainConfig
 
 
 @dataclass(frozen=True)

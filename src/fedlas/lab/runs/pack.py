@@ -1,14 +1,18 @@
-"""Packs the finished runs of a bench folder into the zip that :mod:`fedlas.lab.runs.packed` reads."""
+"""Packs the finished runs of a bench folder into the zip that :mod:`fedlas.lab.runs.folder` reads."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedlas._core.files import write_atomically
 from fedlas.lab.runs.collect import collect
+from fedlas.lab.runs.folder import PACK_MARK, RUNS
 from fedlas.lab.runs.intervals import with_estimates
-from fedlas.lab.runs.packed import write_pack
 from fedlas.lab.runs.summary import Summary
 from fedlas.stats.estimates import REPLICATES
 
@@ -50,3 +54,21 @@ def pack(bench: Path, *, replicates: int = REPLICATES, console: Any = None) -> P
         texts[folder.name] = {path.name: text for path in paths if (text := folder.text(path)) is not None}
     folders = tuple(run.name for run in summary.runs if run.path.is_dir())
     return Packed(write_pack(bench, texts), summary, folders)
+
+
+def write_pack(bench: Path, runs: Mapping[str, Mapping[str, str]]) -> Path:
+    """Write ``runs.zip`` atomically: the same texts give the same bytes.
+
+    Args:
+        bench: The bench folder.
+        runs: For each run the text of its files, by name of the file.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.comment = PACK_MARK
+        for run, files in runs.items():
+            for name, text in files.items():
+                about = zipfile.ZipInfo(f"{run}/{name}")  # without the time of today
+                about.external_attr = 0o644 << 16
+                archive.writestr(about, text, zipfile.ZIP_DEFLATED, 9)
+    return write_atomically(bench / RUNS, lambda file: file.write(buffer.getvalue()))

@@ -10,9 +10,9 @@ from typing import Any
 from fedlas._core.check import InputError
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.make_card import make_card, stages_of
+from fedlas.lab.runs.build import splits_at_hand
 from fedlas.lab.runs.collect import read_run
 from fedlas.lab.runs.folder import RunFolder, UnreadableError
-from fedlas.lab.runs.load import splits_at_hand
 from fedlas.present.card import CalibrationCard
 from fedlas.present.intervals import estimates_by_stage
 from fedlas.stats.estimates import REPLICATES

@@ -16,9 +16,9 @@ from fedlas._core.pixels import multiply_add
 from fedlas.deploy.calibration import Calibration, fit_calibration
 from fedlas.deploy.export import OWNER, Exported, export_model
 from fedlas.lab.models import build_model
+from fedlas.lab.runs.build import Trained, load_trained
 from fedlas.lab.runs.data import as_tested
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained, load_trained
 from fedlas.lab.studies.card import run_card
 from fedlas.present.card import CalibrationCard
 from fedlas.stats.estimates import REPLICATES

@@ -12,10 +12,10 @@ from fedlas.calibrators import TemperatureScaling
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.lab.data import Part, Splits
 from fedlas.lab.data.shift import Corruption
-from fedlas.lab.data.shift.corrupted import corrupted
+from fedlas.lab.data.shift.variants import corrupted
+from fedlas.lab.runs.build import Trained
 from fedlas.lab.runs.data import as_tested
-from fedlas.lab.runs.load import Trained
-from fedlas.lab.runs.measure import predictions_of, recorded
+from fedlas.lab.runs.execute import predictions_of, recorded
 from fedlas.predictions import Predictions
 from fedlas.stats.estimates import estimates
 

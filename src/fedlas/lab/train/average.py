@@ -19,8 +19,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fedlas.lab.train.config import AverageName, TrainConfig
 
-__all__ = ["AVERAGES", "ExponentialAverage", "StochasticWeightAverage", "Weights", "estimate_batch_norms"]
-
 
 class Weights:
     """The weights themselves, without an average.

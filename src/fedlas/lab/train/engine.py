@@ -1,22 +1,133 @@
-"""The engine of a training step: copies of the objective on all processes, parts of batches, averaged gradients."""
+"""The training step: precision and layout that suit the machine, optimizer, schedule, processes, parts of a batch."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from fedlas._core.check import InputError, describe
-from fedlas.lab.train.config import TrainConfig
-from fedlas.lab.train.machine import emulation_warning, suited
-from fedlas.objective import Objective
+from fedlas.lab.train.config import OptimizerConfig, Precision, ScheduleConfig, TrainConfig
+from fedlas.objective import Objective, param_groups
 
-__all__ = ["Engine"]
+_CPU_UNITS = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX512-BF16"}
+
+
+def native_precision(device: torch.device) -> tuple[Precision, str]:
+    """The precision that ``train.precision=auto`` stands for on a device, and why.
+
+    Returns:
+        ``bf16`` where the device multiplies bfloat16 numbers in hardware, else ``fp32``; and the reason.
+
+    Note:
+        A GPU has bf16 from compute capability 8 (Ampere) on, or if it runs under ROCm; torch is asked without
+        emulation. A processor has it with the instruction sets AMX or AVX512-BF16, as torch reads them from the
+        processor itself. Nothing is timed, so the answer does not depend on what else the machine is doing. Any other
+        device, Apple's and ARM processors included, gets fp32: bf16 was never measured there.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            name = torch.cuda.get_device_name()
+        return ("bf16", f"{name} computes bf16 natively") if native else ("fp32", f"{name} only emulates bf16")
+    if device.type == "cpu":
+        # Releases of torch that lack one of these questions get fp32, which is never slow.
+        units = [unit for question, unit in _CPU_UNITS.items() if getattr(torch.cpu, question, bool)()]
+        if units:
+            return "bf16", f"the processor has {' and '.join(units)}"
+        return "fp32", f"the processor has neither {' nor '.join(_CPU_UNITS.values())}"
+    return "fp32", f"bf16 is not measured on {device.type}"
+
+
+def suited(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The configuration with what it leaves open decided for a device: ``precision=auto``, ``channels_last=null``.
+
+    Raises:
+        InputError: For bf16 on a device for which torch has no autocast: it would be fp32 without a word.
+    """
+    precision: Precision = native_precision(device)[0] if config.precision == "auto" else config.precision
+    if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
+        raise InputError(
+            "train.precision",
+            "bf16 needs a device with autocast",
+            f"{device.type}, for which this torch has none",
+            "Resume the run on a processor or a CUDA GPU, or start another with --precision fp32 and a new --out.",
+        )
+    layout = device.type in ("cpu", "cuda") if config.channels_last is None else config.channels_last
+    return replace(config, precision=precision, channels_last=layout)
+
+
+def precision_text(used: Precision, asked: Precision, device: torch.device) -> str:
+    """The precision of a run and why it has it, such as ``bf16 (auto: the processor has AVX512-BF16)``."""
+    native, why = native_precision(device)
+    if asked == "auto":
+        reason = f"auto: {why}" if used == native else "auto: as the run, or one beside it, began"
+    else:
+        reason = "of the recipe"
+    slow = "" if emulation_warning(used, device) is None else "; emulated here, which is slow"
+    return f"{used} ({reason}{slow})"
+
+
+def emulation_warning(precision: Precision, device: torch.device) -> str | None:
+    """What to tell a user who trains in bf16 on a device that only emulates it; None where there is nothing to tell."""
+    native, why = native_precision(device)
+    if precision != "bf16" or native == "bf16":
+        return None
+    return (
+        f"train.precision=bf16 is emulated here and takes about eight times as long as fp32 ({why}). "
+        "To be fast, train with --precision fp32 in a new --out."
+    )
+
+
+_RISE = 0.25
+"""Share of a run in which the rate of ``one-cycle`` rises."""
+
+
+def build_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the model's and the criterion's parameter groups (see :func:`fedlas.param_groups`)."""
+    groups = param_groups(
+        objective,
+        weight_decay=config.weight_decay,
+        lr=config.criterion_lr,
+        decay_criterion=config.decay_criterion,
+    )
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+    return torch.optim.AdamW(groups, lr=config.lr)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, config: ScheduleConfig, *, epochs: int) -> LambdaLR:
+    """A schedule to step once per epoch.
+
+    Raises:
+        InputError: If a milestone is not before the last epoch.
+    """
+    milestones = config.milestone_epochs(epochs)
+
+    def factor(epoch: int) -> float:
+        warm = min(1.0, (epoch + 1) / (config.warmup_epochs + 1))
+        if config.name == "constant":
+            return warm
+        if config.name == "cosine":
+            return warm * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        if config.name == "one-cycle":
+            middle = (epoch + 0.5) / epochs  # the rate changes between epochs only
+            return warm * min(middle / _RISE, (1 - middle) / (1 - _RISE))
+        if config.name == "swa":
+            start, end = milestones
+            fallen = (epoch - start) / (end - start) if start < epoch < end else float(epoch >= end)
+            return warm * (1 - fallen * (1 - config.factor))
+        return warm * config.factor ** sum(epoch >= milestone for milestone in milestones)
+
+    return LambdaLR(optimizer, factor)
 
 
 class Engine:

@@ -1,4 +1,4 @@
-"""One training: the objective, its data and every setting of the loop, as :func:`fedlas.lab.train.fit` takes it."""
+"""One training: objective, data, settings and hooks, as :func:`fedlas.lab.train.loop.fit` takes them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,49 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from fedlas.lab.train.hooks import Hook
 from fedlas.lab.train.progress import ShowProgress, TrainingProgress
 from fedlas.objective import Objective
+from fedlas.predictions import Predictions
 
-__all__ = ["EpochBatches", "TrainingJob"]
+
+class Hook(Protocol):
+    """Observes the batches and predictions of a run and adds to its log. It must not change the run.
+
+    The features are what the criterion reads: the classifier head's input, unless the objective says otherwise.
+
+    State:
+        ``state_dict`` is part of each checkpoint. It must hold what a hook needs from earlier epochs, so that a resumed
+        run has the same log as one that was never stopped.
+    """
+
+    def on_batch(self, logits: Tensor, index: Tensor | None) -> None:
+        """Called for a training batch before the optimizer's step: ``logits (B, C)`` of the samples ``index (B,)``."""
+
+    def on_held_out(self, logits: Tensor, features: Tensor) -> None:
+        """Called for a validation batch of the model in ``eval()``: ``logits (B, C)`` and ``features (B, D)``."""
+
+    def on_epoch(self, predictions: Predictions, gather: Callable[[Any], list[Any]]) -> Mapping[str, Any]:
+        """Called after an epoch; returns what is added to its record in the log, as JSON can hold it.
+
+        Args:
+            predictions: Predictions of the batches given to :meth:`on_held_out`, in their order.
+            gather: Returns its argument from every process, in the order of ranks. A collective: each process sees its
+                own training batches, and the same validation batches as the others.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values that a checkpoint must hold."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned.
+
+        Raises:
+            KeyError: If something is missing; nothing changes then.
+        """
 
 
 class EpochBatches(Protocol):

@@ -1,18 +1,18 @@
-"""The log of a run: one line of JSON per epoch, and each epoch once, however often the run was stopped."""
+"""The log of a run, one line of JSON an epoch, however often the run was stopped; and the alarms in it."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.files import not_writable, parse_json, remove, write_text
-
-__all__ = ["LOG", "append_log", "parse_log", "read_log", "truncate_log"]
+from fedlas.diagnose import alarm_kind
 
 LOG = "log.jsonl"
 """Its name in the folder of a run."""
@@ -63,3 +63,28 @@ def append_log(path: Path, record: Mapping[str, Any]) -> None:
             else:
                 remove(path, inside=path.parent)
         raise not_writable(path, error) from error
+
+
+WARM_UP = 0.1
+"""Share of the epochs in which running statistics, which start from nothing, settle: an alarm then says nothing."""
+
+
+def alarm_epochs(history: Sequence[Mapping[str, Any]], *, epochs: int, warmup_epochs: int = 0) -> dict[str, list[int]]:
+    """Epochs with an alarm after the warm-up, by kind of alarm.
+
+    Args:
+        history: Records of the log.
+        epochs: Epochs of the whole run.
+        warmup_epochs: Epochs in which the learning rate rises; the warm-up is not shorter.
+
+    Example:
+        >>> log = [{"epoch": epoch, "alarms": ["gate stuck on +1 for 3 epochs"]} for epoch in (1, 5, 6)]
+        >>> alarm_epochs(log, epochs=20)
+        {'gate stuck on +1': [5, 6]}
+    """
+    settled = max(warmup_epochs, math.ceil(WARM_UP * epochs))
+    found: dict[str, list[int]] = {}
+    for record in history:
+        for alarm in record.get("alarms", ()) if record["epoch"] > settled else ():
+            found.setdefault(alarm_kind(alarm), []).append(record["epoch"])
+    return found

@@ -15,20 +15,16 @@ from fedlas._core.check import InputError, NonFiniteError
 from fedlas._core.ranks import gather_object, on_main
 from fedlas._core.streams import rng_state
 from fedlas.lab.train.average import AVERAGES
-from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from fedlas.lab.train.engine import Engine
+from fedlas.lab.train.checkpoint import CHECKPOINT, load_checkpoint, restore, save_checkpoint
+from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
+from fedlas.lab.train.engine import Engine, build_optimizer, build_schedule
 from fedlas.lab.train.job import TrainingJob
 from fedlas.lab.train.log import LOG, append_log, truncate_log
-from fedlas.lab.train.optim import build_optimizer, build_schedule
 from fedlas.lab.train.progress import Progress
-from fedlas.lab.train.restore import restore
-from fedlas.lab.train.selection import REFINED, check_select, merit, refined_nll
 from fedlas.metrics import evaluate
 from fedlas.objective import Objective
 from fedlas.objective.predict import predict
 from fedlas.predictions import Predictions
-
-__all__ = ["DivergedError", "Fitted", "fit"]
 
 
 class DivergedError(InputError):

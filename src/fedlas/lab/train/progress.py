@@ -9,8 +9,6 @@ from typing import Any, Protocol
 
 from fedlas._core.terminal import Bar, say
 
-__all__ = ["Progress", "ShowProgress", "TrainingProgress"]
-
 
 class Progress(Protocol):
     """What the training loop tells while it works."""

@@ -17,8 +17,6 @@ from fedlas._core.files import path_inside, remove
 from fedlas._core.text import printable
 from fedlas.lab.train.log import LOG, read_log
 
-__all__ = ["TRACKERS", "Tracking", "check_trackers"]
-
 TRACKERS = {
     "aim": "",
     "clearml": "task_name",

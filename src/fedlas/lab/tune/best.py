@@ -11,7 +11,7 @@ from typing import Any
 from fedlas._core.extras import require
 from fedlas._core.files import write_text
 from fedlas._core.yaml_text import dump_yaml
-from fedlas.lab.train.selection import merit
+from fedlas.lab.train.config import merit
 from fedlas.lab.tune.space import Method, is_recipe_key, text_of
 from fedlas.lab.tune.study import Tuning, load_studies
 from fedlas.present.table import Table, table_of

@@ -31,9 +31,9 @@ from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.runs.forecast import forecast
 from fedlas.lab.runs.workers import Worker, end, visible_gpus
-from fedlas.lab.train import DivergedError, check_select
 from fedlas.lab.train.checkpoint import differences
-from fedlas.lab.train.selection import REFINED, merit, refined_nll
+from fedlas.lab.train.config import REFINED, check_select, merit, refined_nll
+from fedlas.lab.train.loop import DivergedError
 from fedlas.lab.tune.space import Method, is_recipe_key, methods_of, set_option, text_of
 from fedlas.metrics import METRICS, evaluate
 from fedlas.predictions import Predictions

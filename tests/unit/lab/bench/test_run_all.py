@@ -8,8 +8,7 @@ from rich.console import Console
 
 from fedlas._core.check import InputError
 from fedlas.cli import bench
-from fedlas.lab.bench.run_all import run_all
-from fedlas.lab.bench.warnings import alarms_of, notes_of
+from fedlas.lab.bench.run_all import alarms_of, notes_of, run_all
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.losses import LOSSES

@@ -7,10 +7,8 @@ import torch
 from fedlas._core.check import InputError
 from fedlas.lab.data import Images
 from fedlas.lab.data.shift import CORRUPTIONS, SEVERITIES, Corruption
-from fedlas.lab.data.shift.blur import zoomed
-from fedlas.lab.data.shift.corrupted import corrupted
-from fedlas.lab.data.shift.fractal import clouds
-from fedlas.lab.data.shift.kernels import convolve, disk, streak
+from fedlas.lab.data.shift.corruptions import clouds, convolve, disk, streak, zoomed
+from fedlas.lab.data.shift.variants import corrupted
 
 PAPER = {  # Hendrycks and Dietterich 2019, section 3
     "gaussian-noise", "shot-noise", "impulse-noise", "defocus-blur", "glass-blur", "motion-blur", "zoom-blur", "snow",

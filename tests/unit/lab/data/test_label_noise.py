@@ -8,7 +8,7 @@ from fakes_data import FAKES
 from fedlas._core.check import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
 from fedlas.lab.data.sets.torchvision_sets import CIFAR10_MISTAKEN, CIFAR100_MISTAKEN
-from fedlas.lab.data.shift.label_noise import LabelNoise, with_label_noise
+from fedlas.lab.data.shift.variants import LabelNoise, with_label_noise
 
 
 def splits_of(counts, val_size, **options):

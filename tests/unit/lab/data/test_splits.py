@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
 from fedlas.lab.data import Images, Source, load_dataset, split
-from fedlas.lab.data.pipeline.splits import channel_moments
+from fedlas.lab.data.splits import channel_moments
 
 
 def source(counts, test_counts=None, size=2):

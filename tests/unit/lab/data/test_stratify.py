@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fedlas._core.check import InputError
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.pipeline.stratify import allocate, choose, hold_out, shuffled_classes
+from fedlas.lab.data.splits import allocate, choose, hold_out, shuffled_classes
 
 
 @st.composite

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from fakes_data import FAKES
 from fedlas._core.check import InputError
 from fedlas.lab.data import Files, StreamedBatches, load_dataset, split
-from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.data.files import View
 from fedlas.lab.data.shift import Corruption
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

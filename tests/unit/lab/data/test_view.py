@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from fedlas._core.check import InputError
-from fedlas.lab.data.pipeline.view import View
+from fedlas.lab.data.files import View
 
 
 def ramp(width=40, height=20):

@@ -4,7 +4,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.models.resnet_small import BasicBlock
+from fedlas.lab.models.residual import BasicBlock
 
 
 def count(model):

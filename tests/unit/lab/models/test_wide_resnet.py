@@ -4,7 +4,7 @@ from torch import nn
 
 from fedlas._core.check import InputError
 from fedlas.lab.models import build_model
-from fedlas.lab.models.wide_resnet import WideBlock
+from fedlas.lab.models.residual import WideBlock
 
 
 def built(**options):

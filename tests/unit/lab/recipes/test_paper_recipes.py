@@ -13,10 +13,9 @@ from fedlas.lab.models import build_model, input_config
 from fedlas.lab.recipes.plan import build_loss, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_names
 from fedlas.lab.runs import build as run_room
-from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.build import build_objective, load_trained
 from fedlas.lab.runs.data import prepare_data
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
 
 CELLS = [name for name in recipe_names() if name.startswith("paper/") and "sensitivity" not in name]
 FAST = {

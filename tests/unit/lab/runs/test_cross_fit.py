@@ -11,10 +11,9 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
-from fedlas.lab.runs import cross_fit
-from fedlas.lab.runs.cross_fit import cross_fitted_probs, fold_runs, folds_of
+from fedlas.lab.runs import execute as cross_fit
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
+from fedlas.lab.runs.execute import cross_fitted_probs, execute, fold_runs, folds_of
 from fedlas.lab.runs.forecast import forecast
 from fedlas.metrics import negative_log_likelihood
 from fedlas.predictions import Predictions

@@ -14,9 +14,9 @@ from fedlas.cli.shift import add_shift
 from fedlas.lab.data.shift import Corruption
 from fedlas.lab.recipes.plan import Run, plan
 from fedlas.lab.recipes.recipe import load_recipe, recipe_from
+from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.data import data_fingerprint, prepare_data, split_fingerprint
 from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.shift import measure_shift
 from fedlas.lab.train.log import append_log
 from fedlas.predictions import Predictions

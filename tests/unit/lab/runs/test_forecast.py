@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedlas.lab.bench.dry_run import dry_run
-from fedlas.lab.bench.suite import Group
+from fedlas.lab.bench.suite import Group, dry_run
 from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs.folder import RunFolder

@@ -16,8 +16,7 @@ from fedlas.lab.runs import claim as ownership
 from fedlas.lab.runs.build import build_objective
 from fedlas.lab.runs.claim import BusyError, claim, finished
 from fedlas.lab.runs.data import prepare_data
-from fedlas.lab.runs.execute import execute
-from fedlas.lab.runs.training import training_batches
+from fedlas.lab.runs.execute import execute, training_batches
 from fedlas.losses import LOSSES
 from fedlas.predictions import Predictions
 

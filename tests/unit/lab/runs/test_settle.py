@@ -14,9 +14,9 @@ from fedlas.lab.recipes.plan import plan
 from fedlas.lab.recipes.recipe import load_recipe
 from fedlas.lab.runs import execute as execution
 from fedlas.lab.runs.claim import finished
+from fedlas.lab.runs.comparable import as_begun, settled
 from fedlas.lab.runs.execute import execute
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.settle import as_begun, settled
 from fedlas.lab.train import engine
 
 TINY = [

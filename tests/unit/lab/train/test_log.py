@@ -1,8 +1,7 @@
 import pytest
 
 from fedlas._core.check import InputError
-from fedlas.lab.train import read_log
-from fedlas.lab.train.log import append_log, truncate_log
+from fedlas.lab.train.log import append_log, read_log, truncate_log
 
 
 def test_round_trip_and_truncation(tmp_path):

@@ -6,7 +6,8 @@ from torch import nn
 
 from fedlas import Objective
 from fedlas._core.check import InputError
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, build_optimizer, build_schedule
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
+from fedlas.lab.train.engine import build_optimizer, build_schedule
 from fedlas.losses import FedLAS
 
 

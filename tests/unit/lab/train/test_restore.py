@@ -12,8 +12,10 @@ from fedlas._core.check import InputError
 from fedlas.cli import main
 from fedlas.diagnose import monitors
 from fedlas.lab.data import Batches, load_dataset, split
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig, TrainConfig, TrainingJob, fit
-from fedlas.lab.train.restore import misfit
+from fedlas.lab.train.checkpoint import misfit
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from fedlas.lab.train.job import TrainingJob
+from fedlas.lab.train.loop import fit
 from fedlas.losses import FedLAS
 
 SPLITS = split(load_dataset("synthetic", num_train=150, num_test=20, num_classes=3), seed=0, val_size=40)

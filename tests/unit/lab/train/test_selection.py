@@ -3,8 +3,7 @@ import torch
 
 from fedlas import Predictions
 from fedlas._core.check import InputError
-from fedlas.lab.train import check_metric, check_select, merit
-from fedlas.lab.train.selection import refined_nll
+from fedlas.lab.train.config import check_metric, check_select, merit, refined_nll
 from fedlas.metrics.proper import negative_log_likelihood
 
 

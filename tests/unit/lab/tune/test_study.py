@@ -12,7 +12,8 @@ from fedlas import Predictions
 from fedlas._core.check import InputError
 from fedlas.lab.bench.suite import load_group
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.train import loop, read_log
+from fedlas.lab.train import loop
+from fedlas.lab.train.log import read_log
 from fedlas.lab.tune import study as study_module
 from fedlas.lab.tune.best import outcomes_of, write_best
 from fedlas.lab.tune.study import load_studies, run_study

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fedlas._core.terminal import Bar, say
-from fedlas.lab.bench.executors.task import Result, Task
+from fedlas.lab.bench.executors.base import Result, Task
 from fedlas.lab.runs.folder import RunFolder
 from fedlas.lab.train.progress import Progress, ShowProgress
 

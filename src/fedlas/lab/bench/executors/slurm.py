@@ -14,9 +14,8 @@ from typing import Any
 
 from fedlas._core.check import InputError, check_count
 from fedlas._core.extras import require
-from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor
-from fedlas.lab.bench.executors.launch import work
-from fedlas.lab.bench.executors.task import Result, Task, result_of
+from fedlas.lab.bench.executors.base import EXECUTORS, Events, Executor, Result, Task, result_of
+from fedlas.lab.bench.executors.local import work
 
 
 @EXECUTORS.register("slurm")

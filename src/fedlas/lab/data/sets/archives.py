@@ -10,10 +10,9 @@ import torch
 from fedlas._core.check import InputError
 from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
-from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
-from fedlas.lab.data.readers.class_folders import class_folders, image_names
-from fedlas.lab.data.readers.image_files import read_images
-from fedlas.lab.data.readers.places import located, read_table, require_listed
+from fedlas.lab.data.class_folders import class_folders, image_names
+from fedlas.lab.data.disk import located, read_images, read_table, require_listed
+from fedlas.lab.data.files import Interpolation, TrainCrop, View
 from fedlas.lab.data.sets.folders import streamed_source
 
 _CUB = "It is CUB_200_2011.tgz, https://data.caltech.edu/records/65de6-vp158."

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from fedlas._core.check import InputError
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
-from fedlas.lab.data.readers.places import ENVIRONMENT, data_folder, unreadable
-from fedlas.lab.data.sets.npz import images_from_arrays
+from fedlas.lab.data.disk import ENVIRONMENT, data_folder, unreadable
+from fedlas.lab.data.sets.folders import images_from_arrays
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _FILES = {

@@ -13,10 +13,9 @@ import torch
 from fedlas._core.check import InputError, check_choice
 from fedlas._core.extras import require
 from fedlas.lab.data.base import DATASETS, Expected, Images, Source
-from fedlas.lab.data.pipeline.view import Interpolation, TrainCrop, View
-from fedlas.lab.data.readers.places import ENVIRONMENT, data_folder, require_listed
-from fedlas.lab.data.sets.folders import streamed_source
-from fedlas.lab.data.sets.npz import read_npz
+from fedlas.lab.data.disk import ENVIRONMENT, data_folder, require_listed
+from fedlas.lab.data.files import Interpolation, TrainCrop, View
+from fedlas.lab.data.sets.folders import read_npz, streamed_source
 
 Level = Literal["variant", "family", "manufacturer"]
 _BANNER = 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Importing a module registers its corruptions.
-from fedlas.lab.data.shift import blur, digital, noise, weather  # noqa: F401
+from fedlas.lab.data.shift import corruptions  # noqa: F401
 from fedlas.lab.data.shift.base import CORRUPTIONS, SEVERITIES, Corruption
 
 __all__ = ["CORRUPTIONS", "SEVERITIES", "Corruption"]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from fedlas._core.check import InputError
 from fedlas._core.extras import MissingExtraError, require
 from fedlas.features import find_head
+from fedlas.lab.runs.build import load_trained
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
 from fedlas.lab.studies.ood.outputs import Chosen, Speaker, linear_head
 from fedlas.lab.studies.ood.sets import Named, Unknown, unknown_sets
 from fedlas.predictions import Predictions

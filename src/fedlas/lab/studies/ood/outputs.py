@@ -13,9 +13,9 @@ from fedlas._core.check import InputError
 from fedlas._core.ranks import new_accelerator
 from fedlas.lab.data import Splits
 from fedlas.lab.data.base import Part
+from fedlas.lab.runs.build import Trained
 from fedlas.lab.runs.data import as_tested, outputs_fingerprint
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained
 from fedlas.objective import predict
 from fedlas.predictions import Predictions
 from fedlas.zoo.ood import OOD_SCORES, Outputs, options_of

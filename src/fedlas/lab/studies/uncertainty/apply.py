@@ -15,8 +15,8 @@ from fedlas._core.files import remove, write_json
 from fedlas._core.ranks import new_accelerator, on_main
 from fedlas.lab.runs.claim import BusyError, claim, finished, locked
 from fedlas.lab.runs.environment import note_start
+from fedlas.lab.runs.execute import measure
 from fedlas.lab.runs.folder import FORMAT, RunFolder
-from fedlas.lab.runs.measure import measure
 from fedlas.lab.studies.uncertainty.base import UNCERTAINTY, Result
 from fedlas.lab.studies.uncertainty.members import common_data, description, open_members
 

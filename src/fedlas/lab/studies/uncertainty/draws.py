@@ -12,12 +12,10 @@ from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas._core.terminal import track
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.build import Trained, build_objective, load_trained
 from fedlas.lab.runs.data import held_out
+from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained, load_trained
-from fedlas.lab.runs.measure import held_out_predictions, predictions_of
-from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import Result, method
 from fedlas.objective import Objective
 from fedlas.zoo.uncertainty.bayes_by_backprop import SampledWeights

@@ -12,11 +12,9 @@ from fedlas._core.check import InputError, check_choice, check_count
 from fedlas._core.ranks import new_accelerator
 from fedlas._core.streams import derive
 from fedlas.lab.recipes.plan import Run
-from fedlas.lab.runs.build import build_objective
+from fedlas.lab.runs.build import build_objective, load_trained
+from fedlas.lab.runs.execute import held_out_predictions, train_run, training_job
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.measure import held_out_predictions
-from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import Result, method
 from fedlas.lab.studies.uncertainty.members import shared_predictions
 from fedlas.lab.train.checkpoint import differences

@@ -11,9 +11,9 @@ from fedlas._core.streams import derive
 from fedlas.calibrators import CALIBRATORS
 from fedlas.calibrators.notes import fit_with_notes
 from fedlas.features import find_head
+from fedlas.lab.runs.build import Trained, load_trained
+from fedlas.lab.runs.execute import held_out_predictions, predictions_of
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import Trained, load_trained
-from fedlas.lab.runs.measure import held_out_predictions, predictions_of
 from fedlas.lab.studies.run_parts import run_held_out
 from fedlas.lab.studies.uncertainty.base import Result, method
 from fedlas.zoo.uncertainty.last_layer_laplace import LastLayerLaplace, Link, Structure

@@ -15,12 +15,11 @@ from fedlas._core.streams import derive, seed_everything
 from fedlas.features import find_head
 from fedlas.lab.data import Splits
 from fedlas.lab.recipes.plan import Run
+from fedlas.lab.runs.build import load_trained
+from fedlas.lab.runs.execute import held_out_predictions, predictions_of, train_run, training_job, unknown_predictions
 from fedlas.lab.runs.folder import RunFolder
-from fedlas.lab.runs.load import load_trained
-from fedlas.lab.runs.measure import held_out_predictions, predictions_of, unknown_predictions
-from fedlas.lab.runs.training import train_run, training_job
 from fedlas.lab.studies.uncertainty.base import Result, method
-from fedlas.lab.train import OptimizerConfig, ScheduleConfig
+from fedlas.lab.train.config import OptimizerConfig, ScheduleConfig
 from fedlas.losses import LOSSES
 from fedlas.objective import Objective
 from fedlas.zoo.ood import angular_separability, detection_metrics, max_logit_score, norm_separability

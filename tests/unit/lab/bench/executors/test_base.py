@@ -6,7 +6,7 @@ import pytest
 
 from fedlas._core.check import InputError
 from fedlas.lab.bench.executors import EXECUTORS, LocalExecutor, Task, attempt
-from fedlas.lab.bench.executors.launch import work
+from fedlas.lab.bench.executors.local import work
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch.distributed as dist
 
-from fedlas.lab.bench.executors.launch import launch
+from fedlas.lab.bench.executors.local import launch
 from fedlas.lab.runs.workers import exit_text
-from fedlas.lab.train import load_checkpoint
+from fedlas.lab.train.checkpoint import load_checkpoint
 
 pytestmark = [
     pytest.mark.system,

@@ -10,8 +10,8 @@ import numpy as np
 
 from fedlas._core.check import InputError
 from fedlas._core.streams import Purpose, stream
-from fedlas.lab.data.pipeline.stratify import hold_out
-from fedlas.lab.data.readers.places import required_root
+from fedlas.lab.data.disk import required_root
+from fedlas.lab.data.splits import hold_out
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes of image files."""

@@ -1,0 +1,296 @@
+"""Batches of one part, from memory or from disk: order, slices of each process, augmentation and normalization."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fedlas._core.check import InputError, check_count
+from fedlas._core.pixels import multiply_add
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import Flip, Images, Part
+from fedlas.lab.data.files import Files
+
+
+class Epochs:
+    """Batches of one part, in an order and with an augmentation that depend on the epoch.
+
+    Args:
+        part: A part, in memory or on disk.
+        mean: Mean of each channel in [0, 1] units.
+        std: Standard deviation of each channel, above 0.
+        batch_size: Samples per step over all processes together.
+        flip: Mirror each image left to right with probability 1/2, or in every other epoch.
+        shuffle: Use another order in each epoch.
+        drop_last: Leave out a last batch of fewer than ``batch_size`` samples.
+        seed: Whole number >= 0.
+        rank: Which slice of each batch this process gets.
+        world_size: Number of processes; each gets a contiguous slice of the same batch, sizes differing by at most one.
+
+    Raises:
+        InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
+
+    State:
+        The epoch, counted from 0, of the next iteration.
+    """
+
+    _epoch = 0
+
+    def __init__(
+        self,
+        part: Part,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        flip: Flip = False,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._part = part
+        self.batch_size = check_count("Batches", "batch_size", batch_size)
+        self.seed = check_count("Batches", "seed", seed, low=0)
+        self.world_size = check_count("Batches", "world_size", world_size)
+        self.rank = check_count("Batches", "rank", rank, low=0)
+        if rank >= world_size:
+            raise InputError("Batches", f"rank must be below world_size {world_size}", rank, "Count ranks from 0.")
+        if batch_size < world_size:
+            expected = f"batch_size must be at least one sample for each of {world_size} processes"
+            fix = "batch_size counts the samples of all processes together: choose a larger one."
+            raise InputError("Batches", expected, batch_size, fix)
+        if drop_last and len(part) < batch_size:
+            expected = f"with drop_last there must be at least batch_size={batch_size} images"
+            raise InputError("Batches", expected, len(part), "Choose a smaller batch_size, or drop_last=False.")
+        self.flip, self.shuffle, self.drop_last = flip, shuffle, drop_last
+        self._scale, self._shift = multiply_add(mean, std, channels=part.shape[0], device=part.target.device)
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch, the same on every rank."""
+        count = len(self._part)
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    def slices(self) -> Iterator[slice]:
+        """The places in the epoch's order that this process gets, batch by batch."""
+        for step in range(len(self)):
+            start = step * self.batch_size
+            size = min(self.batch_size, len(self._part) - start)
+            yield slice(start + size * self.rank // self.world_size, start + size * (self.rank + 1) // self.world_size)
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """``(pixels / 255 - mean) / std`` of uint8 ``(B, channels, H, W)``, float32."""
+        return pixels.float().mul_(self._scale).add_(self._shift)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that decides order and augmentation of the next iteration."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, a whole number >= 0, of the iterations that start after this call."""
+        self._epoch = check_count("Batches.set_epoch", "epoch", epoch, low=0)
+
+
+class Batches(Epochs):
+    """Iterate over one part of a data set, once per epoch.
+
+    Each item is ``(x, target, index)``: ``x`` float32 ``(B, channels, H, W)``, normalized; ``target`` int64 ``(B,)``;
+    ``index`` int64 ``(B,)``, the position of each sample in ``images``. All are on the device of the images.
+
+    Order and augmentation are a pure function of ``(seed, epoch)``: they touch no global generator and do not depend on
+    device, process count or what was iterated before, so a run that is stopped and resumed sees the same data.
+
+    Args:
+        images: The part.
+        crop_padding: Add that many black pixels on each side, then crop to the original size at a random place.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them.
+
+    Raises:
+        InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all.
+
+    State:
+        The epoch, which :meth:`set_epoch` sets; iterating does not change it.
+
+    Note:
+        If the last batch has fewer samples than there are processes, some of them get an empty slice; use ``drop_last``
+        when training on several. The crop comes before the flip; black pixels are added before normalization.
+
+    Example:
+        >>> part = Images(torch.zeros(5, 1, 8, 8, dtype=torch.uint8), torch.arange(5))
+        >>> batches = Batches(part, mean=(0.5,), std=(0.5,), batch_size=2)
+        >>> [index.tolist() for _, _, index in batches]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(self, images: Images, *, crop_padding: int = 0, **options: Any) -> None:
+        super().__init__(images, **options)
+        self.images = images
+        self.crop_padding = check_count("Batches", "crop_padding", crop_padding, low=0)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        plan = self._plan()
+        for mine in self.slices():
+            index = plan.order[mine]
+            pixels = self.images.images.index_select(0, index)
+            if self.crop_padding:
+                pixels = _crop(pixels, plan.top[mine], plan.left[mine], self.crop_padding)
+            if self.flip:
+                pixels = torch.where(plan.mirrored[mine, None, None, None], pixels.flip(3), pixels)
+            yield self.normalized(pixels), self.images.target[index], index
+
+    def _plan(self) -> _Plan:
+        """All random numbers of the epoch. All are drawn, used or not, so options do not affect each other."""
+        random, count = stream(Purpose.EPOCH, self.seed, self._epoch), len(self.images)
+        shuffled = random.permutation(count)
+        order = shuffled.astype(np.int64) if self.shuffle else np.arange(count)
+        mirrored = random.random_sample(count) < 0.5
+        if self.flip == "alternating":  # the first epoch decides which images begin mirrored
+            first = stream(Purpose.EPOCH, self.seed, 0).random_sample(count) < 0.5
+            mirrored = first[order] ^ bool(self._epoch % 2)
+        corner = random.random_sample((2, count))
+        # The corner of the crop in the padded image is uniform on 2 * padding + 1 places.
+        top, left = (corner * (2 * self.crop_padding + 1)).astype(np.int64)
+        arrays = (order, mirrored, top, left)
+        return _Plan(*(torch.from_numpy(array).to(self.images.target.device) for array in arrays))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Order of the samples, and how the image at each place of that order is augmented; each ``(N,)``."""
+
+    order: Tensor
+    mirrored: Tensor
+    top: Tensor
+    left: Tensor
+
+
+def _crop(pixels: Tensor, top: Tensor, left: Tensor, padding: int) -> Tensor:
+    """``pixels (B, channels, H, W)`` padded with black, then cropped to the old size at ``top, left (B,)``."""
+    batch, channels, height, width = pixels.shape
+    padded = pixels.new_zeros(batch, channels, height + 2 * padding, width + 2 * padding)
+    padded[:, :, padding:-padding, padding:-padding] = pixels  # several times faster than F.pad for uint8
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, channels, places, places, H, W), a view
+    return windows[torch.arange(batch, device=pixels.device), :, top, left]
+
+
+_Place = tuple[int, int | None]
+"""Row of an image and seed of its augmentation; None without augmentation."""
+
+
+class StreamedBatches(Epochs):
+    """Iterate over one part of a data set on disk, once per epoch, as :class:`~fedlas.lab.data.Batches` does in memory.
+
+    Each item is ``(x, target, index)`` as there, on the device of the files. Workers read, crop and flip images;
+    the device normalizes them.
+
+    Order and augmentation are a pure function of ``(seed, epoch)``: every image has its own seed, so they do not depend
+    on the number of workers or processes, and they touch no global generator.
+
+    Args:
+        files: The part.
+        augment: Crop (and flip) as for training; otherwise crop as for testing.
+        workers: Processes that read images; 0 reads in this process, None uses one for each core of this process's
+            share, at most eight.
+        **options: ``mean``, ``std``, ``batch_size`` and more, as ``Epochs`` takes them. Flips need ``augment``.
+
+    Raises:
+        InputError: For numbers out of range, statistics that do not fit the channels, or no batch at all; while
+            iterating, for an image that cannot be read (the message names the file).
+
+    State:
+        The epoch, which :meth:`set_epoch` sets. Workers of shuffled batches live as long as the object.
+    """
+
+    def __init__(self, files: Files, *, augment: bool = False, workers: int | None = None, **options: Any) -> None:
+        super().__init__(files, **options)
+        self.files, self.augment = files, augment
+        self.workers = (
+            _default_workers(self.world_size) if workers is None else check_count("data", "workers", workers, low=0)
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        device = self.files.target.device
+        for pixels, index in self._loader:
+            if isinstance(
+                pixels, InputError
+            ):  # a value, since DataLoader cannot rebuild an exception of four arguments
+                raise pixels
+            x = self.normalized(pixels.to(device, non_blocking=True))
+            index = index.to(device, non_blocking=True)
+            yield x, self.files.target[index], index
+
+    @cached_property
+    def _loader(self) -> DataLoader[Any]:
+        pipeline = self.files.view.pipeline(augment=self.augment, flip=bool(self.flip))
+        return DataLoader(
+            _Rows(self.files.to("cpu"), pipeline),  # workers do not use the accelerator
+            batch_sampler=_BatchSampler(self),
+            num_workers=self.workers,
+            collate_fn=partial(_collate, self.files.shape),
+            pin_memory=self.files.target.device.type == "cuda",
+            persistent_workers=self.workers > 0 and self.shuffle,
+            generator=torch.Generator(),  # DataLoader draws from it in each iteration, not from the global generator
+        )
+
+
+class _BatchSampler:
+    """Batch sampler: the batches of an epoch as lists of places, iterated in the main process."""
+
+    def __init__(self, batches: StreamedBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[_Place]]:
+        own, count = self.batches, len(self.batches.files)
+        random = stream(Purpose.EPOCH, own.seed, own.epoch)
+        order = random.permutation(count).tolist()
+        seeds = random.randint(0, 2**62, count).tolist()
+        for mine in own.slices():
+            places = range(mine.start, mine.stop)
+            yield [(order[i] if own.shuffle else i, seeds[i] if own.augment else None) for i in places]
+
+
+class _Rows(Dataset[Any]):
+    def __init__(self, files: Files, pipeline: Callable[[Any], Tensor]) -> None:
+        self.files, self.pipeline = files, pipeline
+
+    def __getitem__(self, place: _Place) -> tuple[Tensor, int] | InputError:
+        (row, seed), files = place, self.files
+        try:
+            image = files.open(row)
+        except InputError as error:
+            return error
+        if seed is None:
+            pixels = self.pipeline(image)
+        else:  # torchvision draws from the CPU's global generator; torch.manual_seed would seed accelerators too
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                pixels = self.pipeline(image)
+        return (pixels if files.corruption is None else files.corruption(pixels, row)), row
+
+
+def _collate(shape: tuple[int, int, int], items: list[Any]) -> tuple[Tensor | InputError, Tensor]:
+    wrong = next((item for item in items if isinstance(item, InputError)), None)
+    if wrong is not None:
+        return wrong, torch.empty(0, dtype=torch.int64)
+    index = torch.tensor([row for _, row in items], dtype=torch.int64)
+    if not items:  # this rank's slice of a last batch with fewer samples than ranks
+        return torch.empty((0, *shape), dtype=torch.uint8), index
+    return torch.stack([pixels for pixels, _ in items]), index
+
+
+def _default_workers(world_size: int) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // world_size))

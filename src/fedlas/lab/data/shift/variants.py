@@ -1,0 +1,243 @@
+"""Variants of a data set: corrupted images, wrong labels, long tails and held-out classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedlas._core.check import InputError, check_choice, check_number, suggestion
+from fedlas._core.streams import Purpose, stream
+from fedlas.lab.data.base import Images, Part, Source
+from fedlas.lab.data.shift import Corruption
+from fedlas.lab.data.splits import Splits, choose, shuffled_classes
+
+
+def corrupted(part: Part, corruption: Corruption) -> Part:
+    """The same part with every image corrupted: images in memory at once, images on disk when they are read.
+
+    Args:
+        part: Any part; its labels stay.
+        corruption: The corruption.
+
+    Returns:
+        A part on the same device, without label probabilities, which no longer hold.
+
+    Example:
+        >>> part = Images(torch.full((2, 1, 8, 8), 128, dtype=torch.uint8), torch.tensor([0, 1]))
+        >>> int(corrupted(part, Corruption("contrast", 5)).images[0, 0, 0, 0])
+        128
+    """
+    if not isinstance(part, Images):
+        return replace(part, corruption=corruption)
+    images = part.images.cpu()
+    changed = torch.stack([corruption(image, row) for row, image in enumerate(images)])
+    return Images(changed.to(part.images.device), part.target)
+
+
+Kind = Literal["symmetric", "asymmetric"]
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Amount and kind of label noise.
+
+    Args:
+        rate: Share of each class's training images that get a wrong label, in (0, 1).
+        kind: ``"symmetric"`` draws any other class, each equally likely. ``"asymmetric"`` takes the class that it is
+            mistaken for, if the data set names one (CIFAR-10, CIFAR-100), else the next class.
+
+    Raises:
+        InputError: For another kind, or a rate out of range.
+    """
+
+    rate: float
+    kind: str = "symmetric"  # not Kind: a recipe would refuse a misspelled one before the check can suggest another
+
+    def __post_init__(self) -> None:
+        check_choice("data.label_noise", "kind", self.kind, get_args(Kind))
+        check_number("data.label_noise", "rate", self.rate, low=0, high=1, low_open=True, high_open=True)
+
+
+def with_label_noise(splits: Splits, noise: LabelNoise, *, seed: int) -> Splits:
+    """The same splits with wrong labels in the training part; validation and test keep theirs.
+
+    The rate holds in every class as exactly as whole numbers allow, so seeds differ in which labels are wrong, not in
+    how many.
+
+    Args:
+        splits: Splits with clean labels.
+        noise: Rate and kind.
+        seed: Whole number >= 0.
+
+    Returns:
+        Splits whose ``clean_target`` holds the original labels.
+
+    Example:
+        >>> from fedlas.lab.data import load_dataset, split
+        >>> splits = split(load_dataset("digits"), seed=0, val_size=100)
+        >>> noisy = with_label_noise(splits, LabelNoise(0.2), seed=0)
+        >>> round(float((noisy.train.target.numpy() != noisy.clean_target).mean()), 2)
+        0.2
+
+    Source:
+        Patrini et al. 2017, "Making Deep Neural Networks Robust to Label Noise", arXiv 1609.03683, section 5.
+    """
+    target = splits.train.target.cpu().numpy()
+    random = stream(Purpose.LABEL_NOISE, seed)
+    wrong = target.copy()
+    for label in range(splits.num_classes):
+        rows = np.flatnonzero(target == label)
+        chosen = random.permutation(rows)[: round(noise.rate * len(rows))]
+        if noise.kind == "symmetric":
+            # A shift of 1 to C - 1 classes is a uniform draw among the others.
+            shift = random.randint(1, splits.num_classes, len(chosen))
+            wrong[chosen] = (label + shift) % splits.num_classes
+        else:
+            wrong[chosen] = _mistaken(splits)[label]
+    train = splits.train.with_target(torch.from_numpy(wrong).to(splits.train.target.device))
+    return replace(splits, train=train, clean_target=target)
+
+
+def _mistaken(splits: Splits) -> NDArray[np.int64]:
+    """The class that each class is mistaken for; itself if the data set names pairs, but none for this class."""
+    number = {name: label for label, name in enumerate(splits.classes)}
+    known = {name: other for name, other in splits.mistaken_for if name in number and other in number}
+    if not known:
+        return (np.arange(splits.num_classes) + 1) % splits.num_classes
+    return np.array([number[known.get(name, name)] for name in splits.classes])
+
+
+def long_tailed(splits: Splits, factor: float, *, seed: int) -> Splits:
+    """Keep ``n * factor ** (-c / (C - 1))`` training images of class ``c``; validation and test stay as they are.
+
+    Args:
+        splits: Made by :func:`fedlas.lab.data.split`.
+        factor: Ratio of the images of the first class to those of the last, at least 1.
+        seed: Whole number >= 0; decides which images are kept.
+
+    Returns:
+        Splits with a smaller training part, sorted, with at least one image per class. ``n`` is the number of images of
+        the largest class; a class that has fewer than its share keeps all. Mean and standard deviation do not change.
+
+    Raises:
+        InputError: For a factor below 1.
+
+    Example:
+        >>> from fedlas.lab.data import load_dataset, split
+        >>> splits = split(load_dataset("digits"), seed=0, val_size=197)
+        >>> long_tailed(splits, 10, seed=0).train.target.bincount().tolist()
+        [99, 78, 61, 47, 36, 28, 21, 17, 13, 10]
+
+    Source:
+        Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", arXiv 1901.05555, section 5.1.
+    """
+    check_number("data", "long_tail", factor, low=1)
+    target = splits.train.target.cpu().numpy()
+    counts = np.bincount(target, minlength=splits.num_classes)
+    # 1e-9: a share that is a whole number must not round down.
+    share = float(factor) ** (-np.arange(splits.num_classes) / (splits.num_classes - 1))
+    amounts = np.minimum(counts, np.maximum(1, np.floor(counts.max() * share + 1e-9).astype(np.int64)))
+    rows = choose(shuffled_classes(target, splits.num_classes, stream(Purpose.LONG_TAIL, seed)), amounts)
+    train = splits.train.take(torch.from_numpy(rows).to(splits.train.target.device))
+    return replace(splits, train=train, indices={**splits.indices, "train": splits.indices["train"][rows]})
+
+
+@dataclass(frozen=True, eq=False)
+class OpenSet:
+    """A data set divided into known and unknown classes.
+
+    Attributes:
+        known: The data set without the held-out classes; the others are numbered from 0 in their order.
+        unknown: Test images of the held-out classes; targets are positions in ``held_out``.
+        held_out: Names of the held-out classes, in the order of the data set.
+    """
+
+    known: Source
+    unknown: Part
+    held_out: tuple[str, ...]
+
+
+def open_set(source: Source, classes: Sequence[int | str]) -> OpenSet:
+    """Hold classes out of a data set: training, validation and test have no image of them.
+
+    Args:
+        source: The data set.
+        classes: Numbers or names of the classes to hold out, each once; at least two must remain.
+
+    Raises:
+        InputError: For an unknown class or one named twice, if none is held out or fewer than two remain, or if the
+            held-out classes have no test images.
+
+    Note:
+        Label probabilities, if known, become those conditional on the known classes.
+
+    Example:
+        >>> from fedlas.lab.data import load_dataset
+        >>> divided = open_set(load_dataset("synthetic", num_train=200, num_test=50), [7, 8, 9])
+        >>> divided.known.num_classes, divided.held_out, sorted(divided.unknown.target.unique().tolist())
+        (7, ('7', '8', '9'), [0, 1, 2])
+
+    Source:
+        Vaze, Han, Vedaldi and Zisserman 2022 (arXiv 2110.06207), section 3, for the task.
+    """
+    numbers = sorted(_number(source, entry) for entry in classes)
+    if not numbers or len(set(numbers)) != len(numbers) or source.num_classes - len(numbers) < 2:
+        raise InputError(
+            "open_set",
+            f"hold_out_classes must name different ones of the {source.num_classes} classes and leave at least two",
+            list(classes),
+            "Name each class once, and fewer of them.",
+        )
+    # Training images of the held-out classes are dropped, or the classes would not be unknown.
+    kept = [number for number in range(source.num_classes) if number not in numbers]
+    unknown = _of_classes(source.test, numbers)
+    if unknown is None:
+        raise InputError("open_set", "test images of the held-out classes must exist", "none", "Hold out others.")
+    train, test = (_of_classes(part, kept) for part in (source.train, source.test))
+    if train is None or test is None:
+        raise InputError("open_set", "images of the remaining classes must exist", "none", "Hold out others.")
+    known = replace(source, train=train, test=test, classes=tuple(source.classes[number] for number in kept))
+    unknown = unknown.with_target(unknown.target)  # no probabilities of classes that the model does not have
+    return OpenSet(known, unknown, tuple(source.classes[number] for number in numbers))
+
+
+def _number(source: Source, entry: int | str) -> int:
+    """The number of a class given by number or name; names come first, even those that look like numbers."""
+    if isinstance(entry, str) and entry in source.classes:
+        return source.classes.index(entry)
+    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < source.num_classes:
+        return entry
+    raise InputError(
+        "open_set",
+        f"hold_out_classes must be names of classes, or numbers from 0 to {source.num_classes - 1}",
+        repr(entry),
+        suggestion(str(entry), source.classes),
+    )
+
+
+def _of_classes(part: Part, numbers: Sequence[int]) -> Part | None:
+    """The images of some classes, renumbered in the order given; None if there are none."""
+    # Old class number to new one; -1 for the classes that are left out.
+    place = torch.full((max(int(part.target.max()), *numbers) + 1,), -1, dtype=torch.int64)
+    place[torch.tensor(numbers)] = torch.arange(len(numbers))
+    target = place.to(part.target.device)[part.target]
+    rows = (target >= 0).nonzero().flatten()
+    if not len(rows):
+        return None
+    taken = part.take(rows).with_target(target[rows])
+    if isinstance(taken, Images) and part.label_probs is not None:
+        taken = replace(taken, label_probs=_given(part.label_probs[rows], numbers))
+    return taken
+
+
+def _given(label_probs: Tensor, numbers: Sequence[int]) -> Tensor:
+    """Label probabilities given that the label is among ``numbers``."""
+    some = label_probs[:, torch.tensor(numbers, device=label_probs.device)]
+    total = some.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, some / total, torch.full_like(some, 1 / len(numbers)))
