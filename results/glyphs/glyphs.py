@@ -1,7 +1,8 @@
 """Letters and digits of Debian's fonts, a folder a class: ``python glyphs.py PACKAGES PHOTOS``.
 
-``PACKAGES`` is a folder of unpacked packages: ``apt-get download $(cat packages.txt)``, and for each ``dpkg -x FILE.deb PACKAGES/NAME``.
-Each package gives at most three fonts, and each font the 62 letters and digits, as gray images of 24 x 24 with the baseline at one height.
+``PACKAGES`` is a folder of unpacked packages: ``apt-get download $(cat packages.txt)``, and for each
+``dpkg -x FILE.deb PACKAGES/NAME``. Each package gives at most three fonts, and each font the 62 letters and digits,
+as gray images of 24 x 24 with the baseline at one height.
 """
 
 import sys
@@ -13,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 SIZE, EM, BASELINE = 24, 20, 18
 FONTS, TRAIN, TEST = 3, 15_000, 6_000
-CLASSES = {f"{kind}-{sign}": sign for kind, signs in (("digit", digits), ("lower", ascii_lowercase), ("upper", ascii_uppercase)) for sign in signs}  # fmt: skip
+KINDS = {"digit": digits, "lower": ascii_lowercase, "upper": ascii_uppercase}
+CLASSES = {f"{kind}-{sign}": sign for kind, signs in KINDS.items() for sign in signs}
 
 
 def glyph(font: ImageFont.FreeTypeFont, sign: str) -> Image.Image:
@@ -25,7 +27,7 @@ def glyph(font: ImageFont.FreeTypeFont, sign: str) -> Image.Image:
 
 
 def images(package: Path, rng: np.random.Generator) -> list[tuple[str, Image.Image]]:
-    """Class and image of every sign of the package's fonts; fonts that draw less than 50 different signs are left out."""
+    """Class and image of every sign of the package's fonts that draw at least 50 different signs."""
     files = sorted(path for path in package.rglob("*") if path.suffix.lower() in (".ttf", ".otf"))
     chosen, results = rng.permutation(len(files)), []
     for place in chosen:
@@ -44,7 +46,6 @@ def images(package: Path, rng: np.random.Generator) -> list[tuple[str, Image.Ima
 rng = np.random.default_rng(0)
 every = [item for package in sorted(Path(sys.argv[1]).iterdir()) for item in images(package, rng)]
 samples = list({(name, image.tobytes()): (name, image) for name, image in every}.values())  # fonts share signs
-print(len(samples), "images")
 for number, place in enumerate(rng.permutation(len(samples))[: TRAIN + TEST]):
     name, image = samples[place]
     folder = Path(sys.argv[2], "test" if number < TEST else "train", name)

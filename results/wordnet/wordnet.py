@@ -1,7 +1,7 @@
 """Which of 45 topics does WordNet file a definition under? ``python wordnet.py wordnet.npz``.
 
-The definitions are those of Debian's package wordnet-base: the text of a gloss before its first example. A definition is an image of 48 x 48:
-its words, hashed to one of 2,304 places each.
+The definitions are those of Debian's package wordnet-base: the text of a gloss before its first example. A definition
+is an image of 48 x 48: its words, hashed to one of 2,304 places each.
 """
 
 import re
@@ -42,4 +42,3 @@ np.savez_compressed(
     test_target=target[:TEST],
     classes=np.array([f"topic {topic}" for topic in topics]),
 )
-print(len(texts), "definitions,", len(topics), "topics")
