@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.report.model import ReportModel, run_cell
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, spread_note
 from fedlas.lab.runs.claim import HEAD
@@ -52,7 +53,7 @@ def _csv_columns(metric: str) -> list[str]:
 
 
 def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> Table:
-    """One line a method: accuracy, NLL, ECE with its floor, ECE after temperature scaling, seeds.
+    """One line a method: accuracy, NLL and ECE with its floor as trained, and both after auto or a temperature.
 
     Args:
         model: Of the report.
@@ -60,18 +61,29 @@ def short_table(model: ReportModel, *, places: int = 3, aurc: bool = False) -> T
         aurc: Show AURC too, for which a terminal has no room.
     """
     accuracy, nll, ece = (column(name, places=places) for name in ("accuracy", "nll", "ece"))
-    ranking = column("aurc", places=places + 1)
-    shown = [(accuracy, "test", accuracy), (nll, "test", nll), *[(ranking, "test", ranking)] * aurc]
+    ranking, after = column("aurc", places=places + 1), model.after
+    word = "auto" if after == AUTO else "after T"
+    shown = [
+        (accuracy, "test", accuracy),
+        (nll, "test", replace(nll, title="NLL raw")),
+        *[(ranking, "test", ranking)] * aurc,
+    ]
     shown += [
-        (ece, "test", replace(ece, unit="% (floor)")),
-        (ece, "test_calibrated", replace(ece, title="ECE after T")),
+        (nll, after, replace(nll, title=f"NLL {word}")),
+        (ece, "test", replace(ece, title="ECE raw", unit="% (floor)")),
+        (ece, after, replace(ece, title=f"ECE {word}")),
     ]
     shown = [each for each in shown if any(model.values(m, each[0].metric, each[1]) for m in model.methods)]
-    rows = []
-    for method in model.methods:
-        cells = [_short_cell(model, method, about, stage) for about, stage, _ in shown]
-        rows.append((Cell(method), *cells, Cell(str(len(model.seeds[method])))))
-    return Table((Column("method", words=True), *(head for *_, head in shown), Column("seeds")), tuple(rows))
+    rows = [
+        (Cell(method), *(_short_cell(model, method, about, stage) for about, stage, _ in shown))
+        for method in model.methods
+    ]
+    table = Table((Column("method", words=True), *(head for *_, head in shown)), tuple(rows))
+    # One number of seeds for all is in the line below the table.
+    if len({len(seeds) for seeds in model.seeds.values()}) == 1:
+        return table
+    counts = tuple((*row, Cell(str(len(model.seeds[row[0].value])))) for row in rows)
+    return Table((*table.columns, Column("seeds")), counts)
 
 
 def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> Cell:
@@ -84,13 +96,14 @@ def _short_cell(model: ReportModel, method: str, about: Column, stage: str) -> C
 
 
 def long_table(model: ReportModel) -> Table:
-    """The main metrics before temperature scaling, and ECE after it, with everything that is known of them."""
+    """The main metrics as trained, and ECE after calibration, with intervals, noise floors and tests."""
     metrics = [name for name in _LONG if name in model.summary.metrics]
     before = model.table("test", metrics, places=3)
-    after = model.table("test_calibrated", ["ece"] if "ece" in model.summary.metrics else [])
+    after = model.table(model.after, ["ece"] if "ece" in model.summary.metrics else [])
     if len(set(map(len, model.seeds.values()))) == 1:  # which a note says
         before = before.where([0, *range(2, len(before.columns))])
-    columns = (*before.columns, *(replace(c, title=f"{c.title} after T") for c in after.columns[2:]))
+    word = "auto" if model.after == AUTO else "after T"
+    columns = (*before.columns, *(replace(c, title=f"{c.title} {word}") for c in after.columns[2:]))
     rows = tuple((*row, *more[2:]) for row, more in zip(before.rows, after.rows, strict=True))
     notes = [
         spread_note(model),

@@ -6,6 +6,7 @@ from typing import Any
 
 from fedlas._core.check import InputError
 from fedlas._core.registry import Entry
+from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.report.bench_tables import environment_table, link, runs_table, short_table
 from fedlas.lab.report.model import ReportModel
 from fedlas.lab.report.notes import marks_notes, missing_notes, noise_notes, short_legend, spread_note
@@ -19,6 +20,8 @@ from fedlas.plots.theme import legend_height
 from fedlas.predictions import Predictions
 from fedlas.present.page import MOST_WIDTH, axes, diagram, figure, render
 from fedlas.present.table import column, plain_summary
+
+_CALIBRATORS = {"test_calibrated": "temperature scaling", AUTO: "auto"}
 
 
 def html_report(model: ReportModel) -> str:
@@ -35,9 +38,8 @@ def html_report(model: ReportModel) -> str:
         commands=summary.commands,
         answers=answers(model),
         by_seed=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric)) is not None],
-        after=[
-            picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, "test_calibrated")) is not None
-        ],
+        after=[picture for metric in ("ece", "nll") if (picture := _by_seed(model, metric, model.after)) is not None],
+        calibrator=_CALIBRATORS[model.after],
         short=short_table(model, aurc=True),
         short_notes=short_legend(model),
         tables=[table for _, table in model.tables],
@@ -68,9 +70,9 @@ def _by_seed(model: ReportModel, metric: str, stage: str = "test") -> Any:
         return None
     noise = {method: model.noise(method, about, stage) for method, found in values.items() if found}
     floors = {method: scale * found.floor_value for method, found in noise.items() if found.floor_value is not None}
-    when = "before" if stage == "test" else "after"
-    drawn = seed_values(values, floors=floors, label=f"{about.head}, {when} temperature scaling")
-    return figure(drawn, f"{about.title} {when} temperature scaling, one row per method with a dot for each seed")
+    when = "before calibration" if stage == "test" else f"after {_CALIBRATORS[stage]}"
+    drawn = seed_values(values, floors=floors, label=f"{about.head}, {when}")
+    return figure(drawn, f"{about.title} {when}, one row per method with a dot for each seed")
 
 
 def _methods(summary: Summary) -> list[Entry[Any]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from math import isnan
 from statistics import fmean, stdev
 
+from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.runs.folder import UnreadableError
 from fedlas.lab.runs.summary import STAGES, FinishedRun, Summary
 from fedlas.present.noise_text import NoiseText, noise_text
@@ -38,6 +39,11 @@ class ReportModel:
     seeds: Mapping[str, tuple[int, ...]]
     comparisons: Mapping[Key, Comparison | None]
     samples: int | None
+
+    @property
+    def after(self) -> str:
+        """The stage after calibration that is shown beside the raw one: auto, or a temperature without predictions."""
+        return AUTO if any(run.measured.get(AUTO) for run in self.summary.runs) else "test_calibrated"
 
     def values(self, method: str, metric: str, stage: str = "test") -> list[float]:
         """One value for each of the method's seeds that has it."""
@@ -135,7 +141,7 @@ class ReportModel:
 
 def report_model(summary: Summary) -> ReportModel:
     """The model of a report; everything is compared and tested here, once for each metric and stage."""
-    keys = [(metric, stage) for stage in STAGES for metric in summary.metrics]
+    keys = [(metric, stage) for stage in (*STAGES, AUTO) for metric in summary.metrics]
     model = ReportModel(
         summary,
         tuple(summary.methods),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedlas.lab.report.after_auto import AUTO
 from fedlas.lab.report.model import FEWEST_SEEDS, ReportModel
 from fedlas.lab.report.verdict import TEST
 from fedlas.lab.runs.intervals import reasons
@@ -24,7 +25,8 @@ def short_legend(model: ReportModel) -> list[str]:
     """What the short table shows, in at most three lines."""
     n = len(model.summary.common_seeds)
     spread = f"Mean ± sd over {n} seeds" if n > 1 else "One seed" if n else "Mean over each method's own seeds"
-    lines = [f"{spread}, lowest NLL first. After T: temperature scaling."]
+    after = "Auto: calibrated" if model.after == AUTO else "After T: temperature scaling"
+    lines = [f"{spread}, lowest NLL first. Raw: as trained. {after}."]
     if any(noise.floor for noise in model.all_noise):
         lines.append("(floor): ECE of a calibrated model by chance. ~ within noise of it: no evidence.")
     if len(model.summary.tested) > 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedlas._core.files import write_text
+from fedlas.lab.report.after_auto import with_auto
 from fedlas.lab.report.bench_tables import results_table
 from fedlas.lab.report.html import html_report
 from fedlas.lab.report.markdown import markdown_report
@@ -55,7 +56,7 @@ def write_report(
     Raises:
         InputError: If nothing in it has finished, it cannot be written to, or there are too few replicates.
     """
-    model = report_model(with_estimates(collect(folder), replicates=replicates, console=console))
+    model = report_model(with_auto(with_estimates(collect(folder), replicates=replicates, console=console)))
     summary = model.summary
     texts = {
         "report.md": markdown_report(model),

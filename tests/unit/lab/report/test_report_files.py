@@ -75,7 +75,7 @@ def test_page_is_well_formed_and_needs_nothing_else(full_report):
 def test_pages_rank_methods_by_aurc_too(full_report):
     """A column of the first table, which a terminal has no room for."""
     head = next(line for line in full_report.markdown.read_text(encoding="utf-8").splitlines() if line.startswith("| "))
-    assert [cell.strip() for cell in head.split("|")[2:5]] == ["Accuracy % ↑", "NLL ↓", "AURC % ↓"]
+    assert [cell.strip() for cell in head.split("|")[2:5]] == ["Accuracy % ↑", "NLL raw ↓", "AURC % ↓"]
     assert "AURC" not in shown(full_report.summary, details=False)
 
 

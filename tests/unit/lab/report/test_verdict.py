@@ -1,5 +1,6 @@
 """What a finished bench says first: a sentence for each question, and a table that fits a terminal."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedlas.cli.report import show_bench
+from fedlas.lab.report.after_auto import with_auto
 from fedlas.lab.report.bench_tables import short_table
 from fedlas.lab.report.model import report_model
 from fedlas.lab.report.report import write_report
@@ -53,7 +55,7 @@ def test_from_fewer_seeds_there_is_no_star():
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"ls": [0.3], "ce": [0.2]}, "ce (0.200) over one seed; only 5 or more can call one best."),
+        ({"ls": [0.3], "ce": [0.2]}, "ce (0.200) over 1 seed; only 5 or more can call one best."),
         ({"ce": [0.2, 0.3]}, "ce (0.250)."),
         ({"ls": [0.30, 0.31, 0.3, 0.32, 0.31], "ce": [0.2, 0.3, 0.25, 0.2, 0.3], "mbls": [0.9, 0.91, 0.92, 0.9, 0.91]},
          "ce (0.250); not distinguishable from ls over 5 seeds."),
@@ -67,8 +69,8 @@ def test_one_seed_one_method_and_a_mixed_outcome(values, text):
     ("values", "text"),
     [
         ({"a": [0.20, 0.21, 0.19, 0.20, 0.21], "b": [0.31, 0.28, 0.30, 0.32, 0.29], "c": [0.5, 0.51, 0.5, 0.52, 0.5]},
-         "without one, a has an NLL below its 0.300 beyond chance."),
-        ({"b": [0.31, 0.28, 0.30, 0.30, 0.29]}, "without one, no loss has an NLL below its 0.300 beyond chance."),
+         "a has a lower NLL as trained than its 0.300, beyond chance."),
+        ({"b": [0.31, 0.28, 0.30, 0.30, 0.29]}, "no loss has a lower NLL as trained than its 0.300, beyond chance."),
         ({"a": [0.20, 0.21, 0.19, 0.20]}, None),  # too few seeds to say so
     ],
 )  # fmt: skip
@@ -83,6 +85,25 @@ def test_losses_are_compared_with_cross_entropy_after_a_temperature(values, text
         for run in plain.runs
     ]
     assert texts(replace(plain, runs=tuple(runs))).get("Against ce + temperature") == text
+    # After auto both sides are calibrated, so that losses are compared under equal information.
+    auto = [replace(run, measured={**run.measured, "auto": {"nll": scaled[run.seed]}}) for run in plain.runs]
+    expected = None if text is None else "no loss has a lower NLL after auto than its 0.300, beyond chance."
+    assert texts(replace(plain, runs=tuple(auto))).get("Against ce + auto") == expected
+
+
+def test_columns_after_auto_are_of_all_methods_or_of_none(model, tmp_path):
+    head = [column.head for column in short_table(model).columns]
+    assert head == ["method", "Accuracy % ↑", "NLL raw ↓", "NLL auto ↓", "ECE raw % (floor) ↓", "ECE auto % ↓"]
+    run = model.summary.runs[0]
+    stored = json.loads((run.path / "auto.json").read_text())
+    assert stored["metrics"] == run.measured["auto"]
+    # Other predictions, or a file that is damaged, are calibrated anew.
+    (run.path / "auto.json").write_text(json.dumps({**stored, "test": "0", "metrics": {"nll": 9.0}}))
+    assert with_auto(replace(model.summary, runs=(run,))).runs[0].measured == run.measured
+    # A method without predictions, as in a pack, has none; then there is a temperature for all.
+    lacking = replace(run, folder=RunFolder(tmp_path))
+    plain = replace(model.summary, runs=(lacking, *model.summary.runs[1:]))
+    assert with_auto(plain) is plain
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +117,10 @@ def model(full_bench, tmp_path_factory):
 @pytest.mark.parametrize(
     ("gaps", "p", "text"),
     [
-        ((0.03, 0.03), 0.001, ", over-confident"),
-        ((-0.03, -0.03), 0.001, ", under-confident"),
-        ((0.03, -0.03), 0.001, ""),
-        ((0.03, 0.03), 0.6, " by O-ECE, over-confident"),
+        ((0.03, 0.03), 0.001, "over-confident, beyond chance"),
+        ((-0.03, -0.03), 0.001, "under-confident, beyond chance"),
+        ((0.03, -0.03), 0.001, "beyond chance"),
+        ((0.03, 0.03), 0.6, "over-confident, beyond chance by O-ECE"),
     ],
 )
 def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
@@ -113,7 +134,7 @@ def test_the_calibration_of_the_best_is_judged_by_every_test(gaps, p, text):
         folder, measured = RunFolder(Path(f"ce-s{seed}")), {"test": values, "test_calibrated": {}}
         runs.append(FinishedRun(folder, "made", "ce", seed, measured, estimates=RunEstimates({"test": found})))
     said = texts(Summary(Path(), tuple(runs)))["Calibration"]
-    assert said == f"ce has an ECE of 3.0 %: beyond the noise of a calibrated model{text}."
+    assert said == f"ce has an ECE of 3.0 %, {text}."
 
 
 def test_the_test_images_are_those_that_were_measured_not_those_of_the_data_set(tmp_path):
@@ -134,10 +155,9 @@ def test_six_methods_fit_a_terminal_of_80_by_24(model, capsys, monkeypatch):
     assert max(map(len, lines)) <= 80
     for method in LOSSES:  # one line each
         (line,) = [line for line in lines if line.split()[:1] == [method]]
-        assert line.split()[-1] == "3"
         assert "…" not in line
     questions = [line.split(":")[0] for line in lines if ": " in line][:4]
-    assert questions == ["Lowest NLL", "After temperature", "Calibration", "Highest accuracy"]
+    assert questions == ["Lowest NLL", "After auto", "Calibration", "Highest accuracy"]
 
 
 def test_details_print_every_number(model, capsys, monkeypatch):

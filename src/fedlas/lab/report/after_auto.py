@@ -1,0 +1,64 @@
+"""Test metrics of finished runs after ``auto``, which is fitted on each run's validation predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import fedlas
+from fedlas._core.check import InputError
+from fedlas._core.files import is_file, parse_json, write_json
+from fedlas._core.terminal import status
+from fedlas.calibrators import CALIBRATORS
+from fedlas.calibrators.notes import fit_with_notes
+from fedlas.lab.runs.measure import recorded
+from fedlas.lab.runs.summary import FinishedRun, Summary
+
+AUTO = "auto"
+"""The stage, beside those of ``metrics.json``; also the calibrator's name."""
+FILE = Path("auto.json")
+
+
+def with_auto(summary: Summary) -> Summary:
+    """Return the summary with metrics at the stage ``"auto"``; unchanged if a trained run lacks predictions.
+
+    State:
+        Keeps the metrics of each run in its ``auto.json``, where that can be written, until its predictions change.
+    """
+    runs = []
+    with status() as show:
+        for run in summary.runs:
+            values = _after_auto(run, show)
+            if values is None and run.made_by is None:
+                return summary
+            runs.append(replace(run, measured={**run.measured, AUTO: values or {}}))
+    return replace(summary, runs=tuple(runs))
+
+
+def _after_auto(run: FinishedRun, show: Any) -> Mapping[str, float] | None:
+    """Metrics after auto, from the file or computed; None without validation or test predictions."""
+    path, parts = run.path / FILE, {part: run.folder.part_path(part) for part in ("val", "test")}
+    if not all(map(is_file, parts.values())):
+        return None
+    about = {"format": "fedlas.auto/1", "fedlas": fedlas.__version__, "num_bins": run.folder.num_bins}
+    for part, file in parts.items():
+        with file.open("rb") as content:
+            about[part] = file_digest(content, "sha256").hexdigest()
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = parse_json(path.read_text(encoding="utf-8")) if is_file(path) else {}
+        if {key: stored[key] for key in about} == about:
+            return {str(name): float(value) for name, value in stored["metrics"].items()}
+    show(f"{AUTO} of {run.name}")
+    try:
+        val, test = (run.folder.predictions(part) for part in parts)
+        calibrator, _ = fit_with_notes(CALIBRATORS[AUTO].value(), val, unlabeled=test)
+        values = recorded(calibrator.transform(test), run.folder.num_bins)
+    except InputError:  # none, damaged or unlabeled ones: the report lists such runs elsewhere
+        return None
+    with suppress(InputError, ValueError):  # read-only folders and infinite values: computed anew each time
+        write_json(run.folder.writable(path), {**about, "metrics": values})
+    return values
